@@ -1,0 +1,1 @@
+"""smallkube: a small, vanilla, multi-node Kubernetes on NixOS, from one inventory."""

@@ -1,0 +1,60 @@
+"""Node index to subnets, addresses and names; the twin of nix/modules/addressing.nix.
+
+Index 0 is the Services' range. N is written in decimal in both families, so N is at most 254.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Addressing:
+    """The address plan of one cluster: ``prefix6`` is one IPv6 group ("fd88"), ``prefix4`` two octets ("10.88")."""
+
+    prefix6: str = "fd88"
+    prefix4: str = "10.88"
+    domain: str = "k8s.internal"
+
+    def cidr6(self, index: int) -> str:
+        """Container subnet of a node, "fd88:2::/32"."""
+        return f"{self.prefix6}:{index}::/32"
+
+    def cidr4(self, index: int) -> str:
+        """Container subnet of a node, "10.88.2.0/24"."""
+        return f"{self.prefix4}.{index}.0/24"
+
+    def host6(self, index: int) -> str:
+        """Address of the node itself (the gateway of its containers), "fd88:2::1"."""
+        return f"{self.prefix6}:{index}::1"
+
+    def host4(self, index: int) -> str:
+        """Address of the node itself (the gateway of its containers), "10.88.2.1"."""
+        return f"{self.prefix4}.{index}.1"
+
+    def node_host(self, index: int) -> str:
+        """Kubernetes name of a node, "node2.k8s.internal"."""
+        return f"node{index}.{self.domain}"
+
+    @property
+    def cluster_cidr6(self) -> str:
+        """Everything of this cluster in IPv6, "fd88::/16"."""
+        return f"{self.prefix6}::/16"
+
+    @property
+    def cluster_cidr4(self) -> str:
+        """Everything of this cluster in IPv4, "10.88.0.0/16"."""
+        return f"{self.prefix4}.0.0/16"
+
+    @property
+    def services_cidr(self) -> str:
+        """Range of the Services' cluster IPs, "10.88.0.0/24"."""
+        return self.cidr4(0)
+
+    @property
+    def api_service_ip(self) -> str:
+        """Cluster IP of the API's own Service, always the first of the range."""
+        return self.host4(0)
+
+    @property
+    def api_internal_host(self) -> str:
+        """Name of the API server inside the cluster, "api.k8s.internal"."""
+        return f"api.{self.domain}"

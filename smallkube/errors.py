@@ -1,0 +1,48 @@
+"""The one exception family: what is wrong, where, and what to do about it, on one line."""
+
+from collections.abc import Sequence
+
+
+class SmallkubeError(Exception):
+    """An operation that could not complete, or a check that failed (exit status 1).
+
+    ``where`` is a file and line or a host, ``hint`` is what the person can do.
+    """
+
+    exit_status = 1
+
+    def __init__(self, message: str, *, where: str | None = None, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.where = where
+        self.hint = hint
+
+    def __str__(self) -> str:
+        text = f"{self.where}: {self.message}" if self.where else self.message
+        return one_line(f"{text}; {self.hint}" if self.hint else text)
+
+
+class UsageError(SmallkubeError):
+    """Wrong usage, inventory or a missing prerequisite; nothing was changed (exit status 2)."""
+
+    exit_status = 2
+
+
+class ManyErrors(SmallkubeError):
+    """Several problems of one input, found together; one line each.
+
+    The exit status is that of the gravest part (2 before 1).
+    """
+
+    def __init__(self, problems: Sequence[SmallkubeError]) -> None:
+        super().__init__(f"{len(problems)} problems")
+        self.problems = tuple(problems)
+        self.exit_status = max((problem.exit_status for problem in problems), default=1)
+
+    def __str__(self) -> str:
+        return "\n".join(str(problem) for problem in self.problems)
+
+
+def one_line(text: str) -> str:
+    """``text`` with control characters (line breaks, terminal escapes) made visible instead of obeyed."""
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)

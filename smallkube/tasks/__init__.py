@@ -1,0 +1,79 @@
+"""What every task shares: clean errors and exit statuses, and the workspace it works on.
+
+Tasks parse arguments, confirm and show; they import what they need when they run, so that `inv --list` stays fast.
+"""
+
+import functools
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from invoke.exceptions import Exit
+from invoke.tasks import task as invoke_task
+
+from smallkube.errors import SmallkubeError
+from smallkube.workspace import Workspace
+
+if TYPE_CHECKING:
+    from smallkube.inventory import Inventory
+
+INTERRUPTED = 130
+"""Exit status after Ctrl-C, as shells give it (128 + SIGINT)."""
+
+
+@dataclass(frozen=True)
+class Current:
+    """The workspace a task works on; its inventory is read when first asked for."""
+
+    workspace: Workspace
+
+    @cached_property
+    def inventory(self) -> "Inventory":
+        from smallkube.inventory import load
+
+        return load(self.workspace.inventory_file)
+
+
+def current() -> Current:
+    """The workspace of ``SMALLKUBE_WORKSPACE``, else the repository."""
+    return Current(Workspace.find(os.environ))
+
+
+def task(*args: Any, **options: Any) -> Any:
+    """``invoke.task`` whose foreseeable faults are one line on standard error and an exit status, no traceback.
+
+    ``SMALLKUBE_DEBUG=1`` lets the traceback through.
+    """
+    if args and callable(args[0]):
+        return invoke_task(_guard(args[0]), **options)
+
+    def decorate(body: Callable[..., Any]) -> Any:
+        return invoke_task(*args, **options)(_guard(body))
+
+    return decorate
+
+
+def _guard(body: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(body)
+    def guarded(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return body(*args, **kwargs)
+        except SmallkubeError as error:
+            if os.environ.get("SMALLKUBE_DEBUG"):
+                raise
+            raise Exit(str(error), error.exit_status) from error
+        except KeyboardInterrupt as error:
+            raise Exit("interrupted; run the same command again to complete it", INTERRUPTED) from error
+        except BrokenPipeError as error:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            raise Exit(code=1) from error
+
+    return guarded
+
+
+def words(values: list[str] | str | None) -> tuple[str, ...]:
+    """A repeatable flag's values, each of which may hold several separated by commas."""
+    given = [values] if isinstance(values, str) else values or []
+    return tuple(word for value in given for word in value.split(",") if word)

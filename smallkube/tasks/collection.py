@@ -1,0 +1,9 @@
+"""The tree of tasks under their final names."""
+
+from invoke.collection import Collection
+
+from smallkube.tasks import inventory, nix
+
+namespace = Collection()
+for module, name in ((inventory, "inventory"), (nix, "nix")):
+    namespace.add_collection(Collection.from_module(module), name=name)

@@ -1,0 +1,1 @@
+"""The Nix configuration: render it from the inventory, check it."""
