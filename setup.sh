@@ -1,0 +1,31 @@
+#!/bin/sh
+# Installs what the lab and the tests need on Debian. Elsewhere, or without root, it only says what is missing:
+# the tasks themselves need no more than Python (`inv doctor` tells for which task the rest matters).
+set -eu
+
+packages="
+  python3 python3-venv git ca-certificates
+  age openssh-client openssh-server openssl wireguard-tools
+  nix-bin nftables iproute2 iputils-ping procps kmod util-linux
+  systemd systemd-container debootstrap debian-archive-keyring
+  shellcheck etcd-server etcd-client
+"
+
+command -v dpkg-query >/dev/null || {
+  echo "setup: not Debian; install the equivalents of:" $packages >&2
+  exit 0
+}
+missing=""
+for package in $packages; do
+  dpkg-query --show --showformat='${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing="$missing $package"
+done
+[ -n "$missing" ] || exit 0
+if [ "$(id -u)" -ne 0 ]; then
+  echo "setup: not root, so these stay missing; install them with: apt-get install$missing" >&2
+  exit 0
+fi
+echo "setup: installing$missing" >&2
+export DEBIAN_FRONTEND=noninteractive
+apt-get update -qq
+# shellcheck disable=SC2086 # one word per package
+apt-get install -y -qq --no-install-recommends $missing >&2

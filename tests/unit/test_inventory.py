@@ -1,0 +1,194 @@
+"""Proves that a valid inventory is read with its defaults, and that a bad one gives one clear line for each fault."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from smallkube.errors import SmallkubeError, UsageError
+from smallkube.inventory import Inventory, json_schema, load
+from smallkube.workspace import REPOSITORY
+
+LEAST = """\
+cluster:
+  name: demo
+nodes:
+  node1:
+    peer_ip: 192.168.0.1
+  node2:
+    peer_ip: 192.168.0.2
+"""
+
+
+def read(tmp_path: Path, text: str | bytes) -> Inventory:
+    file = tmp_path / "inventory.yaml"
+    file.write_bytes(text.encode() if isinstance(text, str) else text)
+    return load(file)
+
+
+def complaint(tmp_path: Path, text: str | bytes) -> str:
+    with pytest.raises(SmallkubeError) as caught:
+        read(tmp_path, text)
+    assert caught.value.exit_status == 2
+    return str(caught.value)
+
+
+def test_the_least_inventory_has_every_default(tmp_path: Path) -> None:
+    inventory = read(tmp_path, LEAST)
+    assert inventory.cluster.kubernetes == "1.34"
+    assert inventory.cluster.api.port == 6443
+    assert inventory.cluster.network.prefix6 == "fd88"
+    assert inventory.cluster.secrets.encrypted_resources == ("secrets",)
+    assert inventory.cluster.backup.keep.daily == 14
+    assert inventory.primary.ssh.host == "192.168.0.1"
+    assert [(node.name, node.index, node.role) for node in inventory.nodes] == [
+        ("node1", 1, "primary"),
+        ("node2", 2, "worker"),
+    ]
+
+
+def test_the_example_of_the_repository_is_valid() -> None:
+    assert load(REPOSITORY / "inventory.yaml").cluster.name == "demo"
+
+
+def test_nodes_are_ordered_by_index_and_may_have_holes(tmp_path: Path) -> None:
+    text = "cluster: {name: x}\nnodes:\n  node12: {peer_ip: 10.0.0.12}\n  node3: {peer_ip: 10.0.0.3}\n"
+    inventory = read(tmp_path, text + "  node1: {peer_ip: 2001:db8::1}\n")
+    assert [node.index for node in inventory.nodes] == [1, 3, 12]
+
+
+def test_every_problem_is_reported_at_once_with_line_and_key(tmp_path: Path) -> None:
+    text = """\
+cluster:
+  name: demo
+  kubernetes: 1.34
+  api:
+    prot: 6443
+    tls: maybe
+nodes:
+  node2:
+    peer_ip: 192.168.0.300
+  node3:
+    peer_ip: 10.88.3.3
+  master:
+    peer_ip: 10.0.0.1
+"""
+    lines = complaint(tmp_path, text).splitlines()
+    assert lines[0].startswith("inventory.yaml:3: cluster.kubernetes: must be text; put it in quotes")
+    assert lines[1] == "inventory.yaml:5: cluster.api.prot: unknown key"
+    assert lines[2].startswith("inventory.yaml:6: cluster.api.tls:")
+    assert lines[3] == "inventory.yaml:7: nodes: node1 is missing: it is the primary"
+    assert lines[4].startswith("inventory.yaml:9: nodes.node2.peer_ip:")
+    assert lines[5].startswith("inventory.yaml:12: nodes.master:")
+    assert len(lines) == 6
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (("192.168.0.2", "192.168.0.1"), "inventory.yaml:7: nodes.node2.peer_ip: 192.168.0.1 is node1's address"),
+        (("192.168.0.2", "10.88.2.2"), "lies in the cluster's own network 10.88.0.0/16"),
+        (("192.168.0.2", "fd88:2::2"), "lies in the cluster's own network fd88::/16"),
+        (("192.168.0.2", "127.0.0.1"), "not an address that other machines can reach"),
+        (("192.168.0.2", "fe80::1%eth0"), "not an address that other machines can reach"),
+        (("node2", "node0"), "a node is named nodeN"),
+        (("node2", "node02"), "a node is named nodeN"),
+        (("node2", "node255"), "a node is named nodeN"),
+        (("node2", "node1"), "inventory.yaml:6: node1: this key stands already in line 4"),
+        (("name: demo", "name: demo\n  domain: kube.local"), ".local belongs to multicast DNS"),
+        (("name: demo", "name: demo\n  addons: [../x.yaml]"), "must be a path inside the workspace"),
+        (("name: demo", "name: demo\n  addons: [x.yaml]"), "x.yaml: no such file in the workspace"),
+        (("name: demo", "name: demo\n  network: {prefix4: '8.8'}"), "not a private range"),
+        (("name: demo", "name: demo\n  network: {prefix6: '2001'}"), "cluster.network.prefix6"),
+        (("name: demo", "name: demo\n  network: {mtu: 1000}"), "greater than or equal to 1280"),
+        (("name: demo", "name: demo\n  network: {private: [10.88.3.0/24]}"), "overlaps the cluster's own network"),
+        (("name: demo", "name: demo\n  api: {port: 10250}"), "the kubelet's port"),
+        (("name: demo", "name: demo\n  api: {allow_from: [10.0.0.1/8]}"), "has host bits set"),
+        (("name: demo", "name: demo; rm -rf /"), "cluster.name"),
+        (("name: demo", "name: '${x}'"), "cluster.name"),
+        (("name: demo", 'name: "a\\nb"'), "cluster.name"),
+        (("name: demo", "name: dëmo"), "cluster.name"),
+        (("name: demo", "name: [demo]"), "must be text"),
+        (("name: demo", "nam: demo"), "cluster.nam: unknown key"),
+        (("peer_ip: 192.168.0.2", "tags: [a]"), "nodes.node2.peer_ip: this key is missing"),
+        (("peer_ip: 192.168.0.2", "peer_ip: 192.168.0.2\n    ssh: {user: '-oProxyCommand=x'}"), "node2.ssh.user"),
+        (("peer_ip: 192.168.0.2", "peer_ip: 192.168.0.2\n    ssh: {host: '-x'}"), "neither an address nor"),
+        (("peer_ip: 192.168.0.2", "peer_ip: 192.168.0.2\n    checks: [[]]"), "a check is a list of words"),
+        (("nodes:", "notes:"), "notes: unknown key"),
+    ],
+)
+def test_a_fault_is_named(tmp_path: Path, change: tuple[str, str], expected: str) -> None:
+    assert expected in complaint(tmp_path, LEAST.replace(*change))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", "the file is empty"),
+        ("hello", "must be a mapping"),
+        ("- 1", "must be a mapping"),
+        ("a: &x {b: 1}\nc: *x", "inventory.yaml:1: anchors and aliases are not supported"),
+        ("cluster:\n\tname: x", "inventory.yaml:2: not valid YAML"),
+        ("cluster: {name: x", "not valid YAML"),
+        ("cluster: !!python/object/apply:os.system [ls]", "is not supported"),
+        ("cluster: {name: !!binary x}", "is not supported"),
+        ("? [a]\n: b", "a key must be plain text"),
+        (b"cluster: \xff", "inventory.yaml:1: not UTF-8 text"),
+        ("cluster: \x1b[31m", "inventory.yaml:1: holds a control character"),
+        ("[" * 100_000, "inventory.yaml"),
+        ("{a: " * 500 + "1" + "}" * 500, "nested too deeply"),
+        ("#" * 1_000_001, "this is not an inventory"),
+        ("cluster: {name: x}\n---\ncluster: {name: y}", "not valid YAML"),
+    ],
+)
+def test_hostile_files_give_one_line(tmp_path: Path, text: str | bytes, expected: str) -> None:
+    said = complaint(tmp_path, text)
+    assert expected in said
+    assert "Traceback" not in said and "\x1b" not in said
+
+
+@given(st.binary(max_size=300) | st.text(max_size=300).map(lambda text: LEAST.replace("demo", text).encode()))
+def test_no_input_gives_anything_but_an_inventory_or_a_usage_error(
+    tmp_path_factory: pytest.TempPathFactory, text: bytes
+) -> None:
+    try:
+        read(tmp_path_factory.mktemp("inventory"), text)
+    except SmallkubeError as error:
+        assert error.exit_status == 2
+        assert all(line.isprintable() for line in str(error).splitlines())
+
+
+def test_a_missing_file_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no such file; create it"):
+        load(tmp_path / "inventory.yaml")
+
+
+def test_selection_combines_filters_and_names_what_is_known(tmp_path: Path) -> None:
+    inventory = read(tmp_path, LEAST + "    tags: [rack1]\n")
+    assert [node.name for node in inventory.select(tags=["rack1"])] == ["node2"]
+    assert [node.name for node in inventory.select(roles=["primary"])] == ["node1"]
+    assert len(inventory.select()) == 2
+    with pytest.raises(UsageError, match="the nodes are node1, node2"):
+        inventory.select(names=["node9"])
+    with pytest.raises(UsageError, match="the tags are rack1"):
+        inventory.select(tags=["rack2"])
+    with pytest.raises(UsageError, match="no node matches"):
+        inventory.select(names=["node1"], tags=["rack1"])
+
+
+def test_the_schema_describes_what_the_reader_accepts() -> None:
+    schema = json_schema()
+    assert set(schema["properties"]) == {"cluster", "nodes"}
+    references = {str(value) for value in _references(schema)}
+    assert references <= {f"#/$defs/{name}" for name in schema["$defs"]}
+    assert schema["$defs"]["Cluster"]["required"] == ["name"]
+
+
+def _references(value: object) -> list[object]:
+    if isinstance(value, dict):
+        own = [value["$ref"]] if "$ref" in value else []
+        return own + [reference for item in value.values() for reference in _references(item)]
+    if isinstance(value, list):
+        return [reference for item in value for reference in _references(item)]
+    return []

@@ -1,0 +1,79 @@
+"""Proves that files are written whole or not at all, with their mode, and that locks exclude and name the holder."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from smallkube.errors import SmallkubeError, UsageError
+from smallkube.workspace import REPOSITORY, Workspace, lock, remove_temporaries, write_file
+
+
+def test_a_file_has_its_mode_whatever_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        assert write_file(tmp_path / "new" / "open", "text", 0o644)
+        assert write_file(tmp_path / "secret", b"\0", 0o600)
+    finally:
+        os.umask(before)
+    assert (tmp_path / "new" / "open").stat().st_mode & 0o777 == 0o644
+    assert (tmp_path / "secret").stat().st_mode & 0o777 == 0o600
+
+
+def test_an_equal_file_is_left_alone_and_a_wrong_mode_is_mended(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    write_file(file, "same")
+    before = file.stat()
+    assert not write_file(file, "same")
+    assert (file.stat().st_mtime_ns, file.stat().st_ino) == (before.st_mtime_ns, before.st_ino)
+    file.chmod(0o600)
+    assert write_file(file, "same", 0o644)
+
+
+def test_a_failed_write_keeps_the_old_file_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "file"
+    write_file(file, "old")
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(SmallkubeError, match="No space left"):
+        write_file(file, "new")
+    assert file.read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_leftovers_of_a_killed_write_are_recognised(tmp_path: Path) -> None:
+    write_file(tmp_path / "kept", "x")
+    (tmp_path / ".tmp-kept.abc").write_text("half")
+    remove_temporaries(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["kept"]
+
+
+def test_a_second_holder_is_told_who_the_first_is(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    attempt = (
+        f"from smallkube.workspace import lock\nfrom pathlib import Path\nwith lock(Path({str(path)!r}), 'x'): pass"
+    )
+    with lock(path, "backup"):
+        second = subprocess.run([sys.executable, "-c", attempt], capture_output=True, text=True)
+    assert f"already being done by process {os.getpid()}" in second.stderr
+    with lock(path, "backup"):
+        pass
+
+
+def test_the_workspace_is_the_repository_unless_named(tmp_path: Path) -> None:
+    assert Workspace.find({}).root == REPOSITORY
+    assert Workspace.find({"SMALLKUBE_WORKSPACE": str(tmp_path)}).root == tmp_path
+    with pytest.raises(UsageError, match="no such folder"):
+        Workspace.find({"SMALLKUBE_WORKSPACE": str(tmp_path / "missing")})
+
+
+def test_modules_come_from_the_workspace_when_it_has_them(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    assert workspace.modules_dir == REPOSITORY / "nix" / "modules"
+    (tmp_path / "nix" / "modules").mkdir(parents=True)
+    assert workspace.modules_dir == tmp_path / "nix" / "modules"
