@@ -11,9 +11,10 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
+from smallkube import inventory_rules, inventory_yaml
 from smallkube.addressing import Addressing
 from smallkube.errors import ManyErrors, UsageError
-from smallkube.inventory_yaml import Document, KeyPath, read
+from smallkube.inventory_yaml import Document, KeyPath
 
 NODE_NAME = re.compile(r"node([1-9][0-9]{0,2})")
 MAX_INDEX = 254
@@ -240,9 +241,12 @@ def load(path: Path) -> Inventory:
 
     Raises ManyErrors with every problem found, each a UsageError whose ``where`` is file, line and key.
     """
-    from smallkube import inventory_rules
+    return parse(inventory_yaml.read_text(path), path)
 
-    document = read(path)
+
+def parse(text: str, path: Path) -> Inventory:
+    """Validate ``text``, which stands (or is to stand) in ``path``; raises as ``load`` does."""
+    document = inventory_yaml.parse(text, path)
     problems: list[UsageError] = []
     data = document.data
     if not isinstance(data, dict):

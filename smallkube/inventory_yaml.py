@@ -51,11 +51,17 @@ class Document:
         return int((problem.where or ":0").rsplit(":", 1)[-1])
 
 
-def read(path: Path) -> Document:
-    """Parse ``path``. Raises UsageError (with a line) on anything that is not plain, small, unambiguous YAML."""
-    text = _text(path)
+def parse(text: str, path: Path) -> Document:
+    """Parse ``text``, which stands (or is to stand) in ``path``.
+
+    Raises UsageError (with a line) on anything that is not plain, small, unambiguous YAML.
+    """
     try:
+        depth = 0
         for event in yaml.parse(text, Loader=_LOADER):
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > MAX_DEPTH:
+                raise UsageError(f"nested more than {MAX_DEPTH} levels deep", where=path.name)
             if isinstance(event, yaml.NodeEvent) and event.anchor:
                 line = event.start_mark.line + 1 if event.start_mark else 1
                 raise UsageError(
@@ -84,7 +90,8 @@ _PLAIN_TAGS = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
-def _text(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """The text of ``path``. Raises UsageError when it is not there, not UTF-8 or far too large."""
     try:
         if path.stat().st_size > MAX_BYTES:
             raise UsageError(f"larger than {MAX_BYTES:,} bytes: this is not an inventory", where=path.name)
@@ -109,9 +116,6 @@ class _Builder:
 
     def build(self, node: yaml.Node, at: KeyPath) -> Any:
         self.lines.setdefault(at, node.start_mark.line + 1)
-        if len(at) > MAX_DEPTH:
-            self._problem(node, "nested too deeply")
-            return None
         if not isinstance(node, yaml.ScalarNode) and node.tag not in _PLAIN_TAGS:
             self._problem(node, f"value of the kind {node.tag} is not supported")
         if isinstance(node, yaml.MappingNode):

@@ -25,8 +25,8 @@ class Plan:
     ``starters`` are first versions of the person's own files (``nix/hosts/``), only where there is none.
     """
 
-    files: Mapping[Path, str]
-    starters: Mapping[Path, str]
+    files: dict[Path, str]
+    starters: dict[Path, str]
     obsolete: tuple[Path, ...]
 
     @property
@@ -65,8 +65,7 @@ def plan(workspace: Workspace, inventory: Inventory) -> Plan:
     existing = frozenset(path.name for path in workspace.keys_dir.glob("*.age"))
     for node in inventory.nodes:
         secret_files = {
-            name: NixPath(f"../../keys/{file}")
-            for name, file in policy.secret_files(inventory, node, existing).items()
+            name: NixPath(f"../../keys/{file}") for name, file in policy.secret_files(inventory, node, existing).items()
         }
         files[rendered / f"{node.name}.nix"] = environment.get_template("node.nix.j2").render(
             node=node, secret_files=secret_files

@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from invoke.exceptions import Exit
 from invoke.tasks import task as invoke_task
@@ -41,18 +41,21 @@ def current() -> Current:
     return Current(Workspace.find(os.environ))
 
 
-def task(*args: Any, **options: Any) -> Any:
+Body = TypeVar("Body", bound=Callable[..., Any])
+
+
+@overload
+def task(body: Body, /) -> Body: ...
+@overload
+def task(**options: Any) -> Callable[[Body], Body]: ...
+def task(body: Any = None, /, **options: Any) -> Any:
     """``invoke.task`` whose foreseeable faults are one line on standard error and an exit status, no traceback.
 
     ``SMALLKUBE_DEBUG=1`` lets the traceback through.
     """
-    if args and callable(args[0]):
-        return invoke_task(_guard(args[0]), **options)
-
-    def decorate(body: Callable[..., Any]) -> Any:
-        return invoke_task(*args, **options)(_guard(body))
-
-    return decorate
+    if body is not None:
+        return invoke_task(_guard(body))
+    return lambda decorated: invoke_task(**options)(_guard(decorated))
 
 
 def _guard(body: Callable[..., Any]) -> Callable[..., Any]:

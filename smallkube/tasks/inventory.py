@@ -9,7 +9,7 @@ __all__ = ["check", "schema", "show"]
 
 @task(help={"json": "print the problems as JSON"})
 def check(_: Context, json: bool = False) -> None:
-    """Validate inventory.yaml: every problem at once, with line and key."""
+    """Validate inventory.yaml and report every problem at once."""
     from smallkube import ui
     from smallkube.errors import ManyErrors, UsageError
 
@@ -32,7 +32,7 @@ def check(_: Context, json: bool = False) -> None:
 
 @task
 def schema(_: Context) -> None:
-    """Print the JSON Schema of inventory.yaml, for completion in editors."""
+    """Print the JSON Schema of inventory.yaml (for editors)."""
     from smallkube import ui
     from smallkube.inventory import json_schema
 

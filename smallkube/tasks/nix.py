@@ -15,7 +15,7 @@ __all__ = ["check", "render"]
     }
 )
 def render(_: Context, check: bool = False, diff: bool = False, update_lock: bool = False) -> None:
-    """Render nix/flake.nix and nix/rendered/ from inventory.yaml."""
+    """Render nix/flake.nix and nix/rendered/ from the inventory."""
     from smallkube import ui
     from smallkube.errors import SmallkubeError
     from smallkube.nix import render

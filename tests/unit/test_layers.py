@@ -9,7 +9,8 @@ from pathlib import Path
 from smallkube.workspace import REPOSITORY
 
 LAYERS = (
-    ("errors", "addressing", "workspace", "inventory", "inventory_yaml", "inventory_rules", "process"),
+    ("errors", "process", "addressing", "workspace"),
+    ("inventory", "inventory_yaml", "inventory_rules", "inventory_edit"),
     ("secrets", "nix", "remote"),
     ("deploy", "etcd", "smoke", "tokens", "encryption", "doctor"),
     ("tasks",),
