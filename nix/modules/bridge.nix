@@ -1,0 +1,34 @@
+# The bridge brkube, to which CNI connects this node's pods. The host's cluster addresses live on it.
+{ config, lib, pkgs, ... }:
+let
+  cfg = config.kube;
+  # A tentative address can't be the preferred source of a route.
+  address = value: {
+    Address = value;
+    DuplicateAddressDetection = "none";
+  };
+in
+{
+  config = {
+    systemd.network.netdevs."10-brkube".netdevConfig = {
+      Name = "brkube";
+      Kind = "bridge";
+      MTUBytes = toString cfg.mtu;
+    };
+    systemd.network.networks."10-brkube" = {
+      matchConfig.Name = "brkube";
+      # Without pods the bridge has no carrier, and waiting for it would hold up the boot.
+      linkConfig.RequiredForOnline = "no";
+      networkConfig = {
+        ConfigureWithoutCarrier = true;
+        LinkLocalAddressing = false;
+        IPv6AcceptRA = false;
+      };
+      addresses = [
+        (address "${cfg.hostIp6}/32")
+        (address "${cfg.hostIp4}/24")
+      ];
+    };
+    environment.systemPackages = [ pkgs.bridge-utils ];
+  };
+}

@@ -1,0 +1,52 @@
+# etcd, on the primary: reachable through unix sockets only, and only for members of its group.
+#
+# etcd binds a peer URL by its host part alone (server/embed/etcd.go), so "unix:///run/etcd/peer" becomes an abstract
+# socket without any permissions, on which it also answers clients. "unix://peer" in the working directory is a real
+# file; the network namespace of its own closes abstract sockets to everybody else in any case.
+{ config, lib, pkgs, ... }:
+let
+  cfg = config.kube;
+in
+{
+  config = lib.mkIf cfg.isPrimary {
+    users.groups.etcd = { };
+    users.users.etcd = {
+      isSystemUser = true;
+      group = "etcd";
+      description = "etcd";
+    };
+
+    systemd.services.etcd = {
+      description = "etcd, the cluster's database";
+      documentation = [ "https://etcd.io/docs/v3.6/" ];
+      wantedBy = [ "multi-user.target" ];
+      unitConfig = cfg.unit.endless;
+      serviceConfig = cfg.unit.hardening // cfg.unit.restart // {
+        Type = "notify";
+        User = "etcd";
+        Group = "etcd";
+        StateDirectory = "etcd";
+        StateDirectoryMode = "0700";
+        RuntimeDirectory = "etcd";
+        RuntimeDirectoryMode = "0750";
+        WorkingDirectory = "/run/etcd";
+        PrivateNetwork = true;
+        # Sockets become 0770: membership of the group is the access control.
+        UMask = "0007";
+        LimitNOFILE = 65536;
+        ExecStart = lib.escapeShellArgs [
+          "${pkgs.etcd}/bin/etcd"
+          "--data-dir=/var/lib/etcd"
+          "--listen-peer-urls=unix://peer"
+          "--listen-client-urls=unix:///run/etcd/grpc"
+          "--listen-client-http-urls=unix:///run/etcd/http"
+          # Demanded, and used by nobody.
+          "--advertise-client-urls=http://localhost:2379"
+          "--auto-compaction-retention=8h"
+        ];
+      };
+    };
+
+    environment.systemPackages = [ pkgs.etcd ];
+  };
+}

@@ -1,0 +1,100 @@
+# Who may reach this node, what is forwarded between pods and tunnel, and how pods reach the rest of the world.
+#
+# All rules stand in this one file, in the order in which they must be read: the kubelet's port is closed before the
+# rules that let pods in through a Service, because whoever may write Services could otherwise point one at it.
+# kube-proxy's tables live beside ours, so the rule set as a whole is never flushed.
+{ config, lib, ... }:
+let
+  inherit (lib) mkOption types optionalString;
+  cfg = config.kube;
+
+  isV6 = lib.hasInfix ":";
+  set = values: "{ ${lib.concatStringsSep ", " values} }";
+  # One rule for each family that has sources: nftables has no sets of mixed families.
+  from = sources: rest:
+    let
+      v6 = lib.filter isV6 sources;
+      v4 = lib.filter (source: !isV6 source) sources;
+    in
+    optionalString (v6 != [ ]) "ip6 saddr ${set v6} ${rest}\n" + optionalString (v4 != [ ]) "ip saddr ${set v4} ${rest}\n";
+
+  peerAddresses = map (peer: peer.PeerIP) cfg.otherPeers;
+  tunnelSources = if cfg.privateRanges == [ ] then peerAddresses else cfg.privateRanges;
+  apiPort = toString cfg.api.port;
+  openPorts = set (map toString cfg.openToPods);
+
+  kubeletRules = ''
+    iifname "wgkube" ip6 saddr ${cfg.mkHostIp6 1} tcp dport 10250 accept comment "kubelet: API server"
+    iifname "wgkube" ip saddr ${cfg.mkHostIp4 1} tcp dport 10250 accept comment "kubelet: API server"
+    tcp dport 10250 reject comment "kubelet: nobody else"
+  '';
+  apiRules = optionalString cfg.isPrimary (''
+    iifname "brkube" tcp dport ${apiPort} accept comment "API: pods of the primary"
+    iifname "wgkube" ip6 saddr ${cfg.clusterCidr6} tcp dport ${apiPort} accept comment "API: cluster"
+    iifname "wgkube" ip saddr ${cfg.clusterCidr4} tcp dport ${apiPort} accept comment "API: cluster"
+  ''
+  + from peerAddresses ''tcp dport ${apiPort} accept comment "API: nodes"''
+  + from cfg.api.allowFrom ''tcp dport ${apiPort} accept comment "API: inventory"''
+  + ''
+    tcp dport ${apiPort} reject comment "API: nobody else"
+  '');
+in
+{
+  options.kube = {
+    openToPods = mkOption {
+      type = types.listOf types.port;
+      default = [ ];
+      description = "TCP and UDP ports of the hosts that pods may reach, of this node and of others.";
+    };
+    privateRanges = mkOption {
+      type = types.listOf types.str;
+      default = [ ];
+      description = "CIDRs WireGuard packets may come from, for peers behind NAT; empty: exactly the peers' addresses.";
+    };
+  };
+
+  config = {
+    boot.kernel.sysctl = {
+      "net.ipv4.conf.all.forwarding" = 1;
+      "net.ipv6.conf.all.forwarding" = 1;
+    };
+
+    networking.firewall.extraInputRules = lib.mkBefore (
+      from tunnelSources ''udp dport ${toString cfg.wgPort} accept comment "WireGuard: peers"''
+      + kubeletRules
+      + apiRules
+      + ''
+        iifname "brkube" ip6 saddr ${cfg.nodeCidr6} meta l4proto { tcp, udp } th dport 53 accept comment "DNS: own pods"
+        iifname { "brkube", "wgkube" } ct status dnat accept comment "Services"
+      ''
+      + optionalString (cfg.openToPods != [ ]) ''
+        iifname { "brkube", "wgkube" } meta l4proto { tcp, udp } th dport ${openPorts} accept comment "open to pods"
+      ''
+    );
+
+    networking.firewall.extraForwardRules = lib.mkBefore ''
+      iifname "brkube" accept comment "from own pods"
+      iifname "wgkube" ip6 daddr ${cfg.nodeCidr6} accept comment "tunnel to own pods"
+      iifname "wgkube" ip daddr ${cfg.nodeCidr4} accept comment "tunnel to own pods"
+    '';
+
+    networking.nftables.tables =
+      let
+        masquerade = family: protocol: cidr: {
+          name = "kube-nat";
+          inherit family;
+          content = ''
+            chain post {
+              type nat hook postrouting priority srcnat; policy accept;
+              iifname "brkube" ${protocol} daddr ${cidr} accept
+              iifname "brkube" masquerade
+            }
+          '';
+        };
+      in
+      {
+        kube-nat6 = masquerade "ip6" "ip6" cfg.clusterCidr6;
+        kube-nat4 = masquerade "ip" "ip" cfg.clusterCidr4;
+      };
+  };
+}

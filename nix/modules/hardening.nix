@@ -1,0 +1,51 @@
+# What our services have in common: how they come back after any fault, and how little of the machine they see.
+#
+# A service that fails is started again for ever, every ten seconds; nothing here is bound to another unit, so that a
+# killed or late one never takes others down with it (systemd.unit(5): Requires=, BindsTo=).
+{ lib, ... }:
+let
+  constant = description: value: lib.mkOption {
+    type = lib.types.attrsOf lib.types.unspecified;
+    internal = true;
+    readOnly = true;
+    default = value;
+    inherit description;
+  };
+in
+{
+  options.kube.unit = {
+    endless = constant "[Unit] settings of a service that is started again however often it failed." {
+      StartLimitIntervalSec = 0;
+    };
+    restart = constant "[Service] settings of a service that comes back ten seconds after it ended, for whatever reason." {
+      Restart = "always";
+      RestartSec = 10;
+    };
+    hardening = constant "[Service] settings of a service that needs the network, its own folders and nothing else." {
+      CapabilityBoundingSet = "";
+      LockPersonality = true;
+      MemoryDenyWriteExecute = true;
+      NoNewPrivileges = true;
+      PrivateDevices = true;
+      PrivateTmp = true;
+      ProtectClock = true;
+      ProtectControlGroups = true;
+      ProtectHome = true;
+      ProtectHostname = true;
+      ProtectKernelLogs = true;
+      ProtectKernelModules = true;
+      ProtectKernelTunables = true;
+      ProtectProc = "invisible";
+      ProtectSystem = "strict";
+      RemoveIPC = true;
+      RestrictAddressFamilies = [ "AF_UNIX" "AF_INET" "AF_INET6" ];
+      RestrictNamespaces = true;
+      RestrictRealtime = true;
+      RestrictSUIDSGID = true;
+      SystemCallArchitectures = "native";
+      SystemCallErrorNumber = "EPERM";
+      SystemCallFilter = [ "@system-service" "~@privileged @resources" ];
+      UMask = "0077";
+    };
+  };
+}

@@ -1,0 +1,48 @@
+# Names: which node has which role, and one hosts file for the machines themselves (networking.hostFiles) and for
+# CoreDNS. The node's own name comes first for each address, because a reverse look-up returns the first one. The
+# machine's hostname stays what it is.
+{ config, lib, pkgs, ... }:
+let
+  inherit (lib) mkOption types;
+  cfg = config.kube;
+  addressesOf = { index, ... }: map (address: lib.nameValuePair address [ (cfg.mkNodeHost index) ]) [
+    (cfg.mkHostIp6 index)
+    (cfg.mkHostIp4 index)
+  ];
+  line = address: names: "${address} ${lib.concatStringsSep " " names}\n";
+in
+{
+  options.kube = {
+    role = mkOption {
+      type = types.enum [ "primary" "worker" ];
+      default = if cfg.nodeIndex == 1 then "primary" else "worker";
+      description = "What this node does: node 1 is the primary, which runs the control plane.";
+    };
+    isPrimary = mkOption {
+      type = types.bool;
+      internal = true;
+      default = cfg.role == "primary";
+      description = "Whether this node is the primary.";
+    };
+    primaryIp = mkOption {
+      type = types.str;
+      default = cfg.mkHostIp6 1;
+      description = "IPv6 address of the primary.";
+    };
+    allHosts = mkOption {
+      type = types.attrsOf (types.listOf types.str);
+      description = "Address to names, for every node; further names of an address follow the node's own.";
+    };
+    hostsFile = mkOption {
+      type = types.path;
+      internal = true;
+      default = pkgs.writeText "kube-hosts" (lib.concatStrings (lib.mapAttrsToList line cfg.allHosts));
+      description = "kube.allHosts in the format of /etc/hosts.";
+    };
+  };
+
+  config = {
+    kube.allHosts = lib.mkBefore (lib.listToAttrs (lib.concatMap addressesOf cfg.peers));
+    networking.hostFiles = [ cfg.hostsFile ];
+  };
+}
