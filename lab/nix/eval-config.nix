@@ -1,0 +1,36 @@
+# One machine: modules → configuration. Stands where nixpkgs has nixos/lib/eval-config.nix.
+{ lib, sw ? "/opt/smallkube-lab/pkgs" }:
+{ modules, system ? null, specialArgs ? { }, ... }:
+let
+  # Definitions without an option are kept with their file instead of stopping the evaluation: nixos/unsupported.nix
+  # judges them.
+  collected = lib.mkOptionType {
+    name = "definitions without an option";
+    check = builtins.isAttrs;
+    merge = _: defs: { lab.unknownDefinitions = defs; };
+  };
+  evaluated = lib.evalModules {
+    class = "nixos";
+    specialArgs = { modulesPath = toString ./modules; } // specialArgs;
+    modules = [
+      ./nixos.nix
+      ({ config, ... }: {
+        _file = "the lab";
+        config._module = {
+          freeformType = collected;
+          args.pkgs = import ./pkgs.nix {
+            inherit lib sw;
+            system =
+              let platform = config.nixpkgs.hostPlatform; in
+              if builtins.isString platform then platform else platform.system;
+          };
+        };
+      })
+    ] ++ lib.optional (system != null) { nixpkgs.hostPlatform = lib.mkDefault system; } ++ modules;
+  };
+in
+{
+  inherit (evaluated) config options;
+  inherit (evaluated._module.args) pkgs;
+  inherit lib;
+}

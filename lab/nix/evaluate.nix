@@ -1,0 +1,18 @@
+# The descriptions of all (or some) nodes of a tree, for `nix-instantiate --eval --strict --json`.
+#   tree   folder with nix/rendered/nodeN.nix: a bundle, or a workspace that has everything in it
+#   nodes  names; null: every node that has a rendered file
+#   lib    nixpkgs' lib; null: the subset in ./lib
+{ tree, nodes ? null, lib ? null, sw ? "/opt/smallkube-lab/pkgs" }:
+let
+  usedLib = if lib == null then import ./lib else if builtins.isAttrs lib then lib else import (/. + toString lib);
+  rendered = /. + "${toString tree}/nix/rendered";
+  files = builtins.attrNames (builtins.readDir rendered);
+  found = builtins.concatMap
+    (file: let name = builtins.match "(node[0-9]+)\\.nix" file; in if name == null then [ ] else name)
+    files;
+  evalConfig = import ./eval-config.nix { lib = usedLib; inherit sw; };
+in
+usedLib.genAttrs (if nodes == null then found else nodes) (name:
+(evalConfig {
+  modules = [ ./agenix/modules/age.nix (rendered + "/${name}.nix") ];
+}).config.system.build.description)

@@ -1,0 +1,48 @@
+# What is set and has no effect in the lab. An option that the lab does not know at all is an error when one of our
+# modules or a rendered file sets it (a misspelt name must not pass), and is listed when the machine's own file
+# (nix/hosts) does: there it is most likely a NixOS option about hardware or services that a lab node has not.
+{ config, options, lib, ... }:
+let
+  # Declared so that modules can read and set them; nothing acts on them.
+  declaredOnly = [
+    [ "networking" "domain" ]
+    [ "networking" "hostName" ]
+    [ "networking" "useDHCP" ]
+    [ "services" "userborn" "enable" ]
+    [ "systemd" "network" "wait-online" "anyInterface" ]
+    [ "systemd" "network" "wait-online" "extraArgs" ]
+    [ "systemd" "network" "wait-online" "ignoredInterfaces" ]
+    [ "systemd" "network" "wait-online" "timeout" ]
+    [ "systemd" "sysusers" "enable" ]
+    [ "users" "mutableUsers" ]
+  ];
+  isSet = path:
+    let option = lib.attrByPath path { isDefined = false; } options; in
+    option.isDefined && option.highestPrio < (lib.mkOptionDefault null).priority;
+
+  perUser = [ "hashedPassword" "hashedPasswordFile" "initialHashedPassword" "initialPassword" "password" ];
+  users = lib.concatLists (lib.mapAttrsToList
+    (name: user: map (key: "users.users.${name}.${key}") (builtins.filter (key: user.${key} != null) perUser)
+      ++ lib.optional user.linger "users.users.${name}.linger"
+      ++ lib.optional (user.packages != [ ]) "users.users.${name}.packages")
+    config.users.users);
+
+  # The paths of the options that a set of definitions sets.
+  leaves = path: value:
+    if builtins.isAttrs value && value ? _type
+    then lib.concatMap (leaves path) (value.contents or (lib.optional (value ? content) value.content))
+    else if builtins.isAttrs value && !(lib.isDerivation value) && value != { }
+    then lib.concatLists (lib.mapAttrsToList (name: leaves (path ++ [ name ])) value)
+    else [ (lib.showOption path) ];
+  unknown = config.lab.unknownDefinitions or [ ];
+  ofHost = def: lib.hasInfix "/nix/hosts/" (toString def.file);
+  ours = builtins.filter (def: !ofHost def) unknown;
+  first = builtins.head ours;
+in
+{
+  config.system.build.unsupported =
+    if ours != [ ]
+    then throw "The option `${lib.concatStringsSep "', `" (leaves [ ] first.value)}' does not exist, or the lab does not know it. Defined in `${toString first.file}'"
+    else builtins.sort builtins.lessThan (lib.unique (map lib.showOption (builtins.filter isSet declaredOnly) ++ users
+      ++ lib.concatMap (def: leaves [ ] def.value) unknown));
+}
