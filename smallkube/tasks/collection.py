@@ -2,8 +2,8 @@
 
 from invoke.collection import Collection
 
-from smallkube.tasks import inventory, nix, nodes
+from smallkube.tasks import inventory, keys, nix, nodes
 
 namespace = Collection()
-for module, name in ((inventory, "inventory"), (nodes, "nodes"), (nix, "nix")):
+for module, name in ((inventory, "inventory"), (nodes, "nodes"), (keys, "keys"), (nix, "nix")):
     namespace.add_collection(Collection.from_module(module), name=name)

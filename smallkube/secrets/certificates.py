@@ -1,0 +1,134 @@
+"""Self-signed leaf certificates that the other side trusts by pinning exactly them, and the keys beneath.
+
+No CA bit and no keyUsage, so that a stolen one can vouch for nothing else; Go (crypto/x509: a leaf that is itself
+in the pool is its own chain) and OpenSSL 3, also with ``X509_STRICT``, take such a leaf as its own trust anchor.
+"""
+
+import datetime
+import ipaddress
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from smallkube.errors import SmallkubeError
+from smallkube.secrets.policy import Certificate
+
+LIFETIME = datetime.timedelta(days=3650)
+WARNING = datetime.timedelta(days=60)
+"""A certificate that expires within this time is a problem."""
+
+_SKEW = datetime.timedelta(days=1)
+_USAGES = {"serverAuth": ExtendedKeyUsageOID.SERVER_AUTH, "clientAuth": ExtendedKeyUsageOID.CLIENT_AUTH}
+
+
+def new_key() -> bytes:
+    """A new EC P-256 private key, PKCS#8 PEM."""
+    return ec.generate_private_key(ec.SECP256R1()).private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+
+
+def parse_key(pem: bytes, where: str) -> ec.EllipticCurvePrivateKey:
+    """The EC P-256 key in ``pem``; raises SmallkubeError that names ``where`` and quotes nothing of it."""
+    try:
+        key = serialization.load_pem_private_key(pem, password=None)
+    except (ValueError, TypeError) as error:
+        raise SmallkubeError("not a private key in PEM", where=where) from error
+    if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP256R1):
+        raise SmallkubeError("not an EC P-256 private key", where=where)
+    return key
+
+
+def issue(wanted: Certificate, key_pem: bytes, now: datetime.datetime) -> bytes:
+    """A certificate for ``wanted`` over the key, PEM; valid from a day ago (clocks differ) for ten years."""
+    key = parse_key(key_pem, wanted.file)
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, wanted.common_name)])
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - _SKEW)
+        .not_valid_after(now + LIFETIME)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(x509.ExtendedKeyUsage([_USAGES[wanted.usage]]), critical=False)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+    )
+    if wanted.names or wanted.addresses:
+        builder = builder.add_extension(x509.SubjectAlternativeName(_general_names(wanted)), critical=False)
+    return builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+
+
+def _general_names(wanted: Certificate) -> list[x509.GeneralName]:
+    addresses = [x509.IPAddress(ipaddress.ip_address(address)) for address in wanted.addresses]
+    return [*(x509.DNSName(name) for name in wanted.names), *addresses]
+
+
+def load(pem: bytes, where: str) -> x509.Certificate:
+    """The one certificate in ``pem``; raises SmallkubeError that names ``where``."""
+    try:
+        certificates = x509.load_pem_x509_certificates(pem)
+    except ValueError as error:
+        raise SmallkubeError("not a certificate in PEM", where=where) from error
+    if len(certificates) != 1:
+        raise SmallkubeError(f"{len(certificates)} certificates where one belongs", where=where)
+    return certificates[0]
+
+
+def belongs(certificate: x509.Certificate, key_pem: bytes, where: str) -> bool:
+    """Whether the certificate is over this private key."""
+    return certificate.public_key() == parse_key(key_pem, where).public_key()
+
+
+def faults(certificate: x509.Certificate, wanted: Certificate, now: datetime.datetime) -> list[str]:
+    """What is wrong with the certificate, in words: names, usage, signature, time; empty when nothing is."""
+    found = []
+    if certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)[:1] != [
+        x509.NameAttribute(NameOID.COMMON_NAME, wanted.common_name)
+    ]:
+        found.append(f"its common name is not {wanted.common_name}")
+    present = _names_in(certificate)
+    should = {*wanted.names, *(str(ipaddress.ip_address(address)) for address in wanted.addresses)}
+    if should - present:
+        found.append(f"lacks {', '.join(sorted(should - present))}")
+    if present - should:
+        found.append(f"has {', '.join(sorted(present - should))}, which the inventory no longer has")
+    if not _usage_is(certificate, wanted.usage):
+        found.append(f"its use is not {wanted.usage} alone")
+    if not _self_signed(certificate):
+        found.append("not self-signed: pinning it would need its issuer")
+    if certificate.not_valid_before_utc > now:
+        found.append(f"valid only from {certificate.not_valid_before_utc:%Y-%m-%d}")
+    if certificate.not_valid_after_utc <= now:
+        found.append(f"expired on {certificate.not_valid_after_utc:%Y-%m-%d}")
+    elif certificate.not_valid_after_utc - now < WARNING:
+        found.append(f"expires on {certificate.not_valid_after_utc:%Y-%m-%d}")
+    return found
+
+
+def _names_in(certificate: x509.Certificate) -> set[str]:
+    try:
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return set()
+    return {str(name.value) for name in names}
+
+
+def _usage_is(certificate: x509.Certificate, usage: str) -> bool:
+    try:
+        found = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+    except x509.ExtensionNotFound:
+        return False
+    return list(found) == [_USAGES[usage]]
+
+
+def _self_signed(certificate: x509.Certificate) -> bool:
+    try:
+        certificate.verify_directly_issued_by(certificate)
+    except (ValueError, TypeError, InvalidSignature):
+        return False
+    return True

@@ -1,0 +1,147 @@
+"""Editing one secret: in a private folder in memory, re-encrypted only when it changed and is still valid."""
+
+import datetime
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+from smallkube.errors import SmallkubeError, UsageError
+from smallkube.inventory import Inventory
+from smallkube.secrets import age, certificates, content, peers, policy, records, store
+from smallkube.secrets.batch import write_files
+from smallkube.secrets.keyring import Keyring, demand, demand_master, load_hosts, read_recipient
+from smallkube.secrets.policy import Kind, Secret
+from smallkube.workspace import Workspace, write_file
+
+_PREFIX = "smallkube-edit-"
+
+
+def edit(
+    workspace: Workspace, inventory: Inventory, name: str, edited: Callable[[str, bytes], bytes]
+) -> tuple[str, ...]:
+    """Let ``edited(name, plaintext)`` change the secret ``name``; returns the files written, none if it is the same.
+
+    What is derived from it (certificate, public key in peers.json) is renewed with it. Raises UsageError on an
+    unknown name and SmallkubeError on content that is not what this secret must hold; nothing is changed then.
+    """
+    row = store.find(workspace, inventory, name)
+    path = workspace.keys_dir / row.file
+    master = demand_master(workspace, "to edit secrets")
+    keyring = Keyring(read_recipient(workspace, master) or master.recipient, load_hosts(workspace, inventory))
+    demand(workspace, keyring, (row,))
+    before = age.decrypt(path.read_bytes(), master, workspace.relative(path))
+    after = edited(row.name, before)
+    if after == before:
+        return ()
+    content.validate(row.kind, after, f"{row.name} (nothing was changed)")
+    return _save(workspace, inventory, row, after, keyring)
+
+
+def _save(
+    workspace: Workspace, inventory: Inventory, row: Secret, plaintext: bytes, keyring: Keyring
+) -> tuple[str, ...]:
+    data = age.encrypt(plaintext, keyring.recipients(row))
+    write_files(workspace.keys_dir, {row.file: data})
+    written = [row.file]
+    if row.certificate:
+        issued = certificates.issue(row.certificate, plaintext, datetime.datetime.now(datetime.UTC))
+        write_files(workspace.keys_dir, {row.certificate.file: issued})
+        written.append(row.certificate.file)
+    if row.kind is Kind.WIREGUARD and not row.name.endswith(policy.OLD):
+        public = {inventory.node(row.node).index: content.wireguard_public(plaintext, row.file)}
+        change = peers.updated(peers.read(workspace), inventory, public)
+        if change.words and write_file(workspace.peers_file, change.text):
+            written.append(workspace.peers_file.name)
+    rows = {**records.read(workspace), row.file: records.record(data, keyring.recipients(row))}
+    write_file(workspace.recipients_file, records.render(rows))
+    return tuple(written)
+
+
+def run_editor(command: Sequence[str], folders: Sequence[Path], name: str, plaintext: bytes) -> bytes:
+    """Run an editor (argv) on ``plaintext`` in a private folder in the first of ``folders`` that is in memory.
+
+    Raises SmallkubeError when the editor fails and UsageError when it is not there.
+    """
+    with _private_folder(folders) as folder:
+        path = folder / name
+        path.touch(mode=0o600)
+        path.write_bytes(plaintext)
+        try:
+            status = subprocess.run([*command, str(path)], check=False).returncode
+        except OSError as error:
+            raise UsageError(
+                f"can't run the editor {command[0]}: {error.strerror}", hint="set EDITOR to an editor that is here"
+            ) from error
+        if status != 0:
+            raise SmallkubeError(f"the editor ended with status {status}; nothing was changed")
+        if not path.is_file():
+            raise SmallkubeError("the editor removed the file; nothing was changed")
+        return path.read_bytes()
+
+
+@contextmanager
+def _private_folder(folders: Sequence[Path]) -> Iterator[Path]:
+    base = next((folder for folder in folders if _in_memory(folder)), None)
+    if base is None:
+        raise UsageError(
+            "no folder in memory (tmpfs) to edit secrets in", hint="mount /dev/shm, or set XDG_RUNTIME_DIR"
+        )
+    _sweep(base)
+    folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=base))
+    try:
+        with _signals_as_exceptions():
+            yield folder
+    finally:
+        _wipe(folder)
+
+
+def _in_memory(folder: Path) -> bool:
+    """Whether ``folder`` is on tmpfs or ramfs, by the mount table (proc(5))."""
+    if not (folder.is_dir() and os.access(folder, os.W_OK)):
+        return False
+    kinds = {}
+    for line in Path("/proc/self/mounts").read_text(encoding="utf-8", errors="replace").splitlines():
+        _, mounted_on, kind, *_ = line.split(" ")
+        kinds[mounted_on] = kind
+    real = folder.resolve()
+    mounted = next((kinds[str(place)] for place in (real, *real.parents) if str(place) in kinds), "")
+    return mounted in ("tmpfs", "ramfs")
+
+
+@contextmanager
+def _signals_as_exceptions() -> Iterator[None]:
+    """SIGTERM and SIGHUP must unwind, or the clear text would stay behind."""
+
+    def stop(number: int, _: FrameType | None) -> None:
+        raise SmallkubeError(f"stopped by {signal.Signals(number).name}; nothing was changed")
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _sweep(base: Path) -> None:
+    """Wipe what a killed edit left, and not what a running one uses."""
+    for folder in base.glob(f"{_PREFIX}*"):
+        owner = folder.name.removeprefix(_PREFIX).split("-")[0]
+        ours = folder.is_dir() and not folder.is_symlink() and folder.stat().st_uid == os.getuid()
+        if ours and owner.isdecimal() and not Path(f"/proc/{owner}").exists():
+            _wipe(folder)
+
+
+def _wipe(folder: Path) -> None:
+    """Overwrite, then remove: the editor's own backup files too."""
+    for path in folder.rglob("*"):
+        if path.is_file() and not path.is_symlink():
+            with path.open("r+b") as file:
+                file.write(bytes(path.stat().st_size))
+    shutil.rmtree(folder, ignore_errors=True)

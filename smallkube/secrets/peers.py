@@ -1,0 +1,96 @@
+"""keys/peers.json: what every node must know of every other one, in the order of the indices; ``null`` is a hole.
+
+Other tools may write it too (OpenTofu, say): keys that are not ours are kept, the inventory decides on PeerIP.
+"""
+
+import base64
+import binascii
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from smallkube.errors import UsageError
+from smallkube.inventory import Inventory
+from smallkube.workspace import Workspace
+
+Peers = list[dict[str, Any] | None]
+
+
+@dataclass(frozen=True)
+class Change:
+    """The new content, and in words how it differs from what is there; no words: leave the file alone."""
+
+    peers: Peers
+    words: tuple[str, ...]
+
+    @property
+    def text(self) -> str:
+        return json.dumps(self.peers, indent=2, ensure_ascii=False) + "\n"
+
+
+def read(workspace: Workspace) -> Peers:
+    """The entries, the first being node1's; empty when there is no such file. Raises UsageError when damaged."""
+    path = workspace.peers_file
+    where = workspace.relative(path)
+    try:
+        peers = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, RecursionError) as error:
+        raise UsageError("not JSON", where=where, hint="restore it from git") from error
+    if not isinstance(peers, list) or not all(peer is None or isinstance(peer, dict) for peer in peers):
+        raise UsageError("must be a list of objects, with null for holes", where=where)
+    for index, peer in enumerate(peers, 1):
+        if peer and "PublicKey" in peer and not _is_key(peer["PublicKey"]):
+            raise UsageError(f"PublicKey of node{index} is not a WireGuard key", where=where)
+    return peers
+
+
+def _is_key(value: object) -> bool:
+    try:
+        return isinstance(value, str) and len(base64.b64decode(value, validate=True)) == 32
+    except (binascii.Error, ValueError):
+        return False
+
+
+def public_keys(peers: Peers) -> dict[int, str]:
+    """Index → public key, for the nodes that have one."""
+    return {index: peer["PublicKey"] for index, peer in enumerate(peers, 1) if peer and "PublicKey" in peer}
+
+
+def updated(peers: Peers, inventory: Inventory, new_keys: Mapping[int, str]) -> Change:
+    """``peers`` made to fit the inventory, with ``new_keys`` (index → public key) set."""
+    nodes = {node.index: node for node in inventory.nodes}
+    result: Peers = []
+    words = []
+    for index in range(1, max(*nodes, len(peers)) + 1):
+        before = peers[index - 1] if index <= len(peers) else None
+        if index not in nodes:
+            words += [f"node{index} removed"] if before is not None else []
+            result.append(None)
+            continue
+        after = dict(before or {})
+        if index in new_keys:
+            after = {"PublicKey": new_keys[index], **{k: v for k, v in after.items() if k != "PublicKey"}}
+        if "PublicKey" not in after:
+            result.append(before)
+            continue
+        address = nodes[index].peer_ip
+        words += _words(index, before or {}, after["PublicKey"], address)
+        result.append({**after, "PeerIP": address})
+    while result and result[-1] is None and len(result) > max(nodes):
+        result.pop()
+    if not words and len(result) != len(peers):
+        words.append("holes at the end removed" if len(result) < len(peers) else "holes added")
+    return Change(result, tuple(words))
+
+
+def _words(index: int, before: Mapping[str, Any], key: str, address: str) -> list[str]:
+    if "PublicKey" not in before:
+        return [f"node{index} added"]
+    words = [f"node{index} has a new public key"] if before["PublicKey"] != key else []
+    if before.get("PeerIP") != address:
+        was = before.get("PeerIP", "missing")
+        words.append(f"PeerIP of node{index} was {was}, is {address} in the inventory")
+    return words

@@ -1,0 +1,159 @@
+"""Which secrets exist and who may read them: the one table from which everything about secrets is derived.
+
+Generation, ``secrets.nix``, checks, re-encryption and what each node is given under /run/agenix all follow it. Pure:
+no I/O, and nothing imported that takes time.
+"""
+
+import ipaddress
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from smallkube.inventory import Inventory, Node
+
+SUFFIX = ".age"
+OLD = ".old"
+
+
+class Kind(StrEnum):
+    """What a secret holds; decides how it is made, how it is validated and what is derived from it."""
+
+    WIREGUARD = "WireGuard private key"
+    TOKEN = "API token"
+    ENCRYPTION = "EncryptionConfiguration"
+    SERVING_KEY = "private key with certificate"
+    SIGNING_KEY = "private key"
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """The public half of a key: a file in keys/ in clear, and what the certificate says."""
+
+    file: str
+    common_name: str
+    usage: Literal["serverAuth", "clientAuth"]
+    names: tuple[str, ...] = ()
+    addresses: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Secret:
+    """One row of the table. ``readers`` are node names, by index; the master reads all.
+
+    ``node`` is the node it belongs to; what belongs to the whole cluster belongs to the primary.
+    """
+
+    name: str
+    kind: Kind
+    node: str
+    readers: tuple[str, ...]
+    certificate: Certificate | None = None
+
+    @property
+    def file(self) -> str:
+        """Name of its file in keys/."""
+        return self.name + SUFFIX
+
+    def name_on(self, node: str) -> str:
+        """Its name under /run/agenix on ``node``: a node's own WireGuard key is called the same everywhere."""
+        own = self.kind is Kind.WIREGUARD and node == self.node
+        return self.name.replace(f"wgkube{node.removeprefix('node')}.key", "wgkube.key", 1) if own else self.name
+
+    @property
+    def old(self) -> "Secret":
+        """The one that stands beside it during a rotation; same readers."""
+        return replace(self, name=self.name + OLD, certificate=None)
+
+
+def secrets_of(inventory: "Inventory") -> tuple[Secret, ...]:
+    """Every secret that this inventory demands; those of the primary first, then node by node."""
+    rows = list(_cluster_secrets(inventory))
+    for node in inventory.nodes:
+        rows += _node_secrets(inventory, node)
+    return tuple(rows)
+
+
+def expected(inventory: "Inventory", existing_files: Collection[str]) -> tuple[Secret, ...]:
+    """The table, and beside each secret its ``.old`` when such a file is there."""
+    rows: list[Secret] = []
+    for secret in secrets_of(inventory):
+        rows.append(secret)
+        if secret.old.file in existing_files:
+            rows.append(secret.old)
+    return tuple(rows)
+
+
+def secret_files(inventory: "Inventory", node: "Node", existing_files: Collection[str]) -> dict[str, str]:
+    """What ``node`` may read: name under /run/agenix → file in keys/ (``{"wgkube.key": "wgkube2.key.age"}``).
+
+    ``existing_files`` are the names in keys/; from them only the ``.old`` files of a rotation are taken.
+    """
+    rows = expected(inventory, existing_files)
+    return {row.name_on(node.name): row.file for row in rows if node.name in row.readers}
+
+
+def public_files(inventory: "Inventory") -> tuple[str, ...]:
+    """The certificates that accompany the secrets, in clear."""
+    return tuple(secret.certificate.file for secret in secrets_of(inventory) if secret.certificate)
+
+
+def _cluster_secrets(inventory: "Inventory") -> Iterator[Secret]:
+    primary = inventory.primary.name
+
+    def row(name: str, kind: Kind, certificate: Certificate | None = None) -> Secret:
+        return Secret(name, kind, primary, (primary,), certificate)
+
+    yield row("kube_token_root", Kind.TOKEN)
+    yield row("kube_token_system_kube-controller-manager", Kind.TOKEN)
+    yield row("kube_token_system_kube-scheduler", Kind.TOKEN)
+    yield row("EncryptionConfiguration.yaml", Kind.ENCRYPTION)
+    if inventory.cluster.api.tls == "pinned":
+        yield row("apiserver.key", Kind.SERVING_KEY, _api_certificate(inventory))
+    yield row("issuer.key", Kind.SIGNING_KEY)
+    if inventory.cluster.kubelet_auth == "webhook":
+        client = Certificate("kubelet-client.crt", "kube-apiserver-kubelet-client", "clientAuth")
+        yield row("kubelet-client.key", Kind.SERVING_KEY, client)
+
+
+def _node_secrets(inventory: "Inventory", node: "Node") -> Iterator[Secret]:
+    name, index = node.name, node.index
+    with_primary = (name,) if node == inventory.primary else (inventory.primary.name, name)
+    separate = inventory.cluster.secrets.node_tokens == "separate"
+    yield Secret(f"wgkube{index}.key", Kind.WIREGUARD, name, (name,) if separate else with_primary)
+    if separate:
+        yield Secret(f"kube_token_{name}", Kind.TOKEN, name, with_primary)
+    plan = inventory.addressing
+    certificate = Certificate(
+        file=f"kubelet_{name}.crt",
+        common_name=f"kubelet-{name}",  # not the host name: a CN holds 64 characters, a domain may be longer
+        usage="serverAuth",
+        names=(plan.node_host(index),),
+        addresses=(plan.host6(index), plan.host4(index)),
+    )
+    yield Secret(f"kubelet_{name}.key", Kind.SERVING_KEY, name, (name,), certificate)
+
+
+def _api_certificate(inventory: "Inventory") -> Certificate:
+    plan, primary = inventory.addressing, inventory.primary.index
+    service = "kubernetes.default.svc"
+    names = [plan.api_internal_host, "kubernetes", "kubernetes.default", service, f"{service}.{plan.domain}"]
+    addresses = [plan.api_service_ip, plan.host6(primary), plan.host4(primary)]
+    external = inventory.cluster.api.external_host
+    (addresses if _is_address(external) else names).insert(0, external)
+    return Certificate(
+        file="apiserver.crt",
+        common_name="kube-apiserver",
+        usage="serverAuth",
+        names=tuple(dict.fromkeys(names)),
+        addresses=tuple(dict.fromkeys(addresses)),
+    )
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True

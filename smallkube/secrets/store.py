@@ -1,0 +1,71 @@
+"""keys/ as it lies on disk: reading all of it, the lock on it, and single secrets by name."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from smallkube.errors import SmallkubeError, UsageError
+from smallkube.inventory import Inventory
+from smallkube.secrets import age, policy, records
+from smallkube.secrets.keyring import demand_master, listed
+from smallkube.secrets.policy import Secret
+from smallkube.secrets.records import Record
+from smallkube.workspace import Workspace, lock, remove_temporaries
+
+
+@dataclass(frozen=True)
+class Keys:
+    """Encrypted files and certificates (file name → bytes), and what recipients.json records of them."""
+
+    files: Mapping[str, bytes]
+    certificates: Mapping[str, bytes]
+    records: Mapping[str, Record]
+
+
+def read_keys(workspace: Workspace) -> Keys:
+    """Everything in keys/ that is not the identity. Raises SmallkubeError on a file that can't be read."""
+    folder = workspace.keys_dir
+    found: dict[str, dict[str, bytes]] = {policy.SUFFIX: {}, ".crt": {}}
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if path.suffix in found and not path.name.startswith("."):
+            try:
+                found[path.suffix][path.name] = path.read_bytes()
+            except OSError as error:
+                raise SmallkubeError(f"can't be read: {error.strerror}", where=workspace.relative(path)) from error
+    return Keys(found[policy.SUFFIX], found[".crt"], records.read(workspace))
+
+
+@contextmanager
+def changing_keys(workspace: Workspace) -> Iterator[None]:
+    """Hold the lock on keys/ and sweep what a killed run left there.
+
+    Raises UsageError when another process holds it.
+    """
+    with lock(workspace.state_dir / "keys.lock", "changing keys/"):
+        for folder in (workspace.keys_dir, workspace.hosts_keys_dir):
+            if folder.is_dir():
+                remove_temporaries(folder)
+        yield
+
+
+def find(workspace: Workspace, inventory: Inventory, name: str) -> Secret:
+    """The secret called ``name`` (as in keys/, with or without .age).
+
+    Raises UsageError when the policy has none of that name, or its file is missing.
+    """
+    existing = {path.name for path in workspace.keys_dir.glob(f"*{policy.SUFFIX}")}
+    table = {row.name: row for row in policy.expected(inventory, existing)}
+    row = table.get(name.removeprefix("keys/").removesuffix(policy.SUFFIX))
+    if row is None:
+        raise UsageError(f"no secret {name!r}", hint=f"there are {listed(table)}; see `inv keys.list`")
+    if row.file not in existing:
+        where = workspace.relative(workspace.keys_dir / row.file)
+        raise UsageError("missing", where=where, hint="run `inv keys.generate`")
+    return row
+
+
+def show(workspace: Workspace, inventory: Inventory, name: str) -> bytes:
+    """The plaintext of the secret called ``name``. Raises UsageError, and SmallkubeError when it can't be opened."""
+    row = find(workspace, inventory, name)
+    path = workspace.keys_dir / row.file
+    return age.decrypt(path.read_bytes(), demand_master(workspace, "to read secrets"), workspace.relative(path))
