@@ -1,0 +1,40 @@
+"""The lab's only caller of other programs on this machine."""
+
+import fcntl
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from smallkube.errors import SmallkubeError
+
+
+def run(argv: Sequence[str | Path], *, stdin: str | None = None) -> str:
+    """Run a program and return its standard output.
+
+    Raises SmallkubeError with the last line it said when it fails or is not there.
+    """
+    try:
+        done = subprocess.run(
+            [str(word) for word in argv],
+            input=stdin,
+            stdin=subprocess.DEVNULL if stdin is None else None,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    except OSError as error:
+        raise SmallkubeError(f"{argv[0]} can't be started: {error.strerror}", hint="see inv doctor") from error
+    if done.returncode:
+        said = (done.stderr or done.stdout).strip().splitlines() or ["no message"]
+        raise SmallkubeError(f"{Path(argv[0]).name} failed with status {done.returncode}: {said[-1]}")
+    return done.stdout
+
+
+@contextmanager
+def waiting_lock(path: Path) -> Iterator[None]:
+    """Hold an exclusive lock on ``path``, waiting for whoever has it; the kernel drops it with the process."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

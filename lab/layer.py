@@ -1,0 +1,102 @@
+"""The lab's own programs and stand-ins, laid over the image for each lab: a change of them needs no new image.
+
+``/opt/smallkube-lab`` on a machine has ``nix`` (the stand-in for nixpkgs), ``bin`` and ``lib`` (what applies a
+configuration) and ``pkgs/NAME/bin``, where a package of nixpkgs finds its programs: links to Debian's.
+"""
+
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+PREFIX = Path("opt/smallkube-lab")
+HERE = Path(__file__).parent
+PROGRAMS = ("activate", "build-system", "factory.nix", "init", "lab-report", "switch-to-configuration")
+COMMANDS = ("nixos-rebuild", "lab-report")
+
+DEBIAN: Mapping[str, Sequence[str]] = {
+    "age": ["age"],
+    "bash": ["bash"],
+    "bind": ["bind9-dnsutils", "bind9-host"],
+    "bridge-utils": ["bridge-utils"],
+    "coreutils": ["coreutils"],
+    "curl": ["curl"],
+    "diffutils": ["diffutils"],
+    "dnsutils": ["bind9-dnsutils", "bind9-host"],
+    "etcd": ["etcd-server", "etcd-client"],
+    "findutils": ["findutils"],
+    "gawk": ["mawk"],
+    "gnugrep": ["grep"],
+    "gnused": ["sed"],
+    "gnutar": ["tar"],
+    "gzip": ["gzip"],
+    "hostname": ["hostname"],
+    "iproute2": ["iproute2"],
+    "iputils": ["iputils-ping"],
+    "jq": ["jq"],
+    "kmod": ["kmod"],
+    "nettools": ["hostname"],
+    "nftables": ["nftables"],
+    "nix": ["nix-bin"],
+    "openssh": ["openssh-client", "openssh-server"],
+    "openssl": ["openssl"],
+    "procps": ["procps"],
+    "python3": ["python3-minimal"],
+    "shadow": ["passwd", "login"],
+    "sudo": ["sudo"],
+    "systemd": ["systemd", "systemd-resolved", "systemd-sysv", "udev"],
+    "util-linux": ["util-linux", "mount", "login"],
+    "wireguard-tools": ["wireguard-tools"],
+}
+"""Package of nixpkgs to Debian packages; one that isn't named here has no programs in the lab."""
+
+OWN: Mapping[str, Mapping[str, str]] = {
+    "bash": {"sh": "/usr/bin/sh"},
+    "gawk": {"awk": "/usr/bin/mawk"},
+    "nixos-rebuild": {"nixos-rebuild": "/usr/local/bin/nixos-rebuild"},
+    "systemd": {"resolvectl": "/usr/bin/resolvectl"},
+}
+BIN_FOLDERS = ("/usr/bin", "/usr/sbin", "/bin", "/sbin")
+
+
+def programs(file_list: str) -> dict[str, str]:
+    """Name to path of each program in a dpkg file list (``/var/lib/dpkg/info/*.list``)."""
+    paths = (Path(line) for line in file_list.splitlines())
+    return {path.name: str(path) for path in paths if str(path.parent) in BIN_FOLDERS}
+
+
+def make(layer: Path, image: Path, repository_lab: Path = HERE) -> None:
+    """Write the layer's files into the new folder ``layer``, for machines of ``image``."""
+    prefix = layer / PREFIX
+    skip = shutil.ignore_patterns("__pycache__", ".*", "*.pyc")
+    shutil.copytree(repository_lab / "nix", prefix / "nix", ignore=skip)
+    shutil.copytree(repository_lab / "node", prefix / "lib" / "lab" / "node", ignore=skip)
+    (prefix / "lib" / "lab" / "__init__.py").touch()
+    commands = layer / "usr/local/bin"
+    for folder in (prefix / "bin", commands):
+        folder.mkdir(parents=True)
+    for name in PROGRAMS:
+        (prefix / "bin" / name).symlink_to(f"../lib/lab/node/{name}")
+    for name in COMMANDS:
+        (commands / name).symlink_to(f"/{PREFIX}/lib/lab/node/{name}")
+    for package, links in _links(image).items():
+        folder = prefix / "pkgs" / package / "bin"
+        folder.mkdir(parents=True)
+        for name, target in links.items():
+            (folder / name).symlink_to(target)
+    for path in layer.rglob("*"):
+        if path.is_dir() and not path.is_symlink():
+            path.chmod(0o755)
+    layer.chmod(0o755)
+
+
+def _links(image: Path) -> dict[str, dict[str, str]]:
+    info = image / "var/lib/dpkg/info"
+    links: dict[str, dict[str, str]] = {package: {} for package in (*DEBIAN, *OWN)}
+    for package, sources in DEBIAN.items():
+        for source in sources:
+            for file_list in (info / f"{source}.list", info / f"{source}:amd64.list"):
+                if file_list.is_file():
+                    links[package].update(programs(file_list.read_text()))
+    for package, own in OWN.items():
+        links[package].update(own)
+    return links

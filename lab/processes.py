@@ -1,0 +1,121 @@
+"""The processes of a lab on this machine: started apart from whoever starts them, found again by a mark they carry.
+
+The mark is in their environment, so nothing has to be written down when one is started, and a process number that was
+given to another program meanwhile can't be taken for ours.
+"""
+
+import os
+import signal
+import socket
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from smallkube.errors import SmallkubeError
+
+LAB = "SMALLKUBE_LAB"
+ROLE = "SMALLKUBE_LAB_ROLE"
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+ACTIVATED_SOCKET = 3
+"""The descriptor at which sd_listen_fds(3) expects the first socket."""
+
+
+@dataclass(frozen=True)
+class Process:
+    """A running process of a lab and what it is there for."""
+
+    pid: int
+    parent: int
+    role: str
+
+
+def spawn(argv: Sequence[str | Path], lab: Path, role: str, log: Path, sock: socket.socket | None = None) -> None:
+    """Start a program in a session of its own; it outlives this process and is marked as ``lab``'s ``role``.
+
+    ``sock`` is passed as systemd passes a socket (sd_listen_fds(3)).
+    """
+    words = ["setsid", "--fork"]
+    if sock is not None:
+        words += ["sh", "-c", 'LISTEN_PID=$$ LISTEN_FDS=1 exec "$@"', "sh"]
+    words += [str(word) for word in argv]
+    read_only, append = os.O_RDONLY, os.O_WRONLY | os.O_CREAT | os.O_APPEND
+    actions: list[tuple[int, int, int] | tuple[int, int, str, int, int]] = [
+        (os.POSIX_SPAWN_OPEN, 0, os.devnull, read_only, 0),
+        (os.POSIX_SPAWN_OPEN, 1, str(log), append, 0o600),
+        (os.POSIX_SPAWN_DUP2, 1, 2),
+    ]
+    if sock is not None:
+        actions.append((os.POSIX_SPAWN_DUP2, sock.fileno(), ACTIVATED_SOCKET))
+    environment = {"PATH": PATH, LAB: str(lab), ROLE: role}
+    pid = os.posix_spawnp(words[0], words, environment, file_actions=actions)
+    _, status = os.waitpid(pid, 0)
+    if status:
+        raise SmallkubeError(f"{argv[0]} can't be started", where=role)
+
+
+def find(lab: Path, role: str | None = None) -> list[Process]:
+    """The running processes of ``lab`` (of one role, if given)."""
+    found = []
+    for pid in _pids():
+        marks = _environment(pid)
+        if marks.get(LAB) == str(lab) and role in (None, marks.get(ROLE)):
+            parent = _status(pid).get("PPid")
+            if parent:
+                found.append(Process(pid, int(parent), marks.get(ROLE, "")))
+    return found
+
+
+def container_init(supervisors: Sequence[Process]) -> int | None:
+    """The process that is number 1 in the machine which one of ``supervisors`` runs, as numbered here."""
+    parents = {process.pid for process in supervisors}
+    for pid in _pids():
+        status = _status(pid)
+        inside = status.get("NSpid", "").split()
+        if int(status.get("PPid", 0)) in parents and len(inside) > 1 and inside[-1] == "1":
+            return pid
+    return None
+
+
+def kill(lab: Path, role: str | None = None, *, seconds: float = 20) -> None:
+    """End the processes of ``lab`` at once, as a power cut would, and wait until they are gone.
+
+    Raises SmallkubeError when one is still there after ``seconds``.
+    """
+    deadline = time.monotonic() + seconds
+    while left := find(lab, role):
+        if time.monotonic() > deadline:
+            raise SmallkubeError(f"process {left[0].pid} ({left[0].role}) does not end", where=lab.name)
+        for process in left:
+            _send(process.pid, signal.SIGKILL)
+        time.sleep(0.02)
+
+
+def _send(pid: int, number: signal.Signals) -> None:
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        return
+
+
+def _pids() -> Iterator[int]:
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            yield int(entry.name)
+
+
+def _environment(pid: int) -> Mapping[str, str]:
+    try:
+        raw = Path(f"/proc/{pid}/environ").read_bytes()
+    except OSError:
+        return {}
+    pairs = (item.split("=", 1) for item in raw.decode(errors="replace").split("\0"))
+    return {pair[0]: pair[1] for pair in pairs if len(pair) == 2}
+
+
+def _status(pid: int) -> Mapping[str, str]:
+    try:
+        text = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return {}
+    return {name: value.strip() for name, _, value in (line.partition(":") for line in text.splitlines())}
