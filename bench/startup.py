@@ -1,0 +1,20 @@
+"""How fast `inv --list` and `inv --help` answer, against a bare Invoke collection with one task."""
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from bench.harness import Row, command, compare
+from smallkube.workspace import REPOSITORY
+
+BARE = "from invoke import task\n\n\n@task\ndef hello(c):\n    print('hello')\n"
+
+
+def rows() -> Iterator[Row]:
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "tasks.py").write_text(BARE)
+        bare = command(["inv", "--list"], cwd=Path(folder))
+        goal = "at most 1.3 times"
+        yield compare("inv --list", command(["inv", "--list"], cwd=REPOSITORY), "bare Invoke", bare, goal)
+        helped = command(["inv", "--help", "deploy"], cwd=REPOSITORY)
+        yield compare("inv --help deploy", helped, "bare Invoke", bare, goal)

@@ -1,0 +1,34 @@
+#!/bin/sh
+# The main job on machines of the lab: from an inventory to a running, encrypted, tunnelled cluster network, by the
+# commands that an administrator types. `make demo` runs it; the machines stay up to look around.
+set -eu
+cd "$(dirname "$0")/.."
+
+run() {
+  printf '\n$ %s\n' "$*" >&2
+  "$@"
+}
+
+export SMALLKUBE_WORKSPACE="$PWD/.smallkube/demo"
+inv lab.down --name demo
+rm -rf "$SMALLKUBE_WORKSPACE"
+mkdir -p "$SMALLKUBE_WORKSPACE"
+
+run inv lab.up --name demo --nodes 2 --workspace "$SMALLKUBE_WORKSPACE"
+run inv inventory.check
+run inv keys.scan --yes
+run inv keys.generate
+run inv keys.check
+run inv nix.render
+run inv nix.check
+run inv deploy --yes
+run inv net.check
+run inv deploy.status
+
+cat >&2 <<END
+
+The demo's machines are up. To look around:
+  export SMALLKUBE_WORKSPACE=$SMALLKUBE_WORKSPACE
+  inv lab.shell node1 --name demo
+To take them down: make demo-down
+END
