@@ -11,6 +11,18 @@
     ./secrets.nix
     ./hardening.nix
     ./api.nix
+    ./kubeconfig.nix
     ./etcd.nix
+    ./apiserver-tokens.nix
+    ./apiserver-tls.nix
+    ./apiserver.nix
+    ./addons.nix
+    ./scheduler.nix
+    ./controller-manager.nix
+    ./coredns.nix
+    ./kube-proxy.nix
+    ./cri-o.nix
+    ./kubelet-api.nix
+    ./kubelet.nix
   ];
 }

@@ -34,16 +34,15 @@ in
         # Sockets become 0770: membership of the group is the access control.
         UMask = "0007";
         LimitNOFILE = 65536;
-        ExecStart = lib.escapeShellArgs [
-          "${pkgs.etcd}/bin/etcd"
-          "--data-dir=/var/lib/etcd"
-          "--listen-peer-urls=unix://peer"
-          "--listen-client-urls=unix:///run/etcd/grpc"
-          "--listen-client-http-urls=unix:///run/etcd/http"
+        ExecStart = cfg.unit.command "${pkgs.etcd}/bin/etcd" {
+          data-dir = "/var/lib/etcd";
+          listen-peer-urls = "unix://peer";
+          listen-client-urls = "unix:///run/etcd/grpc";
+          listen-client-http-urls = "unix:///run/etcd/http";
           # Demanded, and used by nobody.
-          "--advertise-client-urls=http://localhost:2379"
-          "--auto-compaction-retention=8h"
-        ];
+          advertise-client-urls = "http://localhost:2379";
+          auto-compaction-retention = "8h";
+        };
       };
     };
 

@@ -11,9 +11,21 @@ let
     default = value;
     inherit description;
   };
+  # systemd.service(5), "Command lines": double quotes and C escapes; %-specifiers stay what they are.
+  quoted = word:
+    if builtins.match "[][A-Za-z0-9,._+:@%/=-]+" word != null then word
+    else builtins.replaceStrings [ "$" ] [ "$$" ] (builtins.toJSON word);
 in
 {
   options.kube.unit = {
+    command = lib.mkOption {
+      type = lib.types.functionTo (lib.types.functionTo lib.types.str);
+      internal = true;
+      readOnly = true;
+      default = program: flags:
+        lib.concatStringsSep " " ([ program ] ++ lib.mapAttrsToList (name: value: quoted "--${name}=${value}") flags);
+      description = "ExecStart= of a program with its flags.";
+    };
     endless = constant "[Unit] settings of a service that is started again however often it failed." {
       StartLimitIntervalSec = 0;
     };

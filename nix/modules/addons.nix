@@ -1,0 +1,84 @@
+# What the cluster itself must contain (nix/addons) and what the user adds: applied on the primary, server-side, once
+# the API answers. A service of its own, so that a changed add-on does not restart the API server.
+{ config, lib, pkgs, ... }:
+let
+  inherit (lib) mkOption types;
+  cfg = config.kube;
+  kubeconfig = "/run/kube-activation/kubeconfig";
+  script = pkgs.writeShellApplication {
+    name = "kube-activation";
+    runtimeInputs = [ pkgs.coreutils pkgs.kubernetes cfg.mkkubeconfig ];
+    text = ''
+      mkkubeconfig "$CREDENTIALS_DIRECTORY/kube_token_root"
+      for ((try = 1; try <= 60; try++)); do
+        if kubectl --request-timeout=5s get namespace default >/dev/null 2>&1; then
+          break
+        fi
+        sleep 1
+      done
+      ${cfg.activationScript}
+    '';
+  };
+in
+{
+  options.kube = {
+    addons = mkOption {
+      type = types.listOf types.path;
+      default = [ ];
+      description = "Kubernetes manifests that the primary applies, in this order.";
+    };
+    userAddons = mkOption {
+      type = types.listOf types.path;
+      default = [ ];
+      description = "The manifests of the inventory; they come after ours.";
+    };
+    activationScript = mkOption {
+      type = types.lines;
+      description = "Shell script (bash, errexit) that runs on the primary with root's kubeconfig once the API answers; run again until it succeeds.";
+    };
+  };
+
+  config = {
+    kube.addons = lib.mkIf cfg.isPrimary (
+      [ ../addons/coredns.yaml ../addons/kube-proxy.yaml ]
+      ++ lib.optional (cfg.kubeletAuth == "webhook") ../addons/kubelet-api-admin.yaml
+      ++ cfg.userAddons
+    );
+    kube.activationScript = lib.concatMapStrings (addon: ''
+      kubectl --request-timeout=60s apply --server-side --force-conflicts -f ${addon}
+    '') cfg.addons;
+
+    assertions = [
+      {
+        assertion = cfg.isPrimary || cfg.addons == [ ];
+        message = "kube.addons is set on a worker; add-ons are applied by the primary only";
+      }
+    ];
+
+    systemd.services = lib.mkIf cfg.isPrimary {
+      kube-activation = {
+        description = "Apply the cluster's add-ons";
+        wantedBy = [ "multi-user.target" ];
+        wants = [ "kube-apiserver.service" ];
+        after = [ "agenix-install-secrets.service" "kube-apiserver.service" ];
+        unitConfig = cfg.unit.endless;
+        restartTriggers = cfg.secretTriggers [ "kube_token_root" ];
+        environment = {
+          KUBECONFIG = kubeconfig;
+          HOME = "/run/kube-activation";
+        };
+        serviceConfig = cfg.unit.hardening // {
+          Type = "oneshot";
+          RemainAfterExit = true;
+          Restart = "on-failure";
+          RestartSec = 10;
+          DynamicUser = true;
+          RuntimeDirectory = "kube-activation";
+          RuntimeDirectoryMode = "0700";
+          LoadCredential = cfg.loadSecrets [ "kube_token_root" ];
+          ExecStart = lib.getExe script;
+        };
+      };
+    };
+  };
+}

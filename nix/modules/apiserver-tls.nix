@@ -1,0 +1,59 @@
+# The API server's serving key and certificate: those that keys.generate made and every client pins, or, with
+# api.tls = "insecure", a pair that the primary makes once and nobody looks at.
+{ config, lib, pkgs, ... }:
+let
+  inherit (lib) mkOption types;
+  cfg = config.kube;
+  names = [
+    cfg.api.externalHost
+    cfg.api.internalHost
+    "kubernetes"
+    "kubernetes.default"
+    "kubernetes.default.svc"
+    "kubernetes.default.svc.${cfg.domain}"
+  ];
+  addresses = [ cfg.api.serviceIp cfg.hostIp6 cfg.hostIp4 ];
+  alternatives = lib.concatStringsSep "," (map (name: "DNS:${name}") names ++ map (address: "IP:${address}") addresses);
+
+  path = description: pinned: insecure: mkOption {
+    type = types.str;
+    internal = true;
+    readOnly = true;
+    default = if cfg.api.tls == "pinned" then pinned else insecure;
+    inherit description;
+  };
+in
+{
+  options.kube.apiserver = {
+    certificate = path "The certificate in use." (cfg.publicFile "apiserver.crt") "/var/lib/kube-apiserver/insecure.crt";
+    # %d is the folder of the unit's credentials (systemd.unit(5)).
+    key = path "Its key, as the unit sees it." "%d/apiserver.key" "/var/lib/kube-apiserver/insecure.key";
+    makeCertificate = mkOption {
+      type = types.package;
+      internal = true;
+      readOnly = true;
+      default = pkgs.writeShellApplication {
+        name = "kube-apiserver-certificate";
+        runtimeInputs = [ pkgs.coreutils pkgs.openssl ];
+        text = ''
+          cd /var/lib/kube-apiserver
+          if [ -s insecure.key ] && [ -s insecure.crt ]; then
+            exit 0
+          fi
+          umask 077
+          openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 3650 -sha256 \
+            -subj /CN=kube-apiserver \
+            -addext ${lib.escapeShellArg "subjectAltName=${alternatives}"} \
+            -addext extendedKeyUsage=serverAuth \
+            -addext basicConstraints=critical,CA:FALSE \
+            -keyout insecure.key.new -out insecure.crt.new
+          mv -fT insecure.key.new insecure.key
+          mv -fT insecure.crt.new insecure.crt
+        '';
+      };
+      description = "Makes the pair of api.tls = \"insecure\" where there is none yet.";
+    };
+  };
+
+  config.kube.requiredSecrets = lib.optional (cfg.isPrimary && cfg.api.tls == "pinned") "apiserver.key";
+}

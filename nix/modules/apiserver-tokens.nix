@@ -1,0 +1,84 @@
+# The API server's table of tokens, written anew before each start, so that a changed or removed token takes effect then.
+# Whom a token belongs to follows from its secret's name; beside each one its .old is accepted during a rotation.
+#
+# The API server refuses the whole file for one bad row (k8s.io/apiserver tokenfile), and of two rows with one token the
+# last wins: both are found here, before the file is replaced, and say which secret is wrong.
+{ config, lib, pkgs, ... }:
+let
+  inherit (lib) mkOption types;
+  cfg = config.kube;
+
+  row = secret: name: group: { inherit secret name group; };
+  component = name: row "kube_token_system_${name}" "system:${name}" "";
+  nodeSecret = index:
+    if cfg.nodeTokens == "separate" then "kube_token_node${toString index}"
+    else if index == cfg.nodeIndex then "wgkube.key"
+    else "wgkube${toString index}.key";
+  node = { index, ... }: row (nodeSecret index) "system:node:${cfg.mkNodeHost index}" "system:nodes";
+  current = [
+    (row "kube_token_root" "root" "system:masters")
+    (component "kube-controller-manager")
+    (component "kube-scheduler")
+  ] ++ map node cfg.peers;
+  old = lib.filter (entry: cfg.secretFiles ? ${entry.secret}) (map (entry: entry // { secret = "${entry.secret}.old"; }) current);
+  rows = current ++ old;
+in
+{
+  options.kube.apiserver = {
+    tokenSecrets = mkOption {
+      type = types.listOf types.str;
+      internal = true;
+      readOnly = true;
+      default = map (entry: entry.secret) rows;
+      description = "The secrets that are API tokens, as far as they exist.";
+    };
+    writeTokens = mkOption {
+      type = types.package;
+      internal = true;
+      readOnly = true;
+      default = pkgs.writeShellApplication {
+        name = "kube-apiserver-tokens";
+        runtimeInputs = [ pkgs.coreutils ];
+        text = ''
+          if [ "$#" -ne 1 ]; then
+            echo "usage: CREDENTIALS_DIRECTORY=DIR kube-apiserver-tokens FILE" >&2
+            exit 64
+          fi
+          umask 077
+          new=$(mktemp "$1.XXXXXX")
+          trap 'rm -f "$new"' EXIT
+          declare -A owner=()
+
+          # row SECRET NAME GROUP: the name is the UID too
+          row() {
+            local token
+            if ! token=$(<"$CREDENTIALS_DIRECTORY/$1"); then
+              echo "kube-apiserver-tokens: secret $1 can't be read" >&2
+              exit 66
+            fi
+            if [[ ! "$token" =~ ^[A-Za-z0-9+/=]{16,}$ ]]; then
+              echo "kube-apiserver-tokens: secret $1 is empty or not a token" >&2
+              exit 65
+            fi
+            if [ "''${owner[$token]:-$2}" != "$2" ]; then
+              echo "kube-apiserver-tokens: secret $1 is also the token of ''${owner[$token]}" >&2
+              exit 65
+            fi
+            owner[$token]=$2
+            if [ -n "$3" ]; then
+              printf '%s,"%s","%s","%s"\n' "$token" "$2" "$2" "$3"
+            else
+              printf '%s,"%s","%s"\n' "$token" "$2" "$2"
+            fi >>"$new"
+          }
+
+          ${lib.concatMapStringsSep "\n" (entry: "row ${lib.escapeShellArgs [ entry.secret entry.name entry.group ]}") rows}
+          mv -fT "$new" "$1"
+        '';
+      };
+      description = "Writes the table to the file it is given.";
+    };
+  };
+
+  config.kube.requiredSecrets = lib.optionals cfg.isPrimary (map (entry: entry.secret) current);
+}

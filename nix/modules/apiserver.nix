@@ -1,0 +1,101 @@
+# The API server, on the primary: the only client of etcd, and what everything else talks to.
+#
+# Flags: https://kubernetes.io/docs/reference/command-line-tools-reference/kube-apiserver/ (1.34).
+{ config, lib, pkgs, ... }:
+let
+  cfg = config.kube;
+  webhook = cfg.kubeletAuth == "webhook";
+  pinned = cfg.api.tls == "pinned";
+  secrets = cfg.apiserver.tokenSecrets
+    ++ [ "EncryptionConfiguration.yaml" "issuer.key" ]
+    ++ lib.optional pinned "apiserver.key"
+    ++ lib.optional webhook "kubelet-client.key";
+  kubeconfig = "/run/kube-apiserver/kubeconfig";
+
+  flags = {
+    advertise-address = cfg.hostIp4;
+    bind-address = "::";
+    secure-port = toString cfg.api.port;
+    external-hostname = cfg.api.externalHost;
+    etcd-servers = "unix:/run/etcd/grpc";
+    encryption-provider-config = "%d/EncryptionConfiguration.yaml";
+    service-cluster-ip-range = cfg.servicesCidr;
+    tls-cert-file = cfg.apiserver.certificate;
+    tls-private-key-file = cfg.apiserver.key;
+    anonymous-auth = "false";
+    token-auth-file = "/var/lib/kube-apiserver/tokens.csv";
+    authorization-mode = "Node,RBAC";
+    enable-admission-plugins = "NodeRestriction";
+    # CSI drivers and other node agents are privileged pods.
+    allow-privileged = "true";
+    service-account-issuer = cfg.api.externalUrl;
+    api-audiences = "api,${cfg.api.externalUrl}";
+    service-account-signing-key-file = "%d/issuer.key";
+    service-account-key-file = "%d/issuer.key";
+    kubelet-certificate-authority = "${cfg.kubeletCertificates}";
+    kubelet-preferred-address-types = "Hostname,InternalIP";
+    profiling = "false";
+  } // lib.optionalAttrs webhook {
+    kubelet-client-certificate = cfg.publicFile "kubelet-client.crt";
+    kubelet-client-key = "%d/kubelet-client.key";
+  };
+
+  awaitAnswer = pkgs.writeShellApplication {
+    name = "kube-apiserver-await";
+    runtimeInputs = [ pkgs.coreutils pkgs.kubernetes cfg.mkkubeconfig ];
+    text = ''
+      mkkubeconfig "$CREDENTIALS_DIRECTORY/kube_token_root"
+      for ((try = 1; try <= 60; try++)); do
+        if kubectl --request-timeout=5s get namespace default >/dev/null 2>&1; then
+          exit 0
+        fi
+        sleep 1
+      done
+      echo "the API server does not answer on ${cfg.api.internalUrl}:" >&2
+      kubectl --request-timeout=5s get namespace default
+    '';
+  };
+in
+{
+  config = lib.mkIf cfg.isPrimary {
+    kube.requiredSecrets = secrets;
+
+    users.users.kube-apiserver = {
+      isSystemUser = true;
+      group = "etcd";
+      description = "Kubernetes API server";
+    };
+
+    systemd.services.kube-apiserver = {
+      description = "Kubernetes API server";
+      documentation = [ "https://kubernetes.io/docs/" ];
+      wantedBy = [ "multi-user.target" ];
+      wants = [ "etcd.service" ];
+      after = [ "network.target" "agenix-install-secrets.service" "etcd.service" ];
+      unitConfig = cfg.unit.endless;
+      restartTriggers = cfg.secretTriggers secrets;
+      environment = {
+        KUBECONFIG = kubeconfig;
+        HOME = "/run/kube-apiserver";
+      };
+      serviceConfig = cfg.unit.hardening // cfg.unit.restart // {
+        Type = "notify";
+        # sixty tries of the check that follows, each of which may take some seconds itself
+        TimeoutStartSec = 480;
+        User = "kube-apiserver";
+        Group = "etcd";
+        StateDirectory = "kube-apiserver";
+        StateDirectoryMode = "0700";
+        RuntimeDirectory = "kube-apiserver";
+        RuntimeDirectoryMode = "0700";
+        WorkingDirectory = "/var/lib/kube-apiserver";
+        LoadCredential = cfg.loadSecrets secrets;
+        LimitNOFILE = 65536;
+        ExecStartPre = [ "${lib.getExe cfg.apiserver.writeTokens} /var/lib/kube-apiserver/tokens.csv" ]
+          ++ lib.optional (!pinned) (lib.getExe cfg.apiserver.makeCertificate);
+        ExecStart = cfg.unit.command "${pkgs.kubernetes}/bin/kube-apiserver" flags;
+        ExecStartPost = lib.getExe awaitAnswer;
+      };
+    };
+  };
+}

@@ -1,0 +1,42 @@
+# The controller manager, on the primary; like the scheduler it listens nowhere and holds no lease. Pods get the API
+# server's certificate as the authority that they trust (kube-root-ca.crt), always the one in use.
+{ config, lib, pkgs, ... }:
+let
+  cfg = config.kube;
+  token = "kube_token_system_kube-controller-manager";
+  secrets = [ token "issuer.key" ];
+  kubeconfig = "/run/kube-controller-manager/kubeconfig";
+in
+{
+  config = lib.mkIf cfg.isPrimary {
+    kube.requiredSecrets = secrets;
+
+    systemd.services.kube-controller-manager = {
+      description = "Kubernetes controller manager";
+      documentation = [ "https://kubernetes.io/docs/" ];
+      wantedBy = [ "multi-user.target" ];
+      wants = [ "kube-apiserver.service" ];
+      after = [ "agenix-install-secrets.service" "kube-apiserver.service" ];
+      unitConfig = cfg.unit.endless;
+      restartTriggers = cfg.secretTriggers secrets;
+      environment.KUBECONFIG = kubeconfig;
+      serviceConfig = cfg.unit.hardening // cfg.unit.restart // {
+        DynamicUser = true;
+        RuntimeDirectory = "kube-controller-manager";
+        RuntimeDirectoryMode = "0700";
+        # As a credential, because the certificate of api.tls = "insecure" lies in a folder of the API server's own.
+        LoadCredential = cfg.loadSecrets secrets ++ [ "apiserver.crt:${cfg.apiserver.certificate}" ];
+        ExecStartPre = "${lib.getExe cfg.mkkubeconfig} %d/${token}";
+        ExecStart = cfg.unit.command "${pkgs.kubernetes}/bin/kube-controller-manager" {
+          inherit kubeconfig;
+          use-service-account-credentials = "true";
+          root-ca-file = "%d/apiserver.crt";
+          service-account-private-key-file = "%d/issuer.key";
+          leader-elect = "false";
+          secure-port = "0";
+          profiling = "false";
+        };
+      };
+    };
+  };
+}

@@ -1,0 +1,61 @@
+# CoreDNS on every node, for the node's own pods and, by delegation from systemd-resolved, for the node itself.
+#
+# Node names come from the hosts file, Services from the API. What the kubernetes plugin does not know in the cluster's
+# zones does not exist: passed on, it would come back from resolved for ever.
+{ config, lib, pkgs, ... }:
+let
+  cfg = config.kube;
+  delegate = "systemd/dns-delegate.d/kubernetes.dns-delegate";
+in
+{
+  config = {
+    services.coredns = {
+      enable = true;
+      config = ''
+        . {
+          bind ${cfg.hostIp6}
+          errors
+          hosts ${cfg.hostsFile} ${cfg.domain} {
+            reload 0
+            fallthrough
+          }
+          kubernetes ${cfg.domain} ${cfg.clusterCidr6} ${cfg.clusterCidr4} {
+            kubeconfig {$CREDENTIALS_DIRECTORY}/kubeconfig
+            ttl 30
+          }
+          forward . 127.0.0.53 {
+            max_concurrent 1000
+          }
+          cache 30
+          loadbalance
+        }
+      '';
+    };
+
+    systemd.services.coredns = {
+      wants = [ "generate-kubeconfig-node.service" ];
+      after = cfg.afterNode;
+      unitConfig = cfg.unit.endless;
+      restartTriggers = cfg.secretTriggers [ cfg.nodeSecret ];
+      serviceConfig = removeAttrs cfg.unit.hardening [ "CapabilityBoundingSet" "NoNewPrivileges" "SystemCallFilter" ] // {
+        LoadCredential = [ "kubeconfig:${cfg.kubeconfigNode}" ];
+        # Its address may not be there yet.
+        RestartSec = 5;
+        # It drops nothing itself, but the kernel asks for its capability when it binds port 53.
+        SystemCallFilter = [ "@system-service" "~@resources" ];
+        RestrictAddressFamilies = [ "AF_UNIX" "AF_INET" "AF_INET6" "AF_NETLINK" ];
+      };
+    };
+
+    services.resolved.enable = true;
+    environment.etc.${delegate}.text = ''
+      [Delegate]
+      Domains=${cfg.domain}
+      DNS=${cfg.hostIp6}
+    '';
+    # Read at start only (systemd.dns-delegate(5), systemd 258).
+    systemd.services.systemd-resolved.restartTriggers = [ config.environment.etc.${delegate}.source ];
+
+    environment.systemPackages = [ pkgs.dig ];
+  };
+}

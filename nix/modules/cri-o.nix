@@ -1,0 +1,48 @@
+# CRI-O, which runs the containers, and CNI, which connects each pod to brkube with one address of each family; the
+# node's IPv6 range comes first, so that a pod's main address is IPv6.
+{ config, lib, pkgs, ... }:
+let
+  cfg = config.kube;
+  network = {
+    cniVersion = "1.0.0";
+    name = "brkube";
+    plugins = [
+      {
+        type = "bridge";
+        bridge = "brkube";
+        isGateway = true;
+        # A pod reaches itself through its own Service.
+        hairpinMode = true;
+        mtu = cfg.mtu;
+        ipam = {
+          type = "host-local";
+          ranges = [
+            [ { subnet = cfg.nodeCidr6; } ]
+            [ { subnet = cfg.nodeCidr4; } ]
+          ];
+          routes = [
+            { dst = "::/0"; }
+            { dst = "0.0.0.0/0"; }
+          ];
+        };
+      }
+    ];
+  };
+in
+{
+  config = {
+    virtualisation.cri-o = {
+      enable = true;
+      settings.crio.runtime.log_to_journald = true;
+    };
+    # NixOS puts CRI-O's example here (nixos/modules/virtualisation/cri-o.nix).
+    environment.etc."cni/net.d/10-crio-bridge.conflist".source =
+      lib.mkForce (pkgs.writeText "10-crio-bridge.conflist" (builtins.toJSON network));
+
+    systemd.services.crio = {
+      path = [ pkgs.nftables ];
+      unitConfig = cfg.unit.endless;
+      serviceConfig.RestartSec = 5;
+    };
+  };
+}

@@ -1,0 +1,37 @@
+# kube-proxy on every node: Services become nftables rules in tables of its own.
+#
+# Flags: cmd/kube-proxy/app/options.go (1.34).
+{ config, lib, pkgs, ... }:
+let
+  cfg = config.kube;
+in
+{
+  config.systemd.services.kube-proxy = {
+    description = "Kubernetes Service proxy";
+    documentation = [ "https://kubernetes.io/docs/" ];
+    wantedBy = [ "multi-user.target" ];
+    wants = [ "generate-kubeconfig-node.service" ];
+    after = [ "network.target" "nftables.service" ] ++ cfg.afterNode;
+    unitConfig = cfg.unit.endless;
+    restartTriggers = cfg.secretTriggers [ cfg.nodeSecret ];
+    path = [ pkgs.nftables ];
+    serviceConfig = cfg.unit.hardening // cfg.unit.restart // {
+      # Rules and the kernel's connection table belong to whoever administers the network, nothing else is needed.
+      CapabilityBoundingSet = "CAP_NET_ADMIN";
+      ProtectKernelTunables = false;
+      RestrictAddressFamilies = [ "AF_UNIX" "AF_INET" "AF_INET6" "AF_NETLINK" ];
+      SystemCallFilter = [ "@system-service" "~@resources" ];
+      LoadCredential = [ "kubeconfig:${cfg.kubeconfigNode}" ];
+      ExecStart = cfg.unit.command "${pkgs.kubernetes}/bin/kube-proxy" {
+        kubeconfig = "%d/kubeconfig";
+        hostname-override = cfg.nodeHost;
+        proxy-mode = "nftables";
+        detect-local-mode = "BridgeInterface";
+        pod-bridge-interface = "brkube";
+        nodeport-addresses = "${cfg.hostIp6}/128,${cfg.hostIp4}/32";
+        healthz-bind-address = "[::1]:10256";
+        metrics-bind-address = "[::1]:10249";
+      };
+    };
+  };
+}

@@ -1,0 +1,145 @@
+# Kubeconfigs: the tool that writes one, and the two that lie ready: /run/kubeconfig-node on every node (kubelet,
+# kube-proxy, CoreDNS) and root's on the primary. Tokens stand in them inline and reach the tool as files: an argument
+# could be read by every local user while the tool runs.
+#
+# Both are services, not activation scripts: so they come after agenix no matter whether it runs at activation or, with
+# sysusers or userborn, as agenix-install-secrets.service.
+{ config, lib, pkgs, ... }:
+let
+  inherit (lib) mkOption types;
+  cfg = config.kube;
+  pinned = cfg.api.tls == "pinned";
+  text = lib.escapeShellArg;
+  json = builtins.toJSON;
+
+  mkkubeconfig = pkgs.writeShellApplication {
+    name = "mkkubeconfig";
+    runtimeInputs = [ pkgs.coreutils ];
+    text = ''
+      if [ "$#" -ne 1 ] || [ -z "''${KUBECONFIG:-}" ]; then
+        echo "usage: KUBECONFIG=FILE mkkubeconfig TOKENFILE" >&2
+        exit 64
+      fi
+      if ! token=$(<"$1"); then
+        echo "mkkubeconfig: $1 can't be read" >&2
+        exit 66
+      fi
+      if [[ ! "$token" =~ ^[A-Za-z0-9+/=._~-]+$ ]]; then
+        echo "mkkubeconfig: $1 does not hold one token" >&2
+        exit 65
+      fi
+      umask 077
+      new=$(mktemp "$KUBECONFIG.XXXXXX")
+      trap 'rm -f "$new"' EXIT
+      {
+        echo 'apiVersion: v1'
+        echo 'kind: Config'
+        echo 'clusters:'
+        echo '- name: '${text (json cfg.clusterName)}
+        echo '  cluster:'
+        echo '    server: '${text (json cfg.api.internalUrl)}
+        ${
+          if pinned then ''
+            printf '    certificate-authority-data: %s\n' "$(base64 -w0 ${cfg.publicFile "apiserver.crt"})"
+          '' else ''
+            echo '    insecure-skip-tls-verify: true'
+          ''
+        }
+        echo 'users:'
+        echo '- name: '${text (json cfg.clusterName)}
+        echo '  user:'
+        printf '    token: "%s"\n' "$token"
+        echo 'contexts:'
+        echo '- name: '${text (json cfg.clusterName)}
+        echo '  context:'
+        echo '    cluster: '${text (json cfg.clusterName)}
+        echo '    user: '${text (json cfg.clusterName)}
+        echo 'current-context: '${text (json cfg.clusterName)}
+      } >"$new"
+      mv -fT "$new" "$KUBECONFIG"
+    '';
+  };
+
+  # A kubeconfig that somebody has put there is left alone.
+  linkRoot = pkgs.writeShellApplication {
+    name = "link-kubeconfig-root";
+    runtimeInputs = [ pkgs.coreutils ];
+    text = ''
+      mkdir -p /root/.kube
+      if [ -L /root/.kube/config ] || [ ! -e /root/.kube/config ]; then
+        ln -sfT /run/kubeconfig-root /root/.kube/config
+      fi
+    '';
+  };
+
+  oneshot = { description, secret, kubeconfig, exec ? [ ], writable ? [ "/run" ] }: {
+    inherit description;
+    wantedBy = [ "multi-user.target" ];
+    after = [ "agenix-install-secrets.service" ];
+    unitConfig = cfg.unit.endless;
+    restartTriggers = cfg.secretTriggers [ secret ];
+    environment.KUBECONFIG = kubeconfig;
+    serviceConfig = cfg.unit.hardening // {
+      Type = "oneshot";
+      RemainAfterExit = true;
+      Restart = "on-failure";
+      RestartSec = 10;
+      ProtectHome = false;
+      PrivateNetwork = true;
+      ReadWritePaths = writable;
+      ExecStart = [ "${lib.getExe mkkubeconfig} ${cfg.secretPath secret}" ] ++ exec;
+    };
+  };
+in
+{
+  options.kube = {
+    mkkubeconfig = mkOption {
+      type = types.package;
+      internal = true;
+      readOnly = true;
+      default = mkkubeconfig;
+      description = "Writes a kubeconfig with the token in a file to $KUBECONFIG, in one step and readable by its owner only.";
+    };
+    kubeconfigNode = mkOption {
+      type = types.str;
+      internal = true;
+      readOnly = true;
+      default = "/run/kubeconfig-node";
+      description = "The node's own kubeconfig.";
+    };
+    nodeSecret = mkOption {
+      type = types.str;
+      internal = true;
+      default = if cfg.nodeTokens == "separate" then "kube_token_node${toString cfg.nodeIndex}" else "wgkube.key";
+      description = "The secret that is the node's API token.";
+    };
+    afterNode = mkOption {
+      type = types.listOf types.str;
+      internal = true;
+      default = [ "generate-kubeconfig-node.service" ] ++ lib.optional cfg.isPrimary "kube-activation.service";
+      description = "What services of the node that talk to the API are ordered after.";
+    };
+  };
+
+  config = {
+    kube.requiredSecrets = [ cfg.nodeSecret ] ++ lib.optional cfg.isPrimary "kube_token_root";
+
+    systemd.services = {
+      generate-kubeconfig-node = oneshot {
+        description = "Kubeconfig of this node";
+        secret = cfg.nodeSecret;
+        kubeconfig = cfg.kubeconfigNode;
+      };
+    } // lib.optionalAttrs cfg.isPrimary {
+      generate-kubeconfig-root = oneshot {
+        description = "Kubeconfig of root";
+        secret = "kube_token_root";
+        kubeconfig = "/run/kubeconfig-root";
+        writable = [ "/run" "/root" ];
+        exec = [ (lib.getExe linkRoot) ];
+      };
+    };
+
+    environment.systemPackages = [ mkkubeconfig ] ++ lib.optional cfg.isPrimary pkgs.kubernetes;
+  };
+}

@@ -1,0 +1,53 @@
+# Who may talk to a kubelet, and how the API server knows that it talks to the right one.
+#
+# webhook: the API server shows a client certificate, which kubelets trust as the only one, and the cluster's own rules
+# decide (nix/addons/kubelet-api-admin.yaml). firewall: kubelets let everybody do everything, and only the firewall
+# stands before them; any local user and any pod in the host's network can then run commands in every pod of the node.
+# In both cases the API server accepts exactly the nodes' own certificates.
+{ config, lib, pkgs, ... }:
+let
+  inherit (lib) mkOption types;
+  cfg = config.kube;
+  webhook = cfg.kubeletAuth == "webhook";
+  certificate = { index, ... }: cfg.keysDir + "/kubelet_node${toString index}.crt";
+  certificates = map certificate cfg.peers;
+  missing = lib.filter (file: !builtins.pathExists file) certificates;
+in
+{
+  options.kube = {
+    kubeletAuth = mkOption {
+      type = types.enum [ "webhook" "firewall" ];
+      default = "webhook";
+      description = "What protects the kubelets' own API.";
+    };
+    kubeletCertificates = mkOption {
+      type = types.path;
+      internal = true;
+      readOnly = true;
+      default = pkgs.writeText "kubelets.crt" (
+        lib.concatMapStrings builtins.readFile (lib.filter builtins.pathExists certificates)
+      );
+      description = "The serving certificates of all kubelets.";
+    };
+    kubeletAccess = mkOption {
+      type = types.attrsOf types.unspecified;
+      internal = true;
+      readOnly = true;
+      default = {
+        authentication = {
+          anonymous.enabled = !webhook;
+          webhook.enabled = webhook;
+        } // lib.optionalAttrs webhook { x509.clientCAFile = cfg.publicFile "kubelet-client.crt"; };
+        authorization.mode = if webhook then "Webhook" else "AlwaysAllow";
+      };
+      description = "authentication and authorization of the KubeletConfiguration.";
+    };
+  };
+
+  config.assertions = [
+    {
+      assertion = !cfg.isPrimary || missing == [ ];
+      message = "certificates of kubelets are missing (${lib.concatMapStringsSep ", " baseNameOf missing}); run: inv keys.generate";
+    }
+  ];
+}

@@ -1,0 +1,73 @@
+# The kubelet, on every node.
+#
+# What it mounts for pods must be seen by CRI-O and the other way round, so the unit can have no mount namespace: every
+# setting of systemd.exec(5) that implies one is out, and so are credentials. What can be had without is set below.
+#
+# Configuration: https://kubernetes.io/docs/reference/config-api/kubelet-config.v1beta1/ (1.34).
+{ config, lib, pkgs, ... }:
+let
+  cfg = config.kube;
+  key = "kubelet_node${toString cfg.nodeIndex}.key";
+  configFile = pkgs.writeText "kubelet.json" (builtins.toJSON (
+    cfg.kubeletAccess // {
+      apiVersion = "kubelet.config.k8s.io/v1beta1";
+      kind = "KubeletConfiguration";
+      address = cfg.hostIp6;
+      healthzPort = 0;
+      tlsCertFile = cfg.publicFile "kubelet_node${toString cfg.nodeIndex}.crt";
+      tlsPrivateKeyFile = cfg.secretPath key;
+      containerRuntimeEndpoint = "unix:///run/crio/crio.sock";
+      cgroupDriver = "systemd";
+      failSwapOn = false;
+      memorySwap.swapBehavior = "LimitedSwap";
+      clusterDomain = cfg.domain;
+      clusterDNS = [ cfg.hostIp6 ];
+      # resolved's stub on 127.0.0.53 can't be reached from a pod.
+      resolvConf = "/run/systemd/resolve/resolv.conf";
+    } // lib.optionalAttrs cfg.isPrimary {
+      registerWithTaints = [
+        {
+          key = "role";
+          value = "primary";
+          effect = "NoSchedule";
+        }
+      ];
+    }
+  ));
+in
+{
+  config = {
+    kube.requiredSecrets = [ key ];
+
+    systemd.services.kubelet = {
+      description = "Kubernetes node agent";
+      documentation = [ "https://kubernetes.io/docs/" ];
+      wantedBy = [ "multi-user.target" ];
+      wants = [ "generate-kubeconfig-node.service" "crio.service" ];
+      after = [ "network.target" "agenix-install-secrets.service" "crio.service" ] ++ cfg.afterNode;
+      unitConfig = cfg.unit.endless;
+      restartTriggers = cfg.secretTriggers [ cfg.nodeSecret key ];
+      path = [ pkgs.util-linux ];
+      serviceConfig = cfg.unit.restart // {
+        Type = "notify";
+        OOMScoreAdjust = -999;
+        # What a kubelet never does: load modules, set the clock, reboot, audit, administer MAC.
+        CapabilityBoundingSet = "~CAP_SYS_MODULE CAP_SYS_TIME CAP_SYS_BOOT CAP_AUDIT_CONTROL CAP_AUDIT_READ CAP_AUDIT_WRITE CAP_MAC_ADMIN CAP_MAC_OVERRIDE CAP_WAKE_ALARM CAP_BLOCK_SUSPEND";
+        LockPersonality = true;
+        MemoryDenyWriteExecute = true;
+        NoNewPrivileges = true;
+        RestrictAddressFamilies = [ "AF_UNIX" "AF_INET" "AF_INET6" "AF_NETLINK" ];
+        RestrictRealtime = true;
+        SystemCallArchitectures = "native";
+        ExecStart = cfg.unit.command "${pkgs.kubernetes}/bin/kubelet" {
+          config = "${configFile}";
+          kubeconfig = cfg.kubeconfigNode;
+          hostname-override = cfg.nodeHost;
+          # IPv6 alone would leave hostNetwork pods without endpoints in IPv4 Services.
+          node-ip = "${cfg.hostIp6},${cfg.hostIp4}";
+          node-labels = "role=${cfg.role}";
+        };
+      };
+    };
+  };
+}

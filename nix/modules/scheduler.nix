@@ -1,0 +1,42 @@
+# The scheduler, on the primary. It listens nowhere: --secure-port=0 serves nothing (cmd/kube-scheduler/app/options).
+# There is one of it, so it needs no lease, which would cost seconds after each restart.
+{ config, lib, pkgs, ... }:
+let
+  cfg = config.kube;
+  secret = "kube_token_system_kube-scheduler";
+  kubeconfig = "/run/kube-scheduler/kubeconfig";
+  configFile = pkgs.writeText "kube-scheduler.json" (builtins.toJSON {
+    apiVersion = "kubescheduler.config.k8s.io/v1";
+    kind = "KubeSchedulerConfiguration";
+    clientConnection.kubeconfig = kubeconfig;
+    leaderElection.leaderElect = false;
+    enableProfiling = false;
+  });
+in
+{
+  config = lib.mkIf cfg.isPrimary {
+    kube.requiredSecrets = [ secret ];
+
+    systemd.services.kube-scheduler = {
+      description = "Kubernetes scheduler";
+      documentation = [ "https://kubernetes.io/docs/" ];
+      wantedBy = [ "multi-user.target" ];
+      wants = [ "kube-apiserver.service" ];
+      after = [ "agenix-install-secrets.service" "kube-apiserver.service" ];
+      unitConfig = cfg.unit.endless;
+      restartTriggers = cfg.secretTriggers [ secret ];
+      environment.KUBECONFIG = kubeconfig;
+      serviceConfig = cfg.unit.hardening // cfg.unit.restart // {
+        DynamicUser = true;
+        RuntimeDirectory = "kube-scheduler";
+        RuntimeDirectoryMode = "0700";
+        LoadCredential = cfg.loadSecrets [ secret ];
+        ExecStartPre = "${lib.getExe cfg.mkkubeconfig} %d/${secret}";
+        ExecStart = cfg.unit.command "${pkgs.kubernetes}/bin/kube-scheduler" {
+          config = "${configFile}";
+          secure-port = "0";
+        };
+      };
+    };
+  };
+}
