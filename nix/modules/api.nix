@@ -34,5 +34,6 @@ in
   };
 
   # After the primary's own name, which a reverse look-up must return.
+  config.kube.requiredPublic = lib.optional (api.tls == "pinned") "apiserver.crt";
   config.kube.allHosts.${cfg.primaryIp} = lib.mkAfter [ api.internalHost ];
 }

@@ -36,14 +36,13 @@ in
       wants = [ "generate-kubeconfig-node.service" ];
       after = cfg.afterNode;
       unitConfig = cfg.unit.endless;
-      restartTriggers = cfg.secretTriggers [ cfg.nodeSecret ];
-      serviceConfig = removeAttrs cfg.unit.hardening [ "CapabilityBoundingSet" "NoNewPrivileges" "SystemCallFilter" ] // {
+      restartTriggers = cfg.nodeTriggers;
+      # NixOS lets it keep the one capability it needs, to bind port 53, and sets its user.
+      serviceConfig = removeAttrs cfg.unit.hardening [ "CapabilityBoundingSet" "NoNewPrivileges" ] // {
         LoadCredential = [ "kubeconfig:${cfg.kubeconfigNode}" ];
+        Restart = lib.mkForce "always";
         # Its address may not be there yet.
         RestartSec = 5;
-        # It drops nothing itself, but the kernel asks for its capability when it binds port 53.
-        SystemCallFilter = [ "@system-service" "~@resources" ];
-        RestrictAddressFamilies = [ "AF_UNIX" "AF_INET" "AF_INET6" "AF_NETLINK" ];
       };
     };
 

@@ -42,7 +42,10 @@ in
     systemd.services.crio = {
       path = [ pkgs.nftables ];
       unitConfig = cfg.unit.endless;
-      serviceConfig.RestartSec = 5;
+      serviceConfig = {
+        Restart = lib.mkForce "always";
+        RestartSec = 5;
+      };
     };
   };
 }

@@ -10,13 +10,9 @@ let
 
   isV6 = lib.hasInfix ":";
   set = values: "{ ${lib.concatStringsSep ", " values} }";
-  # One rule for each family that has sources: nftables has no sets of mixed families.
+  # A rule for each source, because ranges that overlap can't be in one set.
   from = sources: rest:
-    let
-      v6 = lib.filter isV6 sources;
-      v4 = lib.filter (source: !isV6 source) sources;
-    in
-    optionalString (v6 != [ ]) "ip6 saddr ${set v6} ${rest}\n" + optionalString (v4 != [ ]) "ip saddr ${set v4} ${rest}\n";
+    lib.concatMapStrings (source: "${if isV6 source then "ip6" else "ip"} saddr ${source} ${rest}\n") sources;
 
   peerAddresses = map (peer: peer.PeerIP) cfg.otherPeers;
   tunnelSources = if cfg.privateRanges == [ ] then peerAddresses else cfg.privateRanges;
@@ -34,10 +30,7 @@ let
     iifname "wgkube" ip saddr ${cfg.clusterCidr4} tcp dport ${apiPort} accept comment "API: cluster"
   ''
   + from peerAddresses ''tcp dport ${apiPort} accept comment "API: nodes"''
-  + from cfg.api.allowFrom ''tcp dport ${apiPort} accept comment "API: inventory"''
-  + ''
-    tcp dport ${apiPort} reject comment "API: nobody else"
-  '');
+  + from cfg.api.allowFrom ''tcp dport ${apiPort} accept comment "API: inventory"'');
 in
 {
   options.kube = {
@@ -58,6 +51,8 @@ in
       "net.ipv4.conf.all.forwarding" = 1;
       "net.ipv6.conf.all.forwarding" = 1;
     };
+
+    networking.nftables.flushRuleset = false;
 
     networking.firewall.extraInputRules = lib.mkBefore (
       from tunnelSources ''udp dport ${toString cfg.wgPort} accept comment "WireGuard: peers"''

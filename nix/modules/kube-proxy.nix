@@ -13,14 +13,12 @@ in
     wants = [ "generate-kubeconfig-node.service" ];
     after = [ "network.target" "nftables.service" ] ++ cfg.afterNode;
     unitConfig = cfg.unit.endless;
-    restartTriggers = cfg.secretTriggers [ cfg.nodeSecret ];
+    restartTriggers = cfg.nodeTriggers;
     path = [ pkgs.nftables ];
     serviceConfig = cfg.unit.hardening // cfg.unit.restart // {
       # Rules and the kernel's connection table belong to whoever administers the network, nothing else is needed.
       CapabilityBoundingSet = "CAP_NET_ADMIN";
       ProtectKernelTunables = false;
-      RestrictAddressFamilies = [ "AF_UNIX" "AF_INET" "AF_INET6" "AF_NETLINK" ];
-      SystemCallFilter = [ "@system-service" "~@resources" ];
       LoadCredential = [ "kubeconfig:${cfg.kubeconfigNode}" ];
       ExecStart = cfg.unit.command "${pkgs.kubernetes}/bin/kube-proxy" {
         kubeconfig = "%d/kubeconfig";

@@ -72,7 +72,7 @@ let
     '';
   };
 
-  oneshot = { description, secret, kubeconfig, exec ? [ ], writable ? [ "/run" ] }: {
+  oneshot = { description, secret, kubeconfig, exec ? [ ], serviceConfig ? { } }: {
     inherit description;
     wantedBy = [ "multi-user.target" ];
     after = [ "agenix-install-secrets.service" ];
@@ -84,11 +84,10 @@ let
       RemainAfterExit = true;
       Restart = "on-failure";
       RestartSec = 10;
-      ProtectHome = false;
       PrivateNetwork = true;
-      ReadWritePaths = writable;
+      ReadWritePaths = [ "/run" ];
       ExecStart = [ "${lib.getExe mkkubeconfig} ${cfg.secretPath secret}" ] ++ exec;
-    };
+    } // serviceConfig;
   };
 in
 {
@@ -113,6 +112,12 @@ in
       default = if cfg.nodeTokens == "separate" then "kube_token_node${toString cfg.nodeIndex}" else "wgkube.key";
       description = "The secret that is the node's API token.";
     };
+    nodeTriggers = mkOption {
+      type = types.listOf types.str;
+      internal = true;
+      default = cfg.secretTriggers [ cfg.nodeSecret ] ++ [ "${mkkubeconfig}" ];
+      description = "restartTriggers of what uses it: the token, and all else that stands in it.";
+    };
     afterNode = mkOption {
       type = types.listOf types.str;
       internal = true;
@@ -135,8 +140,11 @@ in
         description = "Kubeconfig of root";
         secret = "kube_token_root";
         kubeconfig = "/run/kubeconfig-root";
-        writable = [ "/run" "/root" ];
         exec = [ (lib.getExe linkRoot) ];
+        serviceConfig = {
+          ProtectHome = false;
+          ReadWritePaths = [ "/run" "/root" ];
+        };
       };
     };
 

@@ -9,9 +9,7 @@ let
   inherit (lib) mkOption types;
   cfg = config.kube;
   webhook = cfg.kubeletAuth == "webhook";
-  certificate = { index, ... }: cfg.keysDir + "/kubelet_node${toString index}.crt";
-  certificates = map certificate cfg.peers;
-  missing = lib.filter (file: !builtins.pathExists file) certificates;
+  certificates = map ({ index, ... }: "kubelet_node${toString index}.crt") cfg.peers;
 in
 {
   options.kube = {
@@ -25,7 +23,7 @@ in
       internal = true;
       readOnly = true;
       default = pkgs.writeText "kubelets.crt" (
-        lib.concatMapStrings builtins.readFile (lib.filter builtins.pathExists certificates)
+        lib.concatMapStrings (name: builtins.readFile (cfg.keysDir + "/${name}")) (lib.filter (name: builtins.pathExists (cfg.keysDir + "/${name}")) certificates)
       );
       description = "The serving certificates of all kubelets.";
     };
@@ -44,10 +42,5 @@ in
     };
   };
 
-  config.assertions = [
-    {
-      assertion = !cfg.isPrimary || missing == [ ];
-      message = "certificates of kubelets are missing (${lib.concatMapStringsSep ", " baseNameOf missing}); run: inv keys.generate";
-    }
-  ];
+  config.kube.requiredPublic = lib.optional webhook "kubelet-client.crt" ++ lib.optionals cfg.isPrimary certificates;
 }

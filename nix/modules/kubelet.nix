@@ -8,13 +8,14 @@
 let
   cfg = config.kube;
   key = "kubelet_node${toString cfg.nodeIndex}.key";
+  certificate = "kubelet_node${toString cfg.nodeIndex}.crt";
   configFile = pkgs.writeText "kubelet.json" (builtins.toJSON (
     cfg.kubeletAccess // {
       apiVersion = "kubelet.config.k8s.io/v1beta1";
       kind = "KubeletConfiguration";
       address = cfg.hostIp6;
       healthzPort = 0;
-      tlsCertFile = cfg.publicFile "kubelet_node${toString cfg.nodeIndex}.crt";
+      tlsCertFile = cfg.publicFile certificate;
       tlsPrivateKeyFile = cfg.secretPath key;
       containerRuntimeEndpoint = "unix:///run/crio/crio.sock";
       cgroupDriver = "systemd";
@@ -38,6 +39,7 @@ in
 {
   config = {
     kube.requiredSecrets = [ key ];
+    kube.requiredPublic = [ certificate ];
 
     systemd.services.kubelet = {
       description = "Kubernetes node agent";
@@ -46,7 +48,7 @@ in
       wants = [ "generate-kubeconfig-node.service" "crio.service" ];
       after = [ "network.target" "agenix-install-secrets.service" "crio.service" ] ++ cfg.afterNode;
       unitConfig = cfg.unit.endless;
-      restartTriggers = cfg.secretTriggers [ cfg.nodeSecret key ];
+      restartTriggers = cfg.nodeTriggers ++ cfg.secretTriggers [ key ];
       path = [ pkgs.util-linux ];
       serviceConfig = cfg.unit.restart // {
         Type = "notify";

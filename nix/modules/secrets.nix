@@ -4,6 +4,8 @@
 let
   inherit (lib) mkOption types;
   cfg = config.kube;
+  public = name: cfg.keysDir + "/${name}";
+  missingPublic = lib.filter (name: !builtins.pathExists (public name)) (lib.unique cfg.requiredPublic);
   missing = lib.filter (name: !(cfg.secretFiles ? ${name})) (lib.unique cfg.requiredSecrets);
 in
 {
@@ -46,10 +48,16 @@ in
       default = map (name: "${name}:${cfg.secretPath name}");
       description = "LoadCredential= of a service that uses these secrets.";
     };
+    requiredPublic = mkOption {
+      type = types.listOf types.str;
+      default = [ ];
+      internal = true;
+      description = "Certificates that this node's services can't do without.";
+    };
     publicFile = mkOption {
       type = types.functionTo types.str;
       internal = true;
-      default = name: "${cfg.keysDir + "/${name}"}";
+      default = name: if builtins.pathExists (public name) then "${public name}" else "/var/empty/${name}";
       description = "A certificate in keys/ as a store path of its own, so that it changes only with its content.";
     };
   };
@@ -60,6 +68,10 @@ in
       {
         assertion = missing == [ ];
         message = "kube.secretFiles lacks ${lib.concatStringsSep ", " missing}; run: inv keys.generate, then inv nix.render";
+      }
+      {
+        assertion = missingPublic == [ ];
+        message = "keys/ lacks ${lib.concatStringsSep ", " missingPublic}; run: inv keys.generate";
       }
     ];
   };

@@ -79,7 +79,10 @@ in
       mode = "0440";
     };
     # networkd reads the key when it makes the interface; nothing else tells it that the key has changed.
-    systemd.services.systemd-networkd.restartTriggers = cfg.secretTriggers [ "wgkube.key" ];
+    systemd.services.systemd-networkd = {
+      after = [ "agenix-install-secrets.service" ];
+      restartTriggers = cfg.secretTriggers [ "wgkube.key" ];
+    };
 
     environment.systemPackages = [ pkgs.wireguard-tools ];
   };
