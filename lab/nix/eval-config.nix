@@ -1,5 +1,5 @@
 # One machine: modules → configuration. Stands where nixpkgs has nixos/lib/eval-config.nix.
-{ lib, sw ? "/opt/smallkube-lab/pkgs" }:
+{ lib, sw ? "/opt/smallkube-lab/pkgs", record ? null }:
 { modules, system ? null, specialArgs ? { }, ... }:
 let
   # Definitions without an option are kept with their file instead of stopping the evaluation: nixos/unsupported.nix
@@ -19,7 +19,7 @@ let
         config._module = {
           freeformType = collected;
           args.pkgs = import ./pkgs.nix {
-            inherit lib sw;
+            inherit lib sw record;
             system =
               let platform = config.nixpkgs.hostPlatform; in
               if builtins.isString platform then platform else platform.system;

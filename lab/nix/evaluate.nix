@@ -2,6 +2,7 @@
 #   tree   folder with nix/rendered/nodeN.nix: a bundle, or a workspace that has everything in it
 #   nodes  names; null: every node that has a rendered file
 #   lib    nixpkgs' lib; null: the subset in ./lib
+# The texts of generated files and scripts come on standard error, one line each: smallkube-text {node, path, …}.
 { tree, nodes ? null, lib ? null, sw ? "/opt/smallkube-lab/pkgs" }:
 let
   usedLib = if lib == null then import ./lib else if builtins.isAttrs lib then lib else import (/. + toString lib);
@@ -10,9 +11,9 @@ let
   found = builtins.concatMap
     (file: let name = builtins.match "(node[0-9]+)\\.nix" file; in if name == null then [ ] else name)
     files;
-  evalConfig = import ./eval-config.nix { lib = usedLib; inherit sw; };
+  evalConfig = node: import ./eval-config.nix { lib = usedLib; inherit sw; record = node; };
 in
 usedLib.genAttrs (if nodes == null then found else nodes) (name:
-(evalConfig {
+(evalConfig name {
   modules = [ ./agenix/modules/age.nix (rendered + "/${name}.nix") ];
 }).config.system.build.description)

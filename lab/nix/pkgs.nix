@@ -1,8 +1,13 @@
 # A stand-in for the package set. A package is a folder under `sw` of the lab node (/opt/smallkube-lab/pkgs/NAME, made
 # by the lab from the node's own programs); nothing is built for it. Texts and scripts that modules generate are real
-# store paths, so that what `nix build` makes on a lab node contains them; evaluating alone builds nothing.
-{ lib, system ? "x86_64-linux", sw ? "/opt/smallkube-lab/pkgs" }:
+# store paths, so that what `nix build` makes on a lab node contains them; evaluating alone builds nothing, but it can
+# report each text that it comes to need (`record` names the node): a store path alone does not tell what stands in it.
+{ lib, system ? "x86_64-linux", sw ? "/opt/smallkube-lab/pkgs", record ? null }:
 let
+  recorded = path: executable: text:
+    if record == null then path
+    else builtins.trace "smallkube-text ${builtins.toJSON { node = record; inherit path executable text; }}" path;
+
   versions = {
     kubernetes = "1.34.1";
     etcd = "3.6.5";
@@ -76,15 +81,14 @@ let
       built = build clean
         ''mkdir -p "$(dirname "$out${destination}")"; cp "$textPath" "$out${destination}"; chmod ${if executable then "0555" else "0444"} "$out${destination}"''
         { inherit text; passAsFile = [ "text" ]; };
-      plain = { type = "derivation"; inherit name; outPath = builtins.toFile clean text; };
+      outPath = recorded (if needsBuild then built.outPath else builtins.toFile clean text) executable text;
     in
     passthru // {
-      inherit meta text executable;
+      inherit meta text executable outPath;
       type = "derivation";
       name = clean;
       pname = clean;
-      outPath = if needsBuild then built.outPath else plain.outPath;
-      program = "${if needsBuild then built.outPath else plain.outPath}${destination}";
+      program = "${outPath}${destination}";
     } // lib.optionalAttrs needsBuild { inherit (built) drvPath; };
 
   self = lib.genAttrs names placed // {

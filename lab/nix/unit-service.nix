@@ -11,7 +11,7 @@ let
     else pkgs.writeShellScriptBin clean "set -e\n\n${text}\n";
   step = option: suffix: define:
     let made = program suffix config.${option}; in
-    mkIf (config.${option} != "") { jobScripts = [ made ]; serviceConfig = define made.program; };
+    mkIf (config.${option} != "") { serviceConfig = define made.program; };
 in
 {
   config = mkMerge [

@@ -63,7 +63,6 @@ in
         oneOf "Type" [ "exec" "simple" "forking" "oneshot" "dbus" "notify" "notify-reload" "idle" ] value
         && oneOf "Restart" [ "no" "on-success" "on-failure" "on-abnormal" "on-abort" "always" ] value));
       scriptArgs = mkOption { type = types.str; default = ""; };
-      jobScripts = mkOption { type = types.listOf types.raw; default = [ ]; internal = true; };
       enableStrictShellChecks = flag false;
       restartIfChanged = flag true;
       reloadIfChanged = flag false;

@@ -4,14 +4,6 @@ let
   build = config.system.build;
   failed = map (a: a.message) (builtins.filter (a: !a.assertion) config.assertions);
 
-  # Generated programs, for shellcheck: of units, of packages, and whatever a unit executes directly.
-  executable = x: builtins.isAttrs x && (x.executable or false);
-  executed = lib.concatMap
-    (service: service.jobScripts
-      ++ builtins.filter executable (lib.concatMap lib.toList (builtins.attrValues service.serviceConfig)))
-    (builtins.attrValues config.systemd.services);
-  programs = executed ++ builtins.filter executable config.environment.systemPackages;
-
   description = {
     node = "node${toString (config.kube.nodeIndex or 0)}";
     version = "25.11 (smallkube lab)";
@@ -22,9 +14,6 @@ let
       config.age.secrets;
     inherit (config.age) identityPaths;
     packages = map toString config.environment.systemPackages;
-    scripts = builtins.listToAttrs (map
-      (program: lib.nameValuePair (builtins.unsafeDiscardStringContext program.program) program.text)
-      programs);
     failedAssertions = failed;
     inherit (config) warnings;
   };

@@ -1,0 +1,81 @@
+"""Nodes' descriptions: what a machine's configuration comes to, evaluated without building anything.
+
+The evaluator is ``lab/nix/evaluate.nix``. The store is Nix' ``dummy://``: nothing is written outside of memory.
+"""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from smallkube.errors import SmallkubeError, UsageError
+from smallkube.nix import tools
+from smallkube.workspace import REPOSITORY
+
+EVALUATOR = REPOSITORY / "lab" / "nix" / "evaluate.nix"
+
+Description = dict[str, Any]
+"""One node's units, files, rules, users, secrets …; JSON values only. ``scripts`` and ``files`` are the generated
+executables and other texts that it refers to: store path → text."""
+
+_TEXT = "trace: smallkube-text "
+_OFFLINE = {"NIX_REMOTE": "dummy://", "NIX_PATH": "", "NIX_CONFIG": "experimental-features ="}
+
+
+def nixpkgs_lib(environ: Mapping[str, str]) -> Path | None:
+    """nixpkgs' own ``lib``: of the tree that SMALLKUBE_NIXPKGS names, or of the user's cache folder; else None.
+
+    Raises UsageError when the tree named there has no ``lib``.
+    """
+    named = environ.get("SMALLKUBE_NIXPKGS")
+    if named and not (Path(named) / "lib" / "default.nix").is_file():
+        raise UsageError("has no lib/default.nix", where=f"SMALLKUBE_NIXPKGS={named}", hint="name a nixpkgs tree")
+    cache = Path(environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    lib = (Path(named) if named else cache / "smallkube" / "nixpkgs") / "lib"
+    return lib if (lib / "default.nix").is_file() else None
+
+
+def syntax_errors(nix_instantiate: str, files: Sequence[Path]) -> dict[Path, str]:
+    """The files that Nix can't parse, each with the reason."""
+    parse = [nix_instantiate, "--parse"]
+    if not files or tools.run([*parse, *files], environment=_OFFLINE).ok:
+        return {}
+    results = {file: tools.run([*parse, file], environment=_OFFLINE) for file in files}
+    return {file: reason(result.stderr) for file, result in results.items() if not result.ok}
+
+
+def evaluate(
+    nix_instantiate: str, tree: Path, nodes: Sequence[str], *, lib: Path | None = None, timeout: float = 300.0
+) -> dict[str, Description]:
+    """The descriptions of ``nodes``, from a ``tree`` with everything that Nix sees (a materialised bundle).
+
+    Raises SmallkubeError with the evaluation's own first error.
+    """
+    names = " ".join(json.dumps(name) for name in nodes)
+    argv: list[str | Path] = [nix_instantiate, "--eval", "--strict", "--json", EVALUATOR]
+    argv += ["--argstr", "tree", tree.resolve(), "--arg", "nodes", f"[ {names} ]"]
+    argv += ["--argstr", "lib", lib] if lib else []
+    result = tools.run(argv, environment=_OFFLINE, timeout=timeout)
+    if result.stopped:
+        raise SmallkubeError(f"evaluation took longer than {timeout:.0f} s", where=", ".join(nodes))
+    if not result.ok:
+        raise SmallkubeError(reason(result.stderr), where=", ".join(nodes))
+    descriptions: dict[str, Description] = json.loads(result.stdout)
+    for node in descriptions.values():
+        node |= {"scripts": {}, "files": {}}
+    for line in result.stderr.splitlines():
+        if line.startswith(_TEXT):
+            text = json.loads(line.removeprefix(_TEXT))
+            descriptions[text["node"]]["scripts" if text["executable"] else "files"][text["path"]] = text["text"]
+    return descriptions
+
+
+def reason(stderr: str) -> str:
+    """What Nix complains about, on one line: the error without the trace, its place in the source kept."""
+    said = "\n".join(line for line in stderr.splitlines() if not line.startswith(_TEXT))
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", said)
+    start = max(plain.rfind("error:"), 0)
+    lines = [line.strip() for line in plain[start:].splitlines()]
+    kept = [line for line in lines if line and not re.match(r"\(use '--show-trace|\(stack trace|\d*\s*\||…|at «", line)]
+    return " ".join(kept).removeprefix("error:").strip() or "Nix failed without saying why"
