@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from smallkube.errors import SmallkubeError, UsageError
 from smallkube.inventory import Inventory
 from smallkube.secrets import age, policy, records
-from smallkube.secrets.keyring import demand_master, listed
+from smallkube.secrets.keyring import demand_master, listed, read_recipient
 from smallkube.secrets.policy import Secret
 from smallkube.secrets.records import Record
 from smallkube.workspace import Workspace, lock, remove_temporaries
@@ -68,4 +68,6 @@ def show(workspace: Workspace, inventory: Inventory, name: str) -> bytes:
     """The plaintext of the secret called ``name``. Raises UsageError, and SmallkubeError when it can't be opened."""
     row = find(workspace, inventory, name)
     path = workspace.keys_dir / row.file
-    return age.decrypt(path.read_bytes(), demand_master(workspace, "to read secrets"), workspace.relative(path))
+    master = demand_master(workspace, "to read secrets")
+    read_recipient(workspace, master)
+    return age.decrypt(path.read_bytes(), master, workspace.relative(path))

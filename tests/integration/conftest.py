@@ -1,0 +1,111 @@
+"""Shared by the integration tests: a workspace with real SSH host keys on which the real commands are run."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from smallkube.inventory import Inventory, load
+from smallkube.workspace import REPOSITORY, Workspace
+
+Completed = subprocess.CompletedProcess[str]
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A workspace, and beside it the nodes' private host keys, as the nodes would have them."""
+
+    workspace: Workspace
+    private: Path
+
+    @property
+    def keys(self) -> Path:
+        return self.workspace.keys_dir
+
+    @property
+    def inventory(self) -> Inventory:
+        return load(self.workspace.inventory_file)
+
+    def identity(self, node: str) -> Path:
+        """The private host key of ``node``; the master identity for "master"."""
+        return self.workspace.master_key if node == "master" else self.private / node
+
+    def write_inventory(self, indices: Sequence[int], **cluster: Any) -> None:
+        nodes = {f"node{index}": {"peer_ip": f"192.168.0.{index}"} for index in indices}
+        document = {"cluster": {"name": "test", **cluster}, "nodes": nodes}
+        self.workspace.inventory_file.write_text(yaml.safe_dump(document))
+
+    def new_host_key(self, node: str) -> None:
+        """Give ``node`` a new host key and store its public half in the workspace."""
+        path = self.private / node
+        for old in (path, path.with_suffix(".pub")):
+            old.unlink(missing_ok=True)
+        argv = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", node, "-f", str(path)]
+        subprocess.run(argv, check=True, stdin=subprocess.DEVNULL)
+        self.workspace.hosts_keys_dir.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path.with_suffix(".pub"), self.workspace.hosts_keys_dir)
+
+    def command(self, *words: str) -> list[str]:
+        return [sys.executable, "-m", "invoke", "--search-root", str(REPOSITORY), *words]
+
+    def environment(self, **more: str) -> dict[str, str]:
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("GIT_", "INVOKE_"))}
+        return {**kept, "SMALLKUBE_WORKSPACE": str(self.workspace.root), **more}
+
+    def inv(self, *words: str, **more: str) -> Completed:
+        """Run one task in a process of its own."""
+        return subprocess.run(
+            self.command(*words),
+            capture_output=True,
+            text=True,
+            timeout=120,
+            stdin=subprocess.DEVNULL,
+            env=self.environment(**more),
+            cwd="/",
+        )
+
+    def done(self, *words: str, **more: str) -> str:
+        """Run one task that must succeed; its standard output."""
+        run = self.inv(*words, **more)
+        assert run.returncode == 0, run.stderr + run.stdout
+        return run.stdout
+
+    def snapshot(self) -> dict[str, tuple[bytes, int, int]]:
+        """Every file under keys/: content, mode, time of change in nanoseconds."""
+        files = [path for path in self.keys.rglob("*") if path.is_file()]
+        return {
+            str(path.relative_to(self.keys)): (
+                path.read_bytes(),
+                path.stat().st_mode,
+                path.stat().st_mtime_ns,
+            )
+            for path in files
+        }
+
+    def content(self) -> dict[str, bytes]:
+        return {name: state[0] for name, state in self.snapshot().items()}
+
+
+@pytest.fixture
+def make_cluster(tmp_path: Path, needs: Callable[[str, object, str], None]) -> Callable[..., Cluster]:
+    """``make_cluster(indices, name=…, **cluster)``: a workspace with an inventory and the nodes' host keys."""
+    needs("integration", shutil.which("ssh-keygen"), "ssh-keygen (openssh-client)")
+
+    def make(indices: Sequence[int], name: str = "ws", **cluster: Any) -> Cluster:
+        root = tmp_path / name
+        made = Cluster(Workspace(root), tmp_path / f"{name}-private")
+        root.mkdir()
+        made.private.mkdir()
+        made.write_inventory(indices, **cluster)
+        for index in indices:
+            made.new_host_key(f"node{index}")
+        return made
+
+    return make

@@ -1,0 +1,127 @@
+"""Parsing of keys: SSH host keys strictly, master identities, what each kind of secret must look like."""
+
+import base64
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from smallkube.errors import SmallkubeError, UsageError
+from smallkube.secrets import age, content
+from smallkube.secrets.policy import Kind
+from smallkube.secrets.ssh_keys import parse_host_key
+
+KEY = "AAAAC3NzaC1lZDI1NTE5AAAAIKuln964CDvuGUSVZqHhUY1et7pPXWWNyKqTze0Zd9Rr"
+
+
+@pytest.mark.parametrize("text", [f"ssh-ed25519 {KEY}", f"ssh-ed25519 {KEY} root@node1 x\n"])
+def test_host_key_with_and_without_comment(text: str) -> None:
+    key = parse_host_key(text, "node1.pub")
+    assert str(key) == f"ssh-ed25519 {KEY}"
+    assert key.fingerprint.startswith("SHA256:") and len(key.fingerprint) == 50
+    wire = base64.b64decode(key.fingerprint.removeprefix("SHA256:") + "=")
+    assert key.tag == base64.b64encode(wire[:4]).decode().rstrip("=")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "not an SSH public key"),
+        (f"ssh-ed25519 {KEY}\nssh-ed25519 {KEY}\n", "2 lines"),
+        ("ssh-rsa AAAA", "another type"),
+        (f"sk-ssh-ed25519@openssh.com {KEY}", "another type"),
+        ("ssh-ed25519 ***", "not base64"),
+        (f"ssh-ed25519 {KEY[:-4]}", "damaged"),
+        (f"ssh-ed25519 {KEY}AAAA", "damaged"),
+        ("-----BEGIN OPENSSH PRIVATE KEY-----", "another type"),
+    ],
+)
+def test_refused_host_keys(text: str, said: str) -> None:
+    with pytest.raises(UsageError, match=said) as caught:
+        parse_host_key(text, "keys/hosts/node1.pub")
+    assert str(caught.value).startswith("keys/hosts/node1.pub: ")
+
+
+@given(st.text(max_size=200))
+def test_host_key_garbage_never_crashes(text: str) -> None:
+    with pytest.raises(UsageError):
+        parse_host_key(text, "x")
+
+
+def test_master_file_round_trip_with_comments_and_an_older_identity() -> None:
+    (new, new_recipient), (old, old_recipient) = age.new_identity(), age.new_identity()
+    master = age.parse_master(f"\n{new}\n# the one before\n{old}", "keys/master_key")
+    assert master.recipients == (new_recipient, old_recipient)
+    data = age.encrypt(b"x", [old_recipient])
+    assert age.decrypt(data, master, "f") == b"x"
+    with pytest.raises(age.NotForMaster):
+        age.decrypt(data, master.only(new_recipient), "f")
+
+
+def test_a_bad_identity_is_named_by_its_line_and_never_quoted() -> None:
+    text, _ = age.new_identity()
+    with pytest.raises(UsageError) as caught:
+        age.parse_master(text.replace("KEY-1", "KEY-2"), "keys/master_key")
+    assert "keys/master_key:2" in str(caught.value)
+    assert "KEY-2" not in str(caught.value)
+    with pytest.raises(UsageError, match="no age identity"):
+        age.parse_master("# nothing\n", "keys/master_key")
+
+
+def test_damage_and_a_wrong_key_are_told_apart() -> None:
+    (text, recipient), (other, _) = age.new_identity(), age.new_identity()
+    data = age.encrypt(b"x", [recipient])
+    with pytest.raises(age.NotForMaster):
+        age.decrypt(data, age.parse_master(other, "m"), "f")
+    with pytest.raises(SmallkubeError, match="verification"):
+        age.decrypt(data[:-1] + bytes([data[-1] ^ 1]), age.parse_master(text, "m"), "f")
+
+
+@pytest.mark.parametrize("kind", list(Kind))
+def test_what_is_made_is_valid_and_every_time_another(kind: Kind) -> None:
+    made = [content.make(kind, ["secrets"]) for _ in range(3)]
+    assert len(set(made)) == 3
+    for one in made:
+        content.validate(kind, one, "x")
+        assert one.endswith(b"\n")
+
+
+def test_tokens_are_64_letters_and_digits() -> None:
+    token = content.make(Kind.TOKEN, [])
+    assert len(token) == 65 and token[:-1].isalnum() and token.isascii()
+
+
+@pytest.mark.parametrize(
+    ("kind", "bad"),
+    [
+        (Kind.TOKEN, b"short\n"),
+        (Kind.TOKEN, b"a" * 63 + b",\n"),
+        (Kind.TOKEN, b"a" * 64 + b"\n" + b"b" * 64),
+        (Kind.WIREGUARD, b"AAAA\n"),
+        (Kind.WIREGUARD, b"not base64\n"),
+        (Kind.ENCRYPTION, b"a: [\n"),
+        (Kind.ENCRYPTION, b"kind: EncryptionConfiguration\nresources: []\n"),
+        (Kind.ENCRYPTION, content.make(Kind.ENCRYPTION, ["secrets"]).replace(b"secret: ", b"secret: AAAA")),
+        (Kind.SERVING_KEY, b"-----BEGIN PRIVATE KEY-----\n"),
+        (Kind.SIGNING_KEY, b"x"),
+        *((kind, b"\n") for kind in Kind),
+    ],
+)
+def test_invalid_content_is_refused_without_being_quoted(kind: Kind, bad: bytes) -> None:
+    with pytest.raises(SmallkubeError) as caught:
+        content.validate(kind, bad, "the secret")
+    assert bad.strip().decode() not in str(caught.value) or not bad.strip()
+
+
+@given(st.binary(max_size=300))
+def test_validation_never_crashes(data: bytes) -> None:
+    for kind in Kind:
+        try:
+            content.validate(kind, data, "x")
+        except SmallkubeError:
+            continue
+
+
+def test_encrypted_resources_are_those_asked_for() -> None:
+    made = content.make(Kind.ENCRYPTION, ["secrets", "configmaps"])
+    assert content.encrypted_resources(made) == ["secrets", "configmaps"]

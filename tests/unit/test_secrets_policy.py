@@ -1,0 +1,130 @@
+"""Who may read which secret: the whole table for inventories with and without each option, and names on the nodes."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from smallkube.inventory import Inventory, load
+from smallkube.secrets import policy
+from smallkube.secrets.policy import Kind
+
+
+def inventory(tmp_path: Path, indices: tuple[int, ...] = (1, 2, 4), **cluster: Any) -> Inventory:
+    nodes = {f"node{index}": {"peer_ip": f"192.168.0.{index}"} for index in indices}
+    path = tmp_path / "inventory.yaml"
+    path.write_text(yaml.safe_dump({"cluster": {"name": "test", **cluster}, "nodes": nodes}))
+    return load(path)
+
+
+def readers(given: Inventory) -> dict[str, set[str]]:
+    return {row.file: set(row.readers) for row in policy.secrets_of(given)}
+
+
+SHARED = {
+    "kube_token_root.age": {"node1"},
+    "kube_token_system_kube-controller-manager.age": {"node1"},
+    "kube_token_system_kube-scheduler.age": {"node1"},
+    "EncryptionConfiguration.yaml.age": {"node1"},
+    "apiserver.key.age": {"node1"},
+    "issuer.key.age": {"node1"},
+    "kubelet-client.key.age": {"node1"},
+}
+
+
+def test_default_table(tmp_path: Path) -> None:
+    assert readers(inventory(tmp_path)) == SHARED | {
+        "wgkube1.key.age": {"node1"},
+        "wgkube2.key.age": {"node2"},
+        "wgkube4.key.age": {"node4"},
+        "kube_token_node1.age": {"node1"},
+        "kube_token_node2.age": {"node1", "node2"},
+        "kube_token_node4.age": {"node1", "node4"},
+        "kubelet_node1.key.age": {"node1"},
+        "kubelet_node2.key.age": {"node2"},
+        "kubelet_node4.key.age": {"node4"},
+    }
+
+
+def test_wireguard_keys_as_tokens(tmp_path: Path) -> None:
+    assert readers(inventory(tmp_path, secrets={"node_tokens": "wireguard"})) == SHARED | {
+        "wgkube1.key.age": {"node1"},
+        "wgkube2.key.age": {"node1", "node2"},
+        "wgkube4.key.age": {"node1", "node4"},
+        "kubelet_node1.key.age": {"node1"},
+        "kubelet_node2.key.age": {"node2"},
+        "kubelet_node4.key.age": {"node4"},
+    }
+
+
+@pytest.mark.parametrize(
+    ("cluster", "absent"),
+    [
+        ({"api": {"tls": "insecure"}}, "apiserver.key.age"),
+        ({"kubelet_auth": "firewall"}, "kubelet-client.key.age"),
+    ],
+)
+def test_options_that_need_fewer_secrets(tmp_path: Path, cluster: dict[str, Any], absent: str) -> None:
+    found = readers(inventory(tmp_path, **cluster))
+    assert set(readers(inventory(tmp_path))) - set(found) == {absent}
+
+
+def test_names_on_a_node(tmp_path: Path) -> None:
+    given = inventory(tmp_path)
+    assert policy.secret_files(given, given.node("node2"), ()) == {
+        "wgkube.key": "wgkube2.key.age",
+        "kube_token_node2": "kube_token_node2.age",
+        "kubelet_node2.key": "kubelet_node2.key.age",
+    }
+
+
+def test_the_primary_keeps_the_names_of_other_nodes_wireguard_keys(tmp_path: Path) -> None:
+    given = inventory(tmp_path, secrets={"node_tokens": "wireguard"})
+    on_primary = policy.secret_files(given, given.primary, ())
+    assert on_primary["wgkube.key"] == "wgkube1.key.age"
+    assert on_primary["wgkube2.key"] == "wgkube2.key.age"
+    assert "wgkube1.key" not in on_primary
+
+
+def test_index_that_is_a_prefix_of_another(tmp_path: Path) -> None:
+    given = inventory(tmp_path, (1, 11), secrets={"node_tokens": "wireguard"})
+    assert policy.secret_files(given, given.primary, ())["wgkube11.key"] == "wgkube11.key.age"
+
+
+def test_old_files_of_a_rotation_go_to_the_same_readers(tmp_path: Path) -> None:
+    given = inventory(tmp_path)
+    existing = {"kube_token_node2.old.age", "wgkube2.key.old.age", "kube_token_node9.old.age", "x.age.orig"}
+    on_node2 = policy.secret_files(given, given.node("node2"), existing)
+    assert on_node2["kube_token_node2.old"] == "kube_token_node2.old.age"
+    assert on_node2["wgkube.key.old"] == "wgkube2.key.old.age"
+    assert "kube_token_node2.old" in policy.secret_files(given, given.primary, existing)
+    assert "kube_token_node2.old" not in policy.secret_files(given, given.node("node4"), existing)
+    assert not {name for name in on_node2 if "node9" in name or "orig" in name}
+
+
+def test_certificates_name_what_clients_ask_for(tmp_path: Path) -> None:
+    given = inventory(tmp_path)
+    rows = {row.certificate.file: row.certificate for row in policy.secrets_of(given) if row.certificate}
+    assert set(rows) == set(policy.public_files(given))
+    api = rows["apiserver.crt"]
+    assert set(api.names) == {
+        "test-kube.example.com",
+        "api.k8s.internal",
+        "kubernetes",
+        "kubernetes.default",
+        "kubernetes.default.svc",
+        "kubernetes.default.svc.k8s.internal",
+    }
+    assert set(api.addresses) == {"10.88.0.1", "fd88:1::1", "10.88.1.1"}
+    assert rows["kubelet_node4.crt"].names == ("node4.k8s.internal",)
+    assert rows["kubelet_node4.crt"].addresses == ("fd88:4::1", "10.88.4.1")
+    assert rows["kubelet-client.crt"].usage == "clientAuth"
+    assert rows["kubelet-client.crt"].common_name == "kube-apiserver-kubelet-client"
+
+
+def test_every_secret_has_its_own_node_among_the_readers(tmp_path: Path) -> None:
+    rows = policy.secrets_of(inventory(tmp_path, tuple(range(1, 255))))
+    assert all(row.node in row.readers and len(row.readers) <= 2 for row in rows)
+    assert len({row.file for row in rows}) == len(rows)
+    assert sum(row.kind is Kind.WIREGUARD for row in rows) == 254
