@@ -52,10 +52,11 @@ in
           # row SECRET NAME GROUP: the name is the UID too
           row() {
             local token
-            if ! token=$(<"$CREDENTIALS_DIRECTORY/$1"); then
+            if [ ! -r "$CREDENTIALS_DIRECTORY/$1" ]; then
               echo "kube-apiserver-tokens: secret $1 can't be read" >&2
               exit 66
             fi
+            token=$(<"$CREDENTIALS_DIRECTORY/$1")
             if [[ ! "$token" =~ ^[A-Za-z0-9+/=]{16,}$ ]]; then
               echo "kube-apiserver-tokens: secret $1 is empty or not a token" >&2
               exit 65

@@ -8,9 +8,13 @@
 let
   inherit (lib) mkOption types;
   cfg = config.kube;
-  pinned = cfg.api.tls == "pinned";
-  text = lib.escapeShellArg;
-  json = builtins.toJSON;
+  # JSON strings are YAML strings.
+  name = builtins.toJSON cfg.clusterName;
+  echo = lib.concatMapStringsSep "\n" (line: "echo ${lib.escapeShellArg line}");
+  authority =
+    if cfg.api.tls == "pinned"
+    then ''printf '    certificate-authority-data: %s\n' "$(base64 -w0 ${cfg.publicFile "apiserver.crt"})"''
+    else echo [ "    insecure-skip-tls-verify: true" ];
 
   mkkubeconfig = pkgs.writeShellApplication {
     name = "mkkubeconfig";
@@ -20,10 +24,11 @@ let
         echo "usage: KUBECONFIG=FILE mkkubeconfig TOKENFILE" >&2
         exit 64
       fi
-      if ! token=$(<"$1"); then
+      if [ ! -r "$1" ]; then
         echo "mkkubeconfig: $1 can't be read" >&2
         exit 66
       fi
+      token=$(<"$1")
       if [[ ! "$token" =~ ^[A-Za-z0-9+/=._~-]+$ ]]; then
         echo "mkkubeconfig: $1 does not hold one token" >&2
         exit 65
@@ -32,29 +37,29 @@ let
       new=$(mktemp "$KUBECONFIG.XXXXXX")
       trap 'rm -f "$new"' EXIT
       {
-        echo 'apiVersion: v1'
-        echo 'kind: Config'
-        echo 'clusters:'
-        echo '- name: '${text (json cfg.clusterName)}
-        echo '  cluster:'
-        echo '    server: '${text (json cfg.api.internalUrl)}
-        ${
-          if pinned then ''
-            printf '    certificate-authority-data: %s\n' "$(base64 -w0 ${cfg.publicFile "apiserver.crt"})"
-          '' else ''
-            echo '    insecure-skip-tls-verify: true'
-          ''
-        }
-        echo 'users:'
-        echo '- name: '${text (json cfg.clusterName)}
-        echo '  user:'
+        ${echo [
+          "apiVersion: v1"
+          "kind: Config"
+          "clusters:"
+          "- name: ${name}"
+          "  cluster:"
+          "    server: ${builtins.toJSON cfg.api.internalUrl}"
+        ]}
+        ${authority}
+        ${echo [
+          "users:"
+          "- name: ${name}"
+          "  user:"
+        ]}
         printf '    token: "%s"\n' "$token"
-        echo 'contexts:'
-        echo '- name: '${text (json cfg.clusterName)}
-        echo '  context:'
-        echo '    cluster: '${text (json cfg.clusterName)}
-        echo '    user: '${text (json cfg.clusterName)}
-        echo 'current-context: '${text (json cfg.clusterName)}
+        ${echo [
+          "contexts:"
+          "- name: ${name}"
+          "  context:"
+          "    cluster: ${name}"
+          "    user: ${name}"
+          "current-context: ${name}"
+        ]}
       } >"$new"
       mv -fT "$new" "$KUBECONFIG"
     '';
