@@ -3,6 +3,7 @@
 import stat
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 from smallkube.errors import UsageError
 from smallkube.inventory import Inventory
@@ -33,10 +34,16 @@ class Keyring:
         """What a person calls this recipient."""
         if recipient == self.master:
             return "master"
-        for node, key in self.hosts.items():
-            if str(key) == recipient:
-                return node
-        return "an unknown key"
+        return self._by_recipient.get(recipient, "an unknown key")
+
+    @cached_property
+    def by_tag(self) -> dict[str, str]:
+        """The tag that a host key has in age headers → node."""
+        return {key.tag: node for node, key in self.hosts.items()}
+
+    @cached_property
+    def _by_recipient(self) -> dict[str, str]:
+        return {str(key): node for node, key in self.hosts.items()}
 
 
 def load_hosts(workspace: Workspace, inventory: Inventory) -> dict[str, HostKey]:

@@ -96,7 +96,7 @@ def _decrypted(secret: Secret, data: bytes, master: age.Master, faults: list[str
 
 
 def _header_faults(secret: Secret, header: Header, keyring: Keyring) -> list[str]:
-    by_tag = {key.tag: node for node, key in keyring.hosts.items()}
+    by_tag = keyring.by_tag
     should = Counter(keyring.hosts[node].tag for node in secret.readers)
     found = Counter(header.ssh_tags)
     faults = []

@@ -7,6 +7,7 @@ import base64
 import binascii
 import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from smallkube.errors import UsageError
@@ -30,7 +31,7 @@ class HostKey:
         """``SHA256:…``, unpadded base64."""
         return "SHA256:" + base64.b64encode(hashlib.sha256(self.wire).digest()).decode().rstrip("=")
 
-    @property
+    @cached_property
     def tag(self) -> str:
         """What an age header calls this key: the first 4 bytes of its SHA-256, unpadded base64."""
         return base64.b64encode(hashlib.sha256(self.wire).digest()[:4]).decode().rstrip("=")

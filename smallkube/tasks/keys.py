@@ -36,7 +36,7 @@ def scan(
     timeout: int = 10,
     json: bool = False,
 ) -> None:
-    """Read the nodes' SSH host keys, show fingerprints, store after asking.
+    """Read the nodes' SSH host keys, store what is confirmed.
 
     Compare each fingerprint with what the machine itself says:
     ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub
@@ -126,7 +126,7 @@ def generate(_: Context, node: list[str], dry_run: bool = False, json: bool = Fa
 
 @task(help={"json": "print JSON"})
 def check(_: Context, json: bool = False) -> None:
-    """Prove that each secret is there and encrypted to exactly its readers.
+    """Prove that exactly the right hosts can read each secret.
 
     Needs no private key; with keys/master_key here it proves more: contents,
     certificates and peers.json against the private keys.
@@ -156,10 +156,11 @@ def check(_: Context, json: bool = False) -> None:
     help={"node": NODE, "dry_run": "show what would be re-encrypted, change nothing", "json": "print JSON"},
 )
 def rekey(_: Context, node: list[str], dry_run: bool = False, json: bool = False) -> None:
-    """Re-encrypt what is encrypted to the wrong set; touch nothing else.
+    """Re-encrypt what is encrypted to the wrong set of keys.
 
-    Needs keys/master_key. To change the master, put the new identity as the first
-    line of keys/master_key, above the old one, run this, then remove the old one.
+    Touches nothing else. Needs keys/master_key. To change the master, put the new
+    identity as the first line of keys/master_key, above the old one, run this,
+    then remove the old one.
     """
     from smallkube import ui
     from smallkube.errors import SmallkubeError
@@ -191,7 +192,7 @@ def rekey(_: Context, node: list[str], dry_run: bool = False, json: bool = False
 
 @task(name="list", help={"json": "print JSON"})
 def list_(_: Context, json: bool = False) -> None:
-    """List the secrets: what each holds, who may read it, whether it is here."""
+    """List the secrets: content, readers, whether it is here."""
     from smallkube import ui
     from smallkube.secrets import policy
 
@@ -221,7 +222,10 @@ def list_(_: Context, json: bool = False) -> None:
 
 @task(positional=["name"], help={"name": "as keys.list shows it"})
 def show(_: Context, name: str) -> None:
-    """Print a secret to standard output, byte for byte. Needs the master key."""
+    """Print a secret to standard output, byte for byte.
+
+    Needs the master key.
+    """
     from smallkube import ui
     from smallkube.secrets import store
 
@@ -231,10 +235,11 @@ def show(_: Context, name: str) -> None:
 
 @task(positional=["name"], help={"name": "as keys.list shows it"})
 def edit(_: Context, name: str) -> None:
-    """Edit a secret with $EDITOR, in memory; re-encrypt only if it changed.
+    """Edit a secret with $EDITOR, in memory only.
 
-    Needs the master key. Content that this secret can't have is refused, and what
-    is derived from it (certificate, public key in peers.json) is renewed.
+    Needs the master key. Re-encrypts only when it changed. Content that this
+    secret can't have is refused, and what is derived from it (certificate, public
+    key in peers.json) is renewed.
     """
     from smallkube import ui
     from smallkube.secrets import edit as editing

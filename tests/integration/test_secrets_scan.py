@@ -1,0 +1,123 @@
+"""`keys.scan` against real sshd on loopback: fingerprints shown, stored on consent, a changed key never silently."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+SSHD = shutil.which("sshd") or "/usr/sbin/sshd"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def sshd(folder: Path, port: int, key: Path) -> Iterator[None]:
+    config = folder / f"sshd-{port}"
+    config.write_text(f"ListenAddress 127.0.0.1\nPort {port}\nHostKey {key}\nPidFile none\nUsePAM no\n")
+    server = subprocess.Popen([SSHD, "-D", "-e", "-f", str(config)], stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline:
+            assert server.poll() is None, "sshd did not start"
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            time.sleep(0.02)
+        yield
+    finally:
+        server.terminate()
+        server.wait()
+
+
+@pytest.fixture
+def cluster(make_cluster: Callable[..., Any], needs: Callable[[str, object, str], None]) -> Any:
+    """Two nodes whose sshd would listen on loopback; no host key stored yet."""
+    needs("integration", Path(SSHD).exists() and os.geteuid() == 0, "sshd (openssh-server), as root")
+    needs("integration", shutil.which("ssh-keyscan"), "ssh-keyscan (openssh-client)")
+    Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
+    made = make_cluster((1, 2))
+    shutil.rmtree(made.workspace.hosts_keys_dir)
+    document = yaml.safe_load(made.workspace.inventory_file.read_text())
+    for node in document["nodes"].values():
+        node["ssh"] = {"host": "127.0.0.1", "port": free_port()}
+    made.workspace.inventory_file.write_text(yaml.safe_dump(document))
+    return made
+
+
+def port(cluster: Any, node: str) -> int:
+    return int(cluster.inventory.node(node).ssh.port)
+
+
+def fingerprint(cluster: Any, node: str) -> str:
+    argv = ["ssh-keygen", "-lf", str(cluster.private / f"{node}.pub")]
+    return subprocess.run(argv, capture_output=True, text=True, check=True).stdout.split()[1]
+
+
+def test_new_keys_are_shown_and_stored_on_consent(cluster: Any, tmp_path: Path) -> None:
+    with (
+        sshd(tmp_path, port(cluster, "node1"), cluster.identity("node1")),
+        sshd(tmp_path, port(cluster, "node2"), cluster.identity("node2")),
+    ):
+        run = cluster.inv("keys.scan")
+        assert run.returncode == 2 and "--yes" in run.stderr
+        assert fingerprint(cluster, "node1") in run.stdout and fingerprint(cluster, "node2") in run.stdout
+        assert not cluster.workspace.hosts_keys_dir.exists()
+        cluster.done("keys.scan", "--yes")
+        rows = json.loads(cluster.done("keys.scan", "--json"))
+    assert [(row["node"], row["state"]) for row in rows] == [("node1", "unchanged"), ("node2", "unchanged")]
+    assert sorted(path.name for path in cluster.workspace.hosts_keys_dir.iterdir()) == ["node1.pub", "node2.pub"]
+    cluster.done("keys.generate")
+
+
+def test_a_silent_node_does_not_stop_the_others(cluster: Any, tmp_path: Path) -> None:
+    with sshd(tmp_path, port(cluster, "node2"), cluster.identity("node2")):
+        run = cluster.inv("keys.scan", "--yes", "--timeout", "2")
+    assert run.returncode == 1
+    assert "no host key from node1" in run.stderr
+    assert (cluster.workspace.hosts_keys_dir / "node2.pub").exists()
+
+
+def test_a_changed_key_needs_more_than_yes(cluster: Any, tmp_path: Path) -> None:
+    where = port(cluster, "node1")
+    with sshd(tmp_path, where, cluster.identity("node1")):
+        cluster.done("keys.scan", "--node", "node1", "--yes")
+    old, stored = fingerprint(cluster, "node1"), cluster.content()
+    other = cluster.identity("node2")
+    with sshd(tmp_path, where, other):
+        run = cluster.inv("keys.scan", "--node", "node1", "--yes")
+        assert run.returncode == 1
+        assert "THE HOST KEY OF node1 HAS CHANGED" in run.stderr
+        assert old in run.stderr and fingerprint(cluster, "node2") in run.stderr
+        assert cluster.content() == stored
+        run = cluster.inv("keys.scan", "--node", "node1", "--yes", "--replace")
+        assert run.returncode == 0 and "inv keys.rekey" in run.stderr
+    assert cluster.content() != stored
+
+
+def test_cloned_machines_are_refused(cluster: Any, tmp_path: Path) -> None:
+    with (
+        sshd(tmp_path, port(cluster, "node1"), cluster.identity("node1")),
+        sshd(tmp_path, port(cluster, "node2"), cluster.identity("node1")),
+    ):
+        run = cluster.inv("keys.scan", "--yes")
+    assert run.returncode == 1 and "same host key as node1" in run.stdout
+    assert not (cluster.workspace.hosts_keys_dir / "node2.pub").exists()
+
+
+def test_something_else_than_ssh_on_the_port(cluster: Any) -> None:
+    with socket.create_server(("127.0.0.1", port(cluster, "node1"))):
+        run = cluster.inv("keys.scan", "--node", "node1", "--yes", "--timeout", "1")
+    assert run.returncode == 1 and "Traceback" not in run.stderr
