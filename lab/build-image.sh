@@ -55,6 +55,7 @@ cat > "$root/etc/ssh/sshd_config.d/lab.conf" <<'END'
 HostKey /etc/ssh/ssh_host_ed25519_key
 PasswordAuthentication no
 UseDNS no
+AuthorizedKeysFile .ssh/authorized_keys /etc/ssh/authorized_keys.d/%u
 MaxStartups 100
 END
 in_root useradd --create-home --shell /bin/bash admin

@@ -5,8 +5,11 @@ kubelets would meet in it.
 """
 
 import os
+import time
 from contextlib import suppress
 from pathlib import Path
+
+from smallkube.errors import SmallkubeError
 
 CPUSET = ("cpuset.cpus", "cpuset.mems")
 
@@ -40,9 +43,18 @@ def create(name: str) -> list[Path]:
     return entries
 
 
-def remove(name: str) -> None:
-    """Remove the group ``name`` with all below it; a group that still has processes stays."""
+def remove(name: str, seconds: float = 10) -> None:
+    """Remove the group ``name`` with all below it, waiting until the processes in it have ended.
+
+    Raises SmallkubeError when one is still there after ``seconds``.
+    """
+    deadline = time.monotonic() + seconds
     for hierarchy in hierarchies(Path("/proc/self/mountinfo").read_text()):
-        for folder, _, _ in os.walk(hierarchy / name, topdown=False):
-            with suppress(OSError):
-                Path(folder).rmdir()
+        group = hierarchy / name
+        while group.is_dir():
+            for folder, _, _ in os.walk(group, topdown=False):
+                with suppress(OSError):
+                    Path(folder).rmdir()
+            if group.is_dir() and time.monotonic() > deadline:
+                raise SmallkubeError(f"processes are left in the control group {group}")
+            time.sleep(0.01)

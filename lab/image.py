@@ -23,11 +23,35 @@ DEFAULT_MIRROR = "http://deb.debian.org/debian"
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 SCRIPT = Path(__file__).with_name("build-image.sh")
 LOG = "image-build.log"
-PACKAGES = (
-    "systemd systemd-sysv systemd-resolved libnss-systemd libnss-resolve dbus kmod procps util-linux "
-    "openssh-server sudo ca-certificates curl jq python3 openssl age nix-bin "
-    "etcd-server etcd-client nftables wireguard-tools wireguard-go iproute2 iputils-ping bridge-utils bind9-dnsutils"
-).split()
+PACKAGES = [
+    "systemd",
+    "systemd-sysv",
+    "systemd-resolved",
+    "libnss-systemd",
+    "libnss-resolve",
+    "dbus",
+    "kmod",
+    "procps",
+    "util-linux",
+    "openssh-server",
+    "sudo",
+    "ca-certificates",
+    "curl",
+    "jq",
+    "python3",
+    "openssl",
+    "age",
+    "nix-bin",
+    "etcd-server",
+    "etcd-client",
+    "nftables",
+    "wireguard-tools",
+    "wireguard-go",
+    "iproute2",
+    "iputils-ping",
+    "bridge-utils",
+    "bind9-dnsutils",
+]
 NEEDED_HERE = ("debootstrap", "unshare", "apt-config")
 REACHING_THE_MIRROR = re.compile(r"^Acquire::(https?|Check-|Force|Retries|Max-)")
 
@@ -81,8 +105,8 @@ def _build(image: Path, say: Callable[[str], None]) -> None:
 
 
 def _run_script(root: Path, log: Path, say: Callable[[str], None]) -> None:
-    argv = ["unshare", "--mount", "--propagation=slave", "--pid", "--fork", "--kill-child", "--mount-proc"]
-    argv += ["sh", SCRIPT, root, SUITE, mirror(_apt_repositories()), KEYRING, *PACKAGES]
+    apart = ["unshare", "--mount", "--propagation=slave", "--pid", "--fork", "--kill-child", "--mount-proc"]
+    argv = [*apart, "sh", SCRIPT, root, SUITE, mirror(_apt_repositories()), KEYRING, *PACKAGES]
     with log.open("w") as sink:
         process = subprocess.Popen(
             [str(word) for word in argv],

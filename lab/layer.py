@@ -10,21 +10,24 @@ from pathlib import Path
 
 PREFIX = Path("opt/smallkube-lab")
 HERE = Path(__file__).parent
-PROGRAMS = ("activate", "build-system", "factory.nix", "init", "lab-report", "switch-to-configuration")
+PROGRAMS = ("activate", "build-system", "factory.nix", "init", "lab-wireguard", "switch-to-configuration")
 COMMANDS = ("nixos-rebuild", "lab-report")
 
 DEBIAN: Mapping[str, Sequence[str]] = {
     "age": ["age"],
     "bash": ["bash"],
+    "bashInteractive": ["bash"],
     "bind": ["bind9-dnsutils", "bind9-host"],
     "bridge-utils": ["bridge-utils"],
     "coreutils": ["coreutils"],
     "curl": ["curl"],
     "diffutils": ["diffutils"],
     "dnsutils": ["bind9-dnsutils", "bind9-host"],
+    "dig": ["bind9-dnsutils"],
     "etcd": ["etcd-server", "etcd-client"],
     "findutils": ["findutils"],
     "gawk": ["mawk"],
+    "getent": ["libc-bin"],
     "gnugrep": ["grep"],
     "gnused": ["sed"],
     "gnutar": ["tar"],
@@ -34,6 +37,7 @@ DEBIAN: Mapping[str, Sequence[str]] = {
     "iputils": ["iputils-ping"],
     "jq": ["jq"],
     "kmod": ["kmod"],
+    "mount": ["mount"],
     "nettools": ["hostname"],
     "nftables": ["nftables"],
     "nix": ["nix-bin"],
@@ -44,13 +48,16 @@ DEBIAN: Mapping[str, Sequence[str]] = {
     "shadow": ["passwd", "login"],
     "sudo": ["sudo"],
     "systemd": ["systemd", "systemd-resolved", "systemd-sysv", "udev"],
+    "umount": ["mount"],
     "util-linux": ["util-linux", "mount", "login"],
+    "wireguard-go": ["wireguard-go"],
     "wireguard-tools": ["wireguard-tools"],
 }
 """Package of nixpkgs to Debian packages; one that isn't named here has no programs in the lab."""
 
 OWN: Mapping[str, Mapping[str, str]] = {
     "bash": {"sh": "/usr/bin/sh"},
+    "bashInteractive": {"sh": "/usr/bin/sh"},
     "gawk": {"awk": "/usr/bin/mawk"},
     "nixos-rebuild": {"nixos-rebuild": "/usr/local/bin/nixos-rebuild"},
     "systemd": {"resolvectl": "/usr/bin/resolvectl"},

@@ -62,7 +62,8 @@ class Machine:
         return (self.folder / "upper/etc/ssh/ssh_host_ed25519_key.pub").read_text().strip()
 
     @property
-    def _unique_name(self) -> str:
+    def group(self) -> str:
+        """The machine's control group, and its name on this machine."""
         return f"smallkube-lab-{self.lab.name}-{self.number}-{self.name}"
 
     @property
@@ -77,13 +78,13 @@ class Machine:
         """Make the machine's disk, with host keys of its own and ``authorized_key`` let in (as root and as admin)."""
         remove_tree(self.folder)
         upper = self.folder / "upper"
-        for folder in ("work", "root", *(f"volumes/{volume}" for volume in VOLUMES), "upper/etc/ssh"):
-            (self.folder / folder).mkdir(parents=True)
+        for name in ("work", "root", *(f"volumes/{volume}" for volume in VOLUMES), "upper/etc/ssh"):
+            (self.folder / name).mkdir(parents=True)
         for folder in (self.folder, *self.folder.rglob("*")):
             folder.chmod(0o755)
         run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", f"root@{self.name}",
              "-f", upper / "etc/ssh/ssh_host_ed25519_key"])  # fmt: skip
-        write_file(upper / f"etc/systemd/network/05-lab.network", network.network_file(self.index))
+        write_file(upper / "etc/systemd/network/05-lab.network", network.network_file(self.index))
         write_file(upper / "etc/hostname", f"{self.name}\n")
         write_file(upper / "etc/hosts", f"127.0.0.1 localhost\n::1 localhost\n127.0.0.2 {self.name}\n")
         for home, user in (("root", 0), ("home/admin", 1000)):
@@ -102,11 +103,13 @@ class Machine:
             hub = processes.find(self.lab, HUB)
             if not hub:
                 raise SmallkubeError("the lab's network is not there", where=self.name, hint="inv lab.up")
-            groups = [] if cgroups.systemd_is_here() else cgroups.create(self._unique_name)
-            network_of_lab = f"--net=/proc/{hub[0].pid}/ns/net"
-            argv = ["nsenter", network_of_lab, "unshare", "--mount", "--propagation=slave", "sh", START,
-                    ":".join(str(layer) for layer in lower), self.folder / "upper", self.folder / "work",
-                    self.folder / "root", ":".join(str(group) for group in groups), *self._nspawn()]  # fmt: skip
+            groups = [] if cgroups.systemd_is_here() else cgroups.create(self.group)
+            apart = ["nsenter", f"--net=/proc/{hub[0].pid}/ns/net", "unshare", "--mount", "--propagation=slave"]
+            disk = [
+                ":".join(str(layer) for layer in lower),
+                *(self.folder / name for name in ("upper", "work", "root")),
+            ]
+            argv = [*apart, "sh", START, *disk, ":".join(str(group) for group in groups), *self._nspawn()]
             processes.spawn(argv, self.lab, self._role, self.console)
         self._open_proxy()
         self._await_ssh(seconds=120)
@@ -115,10 +118,13 @@ class Machine:
         binds = [f"--bind={self.folder}/volumes/{volume}:/{volume}" for volume in VOLUMES]
         manager = [] if cgroups.systemd_is_here() else ["--keep-unit"]
         return [
-            f"--machine={self._unique_name}",
+            f"--machine={self.group}",
             f"--hostname={self.name}",
             "--register=no",
             *manager,
+            # Should the supervisor be killed, the machine lives on: this is how it is found then.
+            f"--setenv={processes.LAB}={self.lab}",
+            f"--setenv={processes.ROLE}={self._role}",
             f"--network-bridge={network.BRIDGE}",
             "--capability=all",
             "--system-call-filter=bpf keyctl mount",
@@ -153,7 +159,7 @@ class Machine:
     @property
     def init(self) -> int | None:
         """The machine's process number 1 as numbered on this machine, None when it is off."""
-        return processes.container_init(processes.find(self.lab, self._role))
+        return processes.first_inside(self.lab, self._role)
 
     @property
     def running(self) -> bool:
@@ -177,7 +183,7 @@ class Machine:
         """Cut the machine's power: its processes end at once, its disk stays as it is."""
         processes.kill(self.lab, self._proxy_role)
         processes.kill(self.lab, self._role)
-        cgroups.remove(self._unique_name)
+        cgroups.remove(self.group)
 
     def argv(self, command: Sequence[str], *, environment: Sequence[str] = ()) -> list[str]:
         """The command line that runs ``command`` inside the machine, as root.

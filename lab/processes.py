@@ -8,7 +8,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,11 +26,11 @@ class Process:
     """A running process of a lab and what it is there for."""
 
     pid: int
-    parent: int
+    name: str
     role: str
 
 
-def spawn(argv: Sequence[str | Path], lab: Path, role: str, log: Path, sock: socket.socket | None = None) -> None:
+def spawn(argv: Iterable[object], lab: Path, role: str, log: Path, sock: socket.socket | None = None) -> None:
     """Start a program in a session of its own; it outlives this process and is marked as ``lab``'s ``role``.
 
     ``sock`` is passed as systemd passes a socket (sd_listen_fds(3)).
@@ -51,7 +51,7 @@ def spawn(argv: Sequence[str | Path], lab: Path, role: str, log: Path, sock: soc
     pid = os.posix_spawnp(words[0], words, environment, file_actions=actions)
     _, status = os.waitpid(pid, 0)
     if status:
-        raise SmallkubeError(f"{argv[0]} can't be started", where=role)
+        raise SmallkubeError("the process can't be started", where=role)
 
 
 def find(lab: Path, role: str | None = None) -> list[Process]:
@@ -60,20 +60,18 @@ def find(lab: Path, role: str | None = None) -> list[Process]:
     for pid in _pids():
         marks = _environment(pid)
         if marks.get(LAB) == str(lab) and role in (None, marks.get(ROLE)):
-            parent = _status(pid).get("PPid")
-            if parent:
-                found.append(Process(pid, int(parent), marks.get(ROLE, "")))
+            status = _status(pid)
+            if "Name" in status:
+                found.append(Process(pid, status["Name"], marks.get(ROLE, "")))
     return found
 
 
-def container_init(supervisors: Sequence[Process]) -> int | None:
-    """The process that is number 1 in the machine which one of ``supervisors`` runs, as numbered here."""
-    parents = {process.pid for process in supervisors}
-    for pid in _pids():
-        status = _status(pid)
-        inside = status.get("NSpid", "").split()
-        if int(status.get("PPid", 0)) in parents and len(inside) > 1 and inside[-1] == "1":
-            return pid
+def first_inside(lab: Path, role: str) -> int | None:
+    """The process with this role that is number 1 in a process namespace, as numbered here."""
+    for process in find(lab, role):
+        inside = _status(process.pid).get("NSpid", "").split()
+        if len(inside) > 1 and inside[-1] == "1":
+            return process.pid
     return None
 
 

@@ -1,0 +1,230 @@
+"""A whole lab: its machines, its network, its workspace; made, looked at and taken down again.
+
+Everything a lab is made of is either in its state folder or a process that carries its mark, so taking it down needs
+no record of what was done: the marked processes end (with them their mounts and network), the folder goes.
+"""
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from lab import cgroups, image, layer, network, processes, workspace
+from lab.command import run, waiting_lock
+from lab.machine import HUB, Machine, needed_here
+from lab.places import Places
+from lab.removal import remove_tree
+from smallkube.errors import SmallkubeError, UsageError
+from smallkube.workspace import lock, write_file
+
+HUB_SCRIPT = Path(__file__).with_name("start-hub.sh")
+RECORD = "lab.json"
+AT_ONCE = max(2, os.cpu_count() or 2) * 2
+"""Machines started at the same time."""
+
+Step = Callable[[str, str], None]
+"""Called with a machine's name and what it is at."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """What is written down about a lab; ``complete`` once all its machines had started."""
+
+    number: int
+    image: str
+    workspace: str
+    nodes: tuple[int, ...]
+    complete: bool
+
+
+@dataclass(frozen=True)
+class MachineStatus:
+    """One machine as ``lab.status`` shows it; ``system`` is the store path it runs."""
+
+    node: str
+    state: str
+    ssh: str
+    peer_ip: str
+    system: str
+
+
+@dataclass(frozen=True)
+class Lab:
+    """The lab called ``name`` of this user."""
+
+    places: Places
+    name: str
+
+    @property
+    def folder(self) -> Path:
+        return self.places.state / self.name
+
+    @property
+    def key(self) -> Path:
+        """The operator's throw-away SSH key for this lab's machines."""
+        return self.folder / "ssh_key"
+
+    @property
+    def record(self) -> Record | None:
+        """What was written down, None when there is no such lab."""
+        return _read_record(self.folder)
+
+    @property
+    def machines(self) -> list[Machine]:
+        """Its machines by index."""
+        record = self.record
+        return [Machine(self.folder, record.number, index) for index in record.nodes] if record else []
+
+    def machine(self, name: str) -> Machine:
+        """One machine by its name; raises UsageError when the lab has none of that name."""
+        for machine in self.machines:
+            if machine.name == name:
+                return machine
+        raise UsageError(f"the lab {self.name} has no {name}", hint="inv lab.status")
+
+    def up(self, nodes: int, folder: Path | None, say: Callable[[str], None], step: Step) -> Path:
+        """Make the lab, or whatever of it is not there or not running; returns its workspace.
+
+        An unfinished or crashed lab of this name is taken away first. ``folder`` is the workspace (by default one in
+        the lab's own state). When it fails or is interrupted, a lab that was not there before is gone again.
+        Raises UsageError when this machine can't have a lab.
+        """
+        check_prerequisites()
+        root = image.ensure(self.places.cache, say)
+        with self._locked():
+            record = self.record
+            if record is not None and not (record.complete and processes.find(self.folder, HUB)):
+                say(f"cleaning up what is left of an earlier lab {self.name}")
+                self._remove()
+                record = None
+            if record is not None:
+                return self._complete(record, nodes, step)
+            try:
+                return self._complete(self._found(root, folder), nodes, step)
+            except BaseException:
+                self._remove()
+                raise
+
+    def _found(self, root: Path, folder: Path | None) -> Record:
+        with waiting_lock(self.places.state / "labs.lock"):
+            taken = (record.number for lab in all_labs(self.places) if (record := lab.record))
+            number = network.free_number(taken)
+            remove_tree(self.folder)
+            place = (folder or self.folder / "workspace").resolve()
+            record = Record(number, str(root), str(place), (), complete=False)
+            self._write(record)
+        layer.make(self.folder / "layer", root)
+        run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", f"lab {self.name}", "-f", self.key])
+        start_hub = ["unshare", "--net", "sh", HUB_SCRIPT, network.BRIDGE, network.BRIDGE_ADDRESS]
+        processes.spawn(start_hub, self.folder, HUB, self.folder / "hub.log")
+        self._await_hub(seconds=10)
+        return record
+
+    def _await_hub(self, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        while not any(process.name == "sleep" for process in processes.find(self.folder, HUB)):
+            if time.monotonic() > deadline:
+                said = (self.folder / "hub.log").read_text().strip().splitlines() or ["nothing"]
+                raise SmallkubeError(f"the lab's network did not come up: {said[-1]}", where=self.name)
+            time.sleep(0.02)
+
+    def _complete(self, record: Record, nodes: int, step: Step) -> Path:
+        wanted = tuple(sorted({*record.nodes, *range(1, nodes + 1)}))
+        machines = [Machine(self.folder, record.number, index) for index in wanted]
+        public = Path(f"{self.key}.pub").read_text().strip()
+        layers = (self.folder / "layer", Path(record.image))
+
+        def start(machine: Machine) -> None:
+            if machine.index not in record.nodes:
+                machine.create(public)
+            step(machine.name, "starting")
+            machine.start(layers)
+            step(machine.name, "running")
+
+        pool = ThreadPoolExecutor(AT_ONCE)
+        try:
+            list(pool.map(start, machines))
+        finally:
+            pool.shutdown(cancel_futures=True)
+        place = Path(record.workspace)
+        workspace.write(place, machines, self.key)
+        self._write(Record(record.number, record.image, record.workspace, wanted, complete=True))
+        return place
+
+    def down(self) -> bool:
+        """Take away everything the lab is made of and nothing else; returns whether there was anything.
+
+        A workspace outside the lab's state stays, without the lab's key.
+        """
+        with self._locked():
+            return self._remove()
+
+    def _remove(self) -> bool:
+        record = self.record
+        if record is None and not self.folder.exists():
+            return False
+        processes.kill(self.folder)
+        for name in self._node_names():
+            cgroups.remove(Machine(self.folder, record.number if record else 0, int(name.removeprefix("node"))).group)
+        if record is not None:
+            workspace.forget_key(Path(record.workspace), self.key)
+        remove_tree(self.folder)
+        return True
+
+    def _node_names(self) -> list[str]:
+        folder = self.folder / "nodes"
+        return [path.name for path in folder.iterdir()] if folder.is_dir() else []
+
+    def status(self) -> list[MachineStatus]:
+        """Its machines as they are now."""
+        return [_status(machine) for machine in self.machines]
+
+    def start_layers(self) -> Sequence[Path]:
+        """What a machine's disk lies over: give it to ``Machine.start`` to start one machine again."""
+        record = self.record
+        if record is None:
+            raise UsageError(f"there is no lab {self.name}", hint="inv lab.up")
+        return (self.folder / "layer", Path(record.image))
+
+    def _write(self, record: Record) -> None:
+        write_file(self.folder / RECORD, json.dumps(asdict(record), indent=2) + "\n")
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        with lock(self.places.state / f"{self.name}.lock", f"changing the lab {self.name}"):
+            yield
+
+
+def _status(machine: Machine) -> MachineStatus:
+    running = machine.running
+    system = machine.execute(["readlink", "-f", "/run/current-system"]).stdout.strip() if running else ""
+    ssh = f"{network.operator_address(machine.number, machine.index)}:{network.SSH_PORT}"
+    state = ("running" if machine.ssh_reachable else "unreachable") if running else "off"
+    return MachineStatus(machine.name, state, ssh, network.peer_address(machine.index), system)
+
+
+def all_labs(places: Places) -> list[Lab]:
+    """Every lab of this user, also an unfinished one."""
+    folders = sorted(places.state.iterdir()) if places.state.is_dir() else []
+    return [Lab(places, folder.name) for folder in folders if folder.is_dir()]
+
+
+def _read_record(folder: Path) -> Record | None:
+    try:
+        found = json.loads((folder / RECORD).read_text())
+    except FileNotFoundError:
+        return None
+    return Record(found["number"], found["image"], found["workspace"], tuple(found["nodes"]), found["complete"])
+
+
+def check_prerequisites() -> None:
+    """Raises UsageError when this machine can't have a lab: not root, or programs missing."""
+    if os.geteuid() != 0:
+        raise UsageError("the lab needs root", hint="run the same command as root")
+    missing = needed_here()
+    if missing:
+        raise UsageError(f"the lab needs {', '.join(missing)}", hint="apt-get install systemd-container iproute2")
