@@ -20,14 +20,20 @@ LIFETIME = datetime.timedelta(days=3650)
 WARNING = datetime.timedelta(days=60)
 """A certificate that expires within this time is a problem."""
 
+SEC1_BEGIN = b"-----BEGIN EC PRIVATE KEY-----\n"
+
 _SKEW = datetime.timedelta(days=1)
 _USAGES = {"serverAuth": ExtendedKeyUsageOID.SERVER_AUTH, "clientAuth": ExtendedKeyUsageOID.CLIENT_AUTH}
 
 
 def new_key() -> bytes:
-    """A new EC P-256 private key, PKCS#8 PEM."""
+    """A new EC P-256 private key in PEM, SEC 1 form ("EC PRIVATE KEY").
+
+    Not PKCS#8: where kube-apiserver takes the private key for the public one (``--service-account-key-file``),
+    client-go's util/keyutil (``parseECPrivateKey``) knows elliptic keys in SEC 1 only.
+    """
     return ec.generate_private_key(ec.SECP256R1()).private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        serialization.Encoding.PEM, serialization.PrivateFormat.TraditionalOpenSSL, serialization.NoEncryption()
     )
 
 

@@ -60,6 +60,9 @@ def validate(kind: Kind, plaintext: bytes, where: str) -> None:
         _validate_encryption(plaintext, where)
     else:
         certificates.parse_key(plaintext, where)
+        if kind is Kind.SIGNING_KEY and not plaintext.startswith(certificates.SEC1_BEGIN):
+            hint = "make one with `openssl ecparam -name prime256v1 -genkey -noout`"
+            raise SmallkubeError("the API server needs this key in SEC 1 form (EC PRIVATE KEY)", where=where, hint=hint)
 
 
 def _wireguard_bytes(private: bytes, where: str) -> bytes:

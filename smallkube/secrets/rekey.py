@@ -71,8 +71,8 @@ def plan(workspace: Workspace, inventory: Inventory, nodes: Collection[str] = ()
     return Plan(tuple(change), plaintexts, failed, good, in_force != master.recipient, keyring, keys)
 
 
-def act(workspace: Workspace, inventory: Inventory, planned: Plan) -> None:
-    """Carry out ``planned``, under the lock on keys/ that was held while planning.
+def act(workspace: Workspace, inventory: Inventory, planned: Plan) -> tuple[str, ...]:
+    """Carry out ``planned``, under the lock on keys/ that was held while planning; returns what else was updated.
 
     Raises SmallkubeError when a file can't be written; the old ones are then still in place.
     """
@@ -82,10 +82,14 @@ def act(workspace: Workspace, inventory: Inventory, planned: Plan) -> None:
     for finding in planned.change:
         plaintext = planned.plaintexts[finding.secret.file]
         encrypted[finding.secret.file] = _encrypt(finding.secret, plaintext, keyring, master)
-    write_file(workspace.keys_dir / MASTER_RECIPIENT, keyring.master + "\n")
+    recipient = workspace.keys_dir / MASTER_RECIPIENT
+    updated = [recipient.name] if write_file(recipient, keyring.master + "\n") else []
     write_files(workspace.keys_dir, encrypted)
-    write_file(workspace.recipients_file, records.render(_records(planned, encrypted)))
-    write_file(workspace.secrets_nix, rules.render(policy.expected(inventory, planned.keys.files), keyring))
+    derived = {
+        workspace.recipients_file: records.render(_records(planned, encrypted)),
+        workspace.secrets_nix: rules.render(policy.expected(inventory, planned.keys.files), keyring),
+    }
+    return (*updated, *(path.name for path, text in derived.items() if write_file(path, text)))
 
 
 def _encrypt(secret: Secret, plaintext: bytes, keyring: Keyring, master: age.Master) -> bytes:

@@ -171,16 +171,17 @@ def rekey(_: Context, node: list[str], dry_run: bool = False, json: bool = False
     nodes = {item.name for item in here.inventory.select(words(node))} if node else set()
     with changing_keys(here.workspace):
         planned = rekeying.plan(here.workspace, here.inventory, nodes)
-        if not dry_run:
-            rekeying.act(here.workspace, here.inventory, planned)
+        updated = () if dry_run else rekeying.act(here.workspace, here.inventory, planned)
     changed = [{"file": item.secret.file, "why": "; ".join(item.faults)} for item in planned.change]
     if json:
-        result = {"rekeyed": changed, "kept": len(planned.good), "failed": planned.failed}
-        ui.json_result(result)
+        kept, failed = len(planned.good), planned.failed
+        ui.json_result({"rekeyed": changed, "kept": kept, "updated": updated, "failed": failed})
     else:
         verb = "would re-encrypt" if dry_run else "re-encrypted"
         for item in changed:
             ui.result(f"{verb} keys/{item['file']}: {item['why']}")
+        for name in updated:
+            ui.result(f"updated keys/{name}")
         ui.result(f"{verb} {len(changed)}, kept {len(planned.good)}")
     for name, reason in planned.failed.items():
         ui.warn(f"keys/{name} is left as it is: {reason}")

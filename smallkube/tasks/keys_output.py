@@ -76,4 +76,6 @@ def show_report(report: "Report") -> None:
         counted = ", ".join(f"{number} {kind}" for kind, number in sorted(Counter(proofs.values()).items()))
         ui.result(f"{len(proofs)} secrets, all as they should be (proof: {counted})")
     if "header" in proofs.values():
-        ui.message("proof 'header': it shows which hosts can read a file, but not which master; not authenticated")
+        ui.message(
+            "proof 'header': which hosts can read a file, but not which master; `inv keys.rekey` proves the rest"
+        )

@@ -3,6 +3,7 @@
 import base64
 
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -10,6 +11,11 @@ from smallkube.errors import SmallkubeError, UsageError
 from smallkube.secrets import age, content
 from smallkube.secrets.policy import Kind
 from smallkube.secrets.ssh_keys import parse_host_key
+
+PKCS8 = load_pem_private_key(content.make(Kind.SIGNING_KEY, []), None).private_bytes(
+    Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
+)
+"""A sound key, in the form that kube-apiserver can't take the public key from."""
 
 KEY = "AAAAC3NzaC1lZDI1NTE5AAAAIKuln964CDvuGUSVZqHhUY1et7pPXWWNyKqTze0Zd9Rr"
 
@@ -104,6 +110,7 @@ def test_tokens_are_64_letters_and_digits() -> None:
         (Kind.ENCRYPTION, content.make(Kind.ENCRYPTION, ["secrets"]).replace(b"secret: ", b"secret: AAAA")),
         (Kind.SERVING_KEY, b"-----BEGIN PRIVATE KEY-----\n"),
         (Kind.SIGNING_KEY, b"x"),
+        (Kind.SIGNING_KEY, PKCS8),
         *((kind, b"\n") for kind in Kind),
     ],
 )
