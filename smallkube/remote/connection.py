@@ -1,0 +1,212 @@
+"""SSH to one node, over Fabric: exactly the host key in keys/hosts/ is accepted, and nothing is learnt on the way."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Self, TypeVar
+
+import fabric
+import paramiko
+
+from smallkube.errors import SmallkubeError, UsageError
+from smallkube.inventory import Node
+from smallkube.remote.command import Command, Result
+from smallkube.secrets import ssh_keys
+from smallkube.workspace import Workspace
+
+CONNECT_SECONDS = 10
+KEEPALIVE_SECONDS = 15
+_CHUNK = 1 << 16
+_POLL_SECONDS = 5.0
+
+T = TypeVar("T")
+
+
+class Session:
+    """A connection to a node; a context manager.
+
+    Every fault is a SmallkubeError whose ``where`` is the node with its address.
+    """
+
+    def __init__(self, workspace: Workspace, node: Node) -> None:
+        self.node = node
+        self.where = f"{node.name} ({node.ssh.user}@{node.ssh.host}:{node.ssh.port})"
+        self._expected = _host_key(workspace, node)
+        own_key = workspace.state_dir / "ssh_key"
+        options: dict[str, object] = {}
+        if own_key.is_file():
+            options = {"key_filename": [str(own_key)], "allow_agent": False, "look_for_keys": False}
+        self._fabric = fabric.Connection(
+            node.ssh.host,
+            user=node.ssh.user,
+            port=node.ssh.port,
+            connect_timeout=CONNECT_SECONDS,
+            connect_kwargs={
+                **options,
+                "banner_timeout": CONNECT_SECONDS,
+                "auth_timeout": CONNECT_SECONDS,
+            },
+        )
+        _refuse_unknown_keys(self._fabric)
+        names = self._fabric.client.get_host_keys()
+        names.clear()
+        port = int(self._fabric.port)
+        name = self._fabric.host if port == paramiko.config.SSH_PORT else f"[{self._fabric.host}]:{port}"
+        names.add(name, self._expected.get_name(), self._expected)
+
+    def __enter__(self) -> Self:
+        self.open()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def open(self) -> None:
+        """Connect and authenticate; nothing is sent before the host key was found to be the expected one."""
+        try:
+            self._fabric.open()
+        except paramiko.BadHostKeyException as error:
+            raise self._wrong_key(error.key) from error
+        except paramiko.PasswordRequiredException as error:
+            raise self._error("the SSH key has a passphrase", "load it into ssh-agent (ssh-add)") from error
+        except paramiko.AuthenticationException as error:
+            hint = f"let your SSH key in for {self.node.ssh.user}"
+            raise self._error("the machine does not accept our SSH key", hint) from error
+        except paramiko.SSHException as error:
+            raise self._error(*self._reason(error)) from error
+        except (OSError, EOFError) as error:
+            reason = (error.strerror if isinstance(error, OSError) else None) or str(error) or "connection closed"
+            raise self._error(f"can't be reached: {reason}", "is the machine up, and ssh.host right?") from error
+        self._fabric.transport.set_keepalive(KEEPALIVE_SECONDS)
+
+    def close(self) -> None:
+        """Disconnect; what was started detached on the machine goes on."""
+        self._fabric.close()
+
+    def run(self, command: Command, *, said: Callable[[bytes], None] | None = None) -> Result:
+        """Run ``command``; ``said`` is given standard error piece by piece as it comes.
+
+        Raises SmallkubeError when the connection breaks, nothing is heard for ``command.timeout`` seconds, or sudo
+        wants a password; a command that fails is a Result.
+        """
+        try:
+            result = self._exchange(command, said or (lambda _: None))
+        except TimeoutError as error:
+            raise self._error(f"{command.argv[0]}: nothing heard for {command.timeout:.0f} s") from error
+        except (paramiko.SSHException, OSError, EOFError) as error:
+            raise self._error(f"connection lost while {command.argv[0]} ran: {error or 'closed'}") from error
+        if not result.ok and "sudo: a password is required" in result.stderr:
+            raise self._error(
+                f"{self.node.ssh.user} may not use sudo without a password",
+                f"allow it on the machine (NOPASSWD for {self.node.ssh.user}), or connect as root",
+                usage=True,
+            )
+        return result
+
+    def must(self, command: Command, *, said: Callable[[bytes], None] | None = None) -> Result:
+        """``run``, and a command that fails is a SmallkubeError with its last words."""
+        result = self.run(command, said=said)
+        if not result.ok:
+            raise self._error(f"{Path(command.argv[0]).name} failed: {result.last_words}")
+        return result
+
+    def _exchange(self, command: Command, said: Callable[[bytes], None]) -> Result:
+        channel = self._fabric.transport.open_session(timeout=CONNECT_SECONDS)
+        with channel:
+            channel.exec_command(command.line(self.node.ssh.become))
+            talk = _Talk(channel, command.timeout, said)
+            listener = threading.Thread(target=talk.hear_errors, daemon=True)
+            listener.start()
+            talk.say(command.stdin or b"")
+            output = b"".join(talk.hear())
+            listener.join()
+            status = channel.recv_exit_status()
+        if status < 0:
+            raise EOFError("closed before the command ended")
+        return Result(status, output, b"".join(talk.errors).decode(errors="replace"))
+
+    def _error(self, message: str, hint: str | None = None, *, usage: bool = False) -> SmallkubeError:
+        return (UsageError if usage else SmallkubeError)(message, where=self.where, hint=hint)
+
+    def _wrong_key(self, offered: paramiko.PKey) -> SmallkubeError:
+        return self._error(
+            f"host key differs: offered {offered.fingerprint}, expected {self._expected.fingerprint}"
+            f" (keys/hosts/{self.node.name}.pub); nothing was sent",
+            f"if the machine was reinstalled: inv keys.scan --node {self.node.name} --replace",
+        )
+
+    def _reason(self, error: paramiko.SSHException) -> tuple[str, str | None]:
+        text = str(error) or type(error).__name__
+        if "not found in known_hosts" in text:
+            return (
+                f"host key is not the one in keys/hosts/{self.node.name}.pub: {text}; nothing was sent",
+                f"inv keys.scan --node {self.node.name}",
+            )
+        return f"no SSH connection: {text}", None
+
+
+class _Talk:
+    """Both directions of one command, given up when neither output has been heard for ``patience`` seconds."""
+
+    def __init__(self, channel: paramiko.Channel, patience: float, said: Callable[[bytes], None]) -> None:
+        self.channel = channel
+        self.patience = patience
+        self.said = said
+        self.errors: list[bytes] = []
+        self.heard = time.monotonic()
+        channel.settimeout(min(patience, _POLL_SECONDS))
+
+    def say(self, data: bytes) -> None:
+        try:
+            left = memoryview(data)
+            while left and (sent := self._patiently(partial(self.channel.send, bytes(left[:_CHUNK])))):
+                left = left[sent:]
+            self.channel.shutdown_write()
+        except (TimeoutError, paramiko.SSHException):
+            raise
+        except OSError:
+            return  # it ended without reading all; its exit status says why
+
+    def hear(self) -> Iterator[bytes]:
+        while data := self._patiently(lambda: self.channel.recv(_CHUNK)):
+            yield data
+
+    def hear_errors(self) -> None:
+        try:
+            while data := self._patiently(lambda: self.channel.recv_stderr(_CHUNK)):
+                self.errors.append(data)
+                self.said(data)
+        except OSError:
+            return  # whoever reads standard output meets the same fault and reports it
+
+    def _patiently(self, attempt: Callable[[], T]) -> T:
+        while True:
+            try:
+                result = attempt()
+            except TimeoutError:
+                if time.monotonic() - self.heard > self.patience:
+                    raise
+            else:
+                self.heard = time.monotonic()
+                return result
+
+
+def _host_key(workspace: Workspace, node: Node) -> paramiko.PKey:
+    file = workspace.hosts_keys_dir / f"{node.name}.pub"
+    if not file.exists():
+        raise UsageError("no host key is known", where=node.name, hint=f"run `inv keys.scan --node {node.name}`")
+    return paramiko.Ed25519Key(data=ssh_keys.read_host_key(file, workspace.relative(file)).wire)
+
+
+def _refuse_unknown_keys(connection: fabric.Connection) -> None:
+    """Fabric accepts any host key by default, and builds jump hosts as plain connections that do so too."""
+    connection.client.set_missing_host_key_policy(paramiko.RejectPolicy())
+    gateway = connection.gateway
+    if isinstance(gateway, fabric.Connection):
+        _refuse_unknown_keys(gateway)
+        gateway.client.load_system_host_keys()

@@ -1,0 +1,77 @@
+"""The same work on many nodes: in stages, in parallel within a stage, each node's failure kept to itself."""
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from smallkube.errors import SmallkubeError
+from smallkube.inventory import Node
+
+MAX_PARALLEL = 32
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Outcome(Generic[T]):
+    """How one node fared: a value, or the error that ended it; both are None when its turn never came."""
+
+    node: Node
+    seconds: float = 0.0
+    value: T | None = None
+    error: SmallkubeError | None = None
+
+    @property
+    def failed(self) -> bool:
+        return self.error is not None
+
+
+def stages(nodes: Sequence[Node], batch: int | None = None) -> tuple[tuple[Node, ...], ...]:
+    """The primary alone first, then the workers, ``batch`` at a time (all at once when None)."""
+    primary = tuple(node for node in nodes if node.role == "primary")
+    workers = [node for node in nodes if node.role != "primary"]
+    size = batch or len(workers) or 1
+    parts = [tuple(workers[start : start + size]) for start in range(0, len(workers), size)]
+    return tuple(part for part in (primary, *parts) if part)
+
+
+def run(
+    staged: Sequence[Sequence[Node]],
+    work: Callable[[Node], T],
+    *,
+    may_go_on: Callable[[Sequence[Outcome[T]]], bool] = lambda _: True,
+    stop: threading.Event | None = None,
+) -> tuple[Outcome[T], ...]:
+    """``work`` on every node, stage after stage; after each stage ``may_go_on`` sees its outcomes.
+
+    SmallkubeErrors become outcomes; nodes whose stage never came have an empty one. Ctrl-C sets ``stop``, which the
+    work is to look at between its steps, and is raised again once the nodes under way have ended.
+    """
+    outcomes: list[Outcome[T]] = []
+    going = True
+    for stage in staged:
+        if not going:
+            outcomes += [Outcome(node) for node in stage]
+            continue
+        with ThreadPoolExecutor(max_workers=min(len(stage), MAX_PARALLEL)) as pool:
+            futures = [pool.submit(_one, node, work) for node in stage]
+            try:
+                done = [future.result() for future in futures]
+            except KeyboardInterrupt:
+                if stop:
+                    stop.set()
+                raise
+        outcomes += done
+        going = may_go_on(done)
+    return tuple(outcomes)
+
+
+def _one(node: Node, work: Callable[[Node], T]) -> Outcome[T]:
+    began = time.monotonic()
+    try:
+        return Outcome(node, value=work(node), seconds=time.monotonic() - began)
+    except SmallkubeError as error:
+        return Outcome(node, error=error, seconds=time.monotonic() - began)
