@@ -115,7 +115,7 @@ def _evaluate_all(
 ) -> tuple[dict[str, Description], dict[str, str]]:
     """Descriptions, and the errors of nodes that have none; one by one only when they can't all be had at once."""
     try:
-        return _ordered(evaluate(nix, tree, nodes, lib=lib), nodes), {}
+        return evaluate(nix, tree, nodes, lib=lib), {}
     except SmallkubeError as error:
         if len(nodes) == 1:
             return {}, {nodes[0]: _in_tree(error.message, tree)}
@@ -126,10 +126,6 @@ def _evaluate_all(
         descriptions |= found
         errors |= failed
     return descriptions, errors
-
-
-def _ordered(descriptions: Mapping[str, Description], nodes: tuple[str, ...]) -> dict[str, Description]:
-    return {node: descriptions[node] for node in nodes}
 
 
 def _in_tree(text: str, tree: Path) -> str:

@@ -48,7 +48,7 @@ def syntax_errors(nix_instantiate: str, files: Sequence[Path]) -> dict[Path, str
 def evaluate(
     nix_instantiate: str, tree: Path, nodes: Sequence[str], *, lib: Path | None = None, timeout: float = 300.0
 ) -> dict[str, Description]:
-    """The descriptions of ``nodes``, from a ``tree`` with everything that Nix sees (a materialised bundle).
+    """The descriptions of ``nodes``, in that order, from a ``tree`` with everything that Nix sees (a materialised bundle).
 
     Raises SmallkubeError with the evaluation's own first error.
     """
@@ -61,9 +61,8 @@ def evaluate(
         raise SmallkubeError(f"evaluation took longer than {timeout:.0f} s", where=", ".join(nodes))
     if not result.ok:
         raise SmallkubeError(reason(result.stderr), where=", ".join(nodes))
-    descriptions: dict[str, Description] = json.loads(result.stdout)
-    for node in descriptions.values():
-        node |= {"scripts": {}, "files": {}}
+    evaluated = json.loads(result.stdout)
+    descriptions: dict[str, Description] = {node: evaluated[node] | {"scripts": {}, "files": {}} for node in nodes}
     for line in result.stderr.splitlines():
         if line.startswith(_TEXT):
             text = json.loads(line.removeprefix(_TEXT))

@@ -198,11 +198,12 @@ rec {
     };
 
   mergeDeclarations = path: declarations:
-    builtins.foldl'
+    { type = lib.types.unspecified; } // builtins.foldl'
       (merged: d:
         let
-          typed = if !(merged ? type) then { type = d.options.type or lib.types.unspecified; }
-          else if !(d.options ? type) then { inherit (merged) type; }
+          typed =
+            if !(d.options ? type) then { }
+            else if !(merged ? type) then { inherit (d.options) type; }
           else
             let type = merged.type.typeMerge d.options.type; in
             if type == null

@@ -21,7 +21,7 @@ rec {
       wanted = stringLength suffix;
     in
     own >= wanted && substring (own - wanted) wanted text == suffix;
-  hasInfix = infix: text: builtins.length (splitString infix "x${text}x") > 1;
+  hasInfix = infix: text: infix == "" || builtins.length (splitString infix text) > 1;
   removePrefix = prefix: text: if hasPrefix prefix text then substring (stringLength prefix) (-1) text else text;
   removeSuffix = suffix: text:
     if hasSuffix suffix text then substring 0 (stringLength text - stringLength suffix) text else text;
@@ -66,7 +66,7 @@ rec {
     let
       cleaned = concatMapStrings (part: if builtins.isList part then "-" else part)
         (split "[^[:alnum:]+._?=-]+" (unsafeDiscardStringContext text));
-      named = removePrefix "." cleaned;
+      named = builtins.head (match "\\.*(.*)" cleaned);
     in
     if named == "" then "unknown" else named;
   toShellVar = name: value: "${name}=${escapeShellArg value}";

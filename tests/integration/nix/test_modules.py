@@ -1,0 +1,298 @@
+"""Proves what the modules make of a node, for primary and worker, 2, 3 and 12 nodes and holes in the indices: networkd
+files, rules, names, users, secrets, packages and kernel settings, as evaluated by the real Nix."""
+
+import json
+import re
+
+import pytest
+
+from smallkube.nix.evaluate import Description
+from smallkube.nix.systemd_text import Section, sections
+
+from .conftest import Build, Describe
+
+pytestmark = pytest.mark.integration
+
+Cluster = dict[str, Description]
+
+
+def index(name: str) -> int:
+    return int(name.removeprefix("node"))
+
+
+def others(cluster: Cluster, name: str) -> list[int]:
+    return [index(other) for other in cluster if other != name]
+
+
+def named(description: Description, file: str, name: str) -> list[Section]:
+    return [section for section in sections(description["networkd"][file]) if section.name == name]
+
+
+def chain(description: Description, name: str) -> list[str]:
+    body = description["nftables"].split(f"chain {name} {{\n", 1)[1].split("\n  }", 1)[0]
+    return [re.sub(r' comment "[^"]*"', "", line.strip()) for line in body.splitlines()]
+
+
+def test_every_node_evaluates_without_complaint(cluster: Cluster) -> None:
+    for description in cluster.values():
+        assert (description["failedAssertions"], description["warnings"], description["unsupported"]) == ([], [], [])
+
+
+def test_the_description_is_that_of_the_node(cluster: Cluster) -> None:
+    assert [description["node"] for description in cluster.values()] == list(cluster)
+
+
+def test_the_bridge_has_both_addresses(cluster: Cluster) -> None:
+    for name, description in cluster.items():
+        (device,) = named(description, "10-brkube.netdev", "NetDev")
+        assert device.keys == {"Kind": ["bridge"], "Name": ["brkube"], "MTUBytes": ["1420"]}
+        (network,) = named(description, "10-brkube.network", "Network")
+        assert network.keys == {
+            "ConfigureWithoutCarrier": ["true"],
+            "IPv6AcceptRA": ["false"],
+            "LinkLocalAddressing": ["false"],
+        }
+        assert [section.keys for section in named(description, "10-brkube.network", "Address")] == [
+            {"Address": [f"fd88:{index(name)}::1/32"], "DuplicateAddressDetection": ["none"]},
+            {"Address": [f"10.88.{index(name)}.1/24"], "DuplicateAddressDetection": ["none"]},
+        ]
+
+
+def test_the_tunnel_has_one_peer_for_every_other_node(cluster: Cluster) -> None:
+    for name, description in cluster.items():
+        (settings,) = named(description, "11-wgkube.netdev", "WireGuard")
+        assert settings.keys == {"ListenPort": ["51820"], "PrivateKeyFile": ["/run/agenix/wgkube.key"]}
+        peers = named(description, "11-wgkube.netdev", "WireGuardPeer")
+        assert [peer.keys["Endpoint"] for peer in peers] == [[f"192.0.2.{n}:51820"] for n in others(cluster, name)]
+        assert [peer.keys["AllowedIPs"] for peer in peers] == [
+            [f"fd88:{n}::/32", f"10.88.{n}.0/24"] for n in others(cluster, name)
+        ]
+        assert len({peer.last("PublicKey") for peer in peers}) == len(peers)
+        assert all("PersistentKeepalive" not in peer.keys for peer in peers)
+
+
+def test_routes_lead_to_every_other_node_from_the_own_address(cluster: Cluster) -> None:
+    for name, description in cluster.items():
+        own = index(name)
+        assert [section.keys for section in named(description, "11-wgkube.network", "Route")] == [
+            route
+            for n in others(cluster, name)
+            for route in (
+                {"Destination": [f"fd88:{n}::/32"], "PreferredSource": [f"fd88:{own}::1"]},
+                {"Destination": [f"10.88.{n}.0/24"], "PreferredSource": [f"10.88.{own}.1"]},
+            )
+        ]
+        (address,) = named(description, "11-wgkube.network", "Address")
+        assert address.keys["Address"] == [f"10.88.{own}.1/32"]
+
+
+def test_input_rules_come_in_the_order_that_protects(cluster: Cluster) -> None:
+    for name, description in cluster.items():
+        own = index(name)
+        wireguard = [f"ip saddr 192.0.2.{n} udp dport 51820 accept" for n in others(cluster, name)]
+        kubelet = [
+            'iifname "wgkube" ip6 saddr fd88:1::1 tcp dport 10250 accept',
+            'iifname "wgkube" ip saddr 10.88.1.1 tcp dport 10250 accept',
+            "tcp dport 10250 reject",
+        ]
+        api = [
+            'iifname "brkube" tcp dport 6443 accept',
+            'iifname "wgkube" ip6 saddr fd88::/16 tcp dport 6443 accept',
+            'iifname "wgkube" ip saddr 10.88.0.0/16 tcp dport 6443 accept',
+            *(f"ip saddr 192.0.2.{n} tcp dport 6443 accept" for n in others(cluster, name)),
+        ]
+        pods = [
+            f'iifname "brkube" ip6 saddr fd88:{own}::/32 meta l4proto {{ tcp, udp }} th dport 53 accept',
+            'iifname { "brkube", "wgkube" } ct status dnat accept',
+        ]
+        rules = _single_sources(chain(description, "input-allow"))
+        start = rules.index("ip6 daddr fe80::/64 udp dport 546 accept") + 1
+        ours = [rule for rule in rules[start:] if rule != "tcp dport 6443 reject"]
+        assert ours == [*wireguard, *kubelet, *(api if own == 1 else []), *pods]
+        assert not any("6443" in rule for rule in rules) or own == 1
+
+
+def _single_sources(rules: list[str]) -> list[str]:
+    """Rules with a set of sources, written out as one rule for each."""
+    found: list[str] = []
+    for rule in rules:
+        sources = re.match(r"(ip6? saddr) \{ ([^}]*) \} (.*)", rule)
+        listed = sources[2].split(", ") if sources else []
+        found += [f"{sources[1]} {source} {sources[3]}" for source in listed] if sources else [rule]
+    return found
+
+
+def test_forwarding_is_from_own_pods_and_from_the_tunnel_to_own_pods(cluster: Cluster) -> None:
+    for name, description in cluster.items():
+        assert chain(description, "forward-allow") == [
+            "icmpv6 type != { router-renumbering, 139 } accept",
+            "ct status dnat accept",
+            'iifname "brkube" accept',
+            f'iifname "wgkube" ip6 daddr fd88:{index(name)}::/32 accept',
+            f'iifname "wgkube" ip daddr 10.88.{index(name)}.0/24 accept',
+        ]
+
+
+def test_nat_spares_the_cluster_and_the_whole_rule_set_is_never_flushed(two: Cluster) -> None:
+    for description in two.values():
+        rules = description["nftables"]
+        assert "flush ruleset" not in rules
+        for family, prefix in (("ip6", "fd88::/16"), ("ip", "10.88.0.0/16")):
+            table = rules.split(f"table {family} kube-nat {{", 1)[1].split("\n}\n", 1)[0]
+            assert "type nat hook postrouting priority srcnat" in table
+            accept = table.index(f'iifname "brkube" {family} daddr {prefix} accept')
+            assert accept < table.index('iifname "brkube" masquerade')
+
+
+def test_node_names_come_first_for_each_address(cluster: Cluster) -> None:
+    for description in cluster.values():
+        hosts = {line.split()[0]: line.split()[1:] for line in description["hosts"].splitlines()}
+        for n in map(index, cluster):
+            assert hosts[f"10.88.{n}.1"] == [f"node{n}.k8s.internal"]
+            assert hosts[f"fd88:{n}::1"] == [f"node{n}.k8s.internal", *(["api.k8s.internal"] if n == 1 else [])]
+
+
+def test_coredns_answers_for_the_cluster_only(cluster: Cluster) -> None:
+    for name, description in cluster.items():
+        (corefile,) = [text for path, text in description["files"].items() if path.endswith("-Corefile")]
+        assert f"bind fd88:{index(name)}::1" in corefile
+        kubernetes = corefile.split("kubernetes ", 1)[1].split("}\n", 1)[0]
+        assert "fallthrough" not in kubernetes
+        assert "ttl 30" in kubernetes
+        assert re.search(r"forward \. 127\.0\.0\.53 \{\s+max_concurrent 1000", corefile)
+        delegate = description["etc"]["systemd/dns-delegate.d/kubernetes.dns-delegate"]["text"]
+        assert delegate == f"[Delegate]\nDomains=k8s.internal\nDNS=fd88:{index(name)}::1\n"
+
+
+def test_the_kubelet_is_told_its_addresses_and_who_may_ask_it(cluster: Cluster) -> None:
+    for name, description in cluster.items():
+        own = index(name)
+        (text,) = [text for path, text in description["files"].items() if path.endswith("-kubelet.json")]
+        config = json.loads(text)
+        assert (config["address"], config["clusterDNS"]) == (f"fd88:{own}::1", [f"fd88:{own}::1"])
+        assert (config["clusterDomain"], config["healthzPort"], config["failSwapOn"]) == ("k8s.internal", 0, False)
+        assert config["memorySwap"] == {"swapBehavior": "LimitedSwap"}
+        assert config["authentication"]["anonymous"] == {"enabled": False}
+        assert config["authorization"] == {"mode": "Webhook"}
+        taint = [{"key": "role", "value": "primary", "effect": "NoSchedule"}]
+        assert config.get("registerWithTaints", []) == (taint if own == 1 else [])
+        flags = description["units"]["kubelet.service"]["text"]
+        assert f"--node-ip=fd88:{own}::1,10.88.{own}.1 " in flags
+        assert f"--node-labels=role={'primary' if own == 1 else 'worker'}" in flags
+        assert f"--hostname-override=node{own}.k8s.internal" in flags
+
+
+def test_cni_gives_pods_ipv6_first(cluster: Cluster) -> None:
+    for name, description in cluster.items():
+        file = description["etc"]["cni/net.d/10-crio-bridge.conflist"]
+        config = json.loads(file["text"])
+        assert (config["cniVersion"], config["name"]) == ("1.0.0", "brkube")
+        (plugin,) = config["plugins"]
+        assert (plugin["bridge"], plugin["isGateway"], plugin["hairpinMode"], plugin["mtu"]) == (
+            "brkube",
+            True,
+            True,
+            1420,
+        )
+        assert plugin["ipam"]["ranges"] == [
+            [{"subnet": f"fd88:{index(name)}::/32"}],
+            [{"subnet": f"10.88.{index(name)}.0/24"}],
+        ]
+        assert plugin["ipam"]["routes"] == [{"dst": "::/0"}, {"dst": "0.0.0.0/0"}]
+
+
+def test_a_node_has_exactly_its_own_secrets(cluster: Cluster) -> None:
+    for name, description in cluster.items():
+        own = {"wgkube.key", f"kube_token_{name}", f"kubelet_{name}.key"}
+        primary = {
+            "EncryptionConfiguration.yaml",
+            "apiserver.key",
+            "issuer.key",
+            "kubelet-client.key",
+            "kube_token_root",
+            "kube_token_system_kube-controller-manager",
+            "kube_token_system_kube-scheduler",
+            *(f"kube_token_{other}" for other in cluster),
+        }
+        assert set(description["secrets"]) == (own | primary if name == "node1" else own)
+        for secret, entry in description["secrets"].items():
+            assert entry["path"] == f"/run/agenix/{secret}"
+            expected = ("0440", "0", "systemd-network") if secret == "wgkube.key" else ("0400", "0", "0")
+            assert (entry["mode"], entry["owner"], entry["group"]) == expected
+        assert "/etc/ssh/ssh_host_ed25519_key" in description["identityPaths"]
+
+
+def test_only_the_primary_has_the_control_plane(cluster: Cluster) -> None:
+    everywhere = {
+        "coredns.service",
+        "crio.service",
+        "generate-kubeconfig-node.service",
+        "kube-proxy.service",
+        "kubelet.service",
+        "nftables.service",
+        "systemd-networkd.service",
+        "systemd-resolved.service",
+    }
+    primary = {
+        "etcd.service",
+        "generate-kubeconfig-root.service",
+        "kube-activation.service",
+        "kube-apiserver.service",
+        "kube-controller-manager.service",
+        "kube-scheduler.service",
+    }
+    for name, description in cluster.items():
+        assert set(description["units"]) == (everywhere | primary if name == "node1" else everywhere)
+        assert set(description["users"]) == ({"etcd", "kube-apiserver"} if name == "node1" else set())
+        assert set(description["groups"]) == ({"etcd"} if name == "node1" else set())
+        programs = {path.rsplit("/", 1)[1] for path in description["packages"]}
+        assert {"dig", "wireguard-tools", "bridge-utils"} <= programs
+        assert ({"etcd", "kubernetes"} <= programs) == (name == "node1")
+
+
+def test_kernel_settings_that_pods_need(two: Cluster) -> None:
+    for description in two.values():
+        assert description["kernelModules"] == ["br_netfilter"]
+        assert description["sysctl"] == {
+            "net.bridge.bridge-nf-call-iptables": "1",
+            "net.bridge.bridge-nf-call-ip6tables": "1",
+            "net.ipv4.conf.all.forwarding": "1",
+            "net.ipv6.conf.all.forwarding": "1",
+        }
+
+
+def test_peers_with_ipv6_addresses(build: Build, describe: Describe) -> None:
+    description = describe(build((1, 2), addresses="2001:db8::{}"))["node1"]
+    (peer,) = named(description, "11-wgkube.netdev", "WireGuardPeer")
+    assert peer.last("Endpoint") == "[2001:db8::2]:51820"
+    assert "ip6 saddr 2001:db8::2 udp dport 51820 accept" in _single_sources(chain(description, "input-allow"))
+
+
+def test_the_inventory_reaches_tunnel_and_firewall(build: Build, describe: Describe) -> None:
+    network = {
+        "prefix6": "fd99",
+        "prefix4": "10.99",
+        "open_to_pods": [9100],
+        "private": ["192.0.2.0/24", "2001:db8::/64"],
+        "mtu": 1380,
+        "wireguard_port": 51999,
+        "persistent_keepalive": 25,
+    }
+    api = {"port": 7443, "allow_from": ["198.51.100.0/24"], "external_host": "kube.example.org"}
+    description = describe(build((1, 2), network=network, api=api))["node1"]
+    (peer,) = named(description, "11-wgkube.netdev", "WireGuardPeer")
+    assert peer.keys["AllowedIPs"] == ["fd99:2::/32", "10.99.2.0/24"]
+    assert (peer.last("Endpoint"), peer.last("PersistentKeepalive")) == ("192.0.2.2:51999", "25")
+    for file in ("10-brkube.netdev", "11-wgkube.netdev"):
+        assert named(description, file, "NetDev")[0].last("MTUBytes") == "1380"
+    rules = _single_sources(chain(description, "input-allow"))
+    assert {
+        "ip saddr 192.0.2.0/24 udp dport 51999 accept",
+        "ip6 saddr 2001:db8::/64 udp dport 51999 accept",
+        "ip saddr 198.51.100.0/24 tcp dport 7443 accept",
+        'iifname { "brkube", "wgkube" } meta l4proto { tcp, udp } th dport { 9100 } accept',
+    } <= set(rules)
+    assert (
+        "--service-account-issuer=https://kube.example.org:7443"
+        in description["units"]["kube-apiserver.service"]["text"]
+    )

@@ -1,0 +1,213 @@
+"""Proves how services are set up: etcd out of reach of other processes, credentials named one by one, restarts when a
+secret changes, and that no failed service leaves another one down for good."""
+
+import re
+
+import pytest
+
+from smallkube.nix.evaluate import Description
+from smallkube.nix.systemd_text import section
+
+from .conftest import Build, Describe
+
+pytestmark = pytest.mark.integration
+
+Cluster = dict[str, Description]
+
+
+def service(description: Description, name: str, part: str = "Service") -> dict[str, list[str]]:
+    return section(description["units"][f"{name}.service"]["text"], part).keys
+
+
+def flags(description: Description, name: str) -> dict[str, str]:
+    words = service(description, name)["ExecStart"][-1].split()[1:]
+    return dict(word.removeprefix("--").split("=", 1) for word in words if "=" in word)
+
+
+def ours(description: Description) -> dict[str, str]:
+    theirs = ("nftables.service", "systemd-networkd.service", "systemd-resolved.service")
+    return {name: unit["text"] for name, unit in description["units"].items() if name not in theirs}
+
+
+def test_etcd_listens_where_only_its_group_can_reach_it(two: Cluster) -> None:
+    unit = service(two["node1"], "etcd")
+    assert (unit["PrivateNetwork"], unit["WorkingDirectory"]) == (["true"], ["/run/etcd"])
+    assert (unit["RuntimeDirectory"], unit["RuntimeDirectoryMode"]) == (["etcd"], ["0750"])
+    assert (unit["StateDirectory"], unit["StateDirectoryMode"], unit["UMask"]) == (["etcd"], ["0700"], ["0007"])
+    listen = {key: value for key, value in flags(two["node1"], "etcd").items() if key.startswith("listen-")}
+    assert listen == {
+        "listen-peer-urls": "unix://peer",
+        "listen-client-urls": "unix:///run/etcd/grpc",
+        "listen-client-http-urls": "unix:///run/etcd/http",
+    }
+
+
+def test_no_peer_socket_becomes_abstract(two: Cluster) -> None:
+    """etcd passes on only the host part of a peer URL: an absolute path leaves it empty, which Linux makes abstract."""
+    url = flags(two["node1"], "etcd")["listen-peer-urls"]
+    host = re.fullmatch(r"unix://([^/]*)(/.*)?", url)
+    assert host is not None
+    assert host[1]
+    assert not host[2]
+
+
+def test_etcd_keeps_eight_hours_and_starts_again(two: Cluster) -> None:
+    unit = service(two["node1"], "etcd")
+    assert flags(two["node1"], "etcd")["auto-compaction-retention"] == "8h"
+    assert flags(two["node1"], "etcd")["advertise-client-urls"] == "http://localhost:2379"
+    assert (unit["Type"], unit["User"], unit["RestartSec"]) == (["notify"], ["etcd"], ["10"])
+
+
+def test_the_api_server_has_the_credentials_it_needs_and_no_others(cluster: Cluster) -> None:
+    loaded = service(cluster["node1"], "kube-apiserver")["LoadCredential"]
+    names = {credential.split(":")[0] for credential in loaded}
+    assert names == {
+        "EncryptionConfiguration.yaml",
+        "apiserver.key",
+        "issuer.key",
+        "kubelet-client.key",
+        "kube_token_root",
+        "kube_token_system_kube-controller-manager",
+        "kube_token_system_kube-scheduler",
+        *(f"kube_token_{name}" for name in cluster),
+    }
+    assert all(
+        credential == f"{name}:/run/agenix/{name}" for credential in loaded for name in [credential.split(":")[0]]
+    )
+
+
+def test_the_api_servers_flags(two: Cluster) -> None:
+    given = flags(two["node1"], "kube-apiserver")
+    assert {
+        "etcd-servers": "unix:/run/etcd/grpc",
+        "secure-port": "6443",
+        "anonymous-auth": "false",
+        "token-auth-file": "/var/lib/kube-apiserver/tokens.csv",
+        "service-cluster-ip-range": "10.88.0.0/24",
+        "advertise-address": "10.88.1.1",
+        "external-hostname": "test-kube.example.com",
+        "service-account-issuer": "https://test-kube.example.com:6443",
+        "api-audiences": "api,https://test-kube.example.com:6443",
+        "allow-privileged": "true",
+    }.items() <= given.items()
+    assert set(given["authorization-mode"].split(",")) == {"RBAC", "Node"}
+    assert "NodeRestriction" in given["enable-admission-plugins"].split(",")
+    unit = service(two["node1"], "kube-apiserver")
+    assert (unit["User"], unit["Group"], unit["StateDirectory"]) == (["kube-apiserver"], ["etcd"], ["kube-apiserver"])
+
+
+def test_every_token_has_its_row_under_the_kubernetes_name(cluster: Cluster) -> None:
+    (script,) = [text for path, text in cluster["node1"]["scripts"].items() if path.endswith("-kube-apiserver-tokens")]
+    rows = re.findall(r"^row (\S+) (\S+) (\S+)$", script, re.M)
+    assert {
+        ("kube_token_root", "root", "system:masters"),
+        *((f"kube_token_{name}", f"system:node:{name}.k8s.internal", "system:nodes") for name in cluster),
+    } <= set(rows)
+    assert len(rows) == len(cluster) + 3
+
+
+def test_kube_proxy(cluster: Cluster) -> None:
+    for name, description in cluster.items():
+        n = name.removeprefix("node")
+        assert {
+            "proxy-mode": "nftables",
+            "detect-local-mode": "BridgeInterface",
+            "pod-bridge-interface": "brkube",
+            "nodeport-addresses": f"fd88:{n}::1/128,10.88.{n}.1/32",
+            "healthz-bind-address": "[::1]:10256",
+            "metrics-bind-address": "[::1]:10249",
+            "hostname-override": f"{name}.k8s.internal",
+        }.items() <= flags(description, "kube-proxy").items()
+        assert "/nftables/bin" in description["units"]["kube-proxy.service"]["text"]
+
+
+def test_a_changed_secret_restarts_who_uses_it(cluster: Cluster) -> None:
+    for description in cluster.values():
+        for name, text in ours(description).items():
+            used = set(re.findall(r"/run/agenix/([A-Za-z0-9._-]+)", text))
+            triggers = section(text, "Unit").last("X-Restart-Triggers")
+            watched = description["files"].get(triggers, "")
+            for secret in used:
+                assert description["secrets"][secret]["file"] in watched, f"{name} does not notice a new {secret}"
+
+
+def test_users_of_a_kubeconfig_are_restarted_with_its_token(cluster: Cluster) -> None:
+    for node, description in cluster.items():
+        for name in ("coredns", "kube-proxy", "kubelet"):
+            triggers = service(description, name, "Unit")["X-Restart-Triggers"][0]
+            assert description["secrets"][f"kube_token_{node}"]["file"] in description["files"][triggers]
+
+
+def test_no_service_is_bound_to_another_and_each_comes_back(cluster: Cluster) -> None:
+    for description in cluster.values():
+        for name, text in ours(description).items():
+            unit, own = section(text, "Unit"), section(text, "Service")
+            assert not {"BindsTo", "Requires", "Requisite", "PartOf"} & set(unit.keys), name
+            assert unit.last("StartLimitIntervalSec") == "0", name
+            expected = ("on-failure",) if own.last("Type") == "oneshot" else ("always", "on-failure")
+            assert own.last("Restart") in expected, name
+            assert int(own.last("RestartSec")) > 0, name
+
+
+def test_tokens_are_never_arguments(cluster: Cluster) -> None:
+    for description in cluster.values():
+        texts = [*description["scripts"].values(), *(unit["text"] for unit in description["units"].values())]
+        assert not any(re.search(r"--token[= ]|config set-credentials|\$\(cat [^)]*token", text) for text in texts)
+
+
+def test_the_kubeconfig_of_a_node_is_made_once_and_kept(cluster: Cluster) -> None:
+    for name, description in cluster.items():
+        unit = service(description, "generate-kubeconfig-node")
+        assert (unit["Type"], unit["RemainAfterExit"], unit["UMask"]) == (["oneshot"], ["true"], ["0077"])
+        assert unit["ExecStart"][0].endswith(f"/run/agenix/kube_token_{name}")
+        assert (
+            'Environment="KUBECONFIG=/run/kubeconfig-node"'
+            in description["units"]["generate-kubeconfig-node.service"]["text"]
+        )
+
+
+def test_pinned_clients_carry_the_certificate(build: Build, describe: Describe, two: Cluster) -> None:
+    insecure = describe(build((1, 2), api={"tls": "insecure"}))
+    for description, pinned in ((two["node2"], True), (insecure["node2"], False)):
+        (script,) = {text for path, text in description["scripts"].items() if path.endswith("-mkkubeconfig")}
+        assert ("certificate-authority-data" in script) == pinned
+        assert ("insecure-skip-tls-verify" in script) != pinned
+
+
+def test_nodes_that_use_their_wireguard_key_as_token(build: Build, describe: Describe) -> None:
+    described = describe(build((1, 2), secrets={"node_tokens": "wireguard"}))
+    assert set(described["node2"]["secrets"]) == {"wgkube.key", "kubelet_node2.key"}
+    assert not any(name.startswith("kube_token_node") for name in described["node1"]["secrets"])
+    for description in described.values():
+        assert (description["failedAssertions"], description["unsupported"]) == ([], [])
+        text = description["units"]["generate-kubeconfig-node.service"]["text"]
+        assert "/run/agenix/wgkube.key" in text
+
+
+def test_kubelets_without_webhook(build: Build, describe: Describe) -> None:
+    description = describe(build((1, 2), kubelet_auth="firewall"))["node2"]
+    (text,) = [text for path, text in description["files"].items() if path.endswith("-kubelet.json")]
+    assert '"mode":"AlwaysAllow"' in text
+    assert '"anonymous":{"enabled":true}' in text
+
+
+def test_a_rotation_in_progress_accepts_both_tokens(build: Build, describe: Describe) -> None:
+    tree = build((1, 2))
+    old = '"kube_token_node2.old" = ../../keys/kube_token_node2.old.age;\n  "kube_token_node2" ='
+    tree = tree.replacing(
+        "nix/rendered/node1.nix", "kube_token_node2 =", old.replace('"kube_token_node2" =', "kube_token_node2 =")
+    )
+    description = describe(tree.with_file("keys/kube_token_node2.old.age", "old"))["node1"]
+    (script,) = [text for path, text in description["scripts"].items() if path.endswith("-kube-apiserver-tokens")]
+    for secret in ("kube_token_node2", "kube_token_node2.old"):
+        assert re.search(rf"^row {re.escape(secret)} system:node:node2\.k8s\.internal system:nodes$", script, re.M)
+
+
+def test_addons_are_the_primarys(build: Build, describe: Describe, two: Cluster) -> None:
+    (script,) = [text for path, text in two["node1"]["scripts"].items() if path.endswith("-kube-activation")]
+    assert "--server-side --force-conflicts" in script
+    tree = build((1, 2)).replacing(
+        "nix/hosts/node2.nix", "nixpkgs.hostPlatform", "kube.addons = [ ./x.yaml ];\n  nixpkgs.hostPlatform"
+    )
+    failed = describe(tree.with_file("nix/hosts/x.yaml", "{}"))["node2"]["failedAssertions"]
+    assert any("addons" in message for message in failed)
