@@ -5,19 +5,11 @@ let
   inherit (lib) mkOption types;
   cfg = config.kube;
   kubeconfig = "/run/kube-activation/kubeconfig";
+  kubectl = "${pkgs.kubernetes}/bin/kubectl";
   script = pkgs.writeShellApplication {
     name = "kube-activation";
-    runtimeInputs = [ pkgs.coreutils pkgs.kubernetes cfg.mkkubeconfig ];
-    text = ''
-      mkkubeconfig "$CREDENTIALS_DIRECTORY/kube_token_root"
-      for ((try = 1; try <= 60; try++)); do
-        if kubectl --request-timeout=5s get namespace default >/dev/null 2>&1; then
-          break
-        fi
-        sleep 1
-      done
-      ${cfg.activationScript}
-    '';
+    runtimeInputs = [ pkgs.coreutils pkgs.kubernetes ];
+    text = cfg.activationScript;
   };
 in
 {
@@ -76,6 +68,10 @@ in
           RuntimeDirectory = "kube-activation";
           RuntimeDirectoryMode = "0700";
           LoadCredential = cfg.loadSecrets [ "kube_token_root" ];
+          ExecStartPre = [
+            "${lib.getExe cfg.mkkubeconfig} %d/kube_token_root"
+            "${kubectl} --request-timeout=30s get --output=name namespace default"
+          ];
           ExecStart = lib.getExe script;
         };
       };
