@@ -7,7 +7,7 @@ place, and what can't be decrypted is reported and left as it is.
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from smallkube.errors import SmallkubeError
+from smallkube.errors import SmallkubeError, UsageError
 from smallkube.inventory import Inventory
 from smallkube.secrets import age, policy, records, rules
 from smallkube.secrets.batch import write_files
@@ -49,6 +49,8 @@ def plan(workspace: Workspace, inventory: Inventory, nodes: Collection[str] = ()
     """
     master = demand_master(workspace, "to re-encrypt")
     in_force = read_recipient(workspace, master)
+    if nodes and in_force != master.recipient:
+        raise UsageError("a new master concerns the secrets of all nodes", hint="run it without --node")
     keys = read_keys(workspace)
     keyring = Keyring(master.recipient, load_hosts(workspace, inventory))
     table = policy.expected(inventory, keys.files)

@@ -1,5 +1,6 @@
 """Shared by the integration tests: a workspace with real SSH host keys on which the real commands are run."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -77,6 +78,28 @@ class Cluster:
         assert run.returncode == 0, run.stderr + run.stdout
         return run.stdout
 
+    def refused(self, *words: str, status: int = 2) -> str:
+        """The one line with which a task refuses; nothing under keys/ has changed."""
+        before = self.snapshot()
+        run = self.inv(*words)
+        assert run.returncode == status, run.stdout + run.stderr
+        assert self.snapshot() == before
+        lines = run.stderr.strip().splitlines()
+        assert len(lines) == 1, run.stderr
+        return lines[0]
+
+    def problems(self) -> dict[str, tuple[str, str]]:
+        """File → fault and mend, as `keys.check --json` reports them."""
+        run = self.inv("keys.check", "--json")
+        assert "Traceback" not in run.stderr
+        rows = json.loads(run.stdout)["problems"]
+        assert run.returncode == (1 if rows else 0), run.stderr
+        return {row["file"]: (row["fault"], row["mend"]) for row in rows}
+
+    def without_master(self) -> None:
+        """Take the private master key away."""
+        self.workspace.master_key.rename(self.private / "master_key")
+
     def snapshot(self) -> dict[str, tuple[bytes, int, int]]:
         """Every file under keys/: content, mode, time of change in nanoseconds."""
         files = [path for path in self.keys.rglob("*") if path.is_file()]
@@ -93,19 +116,39 @@ class Cluster:
         return {name: state[0] for name, state in self.snapshot().items()}
 
 
+def _make(folder: Path, indices: Sequence[int], name: str, **cluster: Any) -> Cluster:
+    root = folder / name
+    made = Cluster(Workspace(root), folder / f"{name}-private")
+    root.mkdir()
+    made.private.mkdir()
+    made.write_inventory(indices, **cluster)
+    for index in indices:
+        made.new_host_key(f"node{index}")
+    return made
+
+
 @pytest.fixture
 def make_cluster(tmp_path: Path, needs: Callable[[str, object, str], None]) -> Callable[..., Cluster]:
     """``make_cluster(indices, name=…, **cluster)``: a workspace with an inventory and the nodes' host keys."""
     needs("integration", shutil.which("ssh-keygen"), "ssh-keygen (openssh-client)")
 
     def make(indices: Sequence[int], name: str = "ws", **cluster: Any) -> Cluster:
-        root = tmp_path / name
-        made = Cluster(Workspace(root), tmp_path / f"{name}-private")
-        root.mkdir()
-        made.private.mkdir()
-        made.write_inventory(indices, **cluster)
-        for index in indices:
-            made.new_host_key(f"node{index}")
-        return made
+        return _make(tmp_path, indices, name, **cluster)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def generated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a workspace of two nodes (``ws``) with everything generated, and their private keys: a template."""
+    folder = tmp_path_factory.mktemp("generated")
+    made = _make(folder, (1, 2), "ws")
+    made.done("keys.generate")
+    return folder
+
+
+@pytest.fixture
+def ready(generated: Path, tmp_path: Path) -> Cluster:
+    """Two nodes, everything generated; the test's own copy."""
+    shutil.copytree(generated, tmp_path / "ready")
+    return Cluster(Workspace(tmp_path / "ready" / "ws"), tmp_path / "ready" / "ws-private")

@@ -14,12 +14,9 @@ import pytest
 MEMORY = Path("/dev/shm")
 
 
-@pytest.fixture
-def ready(make_cluster: Callable[..., Any], needs: Callable[[str, object, str], None]) -> Any:
+@pytest.fixture(autouse=True)
+def memory(needs: Callable[[str, object, str], None]) -> None:
     needs("integration", MEMORY.is_dir() and os.access(MEMORY, os.W_OK), "/dev/shm")
-    cluster = make_cluster((1, 2))
-    cluster.done("keys.generate")
-    return cluster
 
 
 def editor(cluster: Any, body: str) -> dict[str, str]:
