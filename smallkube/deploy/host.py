@@ -112,7 +112,7 @@ def parse_progress(text: str) -> Progress:
     )
 
 
-def build(session: Session, bundle: Bundle, said: Callable[[bytes], None]) -> Result:
+def build(session: Session, bundle: Bundle, said: Callable[[bytes], object]) -> Result:
     """Build the machine's system; standard output is its store path, ``said`` gets the build's log."""
     return session.run(script("build", bundle.digest, session.node.name, timeout=3600), said=said)
 

@@ -1,4 +1,4 @@
-"""What a deploy will do, as a value: printed by ``--dry-run``, and executed as that same value. Pure but for ``check``."""
+"""What a deploy will do, as a value: printed by ``--dry-run``, and executed as that same value. Pure."""
 
 import secrets
 from collections.abc import Iterator, Mapping, Sequence

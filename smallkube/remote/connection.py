@@ -88,7 +88,7 @@ class Session:
         """Disconnect; what was started detached on the machine goes on."""
         self._fabric.close()
 
-    def run(self, command: Command, *, said: Callable[[bytes], None] | None = None) -> Result:
+    def run(self, command: Command, *, said: Callable[[bytes], object] | None = None) -> Result:
         """Run ``command``; ``said`` is given standard error piece by piece as it comes.
 
         Raises SmallkubeError when the connection breaks, nothing is heard for ``command.timeout`` seconds, or sudo
@@ -108,14 +108,14 @@ class Session:
             )
         return result
 
-    def must(self, command: Command, *, said: Callable[[bytes], None] | None = None) -> Result:
+    def must(self, command: Command, *, said: Callable[[bytes], object] | None = None) -> Result:
         """``run``, and a command that fails is a SmallkubeError with its last words."""
         result = self.run(command, said=said)
         if not result.ok:
             raise self._error(f"{Path(command.argv[0]).name} failed: {result.last_words}")
         return result
 
-    def _exchange(self, command: Command, said: Callable[[bytes], None]) -> Result:
+    def _exchange(self, command: Command, said: Callable[[bytes], object]) -> Result:
         channel = self._fabric.transport.open_session(timeout=CONNECT_SECONDS)
         with channel:
             channel.exec_command(command.line(self.node.ssh.become))
@@ -153,7 +153,7 @@ class Session:
 class _Talk:
     """Both directions of one command, given up when neither output has been heard for ``patience`` seconds."""
 
-    def __init__(self, channel: paramiko.Channel, patience: float, said: Callable[[bytes], None]) -> None:
+    def __init__(self, channel: paramiko.Channel, patience: float, said: Callable[[bytes], object]) -> None:
         self.channel = channel
         self.patience = patience
         self.said = said

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from smallkube.errors import SmallkubeError
+from smallkube.errors import ManyErrors, SmallkubeError
 from smallkube.inventory import Node
 
 MAX_PARALLEL = 32
@@ -75,3 +75,10 @@ def _one(node: Node, work: Callable[[Node], T]) -> Outcome[T]:
         return Outcome(node, value=work(node), seconds=time.monotonic() - began)
     except SmallkubeError as error:
         return Outcome(node, error=error, seconds=time.monotonic() - began)
+
+
+def raise_errors(outcomes: Sequence[Outcome[T]]) -> None:
+    """Raise ManyErrors when any node failed; its lines name the nodes."""
+    errors = [outcome.error for outcome in outcomes if outcome.error]
+    if errors:
+        raise ManyErrors(errors)

@@ -2,8 +2,8 @@
 
 from invoke.collection import Collection
 
-from smallkube.tasks import inventory, keys, lab, nix, nodes
+from smallkube.tasks import deploy, inventory, keys, lab, nix, nodes
 
 namespace = Collection()
-for module, name in ((inventory, "inventory"), (nodes, "nodes"), (keys, "keys"), (nix, "nix"), (lab, "lab")):
-    namespace.add_collection(Collection.from_module(module), name=name)
+for module in (inventory, nodes, keys, nix, deploy, lab):
+    namespace.add_collection(Collection.from_module(module), name=module.__name__.rsplit(".", 1)[-1])

@@ -1,0 +1,40 @@
+"""From a workspace to a bundle and a plan: everything that can be found wrong before a machine is touched."""
+
+from collections.abc import Sequence
+
+from smallkube.deploy import plan
+from smallkube.deploy.plan import Goal, Plan
+from smallkube.inventory import Inventory, Node
+from smallkube.nix import render
+from smallkube.remote import bundle
+from smallkube.remote.bundle import Bundle
+from smallkube.secrets import keyring, policy, proof, store
+from smallkube.workspace import Workspace
+
+
+def prepare(
+    workspace: Workspace,
+    inventory: Inventory,
+    nodes: Sequence[Node],
+    goal: Goal,
+    *,
+    batch: int | None = None,
+    confirm_seconds: int = plan.CONFIRM_SECONDS,
+) -> tuple[Plan, Bundle]:
+    """The plan and what it deploys.
+
+    Raises UsageError or ManyErrors when the workspace is not fit to be deployed.
+    """
+    changed = render.plan(workspace, inventory).changed
+    plan.unrendered(inventory, [workspace.relative(path) for path in changed])
+    whole = bundle.assemble(workspace, inventory)
+    plan.check_secrets(nodes, _findings(workspace, inventory))
+    return plan.make(nodes, whole.digest, goal, batch=batch, confirm_seconds=confirm_seconds), whole
+
+
+def _findings(workspace: Workspace, inventory: Inventory) -> Sequence[proof.Finding]:
+    """What the files show of their recipients; the master key is not needed to deploy, so it is not asked."""
+    keys = store.read_keys(workspace)
+    recipient = keyring.read_recipient(workspace, None) or ""
+    known = keyring.Keyring(recipient, keyring.load_hosts(workspace, inventory))
+    return proof.examine_all(policy.expected(inventory, keys.files), keys.files, known, keys.records, None)

@@ -1,0 +1,128 @@
+"""The rebuild of the machines, from a plan, under a rollback that each machine arms for itself."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from invoke.context import Context
+
+from smallkube.tasks import current, task, words
+
+if TYPE_CHECKING:
+    from smallkube.deploy.execute import Report
+    from smallkube.deploy.plan import Plan
+    from smallkube.inventory import Node
+
+__all__ = ["deploy", "history"]
+
+SELECTION = {
+    "node": "only these nodes (repeatable, or separated by commas)",
+    "role": "only the primary, or only the workers: primary | worker",
+    "tag": "only nodes with this tag",
+}
+
+
+@task(
+    default=True,
+    iterable=["node", "role", "tag"],
+    help={
+        **SELECTION,
+        "goal": "switch | boot | test | dry-activate | build, as in nixos-rebuild",
+        "batch": "how many workers at a time (default: all)",
+        "confirm-timeout": "seconds after which a machine goes back unless confirmed (default 300)",
+        "dry-run": "print the plan and touch nothing",
+        "json": "print the outcome as JSON",
+    },
+)
+def deploy(
+    _: Context,
+    node: list[str],
+    role: list[str],
+    tag: list[str],
+    goal: str = "switch",
+    batch: int | None = None,
+    confirm_timeout: int = 300,
+    dry_run: bool = False,
+    json: bool = False,
+) -> None:
+    """Rebuild the machines: primary first, then the workers in parallel."""
+    from smallkube import ui
+    from smallkube.deploy import execute, prepare
+    from smallkube.deploy.plan import parse_goal
+    from smallkube.errors import SmallkubeError
+
+    here = current()
+    nodes = here.inventory.select(words(node), words(role), words(tag))
+    plan, bundle = prepare.prepare(
+        here.workspace, here.inventory, nodes, parse_goal(goal), batch=batch, confirm_seconds=confirm_timeout
+    )
+    if dry_run:
+        _show_plan(plan, json=json)
+        return
+    with ui.Progress([each.name for each in plan.nodes]) as progress:
+        reports = execute.execute(plan, bundle, here.workspace, progress)
+    _show(reports, json=json)
+    bad = [report for report in reports if not report.good]
+    if bad:
+        raise SmallkubeError(f"not everything was deployed: {', '.join(f'{r.node} {r.outcome}' for r in bad)}")
+
+
+@task(iterable=["node"], help={"node": SELECTION["node"], "json": "print JSON"})
+def history(_: Context, node: list[str], json: bool = False) -> None:
+    """Show what was deployed to each machine, when and by whom."""
+    from smallkube import ui
+    from smallkube.deploy import history as kept
+    from smallkube.remote import fleet
+    from smallkube.remote.connection import Session
+
+    here = current()
+
+    def read(each: "Node") -> tuple[kept.Entry, ...]:
+        with Session(here.workspace, each) as session:
+            return kept.read(session)
+
+    outcomes = fleet.run([here.inventory.select(words(node))], read)
+    if json:
+        ui.json_result({out.node.name: [asdict(entry) for entry in out.value or ()] for out in outcomes})
+    else:
+        rows = [
+            (out.node.name, entry.time, entry.operator, entry.goal, entry.digest[:12], entry.generation, entry.outcome)
+            for out in outcomes
+            for entry in out.value or ()
+        ]
+        ui.table(("NODE", "TIME", "OPERATOR", "GOAL", "BUNDLE", "GENERATION", "OUTCOME"), rows)
+    fleet.raise_errors(outcomes)
+
+
+def _show_plan(plan: "Plan", *, json: bool) -> None:
+    from smallkube import ui
+
+    if json:
+        ui.json_result(
+            {
+                "goal": plan.goal,
+                "bundle": plan.digest,
+                "stages": [[node.name for node in stage] for stage in plan.stages],
+                "steps": list(plan.steps),
+                "confirm_seconds": plan.confirm_seconds,
+            }
+        )
+        return
+    ui.result(f"{plan.goal} to bundle {plan.digest[:12]}; a machine goes back by itself after {plan.confirm_seconds} s")
+    for position, stage in enumerate(plan.stages, 1):
+        ui.result(f"stage {position}: {', '.join(node.name for node in stage)}")
+    ui.result("on each node: " + " → ".join(plan.steps))
+
+
+def _show(reports: "Sequence[Report]", *, json: bool) -> None:
+    from smallkube import ui
+
+    if json:
+        ui.json_result([asdict(report) for report in reports])
+        return
+    for report in reports:
+        for name, text in (("difference", report.difference), ("log", report.log)):
+            if text and (name == "difference" or not report.good or report.outcome == "checked"):
+                ui.message(f"--- {report.node}: {name}\n{text}")
+    rows = [(r.node, r.outcome, f"{r.seconds:.1f}", r.generation, r.reason) for r in reports]
+    ui.table(("NODE", "OUTCOME", "SECONDS", "GENERATION", "REASON"), rows)
