@@ -30,15 +30,23 @@ def operator_address(lab: int, index: int) -> str:
 
 
 def free_number(taken: Iterable[int]) -> int:
-    """The lowest number (1 to 254) no other lab has.
+    """The lowest number (1 to 254) no other lab has, of this user or (as far as its first machine shows) of another.
 
     Raises SmallkubeError when there are 254 labs.
     """
     used = set(taken)
     for number in range(1, 255):
-        if number not in used:
+        if number not in used and not _taken_elsewhere(number):
             return number
     raise SmallkubeError("there are 254 labs already", hint="inv lab.down --all")
+
+
+def _taken_elsewhere(number: int) -> bool:
+    try:
+        listener(number, 1).close()
+    except SmallkubeError:
+        return True
+    return False
 
 
 def network_file(index: int) -> str:
