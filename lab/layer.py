@@ -58,6 +58,7 @@ DEBIAN: Mapping[str, Sequence[str]] = {
 OWN: Mapping[str, Mapping[str, str]] = {
     "bash": {"sh": "/usr/bin/sh"},
     "bashInteractive": {"sh": "/usr/bin/sh"},
+    "coreutils": {"kill": "/usr/bin/kill"},
     "gawk": {"awk": "/usr/bin/mawk"},
     "nixos-rebuild": {"nixos-rebuild": "/usr/local/bin/nixos-rebuild"},
     "systemd": {"resolvectl": "/usr/bin/resolvectl"},

@@ -45,7 +45,7 @@ def activate(system: System) -> bool:
     manifest = system.manifest
     devices = _probe_wireguard(system)
     good = accounts.apply(manifest, STATE / "accounts.json")
-    files.place(system, ETC, STATE / "etc.json", devices)
+    files.place(system, ETC, STATE, devices)
     good &= secrets.decrypt(manifest.get("secrets", {}), manifest.get("identityPaths", []))
     good &= _run_scripts(system, manifest.get("activationScripts", []))
     kernel = [*_load_modules(manifest.get("kernelModules", [])), *_set_sysctl(manifest.get("sysctl", {}))]

@@ -6,14 +6,13 @@ that stood in its place is kept aside and comes back then.
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from lab.node.system import System
 
 STATIC = "static"
-ASIDE = ".debian"
 
 
 def wanted(system: Path) -> list[str]:
@@ -22,8 +21,12 @@ def wanted(system: Path) -> list[str]:
     return sorted(str(path.relative_to(etc)) for path in etc.rglob("*") if path.is_symlink() or path.is_file())
 
 
-def place(system: System, etc: Path, record: Path, extra: Mapping[str, Path]) -> None:
-    """Make ``etc`` what ``system`` says; ``extra`` are more links (name to target), ``record`` lists what is ours."""
+def place(system: System, etc: Path, state: Path, extra: Mapping[str, Path]) -> None:
+    """Make ``etc`` what ``system`` says; ``extra`` are more links (name to target).
+
+    ``state`` is a folder for the list of what is the lab's and for what Debian had there.
+    """
+    record, aside = state / "etc.json", state / "etc-of-debian"
     before: list[str] = json.loads(record.read_text()) if record.exists() else []
     entries: Mapping[str, Mapping[str, Any]] = system.manifest.get("etc", {})
     names = wanted(system.path)
@@ -33,13 +36,16 @@ def place(system: System, etc: Path, record: Path, extra: Mapping[str, Path]) ->
     for name in names:
         entry = entries.get(name, {"mode": "symlink"})
         if entry["mode"] == "symlink":
+            _make_room(name, etc, aside, ours=before)
             _link(etc / name, Path("/etc") / STATIC / name)
         else:
+            _make_room(name, etc, aside, ours=before)
             _copy(system.path / "etc" / name, etc / name, entry)
     for name, target in extra.items():
+        _make_room(name, etc, aside, ours=before)
         _link(etc / name, target)
     for name in set(before) - set(names) - set(extra):
-        _remove(etc / name, etc)
+        _remove(name, etc, aside)
     _write_record(record, sorted({*names, *extra}))
 
 
@@ -59,12 +65,10 @@ def _flip(link: Path, target: Path) -> None:
 def _link(path: Path, target: Path) -> None:
     if path.is_symlink() and path.readlink() == target:
         return
-    _make_room(path)
     _flip(path, target)
 
 
 def _copy(source: Path, path: Path, entry: Mapping[str, Any]) -> None:
-    _make_room(path)
     fresh = path.with_name(f"{path.name}.new")
     fresh.unlink(missing_ok=True)
     fresh.touch(0o600)
@@ -79,23 +83,23 @@ def owner(name: str) -> str | int:
     return int(name) if name.lstrip("+").isdigit() else name
 
 
-def _make_room(path: Path) -> None:
+def _make_room(name: str, etc: Path, aside: Path, ours: Sequence[str]) -> None:
+    path, kept = etc / name, aside / name
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(path.name + ASIDE)
-    of_debian = path.exists() and not _is_ours(path)
-    if of_debian and not aside.exists():
-        path.rename(aside)
+    if name not in ours and (path.is_symlink() or path.exists()) and not _is_ours(path):
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        path.rename(kept)
 
 
 def _is_ours(path: Path) -> bool:
     return path.is_symlink() and str(path.readlink()).startswith("/etc/static/")
 
 
-def _remove(path: Path, etc: Path) -> None:
+def _remove(name: str, etc: Path, aside: Path) -> None:
+    path, kept = etc / name, aside / name
     path.unlink(missing_ok=True)
-    aside = path.with_name(path.name + ASIDE)
-    if aside.exists() or aside.is_symlink():
-        aside.rename(path)
+    if kept.is_symlink() or kept.exists():
+        kept.rename(path)
     folder = path.parent
     while folder != etc and folder.is_dir() and not any(folder.iterdir()):
         folder.rmdir()

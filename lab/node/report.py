@@ -29,12 +29,17 @@ class Report:
     def lines(self) -> list[str]:
         """The report in words, one fact a line."""
         said = [
-            f"{unit} stays inactive: not here: {', '.join(path.rsplit('/', 1)[-1] for path in programs)}"
+            f"{unit} stays inactive: not here: {', '.join(sorted({_program(path) for path in programs}))}"
             for unit, programs in sorted(self.missing.items())
         ]
         said += [f"WireGuard device {device} runs in user space" for device in self.wireguard]
         said += [f"not applied: {option}" for option in self.unsupported]
         return [*said, *self.kernel, *self.other]
+
+
+def _program(path: str) -> str:
+    """The program, or for a ``bin`` folder its package."""
+    return path.removesuffix("/bin").rsplit("/", 1)[-1]
 
 
 def save(report: Report, file: Path = FILE) -> None:

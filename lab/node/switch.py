@@ -17,6 +17,7 @@ from lab.node.system import PROFILE, System, current
 
 LOCK = Path("/run/nixos/switch-to-configuration.lock")
 ACTIONS = ("switch", "boot", "test", "dry-activate")
+STARTED = (".service", ".timer", ".path", ".socket")
 ACTIVATION_FAILED = 2
 UNITS_FAILED = 4
 
@@ -85,7 +86,7 @@ def _units_follow(steps: plan.Plan, known: set[str]) -> int:
 
 
 def _is_new(unit: dict[str, Any], known: set[str]) -> bool:
-    return unit["active"] == "active" and unit["unit"] not in known and not unit["unit"].endswith((".scope", ".device"))
+    return unit["active"] == "active" and unit["unit"] not in known and unit["unit"].endswith(STARTED)
 
 
 def _keeps_failing(unit: dict[str, Any]) -> bool:

@@ -7,6 +7,7 @@ missing, ``activate`` and ``bin/switch-to-configuration`` start the lab's progra
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +16,22 @@ from lab.node import unitfile, wireguard
 Description = Mapping[str, Any]
 
 PROGRAMS = Path("/opt/smallkube-lab")
-IN_PACKAGES = re.compile(r"/opt/smallkube-lab/pkgs/[^/\s\"':]+/s?bin/[^\s\"':;)]+")
+IN_PACKAGES = re.compile(r"/opt/smallkube-lab/pkgs/[^/\s\"':]+/bin(?:/[^\s\"':;)]+)?")
 STORE_PATH = re.compile(r"/nix/store/[0-9a-z]{32}-[^\s\"':;)]+")
+BY_DEBIAN = "/usr/lib/systemd/system"
+MAX_SCRIPT_BYTES = 1_000_000
 KEPT_BY_DEBIAN = frozenset({"ssh.service", "sshd.service", "sshd@.service", "ssh.socket", "sshd.socket"})
 FIRST_IN_PATH = ("nixos-rebuild", "nix", "systemd", "coreutils", "util-linux")
 
 
-def make(description: Description, out: Path, exists: Callable[[str], bool]) -> None:
-    """Write the system into the new folder ``out``; ``exists`` tells whether a program is on this machine."""
+def make(description: Description, out: Path, exists: Callable[[str], bool], read: Callable[[str], str]) -> None:
+    """Write the system into the new folder ``out``.
+
+    ``exists`` tells whether a program or folder is on this machine, ``read`` gives a generated script's text (nothing
+    for what is no script).
+    """
     (out / "etc").mkdir(parents=True)
-    missing = _units(description, out / "etc/systemd/system", exists)
+    missing = _units(description, out / "etc/systemd/system", exists, read)
     _networkd(description, out)
     _etc(description.get("etc", {}), out / "etc")
     _settings(description, out / "etc")
@@ -37,13 +44,14 @@ def make(description: Description, out: Path, exists: Callable[[str], bool]) -> 
         _write(out / place, f'#!/bin/sh\nexec {PROGRAMS}/bin/{program} {out} "$@"\n', executable=True)
 
 
-def _units(description: Description, folder: Path, exists: Callable[[str], bool]) -> dict[str, list[str]]:
+def _units(
+    description: Description, folder: Path, exists: Callable[[str], bool], read: Callable[[str], str]
+) -> dict[str, list[str]]:
     missing: dict[str, list[str]] = {}
-    scripts: Mapping[str, str] = description.get("scripts", {})
     units = {name: unit for name, unit in description.get("units", {}).items() if name not in KEPT_BY_DEBIAN}
     for name, unit in {**units, **wireguard.units(description.get("networkd", {}))}.items():
         text = unit["text"]
-        lacking = sorted(path for path in programs_of(text, scripts) if not exists(path))
+        lacking = sorted(path for path in programs_of(text, read) if not exists(path))
         if lacking:
             missing[name] = lacking
             text += "".join(f"\n[Unit]\nConditionPathExists={path}\n" for path in lacking)
@@ -54,24 +62,33 @@ def _units(description: Description, folder: Path, exists: Callable[[str], bool]
             _link(path, "/dev/null")
         for kind in ("wants", "requires", "upholds"):
             for target in unit.get({"wants": "wantedBy", "requires": "requiredBy", "upholds": "upheldBy"}[kind], []):
-                _link(folder / f"{target}.{kind}" / name, f"../{name}")
+                _link(folder / f"{target}.{kind}" / name, f"{BY_DEBIAN}/{name}" if unit.get("dropin") else f"../{name}")
         for alias in unit.get("aliases", []):
             _link(folder / alias, name)
     return missing
 
 
-def programs_of(text: str, scripts: Mapping[str, str]) -> set[str]:
-    """The lab's package programs that a unit's commands need, also through generated scripts they run."""
+def programs_of(text: str, read: Callable[[str], str]) -> set[str]:
+    """What a unit needs of the lab's packages: programs, and the ``bin`` folders in its PATH and in its scripts'."""
     found: set[str] = set()
-    pending = unitfile.commands(text)
+    pending = [*unitfile.commands(text), *unitfile.parse(text).get("Service", {}).get("Environment", [])]
     seen: set[str] = set()
     while pending:
         body = pending.pop()
         found.update(IN_PACKAGES.findall(body))
         for path in set(STORE_PATH.findall(body)) - seen:
             seen.add(path)
-            pending.append(scripts.get(path, ""))
+            pending.append(read(path))
     return found
+
+
+def script_text(path: str) -> str:
+    """The text of a generated script, nothing when the file is none."""
+    file = Path(path)
+    with suppress(OSError, UnicodeDecodeError):
+        if file.stat().st_size < MAX_SCRIPT_BYTES:
+            return file.read_text()
+    return ""
 
 
 def _networkd(description: Description, out: Path) -> None:
@@ -92,7 +109,8 @@ def _etc(entries: Mapping[str, Mapping[str, Any]], etc: Path) -> None:
 
 
 def _settings(description: Description, etc: Path) -> None:
-    _write(etc / "hosts", description.get("hosts") or "127.0.0.1 localhost\n::1 localhost\n")
+    if description.get("hosts"):
+        _write(etc / "hosts", description["hosts"])
     settings = {
         "sysctl.d/60-nixos.conf": [f"{key} = {value}" for key, value in description.get("sysctl", {}).items()],
         "modules-load.d/nixos.conf": description.get("kernelModules", []),
