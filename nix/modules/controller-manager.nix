@@ -34,6 +34,8 @@ in
           service-account-private-key-file = "%d/issuer.key";
           leader-elect = "false";
           secure-port = "0";
+          # Its default lies under /usr, where nothing can be made.
+          flex-volume-plugin-dir = "/run/kube-controller-manager/flexvolume";
           profiling = "false";
         };
       };
