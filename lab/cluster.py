@@ -102,6 +102,9 @@ class Lab:
                 self._remove()
                 record = None
             if record is not None:
+                if folder is not None and str(folder.resolve()) != record.workspace:
+                    hint = f"its workspace is {record.workspace}; inv lab.down takes it down"
+                    raise UsageError(f"the lab {self.name} is up with another workspace", hint=hint)
                 return self._complete(record, nodes, step)
             try:
                 return self._complete(self._found(root, folder), nodes, step)
@@ -110,7 +113,7 @@ class Lab:
                 raise
 
     def _found(self, root: Path, folder: Path | None) -> Record:
-        with waiting_lock(self.places.state / "labs.lock"):
+        with waiting_lock(self.places.cache / "labs.lock"):
             taken = (record.number for lab in all_labs(self.places) if (record := lab.record))
             number = network.free_number(taken)
             remove_tree(self.folder)
@@ -140,6 +143,7 @@ class Lab:
 
         def start(machine: Machine) -> None:
             if machine.index not in record.nodes:
+                machine.kill()
                 machine.create(public)
             step(machine.name, "starting")
             machine.start(layers)
@@ -195,7 +199,7 @@ class Lab:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        with lock(self.places.state / f"{self.name}.lock", f"changing the lab {self.name}"):
+        with lock(self.places.cache / f"lab-{self.name}.lock", f"changing the lab {self.name}"):
             yield
 
 
