@@ -75,6 +75,8 @@ def check(files: Mapping[str, bytes], nodes: Sequence[str], lib: Path | None = N
 def materialise(files: Mapping[str, bytes], folder: Path) -> None:
     """Write ``files`` (relative path → content) under ``folder``, which only this user can read.
 
+    For reading them once: nothing is made durable, unlike what ``remote.bundle`` writes.
+
     Raises SmallkubeError when that fails or a path would lead out of the folder.
     """
     try:

@@ -17,8 +17,9 @@ import yaml
 from smallkube import inventory
 from smallkube.nix import check, render, tools
 from smallkube.nix.evaluate import Description, evaluate
+from smallkube.remote.bundle import assemble
 from smallkube.secrets import policy
-from smallkube.workspace import REPOSITORY, Workspace
+from smallkube.workspace import Workspace
 
 CLUSTERS = {"two": (1, 2), "three": (1, 2, 3), "twelve": tuple(range(1, 13)), "hole": (1, 3, 7)}
 
@@ -50,11 +51,7 @@ def make_tree(folder: Path, indices: Sequence[int], addresses: str, cluster: Map
     peers = [peer(index, addresses) if index in indices else None for index in range(1, max(indices) + 1)]
     workspace.peers_file.write_text(json.dumps(peers))
     render.plan(workspace, loaded).apply()
-    files = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    for part in ("modules", "addons"):
-        for path in (REPOSITORY / "nix" / part).rglob("*"):
-            files[str(path.relative_to(REPOSITORY))] = path.read_bytes()
-    return Tree(files, tuple(nodes))
+    return Tree(assemble(workspace, loaded).files, tuple(nodes))
 
 
 def peer(index: int, addresses: str) -> dict[str, str]:
