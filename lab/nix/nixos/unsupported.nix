@@ -6,7 +6,6 @@ let
   # Declared so that modules can read and set them; nothing acts on them.
   declaredOnly = [
     [ "networking" "domain" ]
-    [ "networking" "hostName" ]
     [ "networking" "useDHCP" ]
     [ "services" "userborn" "enable" ]
     [ "systemd" "network" "wait-online" "anyInterface" ]
@@ -43,6 +42,9 @@ in
   config.system.build.unsupported =
     if ours != [ ]
     then throw "The option `${lib.concatStringsSep "', `" (leaves [ ] first.value)}' does not exist, or the lab does not know it. Defined in `${toString first.file}'"
-    else builtins.sort builtins.lessThan (lib.unique (map lib.showOption (builtins.filter isSet declaredOnly) ++ users
+    else builtins.sort builtins.lessThan (lib.unique (map lib.showOption (builtins.filter isSet declaredOnly)
+      # A lab node is called by its own name.
+      ++ lib.optional (isSet [ "networking" "hostName" ] && config.networking.hostName != config.system.build.description.node) "networking.hostName"
+      ++ users
       ++ lib.concatMap (def: leaves [ ] def.value) unknown));
 }

@@ -248,6 +248,7 @@ def test_a_persons_options_that_the_lab_does_not_know_are_listed(node: Node) -> 
         "users.users.root.hashedPassword",
     ]
     assert description["failedAssertions"] == []
+    assert node('{ networking.hostName = "node2"; }')["unsupported"] == []
 
 
 def test_an_unknown_option_in_a_module_is_an_error_with_its_file(build: Build, describe: Describe) -> None:
