@@ -28,6 +28,14 @@ in
         (address "${cfg.hostIp6}/32")
         (address "${cfg.hostIp4}/24")
       ];
+      # kube-proxy translates a Service's address only once the host has a route to it, and a machine may have no IPv4
+      # default route.
+      routes = [
+        {
+          Destination = cfg.servicesCidr;
+          PreferredSource = cfg.hostIp4;
+        }
+      ];
     };
     environment.systemPackages = [ pkgs.bridge-utils ];
   };

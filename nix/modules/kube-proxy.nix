@@ -16,9 +16,7 @@ in
     restartTriggers = cfg.nodeTriggers;
     path = [ pkgs.nftables ];
     serviceConfig = cfg.unit.hardening // cfg.unit.restart // {
-      # Rules and the kernel's connection table belong to whoever administers the network, nothing else is needed.
       CapabilityBoundingSet = "CAP_NET_ADMIN";
-      ProtectKernelTunables = false;
       LoadCredential = [ "kubeconfig:${cfg.kubeconfigNode}" ];
       ExecStart = cfg.unit.command "${pkgs.kubernetes}/bin/kube-proxy" {
         kubeconfig = "%d/kubeconfig";
@@ -29,6 +27,10 @@ in
         nodeport-addresses = "${cfg.hostIp6}/128,${cfg.hostIp4}/32";
         healthz-bind-address = "[::1]:10256";
         metrics-bind-address = "[::1]:10249";
+        # The kernel's settings stay the machine's own, so that this service needs no right to change any.
+        conntrack-max-per-core = "0";
+        conntrack-tcp-timeout-established = "0s";
+        conntrack-tcp-timeout-close-wait = "0s";
       };
     };
   };
