@@ -1,6 +1,6 @@
 """The rebuild of the machines, from a plan, under a rollback that each machine arms for itself."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -10,10 +10,12 @@ from smallkube.tasks import current, task, words
 
 if TYPE_CHECKING:
     from smallkube.deploy.execute import Report
+    from smallkube.deploy.inspect import State
+    from smallkube.deploy.judge import Finding
     from smallkube.deploy.plan import Plan
     from smallkube.inventory import Node
 
-__all__ = ["deploy", "history"]
+__all__ = ["deploy", "history", "status"]
 
 SELECTION = {
     "node": "only these nodes (repeatable, or separated by commas)",
@@ -28,7 +30,7 @@ SELECTION = {
     help={
         **SELECTION,
         "goal": "switch | boot | test | dry-activate | build, as in nixos-rebuild",
-        "batch": "how many workers at a time (default: all)",
+        "batch": "how many workers at a time (0: all at once)",
         "confirm-timeout": "seconds after which a machine goes back unless confirmed (default 300)",
         "dry-run": "print the plan and touch nothing",
         "json": "print the outcome as JSON",
@@ -40,7 +42,7 @@ def deploy(
     role: list[str],
     tag: list[str],
     goal: str = "switch",
-    batch: int | None = None,
+    batch: int = 0,
     confirm_timeout: int = 300,
     dry_run: bool = False,
     json: bool = False,
@@ -54,7 +56,7 @@ def deploy(
     here = current()
     nodes = here.inventory.select(words(node), words(role), words(tag))
     plan, bundle = prepare.prepare(
-        here.workspace, here.inventory, nodes, parse_goal(goal), batch=batch, confirm_seconds=confirm_timeout
+        here.workspace, here.inventory, nodes, parse_goal(goal), batch=batch or None, confirm_seconds=confirm_timeout
     )
     if dry_run:
         _show_plan(plan, json=json)
@@ -126,3 +128,23 @@ def _show(reports: "Sequence[Report]", *, json: bool) -> None:
                 ui.message(f"--- {report.node}: {name}\n{text}")
     rows = [(r.node, r.outcome, f"{r.seconds:.1f}", r.generation, r.reason) for r in reports]
     ui.table(("NODE", "OUTCOME", "SECONDS", "GENERATION", "REASON"), rows)
+
+
+@task(iterable=["node"], help={"node": SELECTION["node"], "json": "print JSON"})
+def status(_: Context, node: list[str], json: bool = False) -> None:
+    """Show what runs where, against the workspace and the policy."""
+    from smallkube.deploy import judge
+    from smallkube.remote import bundle
+    from smallkube.tasks.states import report
+
+    here = current()
+    inventory = here.inventory
+    digest = bundle.assemble(here.workspace, inventory).digest
+    existing = {path.name for path in here.workspace.keys_dir.glob("*.age")}
+
+    def findings(each: "Node", state: "State") -> "Iterator[Finding]":
+        yield from judge.system(inventory, each, state, digest)
+        yield from judge.protection(inventory, each, state, existing)
+        yield from judge.services(each, state)
+
+    report(here, inventory.select(words(node)), findings, digest, json=json)
