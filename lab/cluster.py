@@ -115,7 +115,7 @@ class Lab:
     def _found(self, root: Path, folder: Path | None) -> Record:
         with waiting_lock(self.places.cache / "labs.lock"):
             taken = (record.number for lab in all_labs(self.places) if (record := lab.record))
-            number = network.free_number(taken)
+            number = network.free_number(taken, network.in_use)
             remove_tree(self.folder)
             place = (folder or self.folder / "workspace").resolve()
             record = Record(number, str(root), str(place), (), complete=False)

@@ -7,7 +7,7 @@ changes, and what is sent to a lab that is down is refused here and never leaves
 """
 
 import socket
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from smallkube.errors import SmallkubeError
 
@@ -29,19 +29,20 @@ def operator_address(lab: int, index: int) -> str:
     return f"127.88.{lab}.{index}"
 
 
-def free_number(taken: Iterable[int]) -> int:
-    """The lowest number (1 to 254) no other lab has, of this user or (as far as its first machine shows) of another.
+def free_number(taken: Iterable[int], taken_elsewhere: Callable[[int], bool]) -> int:
+    """The lowest number (1 to 254) that is neither ``taken`` nor used by somebody else's lab.
 
     Raises SmallkubeError when there are 254 labs.
     """
     used = set(taken)
     for number in range(1, 255):
-        if number not in used and not _taken_elsewhere(number):
+        if number not in used and not taken_elsewhere(number):
             return number
     raise SmallkubeError("there are 254 labs already", hint="inv lab.down --all")
 
 
-def _taken_elsewhere(number: int) -> bool:
+def in_use(number: int) -> bool:
+    """Whether a lab with this number is up, whoever's it is (as far as its first machine shows)."""
     try:
         listener(number, 1).close()
     except SmallkubeError:

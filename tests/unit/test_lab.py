@@ -1,0 +1,131 @@
+"""Proves the lab's decisions that need no machine: addresses, the mirror, what may be deleted, what lies in /etc."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from lab import cgroups, image, layer, network, removal, workspace
+from lab.machine import Machine
+from lab.node import files
+from lab.node.system import System
+from lab.places import Places
+from smallkube.errors import SmallkubeError
+
+
+def test_every_lab_has_operator_addresses_of_its_own_that_never_leave_this_machine() -> None:
+    addresses = {network.operator_address(lab, node) for lab in (1, 2, 254) for node in (1, 254)}
+    assert len(addresses) == 6
+    assert all(address.startswith("127.") for address in addresses)
+
+
+def test_labs_are_numbered_by_the_first_free_number() -> None:
+    assert network.free_number([], lambda _number: False) == 1
+    assert network.free_number([1, 2, 4], lambda _number: False) == 3
+    assert network.free_number([1], lambda number: number == 2) == 3
+    with pytest.raises(SmallkubeError, match="254 labs"):
+        network.free_number(range(1, 255), lambda _number: False)
+
+
+@pytest.mark.parametrize(
+    ("targets", "mirror"),
+    [
+        ("", "http://deb.debian.org/debian"),
+        ("http://deb.debian.org/debian-security/\nhttp://ftp.example.org/debian/\n", "http://ftp.example.org/debian"),
+        ("https://mirror.example.org/pub/debian", "https://mirror.example.org/pub/debian"),
+        ("file:/srv/debian/\nhttps://packages.example.org/docker", "http://deb.debian.org/debian"),
+    ],
+)
+def test_the_mirror_is_the_one_apt_uses(targets: str, mirror: str) -> None:
+    assert image.mirror(targets) == mirror
+
+
+def test_places_follow_the_xdg_folders() -> None:
+    assert Places.find({"HOME": "/home/u"}).cache == Path("/home/u/.cache/smallkube/lab")
+    found = Places.find({"HOME": "/home/u", "XDG_CACHE_HOME": "/c", "XDG_STATE_HOME": "/s"})
+    assert found == Places(Path("/c/smallkube/lab"), Path("/s/smallkube/lab"))
+
+
+MOUNTS = r"""
+21 1 254:0 / / rw,relatime - ext4 /dev/vda rw
+22 21 0:5 / /lab/node\0401/root rw - overlay overlay rw
+23 21 0:6 / /laboratory rw - tmpfs tmpfs rw
+24 21 0:7 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw
+25 21 0:8 / /sys/fs/cgroup/pids rw shared:4 - cgroup cgroup rw,pids
+"""
+
+
+def test_mounts_below_a_folder_are_seen() -> None:
+    assert removal.mounted_below(Path("/lab"), MOUNTS) == ["/lab/node 1/root"]
+    assert removal.mounted_below(Path("/other"), MOUNTS) == []
+
+
+def test_nothing_is_deleted_across_a_mount(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(removal, "mounted_below", lambda folder, _text: [f"{folder}/x"])
+    with pytest.raises(SmallkubeError, match="is mounted"):
+        removal.remove_tree(tmp_path)
+    assert (tmp_path / "file").exists()
+
+
+def test_control_group_hierarchies_are_found() -> None:
+    assert cgroups.hierarchies(MOUNTS) == [Path("/sys/fs/cgroup/unified"), Path("/sys/fs/cgroup/pids")]
+
+
+def test_programs_of_a_debian_package() -> None:
+    listed = "/.\n/usr\n/usr/bin\n/usr/bin/etcdctl\n/usr/share/doc/etcd\n/bin/ip\n"
+    assert layer.programs(listed) == {"etcdctl": "/usr/bin/etcdctl", "ip": "/bin/ip"}
+
+
+def test_flake_lock_pins_the_stand_ins_under_the_real_names() -> None:
+    lock = json.loads(workspace.flake_lock({"nixpkgs": "sha256-a", "agenix": "sha256-b"}))
+    assert lock["version"] == 7
+    assert lock["nodes"]["agenix"]["inputs"] == {"nixpkgs": ["nixpkgs"]}
+    assert lock["nodes"]["nixpkgs"]["original"] == {
+        "type": "github",
+        "owner": "NixOS",
+        "repo": "nixpkgs",
+        "ref": "nixos-25.11",
+    }
+    assert lock["nodes"]["agenix"]["locked"]["narHash"] == "sha256-b"
+
+
+def test_inventory_of_a_lab_is_valid(tmp_path: Path) -> None:
+    from smallkube.inventory import load
+
+    machines = [Machine(tmp_path, 3, index) for index in (1, 2, 254)]
+    (tmp_path / "inventory.yaml").write_text(workspace.inventory(machines, "lab"))
+    nodes = load(tmp_path / "inventory.yaml").nodes
+    assert [(node.ssh.host, node.ssh.port) for node in nodes] == [
+        ("127.88.3.1", 2222),
+        ("127.88.3.2", 2222),
+        ("127.88.3.254", 2222),
+    ]
+
+
+def system(path: Path, texts: dict[str, str], modes: dict[str, str]) -> System:
+    for name, text in texts.items():
+        (path / "etc" / name).parent.mkdir(parents=True, exist_ok=True)
+        (path / "etc" / name).write_text(text)
+    manifest = {"etc": {name: {"mode": mode} for name, mode in modes.items()}}
+    (path / "manifest.json").write_text(json.dumps(manifest))
+    return System(path)
+
+
+def test_etc_follows_the_system_and_gives_debian_its_files_back(tmp_path: Path) -> None:
+    etc, state = tmp_path / "etc", tmp_path / "state"
+    etc.mkdir()
+    (etc / "hosts").write_text("Debian's")
+    one = system(tmp_path / "one", {"hosts": "ours", "deep/er/file": "x", "secret": "s"}, {"secret": "0640"})
+    two = system(tmp_path / "two", {"secret": "t"}, {"secret": "0600"})
+
+    files.place(one, etc, state, {"systemd/network/x.netdev": Path("/run/x")})
+    assert (etc / "hosts").readlink() == Path("/etc/static/hosts")
+    assert (etc / "static").readlink() == one.path / "etc"
+    assert ((etc / "secret").read_text(), (etc / "secret").stat().st_mode & 0o777) == ("s", 0o640)
+    assert (etc / "systemd/network/x.netdev").readlink() == Path("/run/x")
+
+    files.place(two, etc, state, {})
+    assert (etc / "hosts").read_text() == "Debian's"
+    assert ((etc / "secret").read_text(), (etc / "secret").stat().st_mode & 0o777) == ("t", 0o600)
+    assert sorted(path.name for path in etc.iterdir()) == ["hosts", "secret", "static"]
