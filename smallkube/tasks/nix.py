@@ -1,8 +1,10 @@
 """The Nix configuration: render it from the inventory, check it."""
 
+from dataclasses import asdict
+
 from invoke.context import Context
 
-from smallkube.tasks import current, task
+from smallkube.tasks import current, task, words
 
 __all__ = ["check", "render"]
 
@@ -35,3 +37,32 @@ def render(_: Context, check: bool = False, diff: bool = False, update_lock: boo
         ui.message(f"{'removed' if path in plan.obsolete else 'written'} {name}")
     if not names:
         ui.message("nothing to do: everything rendered is current")
+
+
+@task(iterable=["node"], help={"node": "only these nodes (repeatable, or separated by commas)", "json": "print JSON"})
+def check(_: Context, node: list[str], json: bool = False) -> None:
+    """Parse every Nix file, evaluate every node, and check what comes out."""
+    import os
+
+    from smallkube import ui
+    from smallkube.errors import SmallkubeError
+    from smallkube.nix import evaluate
+    from smallkube.nix.check import check as check_files
+    from smallkube.remote import bundle
+
+    here = current()
+    nodes = [each.name for each in here.inventory.select(words(node))]
+    files = bundle.assemble(here.workspace, here.inventory).files
+    report = check_files(files, nodes, evaluate.nixpkgs_lib(os.environ))
+    if json:
+        ui.json_result([asdict(finding) for finding in report.findings])
+    else:
+        rows = [
+            (finding.node, finding.check, finding.outcome, detail)
+            for finding in report.findings
+            for detail in finding.details or ("",)
+        ]
+        ui.table(("NODE", "CHECK", "RESULT", "DETAIL"), rows)
+    if report.failed:
+        places = sorted({finding.node for finding in report.failed})
+        raise SmallkubeError(f"the configuration has faults: {', '.join(places)}")
