@@ -28,7 +28,7 @@ def footprint() -> dict[str, set[str]]:
     links = json.loads(subprocess.run(["ip", "-json", "link"], capture_output=True, check=True).stdout)
     routes = subprocess.run(["ip", "route", "show", "table", "all"], capture_output=True, text=True, check=True).stdout
     mounts = {line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()}
-    groups = {str(path) for path in Path("/sys/fs/cgroup").glob("**/smallkube-lab-*")}
+    groups = {str(path) for path in Path("/sys/fs/cgroup").glob(f"*/smallkube-lab-*-{os.getpid()}-*")}
     return {
         "mounts": {mount for mount in mounts if "smallkube" in mount or "labs" in mount},
         "links": {link["ifname"] for link in links},
