@@ -5,9 +5,9 @@ left to them (``verify``).
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from ipaddress import IPv4Network, IPv6Network, ip_interface, ip_network
-from itertools import combinations
+from typing import TypeVar
 
 from smallkube.nix.evaluate import Description
 from smallkube.nix.systemd_text import Section, section, sections
@@ -23,6 +23,7 @@ _PRESENT_ON_NIXOS = re.compile(
 )
 
 Network = IPv4Network | IPv6Network
+Owner = TypeVar("Owner", int, str)
 
 
 def node_complaints(description: Description) -> tuple[str, ...]:
@@ -127,9 +128,7 @@ def tunnel_complaints(description: Description) -> Iterator[str]:
         where = "AllowedIPs of a peer but has no route" if network not in map(str, routed) else "a route but no peer's"
         yield f"wgkube: {network} is {where}"
     own = [(0, network) for network in bridge_networks(description)]
-    for (one, left), (two, right) in combinations(own + allowed, 2):
-        if one != two and left.version == right.version and left.overlaps(right):
-            yield f"wgkube: {left} and {right} overlap"
+    yield from (f"wgkube: {outer} and {inner} overlap" for _, outer, _, inner in _overlaps(own + allowed))
     sources = {address for route in _route_sections(description) for address in route.words("PreferredSource")}
     addresses = {str(ip_interface(word).ip) for word in _addresses(description)}
     for source in sorted(sources - addresses):
@@ -140,9 +139,10 @@ def fleet_complaints(descriptions: Mapping[str, Description]) -> tuple[str, ...]
     """What does not fit between nodes; ``descriptions`` are those of all nodes of the cluster."""
     complaints: list[str] = []
     subnets = {name: frozenset(bridge_networks(entry)) for name, entry in descriptions.items()}
-    for (one, left), (two, right) in combinations(sorted(subnets.items()), 2):
-        shared = [f"{a} and {b}" for a in left for b in right if a.version == b.version and a.overlaps(b)]
-        complaints += [f"{one} and {two}: their containers' networks overlap: {pair}" for pair in sorted(shared)]
+    ports = {name: _listen_port(entry) for name, entry in descriptions.items()}
+    owned = [(name, network) for name, networks in subnets.items() for network in networks]
+    for one, outer, two, inner in _overlaps(owned):
+        complaints.append(f"{one} and {two}: their containers' networks overlap: {outer} and {inner}")
     for name, description in sorted(descriptions.items()):
         peers = _peers(description)
         if len(peers) != len(descriptions) - 1:
@@ -153,12 +153,30 @@ def fleet_complaints(descriptions: Mapping[str, Description]) -> tuple[str, ...]
         complaints += [
             f"{name}: its tunnel leads to {network}, where no node is" for network in _sorted(reached - others)
         ]
-        listening = {_listen_port(entry) for other, entry in descriptions.items() if other != name}
+        listening = {port for other, port in ports.items() if other != name}
         called = {peer.last("Endpoint").rpartition(":")[2] for peer in peers}
         if called - listening:
-            ports = ", ".join(sorted(called - listening))
-            complaints.append(f"{name}: calls peers on port {ports}, where nobody listens")
+            deaf = ", ".join(sorted(called - listening))
+            complaints.append(f"{name}: calls peers on port {deaf}, where nobody listens")
     return tuple(complaints)
+
+
+def _overlaps(owned: Iterable[tuple[Owner, Network]]) -> Iterator[tuple[Owner, Network, Owner, Network]]:
+    """Pairs of networks of different owners that share addresses; of two networks one then contains the other."""
+    around: list[tuple[Owner, Network]] = []
+    for owner, network in sorted(owned, key=lambda entry: (_place(entry[1]), entry[0])):
+        while around and not _contains(around[-1][1], network):
+            around.pop()
+        yield from ((other, outer, owner, network) for other, outer in around if other != owner)
+        around.append((owner, network))
+
+
+def _place(network: Network) -> tuple[int, int, int]:
+    return network.version, int(network.network_address), network.prefixlen
+
+
+def _contains(outer: Network, inner: Network) -> bool:
+    return outer.version == inner.version and int(inner.network_address) <= int(outer.broadcast_address)
 
 
 def _sorted(networks: set[Network]) -> list[str]:
