@@ -21,7 +21,7 @@ run inv keys.generate
 run inv keys.check
 run inv nix.render
 run inv nix.check
-run inv deploy --yes
+run inv deploy
 run inv net.check
 run inv deploy.status
 
