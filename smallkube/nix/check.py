@@ -104,12 +104,17 @@ def _check_tree(tree: Path, nodes: tuple[str, ...], lib: Path | None, work: Path
     with ThreadPoolExecutor(max_workers=4) as pool:
         for found in pool.map(lambda node: _check_node(node, descriptions[node], work / node), descriptions):
             findings += found
-    if unevaluated:
-        reason = f"{', '.join(unevaluated)} can't be evaluated"
-        findings.append(Finding(CLUSTER, "consistency", Outcome.NOT_CHECKED, (reason,)))
-    else:
-        findings.append(_finding(CLUSTER, "consistency", consistency.fleet_complaints(descriptions)))
+    findings.append(_check_fleet(tree, descriptions))
     return Report(tuple(findings), descriptions)
+
+
+def _check_fleet(tree: Path, descriptions: Mapping[str, Description]) -> Finding:
+    rendered = {path.stem for path in (tree / "nix" / "rendered").glob("node*.nix")}
+    missing = sorted(rendered - set(descriptions), key=lambda name: (len(name), name))
+    if missing:
+        reason = f"needs every node, and {', '.join(missing)} can't be evaluated or was not asked for"
+        return Finding(CLUSTER, "consistency", Outcome.NOT_CHECKED, (reason,))
+    return _finding(CLUSTER, "consistency", consistency.fleet_complaints(descriptions))
 
 
 def _evaluate_all(

@@ -92,6 +92,13 @@ def test_a_node_that_does_not_evaluate_leaves_the_others_checked(tree: Tree, nix
     assert outcomes(report)[CLUSTER, "consistency"] is Outcome.NOT_CHECKED
 
 
+def test_nodes_are_compared_only_when_all_are_there(tree: Tree, nix: str) -> None:
+    report = check(tree.files, ["node2"])
+    assert outcomes(report)[CLUSTER, "consistency"] is Outcome.NOT_CHECKED
+    assert "node1" in details(report, "consistency", CLUSTER)
+    assert report.failed == ()
+
+
 def test_syntax_errors_are_reported_for_every_file(tree: Tree, nix: str) -> None:
     broken = tree.with_file(HOST, "{ a = 1 }").with_file("nix/hosts/node1.nix", "{ b = ; }")
     report = check(broken.files, tree.nodes)
