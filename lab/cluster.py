@@ -95,7 +95,7 @@ class Lab:
         """
         check_prerequisites()
         root = image.ensure(self.places.cache, say)
-        with self._locked():
+        with self.locked():
             record = self.record
             if record is not None and not (record.complete and processes.find(self.folder, HUB)):
                 say(f"cleaning up what is left of an earlier lab {self.name}")
@@ -105,23 +105,34 @@ class Lab:
                 if folder is not None and str(folder.resolve()) != record.workspace:
                     hint = f"its workspace is {record.workspace}; inv lab.down takes it down"
                     raise UsageError(f"the lab {self.name} is up with another workspace", hint=hint)
-                return self._complete(record, nodes, step)
-            try:
-                return self._complete(self._found(root, folder), nodes, step)
-            except BaseException:
-                self._remove()
-                raise
+                return self._complete(record, nodes, say, step)
+            with self.undone_on_failure():
+                return self._complete(self._found(root, folder), nodes, say, step)
 
-    def _found(self, root: Path, folder: Path | None) -> Record:
+    @contextmanager
+    def undone_on_failure(self) -> Iterator[None]:
+        """Take the lab away when the block fails or is interrupted."""
+        try:
+            yield
+        except BaseException:
+            self._remove()
+            raise
+
+    def begin(self, root: Path | None, folder: Path | None) -> Record:
+        """The beginnings of a new lab: its folder, number, key. Hold ``locked`` meanwhile."""
         with waiting_lock(self.places.cache / "labs.lock"):
             taken = (record.number for lab in all_labs(self.places) if (record := lab.record))
             number = network.free_number(taken, network.in_use)
             remove_tree(self.folder)
             place = (folder or self.folder / "workspace").resolve()
-            record = Record(number, str(root), str(place), (), complete=False)
-            self._write(record)
-        layer.make(self.folder / "layer", root)
+            record = Record(number, str(root or ""), str(place), (), complete=False)
+            self.write(record)
         run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", f"lab {self.name}", "-f", self.key])
+        return record
+
+    def _found(self, root: Path, folder: Path | None) -> Record:
+        record = self.begin(root, folder)
+        layer.make(self.folder / "layer", root)
         start_hub = ["unshare", "--net", "sh", HUB_SCRIPT, network.BRIDGE, network.BRIDGE_ADDRESS]
         processes.spawn(start_hub, self.folder, HUB, self.folder / "hub.log")
         self._await_hub(seconds=10)
@@ -135,7 +146,7 @@ class Lab:
                 raise SmallkubeError(f"the lab's network did not come up: {said[-1]}", where=self.name)
             time.sleep(0.02)
 
-    def _complete(self, record: Record, nodes: int, step: Step) -> Path:
+    def _complete(self, record: Record, nodes: int, say: Callable[[str], None], step: Step) -> Path:
         wanted = tuple(sorted({*record.nodes, *range(1, nodes + 1)}))
         machines = [Machine(self.folder, record.number, index) for index in wanted]
         public = Path(f"{self.key}.pub").read_text().strip()
@@ -155,8 +166,13 @@ class Lab:
         finally:
             pool.shutdown(cancel_futures=True)
         place = Path(record.workspace)
-        workspace.write(place, machines, self.key)
-        self._write(Record(record.number, record.image, record.workspace, wanted, complete=True))
+        lacking = workspace.write(place, record.number, workspace.container_hosts(wanted), self.key)
+        workspace.pin(place, machines[0])
+        if lacking:
+            say("inventory.yaml is kept as it was; for these machines its nodes should have:")
+            for line in lacking:
+                say(line)
+        self.write(Record(record.number, record.image, record.workspace, wanted, complete=True))
         return place
 
     def down(self) -> bool:
@@ -164,7 +180,7 @@ class Lab:
 
         A workspace outside the lab's state stays, without the lab's key.
         """
-        with self._locked():
+        with self.locked():
             return self._remove()
 
     def _remove(self) -> bool:
@@ -194,11 +210,13 @@ class Lab:
             raise UsageError(f"there is no lab {self.name}", hint="inv lab.up")
         return (self.folder / "layer", Path(record.image))
 
-    def _write(self, record: Record) -> None:
+    def write(self, record: Record) -> None:
+        """Write down ``record``."""
         write_file(self.folder / RECORD, json.dumps(asdict(record), indent=2) + "\n")
 
     @contextmanager
-    def _locked(self) -> Iterator[None]:
+    def locked(self) -> Iterator[None]:
+        """Keep other tasks from changing this lab meanwhile; raises UsageError when one is at it."""
         with lock(self.places.cache / f"lab-{self.name}.lock", f"changing the lab {self.name}"):
             yield
 
@@ -207,7 +225,7 @@ def _status(machine: Machine) -> MachineStatus:
     running = machine.running
     system = machine.execute(["readlink", "-f", "/run/current-system"]).stdout.strip() if running else ""
     ssh = f"{network.operator_address(machine.number, machine.index)}:{network.SSH_PORT}"
-    state = ("running" if machine.ssh_reachable else "unreachable") if running else "off"
+    state = "running" if machine.ssh_reachable else "unreachable" if running else "off"
     return MachineStatus(machine.name, state, ssh, network.peer_address(machine.index), system)
 
 

@@ -2,7 +2,7 @@
 
 import json
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,16 +26,20 @@ STAND_INS = {
 """Input of the rendered flake to the folder on a lab machine that stands in for it, and where it really comes from."""
 
 
-def inventory(machines: Sequence[Machine], cluster: str) -> str:
+def node_lines(number: int, index: int) -> list[str]:
+    """One node of inventory.yaml: machine ``index`` of the lab with this number."""
+    return [
+        f"  node{index}:",
+        f"    peer_ip: {network.peer_address(index)}",
+        f"    ssh: {{host: {network.operator_address(number, index)}, port: {network.SSH_PORT}}}",
+    ]
+
+
+def inventory(number: int, indices: Iterable[int], cluster: str) -> str:
     """inventory.yaml of a cluster of these machines."""
     lines = ["cluster:", f"  name: {cluster}", "nodes:"]
-    for machine in machines:
-        host = network.operator_address(machine.number, machine.index)
-        lines += [
-            f"  {machine.name}:",
-            f"    peer_ip: {network.peer_address(machine.index)}",
-            f"    ssh: {{host: {host}, port: {network.SSH_PORT}}}",
-        ]
+    for index in indices:
+        lines += node_lines(number, index)
     return "".join(f"{line}\n" for line in lines)
 
 
@@ -49,24 +53,39 @@ def flake_lock(hashes: dict[str, str]) -> str:
     return json.dumps({"nodes": nodes, "root": "root", "version": 7}, indent=2, sort_keys=True) + "\n"
 
 
-def write(place: Path, machines: Sequence[Machine], key: Path) -> None:
-    """Write what is not there yet; files that a person may have edited stay, the key and the pins are renewed."""
+def write(place: Path, number: int, hosts: Mapping[int, str], key: Path) -> list[str]:
+    """Write what is not there yet of the workspace; what a person may have edited stays, the key is renewed.
+
+    ``hosts`` is each machine's own configuration by its index. Returns the lines that a kept inventory.yaml lacks.
+    """
     space = Workspace(place)
     space.root.mkdir(parents=True, exist_ok=True)
     space.state_dir.mkdir(mode=0o700, exist_ok=True)
     write_file(space.state_dir / "ssh_key", key.read_bytes(), 0o600)
-    ignore = space.root / ".gitignore"
-    if not ignore.exists():
-        write_file(ignore, "/.smallkube/\n/keys/master_key\n")
-    if not space.inventory_file.exists():
-        write_file(space.inventory_file, inventory(machines, "lab"))
+    _write_new(space.root / ".gitignore", "/.smallkube/\n/keys/master_key\n")
+    _write_new(space.inventory_file, inventory(number, hosts, "lab"))
+    for index, text in hosts.items():
+        _write_new(space.hosts_dir / f"node{index}.nix", text)
+    kept = space.inventory_file.read_text()
+    lacking = (index for index in hosts if network.operator_address(number, index) not in kept)
+    return [line for index in lacking for line in node_lines(number, index)]
+
+
+def container_hosts(indices: Iterable[int]) -> dict[int, str]:
+    """The machines' own configuration in the container backend."""
     system = f"{platform.machine()}-linux"
-    for machine in machines:
-        host = space.hosts_dir / f"{machine.name}.nix"
-        if not host.exists():
-            write_file(host, HOST.format(name=machine.name, system=system))
-    hashes = {name: machines[0].check("nix", "hash", "path", path).strip() for name, (path, _) in STAND_INS.items()}
-    write_file(space.flake_lock, flake_lock(hashes))
+    return {index: HOST.format(name=f"node{index}", system=system) for index in indices}
+
+
+def pin(place: Path, machine: Machine) -> None:
+    """Write nix/flake.lock, with the hashes that Nix on a machine of the lab gives its stand-ins."""
+    hashes = {name: machine.check("nix", "hash", "path", path).strip() for name, (path, _) in STAND_INS.items()}
+    write_file(Workspace(place).flake_lock, flake_lock(hashes))
+
+
+def _write_new(path: Path, text: str) -> None:
+    if not path.exists():
+        write_file(path, text)
 
 
 def forget_key(place: Path, key: Path) -> None:

@@ -45,7 +45,11 @@ def up(
         raise UsageError(f"--nodes {nodes}: a cluster has 1 to 254 nodes")
     folder = Path(workspace).expanduser() if workspace else None
     lab = _lab(name)
-    if backend == "container":
+    if backend == "qemu":
+        from lab import qemu
+
+        place = qemu.up(lab, nodes, folder, ui.message)
+    elif backend == "container":
         with ui.Progress([f"node{index}" for index in range(1, nodes + 1)]) as progress:
             place = lab.up(nodes, folder, ui.message, progress.step)
     else:

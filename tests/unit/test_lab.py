@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from lab import cgroups, image, layer, network, removal, workspace
-from lab.machine import Machine
 from lab.node import files
 from lab.node.system import System
 from lab.places import Places
@@ -93,8 +92,7 @@ def test_flake_lock_pins_the_stand_ins_under_the_real_names() -> None:
 def test_inventory_of_a_lab_is_valid(tmp_path: Path) -> None:
     from smallkube.inventory import load
 
-    machines = [Machine(tmp_path, 3, index) for index in (1, 2, 254)]
-    (tmp_path / "inventory.yaml").write_text(workspace.inventory(machines, "lab"))
+    (tmp_path / "inventory.yaml").write_text(workspace.inventory(3, (1, 2, 254), "lab"))
     nodes = load(tmp_path / "inventory.yaml").nodes
     assert [(node.ssh.host, node.ssh.port) for node in nodes] == [
         ("127.88.3.1", 2222),
