@@ -16,10 +16,15 @@ ORDER = ("After", "Before")
 PULL = ("Wants", "Requires", "BindsTo", "Requisite", "PartOf", "Upholds", "OnFailure", "OnSuccess", "Conflicts")
 SECRETS_FOLDER = "/run/agenix/"
 
+_TARGETS = (
+    "basic|default|emergency|getty|graphical|halt|kexec|local-fs|local-fs-pre|machines|multi-user|network|network-online"
+    "|network-pre|nss-lookup|nss-user-lookup|paths|poweroff|reboot|remote-fs|remote-fs-pre|rescue|shutdown|sleep|slices"
+    "|sockets|swap|sysinit|time-set|time-sync|timers|umount"  # systemd.special(7)
+)
 _PRESENT_ON_NIXOS = re.compile(
-    r"(systemd-[a-z0-9@-]+|dbus|sshd|nix-daemon|nscd|suid-sgid-wrappers)\.(service|socket)"
+    rf"({_TARGETS})\.target|\S+\.(slice|mount|automount|swap|device)"
+    r"|(systemd-[a-z0-9@-]+|dbus|sshd|nix-daemon|nscd|suid-sgid-wrappers)\.(service|socket)"
     r"|agenix-install-secrets\.service"  # only where users are made by systemd-sysusers or userborn
-    r"|[a-z0-9-]+\.(target|slice|mount|automount|swap|device)"
 )
 
 Network = IPv4Network | IPv6Network

@@ -60,6 +60,7 @@ def test_a_sound_fleet_has_no_complaints(fleet: dict[str, Description]) -> None:
 FAULTS = [
     ("unit", lambda d: d["units"].pop("b.service"), "a.service names b.service"),
     ("wanted by", lambda d: d["units"]["b.service"].update(wantedBy=["c.service"]), "b.service names c.service"),
+    ("target", lambda d: d["units"]["b.service"].update(wantedBy=["mutli-user.target"]), "names mutli-user.target"),
     ("user", lambda d: d["users"].pop("a"), "a.service runs as a, which is no user"),
     ("group", lambda d: d["groups"].pop("a"), "the user a is in a, which is no group"),
     ("secret", lambda d: d["secrets"].pop("k"), "reads /run/agenix/k, which is no secret of this node"),

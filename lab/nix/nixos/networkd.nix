@@ -1,7 +1,7 @@
 # The files of systemd-networkd (NixOS 25.11: nixos/lib/systemd-network-units.nix, system/boot/networkd.nix).
 { config, lib, pkgs, ... }:
 let
-  inherit (import ./sections.nix { inherit lib; }) lines section sectionIfAny;
+  inherit (import ./sections.nix { inherit lib; }) section sectionIfAny;
   cfg = config.systemd.network;
   each = name: lib.concatMapStrings (set: section name set + "\n");
   repeated = key: lib.concatMapStrings (value: "${key}=${value}\n");
@@ -56,8 +56,8 @@ in
       services.resolved.enable = lib.mkDefault true;
       system.build.networkd = lib.mkForce (
         netdevFiles // networkFiles // files "link" link cfg.links
-        // lib.optionalAttrs (cfg.config.networkConfig != { }) { "networkd.conf" = "[Network]\n${lines cfg.config.networkConfig}"; }
       );
+      environment.etc."systemd/networkd.conf" = lib.mkIf (cfg.config.networkConfig != { }) { text = section "Network" cfg.config.networkConfig; };
       users.groups.systemd-network.gid = 152;
       systemd.services.systemd-networkd = {
         wantedBy = [ "multi-user.target" ];

@@ -6,14 +6,17 @@ let
   # Declared so that modules can read and set them; nothing acts on them.
   declaredOnly = [
     [ "networking" "domain" ]
+    [ "networking" "enableIPv6" ]
     [ "networking" "useDHCP" ]
     [ "services" "userborn" "enable" ]
     [ "systemd" "network" "wait-online" "anyInterface" ]
+    [ "systemd" "network" "wait-online" "enable" ]
     [ "systemd" "network" "wait-online" "extraArgs" ]
     [ "systemd" "network" "wait-online" "ignoredInterfaces" ]
     [ "systemd" "network" "wait-online" "timeout" ]
     [ "systemd" "sysusers" "enable" ]
     [ "users" "mutableUsers" ]
+    [ "virtualisation" "cri-o" "extraPackages" ]
   ];
   isSet = path:
     let option = lib.attrByPath path { isDefined = false; } options; in
@@ -22,6 +25,7 @@ let
   perUser = [ "hashedPassword" "hashedPasswordFile" "initialHashedPassword" "initialPassword" "password" ];
   users = lib.concatLists (lib.mapAttrsToList
     (name: user: map (key: "users.users.${name}.${key}") (builtins.filter (key: user.${key} != null) perUser)
+      ++ lib.optional (user.homeMode != "700") "users.users.${name}.homeMode"
       ++ lib.optional user.linger "users.users.${name}.linger"
       ++ lib.optional (user.packages != [ ]) "users.users.${name}.packages")
     config.users.users);

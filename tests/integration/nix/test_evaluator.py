@@ -136,6 +136,17 @@ def test_tmpfiles_sysctl_and_modules(node: Node) -> None:
     assert set(description["kernelModules"]) == {"br_netfilter", "x"}
 
 
+def test_networkds_own_settings_stand_beside_its_files(node: Node) -> None:
+    description = node("{ systemd.network.config.networkConfig.SpeedMeter = true; }")
+    assert description["etc"]["systemd/networkd.conf"]["text"] == "[Network]\nSpeedMeter=true\n"
+    assert set(description["networkd"]) == {
+        "10-brkube.netdev",
+        "10-brkube.network",
+        "11-wgkube.netdev",
+        "11-wgkube.network",
+    }
+
+
 def test_accounts(node: Node) -> None:
     description = node(
         """{ users.users.root.openssh.authorizedKeys.keys = [ "ssh-ed25519 AAAA you" ];
