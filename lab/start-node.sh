@@ -6,9 +6,21 @@
 set -eu
 lower=$1 upper=$2 work=$3 root=$4 groups=$5
 shift 5
-IFS=:
-for file in $groups; do
-  echo $$ > "$file"
-done
+
+machine() (
+  IFS=:
+  for file in $groups; do
+    echo 0 > "$file"
+  done
+  unset IFS
+  exec systemd-nspawn --directory="$root" "$@"
+)
+
 mount -t overlay -o "lowerdir=$lower,upperdir=$upper,workdir=$work" overlay "$root"
-exec systemd-nspawn --directory="$root" "$@"
+# A machine that reboots ends with this status (see systemd-nspawn@.service); its supervisor is to start it again.
+status=133
+while [ "$status" -eq 133 ]; do
+  status=0
+  machine "$@" || status=$?
+done
+exit "$status"

@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 from smallkube import ui
@@ -111,17 +112,15 @@ def status(_context: Any, name: str | None = None, json: bool = False) -> None:
         ui.message("no lab is up; inv lab.up makes one")
 
 
-@task(
-    positional=["node"],
-    help={"node": "which machine, such as node1", "name": NAME, "command": "run this instead of a shell"},
-)
-def shell(_context: Any, node: str, name: str = "lab", command: str = "") -> None:
-    """Open a root shell on a machine, without SSH (-c 'COMMAND' runs that instead)."""
+@task(positional=["node"], help={"node": "which machine, such as node1", "name": NAME})
+def shell(_context: Any, node: str, name: str = "lab") -> None:
+    """Open a root shell on a machine, without SSH; what stands after -- runs instead of it."""
     from invoke.exceptions import Exit
 
-    machine = _lab(name).machine(node)
+    # Invoke keeps what follows -- from its tasks.
+    command = sys.argv[sys.argv.index("--") + 1 :] if "--" in sys.argv else []
     terminal = [f"TERM={os.environ.get('TERM', 'dumb')}"]
-    argv = machine.argv(["bash", "-c", command] if command else ["bash", "--login"], environment=terminal)
+    argv = _lab(name).machine(node).argv(command or ["bash", "--login"], environment=terminal)
     finished = subprocess.run(argv, check=False)
     if finished.returncode:
         raise Exit(code=finished.returncode)

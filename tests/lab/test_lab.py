@@ -105,6 +105,16 @@ def test_power_cut_keeps_the_disk(two_nodes: Up) -> None:
     assert two_nodes.ssh("node2", "true").returncode == 0
 
 
+def test_a_machine_comes_back_from_a_reboot(two_nodes: Up) -> None:
+    node2 = two_nodes.lab.machine("node2")
+    before = node2.init
+    node2.execute(["systemctl", "reboot"])
+    deadline = time.monotonic() + 60
+    while node2.init in (None, before) or not node2.ssh_reachable:
+        assert time.monotonic() < deadline, node2.console.read_text()
+    assert two_nodes.ssh("node2", "true").returncode == 0
+
+
 def test_an_off_machine_is_refused_here_and_looked_for_nowhere(two_nodes: Up) -> None:
     node2 = two_nodes.lab.machine("node2")
     node2.stop()
