@@ -10,7 +10,7 @@ let
       let lists = builtins.filter (def: builtins.isList def.value) defs; in
       if lists == [ ] then lib.mergeEqualOption path defs
       else if builtins.length lists == builtins.length defs then builtins.concatMap (def: def.value) defs
-      else throw "The definitions for systemd unit options should be either all lists, representing repeatable options, or all non-lists, but for the option ${lib.showOption path}, the definitions are a mix of list and non-list";
+      else throw "`${lib.showOption path}' is a list in some of its definitions and a single value in others";
   };
   unitName = types.strMatching "[a-zA-Z0-9@%:_.\\-]+[.](service|socket|device|mount|automount|swap|target|path|timer|scope|slice)";
   names = mkOption { type = types.listOf unitName; default = [ ]; };
@@ -20,7 +20,7 @@ let
 
   oneOf = key: allowed: value:
     if !(value ? ${key}) || builtins.elem (plain value.${key}) allowed then true
-    else builtins.trace "Systemd Service field `${key}' cannot have value `${toString (plain value.${key})}'." false;
+    else builtins.trace "${key}=${toString (plain value.${key})} is nothing that systemd knows" false;
   plain = value: if (value._type or null) == "override" || (value._type or null) == "if" then value.content else value;
 in
 {

@@ -67,7 +67,7 @@ rec {
       checked =
         let first = builtins.head merged.unmatched; in
         if config._module.check && freeform == null && merged.unmatched != [ ]
-        then throw "The option `${showOption (prefix ++ first.path)}' does not exist. Definition values:${showDefs [ first ]}"
+        then throw "The option `${showOption (prefix ++ first.path)}' does not exist. It is set here:${showDefs [ first ]}"
         else null;
 
       extendModules = { modules ? [ ], specialArgs ? { }, prefix ? given.prefix or [ ] }:
@@ -119,7 +119,7 @@ rec {
             else builtins.removeAttrs module [ "_class" "_file" "key" "disabledModules" "imports" "require" "freeformType" ];
         in
         if structured && unknown != { }
-        then throw "Module `${key}' has an unsupported attribute `${builtins.head (builtins.attrNames unknown)}'. This is caused by introducing a top-level `config' or `options' attribute. Add configuration attributes immediately on the top level instead, or move all of them into the explicit `config' attribute."
+        then throw "`${key}' has an unsupported attribute `${builtins.head (builtins.attrNames unknown)}': a module with `config' or `options' keeps its definitions under `config'"
         else {
           key = toString (module.key or key);
           _file = toString named;
@@ -166,7 +166,7 @@ rec {
       definitions = builtins.zipAttrsWith (_: values: values)
         (map (d: builtins.mapAttrs (_: value: { inherit (d) file; inherit value; })
           (if builtins.isAttrs d.config then d.config
-          else throw "You're trying to define a value of type `${builtins.typeOf d.config}' rather than an attribute set for the option `${showOption path}'! This usually happens if `${showOption path}' has option definitions inside that are not matched. Please check how to properly define this option by e.g. referring to `man 5 configuration.nix'! Definition: `${d.file}'"))
+          else throw "In `${d.file}': `${showOption path}' is a group of options, but its definition is of type ${builtins.typeOf d.config}"))
           defined);
       level = builtins.mapAttrs
         (name: decls:
@@ -180,7 +180,7 @@ rec {
             mergeLevel here decls
               (builtins.concatMap (def: map (config: { inherit (def) file; inherit config; }) (pushDown def.value)) defs)
           else if plain != [ ] then
-            throw "The option `${showOption here}' in ${showFiles (lib.options.getFiles plain)} would be a parent of the option declared in ${showFiles (lib.options.getFiles declaredOptions)}"
+            throw "`${showOption here}' is an option in ${showFiles (lib.options.getFiles declaredOptions)} and a group of options in ${showFiles (lib.options.getFiles plain)}"
           else
             let option = evalOption here (mergeDeclarations here declaredOptions) defs; in
             { options = option; config = option.value; unmatched = [ ]; })
@@ -222,7 +222,7 @@ rec {
       all = standard ++ defs;
       result =
         if (declaration.readOnly or false) && builtins.length all > 1
-        then throw "The option `${showOption path}' is read-only, but it's set multiple times. Definition values:${showDefs (mergeDefinitions path declaration.type all).filtered}"
+        then throw "The option `${showOption path}' is read-only and has more than one definition:${showDefs (mergeDefinitions path declaration.type all).filtered}"
         else mergeDefinitions path declaration.type all;
     in
     builtins.removeAttrs declaration [ "files" ] // {
@@ -241,7 +241,7 @@ rec {
     if property "merge" x then builtins.concatMap discharge x.contents
     else if property "if" x then
       if builtins.isBool x.condition then (if x.condition then discharge x.content else [ ])
-      else throw "`mkIf' called with a condition that is not a boolean"
+      else throw "the condition of an mkIf is not a boolean"
     else [ x ];
 
   # The definitions that count: all of the highest priority, in their order.
@@ -261,8 +261,8 @@ rec {
       isDefined = filtered != [ ];
       wrong = builtins.filter (def: !type.check def.value) filtered;
       value =
-        if !isDefined then throw "The option `${showOption path}' was accessed but has no value defined. Try setting the option."
-        else if wrong != [ ] then throw "A definition for option `${showOption path}' is not of type `${type.description}'. Definition values:${showDefs wrong}"
+        if !isDefined then throw "The option `${showOption path}' is needed and has no value defined"
+        else if wrong != [ ] then throw "A definition of the option `${showOption path}' is not of type `${type.description}':${showDefs wrong}"
         else type.merge path filtered;
     in
     {

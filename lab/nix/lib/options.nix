@@ -59,11 +59,11 @@ rec {
     if builtins.length defs == 1 then builtins.head values
     else if builtins.all builtins.isList values then builtins.concatLists values
     else if builtins.all builtins.isAttrs values then builtins.foldl' (a: b: a // b) { } values
-    else throw "Cannot merge definitions of `${showOption path}'. Definition values:${showDefs defs}";
+    else throw "The definitions of `${showOption path}' can't be merged:${showDefs defs}";
 
   mergeOneOption = path: defs:
     if builtins.length defs == 1 then (builtins.head defs).value
-    else throw "The option `${showOption path}' is defined multiple times while it's expected to be unique. Definition values:${showDefs defs}";
+    else throw "The option `${showOption path}' may be defined only once:${showDefs defs}";
 
   mergeEqualOption = path: defs:
     let
@@ -71,5 +71,5 @@ rec {
       different = builtins.filter (def: def.value != first.value) defs;
     in
     if builtins.length defs == 1 || different == [ ] then first.value
-    else throw "The option `${showOption path}' has conflicting definition values:${showDefs [ first (builtins.head different) ]}\nUse `lib.mkForce value` or `lib.mkDefault value` to change the priority on any of these definitions.";
+    else throw "The option `${showOption path}' has conflicting definition values (mkForce and mkDefault choose between them):${showDefs [ first (builtins.head different) ]}";
 }

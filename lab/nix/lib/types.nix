@@ -42,8 +42,8 @@ rec {
   types = rec {
     inherit mkOptionType isType isOptionType;
 
-    raw = mkOptionType { name = "raw"; description = "raw value"; merge = mergeOneOption; };
-    unspecified = mkOptionType { name = "unspecified"; description = "unspecified value"; };
+    raw = mkOptionType { name = "raw"; description = "any value, defined once"; merge = mergeOneOption; };
+    unspecified = mkOptionType { name = "unspecified"; description = "any value"; };
     anything = mkOptionType {
       name = "anything";
       check = _: true;
@@ -60,12 +60,12 @@ rec {
           };
         in
         if builtins.length kinds > 1
-        then throw "The option `${showOption path}' has conflicting option types in ${lib.options.showFiles (getFiles defs)}"
+        then throw "The option `${showOption path}' has definitions of different kinds in ${lib.options.showFiles (getFiles defs)}"
         else (byKind.${builtins.head kinds} or mergeEqualOption) path defs;
     };
 
     bool = mkOptionType { name = "bool"; description = "boolean"; check = builtins.isBool; merge = mergeEqualOption; };
-    boolByOr = mkOptionType { name = "boolByOr"; description = "boolean (merged using or)"; check = builtins.isBool; merge = _: defs: builtins.any lib.id (getValues defs); };
+    boolByOr = mkOptionType { name = "boolByOr"; description = "boolean, true if one definition is"; check = builtins.isBool; merge = _: defs: builtins.any lib.id (getValues defs); };
     int = mkOptionType { name = "int"; description = "signed integer"; check = builtins.isInt; merge = mergeEqualOption; };
     float = mkOptionType { name = "float"; description = "floating point number"; check = builtins.isFloat; merge = mergeEqualOption; };
     number = either int float;
@@ -99,7 +99,7 @@ rec {
     };
     singleLineStr = mkOptionType {
       name = "singleLineStr";
-      description = "(optionally newline-terminated) single-line string";
+      description = "string of one line";
       check = x: str.check x && builtins.match "[^\n\r]*\n?" x != null;
       merge = path: defs: lib.removeSuffix "\n" (mergeEqualOption path defs);
     };
@@ -115,7 +115,7 @@ rec {
     };
     separatedString = separator: mkOptionType {
       name = "separatedString";
-      description = if separator == "" then "Concatenated string" else "strings concatenated with ${builtins.toJSON separator}";
+      description = if separator == "" then "Concatenated string" else "strings, joined by ${builtins.toJSON separator}";
       check = builtins.isString;
       merge = _: defs: lib.concatStringsSep separator (getValues defs);
     };
@@ -212,7 +212,7 @@ rec {
       name = "unique";
       merge = path: defs:
         if builtins.length defs == 1 then inner.merge path defs
-        else throw "The option `${showOption path}' is defined multiple times while it's expected to be unique.\n${message}\nDefinition values:${showDefs defs}";
+        else throw "The option `${showOption path}' may be defined only once. ${message}${showDefs defs}";
     };
     nullOr = inner: mkOptionType {
       name = "nullOr";
@@ -222,7 +222,7 @@ rec {
         let nulls = lib.count (def: def.value == null) defs; in
         if nulls == builtins.length defs then null
         else if nulls != 0
-        then throw "The option `${showOption path}' is defined both null and not null, in ${lib.options.showFiles (getFiles defs)}."
+        then throw "The option `${showOption path}' is both null and not null, in ${lib.options.showFiles (getFiles defs)}."
         else inner.merge path defs;
       emptyValue.value = null;
       nestedTypes.elemType = inner;

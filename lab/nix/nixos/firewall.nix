@@ -71,7 +71,7 @@ in
       assertions = [
         {
           assertion = !cfg.filterForward || config.networking.nftables.enable;
-          message = "filterForward only works with the nftables based firewall";
+          message = "networking.firewall.filterForward needs networking.nftables.enable";
         }
         {
           assertion = cfg.enable -> config.networking.nftables.enable;
@@ -83,7 +83,7 @@ in
       assertions = [
         {
           assertion = cfg.extraCommands == "" && cfg.extraStopCommands == "";
-          message = "extraCommands is incompatible with the nftables based firewall: ${cfg.extraCommands}";
+          message = "networking.firewall.extraCommands are iptables commands, which networking.nftables.enable excludes";
         }
       ];
       networking.nftables.tables.nixos-fw = {

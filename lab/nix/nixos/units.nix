@@ -73,11 +73,11 @@ in
         [
           {
             assertion = !(type == "oneshot" && (restart == "always" || restart == "on-success"));
-            message = "Service '${name}.service' with 'Type=oneshot' cannot have 'Restart=always' or 'Restart=on-success'";
+            message = "${name}.service: systemd allows no Restart=${restart} with Type=oneshot";
           }
           {
             assertion = !(unit.reloadIfChanged && unit.reloadTriggers != [ ]);
-            message = "Service '${name}.service' has both 'reloadIfChanged' and 'reloadTriggers' set. The triggers then have no effect of their own.";
+            message = "${name}.service: reloadTriggers have no effect beside reloadIfChanged";
           }
         ])
       cfg.services);

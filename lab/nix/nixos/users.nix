@@ -43,7 +43,7 @@ in
       (name: user: [
         {
           assertion = user.isSystemUser != user.isNormalUser || user.uid == 0;
-          message = "Exactly one of users.users.${name}.isSystemUser and users.users.${name}.isNormalUser must be set.";
+          message = "users.users.${name} must be either isSystemUser or isNormalUser";
         }
         {
           assertion = user.group != "";
