@@ -64,6 +64,10 @@ class Lab:
         return self.places.state / self.name
 
     @property
+    def _lock_file(self) -> Path:
+        return self.places.state / f"{self.name}.lock"
+
+    @property
     def key(self) -> Path:
         """The operator's throw-away SSH key for this lab's machines."""
         return self.folder / "ssh_key"
@@ -181,7 +185,9 @@ class Lab:
         A workspace outside the lab's state stays, without the lab's key.
         """
         with self.locked():
-            return self._remove()
+            was_there = self._remove()
+            self._lock_file.unlink(missing_ok=True)
+            return was_there
 
     def _remove(self) -> bool:
         record = self.record
@@ -217,7 +223,7 @@ class Lab:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Keep other tasks from changing this lab meanwhile; raises UsageError when one is at it."""
-        with lock(self.places.cache / f"lab-{self.name}.lock", f"changing the lab {self.name}"):
+        with lock(self._lock_file, f"changing the lab {self.name}"):
             yield
 
 

@@ -148,6 +148,7 @@ def test_down_leaves_nothing(places: Places) -> None:
         folder = up.lab.folder
     assert footprint() == before
     assert not folder.exists()
+    assert list(folder.parent.glob(f"{folder.name}*")) == []
     assert processes.find(folder) == []
 
 
