@@ -48,7 +48,7 @@ def syntax_errors(nix_instantiate: str, files: Sequence[Path]) -> dict[Path, str
 def evaluate(
     nix_instantiate: str, tree: Path, nodes: Sequence[str], *, lib: Path | None = None, timeout: float = 300.0
 ) -> dict[str, Description]:
-    """The descriptions of ``nodes``, in that order, from a ``tree`` with everything that Nix sees (a materialised bundle).
+    """The descriptions of ``nodes``, in that order, from a ``tree`` with all that Nix sees (a materialised bundle).
 
     Raises SmallkubeError with the evaluation's own first error.
     """
