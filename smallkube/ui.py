@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from importlib.util import find_spec
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -62,8 +63,8 @@ def confirm(question: str, *, yes: bool = False) -> None:
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, title: str | None = None) -> None:
-    """Print a table: coloured and fitted on a terminal, plain aligned columns elsewhere."""
-    if sys.stdout.isatty():
+    """Print a table: coloured and fitted on a terminal, plain aligned columns elsewhere (and for want of rich)."""
+    if sys.stdout.isatty() and find_spec("rich"):
         from rich.console import Console
 
         Console(highlight=False).print(_rich_table(columns, rows, title))

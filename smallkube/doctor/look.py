@@ -1,0 +1,92 @@
+"""Looks at this machine; changes nothing and decides nothing."""
+
+import os
+import platform
+import re
+import tomllib
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from importlib import metadata
+from pathlib import Path
+
+from smallkube.doctor.diagnosis import Facts
+from smallkube.doctor.table import TOOLS, Family, Tool, family
+from smallkube.errors import ManyErrors, SmallkubeError
+from smallkube.nix import tools
+from smallkube.workspace import REPOSITORY, Workspace
+
+_LIBRARY_FOLDERS = ("/lib/systemd", "/usr/lib/systemd", "/run/current-system/sw/lib/systemd")
+_VERSION_SECONDS = 10
+_TUN = Path("/dev/net/tun")
+
+
+def look(workspace: Workspace) -> Facts:
+    """Everything that ``diagnosis.diagnose`` judges. Works with nothing installed but Invoke."""
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    where, distribution = _distribution()
+    wrong, nodes = _inventory(workspace)
+    master = workspace.master_key
+    return Facts(
+        family=where,
+        distribution=distribution,
+        python=platform.python_version(),
+        packages={str(found.metadata["Name"]): found.version for found in metadata.distributions()},
+        required=tuple(project["dependencies"]),
+        required_for_tests=tuple(project["optional-dependencies"]["test"]),
+        programs=programs(TOOLS),
+        root=os.geteuid() == 0,
+        tun=_TUN.is_char_device(),
+        inventory=wrong,
+        nodes=nodes,
+        without_host_key=[name for name in nodes if not (workspace.hosts_keys_dir / f"{name}.pub").is_file()]
+        if nodes
+        else None,
+        master_mode=master.stat().st_mode & 0o7777 if master.is_file() else None,
+    )
+
+
+def programs(wanted: Iterable[Tool]) -> dict[str, str]:
+    """The programs of ``wanted`` that are here, with their versions ("" when they don't say)."""
+    with ThreadPoolExecutor() as pool:
+        return {name: version for found in pool.map(_installed, wanted) for name, version in found}
+
+
+def _installed(tool: Tool) -> list[tuple[str, str]]:
+    paths = {name: tools.find(name, *_LIBRARY_FOLDERS) for name in tool.programs}
+    first = paths[tool.programs[0]]
+    version = _version(first, tool.version) if first and tool.version else ""
+    return [(name, version if name == tool.programs[0] else "") for name, path in paths.items() if path]
+
+
+def _version(program: str, arguments: tuple[str, ...]) -> str:
+    try:
+        said = tools.run([program, *arguments], timeout=_VERSION_SECONDS)
+    except SmallkubeError:
+        return ""
+    found = re.search(r"\d+(\.\w+)+|\b\d{3}\b", said.stdout + said.stderr)
+    return found[0] if found else ""
+
+
+def _distribution() -> tuple[Family, str]:
+    """By os-release(5)."""
+    try:
+        release = platform.freedesktop_os_release()
+    except OSError:
+        return Family.OTHER, platform.system()
+    return family(f"{release['ID']} {release.get('ID_LIKE', '')}"), release["PRETTY_NAME"]
+
+
+def _inventory(workspace: Workspace) -> tuple[str | None, tuple[str, ...]]:
+    """What is wrong with the inventory ("" nothing, None there is none), and the names of the nodes."""
+    if not workspace.inventory_file.is_file():
+        return None, ()
+    try:
+        from smallkube.inventory import load
+
+        return "", tuple(node.name for node in load(workspace.inventory_file).nodes)
+    except ManyErrors as error:
+        return error.message, ()
+    except SmallkubeError:
+        return "can't be read", ()
+    except ImportError as error:
+        return f"not read: no {error.name}", ()

@@ -1,0 +1,120 @@
+"""What the tasks need from this machine, as data.
+
+Package names: packages.debian.org, search.nixos.org, packages.fedoraproject.org, archlinux.org/packages.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class Family(StrEnum):
+    """Distributions that install packages by the same command."""
+
+    DEBIAN = "debian"
+    NIXOS = "nixos"
+    FEDORA = "fedora"
+    ARCH = "arch"
+    OTHER = "other"
+
+
+@dataclass(frozen=True)
+class Tool:
+    """Programs that come together, and the tasks that use them; ``essential`` when keys.*, nix.render or deploy do.
+
+    ``package`` is its usual name; ``elsewhere`` has those of distributions that call it otherwise. ``version`` asks
+    the first program for its version.
+    """
+
+    name: str
+    programs: tuple[str, ...]
+    needed_for: str
+    package: str
+    elsewhere: Mapping[Family, str] = field(default_factory=dict)
+    version: tuple[str, ...] = ("--version",)
+    essential: bool = False
+
+    def package_on(self, family: Family) -> str:
+        return self.elsewhere.get(family, self.package)
+
+
+_OPENSSH_CLIENT = {Family.DEBIAN: "openssh-client", Family.FEDORA: "openssh-clients"}
+_SYSTEMD_CONTAINER = {Family.DEBIAN: "systemd-container", Family.FEDORA: "systemd-container"}
+
+TOOLS = (
+    Tool("ssh-keyscan", ("ssh-keyscan",), "keys.scan", "openssh", _OPENSSH_CLIENT, (), essential=True),
+    Tool("ssh-keygen", ("ssh-keygen",), "lab.*, tests", "openssh", _OPENSSH_CLIENT, ()),
+    Tool("ssh", ("ssh",), "tests", "openssh", _OPENSSH_CLIENT, ("-V",)),
+    Tool("sshd", ("sshd",), "tests", "openssh", {Family.DEBIAN: "openssh-server", Family.FEDORA: "openssh-server"}, ()),
+    Tool("git", ("git",), "keys.check, tests", "git"),
+    Tool("age", ("age",), "tests", "age"),
+    Tool("wg", ("wg",), "tests", "wireguard-tools"),
+    Tool("openssl", ("openssl",), "tests", "openssl", version=("version",)),
+    Tool("nix-instantiate", ("nix-instantiate",), "nix.check, tests", "nix", {Family.DEBIAN: "nix-bin"}),
+    Tool("nft", ("nft",), "nix.check, tests", "nftables"),
+    Tool("shellcheck", ("shellcheck",), "nix.check, tests", "shellcheck", {Family.FEDORA: "ShellCheck"}),
+    Tool("systemd-analyze", ("systemd-analyze",), "nix.check, tests", "systemd"),
+    Tool(
+        "systemd-networkd",
+        ("systemd-networkd",),
+        "nix.check, tests",
+        "systemd",
+        {Family.FEDORA: "systemd-networkd"},
+        (),
+    ),
+    Tool("util-linux", ("unshare", "nsenter", "setsid", "mount"), "nix.check, lab.*, tests", "util-linux"),
+    Tool("ip", ("ip",), "lab.*, tests", "iproute2", {Family.FEDORA: "iproute"}, ("-V",)),
+    Tool("systemd-nspawn", ("systemd-nspawn", "systemd-socket-proxyd"), "lab.*, tests", "systemd", _SYSTEMD_CONTAINER),
+    Tool("debootstrap", ("debootstrap",), "lab.up", "debootstrap"),
+    Tool("apt-config", ("apt-config",), "lab.up", "apt"),
+    Tool("etcd", ("etcd",), "tests", "etcd", {Family.DEBIAN: "etcd-server"}),
+    Tool("etcdctl", ("etcdctl",), "tests", "etcd", {Family.DEBIAN: "etcd-client"}, ("version",)),
+    Tool(
+        "etcdutl",
+        ("etcdutl",),
+        "tests (Debian 13 or newer)",
+        "etcd",
+        {Family.DEBIAN: "etcd-client"},
+        ("version",),
+    ),
+)
+
+PYTHON_PACKAGES: Mapping[str, str] = {
+    "cryptography": "keys.*",
+    "fabric": "deploy, net.check, nodes.*",
+    "jinja2": "nix.render, deploy",
+    "paramiko": "deploy, net.check, nodes.*",
+    "pydantic": "all that reads inventory.yaml",
+    "pyrage": "keys.*",
+    "pyyaml": "all that reads inventory.yaml",
+    "rich": "tables and progress on a terminal",
+    "ruamel-yaml": "nodes.add, nodes.remove",
+}
+"""What a package of pyproject.toml (its name as in PEP 503) is for, where that is not everything."""
+
+INSTALL: Mapping[Family, str] = {
+    Family.DEBIAN: "apt-get install",
+    Family.NIXOS: "nix-shell -p",
+    Family.FEDORA: "dnf install",
+    Family.ARCH: "pacman -S",
+    Family.OTHER: "install the packages",
+}
+
+
+def family(identifiers: str) -> Family:
+    """The family of a distribution, by ``ID`` and ``ID_LIKE`` of os-release(5) (words, the nearest first)."""
+    known = {
+        "debian": Family.DEBIAN,
+        "ubuntu": Family.DEBIAN,
+        "nixos": Family.NIXOS,
+        "fedora": Family.FEDORA,
+        "rhel": Family.FEDORA,
+        "centos": Family.FEDORA,
+        "arch": Family.ARCH,
+    }
+    return next((known[word] for word in identifiers.split() if word in known), Family.OTHER)
+
+
+def install_command(where: Family, packages: tuple[str, ...]) -> str:
+    """What installs these packages there; "" for none."""
+    return f"{INSTALL[where]} {' '.join(packages)}" if packages else ""
