@@ -30,6 +30,9 @@ in
     };
   };
 
+  # What a deploy compares, to tell which machines have yet to learn of a change that concerns all of them.
+  config.environment.etc."smallkube/peers.json".source = cfg.peersFile;
+
   config.assertions = [
     {
       assertion = builtins.pathExists cfg.peersFile;
