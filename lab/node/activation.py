@@ -18,6 +18,34 @@ ETC = Path("/etc")
 STATE = Path("/var/lib/smallkube-lab")
 RUN = Path("/run/smallkube-lab")
 GC_ROOTS = Path("/nix/var/nix/gcroots")
+KNOWN = frozenset(
+    [
+        "node",
+        "version",
+        "units",
+        "networkd",
+        "etc",
+        "nftables",
+        "users",
+        "groups",
+        "baseUsers",
+        "baseGroups",
+        "sysctl",
+        "kernelModules",
+        "hosts",
+        "tmpfiles",
+        "activationScripts",
+        "secrets",
+        "identityPaths",
+        "packages",
+        "scripts",
+        "failedAssertions",
+        "warnings",
+        "unsupported",
+        "missing",
+        "links",
+    ]
+)
 DNS_DELEGATES = "systemd/dns-delegate.d/"
 SYSTEMD_WITH_DELEGATES = 258
 
@@ -127,6 +155,12 @@ def _flip_current(system: System) -> None:
 
 def _other(manifest: Mapping[str, Any]) -> list[str]:
     said = [f"unit {name} is Debian's here" for name in manifest.get("units", {}) if name in ("sshd.service",)]
+    said += [f"the lab does not apply {name}" for name in sorted(manifest.keys() - KNOWN)]
+    said += [
+        f"secret {name} is linked to {secret['path']}, not copied"
+        for name, secret in manifest.get("secrets", {}).items()
+        if secret.get("symlink") is False
+    ]
     if any(name.startswith(DNS_DELEGATES) for name in manifest.get("etc", {})) and _systemd() < SYSTEMD_WITH_DELEGATES:
         said.append(f"systemd {_systemd()} here does not know DNS delegates (needs {SYSTEMD_WITH_DELEGATES})")
     return said
