@@ -91,7 +91,9 @@ def test_what_restarts_stops_and_stays(node: Machine) -> None:
 
 
 def test_failing_units_are_named_with_status_4(node: Machine) -> None:
-    result = switch(node, {"t-bad.service": service("/usr/bin/false", "Type=oneshot"), "t-good.service": service(SLEEP)})
+    result = switch(
+        node, {"t-bad.service": service("/usr/bin/false", "Type=oneshot"), "t-good.service": service(SLEEP)}
+    )
     assert result.returncode == 4
     assert "the following units failed: t-bad.service" in result.stderr
     assert state(node, "t-good.service") == "active"
