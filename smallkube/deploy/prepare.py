@@ -1,15 +1,16 @@
-"""From a workspace to a bundle and a plan: everything that can be found wrong before a machine is touched."""
+"""From a workspace to a bundle and a plan: everything that can be found wrong before a machine is changed."""
 
 from collections.abc import Sequence
 
-from smallkube.deploy import plan
+from smallkube.deploy import host, plan
 from smallkube.deploy.plan import Goal, Plan
 from smallkube.inventory import Inventory, Node
-from smallkube.nix import render
+from smallkube.nix import lock, render, tools
 from smallkube.remote import bundle
 from smallkube.remote.bundle import Bundle
+from smallkube.remote.connection import Session
 from smallkube.secrets import keyring, policy, proof, store
-from smallkube.workspace import Workspace
+from smallkube.workspace import Workspace, write_file
 
 
 def prepare(
@@ -29,7 +30,20 @@ def prepare(
     plan.unrendered(inventory, [workspace.relative(path) for path in changed])
     whole = bundle.assemble(workspace, inventory)
     plan.check_secrets(nodes, _findings(workspace, inventory))
+    if lock.FLAKE_LOCK not in whole.files:
+        write_file(workspace.flake_lock, _lock(workspace, inventory, whole))
+        whole = bundle.assemble(workspace, inventory)
     return plan.make(nodes, whole.digest, goal, batch=batch, confirm_seconds=confirm_seconds), whole
+
+
+def _lock(workspace: Workspace, inventory: Inventory, unlocked: Bundle) -> bytes:
+    """Pin the flake's inputs with the Nix of this machine, else with that of the primary."""
+    if tools.find("nix"):
+        return lock.here(unlocked.files, update=False)
+    with Session(workspace, inventory.primary) as session:
+        for kind, content in (("scripts", host.scripts()), ("bundles", unlocked)):
+            host.push(session, kind, content)
+        return session.must(host.script("lock-flake", unlocked.digest, timeout=lock.SECONDS)).stdout
 
 
 def _findings(workspace: Workspace, inventory: Inventory) -> Sequence[proof.Finding]:

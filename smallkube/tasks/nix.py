@@ -20,7 +20,9 @@ def render(_: Context, check: bool = False, diff: bool = False, update_lock: boo
     """Render nix/flake.nix and nix/rendered/ from the inventory."""
     from smallkube import ui
     from smallkube.errors import SmallkubeError
-    from smallkube.nix import render
+    from smallkube.nix import lock, render
+    from smallkube.remote import bundle
+    from smallkube.workspace import write_file
 
     here = current()
     plan = render.plan(here.workspace, here.inventory)
@@ -35,7 +37,11 @@ def render(_: Context, check: bool = False, diff: bool = False, update_lock: boo
     plan.apply()
     for name, path in zip(names, changed, strict=True):
         ui.message(f"{'removed' if path in plan.obsolete else 'written'} {name}")
-    if not names:
+    if update_lock:
+        files = bundle.assemble(here.workspace, here.inventory).files
+        renewed = write_file(here.workspace.flake_lock, lock.here(files, update=True))
+        ui.message("nix/flake.lock is renewed" if renewed else "nix/flake.lock is the newest there is")
+    elif not names:
         ui.message("nothing to do: everything rendered is current")
 
 

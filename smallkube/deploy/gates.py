@@ -1,0 +1,86 @@
+"""Health gates: does what a machine is for still work? Measured before and after an activation, then compared."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from smallkube.deploy.host import script
+from smallkube.errors import SmallkubeError
+from smallkube.inventory import Inventory
+from smallkube.remote.command import Command
+from smallkube.remote.connection import Session
+
+READY_SECONDS = 60
+
+
+class Result(StrEnum):
+    """What a gate said."""
+
+    OK = "ok"
+    FAILED = "failed"
+    NOT_APPLICABLE = "not applicable"
+
+
+@dataclass(frozen=True)
+class Gate:
+    """One gate on one machine; ``own`` ones are the person's ``checks`` from the inventory."""
+
+    name: str
+    result: Result
+    detail: str = ""
+    own: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.detail}" if self.detail else self.name
+
+
+def measure(session: Session, inventory: Inventory) -> tuple[Gate, ...]:
+    """Ask the machine about everything that can be asked of it alone."""
+    plan, node = inventory.addressing, session.node
+    primary = inventory.primary.index
+    command = script("gates", node.role, plan.host6(primary), plan.host4(primary), timeout=180)
+    gates = list(parse(session.must(command).text))
+    for argv in node.checks:
+        done = session.run(Command(argv, timeout=60))
+        result = Result.OK if done.ok else Result.FAILED
+        gates.append(Gate(" ".join(argv), result, "" if done.ok else done.last_words, own=True))
+    return tuple(gates)
+
+
+def readiness(primary: Session, node_host: str) -> tuple[Gate, ...]:
+    """Ask the primary whether ``node_host`` is a Ready member."""
+    return parse(primary.must(script("node-ready", node_host, str(READY_SECONDS), timeout=READY_SECONDS + 60)).text)
+
+
+def parse(text: str) -> tuple[Gate, ...]:
+    """The gates that ``gates.sh`` or ``node-ready.sh`` printed. Raises SmallkubeError on anything else."""
+    gates = []
+    for line in text.splitlines():
+        fields = line.split("\t", 2)
+        if len(fields) != 3 or fields[1] not in list(Result):
+            raise SmallkubeError(f"unexpected answer of a health gate: {line!r}")
+        gates.append(Gate(fields[0], Result(fields[1]), fields[2].strip()))
+    return tuple(gates)
+
+
+def broken(before: Sequence[Gate], after: Sequence[Gate]) -> list[str]:
+    """The gates that speak against the new system, in words: failed now, and not already failed before.
+
+    The person's own checks count whatever they said before.
+    """
+    failed_before = {gate.name for gate in before if gate.result is Result.FAILED}
+    return [
+        str(gate) for gate in after if gate.result is Result.FAILED and (gate.own or gate.name not in failed_before)
+    ]
+
+
+def unconfirmed(before: Sequence[Gate], after: Sequence[Gate]) -> list[str]:
+    """What could not be confirmed, in words: gates that do not apply, and those that had failed before already."""
+    spoken = set(broken(before, after))
+    words = []
+    for gate in after:
+        if gate.result is Result.NOT_APPLICABLE:
+            words.append(f"{gate.name} ({gate.detail})")
+        elif gate.result is Result.FAILED and str(gate) not in spoken:
+            words.append(f"{gate} (as before)")
+    return words

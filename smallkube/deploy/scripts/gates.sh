@@ -1,0 +1,59 @@
+#!/bin/sh
+# Does what this machine is for work? gates.sh primary|worker PRIMARY_IPV6 PRIMARY_IPV4
+# Prints "GATE<tab>ok|failed|not applicable<tab>DETAIL" for each gate. Changes nothing.
+set -u
+role=$1 primary6=$2 primary4=$3
+
+say() { printf '%s\t%s\t%s\n' "$1" "$2" "$3"; }
+property() { systemctl show --property="$2" --value "$1.service" 2>/dev/null; }
+
+# Whether a service of ours can run here at all: there is such a unit and its conditions were not found unmet.
+expected() {
+  [ "$(property "$1" LoadState)" = loaded ] || {
+    say "$2" "not applicable" "no unit $1"
+    return 1
+  }
+  if [ "$(property "$1" ConditionTimestampMonotonic)" != 0 ] && [ "$(property "$1" ConditionResult)" = no ]; then
+    say "$2" "not applicable" "$1 can't run here (condition not met)"
+    return 1
+  fi
+}
+
+# Runs a command until it succeeds, at most a number of times, a second apart; its last line is the detail.
+within() {
+  gate=$1 tries=$2
+  shift 2
+  while :; do
+    if said=$("$@" 2>&1); then
+      say "$gate" ok "$(printf '%s' "$said" | tail -n 1)"
+      return
+    fi
+    tries=$((tries - 1))
+    [ "$tries" -gt 0 ] || break
+    sleep 1
+  done
+  say "$gate" failed "$(printf '%s' "$said" | tail -n 1)"
+}
+
+ping_once() {
+  if ping -n -q -c 1 -W 2 "$1" >/dev/null 2>&1; then
+    echo "$1 answers"
+  else
+    echo "$1 does not answer"
+    return 1
+  fi
+}
+etcd_health() { etcdctl --endpoints unix:///run/etcd/grpc --dial-timeout 3s --command-timeout 5s endpoint health; }
+api_ready() { KUBECONFIG=/run/kubeconfig-root kubectl --request-timeout=5s get --raw /readyz; }
+is_active() { systemctl is-active "$1.service"; }
+
+if [ "$role" = primary ]; then
+  if expected etcd etcd; then within etcd 20 etcd_health; fi
+  if expected kube-apiserver "API server"; then within "API server" 60 api_ready; fi
+elif [ -e /sys/class/net/wgkube ]; then
+  within "tunnel to the primary, IPv6" 5 ping_once "$primary6"
+  within "tunnel to the primary, IPv4" 5 ping_once "$primary4"
+else
+  say "tunnel to the primary" "not applicable" "no interface wgkube"
+fi
+if expected kubelet kubelet; then within kubelet 20 is_active kubelet; fi

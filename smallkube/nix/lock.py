@@ -1,0 +1,41 @@
+"""nix/flake.lock, which pins what every node builds: made or renewed by the Nix of this machine."""
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from smallkube.errors import SmallkubeError, UsageError
+from smallkube.nix import tools
+from smallkube.nix.check import materialise
+
+FLAKE_LOCK = "nix/flake.lock"
+SECONDS = 600.0
+
+
+def here(files: Mapping[str, bytes], *, update: bool) -> bytes:
+    """The lock file for ``files`` (relative path → content: everything that Nix sees).
+
+    ``update`` renews every input, else only what is missing is added. Works on a private copy: Nix puts the folder of a
+    flake into its store, which every user of this machine can read. Raises UsageError when Nix is not here,
+    SmallkubeError when it fails, which it does without network.
+    """
+    nix = tools.find("nix")
+    if nix is None:
+        raise UsageError("Nix is not installed here", hint="see `inv doctor`, or let the first deploy do it")
+    with tempfile.TemporaryDirectory(prefix="smallkube-") as folder:
+        materialise(files, Path(folder) / "tree")
+        flake = f"path:{folder}/tree?dir=nix"
+        action = _update(nix, flake) if update else ["lock", flake]
+        argv = [nix, "--extra-experimental-features", "nix-command flakes", "flake", *action]
+        done = tools.run(argv, timeout=SECONDS)
+        if not done.ok:
+            said = done.stderr.strip().splitlines() or ["no message"]
+            raise SmallkubeError(f"Nix could not pin the flake's inputs: {said[-1]}", where=FLAKE_LOCK)
+        return (Path(folder) / "tree" / FLAKE_LOCK).read_bytes()
+
+
+def _update(nix: str, flake: str) -> list[str]:
+    """Since Nix 2.19 `nix flake update` takes the flake as an option, and inputs as arguments."""
+    version = tools.run([nix, "--version"]).stdout.split()[-1].split(".")
+    new = [int(part) for part in version[:2]] >= [2, 19]
+    return ["update", "--flake", flake] if new else ["update", flake]
