@@ -21,8 +21,9 @@ def prepare(
     *,
     batch: int | None = None,
     confirm_seconds: int = plan.CONFIRM_SECONDS,
+    may_lock: bool = True,
 ) -> tuple[Plan, Bundle]:
-    """The plan and what it deploys.
+    """The plan and what it deploys. ``may_lock``: make nix/flake.lock when it is missing.
 
     Raises UsageError or ManyErrors when the workspace is not fit to be deployed.
     """
@@ -30,7 +31,7 @@ def prepare(
     plan.unrendered(inventory, [workspace.relative(path) for path in changed])
     whole = bundle.assemble(workspace, inventory)
     plan.check_secrets(nodes, _findings(workspace, inventory))
-    if lock.FLAKE_LOCK not in whole.files:
+    if may_lock and lock.FLAKE_LOCK not in whole.files:
         write_file(workspace.flake_lock, _lock(workspace, inventory, whole))
         whole = bundle.assemble(workspace, inventory)
     return plan.make(nodes, whole.digest, goal, batch=batch, confirm_seconds=confirm_seconds), whole

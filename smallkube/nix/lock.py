@@ -6,8 +6,9 @@ from pathlib import Path
 
 from smallkube.errors import SmallkubeError, UsageError
 from smallkube.nix import tools
-from smallkube.nix.check import materialise
+from smallkube.nix.evaluate import reason
 
+FLAKE = "nix/flake.nix"
 FLAKE_LOCK = "nix/flake.lock"
 SECONDS = 600.0
 
@@ -15,23 +16,24 @@ SECONDS = 600.0
 def here(files: Mapping[str, bytes], *, update: bool) -> bytes:
     """The lock file for ``files`` (relative path → content: everything that Nix sees).
 
-    ``update`` renews every input, else only what is missing is added. Works on a private copy: Nix puts the folder of a
-    flake into its store, which every user of this machine can read. Raises UsageError when Nix is not here,
+    ``update`` renews every input, else only what is missing is added. Nix gets to see flake.nix alone: it puts the
+    folder of a flake into its store, which every user of this machine can read. Raises UsageError when Nix is not here,
     SmallkubeError when it fails, which it does without network.
     """
     nix = tools.find("nix")
     if nix is None:
         raise UsageError("Nix is not installed here", hint="see `inv doctor`, or let the first deploy do it")
     with tempfile.TemporaryDirectory(prefix="smallkube-") as folder:
-        materialise(files, Path(folder) / "tree")
-        flake = f"path:{folder}/tree?dir=nix"
+        for name in (FLAKE, FLAKE_LOCK):
+            if name in files:
+                (Path(folder) / Path(name).name).write_bytes(files[name])
+        flake = f"path:{folder}"
         action = _update(nix, flake) if update else ["lock", flake]
         argv = [nix, "--extra-experimental-features", "nix-command flakes", "flake", *action]
         done = tools.run(argv, timeout=SECONDS)
         if not done.ok:
-            said = done.stderr.strip().splitlines() or ["no message"]
-            raise SmallkubeError(f"Nix could not pin the flake's inputs: {said[-1]}", where=FLAKE_LOCK)
-        return (Path(folder) / "tree" / FLAKE_LOCK).read_bytes()
+            raise SmallkubeError(f"Nix could not pin the flake's inputs: {reason(done.stderr)}", where=FLAKE_LOCK)
+        return (Path(folder) / "flake.lock").read_bytes()
 
 
 def _update(nix: str, flake: str) -> list[str]:

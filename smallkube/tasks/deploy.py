@@ -56,7 +56,13 @@ def deploy(
     here = current()
     nodes = here.inventory.select(words(node), words(role), words(tag))
     plan, bundle = prepare.prepare(
-        here.workspace, here.inventory, nodes, parse_goal(goal), batch=batch or None, confirm_seconds=confirm_timeout
+        here.workspace,
+        here.inventory,
+        nodes,
+        parse_goal(goal),
+        batch=batch or None,
+        confirm_seconds=confirm_timeout,
+        may_lock=not dry_run,
     )
     if dry_run:
         _show_plan(plan, json=json)

@@ -3,6 +3,6 @@
 set -eu
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-cp -R "/var/lib/smallkube/bundles/$1/." "$work"
-nix --extra-experimental-features 'nix-command flakes' flake lock "path:$work?dir=nix" >&2
-cat "$work/nix/flake.lock"
+cp "/var/lib/smallkube/bundles/$1/nix/flake.nix" "$work"
+nix --extra-experimental-features 'nix-command flakes' flake lock "path:$work" >&2
+cat "$work/flake.lock"
