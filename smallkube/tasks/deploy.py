@@ -1,11 +1,12 @@
 """The rebuild of the machines, from a plan, under a rollback that each machine arms for itself."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from invoke.context import Context
 
+from smallkube.errors import SmallkubeError
 from smallkube.tasks import current, task, words
 
 if TYPE_CHECKING:
@@ -13,9 +14,10 @@ if TYPE_CHECKING:
     from smallkube.deploy.inspect import State
     from smallkube.deploy.judge import Finding
     from smallkube.deploy.plan import Plan
+    from smallkube.deploy.preview import Changes
     from smallkube.inventory import Node
 
-__all__ = ["deploy", "history", "status"]
+__all__ = ["deploy", "history", "plan", "status"]
 
 SELECTION = {
     "node": "only these nodes (repeatable, or separated by commas)",
@@ -51,7 +53,6 @@ def deploy(
     from smallkube import ui
     from smallkube.deploy import execute, prepare
     from smallkube.deploy.plan import parse_goal
-    from smallkube.errors import SmallkubeError
 
     here = current()
     nodes = here.inventory.select(words(node), words(role), words(tag))
@@ -73,6 +74,36 @@ def deploy(
     bad = [report for report in reports if not report.good]
     if bad:
         raise SmallkubeError(f"not everything was deployed: {', '.join(f'{r.node} {r.outcome}' for r in bad)}")
+
+
+@task(iterable=["node", "role", "tag"], help={**SELECTION, "json": "print JSON"})
+def plan(_: Context, node: list[str], role: list[str], tag: list[str], json: bool = False) -> None:
+    """Show what a deploy would change, having built it on the machines."""
+    from smallkube import ui
+    from smallkube.deploy import execute, prepare, preview
+    from smallkube.deploy.plan import Goal
+    from smallkube.remote import fleet
+    from smallkube.remote.connection import Session
+
+    here = current()
+    nodes = here.inventory.select(words(node), words(role), words(tag))
+    planned, bundle = prepare.prepare(here.workspace, here.inventory, nodes, Goal.DRY_ACTIVATE)
+
+    def compare(each: "Node") -> preview.Changes:
+        with Session(here.workspace, each) as session:
+            return preview.changes(session, bundle)
+
+    outcomes = fleet.run(planned.stages, compare)
+    fleet.raise_errors(outcomes)
+    changes = {outcome.node.name: outcome.value for outcome in outcomes if outcome.value}
+    with ui.Progress([each.name for each in planned.nodes]) as progress:
+        reports = execute.execute(planned, bundle, here.workspace, progress)
+    if json:
+        ui.json_result([{**asdict(report), "files": asdict(changes[report.node])} for report in reports])
+    else:
+        _show_preview(reports, changes)
+    if not all(report.good for report in reports):
+        raise SmallkubeError("not every node could be planned for")
 
 
 @task(iterable=["node"], help={"node": SELECTION["node"], "json": "print JSON"})
@@ -122,6 +153,35 @@ def _show_plan(plan: "Plan", *, json: bool) -> None:
     ui.result("on each node: " + " → ".join(plan.steps))
 
 
+def _show_preview(reports: "Sequence[Report]", changes: "Mapping[str, Changes]") -> None:
+    from smallkube import ui
+
+    for report in reports:
+        files = changes[report.node]
+        ui.result(f"== {report.node}: {_summary(report, files)}")
+        for line in files.lines():
+            ui.result(f"  {line}")
+        for title, text in (("closure", report.difference), ("activation", report.log)):
+            for line in _shortened(text):
+                ui.result(f"  {title}: {line}")
+
+
+def _summary(report: "Report", files: "Changes") -> str:
+    if not report.good:
+        return f"{report.outcome}: {report.reason}"
+    if report.outcome == "unchanged":
+        return "nothing to do"
+    if not files.known:
+        return "nothing to compare with: not deployed from here before"
+    count = len(files.lines())
+    return f"{count} file{'s' if count != 1 else ''} of the configuration, {len(files.secrets)} of them secrets"
+
+
+def _shortened(text: str, limit: int = 30) -> list[str]:
+    lines = text.splitlines()
+    return lines if len(lines) <= limit else [*lines[: limit - 1], f"… and {len(lines) - limit + 1} lines more"]
+
+
 def _show(reports: "Sequence[Report]", *, json: bool) -> None:
     from smallkube import ui
 
@@ -131,7 +191,7 @@ def _show(reports: "Sequence[Report]", *, json: bool) -> None:
     for report in reports:
         for name, text in (("difference", report.difference), ("log", report.log)):
             if text and (name == "difference" or not report.good or report.outcome == "checked"):
-                ui.message(f"--- {report.node}: {name}\n{text}")
+                ui.message("\n".join((f"--- {report.node}: {name}", *_shortened(text))))
     rows = [(r.node, r.outcome, f"{r.seconds:.1f}", r.generation, r.reason) for r in reports]
     ui.table(("NODE", "OUTCOME", "SECONDS", "GENERATION", "REASON"), rows)
 
