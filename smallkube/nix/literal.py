@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 _BARE_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_'-]*")
 _BARE_PATH = re.compile(r"(\.\.?/)[a-zA-Z0-9._+-]+(/[a-zA-Z0-9._+-]+)*")
-_KEYWORDS = frozenset("assert else if in inherit let or rec then with".split())
+_KEYWORDS = frozenset(["assert", "else", "if", "in", "inherit", "let", "or", "rec", "then", "with"])
 _ESCAPES = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 

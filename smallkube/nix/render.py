@@ -6,7 +6,7 @@ from difflib import unified_diff
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from smallkube.inventory import Inventory, Node
+from smallkube.inventory import Inventory
 from smallkube.nix.literal import NixPath, literal
 from smallkube.secrets import policy
 from smallkube.workspace import Workspace, write_file
@@ -111,7 +111,7 @@ def _environment(workspace: Workspace) -> "Environment":
     environment = Environment(
         loader=FileSystemLoader(workspace.templates_dir),
         undefined=StrictUndefined,
-        autoescape=False,  # noqa: S701 - the output is Nix; every value passes the nix filter
+        autoescape=False,
         finalize=_refuse_unfiltered,
         keep_trailing_newline=True,
         trim_blocks=True,
