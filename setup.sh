@@ -12,6 +12,7 @@ packages="
 "
 
 command -v dpkg-query >/dev/null || {
+  # shellcheck disable=SC2086 # one word per package
   echo "setup: not Debian; install the equivalents of:" $packages >&2
   exit 0
 }
