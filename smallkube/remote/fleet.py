@@ -1,9 +1,12 @@
 """The same work on many nodes: in stages, in parallel within a stage, each node's failure kept to itself."""
 
+import queue
+import signal
 import threading
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, wait
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -48,7 +51,8 @@ def run(
     """``work`` on every node, stage after stage; after each stage ``may_go_on`` sees its outcomes.
 
     SmallkubeErrors become outcomes; nodes whose stage never came have an empty one. Ctrl-C sets ``stop``, which the
-    work is to look at between its steps, and is raised again once the nodes under way have ended.
+    work is to look at between its steps, and no further stage begins; without ``stop``, or a second time, it is raised
+    at once and whatever is under way ends with the process.
     """
     outcomes: list[Outcome[T]] = []
     going = True
@@ -56,17 +60,55 @@ def run(
         if not going:
             outcomes += [Outcome(node) for node in stage]
             continue
-        with ThreadPoolExecutor(max_workers=min(len(stage), MAX_PARALLEL)) as pool:
-            futures = [pool.submit(_one, node, work) for node in stage]
-            try:
-                done = [future.result() for future in futures]
-            except KeyboardInterrupt:
-                if stop:
-                    stop.set()
+        futures, threads = _crew(stage, work)
+        try:
+            with _without_interruption():
+                for thread in threads:
+                    thread.start()
+            wait(futures)
+        except KeyboardInterrupt:
+            if stop is None:
                 raise
+            stop.set()
+            wait(futures)
+        done = [future.result() for future in futures]
         outcomes += done
-        going = may_go_on(done)
+        going = may_go_on(done) and not (stop and stop.is_set())
     return tuple(outcomes)
+
+
+@contextmanager
+def _without_interruption() -> Iterator[None]:
+    """Ctrl-C waits until the block has ended."""
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+def _crew(
+    stage: Sequence[Node], work: Callable[[Node], T]
+) -> tuple[list[Future[Outcome[T]]], tuple[threading.Thread, ...]]:
+    """Daemon threads, unlike an executor's, don't keep a process alive that was interrupted twice."""
+    futures: list[Future[Outcome[T]]] = [Future() for _ in stage]
+    waiting: queue.SimpleQueue[tuple[Node, Future[Outcome[T]]]] = queue.SimpleQueue()
+    for pair in zip(stage, futures, strict=True):
+        waiting.put(pair)
+
+    def work_off() -> None:
+        while True:
+            try:
+                node, future = waiting.get_nowait()
+            except queue.Empty:
+                return
+            try:
+                future.set_result(_one(node, work))
+            except BaseException as error:
+                future.set_exception(error)
+
+    crew = range(min(len(stage), MAX_PARALLEL))
+    return futures, tuple(threading.Thread(target=work_off, daemon=True) for _ in crew)
 
 
 def _one(node: Node, work: Callable[[Node], T]) -> Outcome[T]:

@@ -1,0 +1,161 @@
+"""Proves the order of nodes, that each keeps its failure to itself, and what an interruption does."""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from smallkube.errors import ManyErrors, SmallkubeError
+from smallkube.inventory import Node
+from smallkube.remote import fleet
+
+
+def node(index: int) -> Node:
+    return Node(name=f"node{index}", index=index, peer_ip=f"192.168.0.{index}")
+
+
+NODES = tuple(node(index) for index in range(1, 6))
+
+
+def names(stages: tuple[tuple[Node, ...], ...]) -> list[list[int]]:
+    return [[each.index for each in stage] for stage in stages]
+
+
+@pytest.mark.parametrize(
+    ("nodes", "batch", "expected"),
+    [
+        (NODES, None, [[1], [2, 3, 4, 5]]),
+        (NODES, 3, [[1], [2, 3, 4], [5]]),
+        (NODES, 1, [[1], [2], [3], [4], [5]]),
+        (NODES[1:], 2, [[2, 3], [4, 5]]),
+        (NODES[:1], None, [[1]]),
+        ((), None, []),
+    ],
+)
+def test_the_primary_goes_first_then_workers_in_batches(
+    nodes: tuple[Node, ...], batch: int | None, expected: list[list[int]]
+) -> None:
+    assert names(fleet.stages(nodes, batch)) == expected
+
+
+@given(st.sets(st.integers(1, 254), max_size=40), st.none() | st.integers(1, 50))
+def test_every_node_is_in_exactly_one_stage(indices: set[int], batch: int | None) -> None:
+    staged = names(fleet.stages([node(index) for index in sorted(indices)], batch))
+    assert sorted(index for stage in staged for index in stage) == sorted(indices)
+    assert all(len(stage) <= (batch or 254) for stage in staged)
+    assert all(stage == [1] for stage in staged if 1 in stage)
+
+
+def fail_on(*indices: int) -> Callable[[Node], int]:
+    def work(each: Node) -> int:
+        if each.index in indices:
+            raise SmallkubeError("broken", where=each.name)
+        return each.index
+
+    return work
+
+
+def test_a_failure_stays_with_its_node() -> None:
+    outcomes = fleet.run([NODES], fail_on(2, 4))
+    assert [outcome.node for outcome in outcomes] == list(NODES)
+    assert [outcome.value for outcome in outcomes] == [1, None, 3, None, 5]
+    assert [outcome.failed for outcome in outcomes] == [False, True, False, True, False]
+    with pytest.raises(ManyErrors) as caught:
+        fleet.raise_errors(outcomes)
+    assert str(caught.value).splitlines() == ["node2: broken", "node4: broken"]
+
+
+def test_stages_after_one_that_may_not_go_on_never_come() -> None:
+    came: list[str] = []
+
+    def work(each: Node) -> int:
+        came.append(each.name)
+        return each.index
+
+    outcomes = fleet.run(
+        fleet.stages(NODES, 2),
+        work,
+        may_go_on=lambda done: 2 not in {outcome.value for outcome in done},
+    )
+    assert sorted(came) == ["node1", "node2", "node3"]
+    assert [(outcome.value, outcome.error) for outcome in outcomes[3:]] == [(None, None)] * 2
+    fleet.raise_errors(outcomes)
+
+
+def test_the_nodes_of_a_stage_run_at_the_same_time() -> None:
+    together = threading.Barrier(len(NODES), timeout=30)
+    fleet.run([NODES], lambda _: together.wait())
+
+
+def test_no_more_than_the_limit_run_at_the_same_time() -> None:
+    many = [node(index) for index in range(1, 101)]
+    lock, running, most = threading.Lock(), 0, 0
+
+    def work(_: Node) -> None:
+        nonlocal running, most
+        with lock:
+            running += 1
+            most = max(most, running)
+        time.sleep(0.001)
+        with lock:
+            running -= 1
+
+    assert len(fleet.run([many], work)) == 100
+    assert most <= fleet.MAX_PARALLEL
+
+
+def test_a_fault_of_our_own_is_raised_once_the_others_have_ended() -> None:
+    ended: list[str] = []
+
+    def work(each: Node) -> None:
+        if each.index == 1:
+            raise ZeroDivisionError
+        ended.append(each.name)
+
+    with pytest.raises(ZeroDivisionError):
+        fleet.run([NODES], work)
+    assert len(ended) == 4
+
+
+def test_ctrl_c_stops_the_work_and_keeps_the_outcomes() -> None:
+    stop = threading.Event()
+
+    def work(each: Node) -> str:
+        if each.index == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+        assert stop.wait(30)
+        return f"{each.name} stopped"
+
+    outcomes = fleet.run(fleet.stages(NODES), work, stop=stop)
+    assert [outcome.value for outcome in outcomes] == ["node1 stopped", None, None, None, None]
+
+
+def test_ctrl_c_twice_is_raised_at_once() -> None:
+    stop, never = threading.Event(), threading.Event()
+
+    def work(_: Node) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        stop.wait(30)
+        os.kill(os.getpid(), signal.SIGINT)
+        never.wait(30)
+
+    with pytest.raises(KeyboardInterrupt):
+        fleet.run([NODES[:1]], work, stop=stop)
+    never.set()
+
+
+def test_ctrl_c_where_nothing_can_be_stopped_is_raised_at_once() -> None:
+    never = threading.Event()
+
+    def work(_: Node) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        never.wait(30)
+
+    with pytest.raises(KeyboardInterrupt):
+        fleet.run([NODES[:1]], work)
+    never.set()
