@@ -2,6 +2,7 @@
 
 import shlex
 from dataclasses import dataclass, field
+from pathlib import PurePosixPath
 from typing import Literal
 
 Become = Literal["none", "sudo"]
@@ -11,13 +12,21 @@ Become = Literal["none", "sudo"]
 class Command:
     """What to run on a node, as root unless told otherwise.
 
-    ``stdin`` is where secrets and data go: never into ``argv``. ``timeout`` is in seconds.
+    ``stdin`` is where secrets and data go: never into ``argv``. ``timeout`` is in seconds, counted from when anything
+    was last heard. ``hold`` leaves standard input open until the command has ended, so that its end tells the command
+    that nobody waits for it any more. ``title`` is what messages call it (by default the program).
     """
 
     argv: tuple[str, ...]
     stdin: bytes | None = field(default=None, repr=False)
     root: bool = True
     timeout: float = 60.0
+    hold: bool = False
+    title: str = ""
+
+    @property
+    def name(self) -> str:
+        return self.title or PurePosixPath(self.argv[0]).name
 
     def line(self, become: Become) -> str:
         """The command line for the login shell of a user who becomes root in this way."""
