@@ -80,7 +80,7 @@ def _files(workspace: Workspace, inventory: Inventory) -> Iterator[tuple[str, Pa
         for path in _tree(folder):
             yield f"nix/{name}/{path.relative_to(folder).as_posix()}", path
     for addon in inventory.cluster.addons:
-        yield addon, workspace.root / addon
+        yield addon, _inside(workspace.root / addon, workspace.root.resolve())
     yield from _keys(workspace, inventory)
 
 
@@ -100,11 +100,18 @@ def _keys(workspace: Workspace, inventory: Inventory) -> Iterator[tuple[str, Pat
 def _tree(folder: Path) -> Iterator[Path]:
     root = folder.resolve()
     for path in folder.rglob("*"):
-        if not path.is_file() or path.name.startswith("."):
+        if any(part.startswith(".") for part in path.relative_to(folder).parts):
             continue
-        if not path.resolve().is_relative_to(root):
-            raise UsageError("a link that leads out of its folder", where=str(path), hint="put the file itself there")
-        yield path
+        if path.is_symlink() and path.is_dir():
+            raise UsageError("a link to a folder, which is not followed", where=str(path), hint="put the files there")
+        if path.is_file() or path.is_symlink():
+            yield _inside(path, root)
+
+
+def _inside(path: Path, root: Path) -> Path:
+    if not path.resolve().is_relative_to(root):
+        raise UsageError("a link that leads out of its folder", where=str(path), hint="put the file itself there")
+    return path
 
 
 def _content(path: Path, name: str) -> bytes:

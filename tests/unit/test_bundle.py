@@ -1,0 +1,185 @@
+"""Proves that the bundle depends on content alone, and that neither keys in clear nor anything unlisted get into it."""
+
+import io
+import json
+import os
+import tarfile
+from pathlib import Path
+from random import Random
+from tempfile import TemporaryDirectory
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from smallkube.errors import UsageError
+from smallkube.inventory import Inventory, load
+from smallkube.remote.bundle import Bundle, assemble, materialise
+from smallkube.secrets import policy
+from smallkube.workspace import Workspace
+from tests.conftest import INVENTORY
+
+NAMES = st.text("abcdefgh0123456789._-", min_size=1, max_size=12).filter(lambda name: name.strip("."))
+FILES = st.dictionaries(NAMES, st.binary(max_size=200), max_size=8)
+
+
+def fill(workspace: Workspace) -> Inventory:
+    """Put a file of every kind there; the secrets' contents do not matter here."""
+    inventory = load(workspace.inventory_file)
+    for folder in (workspace.rendered_dir, workspace.hosts_dir, workspace.keys_dir):
+        folder.mkdir(parents=True)
+    workspace.flake_file.write_text("{ }")
+    (workspace.rendered_dir / "node1.nix").write_text("{ }")
+    (workspace.hosts_dir / "node1.nix").write_text("{ }")
+    workspace.peers_file.write_text("[]")
+    for secret in policy.expected(inventory, frozenset()):
+        (workspace.keys_dir / secret.file).write_text("age-encryption.org/v1")
+    for name in policy.public_files(inventory):
+        (workspace.keys_dir / name).write_text("a certificate")
+    return inventory
+
+
+@pytest.fixture
+def ready(workspace: Workspace) -> tuple[Workspace, Inventory]:
+    return workspace, fill(workspace)
+
+
+@settings(max_examples=25, deadline=None)
+@given(FILES, st.randoms(use_true_random=False))
+def test_the_order_in_which_files_were_made_does_not_matter(files: dict[str, bytes], random: Random) -> None:
+    bundles = []
+    for names in (sorted(files), random.sample(sorted(files), len(files))):
+        with TemporaryDirectory() as root:
+            workspace = Workspace(Path(root))
+            workspace.inventory_file.write_text(INVENTORY)
+            inventory = fill(workspace)
+            for name in names:
+                path = workspace.hosts_dir / "more" / name
+                path.parent.mkdir(exist_ok=True)
+                path.write_bytes(files[name])
+                os.utime(path, (random.randrange(1 << 30),) * 2)
+                path.chmod(random.choice([0o600, 0o644, 0o755]))
+            bundles.append(assemble(workspace, inventory))
+    assert bundles[0].files == bundles[1].files
+    assert (bundles[0].digest, bundles[0].archive) == (bundles[1].digest, bundles[1].archive)
+    shown = {name.removeprefix("nix/hosts/more/") for name in bundles[0].files if name.startswith("nix/hosts/more/")}
+    assert shown == {name for name in files if not name.startswith(".")}
+
+
+@given(FILES, FILES)
+def test_other_files_have_another_digest(one: dict[str, bytes], other: dict[str, bytes]) -> None:
+    first, second = (Bundle(dict(sorted(files.items()))) for files in (one, other))
+    assert (first.digest == second.digest) == (one == other)
+
+
+def test_content_that_moves_between_files_changes_the_digest() -> None:
+    assert Bundle({"a": b"1", "b": b""}).digest != Bundle({"a": b"", "b": b"1"}).digest
+    assert Bundle({"a": b"x\0y"}).digest != Bundle({"a\0x": b"y"}).digest
+
+
+def test_times_modes_and_umask_do_not_matter(ready: tuple[Workspace, Inventory]) -> None:
+    before = assemble(*ready)
+    for path in ready[0].root.rglob("*.nix"):
+        os.utime(path, (1, 1))
+        path.chmod(0o600)
+    old = os.umask(0o077)
+    try:
+        (ready[0].hosts_dir / "node1.nix").unlink()
+        (ready[0].hosts_dir / "node1.nix").write_text("{ }")
+        after = assemble(*ready)
+    finally:
+        os.umask(old)
+    assert (after.digest, after.archive) == (before.digest, before.archive)
+
+
+def test_the_archive_tells_nothing_of_this_machine(ready: tuple[Workspace, Inventory]) -> None:
+    bundle = assemble(*ready)
+    with tarfile.open(fileobj=io.BytesIO(bundle.archive)) as tar:
+        members = tar.getmembers()
+    assert [member.name for member in members] == sorted(bundle.files)
+    assert {(m.mtime, m.uid, m.gid, m.uname, m.gname, m.mode) for m in members} == {(0, 0, 0, "", "", 0o644)}
+
+
+def test_only_listed_files_of_keys_get_in(ready: tuple[Workspace, Inventory]) -> None:
+    workspace, inventory = ready
+    before = assemble(workspace, inventory).digest
+    workspace.master_key.write_text("AGE-SECRET-KEY-1" + "Q" * 58)
+    for name in ("kube_token_root.age.orig", "stray.age", "secrets.nix", "recipients.json", ".hidden.age"):
+        (workspace.keys_dir / name).write_text("x")
+    for folder in (workspace.root, workspace.hosts_dir):
+        (folder / ".git").mkdir()
+        (folder / ".git" / "config").write_text("x")
+    assert assemble(workspace, inventory).digest == before
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "AGE-SECRET-KEY-1" + "Q" * 58,
+        "-----BEGIN PRIVATE KEY-----",
+        "-----BEGIN EC PRIVATE KEY-----",
+        "-----BEGIN OPENSSH PRIVATE KEY-----",
+    ],
+)
+def test_a_key_in_clear_is_refused_without_being_repeated(ready: tuple[Workspace, Inventory], text: str) -> None:
+    (ready[0].hosts_dir / "node1.nix").write_text(f'{{ x = "{text}"; }}')
+    with pytest.raises(UsageError) as refused:
+        assemble(*ready)
+    assert "nix/hosts/node1.nix" in str(refused.value)
+    assert text not in str(refused.value)
+
+
+@pytest.mark.parametrize("target", ["/etc/passwd", "../../keys/secrets.nix"])
+def test_a_link_that_leads_out_is_refused(ready: tuple[Workspace, Inventory], target: str) -> None:
+    (ready[0].keys_dir / "secrets.nix").write_text("{ }")
+    (ready[0].hosts_dir / "link.nix").symlink_to(target)
+    with pytest.raises(UsageError, match="leads out"):
+        assemble(*ready)
+
+
+def test_a_link_to_nothing_is_refused_not_left_out(ready: tuple[Workspace, Inventory]) -> None:
+    (ready[0].hosts_dir / "dangling.nix").symlink_to("gone.nix")
+    with pytest.raises(UsageError, match=r"dangling\.nix"):
+        assemble(*ready)
+
+
+def test_a_folder_linked_from_outside_is_refused_not_left_out(
+    ready: tuple[Workspace, Inventory], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    outside = tmp_path_factory.mktemp("outside")
+    (outside / "more.nix").write_text("{ }")
+    (ready[0].hosts_dir / "linked").symlink_to(outside)
+    with pytest.raises(UsageError, match="link to a folder"):
+        assemble(*ready)
+
+
+def test_an_add_on_that_leads_out_of_the_workspace_is_refused(
+    ready: tuple[Workspace, Inventory], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    workspace, _ = ready
+    outside = tmp_path_factory.mktemp("outside") / "addon.yaml"
+    outside.write_text("kind: List")
+    (workspace.root / "addon.yaml").symlink_to(outside)
+    text = workspace.inventory_file.read_text()
+    workspace.inventory_file.write_text(text.replace("  name: test", "  name: test\n  addons: [addon.yaml]"))
+    with pytest.raises(UsageError, match="leads out"):
+        assemble(workspace, load(workspace.inventory_file))
+
+
+def test_missing_secrets_and_nothing_rendered_name_the_task_that_mends_it(ready: tuple[Workspace, Inventory]) -> None:
+    workspace, inventory = ready
+    (workspace.keys_dir / "wgkube1.key.age").unlink()
+    with pytest.raises(UsageError, match=r"inv keys\.generate"):
+        assemble(workspace, inventory)
+    workspace.flake_file.unlink()
+    with pytest.raises(UsageError, match=r"inv nix\.render"):
+        assemble(workspace, inventory)
+
+
+def test_materialised_files_are_the_bundle(ready: tuple[Workspace, Inventory], tmp_path: Path) -> None:
+    bundle = assemble(*ready)
+    target = tmp_path / "out"
+    materialise(bundle, target)
+    found = {str(path.relative_to(target)): path.read_bytes() for path in target.rglob("*") if path.is_file()}
+    assert found == dict(bundle.files)
+    assert json.loads(found["keys/peers.json"]) == []
