@@ -90,8 +90,16 @@ def secret_files(inventory: "Inventory", node: "Node", existing_files: Collectio
 
     ``existing_files`` are the names in keys/; from them only the ``.old`` files of a rotation are taken.
     """
-    rows = expected(inventory, existing_files)
-    return {row.name_on(node.name): row.file for row in rows if node.name in row.readers}
+    return secret_files_by_node(inventory, existing_files)[node.name]
+
+
+def secret_files_by_node(inventory: "Inventory", existing_files: Collection[str]) -> dict[str, dict[str, str]]:
+    """``secret_files`` of every node, by its name."""
+    files: dict[str, dict[str, str]] = {node.name: {} for node in inventory.nodes}
+    for row in expected(inventory, existing_files):
+        for reader in row.readers:
+            files[reader][row.name_on(reader)] = row.file
+    return files
 
 
 def public_files(inventory: "Inventory") -> tuple[str, ...]:
