@@ -63,10 +63,9 @@ def plan(workspace: Workspace, inventory: Inventory) -> Plan:
     }
     starters = {}
     existing = frozenset(path.name for path in workspace.keys_dir.glob("*.age"))
+    secrets = policy.secret_files_by_node(inventory, existing)
     for node in inventory.nodes:
-        secret_files = {
-            name: NixPath(f"../../keys/{file}") for name, file in policy.secret_files(inventory, node, existing).items()
-        }
+        secret_files = {name: NixPath(f"../../keys/{file}") for name, file in secrets[node.name].items()}
         files[rendered / f"{node.name}.nix"] = environment.get_template("node.nix.j2").render(
             node=node, secret_files=secret_files
         )
