@@ -1,12 +1,9 @@
 """SSH to one node, over Fabric: exactly the host key in keys/hosts/ is accepted, and nothing is learnt on the way."""
 
-import threading
-import time
-from collections.abc import Callable, Iterator
-from functools import partial
-from pathlib import Path
+import socket
+from collections.abc import Callable
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Self
 
 import fabric
 import paramiko
@@ -14,15 +11,14 @@ import paramiko
 from smallkube.errors import SmallkubeError, UsageError
 from smallkube.inventory import Node
 from smallkube.remote.command import Command, Result
+from smallkube.remote.talk import Talk
 from smallkube.secrets import ssh_keys
 from smallkube.workspace import Workspace
 
 CONNECT_SECONDS = 10
 KEEPALIVE_SECONDS = 15
-_CHUNK = 1 << 16
-_POLL_SECONDS = 5.0
-
-T = TypeVar("T")
+SILENCE_SECONDS = 60
+"""A connection on which nothing was acknowledged for so long is lost."""
 
 
 class Session:
@@ -69,6 +65,17 @@ class Session:
     def open(self) -> None:
         """Connect and authenticate; nothing is sent before the host key was found to be the expected one."""
         try:
+            self._authenticate()
+        except BaseException:
+            self.close()
+            raise
+        self._fabric.transport.set_keepalive(KEEPALIVE_SECONDS)
+        wire = self._fabric.transport.sock
+        if isinstance(wire, socket.socket) and hasattr(socket, "TCP_USER_TIMEOUT"):
+            wire.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, SILENCE_SECONDS * 1000)
+
+    def _authenticate(self) -> None:
+        try:
             self._fabric.open()
         except paramiko.BadHostKeyException as error:
             raise self._wrong_key(error.key) from error
@@ -82,24 +89,32 @@ class Session:
         except (OSError, EOFError) as error:
             reason = (error.strerror if isinstance(error, OSError) else None) or str(error) or "connection closed"
             raise self._error(f"can't be reached: {reason}", "is the machine up, and ssh.host right?") from error
-        self._fabric.transport.set_keepalive(KEEPALIVE_SECONDS)
 
     def close(self) -> None:
         """Disconnect; what was started detached on the machine goes on."""
         self._fabric.close()
+        self._fabric.client.close()  # Fabric's own leaves a connection open that failed to authenticate
 
-    def run(self, command: Command, *, said: Callable[[bytes], object] | None = None) -> Result:
+    def run(
+        self,
+        command: Command,
+        *,
+        said: Callable[[bytes], object] = lambda _: None,
+        stopped: Callable[[], bool] = lambda: False,
+    ) -> Result:
         """Run ``command``; ``said`` is given standard error piece by piece as it comes.
 
-        Raises SmallkubeError when the connection breaks, nothing is heard for ``command.timeout`` seconds, or sudo
-        wants a password; a command that fails is a Result.
+        Raises SmallkubeError when the connection breaks, nothing is heard for ``command.timeout`` seconds, ``stopped``
+        becomes true, or sudo wants a password; a command that fails is a Result.
         """
         try:
-            result = self._exchange(command, said or (lambda _: None))
+            result = self._exchange(command, said, stopped)
+        except InterruptedError as error:
+            raise self._error(f"interrupted while {command.name} ran") from error
         except TimeoutError as error:
-            raise self._error(f"{command.argv[0]}: nothing heard for {command.timeout:.0f} s") from error
+            raise self._error(f"{command.name}: nothing heard for {command.timeout:.0f} s") from error
         except (paramiko.SSHException, OSError, EOFError) as error:
-            raise self._error(f"connection lost while {command.argv[0]} ran: {error or 'closed'}") from error
+            raise self._error(f"connection lost while {command.name} ran: {str(error) or 'closed'}") from error
         if not result.ok and "sudo: a password is required" in result.stderr:
             raise self._error(
                 f"{self.node.ssh.user} may not use sudo without a password",
@@ -108,27 +123,20 @@ class Session:
             )
         return result
 
-    def must(self, command: Command, *, said: Callable[[bytes], object] | None = None) -> Result:
+    def must(self, command: Command) -> Result:
         """``run``, and a command that fails is a SmallkubeError with its last words."""
-        result = self.run(command, said=said)
+        result = self.run(command)
         if not result.ok:
-            raise self._error(f"{Path(command.argv[0]).name} failed: {result.last_words}")
+            raise self._error(f"{command.name} failed: {result.last_words}")
         return result
 
-    def _exchange(self, command: Command, said: Callable[[bytes], object]) -> Result:
-        channel = self._fabric.transport.open_session(timeout=CONNECT_SECONDS)
-        with channel:
+    def _exchange(self, command: Command, said: Callable[[bytes], object], stopped: Callable[[], bool]) -> Result:
+        transport = self._fabric.transport
+        if transport is None:
+            raise EOFError("not connected")
+        with transport.open_session(timeout=CONNECT_SECONDS) as channel:
             channel.exec_command(command.line(self.node.ssh.become))
-            talk = _Talk(channel, command.timeout, said)
-            listener = threading.Thread(target=talk.hear_errors, daemon=True)
-            listener.start()
-            talk.say(command.stdin or b"")
-            output = b"".join(talk.hear())
-            listener.join()
-            status = channel.recv_exit_status()
-        if status < 0:
-            raise EOFError("closed before the command ended")
-        return Result(status, output, b"".join(talk.errors).decode(errors="replace"))
+            return Talk(channel, command, said, stopped).result()
 
     def _error(self, message: str, hint: str | None = None, *, usage: bool = False) -> SmallkubeError:
         return (UsageError if usage else SmallkubeError)(message, where=self.where, hint=hint)
@@ -148,52 +156,6 @@ class Session:
                 f"inv keys.scan --node {self.node.name}",
             )
         return f"no SSH connection: {text}", None
-
-
-class _Talk:
-    """Both directions of one command, given up when neither output has been heard for ``patience`` seconds."""
-
-    def __init__(self, channel: paramiko.Channel, patience: float, said: Callable[[bytes], object]) -> None:
-        self.channel = channel
-        self.patience = patience
-        self.said = said
-        self.errors: list[bytes] = []
-        self.heard = time.monotonic()
-        channel.settimeout(min(patience, _POLL_SECONDS))
-
-    def say(self, data: bytes) -> None:
-        try:
-            left = memoryview(data)
-            while left and (sent := self._patiently(partial(self.channel.send, bytes(left[:_CHUNK])))):
-                left = left[sent:]
-            self.channel.shutdown_write()
-        except (TimeoutError, paramiko.SSHException):
-            raise
-        except OSError:
-            return  # it ended without reading all; its exit status says why
-
-    def hear(self) -> Iterator[bytes]:
-        while data := self._patiently(lambda: self.channel.recv(_CHUNK)):
-            yield data
-
-    def hear_errors(self) -> None:
-        try:
-            while data := self._patiently(lambda: self.channel.recv_stderr(_CHUNK)):
-                self.errors.append(data)
-                self.said(data)
-        except OSError:
-            return  # whoever reads standard output meets the same fault and reports it
-
-    def _patiently(self, attempt: Callable[[], T]) -> T:
-        while True:
-            try:
-                result = attempt()
-            except TimeoutError:
-                if time.monotonic() - self.heard > self.patience:
-                    raise
-            else:
-                self.heard = time.monotonic()
-                return result
 
 
 def _host_key(workspace: Workspace, node: Node) -> paramiko.PKey:
