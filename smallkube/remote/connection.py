@@ -1,5 +1,6 @@
 """SSH to one node, over Fabric: exactly the host key in keys/hosts/ is accepted, and nothing is learnt on the way."""
 
+import logging
 import socket
 from collections.abc import Callable
 from types import TracebackType
@@ -19,6 +20,9 @@ CONNECT_SECONDS = 10
 KEEPALIVE_SECONDS = 15
 SILENCE_SECONDS = 60
 """A connection on which nothing was acknowledged for so long is lost."""
+
+# Its threads log the tracebacks of faults that also reach us as exceptions; unhandled, they land on standard error.
+logging.getLogger("paramiko").addHandler(logging.NullHandler())
 
 
 class Session:
