@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rich.live import Live
     from rich.table import Table
 
-GOOD = frozenset({"ok", "created", "deployed", "unchanged", "built", "kept", "running", "active", "done"})
+GOOD = frozenset({"ok", "created", "deployed", "unchanged", "built", "kept", "running", "active", "done", "rebooted"})
 BAD = frozenset({"failed", "missing", "wrong", "stale", "unreachable", "rolled back", "unknown", "not run"})
 
 

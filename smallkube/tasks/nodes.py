@@ -1,10 +1,29 @@
-"""The machines of the cluster: add one to the inventory, take one out."""
+"""The machines of the cluster: add one, take one out, run commands on them, drain and restart them."""
+
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from invoke.context import Context
 
-from smallkube.tasks import current, task
+from smallkube.tasks import current, task, words
 
-__all__ = ["add", "remove"]
+if TYPE_CHECKING:
+    from smallkube.inventory import Node
+    from smallkube.nodes.machine import Machine
+    from smallkube.nodes.rolling import Report, Word
+    from smallkube.remote.command import Result
+    from smallkube.remote.fleet import Outcome
+    from smallkube.tasks import Current
+
+__all__ = ["add", "drain", "exec_", "reboot", "remove", "uncordon"]
+
+SELECTION = {
+    "node": "only these nodes (repeatable, or separated by commas)",
+    "role": "only the primary, or only the workers: primary | worker",
+    "tag": "only nodes with this tag",
+}
 
 
 @task(
@@ -44,3 +63,191 @@ def remove(_: Context, name: str, yes: bool = False) -> None:
     write_file(file, text, mode=file.stat().st_mode & 0o777)
     ui.message(f"removed {name}; its files in keys/ are left (inv keys.check lists them); next: inv keys.generate,")
     ui.message("inv nix.render, inv deploy, so that the other nodes forget it")
+
+
+@task(
+    name="exec",
+    iterable=["node", "role", "tag"],
+    help={
+        **SELECTION,
+        "root": "as root (default), or as the user who logs in",
+        "timeout": "seconds of silence after which a node is given up",
+        "json": "print the answers as JSON",
+    },
+)
+def exec_(
+    _: Context,
+    node: list[str],
+    role: list[str],
+    tag: list[str],
+    root: bool = True,
+    timeout: int = 300,
+    json: bool = False,
+) -> None:
+    """Run the command that follows -- on the nodes, in parallel.
+
+    inv nodes.exec --node node2 -- journalctl --boot --unit kubelet
+    inv nodes.exec -- sh -c 'df / | tail -1'
+    """
+    from smallkube import ui
+    from smallkube.errors import ManyErrors
+    from smallkube.nodes import execute
+    from smallkube.nodes.machine import over_ssh
+
+    here = current()
+    wanted = execute.command(_after_dashes(), root=root, timeout=timeout)
+    nodes = here.inventory.select(words(node), words(role), words(tag))
+    outcomes = execute.everywhere(nodes, wanted, over_ssh(here.workspace))
+    if json:
+        ui.json_result([execute.as_json(outcome) for outcome in outcomes])
+    else:
+        _show_answers(outcomes)
+    if faults := list(execute.faults(outcomes)):
+        raise ManyErrors(faults)
+
+
+def _after_dashes() -> Sequence[str]:
+    """What follows ``--``, word by word: Invoke (2.2) has it only joined by blanks, and not where a task could see."""
+    return sys.argv[sys.argv.index("--") + 1 :] if "--" in sys.argv else ()
+
+
+def _show_answers(outcomes: "Sequence[Outcome[Result]]") -> None:
+    """One node's output as it is, those of several with the node's name before each line."""
+    from smallkube import ui
+    from smallkube.nodes import execute
+
+    for outcome in outcomes:
+        answer = outcome.value
+        if answer and len(outcomes) == 1:
+            ui.raw_result(answer.stdout)
+            ui.message(answer.stderr.rstrip("\n")) if answer.stderr else None
+        elif answer:
+            for line in execute.lines(outcome.node.name, answer.text):
+                ui.result(line)
+            for line in execute.lines(outcome.node.name, answer.stderr):
+                ui.message(line)
+
+
+@task(
+    iterable=["node", "role", "tag"],
+    help={**SELECTION, "timeout": "seconds for each node's pods to end", "yes": "do not ask", "json": "print JSON"},
+)
+def drain(
+    _: Context,
+    node: list[str],
+    role: list[str],
+    tag: list[str],
+    timeout: int = 300,
+    yes: bool = False,
+    json: bool = False,
+) -> None:
+    """Evict the pods of the named nodes, and let no new ones in."""
+    from smallkube import ui
+    from smallkube.nodes import members, rolling
+
+    here, nodes = _named(node, role, tag)
+    ui.confirm(f"evict all pods of {', '.join(each.name for each in nodes)}?", yes=yes)
+    stop = threading.Event()
+
+    def evict(primary: "Machine", host: str) -> None:
+        members.drain(primary, host, timeout, stop.is_set)
+
+    _change(here, nodes, evict, rolling.Word.DRAINED, stop, json)
+
+
+@task(iterable=["node", "role", "tag"], help={**SELECTION, "json": "print JSON"})
+def uncordon(_: Context, node: list[str], role: list[str], tag: list[str], json: bool = False) -> None:
+    """Let pods be scheduled on the named nodes again."""
+    from smallkube.nodes import members, rolling
+
+    here, nodes = _named(node, role, tag)
+    _change(here, nodes, members.uncordon, rolling.Word.UNCORDONED, threading.Event(), json)
+
+
+def _named(node: list[str], role: list[str], tag: list[str]) -> "tuple[Current, tuple[Node, ...]]":
+    """The nodes asked for; all of them is never what is meant by naming none."""
+    from smallkube.errors import UsageError
+
+    here = current()
+    if not (node or role or tag):
+        raise UsageError("no node named", hint="--node, --role or --tag says which")
+    return here, here.inventory.select(words(node), words(role), words(tag))
+
+
+def _change(
+    here: "Current",
+    nodes: "Sequence[Node]",
+    act: "Callable[[Machine, str], None]",
+    outcome: "Word",
+    stop: threading.Event,
+    json: bool,
+) -> None:
+    from smallkube import ui
+    from smallkube.nodes import members
+    from smallkube.nodes.machine import over_ssh
+
+    with ui.Progress([each.name for each in nodes]) as progress:
+        reports = members.change(here.inventory, nodes, over_ssh(here.workspace), act, outcome, progress, stop)
+    _show_reports(reports, json)
+
+
+@task(
+    iterable=["node", "role", "tag"],
+    help={
+        **SELECTION,
+        "timeout": "seconds a machine may take to be back and well",
+        "drain-timeout": "seconds for a node's pods to end",
+        "drain": "evict the pods before (default where the API server runs)",
+        "dry-run": "print the plan and touch nothing",
+        "yes": "do not ask",
+        "json": "print JSON",
+    },
+)
+def reboot(
+    _: Context,
+    node: list[str],
+    role: list[str],
+    tag: list[str],
+    timeout: int = 600,
+    drain_timeout: int = 300,
+    drain: bool = True,
+    dry_run: bool = False,
+    yes: bool = False,
+    json: bool = False,
+) -> None:
+    """Restart the nodes one at a time, workers first; wait for each."""
+    from smallkube import ui
+    from smallkube.nodes import members
+    from smallkube.nodes import reboot as rebooting
+    from smallkube.nodes.machine import over_ssh
+
+    here = current()
+    connect = over_ssh(here.workspace)
+    nodes = here.inventory.select(words(node), words(role), words(tag))
+    undrained = members.api_down(here.inventory, connect) if drain else "--no-drain"
+    plan = rebooting.make(nodes, undrained, timeout, drain_timeout)
+    drained = "members of the cluster are drained before, and admitted again after"
+    ui.message(f"{undrained}: nothing is drained" if undrained else drained)
+    names = [each.name for each in plan.nodes]
+    if dry_run:
+        ui.json_result(names) if json else ui.result(f"one after the other: {', '.join(names)}")
+        return
+    ui.confirm(f"restart {', '.join(names)}, one after the other?", yes=yes)
+    with ui.Progress(names) as progress:
+        reports = rebooting.execute(plan, here.inventory, here.workspace, connect, progress)
+    _show_reports(reports, json)
+
+
+def _show_reports(reports: "Sequence[Report]", json: bool) -> None:
+    from dataclasses import asdict
+
+    from smallkube import ui
+    from smallkube.errors import SmallkubeError
+
+    if json:
+        ui.json_result([asdict(report) for report in reports])
+    else:
+        rows = [(report.node, report.outcome, f"{report.seconds:.1f}", report.reason) for report in reports]
+        ui.table(("NODE", "OUTCOME", "SECONDS", "REASON"), rows)
+    if bad := [report for report in reports if not report.good]:
+        raise SmallkubeError(", ".join(f"{report.node} {report.outcome}" for report in bad))

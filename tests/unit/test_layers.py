@@ -12,7 +12,7 @@ LAYERS = (
     ("errors", "process", "addressing", "workspace"),
     ("inventory", "inventory_yaml", "inventory_rules", "inventory_edit"),
     ("secrets", "nix", "remote"),
-    ("deploy", "etcd", "smoke", "tokens", "encryption", "doctor"),
+    ("deploy", "nodes", "etcd", "smoke", "tokens", "encryption", "doctor"),
     ("tasks",),
 )
 BESIDE = ("ui",)

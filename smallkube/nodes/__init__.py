@@ -1,0 +1,1 @@
+"""Work on the fleet beside deploys: commands everywhere, draining, rolling reboots."""

@@ -1,0 +1,36 @@
+"""Machines as this package sees them: something that runs commands, reached anew each time."""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Protocol
+
+from smallkube.inventory import Node
+from smallkube.remote.command import Command, Result
+from smallkube.workspace import Workspace
+
+
+class Machine(Protocol):
+    """What of a ``remote.connection.Session`` is used here; the same errors are raised."""
+
+    def run(self, command: Command, *, stopped: Callable[[], bool] = ...) -> Result: ...
+    def must(self, command: Command) -> Result: ...
+
+
+Connect = Callable[[Node], AbstractContextManager[Machine]]
+"""A connection of its own to a node while the block runs."""
+
+
+def over_ssh(workspace: Workspace) -> Connect:
+    """Connections as the inventory and keys/hosts say."""
+    from smallkube.remote.connection import Session
+
+    @contextmanager
+    def connect(node: Node) -> Iterator[Machine]:
+        session = Session(workspace, node)
+        try:
+            session.open()
+            yield session
+        finally:
+            session.close()
+
+    return connect
