@@ -4,8 +4,9 @@ The machine decides what holds: whoever first makes /run/smallkube/NONCE/decisio
 """
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from smallkube.deploy import health, host
@@ -15,7 +16,12 @@ from smallkube.remote.connection import Session
 
 POLL_SECONDS = 0.5
 GRACE_SECONDS = 60
-"""How long after the rollback was due we go on asking a machine what became of it."""
+"""How long after the rollback was due we go on asking a machine that can't be reached what became of it."""
+GOING_BACK_SECONDS = 600
+"""The same for a machine that is known to be going back."""
+TOO_LATE = "the activation did not end in time"
+NOT_STARTED = 1
+"""Exit status of a switch-to-configuration that did nothing."""
 
 
 class Ending(StrEnum):
@@ -35,6 +41,14 @@ class Verdict:
     log: str = ""
 
 
+@dataclass(frozen=True)
+class Clock:
+    """Seconds that only grow, and waiting for them."""
+
+    now: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], None] = time.sleep
+
+
 @dataclass
 class Activation:
     """One activation of ``system`` on one node. ``connect`` makes a new, unopened session each time."""
@@ -45,79 +59,125 @@ class Activation:
     before: Look
     seconds: int
     stopped: Callable[[], bool] = lambda: False
+    clock: Clock = field(default_factory=Clock)
     _due: float = 0.0
-    _seen: Progress | None = None
+    _last: Progress | None = None
 
     def arm(self, session: Session) -> None:
         """From here on the machine goes back by itself after ``seconds``."""
         session.must(script("arm", self.nonce, str(self.seconds)))
-        self._due = time.monotonic() + self.seconds
+        self._due = self.clock.now() + self.seconds
 
     def activate(self, session: Session) -> None:
-        """Start the activation and follow it to its end, over new connections if need be."""
-        session.must(script("activate", self.nonce, self.system, "test"))
-        self._seen = self._await(session, lambda now: now.status is not None or bool(now.outcome))
+        """Start the activation and follow it to its end, over new connections if need be.
+
+        Raises SmallkubeError when it was certainly not started.
+        """
+        try:
+            started = session.run(script("activate", self.nonce, self.system, "test"))
+        except SmallkubeError:
+            session.close()  # whether it was started can only be seen over a new connection
+        else:
+            if not started.ok:
+                raise SmallkubeError(f"the activation could not be started: {started.last_words}")
+
+        def ended(now: Progress) -> bool:
+            return now.status is not None or bool(now.outcome) or not now.begun or self.stopped()
+
+        self._until(ended, lambda: self._due, session)
 
     def confirm(self) -> Verdict:
-        """Look over a new connection; accept the system for good if the machine is well, else have it go back."""
-        if self._seen is None:
-            return self._unreachable()
-        if self._seen.outcome:
-            return self._went_back("the activation did not end in time")
-        try:
-            with self.connect() as session:
-                return self._judge(session)
-        except SmallkubeError as error:
-            return self._watch_rollback(f"no new connection to it: {error.message}")
+        """Look over new connections; accept the system for good if the machine is well, else have it go back."""
+        reason = ""
+        while self.clock.now() < self._due:
+            try:
+                with self.connect() as session:
+                    return self._judge(session)
+            except SmallkubeError as error:
+                reason = f"no new connection to it: {error.message}"
+                if self.stopped():
+                    break
+                self.clock.sleep(POLL_SECONDS)
+        return self._watch(reason or TOO_LATE)
 
     def _judge(self, session: Session) -> Verdict:
-        now = host.progress(session, self.nonce)
+        now = self._last = host.progress(session, self.nonce)
+        if not now.begun:
+            return self._watch("")
+        if now.outcome:
+            return self._watch(TOO_LATE if now.status is None else "it was not confirmed in time")
         reasons = ["interrupted"] if self.stopped() else health.ill(self.before, now, self.system)
         if reasons:
             session.run(script("give-up", self.nonce))
-            return self._watch_rollback("; ".join(reasons), log=now.log)
-        accepted = session.run(script("decide", self.nonce))
-        if not accepted.ok:
-            return self._watch_rollback("the confirmation came too late")
+            return self._watch("; ".join(reasons))
+        decided = session.run(script("decide", self.nonce))
+        if not decided.ok:
+            return self._watch(decided.last_words)
         return Verdict(Ending.CONFIRMED, log=now.log)
 
-    def _watch_rollback(self, reason: str, log: str = "") -> Verdict:
-        seen = self._await(None, lambda now: now.rollback_status is not None or now.outcome == "confirmed")
+    def _watch(self, reason: str) -> Verdict:
+        """What the machine decided, once it has been carried out."""
+
+        def carried_out(now: Progress) -> bool:
+            return now.rollback_status is not None or now.outcome == "confirmed" or not now.begun
+
+        seen = self._until(carried_out, self._patience_ends)
         if seen is None:
-            return self._unreachable(reason)
+            return Verdict(Ending.UNKNOWN, "; ".join(filter(None, (reason, self._what_is_known()))), self._log())
         if seen.outcome == "confirmed":
-            return Verdict(Ending.CONFIRMED, log=log)
-        return self._went_back(reason, seen, log)
+            return Verdict(Ending.CONFIRMED, log=seen.log)
+        if not seen.begun:
+            return self._restarted(reason, seen)
+        if seen.system != self.before.system or seen.rollback_status == NOT_STARTED:
+            said = f"{reason}; going back failed (status {seen.rollback_status}), it runs {seen.system}"
+            return Verdict(Ending.UNKNOWN, said, self._log())
+        if seen.rollback_status:
+            reason = f"{reason}; going back had errors (status {seen.rollback_status})"
+        return Verdict(Ending.ROLLED_BACK, reason, self._log())
 
-    def _went_back(self, reason: str, seen: Progress | None = None, log: str = "") -> Verdict:
-        if seen is None or seen.rollback_status is None:
-            seen = self._await(None, lambda now: now.rollback_status is not None)
-        if seen is None:
-            return self._unreachable(reason)
-        if seen.system != self.before.system:
-            return Verdict(Ending.UNKNOWN, f"{reason}; going back failed, it runs {seen.system}", log or seen.log)
-        return Verdict(Ending.ROLLED_BACK, reason, log or seen.log)
+    def _restarted(self, reason: str, seen: Progress) -> Verdict:
+        reason = "; ".join(filter(None, (reason, "the machine was restarted before it was confirmed")))
+        if seen.system in (self.before.system, self.before.profile):
+            return Verdict(Ending.ROLLED_BACK, reason, self._log())
+        return Verdict(Ending.UNKNOWN, f"{reason}; it runs {seen.system}", self._log())
 
-    def _unreachable(self, reason: str = "") -> Verdict:
-        left = self._due - time.monotonic()
+    def _what_is_known(self) -> str:
+        left = self._due - self.clock.now()
+        if self._last and self._last.outcome:
+            return f"it began to go back to {self.before.system} and was not seen to end"
         when = f"fires in {left:.0f} s" if left > 0 else f"was due {-left:.0f} s ago"
-        text = f"the machine can't be reached; its rollback to {self.before.system} is armed and {when}"
-        return Verdict(Ending.UNKNOWN, f"{reason}; {text}" if reason else text)
+        return f"the machine can't be reached; its rollback to {self.before.system} was armed and {when}"
 
-    def _await(self, session: Session | None, condition: Callable[[Progress], bool]) -> Progress | None:
-        """Ask until ``condition`` holds; over new connections once there is none. None: out of time."""
-        deadline = self._due + GRACE_SECONDS
-        while time.monotonic() < deadline:
+    def _log(self) -> str:
+        return self._last.log if self._last else ""
+
+    def _until(
+        self, condition: Callable[[Progress], bool], deadline: Callable[[], float], session: Session | None = None
+    ) -> Progress | None:
+        """Ask until ``condition`` holds, over ``session`` as long as it lives, then new ones. None: out of time."""
+        while self.clock.now() < deadline():
             try:
-                if session is None:
-                    session = self.connect()
-                    session.open()
-                now = host.progress(session, self.nonce)
-                if condition(now):
-                    return now
+                with self._fresh(session) as asked:
+                    while self.clock.now() < deadline():
+                        self._last = host.progress(asked, self.nonce)
+                        if condition(self._last):
+                            return self._last
+                        self.clock.sleep(POLL_SECONDS)
             except SmallkubeError:
-                if session:
-                    session.close()
-                session = None
-            time.sleep(POLL_SECONDS)
+                if self.stopped():
+                    return None
+            session = None
+            self.clock.sleep(POLL_SECONDS)
         return None
+
+    def _patience_ends(self) -> float:
+        going_back = self._last is not None and self._last.outcome == "rolled back"
+        return self._due + (GOING_BACK_SECONDS if going_back else GRACE_SECONDS)
+
+    @contextmanager
+    def _fresh(self, session: Session | None = None) -> Iterator[Session]:
+        if session:
+            yield session
+            return
+        with self.connect() as made:
+            yield made

@@ -1,18 +1,20 @@
 """Carries out a plan: one run per node, each step in its place, and a report that claims no more than was seen."""
 
 import getpass
+import re
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from smallkube.deploy import health, history, host
-from smallkube.deploy.activation import Activation, Ending, Verdict
-from smallkube.deploy.host import Look, script
+from smallkube.deploy.activation import GOING_BACK_SECONDS, Activation, Ending
+from smallkube.deploy.host import Look, script, unpushed_script
 from smallkube.deploy.plan import Goal, Plan, Step
 from smallkube.errors import SmallkubeError, one_line
 from smallkube.inventory import Node
@@ -20,9 +22,13 @@ from smallkube.remote import fleet
 from smallkube.remote.bundle import Bundle
 from smallkube.remote.command import Command
 from smallkube.remote.connection import Session
-from smallkube.workspace import Workspace
+from smallkube.workspace import Workspace, lock
 
 TAIL_LINES = 20
+COMMIT_SECONDS = 120
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+
+T = TypeVar("T")
 
 
 class Word(StrEnum):
@@ -85,7 +91,11 @@ def execute(plan: Plan, bundle: Bundle, workspace: Workspace, watcher: Watcher) 
 
     def work(node: Node) -> Report:
         began = time.monotonic()
-        report = NodeRun(plan, bundle, workspace, node, watcher, stop).execute()
+        try:
+            with lock(workspace.state_dir / "locks" / node.name, f"deploying to {node.name}"):
+                report = NodeRun(plan, bundle, workspace, node, watcher, stop).execute()
+        except SmallkubeError as error:
+            report = Report(node.name, Word.FAILED, reason=_said(error))
         watcher.done(node.name, report.outcome)
         return replace(report, seconds=round(time.monotonic() - began, 1))
 
@@ -95,13 +105,12 @@ def execute(plan: Plan, bundle: Bundle, workspace: Workspace, watcher: Watcher) 
         may_go_on=lambda done: all(outcome.value is not None and outcome.value.good for outcome in done),
         stop=stop,
     )
-    return tuple(outcome.value or _without_run(outcome) for outcome in outcomes)
+    untouched = "interrupted" if stop.is_set() else "an earlier node failed"
+    return tuple(outcome.value or Report(outcome.node.name, Word.NOT_RUN, reason=untouched) for outcome in outcomes)
 
 
-def _without_run(outcome: fleet.Outcome[Report]) -> Report:
-    if outcome.error:
-        return Report(outcome.node.name, Word.FAILED, reason=str(outcome.error))
-    return Report(outcome.node.name, Word.NOT_RUN, reason="an earlier node failed")
+def _said(error: SmallkubeError) -> str:
+    return one_line(f"{error.message}; {error.hint}" if error.hint else error.message)
 
 
 class NodeRun:
@@ -143,8 +152,7 @@ class NodeRun:
                 self.watcher.step(self.node.name, step)
                 handlers[step]()
         except SmallkubeError as error:
-            hint = f"{error.message}; {error.hint}" if error.hint else error.message
-            self._end(Word.FAILED, one_line(hint))
+            self._end(Word.FAILED, _said(error))
         finally:
             self._leave()
         return self.report
@@ -156,6 +164,7 @@ class NodeRun:
         self.report = replace(self.report, outcome=outcome, reason=reason, log=log or self.report.log)
 
     def _preflight(self) -> None:
+        self._take_lock()
         self.look = host.look(self.session, self.bundle)
         expected = (self.workspace.hosts_keys_dir / f"{self.node.name}.pub").read_text()
         reasons = health.unfit(self.look, time.time(), expected)
@@ -163,7 +172,16 @@ class NodeRun:
             raise SmallkubeError("; ".join(reasons))
         if not self.look.has_scripts:
             host.push(self.session, "scripts", host.scripts())
-        taken = self.session.run(script("lock", "take", operator(), self.plan.nonce))
+        if self.look.armed:
+            # Who holds the lock knows that nobody is left to confirm these.
+            self.watcher.step(self.node.name, "let an abandoned deploy's rollback happen")
+            self.session.must(script("settle", *self.look.armed, timeout=GOING_BACK_SECONDS))
+            self.look = host.look(self.session, self.bundle)
+
+    def _take_lock(self) -> None:
+        file = (self.workspace.state_dir / "locks" / self.node.name).stat()
+        holder = f"{operator()} {file.st_dev}:{file.st_ino}"
+        taken = self.session.run(unpushed_script("lock", "take", operator(), self.plan.nonce, holder))
         if not taken.ok:
             raise SmallkubeError(taken.last_words, hint="wait for that deploy to end")
         self.locked = True
@@ -174,25 +192,34 @@ class NodeRun:
             self.report = replace(self.report, pushed=True)
 
     def _build(self) -> None:
-        self.log_file.parent.mkdir(parents=True, exist_ok=True)
-        with self.log_file.open("wb") as log:
-            built = host.build(self.session, self.bundle, log.write)
-        if not built.ok:
+        with self._log() as said:
+            built = host.build(self.session, self.bundle, said, self.stop.is_set)
+        system = built.text.rpartition("\n")[2]
+        if not built.ok or not system.startswith("/nix/store/"):
             tail = "\n".join(built.stderr.splitlines()[-TAIL_LINES:])
             self.report = replace(self.report, log=tail)
             where = self.workspace.relative(self.log_file)
             raise SmallkubeError(f"the build failed: {built.last_words}", hint=f"the whole log is in {where}")
-        self.report = replace(self.report, system=built.text)
-        changed = built.text != self.look.system
-        if not changed and (self.plan.goal is not Goal.SWITCH or self.look.profile == built.text):
+        self.report = replace(self.report, system=system)
+        booted = self.look.profile == system or self.plan.goal not in (Goal.SWITCH, Goal.BOOT)
+        if self.look.system == system and booted:
             self.report = replace(self.report, outcome=Word.UNCHANGED, generation=self.look.generation)
         self.activation = Activation(
-            self._connect, self.plan.nonce, built.text, self.look, self.plan.confirm_seconds, self.stop.is_set
+            self._connect, self.plan.nonce, system, self.look, self.plan.confirm_seconds, self.stop.is_set
         )
+
+    @contextmanager
+    def _log(self) -> Iterator[Callable[[bytes], object]]:
+        try:
+            self.log_file.parent.mkdir(parents=True, exist_ok=True)
+            with self.log_file.open("wb", buffering=0) as log:
+                yield log.write
+        except OSError as error:
+            raise SmallkubeError(f"{self.log_file} can't be written: {error.strerror}") from error
 
     def _difference(self) -> None:
         difference = self.session.run(script("difference", self.report.system))
-        self.report = replace(self.report, difference=difference.text if difference.ok else "")
+        self.report = replace(self.report, difference=_COLOUR.sub("", difference.text) if difference.ok else "")
 
     def _dry_activate(self) -> None:
         program = f"{self.report.system}/bin/switch-to-configuration"
@@ -200,27 +227,38 @@ class NodeRun:
         self.report = replace(self.report, log="\n".join(filter(None, (done.text, done.stderr.strip()))))
 
     def _confirm(self) -> None:
-        verdict = self.activation.confirm()
-        if verdict.ending is not Ending.CONFIRMED:
-            word = Word.ROLLED_BACK if verdict.ending is Ending.ROLLED_BACK else Word.UNKNOWN
-            tail = "\n".join(verdict.log.splitlines()[-TAIL_LINES:])
-            self._end(word, verdict.reason, tail)
-        self._reconnect(verdict)
-
-    def _reconnect(self, verdict: Verdict) -> None:
         self.session.close()
-        if verdict.ending is not Ending.UNKNOWN:
-            self.session = self._connect()
-            self.session.open()
+        verdict = self.activation.confirm()
+        if verdict.ending is Ending.CONFIRMED:
+            return
+        word = Word.ROLLED_BACK if verdict.ending is Ending.ROLLED_BACK else Word.UNKNOWN
+        self._end(word, verdict.reason, "\n".join(verdict.log.splitlines()[-TAIL_LINES:]))
 
     def _commit(self) -> None:
-        done = self.session.run(script("commit", self.report.system, timeout=120))
+        runs = "the old system runs" if self.plan.goal is Goal.BOOT else "it runs the new system"
+        try:
+            done = self._again(lambda: self.session.run(script("commit", self.report.system, timeout=COMMIT_SECONDS)))
+        except SmallkubeError as error:
+            hint = "deploy again, or it may boot the old one"
+            raise SmallkubeError(
+                f"{runs}; whether the new one boots is not known: {_said(error)}", hint=hint
+            ) from error
         if not done.ok:
             raise SmallkubeError(
-                f"it runs the new system, but could not make it the one that boots: {done.last_words}",
+                f"{runs}; the new one could not be made the one that boots: {done.last_words}",
                 hint="mend that and deploy again, or it boots the old one",
             )
-        self.report = replace(self.report, generation=done.text.strip())
+        self.report = replace(self.report, generation=done.text.rpartition("\n")[2])
+
+    def _again(self, attempt: Callable[[], T]) -> T:
+        """``attempt`` and, should the connection be lost or not be there, once more over a new one."""
+        try:
+            return attempt()
+        except SmallkubeError:
+            self.session.close()
+            self.session = self._connect()
+            self.session.open()
+            return attempt()
 
     def _record(self) -> None:
         if self.report.outcome in (Word.UNCHANGED, Word.UNKNOWN):
@@ -235,14 +273,18 @@ class NodeRun:
             outcome=self.report.outcome,
             reason=self.report.reason,
         )
-        history.append(self.session, entry)
+        try:
+            self._again(lambda: history.append(self.session, entry))
+        except SmallkubeError as error:
+            reason = f"not in the machine's history: {_said(error)}"
+            self._end(self.report.outcome, "; ".join(filter(None, (self.report.reason, reason))))
 
     def _leave(self) -> None:
         try:
             if self.locked and self.report.outcome is not Word.UNKNOWN:
-                self.session.run(script("lock", "drop", self.plan.nonce))
+                self.session.run(unpushed_script("lock", "drop", self.plan.nonce))
         except SmallkubeError:
-            pass  # the lock is taken over once it has not been refreshed for a while
+            pass  # the next deploy from this workspace takes the lock over, another one after a quarter of an hour
         finally:
             self.session.close()
 

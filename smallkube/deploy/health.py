@@ -24,8 +24,6 @@ def unfit(look: Look, now: float, expected_host_key: str) -> Sequence[str]:
             "its /etc/ssh/ssh_host_ed25519_key is not the key that the secrets are encrypted to; "
             "run inv keys.scan --replace, inv keys.rekey"
         )
-    if look.armed:
-        reasons.append(f"another deploy's rollback is armed ({', '.join(look.armed)}); wait until it has fired")
     return reasons
 
 

@@ -1,7 +1,7 @@
 """What was deployed when and by whom: a line of JSON for each deploy, kept on the machine it concerns."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 
 from smallkube.deploy.host import HOME, script
 from smallkube.remote.command import Command
@@ -31,6 +31,17 @@ def append(session: Session, entry: Entry) -> None:
 def read(session: Session) -> tuple[Entry, ...]:
     """The machine's history, oldest first; empty where nothing was ever deployed."""
     found = session.run(Command(("cat", f"{HOME}/history.jsonl")))
-    if not found.ok:
-        return ()
-    return tuple(Entry(**json.loads(line)) for line in found.text.splitlines() if line)
+    return parse(found.text) if found.ok else ()
+
+
+def parse(text: str) -> tuple[Entry, ...]:
+    """The entries in ``text``; lines that a power cut left unfinished are passed over."""
+    return tuple(entry for line in text.split("\n") if (entry := _entry(line)))
+
+
+def _entry(line: str) -> Entry | None:
+    try:
+        found = json.loads(line)
+        return Entry(**{field.name: str(found[field.name]) for field in fields(Entry)})
+    except (ValueError, KeyError, TypeError):
+        return None

@@ -12,6 +12,10 @@ from smallkube.remote.command import Command, Result
 from smallkube.remote.connection import Session
 
 HOME = "/var/lib/smallkube"
+BUILD_SECONDS = 3600
+"""A build that has said nothing for so long is given up."""
+PROGRESS_SECONDS = 15
+"""A connection that has not told for so long how an activation stands is given up for a new one."""
 _SCRIPTS = Path(__file__).with_name("scripts")
 
 
@@ -34,12 +38,17 @@ class Look:
 
 @dataclass(frozen=True)
 class Progress:
-    """What ``progress.sh`` found. ``status`` is switch-to-configuration's exit status once it has ended."""
+    """What ``progress.sh`` found.
 
+    ``begun`` is false where the machine knows nothing of this deploy, such as after a restart. ``status`` and
+    ``rollback_status`` are switch-to-configuration's exit statuses once it has ended; ``outcome`` is what was decided:
+    "confirmed", "rolled back", or "" as long as nothing is.
+    """
+
+    begun: bool
     status: int | None
     outcome: str
     rollback_status: int | None
-    unit: str
     system: str
     failed: frozenset[str]
     log: str
@@ -51,17 +60,22 @@ def scripts() -> Bundle:
     return Bundle({file.name: file.read_bytes() for file in sorted(_SCRIPTS.glob("*.sh"))})
 
 
-def script(name: str, *arguments: str, timeout: float = 60.0, stdin: bytes | None = None) -> Command:
+def script(
+    name: str, *arguments: str, timeout: float = 60.0, stdin: bytes | None = None, hold: bool = False
+) -> Command:
     """A script that was pushed."""
     path = f"{HOME}/scripts/{scripts().digest}/{name}.sh"
-    return Command(("/bin/sh", path, *arguments), stdin=stdin, timeout=timeout)
+    return Command(("/bin/sh", path, *arguments), stdin=stdin, timeout=timeout, hold=hold, title=name)
+
+
+def unpushed_script(name: str, *arguments: str) -> Command:
+    """A script that need not be there."""
+    return Command(("/bin/sh", "-s", "--", *arguments), stdin=scripts().files[f"{name}.sh"], title=name)
 
 
 def look(session: Session, bundle: Bundle) -> Look:
     """Read the machine; needs nothing of ours there."""
-    source = scripts().files["look.sh"]
-    arguments = (bundle.digest, scripts().digest)
-    return parse_look(session.must(Command(("/bin/sh", "-s", "--", *arguments), stdin=source)).text)
+    return parse_look(session.must(unpushed_script("look", bundle.digest, scripts().digest)).text)
 
 
 def parse_look(text: str) -> Look:
@@ -90,31 +104,35 @@ def push(session: Session, kind: str, bundle: Bundle) -> None:
     expected = hashlib.sha256(archive).hexdigest()
     source = scripts().files["receive.sh"].decode()
     command = ("/bin/sh", "-c", source, "receive.sh", kind, bundle.digest, expected)
-    session.must(Command(command, stdin=archive, timeout=120))
+    session.must(Command(command, stdin=archive, timeout=120, title="receive"))
 
 
 def progress(session: Session, nonce: str) -> Progress:
     """How the activation of this deploy stands."""
-    return parse_progress(session.must(script("progress", nonce)).text)
+    return parse_progress(session.must(script("progress", nonce, timeout=PROGRESS_SECONDS)).text)
 
 
 def parse_progress(text: str) -> Progress:
     head, _, log = text.partition("\n\n")
     found = _pairs(head.splitlines())
     return Progress(
+        begun=found.get("begun") == "yes",
         status=_number(found.get("status")),
         outcome=found.get("outcome", ""),
         rollback_status=_number(found.get("rollback")),
-        unit=found.get("unit", ""),
         system=found.get("system", ""),
         failed=frozenset(found.get("failed", "").split()),
         log=log,
     )
 
 
-def build(session: Session, bundle: Bundle, said: Callable[[bytes], object]) -> Result:
-    """Build the machine's system; standard output is its store path, ``said`` gets the build's log."""
-    return session.run(script("build", bundle.digest, session.node.name, timeout=3600), said=said)
+def build(session: Session, bundle: Bundle, said: Callable[[bytes], object], stopped: Callable[[], bool]) -> Result:
+    """Build the machine's system; standard output is its store path, ``said`` gets the build's log.
+
+    The build ends with the connection, and when ``stopped`` becomes true.
+    """
+    command = script("build", bundle.digest, session.node.name, timeout=BUILD_SECONDS, hold=True)
+    return session.run(command, said=said, stopped=stopped)
 
 
 def _pairs(lines: list[str]) -> dict[str, str]:
@@ -122,4 +140,4 @@ def _pairs(lines: list[str]) -> dict[str, str]:
 
 
 def _number(text: str | None) -> int | None:
-    return int(text) if text and text.isdigit() else None
+    return int(text) if text and text.isascii() and text.isdecimal() else None

@@ -1,12 +1,22 @@
 #!/bin/sh
 # Builds this machine's system from a bundle and prints its store path: build.sh BUNDLE_DIGEST NODE.
+# The build ends when standard input does: then nobody waits for it any more.
 # The link "result" keeps it from being garbage collected until the next build.
 set -eu
 work=/var/lib/smallkube/build
 mkdir -p "$work"
 cd "$work"
-while [ -d /run/smallkube/lock ] && touch /run/smallkube/lock; do sleep 60; done >/dev/null 2>&1 &
+exec 3<&0 9>lock
+flock 9
+setsid nixos-rebuild build --flake "path:/var/lib/smallkube/bundles/$1?dir=nix#$2" >&2 3<&- 9>&- </dev/null &
+build=$!
+{
+  cat >/dev/null
+  kill -TERM -- "-$build"
+} <&3 >/dev/null 2>&1 9>&- &
+watch=$!
+while kill -0 $$ && touch -c /run/smallkube/lock; do sleep 60; done 3<&- >/dev/null 2>&1 9>&- &
 refresh=$!
-trap 'kill "$refresh" 2>/dev/null' EXIT
-nixos-rebuild build --flake "path:/var/lib/smallkube/bundles/$1?dir=nix#$2" >&2
+trap 'kill "$watch" "$refresh" 2>/dev/null' EXIT
+wait "$build"
 readlink -f result

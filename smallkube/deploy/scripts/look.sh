@@ -8,7 +8,8 @@ free_kib() { df -Pk "$1" 2>/dev/null | awk 'NR == 2 { print $4 }'; }
 
 echo "bundle=$(here "$home/bundles/$1")"
 echo "scripts=$(here "$home/scripts/$2")"
-echo "host_key=$(cat /etc/ssh/ssh_host_ed25519_key.pub 2>/dev/null)"
+host_key=/etc/ssh/ssh_host_ed25519_key
+echo "host_key=$(ssh-keygen -y -f "$host_key" 2>/dev/null </dev/null || cat "$host_key.pub" 2>/dev/null)"
 echo "time=$(date +%s)"
 echo "store_free_kib=$(free_kib /nix/store)"
 echo "state_free_kib=$(free_kib /var/lib)"
@@ -16,4 +17,6 @@ echo "system=$(readlink -f /run/current-system)"
 echo "profile=$(readlink -f /nix/var/nix/profiles/system)"
 echo "generation=$(readlink /nix/var/nix/profiles/system | sed 's/[^0-9]//g')"
 echo "failed=$(systemctl list-units --state=failed --plain --no-legend 2>/dev/null | awk '{ print $1 }' | tr '\n' ' ')"
-echo "armed=$(systemctl list-units 'smallkube-rollback-*.timer' --plain --no-legend 2>/dev/null | awk '{ print $1 }' | tr '\n' ' ')"
+running='smallkube-rollback-*.timer smallkube-rollback-*.service'
+# shellcheck disable=SC2086 # two patterns
+echo "armed=$(systemctl list-units --plain --no-legend $running 2>/dev/null | awk '{ print $1 }' | tr '\n' ' ')"

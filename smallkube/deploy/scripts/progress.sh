@@ -2,10 +2,10 @@
 # How an activation and its rollback stand: progress.sh NONCE. KEY=VALUE lines, then an empty line, then the log.
 set -u
 state=/run/smallkube/$1
+echo "begun=$(if [ -d "$state" ]; then echo yes; else echo no; fi)"
 echo "status=$(cat "$state/status" 2>/dev/null)"
-echo "outcome=$(cat "$state/outcome" 2>/dev/null)"
+echo "outcome=$(readlink "$state/decision" 2>/dev/null)"
 echo "rollback=$(cat "$state/rollback.status" 2>/dev/null)"
-echo "unit=$(systemctl is-active "smallkube-activate-$1.service")"
 echo "system=$(readlink -f /run/current-system)"
 echo "failed=$(systemctl list-units --state=failed --plain --no-legend 2>/dev/null | awk '{ print $1 }' | tr '\n' ' ')"
 echo

@@ -7,6 +7,7 @@ final=$folder/$2
 umask 077
 mkdir -p "$folder"
 [ ! -d "$final" ] || exit 0
+find "$folder" -maxdepth 1 -name '.new.*' -mmin +60 -exec rm -rf {} +
 new=$(mktemp -d "$folder/.new.XXXXXX")
 trap 'rm -rf "$new"' EXIT
 cat >"$new/archive"
