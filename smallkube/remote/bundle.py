@@ -115,6 +115,8 @@ def _inside(path: Path, root: Path) -> Path:
 
 
 def _content(path: Path, name: str) -> bytes:
+    if not name.isprintable():
+        raise UsageError("a file name that is not UTF-8, or holds control characters", where=repr(name))
     try:
         content = path.read_bytes()
     except OSError as error:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from smallkube.errors import UsageError
 from smallkube.inventory import Inventory, load
-from smallkube.remote.bundle import Bundle, assemble, materialise
+from smallkube.remote.bundle import MAX_FILE_BYTES, Bundle, assemble, materialise
 from smallkube.secrets import policy
 from smallkube.workspace import Workspace
 from tests.conftest import INVENTORY
@@ -183,3 +183,16 @@ def test_materialised_files_are_the_bundle(ready: tuple[Workspace, Inventory], t
     found = {str(path.relative_to(target)): path.read_bytes() for path in target.rglob("*") if path.is_file()}
     assert found == dict(bundle.files)
     assert json.loads(found["keys/peers.json"]) == []
+
+
+@pytest.mark.parametrize("name", [b"bad\xff.nix", b"two\nlines.nix"])
+def test_a_file_name_that_is_no_text_is_refused(ready: tuple[Workspace, Inventory], name: bytes) -> None:
+    Path(os.fsdecode(bytes(ready[0].hosts_dir) + b"/" + name)).write_text("{ }")
+    with pytest.raises(UsageError, match="not UTF-8, or holds control characters"):
+        assemble(*ready)
+
+
+def test_a_huge_file_is_refused(ready: tuple[Workspace, Inventory]) -> None:
+    (ready[0].hosts_dir / "dump.nix").write_bytes(bytes(MAX_FILE_BYTES + 1))
+    with pytest.raises(UsageError, match=r"dump\.nix: larger than 5,000,000 bytes"):
+        assemble(*ready)
