@@ -103,7 +103,6 @@ class NodeReboot:
     connect: Connect
     watcher: Watcher
     stop: threading.Event
-    poll_seconds: float = POLL_SECONDS
     _admit_again: bool = False
 
     @property
@@ -207,7 +206,7 @@ class NodeReboot:
                 answer, last = None, one_line(error.message)
             if answer is not None:
                 return answer
-            if self.stop.wait(self.poll_seconds):
+            if self.stop.wait(POLL_SECONDS):
                 raise NotBackError("interrupted while it was restarting")
         raise NotBackError(f"not back after {self.plan.return_seconds} s: {last}")
 

@@ -1,0 +1,62 @@
+"""Proves what `inv nodes.exec` makes of answers: words, lines, JSON, and one fault a node."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from smallkube.errors import SmallkubeError, UsageError
+from smallkube.inventory import Node
+from smallkube.nodes import execute
+from smallkube.nodes.machine import Machine
+from smallkube.remote.command import Command, Result
+
+NODES = tuple(Node(name=f"node{index}", index=index, peer_ip=f"192.168.0.{index}") for index in (1, 2, 3))
+
+
+class Fake:
+    """node1 succeeds, node2 fails, node3 is not there."""
+
+    def __init__(self, node: Node) -> None:
+        self.node = node
+
+    def run(self, command: Command, **_: object) -> Result:
+        assert command.argv == ("uptime",)
+        return Result(0, b"up\nand well\n", "") if self.node.index == 1 else Result(3, b"", "ill\n")
+
+    def must(self, command: Command) -> Result:
+        raise AssertionError(command)
+
+
+@contextmanager
+def connect(node: Node) -> Iterator[Machine]:
+    if node.index == 3:
+        raise SmallkubeError("can't be reached", where=node.name)
+    yield Fake(node)
+
+
+def test_every_node_has_its_own_outcome() -> None:
+    outcomes = execute.everywhere(NODES, execute.command(["uptime"], root=True, timeout=5), connect)
+    assert [execute.word(outcome) for outcome in outcomes] == ["ok", "failed", "unknown"]
+    assert [str(fault) for fault in execute.faults(outcomes)] == ["node2: exit status 3", "node3: can't be reached"]
+    answers = [execute.as_json(outcome) for outcome in outcomes]
+    assert [answer["status"] for answer in answers] == [0, 3, None]
+    assert answers[0]["stdout"] == "up\nand well\n"
+    assert answers[2]["reason"] == "node3: can't be reached"
+
+
+def test_lines_carry_the_name() -> None:
+    assert list(execute.lines("node2", "a\n\nb  c\n")) == ["node2: a", "node2: ", "node2: b  c"]
+    assert list(execute.lines("node2", "")) == []
+
+
+@pytest.mark.parametrize(("words", "timeout"), [((), 5), (("true",), 0), (("true",), -1), (("true",), 1e9)])
+def test_what_can_not_be_run(words: tuple[str, ...], timeout: float) -> None:
+    with pytest.raises(UsageError):
+        execute.command(words, root=True, timeout=timeout)
+
+
+def test_words_stay_words_and_root_is_a_choice() -> None:
+    wanted = execute.command(["echo", "a  b", "$HOME; rm"], root=True, timeout=5)
+    assert wanted.line("sudo") == "sudo -n -- echo 'a  b' '$HOME; rm'"
+    assert execute.command(["id"], root=False, timeout=5).line("sudo") == "id"

@@ -1,0 +1,346 @@
+"""Proves the rolling reboot against a cluster that exists only here: the order of machines and of steps, what counts as
+back and as Ready, who is uncordoned again, and where a fault ends it.
+"""
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from smallkube.errors import SmallkubeError, UsageError
+from smallkube.inventory import Inventory, Node, parse
+from smallkube.nodes import members, reboot
+from smallkube.nodes.machine import Machine
+from smallkube.nodes.rolling import Report, Word
+from smallkube.remote.command import Command, Result
+from smallkube.workspace import Workspace
+
+INVENTORY = """\
+cluster: {name: test}
+nodes:
+  node1: {peer_ip: 192.168.0.1}
+  node2: {peer_ip: 192.168.0.2}
+  node10: {peer_ip: 192.168.0.10}
+"""
+
+
+@dataclass
+class Computer:
+    """A machine: ``refusals`` connections fail after a restart, ``starting`` more find it still starting."""
+
+    boots: int = 1
+    restarts: bool = True
+    refusals: int = 0
+    starting: int = 0
+    failed: list[str] = field(default_factory=list)
+    fails_later: list[str] = field(default_factory=list)
+    deploy: str = ""
+
+
+@dataclass
+class Member:
+    """A node of the cluster: ``stale`` reports are from before the restart."""
+
+    cordoned: bool = False
+    marked: bool = False
+    stale: int = 0
+    ready: bool = True
+
+
+class World:
+    """Machines and cluster, and everything that was done to them, in order."""
+
+    def __init__(self) -> None:
+        self.inventory: Inventory = parse(INVENTORY, Path("inventory.yaml"))
+        self.computers = {node.name: Computer() for node in self.inventory.nodes}
+        self.members: dict[str, Member] = {}
+        self.api = "inactive"
+        self.drain_error = ""
+        self.done: list[str] = []
+        self.on_drain: Callable[[], None] = lambda: None
+
+    def join(self) -> None:
+        self.api = "active"
+        self.members = {f"{name}.k8s.internal": Member() for name in self.computers}
+
+    @contextmanager
+    def connect(self, node: Node) -> Iterator[Machine]:
+        computer = self.computers[node.name]
+        if computer.boots > 1 and computer.refusals:
+            computer.refusals -= 1
+            raise SmallkubeError("connection refused", where=node.name)
+        yield Hands(self, node.name)
+
+
+class Hands:
+    """A connection to one machine."""
+
+    def __init__(self, world: World, name: str) -> None:
+        self.world, self.name, self.computer = world, name, world.computers[name]
+
+    def must(self, command: Command) -> Result:
+        result = self.run(command)
+        if not result.ok:
+            raise SmallkubeError(f"{command.argv[0]} failed: {result.last_words}", where=self.name)
+        return result
+
+    def run(self, command: Command, *, stopped: Callable[[], bool] = lambda: False) -> Result:
+        computer = self.computer
+        match command.argv:
+            case ("cat", "/proc/sys/kernel/random/boot_id"):
+                return said(f"{self.name}-boot-{computer.boots}\n")
+            case ("systemctl", "is-system-running"):
+                if computer.boots > 1 and computer.starting:
+                    computer.starting -= 1
+                    return said("starting\n", 1)
+                return said("degraded\n", 1) if computer.failed else said("running\n")
+            case ("systemctl", "list-units", *_):
+                return said("".join(f"{unit} loaded failed failed Something\n" for unit in computer.failed))
+            case ("systemctl", "is-active", "kube-apiserver.service"):
+                return said(f"{self.world.api}\n", 0 if self.world.api == "active" else 3)
+            case ("systemctl", "--no-block", "reboot"):
+                return self._restart()
+            case ("find", *_):
+                return said(computer.deploy)
+            case ("kubectl", "--kubeconfig=/run/kubeconfig-root", *words):
+                assert self.name == "node1"
+                return self._kubectl([word for word in words if not word.startswith("--")])
+        raise AssertionError(command)
+
+    def _restart(self) -> Result:
+        self.world.done.append(f"restart {self.name}")
+        if self.computer.restarts:
+            self.computer.boots += 1
+            self.computer.failed = [*self.computer.failed, *self.computer.fails_later]
+        raise SmallkubeError("connection lost")
+
+    def _kubectl(self, words: list[str]) -> Result:
+        name = words[-1] if words[0] == "get" else words[2] if words[0] == "annotate" else words[1]
+        found = self.world.members.get(name)
+        if words[0] == "get":
+            return said(self._node(name, found) if found else "")
+        self.world.done.append(" ".join(words[:2] if words[0] != "annotate" else words[2:]))
+        assert found
+        match words[0]:
+            case "annotate":
+                found.marked = not words[-1].endswith("-")
+            case "drain":
+                found.cordoned = True
+                self.world.on_drain()
+                if self.world.drain_error:
+                    return Result(1, b"", self.world.drain_error)
+            case "uncordon":
+                found.cordoned = False
+        return said("")
+
+    def _node(self, name: str, found: Member) -> str:
+        machine = name.partition(".")[0]
+        boots = self.world.computers[machine].boots
+        if boots > 1 and found.stale:
+            found.stale -= 1
+            boots -= 1
+        return json.dumps(
+            {
+                "metadata": {"annotations": {members.MARK: "reboot"} if found.marked else {}},
+                "spec": {"unschedulable": True} if found.cordoned else {},
+                "status": {
+                    "conditions": [{"type": "Ready", "status": str(found.ready)}],
+                    "nodeInfo": {"bootID": f"{machine}-boot-{boots}"},
+                },
+            }
+        )
+
+
+def said(text: str, status: int = 0) -> Result:
+    return Result(status, text.encode(), "")
+
+
+class Silent:
+    def step(self, node: str, text: str) -> None: ...
+    def done(self, node: str, outcome: str) -> None: ...
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> World:
+    monkeypatch.setattr(reboot, "POLL_SECONDS", 0.001)
+    return World()
+
+
+def run(world: World, workspace: Workspace, *names: str, seconds: float = 20) -> tuple[Report, ...]:
+    down = members.api_down(world.inventory, world.connect)
+    plan = reboot.Plan(reboot.order(world.inventory.select(names)), down, return_seconds=seconds)  # type: ignore[arg-type]
+    return reboot.execute(plan, world.inventory, workspace, world.connect, Silent())
+
+
+def outcomes(reports: tuple[Report, ...]) -> list[tuple[str, str]]:
+    return [(report.node, report.outcome) for report in reports]
+
+
+def test_workers_by_index_then_the_primary(world: World, workspace: Workspace) -> None:
+    reports = run(world, workspace)
+    assert world.done == ["restart node2", "restart node10", "restart node1"]
+    assert {report.outcome for report in reports} == {Word.REBOOTED}
+
+
+def test_a_member_is_drained_before_and_admitted_after(world: World, workspace: Workspace) -> None:
+    world.join()
+    assert outcomes(run(world, workspace, "node2")) == [("node2", "rebooted")]
+    host = "node2.k8s.internal"
+    assert world.done == [
+        f"{host} {members.MARK}=reboot",
+        f"drain {host}",
+        "restart node2",
+        f"uncordon {host}",
+        f"{host} {members.MARK}-",
+    ]
+
+
+def test_a_node_that_a_person_cordoned_stays_so(world: World, workspace: Workspace) -> None:
+    world.join()
+    world.members["node2.k8s.internal"].cordoned = True
+    (report,) = run(world, workspace, "node2")
+    assert (report.outcome, report.reason) == (Word.REBOOTED, "stays cordoned, as it was before")
+    assert world.members["node2.k8s.internal"].cordoned
+
+
+def test_a_node_left_cordoned_by_a_killed_run_is_admitted_again(world: World, workspace: Workspace) -> None:
+    world.join()
+    world.members["node2.k8s.internal"] = Member(cordoned=True, marked=True)
+    (report,) = run(world, workspace, "node2")
+    assert (report.outcome, report.reason) == (Word.REBOOTED, "")
+    assert world.members["node2.k8s.internal"] == Member()
+
+
+def test_a_machine_outside_the_cluster_is_named_so(world: World, workspace: Workspace) -> None:
+    world.join()
+    del world.members["node2.k8s.internal"]
+    (report,) = run(world, workspace, "node2")
+    assert (report.outcome, report.reason) == (Word.REBOOTED, "not a member of the cluster, so not drained")
+
+
+def test_it_waits_through_refusals_starting_and_reports_from_before(world: World, workspace: Workspace) -> None:
+    world.join()
+    world.computers["node2"] = Computer(refusals=3, starting=2)
+    world.members["node2.k8s.internal"].stale = 3
+    assert outcomes(run(world, workspace, "node2")) == [("node2", "rebooted")]
+    assert (world.computers["node2"].refusals, world.computers["node2"].starting) == (0, 0)
+    assert world.members["node2.k8s.internal"].stale == 0
+
+
+@pytest.mark.parametrize(
+    ("computer", "reason"),
+    [
+        (Computer(restarts=False), "it has not restarted"),
+        (Computer(refusals=10**9), "connection refused"),
+        (Computer(starting=10**9), "it has restarted, and systemd says starting"),
+    ],
+)
+def test_one_that_does_not_come_back_is_unknown_and_the_last(
+    world: World, workspace: Workspace, computer: Computer, reason: str
+) -> None:
+    world.computers["node2"] = computer
+    reports = run(world, workspace, seconds=0.1)
+    assert outcomes(reports) == [("node2", "unknown"), ("node10", "not run"), ("node1", "not run")]
+    assert reports[0].reason == f"not back after 0.1 s: {reason}"
+    assert reports[1].reason == "an earlier node failed"
+
+
+def test_units_that_failed_anew_end_it_but_not_those_that_had_failed(world: World, workspace: Workspace) -> None:
+    world.join()
+    world.computers["node2"] = Computer(failed=["old.service"])
+    world.computers["node10"] = Computer(failed=["old.service"], fails_later=["new.service"])
+    reports = run(world, workspace)
+    assert outcomes(reports) == [("node2", "rebooted"), ("node10", "failed"), ("node1", "not run")]
+    assert reports[1].reason == (
+        "it is back, but these units failed: new.service; it stays cordoned: inv nodes.uncordon --node node10"
+    )
+
+
+def test_a_kubelet_that_does_not_report_leaves_the_node_cordoned(world: World, workspace: Workspace) -> None:
+    world.join()
+    world.members["node2.k8s.internal"].stale = 10**9
+    (report,) = run(world, workspace, "node2", seconds=0.1)
+    assert report.outcome is Word.UNKNOWN
+    assert "its kubelet has not reported Ready; it stays cordoned" in report.reason
+    assert world.members["node2.k8s.internal"].cordoned
+
+
+def test_a_node_that_can_not_be_drained_is_not_restarted(world: World, workspace: Workspace) -> None:
+    world.join()
+    world.drain_error = (
+        "node/x cordoned\nerror: cannot delete Pods that declare no controller\nThere are pending nodes\n"
+    )
+    reports = run(world, workspace, "node2", "node10")
+    assert outcomes(reports) == [("node2", "failed"), ("node10", "not run")]
+    assert reports[0].reason == "can't be drained: cannot delete Pods that declare no controller"
+    assert world.members["node2.k8s.internal"] == Member()
+    assert not any(step.startswith("restart") for step in world.done)
+
+
+def test_a_machine_being_deployed_to_is_left_alone(world: World, workspace: Workspace) -> None:
+    world.computers["node2"].deploy = "ann@laptop since 12:00:00 UTC\n"
+    (report,) = run(world, workspace, "node2")
+    assert report.outcome is Word.FAILED
+    assert "ann@laptop" in report.reason
+    assert world.done == []
+
+
+def test_interrupted_while_draining_admits_it_again(world: World, workspace: Workspace) -> None:
+    world.join()
+    stop = threading.Event()
+    world.on_drain = stop.set
+    node = world.inventory.node("node2")
+    plan = reboot.Plan((node,), "")
+    with pytest.raises(SmallkubeError, match="interrupted before it was restarted"):
+        reboot.NodeReboot(node, plan, world.inventory, world.connect, Silent(), stop).execute()
+    assert world.members["node2.k8s.internal"] == Member()
+    assert not any(step.startswith("restart") for step in world.done)
+
+
+@pytest.mark.parametrize("state", ["inactive", "activating", "failed"])
+def test_without_the_api_it_is_said_and_nothing_is_drained(world: World, workspace: Workspace, state: str) -> None:
+    world.join()
+    world.api = state
+    assert members.api_down(world.inventory, world.connect) == f"kube-apiserver.service on node1 is {state}"
+    assert outcomes(run(world, workspace, "node2")) == [("node2", "rebooted")]
+    assert world.done == ["restart node2"]
+
+
+def change(world: World, outcome: Word, *names: str) -> tuple[Report, ...]:
+    act: Callable[[Machine, str], None] = members.uncordon
+    if outcome is Word.DRAINED:
+        act = lambda primary, host: members.drain(primary, host, 300)  # noqa: E731
+    nodes = world.inventory.select(names)
+    return members.change(world.inventory, nodes, world.connect, act, outcome, Silent(), threading.Event())
+
+
+def test_drain_and_uncordon_by_hand(world: World) -> None:
+    with pytest.raises(SmallkubeError, match=r"kube-apiserver\.service on node1 is inactive"):
+        change(world, Word.DRAINED, "node2")
+    world.join()
+    assert outcomes(change(world, Word.DRAINED, "node2")) == [("node2", "drained")]
+    assert world.members["node2.k8s.internal"] == Member(cordoned=True, marked=False)
+    assert outcomes(change(world, Word.UNCORDONED, "node2")) == [("node2", "uncordoned")]
+    assert world.members["node2.k8s.internal"] == Member()
+
+
+def test_a_drain_that_fails_is_the_last(world: World) -> None:
+    world.join()
+    world.drain_error = "error: no\n"
+    assert outcomes(change(world, Word.DRAINED, "node2", "node10")) == [("node2", "failed"), ("node10", "not run")]
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"metadata": {}, "spec": null, "status": {}}', "Error"])
+def test_an_answer_that_is_no_node_is_an_error(text: str) -> None:
+    with pytest.raises(SmallkubeError, match="not a Node"):
+        members.parse_member(text)
+
+
+@pytest.mark.parametrize(("back", "drained"), [(9, 300), (600, 0), (90_000, 300)])
+def test_times_that_can_not_be_meant(world: World, back: int, drained: int) -> None:
+    with pytest.raises(UsageError):
+        reboot.make(world.inventory.nodes, "", back, drained)
