@@ -208,11 +208,11 @@ def reboot(
     node: list[str],
     role: list[str],
     tag: list[str],
+    yes: bool = False,
     timeout: int = 600,
+    dry_run: bool = False,
     drain_timeout: int = 300,
     drain: bool = True,
-    dry_run: bool = False,
-    yes: bool = False,
     json: bool = False,
 ) -> None:
     """Restart the nodes one at a time, workers first; wait for each."""
