@@ -4,13 +4,14 @@ The machine decides what holds: whoever first makes /run/smallkube/NONCE/decisio
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
 
 from smallkube.deploy import health, host
 from smallkube.deploy.host import Look, Progress, script
+from smallkube.deploy.together import Point
 from smallkube.errors import SmallkubeError
 from smallkube.remote.connection import Session
 
@@ -19,6 +20,7 @@ GRACE_SECONDS = 60
 """How long after the rollback was due we go on asking a machine that can't be reached what became of it."""
 GOING_BACK_SECONDS = 600
 """The same for a machine that is known to be going back."""
+NOT_REACHED = "no new connection to it"
 TOO_LATE = "the activation did not end in time"
 NOT_STARTED = 1
 """Exit status of a switch-to-configuration that did nothing."""
@@ -30,6 +32,7 @@ class Ending(StrEnum):
     CONFIRMED = "confirmed"
     ROLLED_BACK = "rolled back"
     UNKNOWN = "unknown"
+    ILL = "not well, and no rollback was armed"
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,11 @@ class Clock:
 
 @dataclass
 class Activation:
-    """One activation of ``system`` on one node. ``connect`` makes a new, unopened session each time."""
+    """One activation of ``system`` on one node. ``connect`` makes a new, unopened session each time.
+
+    ``examine`` asks the machine what else speaks against the new system, in words. ``agree`` and ``withdraw`` are for
+    machines that change together: waiting for the others at a point, and telling them that this one goes back.
+    """
 
     connect: Callable[[], Session]
     nonce: str
@@ -59,20 +66,27 @@ class Activation:
     before: Look
     seconds: int
     stopped: Callable[[], bool] = lambda: False
+    examine: Callable[[Session], Sequence[str]] = lambda _: ()
+    agree: Callable[[Point, str, Callable[[], bool]], str] = lambda _point, _complaint, _impatient: ""
+    withdraw: Callable[[str], None] = lambda _: None
     clock: Clock = field(default_factory=Clock)
+    _armed: bool = False
     _due: float = 0.0
     _last: Progress | None = None
+    _lost: str = ""
 
     def arm(self, session: Session) -> None:
         """From here on the machine goes back by itself after ``seconds``."""
         session.must(script("arm", self.nonce, str(self.seconds)))
         self._due = self.clock.now() + self.seconds
+        self._armed = True
 
     def activate(self, session: Session) -> None:
         """Start the activation and follow it to its end, over new connections if need be.
 
         Raises SmallkubeError when it was certainly not started.
         """
+        self._due = self._due or self.clock.now() + self.seconds
         try:
             started = session.run(script("activate", self.nonce, self.system, "test"))
         except SmallkubeError:
@@ -94,11 +108,11 @@ class Activation:
                 with self.connect() as session:
                     return self._judge(session)
             except SmallkubeError as error:
-                reason = f"no new connection to it: {error.message}"
+                reason = f"{NOT_REACHED}: {error.message}"
                 if self.stopped():
                     break
                 self.clock.sleep(POLL_SECONDS)
-        return self._watch(reason or TOO_LATE)
+        return self._watch(reason or self._lost or TOO_LATE)
 
     def _judge(self, session: Session) -> Verdict:
         now = self._last = host.progress(session, self.nonce)
@@ -106,17 +120,35 @@ class Activation:
             return self._watch("")
         if now.outcome:
             return self._watch(TOO_LATE if now.status is None else "it was not confirmed in time")
-        reasons = ["interrupted"] if self.stopped() else health.ill(self.before, now, self.system)
-        if reasons:
+        reason = self._against(session)
+        if reason and not self._armed:
+            self.withdraw(reason)
+            return Verdict(Ending.ILL, reason, self._log())
+        if reason:
             session.run(script("give-up", self.nonce))
-            return self._watch("; ".join(reasons))
+            return self._watch(reason)
         decided = session.run(script("decide", self.nonce))
         if not decided.ok:
             return self._watch(decided.last_words)
         return Verdict(Ending.CONFIRMED, log=now.log)
 
+    def _against(self, session: Session) -> str:
+        """What speaks against the new system, here or on a machine that changes together with this one."""
+
+        def impatient() -> bool:
+            return self.stopped() or self.clock.now() >= self._due
+
+        elsewhere = self.agree(Point.ACTIVATED, "", impatient)
+        now = self._last = host.progress(session, self.nonce)
+        here = ["interrupted"] if self.stopped() else list(health.ill(self.before, now, self.system))
+        if not here and not elsewhere:
+            here += self.examine(session)
+        reason = "; ".join(here)
+        return "; ".join(filter(None, (reason, elsewhere or self.agree(Point.JUDGED, reason, impatient))))
+
     def _watch(self, reason: str) -> Verdict:
         """What the machine decided, once it has been carried out."""
+        self.withdraw(reason)
 
         def carried_out(now: Progress) -> bool:
             return now.rollback_status is not None or now.outcome == "confirmed" or not now.begun
@@ -159,11 +191,12 @@ class Activation:
             try:
                 with self._fresh(session) as asked:
                     while self.clock.now() < deadline():
-                        self._last = host.progress(asked, self.nonce)
+                        self._last, self._lost = host.progress(asked, self.nonce), ""
                         if condition(self._last):
                             return self._last
                         self.clock.sleep(POLL_SECONDS)
-            except SmallkubeError:
+            except SmallkubeError as error:
+                self._lost = f"{NOT_REACHED}: {error.message}"
                 if self.stopped():
                     return None
             session = None

@@ -5,19 +5,22 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import partial
 from typing import Protocol, TypeVar
 
-from smallkube.deploy import health, history, host
+from smallkube.deploy import gates, health, history, host
 from smallkube.deploy.activation import GOING_BACK_SECONDS, Activation, Ending
+from smallkube.deploy.gates import Gate
 from smallkube.deploy.host import Look, script, unpushed_script
 from smallkube.deploy.plan import Goal, Plan, Step
+from smallkube.deploy.together import Group, Point
 from smallkube.errors import SmallkubeError, one_line
-from smallkube.inventory import Node
+from smallkube.inventory import Inventory, Node
 from smallkube.remote import fleet
 from smallkube.remote.bundle import Bundle
 from smallkube.remote.command import Command
@@ -58,7 +61,9 @@ _REACHED = {
 
 @dataclass(frozen=True)
 class Report:
-    """How one node ended. ``difference`` is Nix' closure difference, ``log`` the end of what failed."""
+    """How one node ended. ``difference`` is Nix' closure difference, ``log`` the end of what failed; ``unconfirmed``
+    names the health gates that could not be asked, or had failed before already.
+    """
 
     node: str
     outcome: Word
@@ -69,6 +74,7 @@ class Report:
     pushed: bool = False
     difference: str = ""
     log: str = ""
+    unconfirmed: tuple[str, ...] = ()
 
     @property
     def good(self) -> bool:
@@ -82,28 +88,53 @@ class Watcher(Protocol):
     def done(self, node: str, outcome: str) -> None: ...
 
 
-def execute(plan: Plan, bundle: Bundle, workspace: Workspace, watcher: Watcher) -> tuple[Report, ...]:
-    """Deploy; the reports are in the plan's order. A stage in which a node fails is the last one.
+@dataclass(frozen=True)
+class Job:
+    """What all nodes of one deploy share."""
+
+    plan: Plan
+    bundle: Bundle
+    workspace: Workspace
+    inventory: Inventory
+    watcher: Watcher
+    stop: threading.Event
+    group: Group
+
+
+def execute(
+    plan: Plan, bundle: Bundle, workspace: Workspace, inventory: Inventory, watcher: Watcher
+) -> tuple[Report, ...]:
+    """Deploy; the reports are in the plan's order. No stage begins after more than the tolerated nodes failed.
 
     Ctrl-C ends every node at its next step; what is armed by then goes back.
     """
     stop = threading.Event()
+    group = Group([node.name for node in plan.nodes] if plan.together else [])
+    job = Job(plan, bundle, workspace, inventory, watcher, stop, group)
+    failures = 0
+
+    def may_go_on(done: Sequence[fleet.Outcome[Report]]) -> bool:
+        nonlocal failures
+        failures += sum(outcome.value is None or not outcome.value.good for outcome in done)
+        return failures <= plan.options.max_failures
 
     def work(node: Node) -> Report:
         began = time.monotonic()
         try:
             with lock(workspace.state_dir / "locks" / node.name, f"deploying to {node.name}"):
-                report = NodeRun(plan, bundle, workspace, node, watcher, stop).execute()
+                report = NodeRun(job, node).execute()
         except SmallkubeError as error:
             report = Report(node.name, Word.FAILED, reason=_said(error))
+        group.leave(node.name, "" if report.good else report.outcome)
         watcher.done(node.name, report.outcome)
         return replace(report, seconds=round(time.monotonic() - began, 1))
 
     outcomes = fleet.run(
         plan.stages,
         work,
-        may_go_on=lambda done: all(outcome.value is not None and outcome.value.good for outcome in done),
+        may_go_on=may_go_on,
         stop=stop,
+        at_once=len(plan.nodes) if plan.together else fleet.MAX_PARALLEL,
     )
     untouched = "interrupted" if stop.is_set() else "an earlier node failed"
     return tuple(outcome.value or Report(outcome.node.name, Word.NOT_RUN, reason=untouched) for outcome in outcomes)
@@ -114,16 +145,16 @@ def _said(error: SmallkubeError) -> str:
 
 
 class NodeRun:
-    """The steps of ``plan`` on one node."""
+    """The steps of the plan on one node."""
 
-    def __init__(
-        self, plan: Plan, bundle: Bundle, workspace: Workspace, node: Node, watcher: Watcher, stop: threading.Event
-    ) -> None:
-        self.plan, self.bundle, self.workspace, self.node = plan, bundle, workspace, node
-        self.watcher, self.stop = watcher, stop
+    def __init__(self, job: Job, node: Node) -> None:
+        self.job, self.node = job, node
+        self.plan, self.bundle, self.workspace = job.plan, job.bundle, job.workspace
+        self.watcher, self.stop = job.watcher, job.stop
         self.session = self._connect()
-        self.report = Report(node.name, _REACHED[plan.goal])
-        self.log_file = workspace.state_dir / "logs" / f"{plan.nonce}-{node.name}.log"
+        self.report = Report(node.name, _REACHED[self.plan.goal])
+        self.log_file = self.workspace.state_dir / "logs" / f"{self.plan.nonce}-{node.name}.log"
+        self.gates_before: tuple[Gate, ...] = ()
         self.locked = False
         self.look: Look
         self.activation: Activation
@@ -137,7 +168,7 @@ class NodeRun:
             Step.BUILD: self._build,
             Step.DIFFERENCE: self._difference,
             Step.DRY_ACTIVATE: self._dry_activate,
-            Step.ARM: lambda: self.activation.arm(self.session),
+            Step.ARM: self._arm,
             Step.ACTIVATE: lambda: self.activation.activate(self.session),
             Step.CONFIRM: self._confirm,
             Step.COMMIT: self._commit,
@@ -177,6 +208,37 @@ class NodeRun:
             self.watcher.step(self.node.name, "let an abandoned deploy's rollback happen")
             self.session.must(script("settle", *self.look.armed, timeout=GOING_BACK_SECONDS))
             self.look = host.look(self.session, self.bundle)
+        if Step.ACTIVATE in self.plan.steps:
+            self.gates_before = self._gates(self.session, ready_seconds=1)
+
+    def _gates(self, session: Session, ready_seconds: int) -> tuple[Gate, ...]:
+        """What the machine is for, asked of itself and of the primary."""
+        measured = gates.measure(session, self.job.inventory)
+        if self.plan.left_out:
+            measured = gates.without_tunnel(measured, f"{', '.join(self.plan.left_out)} did not learn of the change")
+        return (*measured, *self._readiness(session, ready_seconds))
+
+    def _readiness(self, session: Session, seconds: int) -> tuple[Gate, ...]:
+        inventory = self.job.inventory
+        name = inventory.addressing.node_host(self.node.index)
+        if self.node.role == "primary":
+            return gates.readiness(session, name, seconds)
+        try:
+            with Session(self.workspace, inventory.primary) as primary:
+                return gates.readiness(primary, name, seconds)
+        except SmallkubeError as error:
+            return (Gate("node Ready", gates.Result.NOT_APPLICABLE, f"the primary can't be asked: {error.message}"),)
+
+    def _examine(self, session: Session) -> list[str]:
+        after = self._gates(session, gates.READY_SECONDS)
+        self.report = replace(self.report, unconfirmed=tuple(gates.unconfirmed(self.gates_before, after)))
+        return gates.broken(self.gates_before, after)
+
+    def _arm(self) -> None:
+        complaint = self.job.group.meet(self.node.name, Point.PREPARED, "", self.stop.is_set)
+        if complaint:
+            raise SmallkubeError(f"nothing was activated: {complaint}")
+        self.activation.arm(self.session)
 
     def _take_lock(self) -> None:
         file = (self.workspace.state_dir / "locks" / self.node.name).stat()
@@ -205,7 +267,15 @@ class NodeRun:
         if self.look.system == system and booted:
             self.report = replace(self.report, outcome=Word.UNCHANGED, generation=self.look.generation)
         self.activation = Activation(
-            self._connect, self.plan.nonce, system, self.look, self.plan.confirm_seconds, self.stop.is_set
+            self._connect,
+            self.plan.nonce,
+            system,
+            self.look,
+            self.plan.options.confirm_seconds,
+            self.stop.is_set,
+            self._examine,
+            partial(self.job.group.meet, self.node.name),
+            partial(self.job.group.leave, self.node.name),
         )
 
     @contextmanager
@@ -231,8 +301,10 @@ class NodeRun:
         verdict = self.activation.confirm()
         if verdict.ending is Ending.CONFIRMED:
             return
-        word = Word.ROLLED_BACK if verdict.ending is Ending.ROLLED_BACK else Word.UNKNOWN
-        self._end(word, verdict.reason, "\n".join(verdict.log.splitlines()[-TAIL_LINES:]))
+        words = {Ending.ROLLED_BACK: Word.ROLLED_BACK, Ending.UNKNOWN: Word.UNKNOWN, Ending.ILL: Word.FAILED}
+        still = "it runs the new system, no rollback was armed: " if verdict.ending is Ending.ILL else ""
+        tail = "\n".join(verdict.log.splitlines()[-TAIL_LINES:])
+        self._end(words[verdict.ending], still + verdict.reason, tail)
 
     def _commit(self) -> None:
         runs = "the old system runs" if self.plan.goal is Goal.BOOT else "it runs the new system"

@@ -47,9 +47,9 @@ def measure(session: Session, inventory: Inventory) -> tuple[Gate, ...]:
     return tuple(gates)
 
 
-def readiness(primary: Session, node_host: str) -> tuple[Gate, ...]:
-    """Ask the primary whether ``node_host`` is a Ready member."""
-    return parse(primary.must(script("node-ready", node_host, str(READY_SECONDS), timeout=READY_SECONDS + 60)).text)
+def readiness(primary: Session, node_host: str, seconds: int) -> tuple[Gate, ...]:
+    """Ask the primary whether ``node_host`` is a Ready member, or becomes one within ``seconds``."""
+    return parse(primary.must(script("node-ready", node_host, str(seconds), timeout=seconds + 60)).text)
 
 
 def parse(text: str) -> tuple[Gate, ...]:
@@ -84,3 +84,10 @@ def unconfirmed(before: Sequence[Gate], after: Sequence[Gate]) -> list[str]:
         elif gate.result is Result.FAILED and str(gate) not in spoken:
             words.append(f"{gate} (as before)")
     return words
+
+
+def without_tunnel(measured: Sequence[Gate], why: str) -> tuple[Gate, ...]:
+    """``measured``, with the gates of the tunnel not applicable."""
+    return tuple(
+        Gate(gate.name, Result.NOT_APPLICABLE, why) if gate.name.startswith("tunnel") else gate for gate in measured
+    )

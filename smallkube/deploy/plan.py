@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from smallkube.deploy.survey import Survey
 from smallkube.errors import ManyErrors, SmallkubeError, UsageError
 from smallkube.inventory import Inventory, Node
 from smallkube.remote import fleet
@@ -49,22 +50,50 @@ CONFIRM_SECONDS = 300
 
 
 @dataclass(frozen=True)
+class Options:
+    """What a person may choose about a deploy.
+
+    ``batch``: how many workers at a time (None: all). ``max_failures``: how many machines may fail before the rest is
+    left alone. ``confirm_seconds``: after which a machine goes back by itself, counted from before the activation;
+    ``rollback`` False: it never does. ``with_peers``: take in the machines that have yet to learn of changed peers.
+    """
+
+    batch: int | None = None
+    max_failures: int = 0
+    confirm_seconds: int = CONFIRM_SECONDS
+    rollback: bool = True
+    with_peers: bool = False
+
+    def __post_init__(self) -> None:
+        if not 10 <= self.confirm_seconds <= 3600:
+            raise UsageError(f"--confirm-timeout {self.confirm_seconds}: must be from 10 to 3600 seconds")
+        if self.batch is not None and self.batch < 1:
+            raise UsageError(f"--batch {self.batch}: must be at least 1")
+        if self.max_failures < 0:
+            raise UsageError(f"--max-failures {self.max_failures}: must not be negative")
+
+
+@dataclass(frozen=True)
 class Plan:
     """Who is deployed to in which order, what, and how far.
 
-    ``digest`` is the bundle's; ``nonce`` names this deploy on the machines; ``confirm_seconds`` is the time after which
-    a machine goes back by itself, counted from before the activation.
+    ``digest`` is the bundle's; ``nonce`` names this deploy on the machines. ``together``: all machines change at the
+    same time, because their peers.json does. ``left_out``: machines that have yet to learn of that and are not in the
+    plan, so that the tunnel can't be asked for.
     """
 
     goal: Goal
     stages: tuple[tuple[Node, ...], ...]
     digest: str
     nonce: str
-    confirm_seconds: int = CONFIRM_SECONDS
+    options: Options = Options()
+    together: bool = False
+    left_out: tuple[str, ...] = ()
 
     @property
     def steps(self) -> tuple[Step, ...]:
-        return STEPS[self.goal]
+        steps = STEPS[self.goal]
+        return steps if self.options.rollback else tuple(step for step in steps if step is not Step.ARM)
 
     @property
     def nodes(self) -> tuple[Node, ...]:
@@ -72,19 +101,13 @@ class Plan:
 
 
 def make(
-    nodes: Sequence[Node],
-    digest: str,
-    goal: Goal,
-    *,
-    batch: int | None = None,
-    confirm_seconds: int = CONFIRM_SECONDS,
+    nodes: Sequence[Node], digest: str, goal: Goal, options: Options | None = None, survey: Survey | None = None
 ) -> Plan:
-    """The plan for these nodes: the primary first, then the workers, ``batch`` at a time."""
-    if not 10 <= confirm_seconds <= 3600:
-        raise UsageError(f"--confirm-timeout {confirm_seconds}: must be from 10 to 3600 seconds")
-    if batch is not None and batch < 1:
-        raise UsageError(f"--batch {batch}: must be at least 1")
-    return Plan(goal, fleet.stages(nodes, batch), digest, secrets.token_hex(4), confirm_seconds)
+    """The plan for these nodes: the primary first, then the workers; all at once when their peers change."""
+    options, survey = options or Options(), survey or Survey()
+    together = bool(survey.changed) and len(nodes) > 1 and Step.ACTIVATE in STEPS[goal]
+    stages = (tuple(nodes),) if together else fleet.stages(nodes, options.batch)
+    return Plan(goal, stages, digest, secrets.token_hex(4), options, together, survey.left_out)
 
 
 def parse_goal(text: str) -> Goal:

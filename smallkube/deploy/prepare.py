@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 
-from smallkube.deploy import host, plan
-from smallkube.deploy.plan import Goal, Plan
+from smallkube.deploy import host, plan, survey
+from smallkube.deploy.plan import Goal, Options, Plan
+from smallkube.deploy.survey import Survey
 from smallkube.inventory import Inventory, Node
 from smallkube.nix import lock, render, tools
 from smallkube.remote import bundle
@@ -18,15 +19,15 @@ def prepare(
     inventory: Inventory,
     nodes: Sequence[Node],
     goal: Goal,
+    options: Options | None = None,
     *,
-    batch: int | None = None,
-    confirm_seconds: int = plan.CONFIRM_SECONDS,
     may_lock: bool = True,
 ) -> tuple[Plan, Bundle]:
     """The plan and what it deploys. ``may_lock``: make nix/flake.lock when it is missing.
 
     Raises UsageError or ManyErrors when the workspace is not fit to be deployed.
     """
+    options = options or Options()
     changed = render.plan(workspace, inventory).changed
     plan.unrendered(inventory, [workspace.relative(path) for path in changed])
     whole = bundle.assemble(workspace, inventory)
@@ -34,7 +35,11 @@ def prepare(
     if may_lock and lock.FLAKE_LOCK not in whole.files:
         write_file(workspace.flake_lock, _lock(workspace, inventory, whole))
         whole = bundle.assemble(workspace, inventory)
-    return plan.make(nodes, whole.digest, goal, batch=batch, confirm_seconds=confirm_seconds), whole
+    found = survey.survey(workspace, inventory, nodes, whole.files["keys/peers.json"])
+    if options.with_peers and found.left_out:
+        nodes = inventory.select([*(node.name for node in nodes), *found.left_out])
+        found = Survey((*found.changed, *found.left_out))
+    return plan.make(nodes, whole.digest, goal, options, found), whole
 
 
 def _lock(workspace: Workspace, inventory: Inventory, unlocked: Bundle) -> bytes:

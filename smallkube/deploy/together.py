@@ -19,7 +19,7 @@ class Point(IntEnum):
 
 
 class Group:
-    """The members (node names) of one common change. Safe to use from several threads."""
+    """The members (node names) of one common change; others wait for nobody. Safe to use from several threads."""
 
     def __init__(self, members: Collection[str]) -> None:
         self._reached: dict[str, int] = dict.fromkeys(members, 0)
@@ -32,6 +32,8 @@ class Group:
         ``complaint`` is what speaks against going on here ("" for nothing); returned is what speaks against it
         elsewhere. ``impatient`` becomes true when it is too late to wait.
         """
+        if member not in self._reached:
+            return ""
         with self._changed:
             self._say(member, point, complaint)
             while not all(reached >= point for reached in self._reached.values()):
@@ -43,8 +45,9 @@ class Group:
 
     def leave(self, member: str, complaint: str = "") -> None:
         """``member`` does not take part any more; the others don't wait for it."""
-        with self._changed:
-            self._say(member, max(Point), complaint)
+        if member in self._reached:
+            with self._changed:
+                self._say(member, max(Point), complaint)
 
     def _say(self, member: str, point: int, complaint: str) -> None:
         self._reached[member] = max(self._reached[member], point)

@@ -47,8 +47,9 @@ def run(
     *,
     may_go_on: Callable[[Sequence[Outcome[T]]], bool] = lambda _: True,
     stop: threading.Event | None = None,
+    at_once: int = MAX_PARALLEL,
 ) -> tuple[Outcome[T], ...]:
-    """``work`` on every node, stage after stage; after each stage ``may_go_on`` sees its outcomes.
+    """``work`` on every node, stage after stage, ``at_once`` at most; after each ``may_go_on`` sees its outcomes.
 
     SmallkubeErrors become outcomes; nodes whose stage never came have an empty one. Ctrl-C sets ``stop``, which the
     work is to look at between its steps, and no further stage begins; without ``stop``, or a second time, it is raised
@@ -60,7 +61,7 @@ def run(
         if not going:
             outcomes += [Outcome(node) for node in stage]
             continue
-        futures, threads = _crew(stage, work)
+        futures, threads = _crew(stage, work, at_once)
         try:
             with _without_interruption():
                 for thread in threads:
@@ -88,7 +89,7 @@ def _without_interruption() -> Iterator[None]:
 
 
 def _crew(
-    stage: Sequence[Node], work: Callable[[Node], T]
+    stage: Sequence[Node], work: Callable[[Node], T], at_once: int
 ) -> tuple[list[Future[Outcome[T]]], tuple[threading.Thread, ...]]:
     """Daemon threads, unlike an executor's, don't keep a process alive that was interrupted twice."""
     futures: list[Future[Outcome[T]]] = [Future() for _ in stage]
@@ -107,7 +108,7 @@ def _crew(
             except BaseException as error:
                 future.set_exception(error)
 
-    crew = range(min(len(stage), MAX_PARALLEL))
+    crew = range(min(len(stage), at_once))
     return futures, tuple(threading.Thread(target=work_off, daemon=True) for _ in crew)
 
 

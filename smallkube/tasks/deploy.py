@@ -33,7 +33,10 @@ SELECTION = {
         **SELECTION,
         "goal": "switch | boot | test | dry-activate | build, as in nixos-rebuild",
         "batch": "how many workers at a time (0: all at once)",
-        "confirm-timeout": "seconds after which a machine goes back unless confirmed (default 300)",
+        "max-failures": "how many machines may fail before the rest is left alone",
+        "confirm-timeout": "seconds after which a machine goes back unless confirmed",
+        "no-rollback": "do not go back, whatever happens",
+        "with-peers": "also deploy to machines that have yet to learn of changed peers",
         "dry-run": "print the plan and touch nothing",
         "json": "print the outcome as JSON",
     },
@@ -45,31 +48,33 @@ def deploy(
     tag: list[str],
     goal: str = "switch",
     batch: int = 0,
+    max_failures: int = 0,
     confirm_timeout: int = 300,
+    no_rollback: bool = False,
+    with_peers: bool = False,
     dry_run: bool = False,
     json: bool = False,
 ) -> None:
     """Rebuild the machines: primary first, then the workers in parallel."""
     from smallkube import ui
     from smallkube.deploy import execute, prepare
-    from smallkube.deploy.plan import parse_goal
+    from smallkube.deploy.plan import Options, parse_goal
 
     here = current()
     nodes = here.inventory.select(words(node), words(role), words(tag))
+    options = Options(batch or None, max_failures, confirm_timeout, not no_rollback, with_peers)
     plan, bundle = prepare.prepare(
-        here.workspace,
-        here.inventory,
-        nodes,
-        parse_goal(goal),
-        batch=batch or None,
-        confirm_seconds=confirm_timeout,
-        may_lock=not dry_run,
+        here.workspace, here.inventory, nodes, parse_goal(goal), options, may_lock=not dry_run
     )
+    if plan.left_out:
+        ui.warn(
+            f"the peers have changed, and {', '.join(plan.left_out)} will not learn of it; --with-peers includes them"
+        )
     if dry_run:
         _show_plan(plan, json=json)
         return
     with ui.Progress([each.name for each in plan.nodes]) as progress:
-        reports = execute.execute(plan, bundle, here.workspace, progress)
+        reports = execute.execute(plan, bundle, here.workspace, here.inventory, progress)
     _show(reports, json=json)
     bad = [report for report in reports if not report.good]
     if bad:
@@ -97,7 +102,7 @@ def plan(_: Context, node: list[str], role: list[str], tag: list[str], json: boo
     fleet.raise_errors(outcomes)
     changes = {outcome.node.name: outcome.value for outcome in outcomes if outcome.value}
     with ui.Progress([each.name for each in planned.nodes]) as progress:
-        reports = execute.execute(planned, bundle, here.workspace, progress)
+        reports = execute.execute(planned, bundle, here.workspace, here.inventory, progress)
     if json:
         ui.json_result([{**asdict(report), "files": asdict(changes[report.node])} for report in reports])
     else:
@@ -143,11 +148,17 @@ def _show_plan(plan: "Plan", *, json: bool) -> None:
                 "bundle": plan.digest,
                 "stages": [[node.name for node in stage] for stage in plan.stages],
                 "steps": list(plan.steps),
-                "confirm_seconds": plan.confirm_seconds,
+                "together": plan.together,
+                "left_out": list(plan.left_out),
+                "confirm_seconds": plan.options.confirm_seconds,
             }
         )
         return
-    ui.result(f"{plan.goal} to bundle {plan.digest[:12]}; a machine goes back by itself after {plan.confirm_seconds} s")
+    ui.result(f"{plan.goal} to bundle {plan.digest[:12]}")
+    if plan.together:
+        ui.result("the peers have changed: all machines are activated, and confirmed, together")
+    elif plan.options.rollback:
+        ui.result(f"a machine goes back by itself after {plan.options.confirm_seconds} s unless it is confirmed")
     for position, stage in enumerate(plan.stages, 1):
         ui.result(f"stage {position}: {', '.join(node.name for node in stage)}")
     ui.result("on each node: " + " → ".join(plan.steps))
@@ -192,6 +203,8 @@ def _show(reports: "Sequence[Report]", *, json: bool) -> None:
         for name, text in (("difference", report.difference), ("log", report.log)):
             if text and (name == "difference" or not report.good or report.outcome == "checked"):
                 ui.message("\n".join((f"--- {report.node}: {name}", *_shortened(text))))
+        for gate in report.unconfirmed:
+            ui.message(f"{report.node}: not confirmed: {gate}")
     rows = [(r.node, r.outcome, f"{r.seconds:.1f}", r.generation, r.reason) for r in reports]
     ui.table(("NODE", "OUTCOME", "SECONDS", "GENERATION", "REASON"), rows)
 
