@@ -47,12 +47,17 @@ etcd_health() { etcdctl --endpoints unix:///run/etcd/grpc --dial-timeout 3s --co
 api_ready() { KUBECONFIG=/run/kubeconfig-root kubectl --request-timeout=5s get --raw /readyz; }
 is_active() { systemctl is-active "$1.service"; }
 
+# A machine whose tunnel was made anew greets its peers: they would go on with the old session for 15 s otherwise
+# (WireGuard's KEEPALIVE_TIMEOUT + REKEY_TIMEOUT).
+wg show wgkube allowed-ips 2>/dev/null | grep -o '[0-9a-f]*:[0-9]*::/32' | sed 's|::/32$|::1|' |
+  xargs -r -n 1 -P 64 ping -n -q -c 1 -W 1 >/dev/null 2>&1
+
 if [ "$role" = primary ]; then
   if expected etcd etcd; then within etcd 20 etcd_health; fi
   if expected kube-apiserver "API server"; then within "API server" 60 api_ready; fi
 elif [ -e /sys/class/net/wgkube ]; then
-  within "tunnel to the primary, IPv6" 5 ping_once "$primary6"
-  within "tunnel to the primary, IPv4" 5 ping_once "$primary4"
+  within "tunnel to the primary, IPv6" 12 ping_once "$primary6"
+  within "tunnel to the primary, IPv4" 12 ping_once "$primary4"
 else
   say "tunnel to the primary" "not applicable" "no interface wgkube"
 fi
