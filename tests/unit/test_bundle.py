@@ -20,7 +20,8 @@ from smallkube.workspace import Workspace
 from tests.conftest import INVENTORY
 
 NAMES = st.text("abcdefgh0123456789._-", min_size=1, max_size=12).filter(lambda name: name.strip("."))
-FILES = st.dictionaries(NAMES, st.binary(max_size=200), max_size=8)
+CONTENTS = st.binary(max_size=200).filter(lambda content: b"PRIVATE KEY" not in content and b"AGE-" not in content)
+FILES = st.dictionaries(NAMES, CONTENTS, max_size=8)
 
 
 def fill(workspace: Workspace) -> Inventory:
