@@ -177,6 +177,9 @@ class Activation:
         left = self._due - self.clock.now()
         if self._last and self._last.outcome:
             return f"it began to go back to {self.before.system} and was not seen to end"
+        if not self._armed:
+            seen = f"was last seen with {self._last.system}" if self._last else "has not been seen since"
+            return f"no rollback was armed; the machine {seen}"
         when = f"fires in {left:.0f} s" if left > 0 else f"was due {-left:.0f} s ago"
         return f"the machine can't be reached; its rollback to {self.before.system} was armed and {when}"
 

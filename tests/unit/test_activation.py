@@ -134,7 +134,7 @@ class FakeSession:
         return result
 
 
-def deploy(machine: Machine, stopped: Callable[[], bool] = lambda: False) -> Verdict:
+def deploy(machine: Machine, stopped: Callable[[], bool] = lambda: False, *, armed: bool = True) -> Verdict:
     activation = Activation(
         connect=lambda: cast(Session, FakeSession(machine)),
         nonce="n",
@@ -145,7 +145,8 @@ def deploy(machine: Machine, stopped: Callable[[], bool] = lambda: False) -> Ver
         clock=Clock(machine.now, machine.sleep),
     )
     session = cast(Session, FakeSession(machine, alive=True))
-    activation.arm(session)
+    if armed:
+        activation.arm(session)
     activation.activate(session)
     return activation.confirm()
 
@@ -259,6 +260,27 @@ def test_an_interruption_while_the_machine_is_away_says_what_is_armed() -> None:
     assert verdict.ending is Ending.UNKNOWN
     assert "was armed and fires in" in verdict.reason
     assert machine.time < 20
+
+
+def test_without_a_rollback_an_ill_machine_stays_as_it_is_and_is_told() -> None:
+    machine = Machine(status=4)
+    verdict = deploy(machine, armed=False)
+    assert (verdict.ending, verdict.reason) == (Ending.ILL, "switch-to-configuration ended with status 4")
+    assert "give-up" not in machine.did
+
+
+@pytest.mark.parametrize(
+    ("machine", "seen"),
+    [
+        (Machine(away=lambda time: time >= 4), f"the machine was last seen with {OLD}"),
+        (Machine(takes=1e6), f"the machine was last seen with {OLD}"),
+        (Machine(away=lambda time: time > 0, breaks={"activate"}), "the machine has not been seen since"),
+    ],
+)
+def test_what_was_not_armed_is_not_said_to_be(machine: Machine, seen: str) -> None:
+    verdict = deploy(machine, armed=False)
+    assert verdict.ending is Ending.UNKNOWN
+    assert verdict.reason.endswith(f"no rollback was armed; {seen}")
 
 
 @settings(max_examples=300)
