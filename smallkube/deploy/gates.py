@@ -11,6 +11,8 @@ from smallkube.remote.command import Command
 from smallkube.remote.connection import Session
 
 READY_SECONDS = 60
+PATIENT_TRIES = 20
+TUNNEL = "tunnel to the primary"
 
 
 class Result(StrEnum):
@@ -34,12 +36,16 @@ class Gate:
         return f"{self.name}: {self.detail}" if self.detail else self.name
 
 
-def measure(session: Session, inventory: Inventory) -> tuple[Gate, ...]:
-    """Ask the machine about everything that can be asked of it alone."""
+def measure(session: Session, inventory: Inventory, *, patient: bool, tunnel: bool = True) -> tuple[Gate, ...]:
+    """Ask the machine about everything that can be asked of it alone, about the ``tunnel`` if that is wanted.
+
+    ``patient``: give what was just started the time to come up.
+    """
     plan, node = inventory.addressing, session.node
     primary = inventory.primary.index
-    command = script("gates", node.role, plan.host6(primary), plan.host4(primary), timeout=180)
-    gates = list(parse(session.must(command).text))
+    addresses = (plan.host6(primary), plan.host4(primary)) if tunnel else ()
+    tries = PATIENT_TRIES if patient else 2
+    gates = list(parse(session.must(script("gates", node.role, str(tries), *addresses, timeout=300)).text))
     for argv in node.checks:
         done = session.run(Command(argv, timeout=60))
         result = Result.OK if done.ok else Result.FAILED
@@ -84,10 +90,3 @@ def unconfirmed(before: Sequence[Gate], after: Sequence[Gate]) -> list[str]:
         elif gate.result is Result.FAILED and str(gate) not in spoken:
             words.append(f"{gate} (as before)")
     return words
-
-
-def without_tunnel(measured: Sequence[Gate], why: str) -> tuple[Gate, ...]:
-    """``measured``, with the gates of the tunnel not applicable."""
-    return tuple(
-        Gate(gate.name, Result.NOT_APPLICABLE, why) if gate.name.startswith("tunnel") else gate for gate in measured
-    )

@@ -10,11 +10,11 @@ from smallkube.errors import SmallkubeError
 from smallkube.tasks import current, task, words
 
 if TYPE_CHECKING:
-    from smallkube.deploy.execute import Report
     from smallkube.deploy.inspect import State
     from smallkube.deploy.judge import Finding
     from smallkube.deploy.plan import Plan
     from smallkube.deploy.preview import Changes
+    from smallkube.deploy.report import Report
     from smallkube.inventory import Node
 
 __all__ = ["deploy", "history", "plan", "status"]

@@ -1,8 +1,10 @@
 #!/bin/sh
-# Does what this machine is for work? gates.sh primary|worker PRIMARY_IPV6 PRIMARY_IPV4
+# Does what this machine is for work? gates.sh primary|worker TRIES [PRIMARY_IPV6 PRIMARY_IPV4]
+# Without the primary's addresses the tunnel is not asked for. Tries are about a second apart.
 # Prints "GATE<tab>ok|failed|not applicable<tab>DETAIL" for each gate. Changes nothing.
 set -u
-role=$1 primary6=$2 primary4=$3
+role=$1 tries=$2
+shift 2
 
 say() { printf '%s\t%s\t%s\n' "$1" "$2" "$3"; }
 property() { systemctl show --property="$2" --value "$1.service" 2>/dev/null; }
@@ -19,17 +21,17 @@ expected() {
   fi
 }
 
-# Runs a command until it succeeds, at most a number of times, a second apart; its last line is the detail.
+# Runs a command until it succeeds, as often as was allowed; its last line is the detail.
 within() {
-  gate=$1 tries=$2
-  shift 2
+  gate=$1 left=$tries
+  shift
   while :; do
     if said=$("$@" 2>&1); then
       say "$gate" ok "$(printf '%s' "$said" | tail -n 1)"
       return
     fi
-    tries=$((tries - 1))
-    [ "$tries" -gt 0 ] || break
+    left=$((left - 1))
+    [ "$left" -gt 0 ] || break
     sleep 1
   done
   say "$gate" failed "$(printf '%s' "$said" | tail -n 1)"
@@ -53,12 +55,11 @@ wg show wgkube allowed-ips 2>/dev/null | grep -o '[0-9a-f]*:[0-9]*::/32' | sed '
   xargs -r -n 1 -P 64 ping -n -q -c 1 -W 1 >/dev/null 2>&1
 
 if [ "$role" = primary ]; then
-  if expected etcd etcd; then within etcd 20 etcd_health; fi
-  if expected kube-apiserver "API server"; then within "API server" 60 api_ready; fi
+  if expected etcd etcd; then within etcd etcd_health; fi
+  if expected kube-apiserver "API server"; then within "API server" api_ready; fi
 elif [ -e /sys/class/net/wgkube ]; then
-  within "tunnel to the primary, IPv6" 12 ping_once "$primary6"
-  within "tunnel to the primary, IPv4" 12 ping_once "$primary4"
-else
+  for address in "$@"; do within "tunnel to the primary, $address" ping_once "$address"; done
+elif [ $# -gt 0 ]; then
   say "tunnel to the primary" "not applicable" "no interface wgkube"
 fi
-if expected kubelet kubelet; then within kubelet 20 is_active kubelet; fi
+if expected kubelet kubelet; then within kubelet is_active kubelet; fi
