@@ -13,6 +13,7 @@ from lab.cluster import Lab, check_prerequisites
 from lab.places import Places
 from smallkube.errors import UsageError
 from tests.conftest import require
+from tests.lab.operating import Operator
 
 
 @dataclass(frozen=True)
@@ -62,3 +63,13 @@ def two_nodes(places: Places) -> Iterator[Up]:
     """A lab of two machines that the tests of a session share; what one changes there it must undo."""
     with made(places, "shared", 2) as up:
         yield up
+
+
+@pytest.fixture(scope="session")
+def deployed(places: Places) -> Iterator[Operator]:
+    """An operator whose lab of two machines has been deployed to once; faults that a test puts in it must undo."""
+    with made(places, "deployed", 2) as up:
+        operator = Operator(up.lab, up.workspace)
+        for words in (("keys.scan", "--yes"), ("keys.generate",), ("nix.render",), ("deploy",)):
+            operator.done(*words)
+        yield operator
