@@ -5,6 +5,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
+from smallkube.deploy.drain import turns
 from smallkube.deploy.node_run import Job, NodeRun, Watcher, said
 from smallkube.deploy.plan import Plan
 from smallkube.deploy.report import Report, Word
@@ -25,7 +26,7 @@ def execute(
     """
     stop = threading.Event()
     group = Group([node.name for node in plan.nodes] if plan.together else [])
-    job = Job(plan, bundle, workspace, inventory, watcher, stop, group)
+    job = Job(plan, bundle, workspace, inventory, watcher, stop, group, turns(plan.options.batch or 1))
     failures = 0
 
     def may_go_on(done: Sequence[fleet.Outcome[Report]]) -> bool:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from smallkube.deploy.host import script
+from smallkube.deploy.host import script, unpushed_script
 from smallkube.errors import SmallkubeError
 from smallkube.inventory import Inventory
 from smallkube.remote.command import Command
@@ -55,7 +55,7 @@ def measure(session: Session, inventory: Inventory, *, patient: bool, tunnel: bo
 
 def readiness(primary: Session, node_host: str, seconds: int) -> tuple[Gate, ...]:
     """Ask the primary whether ``node_host`` is a Ready member, or becomes one within ``seconds``."""
-    return parse(primary.must(script("node-ready", node_host, str(seconds), timeout=seconds + 60)).text)
+    return parse(primary.must(unpushed_script("node-ready", node_host, str(seconds), timeout=seconds + 60)).text)
 
 
 def parse(text: str) -> tuple[Gate, ...]:

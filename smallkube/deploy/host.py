@@ -68,9 +68,10 @@ def script(
     return Command(("/bin/sh", path, *arguments), stdin=stdin, timeout=timeout, hold=hold, title=name)
 
 
-def unpushed_script(name: str, *arguments: str) -> Command:
+def unpushed_script(name: str, *arguments: str, timeout: float = 60.0) -> Command:
     """A script that need not be there."""
-    return Command(("/bin/sh", "-s", "--", *arguments), stdin=scripts().files[f"{name}.sh"], title=name)
+    argv = ("/bin/sh", "-s", "--", *arguments)
+    return Command(argv, stdin=scripts().files[f"{name}.sh"], timeout=timeout, title=name)
 
 
 def look(session: Session, bundle: Bundle) -> Look:

@@ -5,9 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from smallkube.deploy.host import scripts
+from smallkube.deploy.host import unpushed_script
 from smallkube.inventory import Inventory, Node
-from smallkube.remote.command import Command
 from smallkube.remote.connection import Session
 
 PRIMARY_UNITS = ("etcd", "kube-apiserver", "kube-activation", "kube-scheduler", "kube-controller-manager")
@@ -96,8 +95,7 @@ def read(session: Session, inventory: Inventory, bundle_digest: str) -> State:
     targets = [address for node in others for address in (plan.host6(node.index), plan.host4(node.index))]
     units = [f"{unit}.service" for unit in units_of(session.node)]
     arguments = (str(inventory.cluster.network.mtu), bundle_digest, *units, "--", *targets)
-    source = scripts().files["inspect.sh"]
-    return parse(session.must(Command(("/bin/sh", "-s", "--", *arguments), stdin=source, timeout=120)).text)
+    return parse(session.must(unpushed_script("inspect", *arguments, timeout=120)).text)
 
 
 def parse(text: str) -> State:

@@ -6,7 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -14,6 +14,7 @@ from typing import Protocol, TypeVar
 
 from smallkube.deploy import gates, health, history, host
 from smallkube.deploy.activation import GOING_BACK_SECONDS, Activation, Ending
+from smallkube.deploy.drain import Drain
 from smallkube.deploy.gates import Gate
 from smallkube.deploy.host import Look, script, unpushed_script
 from smallkube.deploy.plan import Goal, Plan, Step
@@ -51,6 +52,7 @@ class Job:
     watcher: Watcher
     stop: threading.Event
     group: Group
+    drain_turn: AbstractContextManager[object]
 
 
 def said(error: SmallkubeError) -> str:
@@ -67,8 +69,10 @@ class NodeRun:
         self.watcher, self.stop = job.watcher, job.stop
         self.session = self._connect()
         self.report = Report(node.name, REACHED[self.plan.goal])
+        self.digest = self.plan.digest
         self.log_file = self.workspace.state_dir / "logs" / f"{self.plan.nonce}-{node.name}.log"
         self.gates_before: tuple[Gate, ...] = ()
+        self.drain = Drain(job.inventory, node, lambda other: Session(job.workspace, other), job.drain_turn)
         self.locked = False
         self.look: Look
         self.activation: Activation
@@ -81,11 +85,15 @@ class NodeRun:
             Step.PUSH: self._push,
             Step.BUILD: self._build,
             Step.DIFFERENCE: self._difference,
+            Step.FIND: self._find,
             Step.DRY_ACTIVATE: self._dry_activate,
+            Step.GATES: self._gates_now,
+            Step.DRAIN: self._begin_drain,
             Step.ARM: self._arm,
             Step.ACTIVATE: lambda: self.activation.activate(self.session),
             Step.CONFIRM: self._confirm,
             Step.COMMIT: self._commit,
+            Step.UNCORDON: self.drain.end,
             Step.RECORD: self._record,
         }
         try:
@@ -122,9 +130,10 @@ class NodeRun:
             self.watcher.step(self.node.name, "let an abandoned deploy's rollback happen")
             self.session.must(script("settle", *self.look.armed, timeout=GOING_BACK_SECONDS))
             self.look = host.look(self.session, self.bundle)
-        if Step.ACTIVATE in self.plan.steps:
-            # Where the peers change, the tunnel has to work afterwards, whatever it did before.
-            self.gates_before = self._gates(self.session, patient=False, tunnel=not self.plan.together)
+
+    def _gates_now(self) -> None:
+        """Where the peers change, the tunnel has to work afterwards, whatever it did before."""
+        self.gates_before = self._gates(self.session, patient=False, tunnel=not self.plan.together)
 
     def _gates(self, session: Session, *, patient: bool, tunnel: bool) -> tuple[Gate, ...]:
         """What the machine is for, asked of itself and of the primary."""
@@ -178,6 +187,16 @@ class NodeRun:
             self.report = replace(self.report, log=tail)
             where = self.workspace.relative(self.log_file)
             raise SmallkubeError(f"the build failed: {built.last_words}", hint=f"the whole log is in {where}")
+        self._aim_at(system)
+
+    def _find(self) -> None:
+        """An earlier generation instead of a build."""
+        number = (self.plan.generation,) if self.plan.generation else ()
+        found = self.session.must(script("generation", *number)).text.split()
+        self.digest = "" if found[2] == "-" else found[2]
+        self._aim_at(found[1])
+
+    def _aim_at(self, system: str) -> None:
         self.report = replace(self.report, system=system)
         booted = self.look.profile == system or self.plan.goal not in (Goal.SWITCH, Goal.BOOT)
         if self.look.system == system and booted:
@@ -208,9 +227,17 @@ class NodeRun:
         self.report = replace(self.report, difference=_COLOUR.sub("", difference.text) if difference.ok else "")
 
     def _dry_activate(self) -> None:
+        self.report = replace(self.report, log=self._dry_activation())
+
+    def _dry_activation(self) -> str:
         program = f"{self.report.system}/bin/switch-to-configuration"
         done = self.session.must(Command((program, "dry-activate"), timeout=300))
-        self.report = replace(self.report, log="\n".join(filter(None, (done.text, done.stderr.strip()))))
+        return "\n".join(filter(None, (done.text, done.stderr.strip())))
+
+    def _begin_drain(self) -> None:
+        reason = self.drain.begin(self._dry_activation(), self.plan.nonce, self.stop.is_set)
+        if reason:
+            self.watcher.step(self.node.name, f"not drained: {reason}")
 
     def _confirm(self) -> None:
         self.session.close()
@@ -253,7 +280,7 @@ class NodeRun:
             time=datetime.now(UTC).isoformat(timespec="seconds"),
             operator=operator(),
             goal=self.plan.goal,
-            digest=self.plan.digest,
+            digest=self.digest,
             system=self.report.system,
             generation=self.report.generation,
             outcome=self.report.outcome,
@@ -266,6 +293,11 @@ class NodeRun:
             self._end(self.report.outcome, "; ".join(filter(None, (self.report.reason, reason))))
 
     def _leave(self) -> None:
+        try:
+            if self.report.outcome is not Word.UNKNOWN:
+                self.drain.end()
+        except SmallkubeError as error:
+            self._end(self.report.outcome, "; ".join(filter(None, (self.report.reason, said(error)))))
         try:
             if self.locked and self.report.outcome is not Word.UNKNOWN:
                 self.session.run(unpushed_script("lock", "drop", self.plan.nonce))

@@ -30,21 +30,26 @@ class Step(StrEnum):
     PUSH = "push the configuration"
     BUILD = "build"
     DIFFERENCE = "compare closures"
+    FIND = "find the earlier generation"
     DRY_ACTIVATE = "ask what activation would do"
+    GATES = "see what works now"
+    DRAIN = "drain if it is a member"
     ARM = "arm the rollback"
     ACTIVATE = "activate"
     CONFIRM = "confirm over a new connection"
     COMMIT = "make it the one that boots"
+    UNCORDON = "uncordon"
     RECORD = "record"
 
 
-_PREPARE = (Step.CONNECT, Step.PREFLIGHT, Step.PUSH, Step.BUILD, Step.DIFFERENCE)
+_PREPARE = (Step.CONNECT, Step.PREFLIGHT, Step.PUSH, Step.BUILD, Step.FIND, Step.DIFFERENCE)
+_ACTIVATE = (Step.GATES, Step.DRAIN, Step.ARM, Step.ACTIVATE, Step.CONFIRM)
 STEPS: Mapping[Goal, tuple[Step, ...]] = {
     Goal.BUILD: _PREPARE,
     Goal.DRY_ACTIVATE: (*_PREPARE, Step.DRY_ACTIVATE),
     Goal.BOOT: (*_PREPARE, Step.COMMIT, Step.RECORD),
-    Goal.TEST: (*_PREPARE, Step.ARM, Step.ACTIVATE, Step.CONFIRM, Step.RECORD),
-    Goal.SWITCH: (*_PREPARE, Step.ARM, Step.ACTIVATE, Step.CONFIRM, Step.COMMIT, Step.RECORD),
+    Goal.TEST: (*_PREPARE, *_ACTIVATE, Step.UNCORDON, Step.RECORD),
+    Goal.SWITCH: (*_PREPARE, *_ACTIVATE, Step.COMMIT, Step.UNCORDON, Step.RECORD),
 }
 CONFIRM_SECONDS = 300
 
@@ -55,13 +60,15 @@ class Options:
 
     ``batch``: how many workers at a time (None: all). ``max_failures``: how many machines may fail before the rest is
     left alone. ``confirm_seconds``: after which a machine goes back by itself, counted from before the activation;
-    ``rollback`` False: it never does. ``with_peers``: take in the machines that have yet to learn of changed peers.
+    ``rollback`` False: it never does. ``drain`` False: pods are
+    not moved away before. ``with_peers``: take in the machines that have yet to learn of changed peers.
     """
 
     batch: int | None = None
     max_failures: int = 0
     confirm_seconds: int = CONFIRM_SECONDS
     rollback: bool = True
+    drain: bool = True
     with_peers: bool = False
 
     def __post_init__(self) -> None:
@@ -89,11 +96,15 @@ class Plan:
     options: Options = Options()
     together: bool = False
     left_out: tuple[str, ...] = ()
+    generation: str | None = None
 
     @property
     def steps(self) -> tuple[Step, ...]:
-        steps = STEPS[self.goal]
-        return steps if self.options.rollback else tuple(step for step in steps if step is not Step.ARM)
+        """In their order; with a ``generation`` ("" for the one before) nothing is pushed and built, but found."""
+        left_out = set() if self.options.rollback else {Step.ARM}
+        left_out |= set() if self.options.drain and not self.together else {Step.DRAIN, Step.UNCORDON}
+        left_out |= {Step.FIND} if self.generation is None else {Step.PUSH, Step.BUILD}
+        return tuple(step for step in STEPS[self.goal] if step not in left_out)
 
     @property
     def nodes(self) -> tuple[Node, ...]:
@@ -108,6 +119,11 @@ def make(
     together = bool(survey.changed) and len(nodes) > 1 and Step.ACTIVATE in STEPS[goal]
     stages = (tuple(nodes),) if together else fleet.stages(nodes, options.batch)
     return Plan(goal, stages, digest, secrets.token_hex(4), options, together, survey.left_out)
+
+
+def back(nodes: Sequence[Node], generation: str, options: Options) -> Plan:
+    """The plan to go back to an earlier generation, "" for the one before."""
+    return Plan(Goal.SWITCH, fleet.stages(nodes), "", secrets.token_hex(4), options, generation=generation)
 
 
 def parse_goal(text: str) -> Goal:

@@ -4,9 +4,8 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from smallkube.deploy.host import scripts
+from smallkube.deploy.host import unpushed_script
 from smallkube.remote.bundle import Bundle
-from smallkube.remote.command import Command
 from smallkube.remote.connection import Session
 
 
@@ -36,8 +35,7 @@ class Changes:
 
 def changes(session: Session, bundle: Bundle) -> Changes:
     """Compare ``bundle`` with what was deployed to this machine last."""
-    done = session.must(Command(("/bin/sh", "-s"), stdin=scripts().files["files.sh"]))
-    return compare(done.text, bundle.files)
+    return compare(session.must(unpushed_script("files")).text, bundle.files)
 
 
 def compare(listing: str, files: Mapping[str, bytes]) -> Changes:

@@ -53,8 +53,10 @@ def task(body: Any = None, /, **options: Any) -> Any:
 
     ``SMALLKUBE_DEBUG=1`` lets the traceback through.
     """
+    # Given automatically, the short forms depend on the order of the flags, and run out.
+    options.setdefault("auto_shortflags", False)
     if body is not None:
-        return invoke_task(_guard(body))
+        return invoke_task(**options)(_guard(body))
     return lambda decorated: invoke_task(**options)(_guard(decorated))
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from invoke.context import Context
 
-from smallkube.errors import SmallkubeError
+from smallkube.errors import SmallkubeError, UsageError
 from smallkube.tasks import current, task, words
 
 if TYPE_CHECKING:
@@ -16,8 +16,10 @@ if TYPE_CHECKING:
     from smallkube.deploy.preview import Changes
     from smallkube.deploy.report import Report
     from smallkube.inventory import Node
+    from smallkube.remote.bundle import Bundle
+    from smallkube.tasks import Current
 
-__all__ = ["deploy", "history", "plan", "status"]
+__all__ = ["deploy", "history", "plan", "rollback", "status"]
 
 SELECTION = {
     "node": "only these nodes (repeatable, or separated by commas)",
@@ -36,6 +38,7 @@ SELECTION = {
         "max-failures": "how many machines may fail before the rest is left alone",
         "confirm-timeout": "seconds after which a machine goes back unless confirmed",
         "no-rollback": "do not go back, whatever happens",
+        "no-drain": "do not move pods away before a machine's services restart",
         "with-peers": "also deploy to machines that have yet to learn of changed peers",
         "dry-run": "print the plan and touch nothing",
         "json": "print the outcome as JSON",
@@ -51,18 +54,19 @@ def deploy(
     max_failures: int = 0,
     confirm_timeout: int = 300,
     no_rollback: bool = False,
+    no_drain: bool = False,
     with_peers: bool = False,
     dry_run: bool = False,
     json: bool = False,
 ) -> None:
     """Rebuild the machines: primary first, then the workers in parallel."""
     from smallkube import ui
-    from smallkube.deploy import execute, prepare
+    from smallkube.deploy import prepare
     from smallkube.deploy.plan import Options, parse_goal
 
     here = current()
     nodes = here.inventory.select(words(node), words(role), words(tag))
-    options = Options(batch or None, max_failures, confirm_timeout, not no_rollback, with_peers)
+    options = Options(batch or None, max_failures, confirm_timeout, not no_rollback, not no_drain, with_peers)
     plan, bundle = prepare.prepare(
         here.workspace, here.inventory, nodes, parse_goal(goal), options, may_lock=not dry_run
     )
@@ -73,6 +77,13 @@ def deploy(
     if dry_run:
         _show_plan(plan, json=json)
         return
+    _carry_out(here, plan, bundle, json=json)
+
+
+def _carry_out(here: "Current", plan: "Plan", bundle: "Bundle", *, json: bool) -> None:
+    from smallkube import ui
+    from smallkube.deploy import execute
+
     with ui.Progress([each.name for each in plan.nodes]) as progress:
         reports = execute.execute(plan, bundle, here.workspace, here.inventory, progress)
     _show(reports, json=json)
@@ -109,6 +120,46 @@ def plan(_: Context, node: list[str], role: list[str], tag: list[str], json: boo
         _show_preview(reports, changes)
     if not all(report.good for report in reports):
         raise SmallkubeError("not every node could be planned for")
+
+
+@task(
+    iterable=["node", "role", "tag"],
+    help={
+        **SELECTION,
+        "generation": "which one (default: the newest before the one that boots)",
+        "confirm-timeout": "seconds after which a machine goes back unless confirmed",
+        "dry-run": "print the plan and touch nothing",
+        "json": "print the outcome as JSON",
+        "yes": "do not ask",
+    },
+)
+def rollback(
+    _: Context,
+    node: list[str],
+    role: list[str],
+    tag: list[str],
+    generation: str | None = None,
+    confirm_timeout: int = 300,
+    dry_run: bool = False,
+    json: bool = False,
+    yes: bool = False,
+) -> None:
+    """Go back to an earlier generation, as safely as forward."""
+    from smallkube import ui
+    from smallkube.deploy import plan as planning
+    from smallkube.remote.bundle import Bundle
+
+    here = current()
+    nodes = here.inventory.select(words(node), words(role), words(tag))
+    if generation and not generation.isdecimal():
+        raise UsageError(f"--generation {generation}: not a number", hint="see inv deploy.history")
+    options = planning.Options(confirm_seconds=confirm_timeout)
+    planned = planning.back(nodes, generation or "", options)
+    if dry_run:
+        _show_plan(planned, json=json)
+        return
+    ui.confirm(f"Go back on {', '.join(each.name for each in nodes)}?", yes=yes)
+    _carry_out(here, planned, Bundle({}), json=json)
 
 
 @task(iterable=["node"], help={"node": SELECTION["node"], "json": "print JSON"})
@@ -154,7 +205,8 @@ def _show_plan(plan: "Plan", *, json: bool) -> None:
             }
         )
         return
-    ui.result(f"{plan.goal} to bundle {plan.digest[:12]}")
+    aim = f"bundle {plan.digest[:12]}" if plan.generation is None else f"generation {plan.generation or 'before'}"
+    ui.result(f"{plan.goal} to {aim}")
     if plan.together:
         ui.result("the peers have changed: all machines are activated, and confirmed, together")
     elif plan.options.rollback:
