@@ -21,7 +21,7 @@ _SCRIPTS = Path(__file__).with_name("scripts")
 
 @dataclass(frozen=True)
 class Look:
-    """What ``look.sh`` found. Sizes in KiB, ``clock`` in seconds since 1970."""
+    """What ``look.sh`` found. Sizes in KiB, ``clock`` in seconds since 1970, ``deployed``: the last bundle."""
 
     has_bundle: bool
     has_scripts: bool
@@ -32,6 +32,7 @@ class Look:
     system: str
     profile: str
     generation: str
+    deployed: str
     failed: frozenset[str]
     armed: tuple[str, ...]
 
@@ -94,6 +95,7 @@ def parse_look(text: str) -> Look:
         system=found["system"],
         profile=found.get("profile", ""),
         generation=found.get("generation", ""),
+        deployed=found.get("deployed", ""),
         failed=frozenset(found.get("failed", "").split()),
         armed=tuple(found.get("armed", "").split()),
     )

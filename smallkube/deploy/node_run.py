@@ -274,7 +274,8 @@ class NodeRun:
             return attempt()
 
     def _record(self) -> None:
-        if self.report.outcome in (Word.UNCHANGED, Word.UNKNOWN):
+        known = self.report.outcome is Word.UNCHANGED and self.look.deployed == self.digest
+        if known or self.report.outcome is Word.UNKNOWN:
             return
         entry = history.Entry(
             time=datetime.now(UTC).isoformat(timespec="seconds"),

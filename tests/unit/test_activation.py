@@ -18,7 +18,7 @@ from smallkube.remote.connection import Session
 
 OLD, NEW = "/nix/store/old", "/nix/store/new"
 SECONDS = 100
-BEFORE = Look(True, True, "", 0, 1 << 30, 1 << 30, OLD, OLD, "1", frozenset(), ())
+BEFORE = Look(True, True, "", 0, 1 << 30, 1 << 30, OLD, OLD, "1", "", frozenset(), ())
 
 
 @dataclass

@@ -16,6 +16,8 @@ echo "state_free_kib=$(free_kib /var/lib)"
 echo "system=$(readlink -f /run/current-system)"
 echo "profile=$(readlink -f /nix/var/nix/profiles/system)"
 echo "generation=$(readlink /nix/var/nix/profiles/system | sed 's/[^0-9]//g')"
+deployed=$(grep -v '"outcome": "\(failed\|rolled back\|unknown\)"' "$home/history.jsonl" 2>/dev/null | tail -n 1)
+echo "deployed=$(echo "$deployed" | sed -n 's/.*"digest": "\([0-9a-f]*\)".*/\1/p')"
 echo "failed=$(systemctl list-units --state=failed --plain --no-legend 2>/dev/null | awk '{ print $1 }' | tr '\n' ' ')"
 running='smallkube-rollback-*.timer smallkube-rollback-*.service'
 # shellcheck disable=SC2086 # two patterns
