@@ -200,3 +200,31 @@ def test_a_rollback_tells_how_it_ended_and_disarms_its_timer(run: Run, root: Pat
 def test_a_rollback_to_nothing_fails(run: Run, root: Path) -> None:
     run("rollback", "n", "/nix/store/gone")
     assert progress(run, "n").rollback_status == 1
+
+
+def test_a_build_ends_when_nobody_waits_for_it(run: Run, root: Path) -> None:
+    """The program that builds takes a while and has children."""
+    builder = root / "bin/nixos-rebuild"
+    builder.write_text("#!/bin/sh\nsleep 600 & wait\n")
+    builder.chmod(0o755)
+    assert run("build", "digest", "node1").returncode not in (0, None)
+
+
+def test_a_build_prints_the_path_of_what_it_built(run: Run, root: Path) -> None:
+    builder = root / "bin/nixos-rebuild"
+    builder.write_text('#!/bin/sh\necho "$@"\nln -sfn / result\n')
+    builder.chmod(0o755)
+    text = (FOLDER / "build.sh").read_text().replace("/var/lib/smallkube", f"{root}/lib")
+    environment = {**os.environ, "PATH": f"{root}/bin:{os.environ['PATH']}"}
+    with subprocess.Popen(
+        ["sh", "-c", text, "build", "digest", "node1"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment,
+    ) as process:
+        assert process.stdout
+        assert process.stderr
+        assert process.stdout.read() == b"/\n"
+        assert process.stderr.read().decode().startswith(f"build --flake path:{root}/lib/bundles/digest?dir=nix#node1")
+    assert process.returncode == 0
