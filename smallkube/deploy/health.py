@@ -1,10 +1,13 @@
 """Is a machine well after an activation? Pure: compares what it said before with what it says now."""
 
+import re
 from collections.abc import Sequence
 
 from smallkube.deploy.host import Look, Progress
 
 OWN_UNITS = ("smallkube-activate-", "smallkube-rollback-")
+_UNITS_FAILED = re.compile(r"the following units failed: (.*)")
+"""How switch-to-configuration(8) names them, also those that are to be started again."""
 MIN_STORE_KIB = 1 << 20
 MIN_STATE_KIB = 50 << 10
 MAX_CLOCK_SECONDS = 30
@@ -33,7 +36,9 @@ def ill(before: Look, now: Progress, system: str) -> Sequence[str]:
     if now.status is None:
         reasons.append("the activation has not ended")
     elif now.status:
-        reasons.append(f"switch-to-configuration ended with status {now.status}")
+        units = _UNITS_FAILED.findall(now.log)
+        named = f" ({', '.join(units)})" if units else ""
+        reasons.append(f"switch-to-configuration ended with status {now.status}{named}")
     if now.system != system:
         reasons.append(f"it runs {now.system}")
     failed = sorted(unit for unit in now.failed - before.failed if not unit.startswith(OWN_UNITS))
