@@ -112,11 +112,10 @@ class FakeSession:
         self.alive = True
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
+    def close(self, *_: object) -> None:
         self.alive = False
+
+    __exit__ = close
 
     def run(self, command: Command, **_: Any) -> Result:
         if not self.alive or self.machine.away(self.machine.time):
@@ -182,10 +181,8 @@ def test_a_hung_activation_is_rolled_back_by_the_machine() -> None:
 def test_a_machine_that_lets_nobody_in_any_more_is_rolled_back_by_itself() -> None:
     machine = Machine(away=lambda time: 5 <= time < SECONDS + 2)
     verdict = deploy(machine)
-    assert (verdict.ending, verdict.reason) == (
-        Ending.ROLLED_BACK,
-        "no new connection to it: can't be reached: no route",
-    )
+    assert verdict.ending is Ending.ROLLED_BACK
+    assert verdict.reason == "no new connection to it: can't be reached: no route"
     assert "decide" not in machine.did
 
 
@@ -201,8 +198,7 @@ def test_a_machine_that_stays_away_is_unknown_with_what_is_armed() -> None:
 
 
 def test_a_rollback_that_takes_long_is_waited_for() -> None:
-    machine = Machine(status=4, going_back_takes=GRACE_SECONDS + SECONDS + 100)
-    assert deploy(machine).ending is Ending.ROLLED_BACK
+    assert deploy(Machine(status=4, going_back_takes=GRACE_SECONDS + SECONDS + 100)).ending is Ending.ROLLED_BACK
 
 
 def test_a_rollback_that_never_ends_is_unknown_as_what_it_is() -> None:
