@@ -172,15 +172,13 @@ def test_an_ill_machine_goes_back_at_once(machine: Machine, reason: str) -> None
 
 
 def test_a_hung_activation_is_rolled_back_by_the_machine() -> None:
-    machine = Machine(takes=10_000)
-    verdict = deploy(machine)
+    verdict = deploy(machine := Machine(takes=10_000))
     assert (verdict.ending, verdict.reason) == (Ending.ROLLED_BACK, "the activation did not end in time")
     assert machine.time == pytest.approx(SECONDS, abs=10)
 
 
 def test_a_machine_that_lets_nobody_in_any_more_is_rolled_back_by_itself() -> None:
-    machine = Machine(away=lambda time: 5 <= time < SECONDS + 2)
-    verdict = deploy(machine)
+    verdict = deploy(machine := Machine(away=lambda time: 5 <= time < SECONDS + 2))
     assert verdict.ending is Ending.ROLLED_BACK
     assert verdict.reason == "no new connection to it: can't be reached: no route"
     assert "decide" not in machine.did
