@@ -14,7 +14,7 @@ from pathlib import Path
 
 from smallkube.errors import UsageError
 from smallkube.inventory import Inventory
-from smallkube.secrets import policy
+from smallkube.secrets import journal, policy
 from smallkube.workspace import Workspace, write_file
 
 _CLEAR_KEY = re.compile(rb"AGE-SECRET-KEY-1[A-Z0-9]|-----BEGIN [A-Z ]*PRIVATE KEY-----")
@@ -85,6 +85,7 @@ def _files(workspace: Workspace, inventory: Inventory) -> Iterator[tuple[str, Pa
 
 
 def _keys(workspace: Workspace, inventory: Inventory) -> Iterator[tuple[str, Path]]:
+    journal.refuse_unfinished(workspace)
     keys = workspace.keys_dir
     existing = frozenset(path.name for path in keys.glob(f"*{policy.SUFFIX}"))
     names = [secret.file for secret in policy.expected(inventory, existing)]

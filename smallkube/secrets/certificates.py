@@ -116,6 +116,23 @@ def faults(certificate: x509.Certificate, wanted: Certificate, now: datetime.dat
     return found
 
 
+def complaints(
+    pem: bytes | None, wanted: Certificate, key_file: str, key_pem: bytes | None, now: datetime.datetime
+) -> list[str]:
+    """What speaks against the certificate as it lies in keys/ (``pem``; None: it doesn't), in words.
+
+    ``key_pem``: what ``key_file``, the private key it should be over, holds; None where that can't be read.
+    """
+    if pem is None:
+        return ["missing"]
+    try:
+        certificate = load(pem, wanted.file)
+    except SmallkubeError as error:
+        return [error.message]
+    strange = key_pem is not None and not belongs(certificate, key_pem, key_file)
+    return [f"is not over the key in {key_file}"] * strange + faults(certificate, wanted, now)
+
+
 def _names_in(certificate: x509.Certificate) -> set[str]:
     try:
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value

@@ -7,9 +7,9 @@ import datetime
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from smallkube.errors import SmallkubeError, UsageError
+from smallkube.errors import UsageError
 from smallkube.inventory import Inventory
-from smallkube.secrets import age, certificates, content, peers, policy, rules
+from smallkube.secrets import age, certificates, content, journal, peers, policy, rules
 from smallkube.secrets.exposure import exposures
 from smallkube.secrets.keyring import Keyring, load_hosts, read_master, read_recipient
 from smallkube.secrets.policy import Kind
@@ -19,6 +19,8 @@ from smallkube.workspace import Workspace
 
 GENERATE = "inv keys.generate"
 REKEY = "inv keys.rekey"
+CERTIFICATES = "inv keys.rotate-certificates"
+WIREGUARD = "inv keys.rotate-wireguard"
 
 
 @dataclass(frozen=True)
@@ -105,24 +107,15 @@ def _certificates(here: _Here) -> Iterator[Problem]:
             continue
         wanted = row.certificate
         pem = here.keys.certificates.get(wanted.file)
-        again = f"rm keys/{wanted.file} && {GENERATE}"
-        if pem is None:
-            yield Problem(wanted.file, "missing", GENERATE)
-            continue
-        try:
-            certificate = certificates.load(pem, wanted.file)
-        except SmallkubeError as error:
-            yield Problem(wanted.file, error.message, again)
-            continue
-        key = here.plaintexts.get(row.name)
-        if key and not certificates.belongs(certificate, key, row.file):
-            yield Problem(wanted.file, f"is not over the key in {row.file}", again)
-        for fault in certificates.faults(certificate, wanted, here.now):
-            yield Problem(wanted.file, fault, again)
+        for fault in certificates.complaints(pem, wanted, row.file, here.plaintexts.get(row.name), here.now):
+            yield Problem(wanted.file, fault, GENERATE if pem is None else CERTIFICATES)
 
 
 def _peers(here: _Here) -> Iterator[Problem]:
     name = here.workspace.peers_file.name
+    if journal.unfinished(here.workspace):
+        yield Problem(name, "a change of WireGuard keys was interrupted", GENERATE)
+        return
     try:
         entries = peers.read(here.workspace)
     except UsageError as error:
@@ -137,7 +130,7 @@ def _peers(here: _Here) -> Iterator[Problem]:
             derived = content.wireguard_public(private, name)
             if derived != public[node.index]:
                 fault = f"the PublicKey of {node.name} is not that of its private key"
-                yield Problem(name, fault, f"remove that PublicKey, then {GENERATE}")
+                yield Problem(name, fault, f"{WIREGUARD} --node {node.name}")
     for words in peers.updated(entries, here.inventory, {}).words:
         yield Problem(name, words.replace(" removed", " is no longer in the inventory"), GENERATE)
 

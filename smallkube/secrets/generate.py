@@ -97,7 +97,7 @@ def _refuse_contradictions(
             problems.append(UsageError(f"is missing, but {row.certificate.file} is here", where=where, hint=hint))
         index = int(row.node.removeprefix("node"))
         if _publishes(row) and index in published:
-            hint = f"restore it from git, or remove {row.node}'s PublicKey from keys/peers.json to have both made anew"
+            hint = f"restore it from git, or make both anew: `inv keys.rotate-wireguard --node {row.node}`"
             problems.append(UsageError("is missing, but peers.json has its public key", where=where, hint=hint))
     if problems:
         raise ManyErrors(problems)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from smallkube.errors import SmallkubeError, UsageError
 from smallkube.inventory import Inventory
-from smallkube.secrets import age, policy, records
+from smallkube.secrets import age, journal, policy, records
 from smallkube.secrets.keyring import demand_master, listed, read_recipient
 from smallkube.secrets.policy import Secret
 from smallkube.secrets.records import Record
@@ -36,16 +36,16 @@ def read_keys(workspace: Workspace) -> Keys:
 
 
 @contextmanager
-def changing_keys(workspace: Workspace) -> Iterator[None]:
-    """Hold the lock on keys/ and sweep what a killed run left there.
+def changing_keys(workspace: Workspace) -> Iterator[tuple[str, ...]]:
+    """Hold the lock on keys/, having swept what a killed run left there and completed what it had begun.
 
-    Raises UsageError when another process holds it.
+    Yields the nodes whose change of keys had to be completed. Raises UsageError when another process holds the lock.
     """
     with lock(workspace.state_dir / "keys.lock", "changing keys/"):
         for folder in (workspace.keys_dir, workspace.hosts_keys_dir):
             if folder.is_dir():
                 remove_temporaries(folder)
-        yield
+        yield journal.complete(workspace)
 
 
 def find(workspace: Workspace, inventory: Inventory, name: str) -> Secret:

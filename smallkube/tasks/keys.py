@@ -11,6 +11,7 @@ from invoke.context import Context
 from smallkube.tasks import current, task, words
 
 if TYPE_CHECKING:
+    from smallkube.errors import SmallkubeError
     from smallkube.secrets.scan import Scanned
 
 __all__ = ["check", "edit", "generate", "list_", "rekey", "scan", "show"]
@@ -42,10 +43,9 @@ def scan(
     ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub
     """
     from smallkube import ui
-    from smallkube.errors import SmallkubeError
+    from smallkube.errors import ManyErrors, SmallkubeError
     from smallkube.secrets import scan as scanning
     from smallkube.secrets.keyring import listed
-    from smallkube.secrets.store import changing_keys
     from smallkube.tasks import keys_output
 
     here = current()
@@ -57,38 +57,44 @@ def scan(
     changed = [row for row in rows if row.state is scanning.State.CHANGED]
     if new:
         ui.confirm(f"Store the new host keys of {listed(row.node.name for row in new)}?", yes=yes)
-    with changing_keys(here.workspace):
+    with keys_output.changing(here.workspace):
         written = scanning.store(here.workspace, new)
     for path in written:
         ui.message(f"written: {path}")
-    for row in changed:
-        _replace(row, yes, replace)
+    faults = [fault for row in changed if (fault := _replace(row, yes, replace))]
     if failed := [row.node.name for row in rows if row.state is scanning.State.FAILED]:
-        raise SmallkubeError(f"no host key from {listed(failed)}")
+        faults.append(SmallkubeError(f"no host key from {listed(failed)}"))
+    if faults:
+        raise ManyErrors(faults)
 
 
-def _replace(row: "Scanned", yes: bool, replace: bool) -> None:
-    """A changed key is a reinstalled machine, or another machine that answers: never taken silently."""
+def _replace(row: "Scanned", yes: bool, replace: bool) -> "SmallkubeError | None":
+    """A changed key is a reinstalled machine, or another machine that answers: never taken silently.
+
+    Returns why it was not taken.
+    """
     from smallkube import ui
-    from smallkube.errors import SmallkubeError
+    from smallkube.errors import SmallkubeError, UsageError
     from smallkube.secrets import scan as scanning
-    from smallkube.secrets.store import changing_keys
+    from smallkube.tasks import keys_output
 
     name = row.node.name
     if not (row.key and row.stored):
-        return
+        return None
     ui.warn(f"THE HOST KEY OF {name} HAS CHANGED")
     ui.message(f"  stored: {row.stored.fingerprint}\n  now:    {row.key.fingerprint}")
     if yes and not replace:
-        raise SmallkubeError(
-            f"the host key of {name} has changed",
-            hint="if the machine was reinstalled, run it again with --yes --replace",
-        )
-    ui.confirm(f"Trust the new host key of {name} and forget the old one?", yes=yes and replace)
+        hint = f"if the machine was reinstalled: inv keys.scan --node {name} --yes --replace"
+        return SmallkubeError(f"the host key of {name} has changed", hint=hint)
+    try:
+        ui.confirm(f"Trust the new host key of {name} and forget the old one?", yes=yes and replace)
+    except UsageError as error:
+        return UsageError(error.message, where=f"keys/hosts/{name}.pub", hint=error.hint)
     workspace = current().workspace
-    with changing_keys(workspace):
+    with keys_output.changing(workspace):
         scanning.store(workspace, [row])
     ui.message(f"written: keys/hosts/{name}.pub; now run `inv keys.rekey`, so that {name} can read its secrets")
+    return None
 
 
 @task(
@@ -103,12 +109,11 @@ def generate(_: Context, node: list[str], dry_run: bool = False, json: bool = Fa
     """
     from smallkube import ui
     from smallkube.secrets import generate as making
-    from smallkube.secrets.store import changing_keys
     from smallkube.tasks import keys_output
 
     here = current()
     nodes = {item.name for item in here.inventory.select(words(node))} if node else set()
-    with changing_keys(here.workspace):
+    with keys_output.changing(here.workspace):
         planned = making.plan(here.workspace, here.inventory, nodes)
         outcome = None if dry_run else making.act(here.workspace, here.inventory, planned)
     report = keys_output.generated(planned, outcome)
@@ -165,11 +170,11 @@ def rekey(_: Context, node: list[str], dry_run: bool = False, json: bool = False
     from smallkube import ui
     from smallkube.errors import SmallkubeError
     from smallkube.secrets import rekey as rekeying
-    from smallkube.secrets.store import changing_keys
+    from smallkube.tasks import keys_output
 
     here = current()
     nodes = {item.name for item in here.inventory.select(words(node))} if node else set()
-    with changing_keys(here.workspace):
+    with keys_output.changing(here.workspace):
         planned = rekeying.plan(here.workspace, here.inventory, nodes)
         updated = () if dry_run else rekeying.act(here.workspace, here.inventory, planned)
     changed = [{"file": item.secret.file, "why": "; ".join(item.faults)} for item in planned.change]
@@ -244,7 +249,7 @@ def edit(_: Context, name: str) -> None:
     """
     from smallkube import ui
     from smallkube.secrets import edit as editing
-    from smallkube.secrets.store import changing_keys
+    from smallkube.tasks import keys_output
 
     here = current()
     command = shlex.split(os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi")
@@ -254,7 +259,7 @@ def edit(_: Context, name: str) -> None:
     def edited(label: str, plaintext: bytes) -> bytes:
         return editing.run_editor(command, folders, label, plaintext)
 
-    with changing_keys(here.workspace):
+    with keys_output.changing(here.workspace):
         written = editing.edit(here.workspace, here.inventory, name, edited)
     for file in written:
         ui.result(f"written keys/{file}")

@@ -1,15 +1,29 @@
 """How the keys tasks show what they found and did."""
 
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from smallkube import ui
+from smallkube.secrets.store import changing_keys
+from smallkube.workspace import Workspace
 
 if TYPE_CHECKING:
     from smallkube.secrets.check import Report
     from smallkube.secrets.generate import Outcome, Plan
+    from smallkube.secrets.rotate import CertificatePlan, WireguardOutcome
     from smallkube.secrets.scan import Scanned
+
+
+@contextmanager
+def changing(workspace: Workspace) -> Iterator[tuple[str, ...]]:
+    """``store.changing_keys``, which says what it had to complete."""
+    with changing_keys(workspace) as completed:
+        if completed:
+            ui.message(f"completed an interrupted change of the WireGuard keys of {', '.join(completed)}")
+        yield completed
 
 
 def show_scanned(rows: "tuple[Scanned, ...]", json: bool) -> None:
@@ -79,3 +93,45 @@ def show_report(report: "Report") -> None:
         ui.message(
             "proof 'header': which hosts can read a file, but not which master; `inv keys.rekey` proves the rest"
         )
+
+
+def show_rotated(nodes: list[str], outcome: "WireguardOutcome | None", json: bool) -> None:
+    """Whose WireGuard key is new, and what was written; whose would be, when there is no outcome."""
+    written, changes = (outcome.written, outcome.peers) if outcome else ((), ())
+    if json:
+        ui.json_result({"rotated": nodes, "written": written, "peers": changes})
+        return
+    for name in written:
+        ui.result(f"written keys/{name}")
+    for change in changes:
+        ui.result(f"peers.json: {change}")
+    ui.result(f"{'new' if outcome else 'would make new'} WireGuard keys: {', '.join(nodes)}")
+
+
+def after_wireguard(node_tokens: str) -> None:
+    """What the person does next."""
+    ui.message("next: inv deploy (all peers change together, each machine goes back by itself unless the tunnel works)")
+    if node_tokens == "wireguard":
+        ui.message(
+            "with node_tokens: wireguard these keys are the nodes' API tokens too: the same deploy changes both,"
+        )
+        ui.message("and a node is not Ready until the primary and the node both have the new one")
+
+
+def show_certificates(planned: "CertificatePlan", json: bool, dry_run: bool) -> None:
+    """Each certificate issued anew and why, then the numbers."""
+    renewed = [{"file": wanted.file, "why": "; ".join(why)} for wanted, why in planned.renew.items()]
+    if json:
+        ui.json_result({"issued": renewed, "kept": planned.kept, "failed": planned.failed})
+        return
+    verb = "would issue" if dry_run else "issued"
+    for row in renewed:
+        ui.result(f"{verb} keys/{row['file']}: {row['why']}")
+    ui.result(f"{verb} {len(renewed)}, kept {planned.kept}")
+
+
+def after_certificates(planned: "CertificatePlan") -> None:
+    """What the person does next: whoever pins a certificate needs the new one."""
+    ui.message("next: inv deploy, of all machines: each trusts exactly the certificates that it was deployed with")
+    if any(wanted.file == "apiserver.crt" for wanted in planned.renew):
+        ui.message("kubeconfigs outside the cluster hold the old apiserver.crt: put the new one into them")

@@ -1,0 +1,96 @@
+"""Several files of keys/ that only make sense together, changed as one: a redo journal.
+
+The journal, one file written atomically, holds the new content of them all (ciphertext and public text only). Once it
+is there the change has happened: whoever next takes the lock on keys/ carries it out to the end, however often it was
+killed on the way. Until then none of it has.
+"""
+
+import base64
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from smallkube.errors import SmallkubeError, UsageError
+from smallkube.secrets.batch import write_files
+from smallkube.workspace import Workspace, sync_folder, write_file
+
+
+@dataclass(frozen=True)
+class Change:
+    """The nodes whose WireGuard keys change, and the new content of files in keys/, by name."""
+
+    nodes: tuple[str, ...]
+    files: Mapping[str, bytes]
+
+
+def _path(workspace: Workspace) -> Path:
+    return workspace.state_dir / "keys-change.json"
+
+
+def unfinished(workspace: Workspace) -> tuple[str, ...]:
+    """The nodes of a change that was begun and has not been carried out to the end; none, when there is none.
+
+    Raises UsageError when the journal is damaged.
+    """
+    change = _read(workspace)
+    return change.nodes if change else ()
+
+
+def refuse_unfinished(workspace: Workspace) -> None:
+    """Raise UsageError when keys/ is between two states, in which no machine must get it."""
+    if unfinished(workspace):
+        raise UsageError(
+            "a change of WireGuard keys was interrupted",
+            where=workspace.relative(workspace.keys_dir),
+            hint="run `inv keys.generate`, which completes it",
+        )
+
+
+def commit(workspace: Workspace, change: Change) -> None:
+    """Make ``change`` happen, whatever comes; call it under the lock on keys/.
+
+    Raises SmallkubeError when a file can't be written: before the journal is there nothing has changed.
+    """
+    files = {name: base64.b64encode(data).decode() for name, data in change.files.items()}
+    text = json.dumps({"version": 1, "nodes": list(change.nodes), "files": files}, indent=1)
+    write_file(_path(workspace), text + "\n", 0o600)
+    complete(workspace)
+
+
+def complete(workspace: Workspace) -> tuple[str, ...]:
+    """Carry out a change that was interrupted, and return its nodes; call it under the lock on keys/.
+
+    Raises UsageError when the journal is damaged and SmallkubeError when a file can't be written.
+    """
+    change = _read(workspace)
+    if change is None:
+        return ()
+    write_files(workspace.keys_dir, change.files)
+    path = _path(workspace)
+    try:
+        path.unlink()
+        sync_folder(path.parent)
+    except OSError as error:
+        raise SmallkubeError(f"can't be removed: {error.strerror}", where=workspace.relative(path)) from error
+    return change.nodes
+
+
+def _read(workspace: Workspace) -> Change | None:
+    path = _path(workspace)
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        files = {str(name): base64.b64decode(text, validate=True) for name, text in document["files"].items()}
+        change = Change(tuple(map(str, document["nodes"])), files)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise _damaged(workspace) from error
+    if not change.nodes or any(Path(name).name != name for name in files):
+        raise _damaged(workspace)
+    return change
+
+
+def _damaged(workspace: Workspace) -> UsageError:
+    hint = "restore keys/ from git, then remove this file"
+    return UsageError("damaged", where=workspace.relative(_path(workspace)), hint=hint)
