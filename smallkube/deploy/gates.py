@@ -44,7 +44,7 @@ def measure(session: Session, inventory: Inventory, *, patient: bool, tunnel: bo
     plan, node = inventory.addressing, session.node
     primary = inventory.primary.index
     addresses = (plan.host6(primary), plan.host4(primary)) if tunnel else ()
-    tries = PATIENT_TRIES if patient else 2
+    tries = PATIENT_TRIES if patient else 1
     gates = list(parse(session.must(script("gates", node.role, str(tries), *addresses, timeout=300)).text))
     for argv in node.checks:
         done = session.run(Command(argv, timeout=60))

@@ -21,6 +21,14 @@ expected() {
   fi
 }
 
+# Before a change, with one try, what does not run is not waited for.
+runs() {
+  [ "$tries" -gt 1 ] || systemctl is-active --quiet "$1.service" || {
+    say "$2" "not applicable" "$1 does not run"
+    return 1
+  }
+}
+
 # Runs a command until it succeeds, as often as was allowed; its last line is the detail.
 within() {
   gate=$1 left=$tries
@@ -55,11 +63,11 @@ wg show wgkube allowed-ips 2>/dev/null | grep -o '[0-9a-f]*:[0-9]*::/32' | sed '
   xargs -r -n 1 -P 64 ping -n -q -c 1 -W 1 >/dev/null 2>&1
 
 if [ "$role" = primary ]; then
-  if expected etcd etcd; then within etcd etcd_health; fi
-  if expected kube-apiserver "API server"; then within "API server" api_ready; fi
+  if expected etcd etcd && runs etcd etcd; then within etcd etcd_health; fi
+  if expected kube-apiserver "API server" && runs kube-apiserver "API server"; then within "API server" api_ready; fi
 elif [ -e /sys/class/net/wgkube ]; then
   for address in "$@"; do within "tunnel to the primary, $address" ping_once "$address"; done
 elif [ $# -gt 0 ]; then
   say "tunnel to the primary" "not applicable" "no interface wgkube"
 fi
-if expected kubelet kubelet; then within kubelet is_active kubelet; fi
+if expected kubelet kubelet && runs kubelet kubelet; then within kubelet is_active kubelet; fi
