@@ -11,7 +11,7 @@ __all__ = ["doctor"]
 
 @task(help={"json": "print JSON"})
 def doctor(_: Context, json: bool = False) -> None:
-    """Say what is installed here, what is missing, for which task, and how to get it."""
+    """Say what is installed here, what is missing, how to get it."""
     from smallkube import ui
     from smallkube.doctor import diagnosis
     from smallkube.doctor.look import look
