@@ -59,7 +59,7 @@ def deploy(
     dry_run: bool = False,
     json: bool = False,
 ) -> None:
-    """Rebuild the machines: primary first, then the workers in parallel."""
+    """Rebuild the machines: primary first, then the workers."""
     from smallkube import ui
     from smallkube.deploy import prepare
     from smallkube.deploy.plan import Options, parse_goal
@@ -94,7 +94,7 @@ def _carry_out(here: "Current", plan: "Plan", bundle: "Bundle", *, json: bool) -
 
 @task(iterable=["node", "role", "tag"], help={**SELECTION, "json": "print JSON"})
 def plan(_: Context, node: list[str], role: list[str], tag: list[str], json: bool = False) -> None:
-    """Show what a deploy would change, having built it on the machines."""
+    """Build on the machines, show what a deploy would change."""
     from smallkube import ui
     from smallkube.deploy import execute, prepare, preview
     from smallkube.deploy.plan import Goal

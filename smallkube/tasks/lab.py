@@ -37,7 +37,10 @@ def _lab(name: str) -> "Lab":
 def up(
     _context: Any, nodes: int = 2, name: str = "lab", workspace: str | None = None, backend: str = "container"
 ) -> None:
-    """Start machines and make a workspace that fits them; on a lab that is up, what is missing."""
+    """Start machines and make a workspace that fits them.
+
+    On a lab that is up: start what is missing.
+    """
     from pathlib import Path
 
     from smallkube.errors import UsageError
@@ -68,7 +71,7 @@ def up(
 
 @task(help={"name": NAME, "all": "every lab of this user"})
 def down(_context: Any, name: str = "lab", all: bool = False) -> None:
-    """Take a lab down: its machines, its network, its files; also one that crashed."""
+    """Take a lab down, also one that crashed: machines and files."""
     from lab.cluster import all_labs
     from lab.places import Places
 
@@ -114,7 +117,10 @@ def status(_context: Any, name: str | None = None, json: bool = False) -> None:
 
 @task(positional=["node"], help={"node": "which machine, such as node1", "name": NAME})
 def shell(_context: Any, node: str, name: str = "lab") -> None:
-    """Open a root shell on a machine, without SSH; what stands after -- runs instead of it."""
+    """Open a root shell on a machine, without SSH.
+
+    What stands after -- runs instead of it: inv lab.shell node1 -- uptime
+    """
     from invoke.exceptions import Exit
 
     # Invoke keeps what follows -- from its tasks.

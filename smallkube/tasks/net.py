@@ -11,7 +11,7 @@ __all__ = ["check"]
 
 @task(iterable=["node"], help={"node": SELECTION["node"], "json": "print JSON"})
 def check(_: Context, node: list[str], json: bool = False) -> None:
-    """Ask the machines for bridge, WireGuard handshakes and pings across the tunnel."""
+    """Check bridge, WireGuard handshakes, pings over the tunnel."""
     from smallkube.deploy import judge
     from smallkube.secrets import peers
 

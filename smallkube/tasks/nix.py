@@ -47,7 +47,7 @@ def render(_: Context, check: bool = False, diff: bool = False, update_lock: boo
 
 @task(iterable=["node"], help={"node": "only these nodes (repeatable, or separated by commas)", "json": "print JSON"})
 def check(_: Context, node: list[str], json: bool = False) -> None:
-    """Parse every Nix file, evaluate every node, and check what comes out."""
+    """Parse every Nix file, evaluate every node, check the result."""
     import os
 
     from smallkube import ui

@@ -35,7 +35,7 @@ SELECTION = {
     },
 )
 def add(_: Context, name: str, peer_ip: str, ssh_host: str | None = None) -> None:
-    """Add a node to inventory.yaml, keeping everything else as it is."""
+    """Add a node to inventory.yaml, keeping all else as it is."""
     from smallkube import inventory, inventory_edit, inventory_yaml, ui
     from smallkube.workspace import write_file
 
@@ -50,7 +50,7 @@ def add(_: Context, name: str, peer_ip: str, ssh_host: str | None = None) -> Non
 
 @task(positional=["name"], help={"name": "nodeN", "yes": "do not ask"})
 def remove(_: Context, name: str, yes: bool = False) -> None:
-    """Take a node out of inventory.yaml; the others keep their indices."""
+    """Take a node out of inventory.yaml; no other is renumbered."""
     from smallkube import inventory, inventory_edit, inventory_yaml, ui
     from smallkube.workspace import write_file
 
@@ -215,7 +215,7 @@ def reboot(
     drain: bool = True,
     json: bool = False,
 ) -> None:
-    """Restart the nodes one at a time, workers first; wait for each."""
+    """Restart the nodes one by one, workers first; await each."""
     from smallkube import ui
     from smallkube.nodes import members
     from smallkube.nodes import reboot as rebooting
