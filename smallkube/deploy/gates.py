@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from smallkube.deploy.host import script, unpushed_script
-from smallkube.errors import SmallkubeError
 from smallkube.inventory import Inventory
 from smallkube.remote.command import Command
 from smallkube.remote.connection import Session
@@ -45,7 +44,8 @@ def measure(session: Session, inventory: Inventory, *, patient: bool, tunnel: bo
     primary = inventory.primary.index
     addresses = (plan.host6(primary), plan.host4(primary)) if tunnel else ()
     tries = PATIENT_TRIES if patient else 1
-    gates = list(parse(session.must(script("gates", node.role, str(tries), *addresses, timeout=300)).text))
+    done = session.run(script("gates", node.role, str(tries), *addresses, timeout=300))
+    gates = [*parse(done.text)] if done.ok else [Gate("health gates", Result.FAILED, done.last_words)]
     for argv in node.checks:
         done = session.run(Command(argv, timeout=60))
         result = Result.OK if done.ok else Result.FAILED
@@ -55,18 +55,20 @@ def measure(session: Session, inventory: Inventory, *, patient: bool, tunnel: bo
 
 def readiness(primary: Session, node_host: str, seconds: int) -> tuple[Gate, ...]:
     """Ask the primary whether ``node_host`` is a Ready member, or becomes one within ``seconds``."""
-    return parse(primary.must(unpushed_script("node-ready", node_host, str(seconds), timeout=seconds + 60)).text)
+    done = primary.run(unpushed_script("node-ready", node_host, str(seconds), timeout=seconds + 60))
+    return parse(done.text) if done.ok else (Gate("node Ready", Result.NOT_APPLICABLE, done.last_words),)
 
 
 def parse(text: str) -> tuple[Gate, ...]:
-    """The gates that ``gates.sh`` or ``node-ready.sh`` printed. Raises SmallkubeError on anything else."""
-    gates = []
-    for line in text.splitlines():
-        fields = line.split("\t", 2)
-        if len(fields) != 3 or fields[1] not in list(Result):
-            raise SmallkubeError(f"unexpected answer of a health gate: {line!r}")
-        gates.append(Gate(fields[0], Result(fields[1]), fields[2].strip()))
-    return tuple(gates)
+    """The gates that ``gates.sh`` or ``node-ready.sh`` printed; any other line is a failed one."""
+    return tuple(_gate(line) for line in text.splitlines())
+
+
+def _gate(line: str) -> Gate:
+    fields = line.split("\t", 2)
+    if len(fields) != 3 or fields[1] not in list(Result):
+        return Gate("health gates", Result.FAILED, f"unexpected answer {line!r}")
+    return Gate(fields[0], Result(fields[1]), fields[2].strip())
 
 
 def broken(before: Sequence[Gate], after: Sequence[Gate]) -> list[str]:
