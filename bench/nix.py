@@ -8,7 +8,7 @@ from pathlib import Path
 from bench.harness import Row, command, compare
 from bench.secrets import Fresh, make_workspace
 from smallkube.inventory import load
-from smallkube.nix import render
+from smallkube.nix import check, render
 from smallkube.remote import bundle
 from smallkube.workspace import REPOSITORY, Workspace
 
@@ -31,7 +31,7 @@ def rows() -> Iterator[Row]:
 
 def _evaluation(workspace: Workspace) -> Iterator[Row]:
     with tempfile.TemporaryDirectory() as tree:
-        bundle.materialise(bundle.assemble(workspace, load(workspace.inventory_file)), Path(tree))
+        check.materialise(bundle.assemble(workspace, load(workspace.inventory_file)).files, Path(tree))
         for count in (10, 50):
             names = " ".join(f'"node{index}"' for index in range(1, count + 1))
             evaluate = [

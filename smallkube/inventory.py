@@ -1,173 +1,26 @@
 """inventory.yaml → ``Inventory``: validated, frozen. The only reader of that file.
 
-The models carry the schema (field by field); rules that need more than one field are in ``inventory_rules``.
+Fields are in ``inventory_models``, rules over several of them in ``inventory_rules``, lines in ``inventory_yaml``.
 """
 
-import ipaddress
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import ValidationError
 
 from smallkube import inventory_rules, inventory_yaml
 from smallkube.addressing import Addressing
 from smallkube.errors import ManyErrors, UsageError
+from smallkube.inventory_models import Cluster, Model, NodeEntry
 from smallkube.inventory_yaml import Document, KeyPath
 
 NODE_NAME = re.compile(r"node([1-9][0-9]{0,2})")
 MAX_INDEX = 254
 
 
-def _network(value: str) -> str:
-    ipaddress.ip_network(value)
-    return value
-
-
-def _address(value: str) -> str:
-    address = ipaddress.ip_address(value)
-    if address.is_unspecified or address.is_loopback or address.is_multicast or address.is_link_local:
-        raise ValueError(f"{value} is not an address that other machines can reach")
-    if "%" in value:
-        raise ValueError(f"{value} has a zone; give the bare address")
-    return value
-
-
-def _prefix4(value: str) -> str:
-    network = ipaddress.ip_network(f"{value}.0.0/16")
-    if not network.is_private:
-        raise ValueError(f"{network} is not a private range (RFC 1918)")
-    return value
-
-
-def _host(value: str) -> str:
-    try:
-        ipaddress.ip_address(value)
-    except ValueError:
-        if not re.fullmatch(DNS_NAME, value) or len(value) > 253:
-            raise ValueError("neither an address nor a DNS name") from None
-    return value
-
-
-def _domain(value: str) -> str:
-    if value.rsplit(".", maxsplit=1)[-1] == "local":
-        raise ValueError(".local belongs to multicast DNS (RFC 6762); use another top level, such as .internal")
-    return value
-
-
-def _argv(value: tuple[str, ...]) -> tuple[str, ...]:
-    if not value or not value[0]:
-        raise ValueError("a check is a list of words, the first of which is the program")
-    return value
-
-
-def _addon(value: str) -> str:
-    if Path(value).is_absolute() or ".." in Path(value).parts:
-        raise ValueError("must be a path inside the workspace")
-    return value
-
-
-LABEL = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
-DNS_NAME = rf"{LABEL}(\.{LABEL})*"
-
-Cidr = Annotated[str, AfterValidator(_network)]
-Port = Annotated[int, Field(ge=1, le=65535)]
-Count = Annotated[int, Field(ge=0, le=10_000)]
-DnsName = Annotated[str, StringConstraints(pattern=rf"^{DNS_NAME}$", max_length=253)]
-Word = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9_.-]{0,61}[a-z0-9])?$")]
-
-
-class Model(BaseModel):
-    """Strict (no guessing of types), frozen, and closed to unknown keys."""
-
-    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", hide_input_in_errors=True)
-
-
 M = TypeVar("M", bound=Model)
-
-
-class Api(Model):
-    """Where clients find the API server, and how they know it is the right one."""
-
-    external_host: DnsName = "test-kube.example.com"
-    port: Port = 6443
-    tls: Literal["pinned", "insecure"] = "pinned"
-    allow_from: tuple[Cidr, ...] = ()
-
-
-class Network(Model):
-    """The cluster's networks and the tunnel."""
-
-    prefix6: Annotated[str, StringConstraints(pattern=r"^f[cd][0-9a-f]{2}$")] = "fd88"
-    prefix4: Annotated[str, StringConstraints(pattern=r"^[0-9]{1,3}\.[0-9]{1,3}$"), AfterValidator(_prefix4)] = "10.88"
-    open_to_pods: tuple[Port, ...] = ()
-    private: tuple[Cidr, ...] = ()
-    mtu: Annotated[int, Field(ge=1280, le=65455)] = 1420
-    wireguard_port: Port = 51820
-    persistent_keepalive: Annotated[int, Field(ge=1, le=65535)] | None = None
-
-
-class Secrets(Model):
-    """How secrets are laid out."""
-
-    node_tokens: Literal["separate", "wireguard"] = "separate"
-    encrypted_resources: Annotated[
-        tuple[Annotated[str, StringConstraints(pattern=r"^[a-z0-9*]([a-z0-9.*-]*[a-z0-9*])?$")], ...],
-        Field(min_length=1),
-    ] = ("secrets",)
-
-
-class Keep(Model):
-    """How many backups of each kind are kept."""
-
-    last: Annotated[int, Field(ge=1, le=10_000)] = 7
-    daily: Count = 14
-    weekly: Count = 8
-    monthly: Count = 12
-
-
-class Backup(Model):
-    """Where etcd's snapshots go, and who is told."""
-
-    dir: Annotated[str, Field(min_length=1)] = "backups"
-    keep: Keep = Keep()
-    ping_url: Annotated[str, StringConstraints(pattern=r"^https?://\S+$")] | None = None
-    metrics_file: Annotated[str, Field(min_length=1)] | None = None
-    copy_to: tuple[Annotated[str, StringConstraints(pattern=r"^sftp://\S+$")], ...] = ()
-
-
-class Cluster(Model):
-    """Everything that holds for all nodes; only the name has no default."""
-
-    name: Word
-    domain: Annotated[DnsName, AfterValidator(_domain)] = "k8s.internal"
-    kubernetes: Annotated[str, StringConstraints(pattern=r"^1\.[0-9]{2}$")] = "1.34"
-    nixos: Annotated[str, StringConstraints(pattern=r"^[0-9]{2}\.(05|11)$")] = "25.11"
-    api: Api = Api()
-    kubelet_auth: Literal["webhook", "firewall"] = "webhook"
-    network: Network = Network()
-    secrets: Secrets = Secrets()
-    addons: tuple[Annotated[str, AfterValidator(_addon)], ...] = ()
-    backup: Backup = Backup()
-
-
-class Ssh(Model):
-    """How the control room reaches a node; the host defaults to the node's peer_ip."""
-
-    host: Annotated[str, AfterValidator(_host)] = ""
-    port: Port = 22
-    user: Annotated[str, StringConstraints(pattern=r"^[a-z_][a-z0-9_-]{0,31}$")] = "root"
-    become: Literal["none", "sudo"] = "none"
-
-
-class NodeEntry(Model):
-    """One node as the file has it."""
-
-    peer_ip: Annotated[str, AfterValidator(_address)]
-    ssh: Ssh = Ssh()
-    tags: tuple[Word, ...] = ()
-    checks: tuple[Annotated[tuple[str, ...], AfterValidator(_argv)], ...] = ()
 
 
 class Node(NodeEntry):

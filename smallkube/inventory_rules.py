@@ -10,7 +10,8 @@ from smallkube.errors import UsageError
 from smallkube.inventory_yaml import Document
 
 if TYPE_CHECKING:
-    from smallkube.inventory import Cluster, Node
+    from smallkube.inventory import Node
+    from smallkube.inventory_models import Cluster
 
 IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 

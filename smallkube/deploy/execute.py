@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from smallkube.deploy.drain import turns
-from smallkube.deploy.node_run import Job, NodeRun, Watcher, said
+from smallkube.deploy.node_run import Job, NodeRun
 from smallkube.deploy.plan import Plan
-from smallkube.deploy.report import Report, Word
+from smallkube.deploy.report import Report, Watcher, Word, said
 from smallkube.deploy.together import Group
 from smallkube.errors import SmallkubeError
 from smallkube.inventory import Inventory, Node

@@ -1,6 +1,8 @@
 """What was deployed when and by whom: a line of JSON for each deploy, kept on the machine it concerns."""
 
+import getpass
 import json
+import socket
 from dataclasses import asdict, dataclass, fields
 
 from smallkube.deploy.host import HOME, script
@@ -45,3 +47,8 @@ def _entry(line: str) -> Entry | None:
         return Entry(**{field.name: str(found[field.name]) for field in fields(Entry)})
     except (ValueError, KeyError, TypeError):
         return None
+
+
+def operator() -> str:
+    """Who is at it, ``user@host``: for the lock and the history."""
+    return f"{getpass.getuser()}@{socket.gethostname()}"

@@ -1,8 +1,6 @@
 """One machine's part of a deploy: the plan's steps, each in its place."""
 
-import getpass
 import re
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -10,17 +8,18 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from smallkube.deploy import gates, health, history, host
 from smallkube.deploy.activation import GOING_BACK_SECONDS, Activation, Ending
 from smallkube.deploy.drain import Drain
 from smallkube.deploy.gates import Gate
+from smallkube.deploy.history import operator
 from smallkube.deploy.host import Look, script, unpushed_script
 from smallkube.deploy.plan import Goal, Plan, Step
-from smallkube.deploy.report import REACHED, Report, Word
+from smallkube.deploy.report import REACHED, Report, Watcher, Word, said
 from smallkube.deploy.together import Group, Point
-from smallkube.errors import SmallkubeError, one_line
+from smallkube.errors import SmallkubeError
 from smallkube.inventory import Inventory, Node
 from smallkube.remote.bundle import Bundle
 from smallkube.remote.command import Command
@@ -32,13 +31,6 @@ COMMIT_SECONDS = 120
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 T = TypeVar("T")
-
-
-class Watcher(Protocol):
-    """Whoever shows the progress."""
-
-    def step(self, node: str, text: str) -> None: ...
-    def done(self, node: str, outcome: str) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -53,11 +45,6 @@ class Job:
     stop: threading.Event
     group: Group
     drain_turn: AbstractContextManager[object]
-
-
-def said(error: SmallkubeError) -> str:
-    """An error without its place, which the table names in a column of its own."""
-    return one_line(f"{error.message}; {error.hint}" if error.hint else error.message)
 
 
 class NodeRun:
@@ -306,8 +293,3 @@ class NodeRun:
             pass  # the next deploy from this workspace takes the lock over, another one after a quarter of an hour
         finally:
             self.session.close()
-
-
-def operator() -> str:
-    """Who is at it, ``user@host``: for the lock and the history."""
-    return f"{getpass.getuser()}@{socket.gethostname()}"

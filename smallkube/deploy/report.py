@@ -2,8 +2,10 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Protocol
 
 from smallkube.deploy.plan import Goal
+from smallkube.errors import SmallkubeError, one_line
 
 
 class Word(StrEnum):
@@ -51,3 +53,15 @@ class Report:
     @property
     def good(self) -> bool:
         return self.outcome in GOOD
+
+
+class Watcher(Protocol):
+    """Whoever shows the progress."""
+
+    def step(self, node: str, text: str) -> None: ...
+    def done(self, node: str, outcome: str) -> None: ...
+
+
+def said(error: SmallkubeError) -> str:
+    """An error without its place, which the table names in a column of its own."""
+    return one_line(f"{error.message}; {error.hint}" if error.hint else error.message)

@@ -15,7 +15,7 @@ from pathlib import Path
 from smallkube.errors import UsageError
 from smallkube.inventory import Inventory
 from smallkube.secrets import journal, policy
-from smallkube.workspace import Workspace, write_file
+from smallkube.workspace import Workspace
 
 _CLEAR_KEY = re.compile(rb"AGE-SECRET-KEY-1[A-Z0-9]|-----BEGIN [A-Z ]*PRIVATE KEY-----")
 MAX_FILE_BYTES = 5_000_000
@@ -56,12 +56,6 @@ def assemble(workspace: Workspace, inventory: Inventory) -> Bundle:
     """
     found = dict(_files(workspace, inventory))
     return Bundle({name: _content(path, name) for name, path in sorted(found.items())})
-
-
-def materialise(bundle: Bundle, folder: Path) -> None:
-    """Write the bundle's files under ``folder``, in the layout of a workspace."""
-    for name, content in bundle.files.items():
-        write_file(folder / name, content)
 
 
 def _files(workspace: Workspace, inventory: Inventory) -> Iterator[tuple[str, Path]]:

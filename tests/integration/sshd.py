@@ -12,7 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from smallkube.inventory import Node, Ssh
+from smallkube.inventory import Node
+from smallkube.inventory_models import Ssh
 from smallkube.remote.connection import Session
 from smallkube.workspace import Workspace
 

@@ -1,7 +1,6 @@
 """Proves that the bundle depends on content alone, and that neither keys in clear nor anything unlisted get into it."""
 
 import io
-import json
 import os
 import tarfile
 from pathlib import Path
@@ -14,7 +13,7 @@ from hypothesis import strategies as st
 
 from smallkube.errors import UsageError
 from smallkube.inventory import Inventory, load
-from smallkube.remote.bundle import MAX_FILE_BYTES, Bundle, assemble, materialise
+from smallkube.remote.bundle import MAX_FILE_BYTES, Bundle, assemble
 from smallkube.secrets import policy
 from smallkube.workspace import Workspace
 from tests.conftest import INVENTORY
@@ -175,15 +174,6 @@ def test_missing_secrets_and_nothing_rendered_name_the_task_that_mends_it(ready:
     workspace.flake_file.unlink()
     with pytest.raises(UsageError, match=r"inv nix\.render"):
         assemble(workspace, inventory)
-
-
-def test_materialised_files_are_the_bundle(ready: tuple[Workspace, Inventory], tmp_path: Path) -> None:
-    bundle = assemble(*ready)
-    target = tmp_path / "out"
-    materialise(bundle, target)
-    found = {str(path.relative_to(target)): path.read_bytes() for path in target.rglob("*") if path.is_file()}
-    assert found == dict(bundle.files)
-    assert json.loads(found["keys/peers.json"]) == []
 
 
 @pytest.mark.parametrize("name", [b"bad\xff.nix", b"two\nlines.nix"])

@@ -10,7 +10,7 @@ from smallkube.workspace import REPOSITORY
 
 LAYERS = (
     ("errors", "process", "addressing", "workspace"),
-    ("inventory", "inventory_yaml", "inventory_rules", "inventory_edit"),
+    ("inventory", "inventory_yaml", "inventory_models", "inventory_rules", "inventory_edit"),
     ("secrets", "nix", "remote"),
     ("deploy", "nodes", "etcd", "smoke", "tokens", "encryption", "doctor"),
     ("tasks",),
