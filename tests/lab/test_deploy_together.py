@@ -1,0 +1,84 @@
+"""Proves that a change that concerns all machines is recognised, and made by all of them at once or by none."""
+
+import json
+import shutil
+from collections.abc import Iterator
+
+import pytest
+
+from lab.places import Places
+from lab.workspace import node_lines
+from tests.lab.conftest import made
+from tests.lab.operating import Operator
+
+FAILING = 'systemd.services.bad = { wantedBy = [ "multi-user.target" ]; serviceConfig.ExecStart = "/bin/false"; };'
+
+
+@pytest.fixture(scope="module")
+def three(places: Places) -> Iterator[Operator]:
+    """Three machines, of which the inventory knows two, that were deployed to."""
+    with made(places, "together", 3) as up:
+        operator = Operator(up.lab, up.workspace)
+        file = operator.workspace.inventory_file
+        whole = file.read_text()
+        file.write_text(whole.replace("\n".join(third(operator)), ""))
+        for words in (("keys.scan", "--yes"), ("keys.generate",), ("nix.render",), ("deploy",)):
+            operator.done(*words)
+        file.write_text(whole)
+        yield operator
+
+
+def third(operator: Operator) -> list[str]:
+    record = operator.lab.record
+    assert record
+    return node_lines(record.number, 3)
+
+
+def tunnels(operator: Operator) -> dict[str, str]:
+    """Check → result of `inv net.check`."""
+    found = json.loads(operator.inv("net.check", "--json").stdout)
+    return {f"{finding['node']} {finding['check']}": finding["result"] for finding in found}
+
+
+def test_a_new_machine_is_made_known_to_all_at_once(three: Operator) -> None:
+    for words in (("keys.scan", "--node", "node3", "--yes"), ("keys.generate",), ("nix.render",)):
+        three.done(*words)
+    plan = json.loads(three.done("deploy", "--dry-run", "--json"))
+    assert plan["together"] and plan["stages"] == [["node1", "node2", "node3"]]
+    assert set(three.outcomes().values()) == {"deployed"}
+    assert set(tunnels(three).values()) == {"ok"}
+    assert not json.loads(three.done("deploy", "--dry-run", "--json"))["together"]
+
+
+def test_new_keys_are_taken_up_by_all(three: Operator) -> None:
+    before = three.say("node1", "wg", "show", "wgkube", "public-key")
+    three.done("keys.rotate-wireguard", "--yes")
+    assert set(three.outcomes().values()) == {"deployed"}
+    assert three.say("node1", "wg", "show", "wgkube", "public-key") != before
+    assert set(tunnels(three).values()) == {"ok"}
+
+
+def test_one_that_fails_takes_all_back(three: Operator) -> None:
+    runs = {node: three.runs(node) for node in ("node1", "node2", "node3")}
+    kept = three.root / "kept"
+    shutil.copytree(three.workspace.keys_dir, kept)
+    three.done("keys.rotate-wireguard", "--yes")
+    with three.extra("node3", FAILING):
+        reports = three.deploy(status=1)
+    assert {report["outcome"] for report in reports.values()} == {"rolled back"}
+    assert "bad.service" in reports["node3"]["reason"]
+    assert "all change together, and node3 did not" in reports["node1"]["reason"]
+    assert {node: three.runs(node) for node in runs} == runs
+    shutil.rmtree(three.workspace.keys_dir)
+    kept.rename(three.workspace.keys_dir)
+    assert set(tunnels(three).values()) == {"ok"}
+
+
+def test_what_is_left_out_is_named_and_can_be_taken_in(three: Operator) -> None:
+    three.done("keys.rotate-wireguard", "--node", "node3", "--yes")
+    plan = json.loads(three.done("deploy", "--node", "node3", "--dry-run", "--json"))
+    assert plan["left_out"] == ["node1", "node2"]
+    reports = three.deploy("--node", "node3", "--with-peers")
+    assert {node: report["outcome"] for node, report in reports.items()} == dict.fromkeys(reports, "deployed")
+    assert len(reports) == 3
+    assert set(tunnels(three).values()) == {"ok"}
