@@ -38,20 +38,33 @@ def network(inventory: Inventory, node: Node, state: State, public_keys: Mapping
     own = (plan.host6(node.index), plan.host4(node.index))
     missing = [f"{address} is missing" for address in own if address not in state.addresses("brkube")]
     yield _finding(node, "brkube", missing, ", ".join(own))
-    pings, full = state.milliseconds("ping"), state.milliseconds("mtu")
-    for other in inventory.nodes:
-        if other == node:
-            continue
-        age = state.handshakes.get(public_keys.get(other.index, ""))
-        stale = [] if age is not None and age <= MAX_HANDSHAKE_SECONDS else [_handshake_fault(age)]
-        yield _finding(node, f"wgkube → {other.name}", stale, f"handshake {age} s ago")
-        for family, address in (("IPv6", plan.host6(other.index)), ("IPv4", plan.host4(other.index))):
-            faults = []
-            if pings.get(address) is None:
-                faults = [f"{address} does not answer"]
-            elif full.get(address) is None:
-                faults = [f"{address} loses packets of {inventory.cluster.network.mtu} bytes: lower network.mtu"]
-            yield _finding(node, f"ping → {other.name} {family}", faults, f"{address} {pings.get(address)} ms")
+    others = [other for other in inventory.nodes if other != node]
+    if others:
+        yield _handshakes(node, state, {other.name: public_keys.get(other.index, "") for other in others})
+        mtu = inventory.cluster.network.mtu
+        yield _pings(node, state, "IPv6", {other.name: plan.host6(other.index) for other in others}, mtu)
+        yield _pings(node, state, "IPv4", {other.name: plan.host4(other.index) for other in others}, mtu)
+
+
+def _handshakes(node: Node, state: State, keys: Mapping[str, str]) -> Finding:
+    ages = {name: state.handshakes.get(key) for name, key in keys.items()}
+    fresh = {name: age for name, age in ages.items() if age is not None and age <= MAX_HANDSHAKE_SECONDS}
+    faults = [f"{name}: {_handshake_fault(age)}" for name, age in ages.items() if name not in fresh]
+    seen = f"handshake with {', '.join(fresh)}" if len(fresh) <= 4 else f"handshake with all {len(fresh)} peers"
+    return _finding(node, "wgkube", faults, f"{seen}, at most {max(fresh.values(), default=0)} s ago")
+
+
+def _pings(node: Node, state: State, family: str, addresses: Mapping[str, str], mtu: int) -> Finding:
+    times, full = state.milliseconds("ping"), state.milliseconds("mtu")
+    faults = []
+    for name, address in addresses.items():
+        if times.get(address) is None:
+            faults.append(f"{name} ({address}) does not answer")
+        elif full.get(address) is None:
+            faults.append(f"{name} ({address}) loses packets of {mtu} bytes: lower network.mtu")
+    slowest = max((times.get(address) or 0.0 for address in addresses.values()), default=0.0)
+    names = ", ".join(addresses) if len(addresses) <= 4 else f"all {len(addresses)} nodes"
+    return _finding(node, f"ping {family}", faults, f"{names}: at most {slowest:.1f} ms, packets of {mtu} bytes too")
 
 
 def _handshake_fault(age: int | None) -> str:
