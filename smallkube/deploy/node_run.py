@@ -4,14 +4,15 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from smallkube.deploy import gates, health, history, host
 from smallkube.deploy.activation import GOING_BACK_SECONDS, Activation, Ending
+from smallkube.deploy.build_here import BuildHere
 from smallkube.deploy.drain import Drain
 from smallkube.deploy.gates import Gate
 from smallkube.deploy.history import operator
@@ -22,7 +23,7 @@ from smallkube.deploy.together import Group, Point
 from smallkube.errors import SmallkubeError
 from smallkube.inventory import Inventory, Node
 from smallkube.remote.bundle import Bundle
-from smallkube.remote.command import Command
+from smallkube.remote.command import Command, Result
 from smallkube.remote.connection import Session
 from smallkube.workspace import Workspace
 
@@ -45,6 +46,7 @@ class Job:
     stop: threading.Event
     group: Group
     drain_turn: AbstractContextManager[object]
+    build_turn: threading.Semaphore
 
 
 class NodeRun:
@@ -60,6 +62,7 @@ class NodeRun:
         self.log_file = self.workspace.state_dir / "logs" / f"{self.plan.nonce}-{node.name}.log"
         self.gates_before: tuple[Gate, ...] = ()
         self.drain = Drain(job.inventory, node, lambda other: Session(job.workspace, other), job.drain_turn)
+        self.here = BuildHere(self.bundle, node.name, job.build_turn)
         self.locked = False
         self.look: Look
         self.activation: Activation
@@ -70,7 +73,11 @@ class NodeRun:
             Step.CONNECT: self.session.open,
             Step.PREFLIGHT: self._preflight,
             Step.PUSH: self._push,
-            Step.BUILD: self._build,
+            Step.BUILD: partial(self._build, partial(host.build, self.session, self.bundle)),
+            Step.BUILD_HERE: partial(self._build, partial(self.here.build, self.session)),
+            Step.COPY: partial(
+                self.here.copy, self.session, partial(self.watcher.step, self.node.name), self.stop.is_set
+            ),
             Step.DIFFERENCE: self._difference,
             Step.FIND: self._find,
             Step.DRY_ACTIVATE: self._dry_activate,
@@ -165,9 +172,9 @@ class NodeRun:
             host.push(self.session, "bundles", self.bundle)
             self.report = replace(self.report, pushed=True)
 
-    def _build(self) -> None:
+    def _build(self, build: Callable[[Callable[[bytes], object], Callable[[], bool]], Result]) -> None:
         with self._log() as said:
-            built = host.build(self.session, self.bundle, said, self.stop.is_set)
+            built = build(said, self.stop.is_set)
         system = built.text.rpartition("\n")[2]
         if not built.ok or not system.startswith("/nix/store/"):
             tail = "\n".join(built.stderr.splitlines()[-TAIL_LINES:])
@@ -201,10 +208,10 @@ class NodeRun:
         )
 
     @contextmanager
-    def _log(self) -> Iterator[Callable[[bytes], object]]:
+    def _log(self, mode: Literal["wb", "ab"] = "wb") -> Iterator[Callable[[bytes], object]]:
         try:
             self.log_file.parent.mkdir(parents=True, exist_ok=True)
-            with self.log_file.open("wb", buffering=0) as log:
+            with self.log_file.open(mode, buffering=0) as log:
                 yield log.write
         except OSError as error:
             raise SmallkubeError(f"{self.log_file} can't be written: {error.strerror}") from error
@@ -229,6 +236,8 @@ class NodeRun:
     def _confirm(self) -> None:
         self.session.close()
         verdict = self.activation.confirm()
+        with suppress(SmallkubeError), self._log("ab") as log:  # how it ended counts more than its log
+            log(b"\n--- activation\n" + verdict.log.encode())
         if verdict.ending is Ending.CONFIRMED:
             return
         words = {Ending.ROLLED_BACK: Word.ROLLED_BACK, Ending.UNKNOWN: Word.UNKNOWN, Ending.ILL: Word.FAILED}
@@ -293,3 +302,4 @@ class NodeRun:
             pass  # the next deploy from this workspace takes the lock over, another one after a quarter of an hour
         finally:
             self.session.close()
+            self.here.end()
