@@ -54,6 +54,7 @@ def assemble(workspace: Workspace, inventory: Inventory) -> Bundle:
     Raises UsageError when something of it is missing, is a link that leads out of its folder, is far too large, or
     holds a private key in clear.
     """
+    journal.refuse_unfinished(workspace)
     found = dict(_files(workspace, inventory))
     return Bundle({name: _content(path, name) for name, path in sorted(found.items())})
 
@@ -79,7 +80,6 @@ def _files(workspace: Workspace, inventory: Inventory) -> Iterator[tuple[str, Pa
 
 
 def _keys(workspace: Workspace, inventory: Inventory) -> Iterator[tuple[str, Path]]:
-    journal.refuse_unfinished(workspace)
     keys = workspace.keys_dir
     existing = frozenset(path.name for path in keys.glob(f"*{policy.SUFFIX}"))
     names = [secret.file for secret in policy.expected(inventory, existing)]

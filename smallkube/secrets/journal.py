@@ -13,7 +13,7 @@ from pathlib import Path
 
 from smallkube.errors import SmallkubeError, UsageError
 from smallkube.secrets.batch import write_files
-from smallkube.workspace import Workspace, sync_folder, write_file
+from smallkube.workspace import TEMPORARY_PREFIX, Workspace, sync_folder, write_file
 
 
 @dataclass(frozen=True)
@@ -63,11 +63,13 @@ def complete(workspace: Workspace) -> tuple[str, ...]:
 
     Raises UsageError when the journal is damaged and SmallkubeError when a file can't be written.
     """
+    path = _path(workspace)
+    for leftover in path.parent.glob(f"{TEMPORARY_PREFIX}{path.name}.*"):
+        leftover.unlink(missing_ok=True)
     change = _read(workspace)
     if change is None:
         return ()
     write_files(workspace.keys_dir, change.files)
-    path = _path(workspace)
     try:
         path.unlink()
         sync_folder(path.parent)

@@ -30,9 +30,9 @@ FILES = 62
 
 
 def kill_once(cluster: Any, task: str, progress: Callable[[], int], goal: int) -> None:
-    """Run ``task`` and kill it once ``progress()`` has come to ``goal``, or let it end when it never does."""
+    """Run ``task`` (and flags), kill it once ``progress()`` has come to ``goal``; let it end when it never does."""
     process = subprocess.Popen(
-        cluster.command(task),
+        cluster.command(*task.split()),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

@@ -2,12 +2,13 @@
 
 import json
 import os
+import pty
 import shutil
 import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -121,3 +122,43 @@ def test_something_else_than_ssh_on_the_port(cluster: Any) -> None:
     with socket.create_server(("127.0.0.1", port(cluster, "node1"))):
         run = cluster.inv("keys.scan", "--node", "node1", "--yes", "--timeout", "1")
     assert run.returncode == 1 and "Traceback" not in run.stderr
+
+
+def typed(cluster: Any, answers: str, *words: str) -> tuple[int, str]:
+    """Run a task on a terminal where a person types ``answers``; its status, and all that the terminal showed."""
+    ours, terminal = pty.openpty()
+    process = subprocess.Popen(
+        cluster.command(*words), stdin=terminal, stdout=terminal, stderr=terminal, env=cluster.environment()
+    )
+    os.close(terminal)
+    os.write(ours, answers.encode())
+    shown = b""
+    with suppress(OSError):  # Linux: EIO once nobody holds the other end
+        while part := os.read(ours, 4096):
+            shown += part
+    os.close(ours)
+    return process.wait(), shown.decode()
+
+
+def test_after_one_changed_key_is_declined_the_others_are_asked_for(cluster: Any, tmp_path: Path) -> None:
+    def scan(answers: str) -> tuple[int, str]:
+        with (
+            sshd(tmp_path, port(cluster, "node1"), cluster.identity("node1")),
+            sshd(tmp_path, port(cluster, "node2"), cluster.identity("node2")),
+        ):
+            return (
+                typed(cluster, answers, "keys.scan") if answers else (cluster.inv("keys.scan", "--yes").returncode, "")
+            )
+
+    assert scan("")[0] == 0
+    hosts = cluster.workspace.hosts_keys_dir
+    before = {node: (hosts / f"{node}.pub").read_text() for node in ("node1", "node2")}
+    for node, key in before.items():
+        cluster.new_host_key(node)
+        (hosts / f"{node}.pub").write_text(key)
+    status, shown = scan("n\ny\n")
+    assert status == 2, shown
+    assert shown.count("HAS CHANGED") == 2 and "keys/hosts/node1.pub: nothing was changed" in shown
+    assert (hosts / "node1.pub").read_text() == before["node1"]
+    assert (hosts / "node2.pub").read_text() != before["node2"]
+    assert scan("")[0] == 1

@@ -1,0 +1,132 @@
+"""Rotation without real tools: the journal is whole or refused, and what a plan shows holds no secret."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from smallkube.errors import SmallkubeError, UsageError
+from smallkube.inventory import Inventory, load
+from smallkube.secrets import generate, journal, rotate
+from smallkube.secrets.store import changing_keys
+from smallkube.workspace import Workspace
+
+HOSTS = {
+    "node1": "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKuln964CDvuGUSVZqHhUY1et7pPXWWNyKqTze0Zd9Rr",
+    "node2": "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIFjg0kLwIy6BBWg6t5Jn9BA4BzzA3oDQfUWr4FZiaNxV",
+}
+
+
+@pytest.fixture
+def inventory(workspace: Workspace) -> Inventory:
+    """Of a workspace in which everything is generated."""
+    workspace.hosts_keys_dir.mkdir(parents=True)
+    for node, key in HOSTS.items():
+        (workspace.hosts_keys_dir / f"{node}.pub").write_text(f"{key}\n")
+    found = load(workspace.inventory_file)
+    with changing_keys(workspace):
+        generate.act(workspace, found, generate.plan(workspace, found))
+    return found
+
+
+@pytest.fixture
+def interrupted(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> Callable[[], journal.Change]:
+    """Write the journal of a change, and nothing after it."""
+
+    def begin() -> journal.Change:
+        change = journal.Change(("node1",), {"a.age": b"\x00\xff", "peers.json": b"[]\n"})
+        with monkeypatch.context() as context:
+            context.setattr(journal, "complete", lambda _: ())
+            journal.commit(workspace, change)
+        return change
+
+    return begin
+
+
+def test_the_next_who_takes_the_lock_completes_the_change(
+    workspace: Workspace, interrupted: Callable[[], journal.Change]
+) -> None:
+    change = interrupted()
+    assert not workspace.keys_dir.exists()
+    with pytest.raises(UsageError, match=r"inv keys\.generate"):
+        journal.refuse_unfinished(workspace)
+    with changing_keys(workspace) as completed:
+        assert completed == ("node1",)
+    assert {path.name: path.read_bytes() for path in workspace.keys_dir.iterdir()} == change.files
+    with changing_keys(workspace) as completed:
+        assert completed == ()
+    journal.refuse_unfinished(workspace)
+
+
+def test_a_full_disk_while_completing_keeps_the_journal(
+    workspace: Workspace, interrupted: Callable[[], journal.Change], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupted()
+
+    def full(*_: object) -> None:
+        raise SmallkubeError("can't be written: No space left on device")
+
+    with monkeypatch.context() as context:
+        context.setattr(journal, "write_files", full)
+        with pytest.raises(SmallkubeError, match="No space left"):
+            journal.complete(workspace)
+    assert journal.complete(workspace) == ("node1",)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "null",
+        "{}",
+        "[" * 5000,
+        '{"nodes": ["node1"], "files": {"../inventory.yaml": "eA=="}}',
+        '{"nodes": ["node1"], "files": {"a.age": "*"}}',
+        '{"nodes": ["node1"], "files": {"a.age": 1}}',
+        '{"nodes": 1, "files": {}}',
+        '{"nodes": [], "files": {}}',
+    ],
+)
+def test_a_damaged_journal_is_refused_and_nothing_written(workspace: Workspace, text: str) -> None:
+    workspace.state_dir.mkdir()
+    (workspace.state_dir / "keys-change.json").write_text(text)
+    with pytest.raises(UsageError, match=r"keys-change\.json: damaged"), changing_keys(workspace):
+        pass
+    assert not workspace.keys_dir.exists()
+
+
+@given(st.binary(max_size=200))
+def test_damage_never_crashes(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
+    workspace = Workspace(tmp_path_factory.mktemp("ws"))
+    workspace.state_dir.mkdir()
+    (workspace.state_dir / "keys-change.json").write_bytes(data)
+    with pytest.raises(UsageError):
+        journal.unfinished(workspace)
+
+
+def test_the_journal_holds_nothing_that_is_secret(
+    workspace: Workspace, inventory: Inventory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[journal.Change] = []
+    monkeypatch.setattr(journal, "commit", lambda _, change: begun.append(change))
+    rotate.act_wireguard(workspace, inventory, rotate.plan_wireguard(workspace, inventory))
+    assert set(begun[0].files) == {"wgkube1.key.age", "wgkube2.key.age", "peers.json", "recipients.json"}
+    for name, data in begun[0].files.items():
+        assert not name.endswith(".age") or data.startswith(b"age-encryption.org/v1\n")
+
+
+def test_a_plan_of_certificates_shows_no_private_key(workspace: Workspace, inventory: Inventory) -> None:
+    planned = rotate.plan_certificates(workspace, inventory, everything=True)
+    assert len(planned.renew) == 4 and "PRIVATE" not in repr(planned)
+
+
+@pytest.mark.parametrize(("days", "renewed"), [(3589, 0), (3591, 4), (4000, 4)])
+def test_certificates_are_renewed_from_sixty_days_before_their_end(
+    workspace: Workspace, inventory: Inventory, days: int, renewed: int
+) -> None:
+    later = datetime.fromtimestamp(datetime.now(UTC).timestamp() + days * 86400, UTC)
+    planned = rotate.plan_certificates(workspace, inventory, now=later)
+    assert (len(planned.renew), planned.kept) == (renewed, 4 - renewed)
