@@ -5,7 +5,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
-from smallkube.deploy.drain import turns
+from smallkube.deploy import build_here, drain
 from smallkube.deploy.node_run import Job, NodeRun
 from smallkube.deploy.plan import Plan
 from smallkube.deploy.report import Report, Watcher, Word, said
@@ -26,7 +26,17 @@ def execute(
     """
     stop = threading.Event()
     group = Group([node.name for node in plan.nodes] if plan.together else [])
-    job = Job(plan, bundle, workspace, inventory, watcher, stop, group, turns(plan.options.batch or 1))
+    job = Job(
+        plan,
+        bundle,
+        workspace,
+        inventory,
+        watcher,
+        stop,
+        group,
+        drain.turns(plan.options.batch or 1),
+        build_here.turns(),
+    )
     failures = 0
 
     def may_go_on(done: Sequence[fleet.Outcome[Report]]) -> bool:

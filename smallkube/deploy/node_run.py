@@ -3,12 +3,12 @@
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Callable
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 from smallkube.deploy import gates, health, history, host
 from smallkube.deploy.activation import GOING_BACK_SECONDS, Activation, Ending
@@ -17,8 +17,8 @@ from smallkube.deploy.drain import Drain
 from smallkube.deploy.gates import Gate
 from smallkube.deploy.history import operator
 from smallkube.deploy.host import Look, script, unpushed_script
-from smallkube.deploy.plan import Goal, Plan, Step
-from smallkube.deploy.report import REACHED, Report, Watcher, Word, said
+from smallkube.deploy.plan import UNTOUCHED, Goal, Plan, Step
+from smallkube.deploy.report import REACHED, Report, Watcher, Word, kept_log, said
 from smallkube.deploy.together import Group, Point
 from smallkube.errors import SmallkubeError
 from smallkube.inventory import Inventory, Node
@@ -75,9 +75,7 @@ class NodeRun:
             Step.PUSH: self._push,
             Step.BUILD: partial(self._build, partial(host.build, self.session, self.bundle)),
             Step.BUILD_HERE: partial(self._build, partial(self.here.build, self.session)),
-            Step.COPY: partial(
-                self.here.copy, self.session, partial(self.watcher.step, self.node.name), self.stop.is_set
-            ),
+            Step.COPY: self._copy,
             Step.DIFFERENCE: self._difference,
             Step.FIND: self._find,
             Step.DRY_ACTIVATE: self._dry_activate,
@@ -94,7 +92,7 @@ class NodeRun:
             for step in self.plan.steps:
                 if self.report.outcome is not REACHED[self.plan.goal] and step is not Step.RECORD:
                     continue
-                if self.stop.is_set() and step not in (Step.ACTIVATE, Step.CONFIRM, Step.COMMIT, Step.RECORD):
+                if self.stop.is_set() and step in UNTOUCHED:
                     raise SmallkubeError("interrupted before anything was activated")
                 self.watcher.step(self.node.name, step)
                 handlers[step]()
@@ -173,7 +171,7 @@ class NodeRun:
             self.report = replace(self.report, pushed=True)
 
     def _build(self, build: Callable[[Callable[[bytes], object], Callable[[], bool]], Result]) -> None:
-        with self._log() as said:
+        with kept_log(self.log_file) as said:
             built = build(said, self.stop.is_set)
         system = built.text.rpartition("\n")[2]
         if not built.ok or not system.startswith("/nix/store/"):
@@ -182,6 +180,9 @@ class NodeRun:
             where = self.workspace.relative(self.log_file)
             raise SmallkubeError(f"the build failed: {built.last_words}", hint=f"the whole log is in {where}")
         self._aim_at(system)
+
+    def _copy(self) -> None:
+        self.here.copy(self.session, partial(self.watcher.step, self.node.name), self.stop.is_set)
 
     def _find(self) -> None:
         """An earlier generation instead of a build."""
@@ -207,15 +208,6 @@ class NodeRun:
             partial(self.job.group.leave, self.node.name),
         )
 
-    @contextmanager
-    def _log(self, mode: Literal["wb", "ab"] = "wb") -> Iterator[Callable[[bytes], object]]:
-        try:
-            self.log_file.parent.mkdir(parents=True, exist_ok=True)
-            with self.log_file.open(mode, buffering=0) as log:
-                yield log.write
-        except OSError as error:
-            raise SmallkubeError(f"{self.log_file} can't be written: {error.strerror}") from error
-
     def _difference(self) -> None:
         difference = self.session.run(script("difference", self.report.system))
         self.report = replace(self.report, difference=_COLOUR.sub("", difference.text) if difference.ok else "")
@@ -236,7 +228,7 @@ class NodeRun:
     def _confirm(self) -> None:
         self.session.close()
         verdict = self.activation.confirm()
-        with suppress(SmallkubeError), self._log("ab") as log:  # how it ended counts more than its log
+        with suppress(SmallkubeError), kept_log(self.log_file, "ab") as log:  # how it ended counts more than its log
             log(b"\n--- activation\n" + verdict.log.encode())
         if verdict.ending is Ending.CONFIRMED:
             return

@@ -22,6 +22,13 @@ class Goal(StrEnum):
     BUILD = "build"
 
 
+class BuildOn(StrEnum):
+    """Whose Nix builds the systems."""
+
+    TARGET = "target"
+    LOCAL = "local"
+
+
 class Step(StrEnum):
     """One step on one node, in the order in which they happen."""
 
@@ -29,6 +36,8 @@ class Step(StrEnum):
     PREFLIGHT = "check the machine"
     PUSH = "push the configuration"
     BUILD = "build"
+    BUILD_HERE = "build here"
+    COPY = "copy the closure"
     FIND = "find the earlier generation"
     DIFFERENCE = "compare closures"
     DRY_ACTIVATE = "ask what activation would do"
@@ -42,7 +51,18 @@ class Step(StrEnum):
     RECORD = "record"
 
 
-_PREPARE = (Step.CONNECT, Step.PREFLIGHT, Step.PUSH, Step.BUILD, Step.FIND, Step.DIFFERENCE)
+_BUILD: Mapping[BuildOn, tuple[Step, ...]] = {
+    BuildOn.TARGET: (Step.BUILD,),
+    BuildOn.LOCAL: (Step.BUILD_HERE, Step.COPY),
+}
+_PREPARE = (
+    Step.CONNECT,
+    Step.PREFLIGHT,
+    Step.PUSH,
+    *(step for steps in _BUILD.values() for step in steps),
+    Step.FIND,
+    Step.DIFFERENCE,
+)
 _ACTIVATE = (Step.GATES, Step.DRAIN, Step.ARM, Step.ACTIVATE, Step.CONFIRM)
 STEPS: Mapping[Goal, tuple[Step, ...]] = {
     Goal.BUILD: _PREPARE,
@@ -51,6 +71,8 @@ STEPS: Mapping[Goal, tuple[Step, ...]] = {
     Goal.TEST: (*_PREPARE, *_ACTIVATE, Step.UNCORDON, Step.RECORD),
     Goal.SWITCH: (*_PREPARE, *_ACTIVATE, Step.COMMIT, Step.UNCORDON, Step.RECORD),
 }
+UNTOUCHED = frozenset((*_PREPARE, Step.DRY_ACTIVATE, Step.GATES, Step.DRAIN, Step.ARM))
+"""When one of these is about to begin nothing was activated yet, and a deploy may simply stop."""
 CONFIRM_SECONDS = 300
 
 
@@ -62,6 +84,7 @@ class Options:
     left alone. ``confirm_seconds``: after which a machine goes back by itself, counted from before the activation;
     ``rollback`` False: it never does. ``drain`` False: pods are
     not moved away before. ``with_peers``: take in the machines that have yet to learn of changed peers.
+    ``build_on``: whose Nix builds; what is built here is copied to the machines.
     """
 
     batch: int | None = None
@@ -70,6 +93,7 @@ class Options:
     rollback: bool = True
     drain: bool = True
     with_peers: bool = False
+    build_on: BuildOn = BuildOn.TARGET
 
     def __post_init__(self) -> None:
         if not 10 <= self.confirm_seconds <= 3600:
@@ -103,7 +127,9 @@ class Plan:
         """In their order; with a ``generation`` ("" for the one before) nothing is pushed and built, but found."""
         left_out = set() if self.options.rollback else {Step.ARM}
         left_out |= set() if self.options.drain and not self.together else {Step.DRAIN, Step.UNCORDON}
-        left_out |= {Step.FIND} if self.generation is None else {Step.PUSH, Step.BUILD}
+        build = {step for where, steps in _BUILD.items() if where is not self.options.build_on for step in steps}
+        every_build = {step for steps in _BUILD.values() for step in steps}
+        left_out |= {Step.FIND, *build} if self.generation is None else {Step.PUSH, *every_build}
         return tuple(step for step in STEPS[self.goal] if step not in left_out)
 
     @property
@@ -132,6 +158,14 @@ def parse_goal(text: str) -> Goal:
         return Goal(text)
     except ValueError as error:
         raise UsageError(f"no goal {text!r}", hint=f"the goals are {', '.join(Goal)}") from error
+
+
+def parse_build_on(text: str) -> BuildOn:
+    """Where to build, by that name; UsageError lists them."""
+    try:
+        return BuildOn(text)
+    except ValueError as error:
+        raise UsageError(f"--build-on {text!r}: not a place to build", hint=f"say {' or '.join(BuildOn)}") from error
 
 
 def check_secrets(nodes: Sequence[Node], findings: Sequence[Finding]) -> None:

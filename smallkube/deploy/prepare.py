@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 
 from smallkube.deploy import host, plan, survey
-from smallkube.deploy.plan import Goal, Options, Plan
+from smallkube.deploy.plan import BuildOn, Goal, Options, Plan
 from smallkube.deploy.survey import Survey
 from smallkube.inventory import Inventory, Node
-from smallkube.nix import lock, render, tools
+from smallkube.nix import build, lock, render, tools
 from smallkube.remote import bundle
 from smallkube.remote.bundle import Bundle
 from smallkube.remote.connection import Session
@@ -28,6 +28,8 @@ def prepare(
     Raises UsageError or ManyErrors when the workspace is not fit to be deployed.
     """
     options = options or Options()
+    if options.build_on is BuildOn.LOCAL:
+        build.programs()
     changed = render.plan(workspace, inventory).changed
     plan.unrendered(inventory, [workspace.relative(path) for path in changed])
     whole = bundle.assemble(workspace, inventory)

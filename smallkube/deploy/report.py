@@ -1,8 +1,11 @@
 """How a deploy ended on each machine: no word claims more than was seen."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
+from pathlib import Path
+from typing import Literal, Protocol
 
 from smallkube.deploy.plan import Goal
 from smallkube.errors import SmallkubeError, one_line
@@ -60,6 +63,17 @@ class Watcher(Protocol):
 
     def step(self, node: str, text: str) -> None: ...
     def done(self, node: str, outcome: str) -> None: ...
+
+
+@contextmanager
+def kept_log(file: Path, mode: Literal["wb", "ab"] = "wb") -> Iterator[Callable[[bytes], object]]:
+    """What takes the pieces of a log that is kept in ``file``; raises SmallkubeError when it can't be written."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with file.open(mode, buffering=0) as log:
+            yield log.write
+    except OSError as error:
+        raise SmallkubeError(f"{file} can't be written: {error.strerror}") from error
 
 
 def said(error: SmallkubeError) -> str:
