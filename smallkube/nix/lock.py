@@ -38,6 +38,4 @@ def here(files: Mapping[str, bytes], *, update: bool) -> bytes:
 
 def _update(nix: str, flake: str) -> list[str]:
     """Since Nix 2.19 `nix flake update` takes the flake as an option, and inputs as arguments."""
-    version = tools.run([nix, "--version"]).stdout.split()[-1].split(".")
-    new = [int(part) for part in version[:2]] >= [2, 19]
-    return ["update", "--flake", flake] if new else ["update", flake]
+    return ["update", "--flake", flake] if tools.version(nix) >= (2, 19) else ["update", flake]

@@ -1,6 +1,7 @@
 """The one way in which checks of the Nix configuration start other programs: argv lists, time limits, no shell."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -33,6 +34,12 @@ class Result:
 def find(program: str, *folders: str) -> str | None:
     """The program's path, from PATH, the folders of administration programs or ``folders``; None when absent."""
     return shutil.which(program, path=os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin", *folders]))
+
+
+def version(nix: str) -> tuple[int, int]:
+    """Major and minor version of this ``nix``; (0, 0) when it does not say."""
+    found = re.search(r"(\d+)\.(\d+)\S*$", run([nix, "--version"]).stdout.strip())
+    return (int(found[1]), int(found[2])) if found else (0, 0)
 
 
 def run(

@@ -4,7 +4,7 @@ import logging
 import socket
 from collections.abc import Callable
 from types import TracebackType
-from typing import Self
+from typing import BinaryIO, Self
 
 import fabric
 import paramiko
@@ -105,14 +105,17 @@ class Session:
         *,
         said: Callable[[bytes], object] = lambda _: None,
         stopped: Callable[[], bool] = lambda: False,
+        source: BinaryIO | None = None,
     ) -> Result:
         """Run ``command``; ``said`` is given standard error piece by piece as it comes.
+
+        ``source`` is read to its end, and sent after ``command.stdin``, no faster than the command takes it.
 
         Raises SmallkubeError when the connection breaks, nothing is heard for ``command.timeout`` seconds, ``stopped``
         becomes true, or sudo wants a password; a command that fails is a Result.
         """
         try:
-            result = self._exchange(command, said, stopped)
+            result = self._exchange(command, said, stopped, source)
         except InterruptedError as error:
             raise self._error(f"interrupted while {command.name} ran") from error
         except TimeoutError as error:
@@ -134,13 +137,19 @@ class Session:
             raise self._error(f"{command.name} failed: {result.last_words}")
         return result
 
-    def _exchange(self, command: Command, said: Callable[[bytes], object], stopped: Callable[[], bool]) -> Result:
+    def _exchange(
+        self,
+        command: Command,
+        said: Callable[[bytes], object],
+        stopped: Callable[[], bool],
+        source: BinaryIO | None,
+    ) -> Result:
         transport = self._fabric.transport
         if transport is None:
             raise EOFError("not connected")
         with transport.open_session(timeout=CONNECT_SECONDS) as channel:
             channel.exec_command(command.line(self.node.ssh.become))
-            return Talk(channel, command, said, stopped).result()
+            return Talk(channel, command, said, stopped, source).result()
 
     def _error(self, message: str, hint: str | None = None, *, usage: bool = False) -> SmallkubeError:
         return (UsageError if usage else SmallkubeError)(message, where=self.where, hint=hint)

@@ -4,7 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
 
 import paramiko
 
@@ -25,8 +25,9 @@ class Talk:
         command: Command,
         said: Callable[[bytes], object],
         stopped: Callable[[], bool],
+        source: BinaryIO | None = None,
     ) -> None:
-        self.channel, self.command = channel, command
+        self.channel, self.command, self._source = channel, command, source
         self._said, self._stopped = said, stopped
         self._errors: list[bytes] = []
         self._fault: Exception | None = None
@@ -58,13 +59,21 @@ class Talk:
 
     def _speak(self) -> None:
         try:
-            left = memoryview(self.command.stdin or b"")
-            while left and (sent := self._patiently(partial(self.channel.send, bytes(left[:_CHUNK])))):
-                left = left[sent:]
+            self._send(self.command.stdin or b"")
+            while self._source and (data := self._source.read(_CHUNK)):
+                self._send(data)
             if not self.command.hold:
                 self.channel.shutdown_write()
-        except (OSError, EOFError, paramiko.SSHException):
+        except (OSError, EOFError, ValueError, paramiko.SSHException):
             return  # it ended without reading all, or whoever hears meets the same fault and reports it
+
+    def _send(self, data: bytes) -> None:
+        left = memoryview(data)
+        while left:
+            sent = self._patiently(partial(self.channel.send, bytes(left[:_CHUNK])))
+            if not sent:
+                raise EOFError("closed")
+            left = left[sent:]
 
     def _hear(self, receive: Callable[[int], bytes]) -> Iterator[bytes]:
         while data := self._patiently(lambda: receive(_CHUNK)):

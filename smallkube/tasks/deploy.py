@@ -34,6 +34,7 @@ SELECTION = {
     help={
         **SELECTION,
         "goal": "switch | boot | test | dry-activate | build, as in nixos-rebuild",
+        "build-on": "target: each machine builds its own; local: build here and copy",
         "batch": "how many workers at a time (0: all at once)",
         "max-failures": "how many machines may fail before the rest is left alone",
         "confirm-timeout": "seconds after which a machine goes back unless confirmed",
@@ -50,6 +51,7 @@ def deploy(
     role: list[str],
     tag: list[str],
     goal: str = "switch",
+    build_on: str = "target",
     batch: int = 0,
     max_failures: int = 0,
     confirm_timeout: int = 300,
@@ -62,11 +64,12 @@ def deploy(
     """Rebuild the machines: primary first, then the workers."""
     from smallkube import ui
     from smallkube.deploy import prepare
-    from smallkube.deploy.plan import Options, parse_goal
+    from smallkube.deploy.plan import Options, parse_build_on, parse_goal
 
     here = current()
     nodes = here.inventory.select(words(node), words(role), words(tag))
-    options = Options(batch or None, max_failures, confirm_timeout, not no_rollback, not no_drain, with_peers)
+    where = parse_build_on(build_on)
+    options = Options(batch or None, max_failures, confirm_timeout, not no_rollback, not no_drain, with_peers, where)
     plan, bundle = prepare.prepare(
         here.workspace, here.inventory, nodes, parse_goal(goal), options, may_lock=not dry_run
     )
@@ -270,6 +273,7 @@ def status(_: Context, node: list[str], json: bool = False) -> None:
 
     here = current()
     inventory = here.inventory
+    nodes = inventory.select(words(node))
     digest = bundle.assemble(here.workspace, inventory).digest
     existing = {path.name for path in here.workspace.keys_dir.glob("*.age")}
 
@@ -278,4 +282,4 @@ def status(_: Context, node: list[str], json: bool = False) -> None:
         yield from judge.protection(inventory, each, state, existing)
         yield from judge.services(each, state)
 
-    report(here, inventory.select(words(node)), findings, digest, json=json)
+    report(here, nodes, findings, digest, json=json)

@@ -30,10 +30,11 @@ def await_(what: str, condition: Callable[[], Any], seconds: float = 60) -> Any:
 
 @dataclass(frozen=True)
 class Operator:
-    """Who deploys to ``lab`` from the workspace ``root``."""
+    """Who deploys to ``lab`` from the workspace ``root``; ``within`` is put before each of his commands."""
 
     lab: Lab
     root: Path
+    within: tuple[str, ...] = ()
 
     @property
     def workspace(self) -> Workspace:
@@ -45,7 +46,7 @@ class Operator:
     def start(self, *words: str) -> subprocess.Popen[str]:
         """Start one task; it gets signals of its own."""
         environment = {**os.environ, "SMALLKUBE_WORKSPACE": str(self.root)}
-        argv = [sys.executable, "-m", "invoke", "--search-root", str(REPOSITORY), *words]
+        argv = [*self.within, sys.executable, "-m", "invoke", "--search-root", str(REPOSITORY), *words]
         return subprocess.Popen(
             argv,
             env=environment,

@@ -1,0 +1,179 @@
+"""A system built by the Nix of this machine, and its closure as a stream that `nix-store --import` takes."""
+
+import os
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, BinaryIO, cast
+
+from smallkube.errors import SmallkubeError, UsageError
+from smallkube.nix import tools
+
+FLAKE_FOLDER = "nix"
+_OPTIONS = ("--extra-experimental-features", "nix-command flakes", "--no-write-lock-file")
+_POLL_SECONDS = 0.2
+_PATIENCE_SECONDS = 10.0
+_GIT = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
+"""What a person has set for git could change or leave out files."""
+
+
+@dataclass(frozen=True)
+class Programs:
+    """Paths of the programs that a build needs; ``git`` only where Nix is too old to do without."""
+
+    nix: str
+    nix_store: str
+    git: str | None
+
+
+@dataclass(frozen=True)
+class Paths:
+    """Store paths, and the bytes that they take."""
+
+    paths: tuple[str, ...]
+    size: int
+
+    def __str__(self) -> str:
+        return f"{len(self.paths)} path{'s' * (len(self.paths) != 1)}, {readable(self.size)}"
+
+
+def programs() -> Programs:
+    """Raises UsageError when this machine can't build."""
+    nix, nix_store, git = (tools.find(name) for name in ("nix", "nix-store", "git"))
+    if nix is None or nix_store is None:
+        raise UsageError("--build-on local: Nix is not installed here", hint="see `inv doctor`, or build on the target")
+    if git is None and not knows_folders(nix):
+        hint = "install Nix 2.19 or newer, or git"
+        raise UsageError("--build-on local: the Nix here is older than 2.19 and needs git", hint=hint)
+    return Programs(nix, nix_store, git)
+
+
+def knows_folders(nix: str) -> bool:
+    """Whether it takes `path:TREE?dir=FOLDER`: 2.18 does not yet."""
+    return tools.version(nix) >= (2, 19)
+
+
+def build(
+    with_: Programs,
+    tree: Path,
+    attribute: str,
+    said: Callable[[bytes], object],
+    tick: Callable[[], None],
+) -> int:
+    """Build ``attribute`` of the flake in TREE/nix; its exit status.
+
+    ``result(tree)`` links to what was built and keeps it from being garbage collected. ``said`` gets the log as
+    it comes; ``tick`` is called several times a second, and an exception of its ends the build.
+    """
+    url = f"path:{tree}?dir={FLAKE_FOLDER}"
+    if not knows_folders(with_.nix):
+        _track(with_, tree)
+        url = f"git+file://{tree}?dir={FLAKE_FOLDER}"
+    argv = [with_.nix, *_OPTIONS[:2], "build", *_OPTIONS[2:], "--out-link", str(result(tree)), f"{url}#{attribute}"]
+    with _started(argv, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+        listener = threading.Thread(target=_pass_on, args=(process.stderr, said), daemon=True)
+        listener.start()
+        while process.poll() is None:
+            tick()
+            time.sleep(_POLL_SECONDS)
+        listener.join()
+    return process.returncode
+
+
+def result(tree: Path) -> Path:
+    """Where ``build`` puts its link, beside the tree."""
+    return tree.with_name("result")
+
+
+def _track(with_: Programs, tree: Path) -> None:
+    """Make a git tree of it, of which an old Nix takes all files whose names are in the index."""
+    assert with_.git is not None
+    for words in (("init", "--quiet"), ("add", "--all", "--force")):
+        done = tools.run([with_.git, "-C", tree, *words], environment=_GIT)
+        if not done.ok:
+            raise SmallkubeError(f"git {words[0]} failed: {done.stderr.strip()}")
+
+
+def _pass_on(stream: BinaryIO, said: Callable[[bytes], object]) -> None:
+    for line in stream:
+        said(line)
+
+
+def closure(with_: Programs, system: str) -> tuple[str, ...]:
+    """All store paths that ``system`` needs, itself among them."""
+    return tuple(_query(with_, ["-qR", system]))
+
+
+def measured(with_: Programs, paths: Sequence[str]) -> Paths:
+    """These paths, with what they take."""
+    return Paths(tuple(paths), sum(int(line) for line in _query(with_, ["-q", "--size", *paths])) if paths else 0)
+
+
+def _query(with_: Programs, words: Sequence[str]) -> list[str]:
+    done = tools.run([with_.nix_store, *words])
+    if not done.ok:
+        raise SmallkubeError(f"nix-store {words[0]} failed here: {done.stderr.strip()}")
+    return done.stdout.splitlines()
+
+
+@contextmanager
+def exported(with_: Programs, paths: Sequence[str]) -> Iterator[BinaryIO]:
+    """The paths as `nix-store --export` gives them, in the order in which they can be imported.
+
+    Raises SmallkubeError when they could not be had, rather than what the block made of that.
+    """
+    argv = [with_.nix_store, "--export", *paths]
+    with tempfile.TemporaryFile() as errors, _started(argv, stdout=subprocess.PIPE, stderr=errors) as process:
+        try:
+            yield cast(BinaryIO, process.stdout)
+        finally:
+            if process.poll():
+                errors.seek(0)
+                words = errors.read().decode(errors="replace").strip().splitlines()
+                raise SmallkubeError(f"nix-store --export failed here: {words[-1] if words else process.returncode}")
+
+
+@contextmanager
+def _started(
+    argv: Sequence[str], *, stdout: int | None = None, stderr: int | IO[bytes] | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that does not outlive the block. Nix gets all that the person has set for it in the environment."""
+    try:
+        process = subprocess.Popen(
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=stdout,
+            stderr=stderr,
+            env=os.environ | _GIT | {"LC_ALL": "C.UTF-8"},
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise SmallkubeError(f"can't be started: {error.strerror}", where=argv[0]) from error
+    with process:
+        try:
+            yield process
+        finally:
+            _end(process)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(_PATIENCE_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+
+
+def readable(size: int) -> str:
+    """Bytes for people: ``12 B``, ``3.4 MB``."""
+    amount, unit = float(size), "B"
+    for unit in ("B", "kB", "MB", "GB"):
+        if amount < 1000 or unit == "GB":
+            break
+        amount /= 1000
+    return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
