@@ -48,12 +48,12 @@ class BuildHere:
         tree = Path(self._folder.name).resolve() / "tree"
         check.materialise(self.bundle.files, tree)
         log: list[bytes] = []
+        tick = _ticking(session, stopped, log)
 
         def heard(data: bytes) -> None:
             log.append(data)
             said(data)
 
-        tick = _ticking(session, stopped)
         attribute = f"nixosConfigurations.{self.node}.config.system.build.toplevel"
         with self._in_turn(tick):
             status = build.build(with_, tree, attribute, heard, tick)
@@ -92,16 +92,25 @@ class BuildHere:
             self.turn.release()
 
 
-def _ticking(session: Session, stopped: Callable[[], bool]) -> Callable[[], None]:
-    """To be called often: refreshes the lock now and then, raises SmallkubeError when ``stopped`` or disconnected."""
-    due = time.monotonic() + REFRESH_SECONDS
+def _ticking(session: Session, stopped: Callable[[], bool], log: list[bytes]) -> Callable[[], None]:
+    """To be called often: refreshes the lock now and then.
+
+    Raises SmallkubeError when ``stopped``, disconnected, or nothing came to ``log`` for BUILD_SECONDS.
+    """
+    refreshed = time.monotonic()
+    lines, heard = 0, refreshed
 
     def tick() -> None:
-        nonlocal due
+        nonlocal refreshed, lines, heard
+        now = time.monotonic()
         if stopped():
             raise SmallkubeError("interrupted while it was built here")
-        if time.monotonic() > due:
+        if len(log) != lines:
+            lines, heard = len(log), now
+        if lines and now - heard > BUILD_SECONDS:
+            raise SmallkubeError(f"the build here said nothing for {BUILD_SECONDS} s")
+        if now - refreshed > REFRESH_SECONDS:
             session.must(_REFRESH)
-            due = time.monotonic() + REFRESH_SECONDS
+            refreshed = now
 
     return tick

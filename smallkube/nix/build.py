@@ -5,6 +5,7 @@ import subprocess
 import tempfile
 import threading
 import time
+import urllib.parse
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -70,10 +71,11 @@ def build(
     ``result(tree)`` links to what was built and keeps it from being garbage collected. ``said`` gets the log as
     it comes; ``tick`` is called several times a second, and an exception of its ends the build.
     """
-    url = f"path:{tree}?dir={FLAKE_FOLDER}"
+    place = urllib.parse.quote(str(tree))
+    url = f"path:{place}?dir={FLAKE_FOLDER}"
     if not knows_folders(with_.nix):
         _track(with_, tree)
-        url = f"git+file://{tree}?dir={FLAKE_FOLDER}"
+        url = f"git+file://{place}?dir={FLAKE_FOLDER}"
     argv = [with_.nix, *_OPTIONS[:2], "build", *_OPTIONS[2:], "--out-link", str(result(tree)), f"{url}#{attribute}"]
     with _started(argv, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
         listener = threading.Thread(target=_pass_on, args=(process.stderr, said), daemon=True)
@@ -82,6 +84,7 @@ def build(
             tick()
             time.sleep(_POLL_SECONDS)
         listener.join()
+        tick()
     return process.returncode
 
 
@@ -115,7 +118,7 @@ def measured(with_: Programs, paths: Sequence[str]) -> Paths:
 
 
 def _query(with_: Programs, words: Sequence[str]) -> list[str]:
-    done = tools.run([with_.nix_store, *words])
+    done = tools.run([with_.nix_store, *words], environment=os.environ)
     if not done.ok:
         raise SmallkubeError(f"nix-store {words[0]} failed here: {done.stderr.strip()}")
     return done.stdout.splitlines()
@@ -128,7 +131,10 @@ def exported(with_: Programs, paths: Sequence[str]) -> Iterator[BinaryIO]:
     Raises SmallkubeError when they could not be had, rather than what the block made of that.
     """
     argv = [with_.nix_store, "--export", *paths]
-    with tempfile.TemporaryFile() as errors, _started(argv, stdout=subprocess.PIPE, stderr=errors) as process:
+    with (
+        tempfile.TemporaryFile() as errors,
+        _started(argv, stdout=subprocess.PIPE, stderr=errors, apart=True) as process,
+    ):
         try:
             yield cast(BinaryIO, process.stdout)
         finally:
@@ -140,17 +146,20 @@ def exported(with_: Programs, paths: Sequence[str]) -> Iterator[BinaryIO]:
 
 @contextmanager
 def _started(
-    argv: Sequence[str], *, stdout: int | None = None, stderr: int | IO[bytes] | None = None
+    argv: Sequence[str], *, stdout: int | None = None, stderr: int | IO[bytes] | None = None, apart: bool = False
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A process that does not outlive the block. Nix gets all that the person has set for it in the environment."""
+    """A process that does not outlive the block. Nix gets all that the person has set for it in the environment.
+
+    A process that is not ``apart`` hears the terminal's Ctrl-C itself: it ends even where we are aborted.
+    """
     try:
         process = subprocess.Popen(
             argv,
             stdin=subprocess.DEVNULL,
             stdout=stdout,
             stderr=stderr,
-            env=os.environ | _GIT | {"LC_ALL": "C.UTF-8"},
-            start_new_session=True,
+            env=os.environ | {"LC_ALL": "C.UTF-8"},
+            start_new_session=apart,
         )
     except OSError as error:
         raise SmallkubeError(f"can't be started: {error.strerror}", where=argv[0]) from error

@@ -179,6 +179,22 @@ def test_a_command_need_not_read_what_it_is_given(bench: Bench) -> None:
         assert session.run(sh("exec 0<&-; echo here", stdin=bytes(MEGABYTES << 20))).text == "here"
 
 
+def test_a_stream_arrives_whole_after_what_was_given(bench: Bench, tmp_path: Path) -> None:
+    data = os.urandom(MEGABYTES << 20)
+    (tmp_path / "stream").write_bytes(data)
+    with bench.session() as session, (tmp_path / "stream").open("rb") as stream:
+        echoed = session.run(sh("cat", stdin=b"first"), source=stream).stdout
+    assert echoed == b"first" + data
+
+
+def test_a_stream_is_read_no_faster_than_it_is_taken(bench: Bench, tmp_path: Path) -> None:
+    with (tmp_path / "stream").open("wb") as hole:
+        hole.truncate(MEGABYTES << 24)
+    with bench.session() as session, (tmp_path / "stream").open("rb") as stream:
+        assert session.run(sh("head -c 1000 >/dev/null; exit 5"), source=stream).status == 5
+        assert stream.tell() < MEGABYTES << 20
+
+
 def test_standard_input_ends_where_nothing_is_given(bench: Bench) -> None:
     with bench.session() as session:
         assert session.run(sh("cat; echo end")).text == "end"

@@ -5,6 +5,7 @@ What stands in for nixpkgs lies where only the lab's machines have it. So the op
 of its own, with that folder and an empty Nix store; nothing of both is left here afterwards.
 """
 
+import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -78,3 +79,22 @@ def test_a_build_that_fails_here_changes_nothing(builder: Operator) -> None:
     assert "the build failed" in report["reason"]
     assert "not to be had" in report["log"]
     assert (builder.runs("node2"), builder.leftovers("node2")) == (before, "")
+
+
+def test_a_copy_that_breaks_off_leaves_nothing_half(builder: Operator, tmp_path: Path) -> None:
+    before = builder.runs("node2")
+    with builder.marked("node2", "broken off"):
+        program = tmp_path / "nix-store"
+        real = shutil.which("nix-store")
+        program.write_text(
+            f'#!/bin/sh\nif [ "$1" = --export ]; then {real} "$@" | head -c 20000; else exec {real} "$@"; fi\n'
+        )
+        program.chmod(0o755)
+        path = f"PATH={tmp_path}:{os.environ['PATH']}"
+        cut = replace(builder, within=(*builder.within, path))
+        report = cut.deploy("--node", "node2", *LOCAL, status=1)["node2"]
+        assert "the closure could not be copied" in report["reason"]
+        assert (builder.runs("node2"), builder.leftovers("node2")) == (before, "")
+        builder.say("node2", "nix-store", "--verify", "--check-contents")
+        assert builder.outcomes("--node", "node2", *LOCAL) == {"node2": "deployed"}
+    assert builder.mark("node2") == "broken off"

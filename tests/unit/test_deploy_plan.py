@@ -68,6 +68,25 @@ def test_without_a_rollback_nothing_else_is_left_out() -> None:
     assert [step for step in kept if step not in without] == [Step.ARM]
 
 
+@pytest.mark.parametrize("goal", list(Goal))
+def test_where_it_is_built_changes_only_the_build(goal: Goal) -> None:
+    there, here = (
+        plan.make(NODES, "d", goal, Options(build_on=plan.parse_build_on(where))).steps for where in ("target", "local")
+    )
+    at = there.index(Step.BUILD)
+    assert here == (*there[:at], Step.BUILD_HERE, Step.COPY, *there[at + 1 :])
+
+
+def test_going_back_builds_nowhere() -> None:
+    steps = set(plan.back(NODES, "", Options()).steps)
+    assert not steps & {Step.BUILD, Step.BUILD_HERE, Step.COPY, Step.PUSH}
+
+
+def test_places_to_build_are_known_by_name() -> None:
+    with pytest.raises(UsageError, match="--build-on 'here': not a place to build; say target or local"):
+        plan.parse_build_on("here")
+
+
 def test_goals_are_known_by_name() -> None:
     assert [plan.parse_goal(str(goal)) for goal in Goal] == list(Goal)
     with pytest.raises(UsageError, match="no goal 'swich'; the goals are switch, boot, test, dry-activate, build"):
