@@ -11,9 +11,11 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from invoke.exceptions import Exit
+from invoke.parser.argument import Argument
+from invoke.tasks import Task
 from invoke.tasks import task as invoke_task
 
-from smallkube.errors import SmallkubeError
+from smallkube.errors import SmallkubeError, UsageError
 from smallkube.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -41,6 +43,27 @@ def current() -> Current:
     return Current(Workspace.find(os.environ))
 
 
+class _Number(Argument):
+    """A flag for a whole number; of anything else Invoke (2.2) makes a traceback."""
+
+    def set_value(self, value: Any, cast: bool = True) -> None:
+        try:
+            super().set_value(value, cast)
+        except ValueError as error:
+            raise Exit(f"--{self.name} {value!r}: not a whole number", UsageError.exit_status) from error
+
+
+class _Task(Task[Any]):
+    """Invoke makes the arguments itself, so that their class can only be changed afterwards."""
+
+    def get_arguments(self, ignore_unknown_help: bool | None = None) -> list[Argument]:
+        arguments: list[Argument] = super().get_arguments(ignore_unknown_help)
+        for argument in arguments:
+            if argument.kind is int:
+                argument.__class__ = _Number
+        return arguments
+
+
 Body = TypeVar("Body", bound=Callable[..., Any])
 
 
@@ -56,8 +79,8 @@ def task(body: Any = None, /, **options: Any) -> Any:
     # Given automatically, the short forms depend on the order of the flags, and run out.
     options.setdefault("auto_shortflags", False)
     if body is not None:
-        return invoke_task(**options)(_guard(body))
-    return lambda decorated: invoke_task(**options)(_guard(decorated))
+        return invoke_task(klass=_Task, **options)(_guard(body))
+    return lambda decorated: invoke_task(klass=_Task, **options)(_guard(decorated))
 
 
 def _guard(body: Callable[..., Any]) -> Callable[..., Any]:

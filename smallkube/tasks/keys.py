@@ -112,10 +112,11 @@ def generate(_: Context, node: list[str], dry_run: bool = False, json: bool = Fa
     from smallkube.tasks import keys_output
 
     here = current()
-    nodes = {item.name for item in here.inventory.select(words(node))} if node else set()
+    inventory = here.inventory
+    nodes = {item.name for item in inventory.select(words(node))} if node else set()
     with keys_output.changing(here.workspace):
-        planned = making.plan(here.workspace, here.inventory, nodes)
-        outcome = None if dry_run else making.act(here.workspace, here.inventory, planned)
+        planned = making.plan(here.workspace, inventory, nodes)
+        outcome = None if dry_run else making.act(here.workspace, inventory, planned)
     report = keys_output.generated(planned, outcome)
     if json:
         ui.json_result(asdict(report))
@@ -173,10 +174,11 @@ def rekey(_: Context, node: list[str], dry_run: bool = False, json: bool = False
     from smallkube.tasks import keys_output
 
     here = current()
-    nodes = {item.name for item in here.inventory.select(words(node))} if node else set()
+    inventory = here.inventory
+    nodes = {item.name for item in inventory.select(words(node))} if node else set()
     with keys_output.changing(here.workspace):
-        planned = rekeying.plan(here.workspace, here.inventory, nodes)
-        updated = () if dry_run else rekeying.act(here.workspace, here.inventory, planned)
+        planned = rekeying.plan(here.workspace, inventory, nodes)
+        updated = () if dry_run else rekeying.act(here.workspace, inventory, planned)
     changed = [{"file": item.secret.file, "why": "; ".join(item.faults)} for item in planned.change]
     if json:
         kept, failed = len(planned.good), planned.failed
@@ -252,6 +254,7 @@ def edit(_: Context, name: str) -> None:
     from smallkube.tasks import keys_output
 
     here = current()
+    inventory = here.inventory
     command = shlex.split(os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi")
     runtime = os.environ.get("XDG_RUNTIME_DIR")
     folders = [*([Path(runtime)] if runtime else []), Path("/dev/shm")]
@@ -260,7 +263,7 @@ def edit(_: Context, name: str) -> None:
         return editing.run_editor(command, folders, label, plaintext)
 
     with keys_output.changing(here.workspace):
-        written = editing.edit(here.workspace, here.inventory, name, edited)
+        written = editing.edit(here.workspace, inventory, name, edited)
     for file in written:
         ui.result(f"written keys/{file}")
     if not written:

@@ -1,0 +1,171 @@
+"""The command line as a person meets it: the list fits 80 columns, every flag is explained, faults are one line.
+
+Every task is tried with every foreseeable fault of its workspace; each of these stops it before it would reach for
+the network or another program.
+"""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pytest
+from invoke.main import program
+
+from smallkube.tasks.collection import namespace
+from smallkube.workspace import REPOSITORY, Workspace
+
+TASKS = sorted(namespace.task_names)
+HELP = {name: dict(namespace[name].help) for name in TASKS}
+"""Kept here because Invoke takes a flag's help out of the task when it is first asked for."""
+FLAGS = {
+    name: [parameter.replace("_", "-") for parameter in namespace[name].argspec(namespace[name].body).parameters]
+    for name in TASKS
+}
+SUMMARY = 60
+"""Characters that a task's summary may have."""
+
+ON_THE_LAB = {name for name in TASKS if name.startswith("lab.")}
+ON_A_WORKSPACE = [name for name in TASKS if name not in {"inventory.schema", *ON_THE_LAB}]
+ON_AN_INVENTORY = [name for name in ON_A_WORKSPACE if name != "doctor"]
+WITH_NODE = [name for name in ON_AN_INVENTORY if "node" in FLAGS[name]]
+ARGUMENTS = {
+    "nodes.add": ["node9", "--peer-ip", "192.0.2.9"],
+    "nodes.remove": ["node2", "--yes"],
+    "nodes.drain": ["--node", "node2", "--yes"],
+    "nodes.uncordon": ["--node", "node2"],
+    "nodes.reboot": ["--yes"],
+    "nodes.exec": ["--", "true"],
+    "keys.show": ["kube_token_root"],
+    "keys.edit": ["kube_token_root"],
+}
+
+HOSTILE = {
+    "not YAML": b"cluster: [\n",
+    "not a mapping": b"- 1\n",
+    "empty": b"",
+    "not text": b"\xff\xfe\x00",
+    "runs code": b"!!python/object/apply:os.system ['touch hacked']\n",
+    "too deep": b"[" * 5000,
+    "bomb": b"a: &a [x, x]\n" + b"".join(b"%c: &%c [*%c, *%c]\n" % (n + 1, n + 1, n, n) for n in range(97, 120)),
+    "terminal escapes": b'cluster: {name: "\\e[2J\\nTraceback"}\nnodes: {node1: {peer_ip: 192.0.2.1}}\n',
+    "several problems": b"cluster: {name: x, color: red}\nnodes: {node2: {peer_ip: 127.0.0.1}, node0: {peer_ip: 1}}\n",
+    "a key twice": b"cluster: {name: x}\ncluster: {name: y}\nnodes: {node1: {peer_ip: 192.0.2.1}}\n",
+}
+
+
+@dataclass(frozen=True)
+class Said:
+    """How a task ended."""
+
+    status: int
+    output: str
+    errors: list[str]
+
+
+Run = Callable[..., Said]
+
+
+@pytest.fixture
+def run(workspace: Workspace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run one task on the workspace as its command line would; an exception that escapes fails the test."""
+    monkeypatch.setenv("SMALLKUBE_WORKSPACE", str(workspace.root))
+    monkeypatch.delenv("SMALLKUBE_DEBUG", raising=False)
+    monkeypatch.chdir(workspace.root)
+
+    def inv(*words: str) -> Said:
+        argv = ["inv", "--search-root", str(REPOSITORY), *words]
+        monkeypatch.setattr(sys, "argv", argv)
+        status: object = 0
+        try:
+            program.run(argv)
+        except SystemExit as end:
+            status = end.code
+        captured = capsys.readouterr()
+        return Said(int(str(status or 0)), captured.out, captured.err.splitlines())
+
+    return inv
+
+
+def arguments(task: str, *before: str) -> list[str]:
+    """The task with arguments that are right, ``before`` them others."""
+    return [task, *before, *ARGUMENTS.get(task, [])]
+
+
+def refused(said: Said, lines: int | None = 1) -> str:
+    assert said.status == 2, said
+    assert said.errors and (lines is None or len(said.errors) == lines), said
+    assert all(line.isprintable() and line.strip() for line in said.errors), said
+    assert not any(line.startswith("Traceback") for line in said.errors), said
+    return said.errors[0]
+
+
+def test_the_list_fits_eighty_columns() -> None:
+    argv = [sys.executable, "-m", "invoke", "--search-root", str(REPOSITORY), "--list"]
+    done = subprocess.run(argv, capture_output=True, text=True, stdin=subprocess.DEVNULL, cwd="/")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert max(map(len, done.stdout.splitlines())) <= 80
+    assert {name for name in TASKS if f"  {name} " not in done.stdout} == set()
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_each_task_has_a_summary_of_one_line(task: str) -> None:
+    paragraphs = (namespace[task].__doc__ or "").strip().split("\n\n")
+    assert "\n" not in paragraphs[0] and 0 < len(paragraphs[0]) <= SUMMARY
+    assert paragraphs[0].endswith(".")
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_each_flag_is_explained(task: str, run: Run) -> None:
+    assert set(FLAGS[task]) - {flag.replace("_", "-") for flag in HELP[task]} == set()
+    said = run("--help", task)
+    assert (said.status, said.errors) == (0, [])
+    assert namespace[task].__doc__.strip().splitlines()[0] in said.output
+    for flag in FLAGS[task]:
+        assert f"--{flag}" in said.output or f"--no-{flag}" in said.output
+    assert max(map(len, said.output.splitlines())) <= 100
+
+
+@pytest.mark.parametrize("task", ON_A_WORKSPACE)
+def test_a_workspace_that_does_not_exist(task: str, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SMALLKUBE_WORKSPACE", "/nonexistent/workspace")
+    assert "SMALLKUBE_WORKSPACE=/nonexistent/workspace: no such folder" in refused(run(*arguments(task)))
+
+
+@pytest.mark.parametrize("task", ON_AN_INVENTORY)
+def test_no_inventory(task: str, run: Run, workspace: Workspace) -> None:
+    workspace.inventory_file.unlink()
+    assert "inventory.yaml" in refused(run(*arguments(task)))
+    assert list(workspace.root.iterdir()) == []
+
+
+@pytest.mark.parametrize("task", ON_AN_INVENTORY)
+@pytest.mark.parametrize("fault", HOSTILE)
+def test_a_hostile_inventory(task: str, fault: str, run: Run, workspace: Workspace) -> None:
+    workspace.inventory_file.write_bytes(HOSTILE[fault])
+    said = run(*arguments(task))
+    refused(said, lines=None)
+    assert all("inventory.yaml" in line for line in said.errors), said
+    assert [path.name for path in workspace.root.iterdir()] == ["inventory.yaml"]
+    assert workspace.inventory_file.read_bytes() == HOSTILE[fault]
+
+
+@pytest.mark.parametrize("task", WITH_NODE)
+@pytest.mark.parametrize("node", ["node7", "node2,node7", "../etc", "\x1b[2J\n"])
+def test_an_unknown_node(task: str, node: str, run: Run, workspace: Workspace) -> None:
+    unknown = node.rsplit(",", maxsplit=1)[-1]
+    assert repr(unknown)[1:-1].split("\\")[0] in refused(run(*arguments(task, "--node", node)))
+    assert [path.name for path in workspace.root.iterdir()] == ["inventory.yaml"]
+
+
+def test_a_folder_in_place_of_the_inventory(run: Run, workspace: Workspace) -> None:
+    inventory = workspace.inventory_file
+    inventory.unlink()
+    inventory.mkdir()
+    assert "inventory.yaml" in refused(run("inventory.check"))
+
+
+@pytest.mark.parametrize("words", [["nothing.here"], ["keys.check", "--nothing"], ["keys.scan", "--timeout", "soon"]])
+def test_wrong_usage_of_the_command_line(words: list[str], run: Run) -> None:
+    said = run(*words)
+    assert said.status != 0 and len(said.errors) == 1, said
