@@ -122,7 +122,7 @@ def test_each_flag_is_explained(task: str, run: Run) -> None:
     assert (said.status, said.errors) == (0, [])
     assert namespace[task].__doc__.strip().splitlines()[0] in said.output
     for flag in FLAGS[task]:
-        assert f"--{flag}" in said.output or f"--no-{flag}" in said.output
+        assert f"--{flag}" in said.output or f"--[no-]{flag}" in said.output
     assert max(map(len, said.output.splitlines())) <= 100
 
 
