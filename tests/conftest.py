@@ -1,6 +1,7 @@
 """Shared by all tiers: the marker of each folder, and how a test says that something is missing here."""
 
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +10,11 @@ import pytest
 from smallkube.workspace import Workspace
 
 TIERS = ("integration", "lab", "cluster")
+
+
+def pytest_configure() -> None:
+    """Shells start background jobs with Ctrl-C ignored, which Python and all its children would inherit."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
