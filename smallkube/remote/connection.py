@@ -4,7 +4,7 @@ import logging
 import socket
 from collections.abc import Callable
 from types import TracebackType
-from typing import BinaryIO, Self
+from typing import Any, BinaryIO, Self
 
 import fabric
 import paramiko
@@ -48,6 +48,7 @@ class Session:
                 **options,
                 "banner_timeout": CONNECT_SECONDS,
                 "auth_timeout": CONNECT_SECONDS,
+                "transport_factory": _transport,
             },
         )
         _refuse_unknown_keys(self._fabric)
@@ -106,16 +107,18 @@ class Session:
         said: Callable[[bytes], object] = lambda _: None,
         stopped: Callable[[], bool] = lambda: False,
         source: BinaryIO | None = None,
+        heard: Callable[[bytes], object] | None = None,
     ) -> Result:
         """Run ``command``; ``said`` is given standard error piece by piece as it comes.
 
         ``source`` is read to its end, and sent after ``command.stdin``, no faster than the command takes it.
+        ``heard`` is given standard output in the same way, which the Result does not have then.
 
         Raises SmallkubeError when the connection breaks, nothing is heard for ``command.timeout`` seconds, ``stopped``
         becomes true, or sudo wants a password; a command that fails is a Result.
         """
         try:
-            result = self._exchange(command, said, stopped, source)
+            result = self._exchange(command, said, stopped, source, heard)
         except InterruptedError as error:
             raise self._error(f"interrupted while {command.name} ran") from error
         except TimeoutError as error:
@@ -143,13 +146,14 @@ class Session:
         said: Callable[[bytes], object],
         stopped: Callable[[], bool],
         source: BinaryIO | None,
+        heard: Callable[[bytes], object] | None,
     ) -> Result:
         transport = self._fabric.transport
         if transport is None:
             raise EOFError("not connected")
         with transport.open_session(timeout=CONNECT_SECONDS) as channel:
             channel.exec_command(command.line(self.node.ssh.become))
-            return Talk(channel, command, said, stopped, source).result()
+            return Talk(channel, command, said, stopped, source, heard).result()
 
     def _error(self, message: str, hint: str | None = None, *, usage: bool = False) -> SmallkubeError:
         return (UsageError if usage else SmallkubeError)(message, where=self.where, hint=hint)
@@ -169,6 +173,14 @@ class Session:
                 f"inv keys.scan --node {self.node.name}",
             )
         return f"no SSH connection: {text}", None
+
+
+def _transport(wire: socket.socket, **options: Any) -> paramiko.Transport:
+    """AES-GCM first: twice as fast here as paramiko's own first choice, which needs a MAC beside the cipher."""
+    made = paramiko.Transport(wire, **options)
+    security = made.get_security_options()
+    security.ciphers = sorted(security.ciphers, key=lambda name: "gcm" not in name)
+    return made
 
 
 def _host_key(workspace: Workspace, node: Node) -> paramiko.PKey:

@@ -26,8 +26,9 @@ class Talk:
         said: Callable[[bytes], object],
         stopped: Callable[[], bool],
         source: BinaryIO | None = None,
+        heard: Callable[[bytes], object] | None = None,
     ) -> None:
-        self.channel, self.command, self._source = channel, command, source
+        self.channel, self.command, self._source, self._listener = channel, command, source, heard
         self._said, self._stopped = said, stopped
         self._errors: list[bytes] = []
         self._fault: Exception | None = None
@@ -38,12 +39,12 @@ class Talk:
         """Its result, once all was said and heard.
 
         Raises TimeoutError, InterruptedError (``stopped`` was true), EOFError or another OSError when it can't be had,
-        and whatever ``said`` raised.
+        and whatever ``said`` or ``heard`` raised.
         """
         threads = [threading.Thread(target=work, daemon=True) for work in (self._speak, self._hear_errors)]
         for thread in threads:
             thread.start()
-        output = b"".join(self._hear(self.channel.recv))
+        output = self._hear_output()
         threads[1].join()
         self._patiently(self._ended)
         status = self.channel.recv_exit_status()
@@ -52,6 +53,14 @@ class Talk:
         if self._fault:
             raise self._fault
         return Result(status, output, b"".join(self._errors).decode(errors="replace"))
+
+    def _hear_output(self) -> bytes:
+        pieces = self._hear(self.channel.recv)
+        if self._listener is None:
+            return b"".join(pieces)
+        for data in pieces:
+            self._listener(data)
+        return b""
 
     def _ended(self) -> None:
         if not self.channel.status_event.wait(_POLL_SECONDS):

@@ -72,7 +72,7 @@ def parse_master_recipient(text: str, where: str) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
     if len(lines) != 1 or not _RECIPIENT.fullmatch(lines[0]):
         raise UsageError("expected exactly one line age1…", where=where)
-    _recipient(lines[0])
+    recipient(lines[0])
     return lines[0]
 
 
@@ -82,7 +82,7 @@ def encrypt(plaintext: bytes, recipients: Sequence[str]) -> bytes:
 
     if not recipients:
         raise ValueError("a secret without recipients would be lost")
-    return bytes(pyrage_encrypt(plaintext, [_recipient(text) for text in recipients]))
+    return bytes(pyrage_encrypt(plaintext, [recipient(text) for text in recipients]))
 
 
 def decrypt(data: bytes, master: Master, where: str) -> bytes:
@@ -103,7 +103,8 @@ class NotForMaster(SmallkubeError):
 
 
 @lru_cache(maxsize=1024)
-def _recipient(text: str) -> "ssh.Recipient | x25519.Recipient":
+def recipient(text: str) -> "ssh.Recipient | x25519.Recipient":
+    """What pyrage encrypts to; raises UsageError when ``text`` is no usable recipient."""
     from pyrage import RecipientError, ssh, x25519
 
     try:
@@ -115,4 +116,4 @@ def _recipient(text: str) -> "ssh.Recipient | x25519.Recipient":
 def usable(recipients: Iterable[str]) -> None:
     """Raise UsageError on the first recipient that age refuses."""
     for text in recipients:
-        _recipient(text)
+        recipient(text)

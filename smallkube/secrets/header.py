@@ -59,12 +59,24 @@ def parse_header(data: bytes, where: str) -> Header:
     Raises SmallkubeError that names ``where`` when it is not a whole, well-formed age file.
     """
     try:
-        return _parse(_dearmor(data))
+        binary = _dearmor(data)
+        return _parse(binary, len(binary))
     except (ValueError, binascii.Error) as error:
         raise SmallkubeError(f"damaged age file: {error}", where=where) from error
 
 
-def _parse(data: bytes) -> Header:
+def parse_beginning(data: bytes, size: int, where: str) -> Header:
+    """The header of a binary age file of ``size`` bytes that begins with ``data``.
+
+    Raises SmallkubeError that names ``where``, also when the header does not end within ``data``.
+    """
+    try:
+        return _parse(data, size)
+    except (ValueError, binascii.Error) as error:
+        raise SmallkubeError(f"damaged age file: {error}", where=where) from error
+
+
+def _parse(data: bytes, size: int) -> Header:
     if not data.startswith(INTRO):
         raise ValueError("empty" if not data else "it does not begin like one")
     position = len(INTRO)
@@ -78,7 +90,7 @@ def _parse(data: bytes) -> Header:
         stanzas.append(stanza)
     if not stanzas:
         raise ValueError("no recipient")
-    return Header(tuple(stanzas), _plaintext_length(len(data) - position))
+    return Header(tuple(stanzas), _plaintext_length(size - position))
 
 
 def _line(data: bytes, position: int) -> tuple[bytes, int]:

@@ -1,0 +1,104 @@
+"""A folder of backups: what is in it, and what can be told of each without opening it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from smallkube.errors import SmallkubeError, UsageError
+from smallkube.etcd.record import RECORD_SUFFIX, SUFFIX, Record, dump, parse
+from smallkube.etcd.sealed import FILE_MODE
+from smallkube.inventory import Inventory
+from smallkube.workspace import Workspace, sync_folder, write_file
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """``records`` in the order in which they were taken. ``faults``: name → why it can't be counted as a backup."""
+
+    folder: Path
+    records: tuple[Record, ...]
+    faults: dict[str, str]
+
+    @property
+    def sound(self) -> tuple[Record, ...]:
+        """Those that were proven, are there, and of which nothing bad is known."""
+        return tuple(record for record in self.records if record.sound)
+
+    @property
+    def newest(self) -> Record | None:
+        return self.sound[-1] if self.sound else None
+
+    @property
+    def next_sequence(self) -> int:
+        return max((record.sequence for record in self.records), default=0) + 1
+
+    def path(self, record: Record) -> Path:
+        return self.folder / record.file
+
+    def find(self, name: str | None) -> Record:
+        """The backup called ``name`` (also as a file name or path), the newest sound one by default.
+
+        Raises UsageError when there is no such backup.
+        """
+        if name is None:
+            if self.newest:
+                return self.newest
+            raise UsageError("no backup is here", where=str(self.folder), hint="inv etcd.backup takes one")
+        wanted = Path(name).name.removesuffix(RECORD_SUFFIX).removesuffix(SUFFIX)
+        for record in self.records:
+            if record.name == wanted:
+                return record
+        if wanted in self.faults:
+            raise SmallkubeError(self.faults[wanted], where=str(self.folder / wanted))
+        raise UsageError(f"no backup {wanted}", where=str(self.folder), hint="inv etcd.list shows what there is")
+
+    def remove(self, name: str) -> None:
+        """Remove a backup: its record last, so that what a crash leaves is still known."""
+        for suffix in (SUFFIX, RECORD_SUFFIX):
+            (self.folder / (name + suffix)).unlink(missing_ok=True)
+        sync_folder(self.folder)
+
+
+def folder_of(workspace: Workspace, inventory: Inventory) -> Path:
+    """Where backups are kept: ``cluster.backup.dir``, from the workspace when it is relative."""
+    return workspace.root / Path(inventory.cluster.backup.dir).expanduser()
+
+
+def read(folder: Path) -> Catalog:
+    """What is in ``folder``, which need not exist. Sizes are compared, contents are not read."""
+    faults: dict[str, str] = {}
+    records: list[Record] = []
+    if not folder.is_dir():
+        return Catalog(folder, (), {})
+    for file in sorted(folder.glob(f"[!.]*{RECORD_SUFFIX}")):
+        name = file.name.removesuffix(RECORD_SUFFIX)
+        try:
+            record = parse(file.read_bytes(), str(file))
+        except (SmallkubeError, OSError) as error:
+            faults[name] = f"its record {getattr(error, 'message', None) or 'can not be read'}"
+            continue
+        records.append(record)
+        if fault := _fault(folder, file, record):
+            faults[name] = fault
+    known = {record.name for record in records}
+    for file in sorted(folder.glob(f"[!.]*{SUFFIX}")):
+        name = file.name.removesuffix(SUFFIX)
+        if name not in known:
+            faults.setdefault(name, "has no record: it was not completed, or lost it")
+    there = tuple(record for record in records if record.name not in faults)
+    return Catalog(folder, tuple(sorted(there, key=lambda record: record.sequence)), faults)
+
+
+def _fault(folder: Path, file: Path, record: Record) -> str:
+    if file.name != record.name + RECORD_SUFFIX:
+        return f"its record is of another backup ({record.name})"
+    stored = folder / record.file
+    if not stored.is_file():
+        return "is missing: only its record is here"
+    if (size := stored.stat().st_size) != record.stored_size:
+        return f"damaged: it has {size} bytes instead of {record.stored_size}"
+    return ""
+
+
+def write_record(folder: Path, record: Record) -> None:
+    """Write or replace the record of a backup; raises SmallkubeError."""
+    write_file(folder / (record.name + RECORD_SUFFIX), dump(record), FILE_MODE)

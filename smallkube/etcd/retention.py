@@ -1,0 +1,40 @@
+"""Which backups stay: a pure function of what there is, not of today's date."""
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+
+from smallkube.etcd.record import Record
+from smallkube.inventory_models import Keep
+
+Bucket = Callable[[datetime], object]
+
+KINDS: dict[str, Bucket] = {
+    "daily": lambda time: time.date(),
+    "weekly": lambda time: time.isocalendar()[:2],
+    "monthly": lambda time: (time.year, time.month),
+}
+
+
+def kept(records: Sequence[Record], keep: Keep) -> dict[str, tuple[str, ...]]:
+    """Name → why it stays, for each of ``records`` that does.
+
+    Of the sound ones, in the order in which they were taken: the newest ``keep.last``, and the newest of each of the
+    last so many days, weeks (ISO 8601) and months (UTC) in which there was one. What is not sound counts for nothing
+    and stays as well, so that nobody loses evidence by a rule: it is removed on request only.
+    """
+    sound = sorted((record for record in records if record.sound), key=lambda record: -record.sequence)
+    reasons: dict[str, list[str]] = {record.name: ["last"] for record in sound[: keep.last]}
+    for kind, bucket in KINDS.items():
+        for record in _newest_of_each(sound, bucket)[: getattr(keep, kind)]:
+            reasons.setdefault(record.name, []).append(kind)
+    for record in records:
+        if not record.sound:
+            reasons[record.name] = ["not sound"]
+    return {name: tuple(why) for name, why in reasons.items()}
+
+
+def _newest_of_each(newest_first: Sequence[Record], bucket: Bucket) -> list[Record]:
+    found: dict[object, Record] = {}
+    for record in newest_first:
+        found.setdefault(bucket(record.time), record)
+    return sorted(found.values(), key=lambda record: record.time, reverse=True)

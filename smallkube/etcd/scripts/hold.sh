@@ -1,0 +1,13 @@
+#!/bin/sh
+# Runs a command that is ended when standard input does, because nobody waits for it then: hold.sh PROGRAM ARGUMENT...
+set -eu
+exec 3<&0
+setsid "$@" 3<&- </dev/null &
+work=$!
+{
+  cat >/dev/null
+  until kill -s TERM -- "-$work" || ! kill -0 "$work"; do sleep 0.1; done
+} <&3 >/dev/null 2>&1 &
+watch=$!
+trap 'kill "$watch" 2>/dev/null' EXIT
+wait "$work"
