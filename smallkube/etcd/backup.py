@@ -1,0 +1,164 @@
+"""Taking a backup: a snapshot that was proven on the primary, proven again on its way, sealed, and put in its place."""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Protocol
+
+from smallkube.errors import SmallkubeError, UsageError
+from smallkube.etcd import catalog, facts, host
+from smallkube.etcd.catalog import Catalog
+from smallkube.etcd.record import SUFFIX, Record, timestamp
+from smallkube.etcd.sealed import Checked, Sealed, check, seal
+from smallkube.etcd.tube import Tube
+from smallkube.remote.command import Command, Result
+from smallkube.workspace import TEMPORARY_PREFIX, sync_folder
+
+FOLDER_MODE = 0o700
+_COMPRESSING_SECONDS = 600
+
+
+class Primary(Protocol):
+    """Of a ``remote.connection.Session`` or ``remote.local.Local``, what is used here."""
+
+    where: str
+
+    def run(self, command: Command, *, heard: Callable[[bytes], object] | None = ...) -> Result: ...
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to take: ``seconds`` for each question to etcd; ``older`` allows a lower revision than the last one's."""
+
+    cluster: str
+    recipient: str
+    now: datetime
+    seconds: int = 300
+    older: bool = False
+    endpoint: str = host.ENDPOINT
+    spool: str = host.SPOOL
+    configuration: str = host.ENCRYPTION_CONFIGURATION
+
+
+def make_folder(folder: Path) -> None:
+    """Make ``folder`` for backups, for our eyes only; raises UsageError."""
+    try:
+        folder.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
+    except OSError as error:
+        hint = "cluster.backup.dir in inventory.yaml names it"
+        raise UsageError(f"can't be made: {error.strerror}", where=str(folder), hint=hint) from error
+
+
+def take(primary: Primary, existing: Catalog, request: Request) -> Record:
+    """A new backup in the folder of ``existing``; to be called under its lock.
+
+    Nothing is there under its final name before all was proven. Raises SmallkubeError.
+    """
+    check_space(existing)
+    folder = existing.folder
+    temporary = folder / f"{TEMPORARY_PREFIX}{existing.next_sequence}{SUFFIX}"
+    arrival = _Arrival(primary.where, temporary, existing, request)
+    arguments = (request.endpoint, request.spool, str(request.seconds), request.configuration)
+    patience = 2 * request.seconds + _COMPRESSING_SECONDS
+    try:
+        result = primary.run(host.script("snapshot", *arguments, timeout=patience, hold=True), heard=arrival.hear)
+        if not result.ok:
+            raise SmallkubeError(result.last_words, where=primary.where)
+        record = _record(*arrival.end(), existing.next_sequence, request)
+        if (folder / record.file).exists():
+            raise SmallkubeError("a backup of this name is there already", where=str(folder / record.file))
+        temporary.rename(folder / record.file)
+    except BaseException:
+        arrival.abandon()
+        raise
+    sync_folder(folder)
+    catalog.write_record(folder, record)
+    return record
+
+
+def check_space(existing: Catalog) -> None:
+    """Raise SmallkubeError when there is no room for another backup as large as the last one."""
+    free = shutil.disk_usage(existing.folder).free
+    if existing.newest and free < (needed := existing.newest.stored_size * 6 // 5):
+        raise SmallkubeError(
+            f"{free >> 20} MiB are free, and the next backup is expected to take {needed >> 20} MiB",
+            where=str(existing.folder),
+            hint="make room, or keep fewer (cluster.backup.keep, inv etcd.prune)",
+        )
+
+
+class _Arrival:
+    """What the primary sends, taken apart: first the facts, then the snapshot, which is checked and sealed."""
+
+    def __init__(self, where: str, path: Path, existing: Catalog, request: Request) -> None:
+        self._where, self._path, self._existing, self._request = where, path, existing, request
+        self._beginning = b""
+        self._facts: facts.Facts | None = None
+        self._checking: Tube[Checked] | None = None
+        self._sealing: Tube[Sealed] | None = None
+
+    def hear(self, data: bytes) -> None:
+        if self._facts is None:
+            self._beginning += data
+            head, end, data = self._beginning.partition(facts.END)
+            if not end:
+                if len(head) > facts.MOST:
+                    raise SmallkubeError("the machine's answer can't be understood", where=self._where)
+                return
+            self._facts = facts.parse(head.decode(errors="replace"))
+            self._judge(self._facts)
+            self._checking = Tube(lambda stream: check(stream, self._where))
+            self._sealing = Tube(lambda stream: seal(stream, self._path, self._request.recipient))
+        assert self._checking and self._sealing
+        self._checking.write(data)
+        self._sealing.write(data)
+
+    def _judge(self, found: facts.Facts) -> None:
+        last = self._existing.newest
+        if last and found.revision < last.revision and not self._request.older:
+            raise SmallkubeError(
+                f"etcd is at revision {found.revision}, and was at {last.revision} in {last.name}: it was reset, or"
+                " restored from an older backup",
+                where=self._where,
+                hint="if you know why: --allow-older-revision",
+            )
+
+    def end(self) -> tuple[facts.Facts, Sealed]:
+        """Raises SmallkubeError when anything differs from what the primary had found."""
+        if not (self._facts and self._checking and self._sealing):
+            raise SmallkubeError("nothing came", where=self._where)
+        checked, sealed = self._checking.end(), self._sealing.end()
+        if checked != Checked(self._facts.size, self._facts.sha256):
+            raise SmallkubeError("what arrived is not what was sent", where=self._where)
+        return self._facts, sealed
+
+    def abandon(self) -> None:
+        for tube in (self._checking, self._sealing):
+            if tube:
+                tube.abandon()
+        self._path.unlink(missing_ok=True)
+
+
+def _record(found: facts.Facts, sealed: Sealed, sequence: int, request: Request) -> Record:
+    now = timestamp(request.now)
+    compact = now.replace("-", "").replace(":", "")
+    return Record(
+        name=f"{request.cluster}-{compact}-{sequence}",
+        cluster=request.cluster,
+        sequence=sequence,
+        created=now,
+        revision=found.revision,
+        size=found.size,
+        snapshot_sha256=found.sha256,
+        stored_size=sealed.size,
+        stored_sha256=sealed.sha256,
+        etcd=found.etcd,
+        recipient=request.recipient,
+        keys=found.keys,
+        prefixes=found.prefixes,
+        kubernetes=found.kubernetes,
+        encryption_keys=found.encryption_keys,
+        verified=now,
+    )
