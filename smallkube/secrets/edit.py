@@ -3,16 +3,15 @@
 import datetime
 import os
 import shutil
-import signal
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 
 from smallkube.errors import SmallkubeError, UsageError
 from smallkube.inventory import Inventory
+from smallkube.process import signals_as_errors
 from smallkube.secrets import age, certificates, content, peers, policy, records, store
 from smallkube.secrets.batch import write_files
 from smallkube.secrets.keyring import Keyring, demand, demand_master, load_hosts, read_recipient
@@ -95,7 +94,7 @@ def _private_folder(folders: Sequence[Path]) -> Iterator[Path]:
     _sweep(base)
     folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=base))
     try:
-        with _signals_as_exceptions():
+        with signals_as_errors("nothing was changed"):
             yield folder
     finally:
         _wipe(folder)
@@ -112,21 +111,6 @@ def _in_memory(folder: Path) -> bool:
     real = folder.resolve()
     mounted = next((kinds[str(place)] for place in (real, *real.parents) if str(place) in kinds), "")
     return mounted in ("tmpfs", "ramfs")
-
-
-@contextmanager
-def _signals_as_exceptions() -> Iterator[None]:
-    """SIGTERM and SIGHUP must unwind, or the clear text would stay behind."""
-
-    def stop(number: int, _: FrameType | None) -> None:
-        raise SmallkubeError(f"stopped by {signal.Signals(number).name}; nothing was changed")
-
-    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _sweep(base: Path) -> None:

@@ -1,0 +1,76 @@
+"""Copies of the backups at other places: what is missing there is sent, each read back, and the same ones are kept."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from smallkube.errors import SmallkubeError
+from smallkube.etcd.catalog import Catalog
+from smallkube.etcd.record import RECORD_SUFFIX, SUFFIX, Record, parse
+from smallkube.etcd.retention import kept
+from smallkube.inventory_models import Keep
+from smallkube.remote.sftp import Destination, Folder, folder
+from smallkube.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class Copied:
+    """How one destination fared; ``error`` is "" when every sound backup is there."""
+
+    destination: str
+    sent: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+    error: str = ""
+
+
+def copy(
+    workspace: Workspace, existing: Catalog, url: str, keep: Keep, step: Callable[[str], object] = lambda _: None
+) -> Copied:
+    """Bring the destination ``url`` up to date: also backups that it missed before. Its failure is in the result."""
+    sent: list[str] = []
+    try:
+        destination = Destination.parse(url)
+        with folder(workspace, destination) as there:
+            for record in missing(existing, there.sizes()):
+                step(f"copy {record.name} to {destination.host}")
+                _send(existing, record, there)
+                sent.append(record.name)
+            return Copied(url, tuple(sent), tuple(_prune(there, existing, keep)))
+    except SmallkubeError as error:
+        return Copied(url, tuple(sent), error=error.message if error.where == url else str(error))
+
+
+def missing(existing: Catalog, sizes: dict[str, int]) -> list[Record]:
+    """Sound backups that are not there whole; the newest first, should the connection not last."""
+    here = reversed(existing.sound)
+    return [one for one in here if sizes.get(one.file) != one.stored_size or one.name + RECORD_SUFFIX not in sizes]
+
+
+def _send(existing: Catalog, record: Record, there: Folder) -> None:
+    path = existing.path(record)
+    if there.write(record.file, path) != record.stored_sha256:
+        there.remove(record.file)
+        raise SmallkubeError(f"{record.name} is not there what it is here; removed it there")
+    there.write(record.name + RECORD_SUFFIX, path.with_name(record.name + RECORD_SUFFIX))
+
+
+def _prune(there: Folder, existing: Catalog, keep: Keep) -> list[str]:
+    """Apply the rule to what is there: our own of the same cluster, and never one that is kept here."""
+    sizes = there.sizes()
+    records = []
+    for name in sizes:
+        if not name.endswith(RECORD_SUFFIX):
+            continue
+        try:
+            record = parse(there.read(name), name)
+        except SmallkubeError:
+            continue  # not ours to judge
+        if name == record.name + RECORD_SUFFIX and sizes.get(record.file) == record.stored_size:
+            records.append(record)
+    clusters = {record.cluster for record in existing.records}
+    ours = [record for record in records if record.cluster in clusters]
+    staying = {record.name for record in existing.records} | kept(ours, keep).keys()
+    gone = [record.name for record in ours if record.name not in staying]
+    for name in gone:
+        there.remove(name + SUFFIX)
+        there.remove(name + RECORD_SUFFIX)
+    return gone
