@@ -46,6 +46,10 @@ in
       };
     };
 
-    environment.systemPackages = [ pkgs.etcd ];
+    # zstd packs the snapshots that inv etcd.backup fetches.
+    environment.systemPackages = [
+      pkgs.etcd
+      pkgs.zstd
+    ];
   };
 }
