@@ -76,16 +76,16 @@ def read(folder: Path) -> Catalog:
         except (SmallkubeError, OSError) as error:
             faults[name] = f"its record {getattr(error, 'message', None) or 'can not be read'}"
             continue
-        records.append(record)
         if fault := _fault(folder, file, record):
             faults[name] = fault
-    known = {record.name for record in records}
+        else:
+            records.append(record)
+    known = {*faults, *(record.name for record in records)}
     for file in sorted(folder.glob(f"[!.]*{SUFFIX}")):
         name = file.name.removesuffix(SUFFIX)
         if name not in known:
-            faults.setdefault(name, "has no record: it was not completed, or lost it")
-    there = tuple(record for record in records if record.name not in faults)
-    return Catalog(folder, tuple(sorted(there, key=lambda record: record.sequence)), faults)
+            faults[name] = "has no record: it was not completed, or lost it"
+    return Catalog(folder, tuple(sorted(records, key=lambda record: record.sequence)), faults)
 
 
 def _fault(folder: Path, file: Path, record: Record) -> str:

@@ -42,9 +42,9 @@ def backup(
 ) -> None:
     """Take a snapshot of etcd, prove it, encrypt it, keep it.
 
-    For cron: without a terminal it says nothing unless something is wrong. Exit status: 0 the backup is here and at
-    each copy_to; 1 none was taken, or a copy failed (the message says which); 2 wrong usage, inventory or missing
-    prerequisite, or another run has not ended.
+    For cron: without a terminal it says nothing unless something is wrong. Exit status:
+    0 the backup is here and at each copy_to; 1 none was taken, or a copy failed (the message
+    says which); 2 wrong usage or inventory, something is missing, another run has not ended.
     """
     from smallkube import ui
     from smallkube.etcd import job
@@ -141,8 +141,8 @@ def _row(record: "Record", why: tuple[str, ...]) -> tuple[str, ...]:
 def verify(_: Context, name: list[str], json: bool = False) -> None:
     """Check every byte of the backups, down to etcd's hash.
 
-    With keys/master_key each snapshot is decrypted (in memory) and compared with the hash that etcd appended; without
-    it, the encrypted file is compared with the hash that was recorded.
+    With keys/master_key each snapshot is decrypted (in memory) and compared with the hash
+    that etcd appended; without it, the encrypted file with the hash that was recorded.
     """
     from smallkube import ui
     from smallkube.etcd import catalog, job
@@ -180,7 +180,8 @@ def verify(_: Context, name: list[str], json: bool = False) -> None:
 def prune(_: Context, unsound: bool = False, dry_run: bool = False, yes: bool = False, json: bool = False) -> None:
     """Remove backups that the rule in inventory.yaml lets go.
 
-    cluster.backup.keep: the last so many, and the newest of so many days, weeks and months. Never the newest sound one.
+    cluster.backup.keep: the last so many, and the newest of so many days, weeks and months.
+    The newest sound one always stays.
     """
     from smallkube import ui
     from smallkube.etcd import catalog, job, retention

@@ -1,0 +1,145 @@
+"""Proves that a backup's record shows each change of itself, and what is told of a run to cron, systemd, monitors."""
+
+import dataclasses
+import random
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from smallkube.errors import SmallkubeError, UsageError
+from smallkube.etcd import announce, catalog, facts, schedule
+from smallkube.etcd.record import EncryptionKey, dump, parse
+from smallkube.remote.sftp import Destination
+from tests.unit.test_etcd_retention import START, record
+
+FULL = dataclasses.replace(
+    record(3, START),
+    keys=7,
+    prefixes={"/registry/pods": 4, "/registry/secrets": 3},
+    kubernetes="v1.34.2",
+    encryption_keys=(EncryptionKey("key1", "a" * 64),),
+)
+
+
+def test_a_record_is_read_as_it_was_written() -> None:
+    assert parse(dump(FULL), "x") == FULL
+
+
+def test_every_flipped_bit_of_a_record_is_noticed() -> None:
+    text = dump(FULL).encode()
+    chooser = random.Random(1)
+    for _ in range(500):
+        position, bit = chooser.randrange(len(text)), chooser.randrange(8)
+        flipped = text[:position] + bytes([text[position] ^ 1 << bit]) + text[position + 1 :]
+        try:
+            found = parse(flipped, "x")
+        except SmallkubeError as error:
+            assert "x: damaged" in str(error)
+        else:
+            assert found == FULL  # white space between values, or the same letter in the other case
+
+
+def test_a_record_of_the_future_says_so() -> None:
+    text = dump(FULL).replace('"format": 1', '"format": 9')
+    with pytest.raises(SmallkubeError, match="x: damaged: its checksum is wrong"):
+        parse(text, "x")
+
+
+def put(folder: Path, sequence: int, *, size: int = 700) -> str:
+    one = record(sequence, START)
+    (folder / one.file).write_bytes(bytes(size))
+    catalog.write_record(folder, one)
+    return one.name
+
+
+def test_the_catalog_counts_only_what_is_whole(tmp_path: Path) -> None:
+    good, short = put(tmp_path, 1), put(tmp_path, 2, size=699)
+    gone = put(tmp_path, 3)
+    (tmp_path / f"{gone}.db.zst.age").unlink()
+    (tmp_path / "stray.db.zst.age").write_bytes(b"")
+    (tmp_path / "empty.json").write_text("")
+    (tmp_path / "other.json").write_text(dump(record(9, START)))
+    there = catalog.read(tmp_path)
+    assert [each.name for each in there.records] == [good]
+    assert there.faults.keys() == {short, gone, "stray", "empty", "other"}
+    assert "699 bytes instead of 700" in there.faults[short]
+    assert there.find(None).name == good == there.find(f"some/where/{good}.db.zst.age").name
+
+
+def test_a_name_that_is_not_there_is_a_usage_error(tmp_path: Path) -> None:
+    there = catalog.read(tmp_path / "nothing")
+    with pytest.raises(UsageError, match=r"inv etcd\.backup takes one"):
+        there.find(None)
+    with pytest.raises(UsageError, match="no backup b7"):
+        there.find("b7")
+
+
+SAID = """\
+size=24608
+sha256=89eb7b03223c6e9471c514e306ea7d323c608695346687a1f5b6626b73f0a325
+revision=36
+etcd=3.6.6
+keys=35
+prefix=30 /registry/pods
+prefix=5 /registry/secrets
+kubernetes=v1.34.2
+encryption_key=35d95694d3f160215db293c7899daa5907837838fb4b8119ed713e32446c1266 key1
+"""
+
+
+def test_what_the_primary_says_is_understood() -> None:
+    found = facts.parse(SAID)
+    assert (found.size, found.revision, found.etcd, found.keys) == (24608, 36, "3.6.6", 35)
+    assert found.prefixes == {"/registry/pods": 30, "/registry/secrets": 5}
+    assert [key.name for key in found.encryption_keys] == ["key1"]
+
+
+@pytest.mark.parametrize("damage", ["size=", "size=x", "sha256=89", "etcd=", "revision=-"])
+def test_what_it_can_not_have_said_is_refused(damage: str) -> None:
+    name = damage.partition("=")[0]
+    lines = [damage if line.startswith(name) else line for line in SAID.splitlines()]
+    with pytest.raises(SmallkubeError, match="can't be understood"):
+        facts.parse("\n".join(lines))
+
+
+def test_a_count_that_etcd_could_not_make_is_unknown() -> None:
+    found = facts.parse("\n".join(line for line in SAID.splitlines() if not line.startswith(("keys", "prefix"))))
+    assert found.keys is None is found.prefixes
+
+
+def test_metrics_have_the_newest_backup_also_after_a_failure() -> None:
+    news = announce.News("demo", False, datetime(2026, 1, 2, tzinfo=UTC), 1.5, FULL, 3)
+    text = announce.metrics(news)
+    assert 'smallkube_etcd_backup_success{cluster="demo"} 0\n' in text
+    assert f'last_success_timestamp_seconds{{cluster="demo"}} {int(START.timestamp())}\n' in text
+    assert text.count("# TYPE") == 8
+    assert "last_success" not in announce.metrics(dataclasses.replace(news, newest=None))
+
+
+@pytest.mark.parametrize("url", ["sftp://h/p", "sftp://u@h", "sftp://u@h/", "sftp://u:pw@h/p", "sftp://u@h:x/p"])
+def test_an_unusable_destination_is_a_usage_error(url: str) -> None:
+    with pytest.raises(UsageError, match=r"cluster\.backup\.copy_to") as caught:
+        Destination.parse(url)
+    assert "pw" not in str(caught.value)
+
+
+def test_a_destination_is_taken_apart() -> None:
+    assert Destination.parse("sftp://me@[fd00::1]:2222/a/b%20c/") == Destination("me", "fd00::1", 2222, "/a/b c")
+    assert str(Destination.parse("sftp://me@host/a")) == "sftp://me@host/a"
+
+
+@pytest.mark.parametrize("text", ["", "24:00", "3", "03:60", "aa:bb", "٣:١٧"])
+def test_a_time_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="expected HH:MM"):
+        schedule.parse_time(text)
+
+
+@given(st.from_regex(r"/[ -~]{1,20}", fullmatch=True).filter(lambda text: "\0" not in text))
+def test_percent_signs_are_escaped_for_cron_and_systemd(folder: str) -> None:
+    job = schedule.Job(Path("/v/inv"), Path("/r"), Path(folder), (3, 17), ("etcd.backup",))
+    assert "%" not in schedule.crontab(job).replace("\\%", "")
+    assert schedule.crontab(job).startswith("17 3 * * * env PATH=")
+    assert "%" not in schedule.service(job).replace("%%", "")
