@@ -51,7 +51,9 @@ substituters =
 flake-registry =
 connect-timeout = 1
 END
-cat > "$root/etc/ssh/sshd_config.d/lab.conf" <<'END'
+path=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/run/current-system/sw/bin
+cat > "$root/etc/ssh/sshd_config.d/lab.conf" <<END
+SetEnv PATH=$path
 HostKey /etc/ssh/ssh_host_ed25519_key
 PasswordAuthentication no
 UseDNS no
@@ -59,7 +61,7 @@ AuthorizedKeysFile .ssh/authorized_keys /etc/ssh/authorized_keys.d/%u
 MaxStartups 100
 END
 in_root useradd --create-home --shell /bin/bash admin
-echo 'admin ALL=(ALL) NOPASSWD: ALL' > "$root/etc/sudoers.d/lab"
+printf 'Defaults secure_path="%s"\nadmin ALL=(ALL) NOPASSWD: ALL\n' "$path" > "$root/etc/sudoers.d/lab"
 chmod 0440 "$root/etc/sudoers.d/lab"
 rm -f "$root"/etc/ssh/ssh_host_* "$root/usr/sbin/policy-rc.d" "$root/etc/apt/apt.conf.d/99-lab-build"
 rm -rf "$root/etc/apt/auth.conf" "$root/etc/apt/auth.conf.d" "$root"/var/lib/apt/lists "$root"/var/cache/apt "$root"/var/log/*.log

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from lab import cgroups, image, layer, network, processes, workspace
@@ -32,13 +32,22 @@ Step = Callable[[str, str], None]
 
 @dataclass(frozen=True)
 class Record:
-    """What is written down about a lab; ``complete`` once all its machines had started."""
+    """What is written down about a lab; ``complete`` once all its machines had started.
+
+    ``kubernetes`` is the folder with the programs of Kubernetes that its machines have, empty if they have none.
+    """
 
     number: int
     image: str
     workspace: str
     nodes: tuple[int, ...]
     complete: bool
+    kubernetes: str = ""
+
+    @property
+    def layers(self) -> list[Path]:
+        """What the machines' disks lie over besides the lab's own layer, uppermost first."""
+        return [Path(folder) for folder in (self.kubernetes, self.image) if folder]
 
 
 @dataclass(frozen=True)
@@ -90,11 +99,19 @@ class Lab:
                 return machine
         raise UsageError(f"the lab {self.name} has no {name}", hint="inv lab.status")
 
-    def up(self, nodes: int, folder: Path | None, say: Callable[[str], None], step: Step) -> Path:
+    def up(
+        self,
+        nodes: int,
+        folder: Path | None,
+        say: Callable[[str], None],
+        step: Step,
+        programs: Path | None = None,
+    ) -> Path:
         """Make the lab, or whatever of it is not there or not running; returns its workspace.
 
         An unfinished or crashed lab of this name is taken away first. ``folder`` is the workspace (by default one in
-        the lab's own state). When it fails or is interrupted, a lab that was not there before is gone again.
+        the lab's own state), ``programs`` what a new lab's machines get of Kubernetes (see lab/kubernetes.py). When it
+        fails or is interrupted, a lab that was not there before is gone again.
         Raises UsageError when this machine can't have a lab.
         """
         check_prerequisites()
@@ -111,7 +128,7 @@ class Lab:
                     raise UsageError(f"the lab {self.name} is up with another workspace", hint=hint)
                 return self._complete(record, nodes, say, step)
             with self.undone_on_failure():
-                return self._complete(self._found(root, folder), nodes, say, step)
+                return self._complete(self._found(root, folder, programs), nodes, say, step)
 
     @contextmanager
     def undone_on_failure(self) -> Iterator[None]:
@@ -122,21 +139,21 @@ class Lab:
             self._remove()
             raise
 
-    def begin(self, root: Path | None, folder: Path | None) -> Record:
+    def begin(self, root: Path | None, folder: Path | None, programs: Path | None = None) -> Record:
         """The beginnings of a new lab: its folder, number, key. Hold ``locked`` meanwhile."""
         with waiting_lock(self.places.cache / "labs.lock"):
             taken = (record.number for lab in all_labs(self.places) if (record := lab.record))
             number = network.free_number(taken, network.in_use)
             remove_tree(self.folder)
             place = (folder or self.folder / "workspace").resolve()
-            record = Record(number, str(root or ""), str(place), (), complete=False)
+            record = Record(number, str(root or ""), str(place), (), complete=False, kubernetes=str(programs or ""))
             self.write(record)
         run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", f"lab {self.name}", "-f", self.key])
         return record
 
-    def _found(self, root: Path, folder: Path | None) -> Record:
-        record = self.begin(root, folder)
-        layer.make(self.folder / "layer", root)
+    def _found(self, root: Path, folder: Path | None, programs: Path | None) -> Record:
+        record = self.begin(root, folder, programs)
+        layer.make(self.folder / "layer", root, with_kubernetes=programs is not None)
         start_hub = ["unshare", "--net", "sh", HUB_SCRIPT, network.BRIDGE, network.BRIDGE_ADDRESS]
         processes.spawn(start_hub, self.folder, HUB, self.folder / "hub.log")
         self._await_hub(seconds=10)
@@ -154,7 +171,7 @@ class Lab:
         wanted = tuple(sorted({*record.nodes, *range(1, nodes + 1)}))
         machines = [Machine(self.folder, record.number, index) for index in wanted]
         public = Path(f"{self.key}.pub").read_text().strip()
-        layers = (self.folder / "layer", Path(record.image))
+        layers = (self.folder / "layer", *record.layers)
 
         def start(machine: Machine) -> None:
             if machine.index not in record.nodes:
@@ -176,7 +193,7 @@ class Lab:
             say("inventory.yaml is kept as it was; for these machines its nodes should have:")
             for line in lacking:
                 say(line)
-        self.write(Record(record.number, record.image, record.workspace, wanted, complete=True))
+        self.write(replace(record, nodes=wanted, complete=True))
         return place
 
     def down(self) -> bool:
@@ -214,7 +231,7 @@ class Lab:
         record = self.record
         if record is None:
             raise UsageError(f"there is no lab {self.name}", hint="inv lab.up")
-        return (self.folder / "layer", Path(record.image))
+        return (self.folder / "layer", *record.layers)
 
     def write(self, record: Record) -> None:
         """Write down ``record``."""
@@ -246,7 +263,7 @@ def _read_record(folder: Path) -> Record | None:
         found = json.loads((folder / RECORD).read_text())
     except FileNotFoundError:
         return None
-    return Record(found["number"], found["image"], found["workspace"], tuple(found["nodes"]), found["complete"])
+    return Record(**{**found, "nodes": tuple(found["nodes"])})
 
 
 def check_prerequisites() -> None:

@@ -51,6 +51,14 @@ PACKAGES = [
     "iputils-ping",
     "bridge-utils",
     "bind9-dnsutils",
+    "containernetworking-plugins",
+    "conmon",
+    "crun",
+    "skopeo",
+    "conntrack",
+    "ethtool",
+    "busybox-static",
+    "zstd",
 ]
 NEEDED_HERE = ("debootstrap", "unshare", "apt-config")
 REACHING_THE_MIRROR = re.compile(r"^Acquire::(https?|Check-|Force|Retries|Max-)")

@@ -8,6 +8,8 @@ import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from lab import containers, kubernetes
+
 PREFIX = Path("opt/smallkube-lab")
 HERE = Path(__file__).parent
 PROGRAMS = ("activate", "build-system", "factory.nix", "init", "lab-wireguard", "switch-to-configuration")
@@ -19,12 +21,17 @@ DEBIAN: Mapping[str, Sequence[str]] = {
     "bashInteractive": ["bash"],
     "bind": ["bind9-dnsutils", "bind9-host"],
     "bridge-utils": ["bridge-utils"],
+    "cni-plugins": ["containernetworking-plugins"],
+    "conmon": ["conmon"],
+    "conntrack-tools": ["conntrack"],
     "coreutils": ["coreutils"],
+    "crun": ["crun"],
     "curl": ["curl"],
     "diffutils": ["diffutils"],
     "dnsutils": ["bind9-dnsutils", "bind9-host"],
     "dig": ["bind9-dnsutils"],
     "etcd": ["etcd-server", "etcd-client"],
+    "ethtool": ["ethtool"],
     "findutils": ["findutils"],
     "gawk": ["mawk"],
     "getent": ["libc-bin"],
@@ -52,6 +59,7 @@ DEBIAN: Mapping[str, Sequence[str]] = {
     "util-linux": ["util-linux", "mount", "login"],
     "wireguard-go": ["wireguard-go"],
     "wireguard-tools": ["wireguard-tools"],
+    "zstd": ["zstd"],
 }
 """Package of nixpkgs to Debian packages; one that isn't named here has no programs in the lab."""
 
@@ -63,7 +71,18 @@ OWN: Mapping[str, Mapping[str, str]] = {
     "nixos-rebuild": {"nixos-rebuild": "/usr/local/bin/nixos-rebuild"},
     "systemd": {"resolvectl": "/usr/bin/resolvectl"},
 }
-BIN_FOLDERS = ("/usr/bin", "/usr/sbin", "/bin", "/sbin")
+BUILT: Mapping[str, Sequence[str]] = {
+    "coredns": ["coredns"],
+    "cri-o": ["crio", "pinns"],
+    "etcd": ["etcd", "etcdctl", "etcdutl"],
+    "kubernetes": list(kubernetes.KUBERNETES),
+}
+"""Package of nixpkgs to the programs of lab/kubernetes.py, which take the place of Debian's."""
+
+BESIDE_CRIO = ("conmon", "crun", "nsenter")
+"""What nixpkgs wraps into CRI-O's PATH."""
+
+BIN_FOLDERS = ("/usr/bin", "/usr/sbin", "/bin", "/sbin", "/usr/lib/cni")
 
 
 def programs(file_list: str) -> dict[str, str]:
@@ -72,8 +91,11 @@ def programs(file_list: str) -> dict[str, str]:
     return {path.name: str(path) for path in paths if str(path.parent) in BIN_FOLDERS}
 
 
-def make(layer: Path, image: Path, repository_lab: Path = HERE) -> None:
-    """Write the layer's files into the new folder ``layer``, for machines of ``image``."""
+def make(layer: Path, image: Path, *, with_kubernetes: bool = False, repository_lab: Path = HERE) -> None:
+    """Write the layer's files into the new folder ``layer``, for machines of ``image``.
+
+    ``with_kubernetes``: the machines' disks also lie over a folder of lab/kubernetes.py, whose programs are linked.
+    """
     prefix = layer / PREFIX
     skip = shutil.ignore_patterns("__pycache__", ".*", "*.pyc")
     shutil.copytree(repository_lab / "nix", prefix / "nix", ignore=skip)
@@ -86,7 +108,13 @@ def make(layer: Path, image: Path, repository_lab: Path = HERE) -> None:
         (prefix / "bin" / name).symlink_to(f"../lib/lab/node/{name}")
     for name in COMMANDS:
         (commands / name).symlink_to(f"/{PREFIX}/lib/lab/node/{name}")
-    for package, links in _links(image).items():
+    links_of = _links(image)
+    if with_kubernetes:
+        _add_kubernetes(links_of, commands)
+        containers.write(prefix / "images", layer, image)
+        (prefix / "pkgs/cri-o").mkdir(parents=True)
+        (prefix / "pkgs/cri-o/etc").symlink_to(f"/{kubernetes.PREFIX}/etc")
+    for package, links in links_of.items():
         folder = prefix / "pkgs" / package / "bin"
         folder.mkdir(parents=True)
         for name, target in links.items():
@@ -95,6 +123,15 @@ def make(layer: Path, image: Path, repository_lab: Path = HERE) -> None:
         if path.is_dir() and not path.is_symlink():
             path.chmod(0o755)
     layer.chmod(0o755)
+
+
+def _add_kubernetes(links_of: dict[str, dict[str, str]], commands: Path) -> None:
+    for package, names in BUILT.items():
+        links_of[package] = {name: f"/{kubernetes.PREFIX}/bin/{name}" for name in names}
+    links_of["cri-o"].update({name: f"/usr/bin/{name}" for name in BESIDE_CRIO})
+    # Debian's would be found first.
+    for name in BUILT["etcd"]:
+        (commands / name).symlink_to(links_of["etcd"][name])
 
 
 def _links(image: Path) -> dict[str, dict[str, str]]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lab import network
+from lab.containers import PAUSE
 from lab.machine import Machine
 from smallkube.workspace import Workspace, write_file
 
@@ -16,8 +17,15 @@ HOST = """\
   nixpkgs.hostPlatform = "{system}";
   networking.hostName = "{name}";
   services.openssh.enable = true;
-  system.stateVersion = "25.11";
+  # No machine of the lab reaches a registry: this image is there already.
+  virtualisation.cri-o.pauseImage = "{pause}";
+{more}  system.stateVersion = "25.11";
 }}
+"""
+UNIFIED_CGROUPS = Path("/sys/fs/cgroup/cgroup.controllers")
+NO_SWAP = """\
+  # The kernel's control groups are of version 1 here, with which the kubelet can't limit swap (NixOS has version 2).
+  kube.kubeletSettings.memorySwap.swapBehavior = "NoSwap";
 """
 STAND_INS = {
     "nixpkgs": ("/opt/smallkube-lab/nix", {"owner": "NixOS", "repo": "nixpkgs", "ref": "nixos-25.11"}),
@@ -74,7 +82,8 @@ def write(place: Path, number: int, hosts: Mapping[int, str], key: Path) -> list
 def container_hosts(indices: Iterable[int]) -> dict[int, str]:
     """The machines' own configuration in the container backend."""
     system = f"{platform.machine()}-linux"
-    return {index: HOST.format(name=f"node{index}", system=system) for index in indices}
+    more = "" if UNIFIED_CGROUPS.exists() else NO_SWAP
+    return {index: HOST.format(name=f"node{index}", system=system, pause=PAUSE, more=more) for index in indices}
 
 
 def pin(place: Path, machine: Machine) -> None:

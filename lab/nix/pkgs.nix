@@ -9,11 +9,11 @@ let
     else builtins.trace "smallkube-text ${builtins.toJSON { node = record; inherit path executable text; }}" path;
 
   versions = {
-    kubernetes = "1.34.1";
-    etcd = "3.6.5";
-    etcd_3_6 = "3.6.5";
+    kubernetes = "1.34.2";
+    etcd = "3.6.6";
+    etcd_3_6 = "3.6.6";
     coredns = "1.13.1";
-    cri-o = "1.34.1";
+    cri-o = "1.34.0";
     systemd = "258.2";
     nix = "2.31.2";
   };

@@ -6,11 +6,12 @@
 # Configuration: https://kubernetes.io/docs/reference/config-api/kubelet-config.v1beta1/ (1.34).
 { config, lib, pkgs, ... }:
 let
+  inherit (lib) mkOption types;
   cfg = config.kube;
   key = "kubelet_node${toString cfg.nodeIndex}.key";
   certificate = "kubelet_node${toString cfg.nodeIndex}.crt";
-  configFile = pkgs.writeText "kubelet.json" (builtins.toJSON (
-    cfg.kubeletAccess // {
+  configFile = pkgs.writeText "kubelet.json" (builtins.toJSON (lib.recursiveUpdate
+    (cfg.kubeletAccess // {
       apiVersion = "kubelet.config.k8s.io/v1beta1";
       kind = "KubeletConfiguration";
       address = cfg.hostIp6;
@@ -35,10 +36,18 @@ let
           effect = "NoSchedule";
         }
       ];
-    }
+    })
+    cfg.kubeletSettings
   ));
 in
 {
+  options.kube.kubeletSettings = mkOption {
+    type = types.attrsOf types.unspecified;
+    default = { };
+    example = { maxPods = 250; };
+    description = "Fields of the KubeletConfiguration to add or to set otherwise, for a machine that needs it.";
+  };
+
   config = {
     kube.requiredSecrets = [ key ];
     kube.requiredPublic = [ certificate ];

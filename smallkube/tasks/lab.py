@@ -9,6 +9,8 @@ from smallkube import ui
 from smallkube.tasks import task
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from lab.cluster import Lab
 
 NAME = "which lab; several can be up side by side"
@@ -31,15 +33,21 @@ def _lab(name: str) -> "Lab":
         "nodes": "how many machines (1 to 254)",
         "name": NAME,
         "workspace": "folder for inventory.yaml and the rest (default: one of the lab's own)",
+        "kubernetes": "leave Kubernetes' programs out, also where they are built (make lab-kubernetes)",
         "backend": "container (systemd-nspawn), or qemu (NixOS virtual machines; needs Nix and nixpkgs)",
     }
 )
 def up(
-    _context: Any, nodes: int = 2, name: str = "lab", workspace: str | None = None, backend: str = "container"
+    _context: Any,
+    nodes: int = 2,
+    name: str = "lab",
+    workspace: str | None = None,
+    backend: str = "container",
+    kubernetes: bool = True,
 ) -> None:
     """Start machines and make a workspace that fits them.
 
-    On a lab that is up: start what is missing.
+    On a lab that is up: start what is missing. A new lab's machines have Kubernetes when it is built.
     """
     from pathlib import Path
 
@@ -55,7 +63,7 @@ def up(
         place = qemu.up(lab, nodes, folder, ui.message)
     elif backend == "container":
         with ui.Progress([f"node{index}" for index in range(1, nodes + 1)]) as progress:
-            place = lab.up(nodes, folder, ui.message, progress.step)
+            place = lab.up(nodes, folder, ui.message, progress.step, _programs(lab, kubernetes))
     else:
         raise UsageError(f"--backend {backend}: container or qemu")
     ui.message("The machines are up. What comes next:")
@@ -67,6 +75,15 @@ def up(
         "inv deploy",
     ):
         ui.message(f"  {line}")
+
+
+def _programs(lab: "Lab", wanted: bool) -> "Path | None":
+    from lab import kubernetes
+
+    found = kubernetes.built(lab.places.cache) if wanted else None
+    if wanted and found is None:
+        ui.message("Kubernetes' programs are not built, so its services stay inactive; make lab-kubernetes builds them")
+    return found
 
 
 @task(help={"name": NAME, "all": "every lab of this user"})
