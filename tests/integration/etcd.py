@@ -1,0 +1,152 @@
+"""Real etcd servers on sockets in a folder, of the versions that are supported; nothing of them listens elsewhere."""
+
+import base64
+import http.client
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lab import image, kubernetes
+from lab.cluster import check_prerequisites
+from lab.places import Places
+from smallkube.errors import SmallkubeError
+
+VERSIONS = ("3.5", "3.6")
+SECRET = b"k8s:enc:secretbox:v1:key1:"
+
+
+def programs(version: str) -> Path | None:
+    """A folder with etcd, etcdctl and etcdutl of this minor version: the lab has Debian's 3.5 and a built 3.6."""
+    places = Places.find(os.environ)
+    found = [Path(path).parent for name in ("etcdutl",) if (path := shutil.which(name))]
+    if version == "3.6" and (folder := kubernetes.built(places.cache)):
+        found.append(next(folder.rglob("etcdutl")).parent)
+    if version == "3.5":
+        try:
+            check_prerequisites()
+            found.append(image.ensure(places.cache, lambda _: None) / "usr/bin")
+        except SmallkubeError:
+            pass
+    return next((folder for folder in found if _minor(folder) == version), None)
+
+
+def _minor(folder: Path) -> str:
+    if not all((folder / name).is_file() for name in ("etcd", "etcdctl", "etcdutl")):
+        return ""
+    said = subprocess.run([folder / "etcdutl", "version"], capture_output=True, text=True).stdout
+    return ".".join(said.split()[2].split(".")[:2]) if said else ""
+
+
+class _Socket(http.client.HTTPConnection):
+    """HTTP over a unix socket."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__("localhost", timeout=60)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.connect(str(self._path))
+
+
+@dataclass
+class Etcd:
+    """etcd with its data and sockets in ``folder`` (a short path: sockets have at most 107 bytes)."""
+
+    folder: Path
+    programs: Path
+    data: str = "data"
+    process: subprocess.Popen[bytes] = field(init=False)
+
+    @property
+    def endpoint(self) -> str:
+        return f"unix://{self.folder}/grpc"
+
+    @property
+    def path(self) -> str:
+        """A PATH on which its own programs come first."""
+        return f"{self.programs}:{os.environ['PATH']}"
+
+    @contextmanager
+    def running(self) -> Iterator["Etcd"]:
+        self.start()
+        try:
+            yield self
+        finally:
+            self.stop()
+
+    def start(self) -> None:
+        self.folder.mkdir(mode=0o700, exist_ok=True)
+        argv = [
+            str(self.programs / "etcd"),
+            *("--data-dir", self.data, "--listen-peer-urls", "unix://peer"),
+            *("--listen-client-urls", self.endpoint),
+            *("--listen-client-http-urls", f"unix://{self.folder}/http"),
+            *("--advertise-client-urls", "http://localhost:2379", "--unsafe-no-fsync"),
+            *("--quota-backend-bytes", str(8 << 30)),
+        ]
+        with (self.folder / "log").open("ab") as log:
+            self.process = subprocess.Popen(argv, cwd=self.folder, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+        deadline = time.monotonic() + 30
+        while self.ctl("endpoint", "health", "--command-timeout=1s", check=False).returncode:
+            assert self.process.poll() is None and time.monotonic() < deadline, (self.folder / "log").read_text()
+            time.sleep(0.05)
+
+    def stop(self) -> None:
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGCONT)
+            self.process.terminate()
+            self.process.wait(timeout=30)
+
+    def ctl(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        argv = [str(self.programs / "etcdctl"), "--endpoints", self.endpoint, *words]
+        return subprocess.run(argv, capture_output=True, text=True, timeout=60, check=check)
+
+    def call(self, method: str, body: Mapping[str, Any]) -> Any:
+        """One call of the gRPC gateway (https://etcd.io/docs/v3.6/dev-guide/api_grpc_gateway/)."""
+        connection = _Socket(self.folder / "http")
+        try:
+            connection.request("POST", f"/v3/{method}", json.dumps(body))
+            reply = connection.getresponse()
+            text = reply.read()
+            assert reply.status == 200, text
+            return json.loads(text)
+        finally:
+            connection.close()
+
+    def put(self, values: Mapping[str, bytes]) -> None:
+        """Write all of ``values``, a hundred in a transaction."""
+        rows = [
+            {"requestPut": {"key": _base64(key.encode()), "value": _base64(value)}} for key, value in values.items()
+        ]
+        for start in range(0, len(rows), 100):
+            self.call("kv/txn", {"success": rows[start : start + 100]})
+
+    def content(self) -> dict[str, str]:
+        """Each key and value that is alive, in base64."""
+        said = self.call("kv/range", {"key": "AA==", "range_end": "AA=="})
+        return {row["key"]: row.get("value", "") for row in said.get("kvs", [])}
+
+    @property
+    def revision(self) -> int:
+        return int(self.call("kv/range", {"key": "AA=="})["header"]["revision"])
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+def like_kubernetes(count: int = 20, size: int = 200) -> dict[str, bytes]:
+    """Objects as the API server stores them; the Secrets are (as far as their beginning tells) encrypted."""
+    values = {f"/registry/pods/default/pod-{number}": os.urandom(size) for number in range(count)}
+    values |= {f"/registry/configmaps/default/map-{number}": b"k8s\x00" + os.urandom(size) for number in range(count)}
+    return values | {f"/registry/secrets/default/s-{number}": SECRET + os.urandom(size) for number in range(count)}
