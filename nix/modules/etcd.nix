@@ -35,6 +35,7 @@ in
         UMask = "0007";
         LimitNOFILE = 65536;
         ExecStart = cfg.unit.command "${pkgs.etcd}/bin/etcd" {
+          name = cfg.nodeHost;
           data-dir = "/var/lib/etcd";
           listen-peer-urls = "unix://peer";
           listen-client-urls = "unix:///run/etcd/grpc";

@@ -189,8 +189,9 @@ def _sorted(networks: set[Network]) -> list[str]:
 
 
 def bridge_networks(description: Description) -> list[Network]:
-    """The containers' networks of a node: those of the addresses on brkube."""
-    return [ip_interface(word).network for word in _addresses(description, "brkube")]
+    """The containers' networks of a node: those of the addresses on brkube, but for what is local to the link."""
+    found = [ip_interface(word) for word in _addresses(description, "brkube")]
+    return [address.network for address in found if not address.is_link_local]
 
 
 def _files(description: Description, interface: str, kind: str) -> list[str]:

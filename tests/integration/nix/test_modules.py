@@ -42,7 +42,7 @@ def test_the_description_is_that_of_the_node(cluster: Cluster) -> None:
     assert [description["node"] for description in cluster.values()] == list(cluster)
 
 
-def test_the_bridge_has_both_addresses(cluster: Cluster) -> None:
+def test_the_bridge_has_both_addresses_and_a_link_local_one(cluster: Cluster) -> None:
     for name, description in cluster.items():
         (device,) = named(description, "10-brkube.netdev", "NetDev")
         assert device.keys == {"Kind": ["bridge"], "Name": ["brkube"], "MTUBytes": ["1420"]}
@@ -55,6 +55,7 @@ def test_the_bridge_has_both_addresses(cluster: Cluster) -> None:
         assert [section.keys for section in named(description, "10-brkube.network", "Address")] == [
             {"Address": [f"fd88:{index(name)}::1/32"], "DuplicateAddressDetection": ["none"]},
             {"Address": [f"10.88.{index(name)}.1/24"], "DuplicateAddressDetection": ["none"]},
+            {"Address": ["fe80::1/64"], "DuplicateAddressDetection": ["none"]},
         ]
 
 
