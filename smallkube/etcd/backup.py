@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Protocol
 
 from smallkube.errors import SmallkubeError, UsageError
-from smallkube.etcd import catalog, facts, host
+from smallkube.etcd import catalog, facts
 from smallkube.etcd.catalog import Catalog
+from smallkube.etcd.host import DEFAULT_SOURCE, Source, snapshot
 from smallkube.etcd.record import SUFFIX, Record, timestamp
 from smallkube.etcd.sealed import Checked, Sealed, check, seal
 from smallkube.etcd.tube import Tube
@@ -17,7 +18,6 @@ from smallkube.remote.command import Command, Result
 from smallkube.workspace import TEMPORARY_PREFIX, sync_folder
 
 FOLDER_MODE = 0o700
-_COMPRESSING_SECONDS = 600
 
 
 class Primary(Protocol):
@@ -30,16 +30,13 @@ class Primary(Protocol):
 
 @dataclass(frozen=True)
 class Request:
-    """What to take: ``seconds`` for each question to etcd; ``older`` allows a lower revision than the last one's."""
+    """What to take; ``older`` allows a lower revision than the last one's."""
 
     cluster: str
     recipient: str
     now: datetime
-    seconds: int = 300
+    source: Source = DEFAULT_SOURCE
     older: bool = False
-    endpoint: str = host.ENDPOINT
-    spool: str = host.SPOOL
-    configuration: str = host.ENCRYPTION_CONFIGURATION
 
 
 def make_folder(folder: Path) -> None:
@@ -60,10 +57,8 @@ def take(primary: Primary, existing: Catalog, request: Request) -> Record:
     folder = existing.folder
     temporary = folder / f"{TEMPORARY_PREFIX}{existing.next_sequence}{SUFFIX}"
     arrival = _Arrival(primary.where, temporary, existing, request)
-    arguments = (request.endpoint, request.spool, str(request.seconds), request.configuration)
-    patience = 2 * request.seconds + _COMPRESSING_SECONDS
     try:
-        result = primary.run(host.script("snapshot", *arguments, timeout=patience, hold=True), heard=arrival.hear)
+        result = primary.run(snapshot(request.source), heard=arrival.hear)
         if not result.ok:
             raise SmallkubeError(result.last_words, where=primary.where)
         record = _record(*arrival.end(), existing.next_sequence, request)

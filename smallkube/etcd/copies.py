@@ -36,7 +36,7 @@ def copy(
                 sent.append(record.name)
             return Copied(url, tuple(sent), tuple(_prune(there, existing, keep)))
     except SmallkubeError as error:
-        return Copied(url, tuple(sent), error=error.message if error.where == url else str(error))
+        return Copied(url, tuple(sent), error=f"{error.message}; {error.hint}" if error.hint else error.message)
 
 
 def missing(existing: Catalog, sizes: dict[str, int]) -> list[Record]:

@@ -1,5 +1,6 @@
 """The primary as backups see it: our scripts on it, and where etcd and its data are (nix/modules/etcd.nix)."""
 
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -7,9 +8,29 @@ from smallkube.remote.command import Command
 
 ENDPOINT = "unix:///run/etcd/grpc"
 DATA_DIR = "/var/lib/etcd"
-SPOOL = "/var/lib/smallkube/snapshots"
+SCRATCH = "/var/lib/smallkube/snapshots"
 ENCRYPTION_CONFIGURATION = "/run/agenix/EncryptionConfiguration.yaml"
+_PACKING_SECONDS = 600
 _SCRIPTS = Path(__file__).with_name("scripts")
+
+
+@dataclass(frozen=True)
+class Source:
+    """The etcd to save: ``scratch`` has the snapshot meanwhile, each question may take so many ``seconds``."""
+
+    endpoint: str = ENDPOINT
+    scratch: str = SCRATCH
+    seconds: int = 300
+    encryption_configuration: str = ENCRYPTION_CONFIGURATION
+
+
+DEFAULT_SOURCE = Source()
+
+
+def snapshot(source: Source) -> Command:
+    """Take a snapshot and send it; it ends with the connection."""
+    arguments = (source.endpoint, source.scratch, str(source.seconds), source.encryption_configuration)
+    return script("snapshot", *arguments, timeout=2 * source.seconds + _PACKING_SECONDS, hold=True)
 
 
 def script(name: str, *arguments: str, timeout: float = 60.0, hold: bool = False) -> Command:

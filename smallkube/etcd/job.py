@@ -10,6 +10,7 @@ from pathlib import Path
 from smallkube.errors import UsageError
 from smallkube.etcd import announce, backup, catalog, copies, retention
 from smallkube.etcd.catalog import Catalog
+from smallkube.etcd.host import Source
 from smallkube.etcd.record import Record
 from smallkube.inventory import Inventory
 from smallkube.inventory_models import Backup, Keep
@@ -36,13 +37,15 @@ class Report:
         return f"{self.record.name} is here, but not everywhere: {'; '.join(bad)}" if bad else ""
 
 
-def request(workspace: Workspace, inventory: Inventory, now: datetime, *, seconds: int, older: bool) -> backup.Request:
+def request(
+    workspace: Workspace, inventory: Inventory, now: datetime, source: Source, *, older: bool
+) -> backup.Request:
     """What to take; raises UsageError without the master's public key."""
     recipient = read_recipient(workspace, None)
     if recipient is None:
         where = workspace.relative(workspace.keys_dir / MASTER_RECIPIENT)
         raise UsageError("is not here, and backups are encrypted to it", where=where, hint="run `inv keys.generate`")
-    return backup.Request(inventory.cluster.name, recipient, now, seconds, older)
+    return backup.Request(inventory.cluster.name, recipient, now, source, older)
 
 
 @contextmanager

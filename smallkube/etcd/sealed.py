@@ -70,14 +70,17 @@ def seal(stream: BinaryIO, path: Path, recipient: str) -> Sealed:
     Raises SmallkubeError, and leaves no file, when it can't be written or is not afterwards what was written.
     pyrage's ``encrypt_io`` (1.4) does not say when its last write failed: therefore the length is compared, too.
     """
-    from pyrage import encrypt_io
+    from pyrage import EncryptError, encrypt_io
 
     source, where = _Counted(stream), str(path.parent)
     try:
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, FILE_MODE)
         with os.fdopen(handle, "wb", buffering=0) as file:
             sink = _Hashing(file)
-            encrypt_io(source, sink, [age.recipient(recipient)])
+            try:
+                encrypt_io(source, sink, [age.recipient(recipient)])
+            except EncryptError as error:
+                raise sink.fault or SmallkubeError(f"can't be encrypted: {error}", where=where) from error
             if sink.fault:
                 raise sink.fault
             os.fsync(file.fileno())

@@ -48,7 +48,9 @@ class Local:
                 hearing.join()
                 status = process.wait()
             except BaseException:
+                process.stdin.close()
                 process.terminate()
+                hearing.join()
                 raise
         return Result(status, b"".join(output), b"".join(errors).decode(errors="replace"))
 

@@ -28,6 +28,8 @@ UNTOUCHED = "no earlier backup was touched"
         "local": "this machine is the primary: no SSH (for cron there)",
         "allow-older-revision": "also when etcd is at a lower revision than in the last backup",
         "timeout": "seconds that each question to etcd may take",
+        "endpoint": "where etcd answers on the primary (default: its unix socket)",
+        "scratch": "folder on the primary that has the snapshot meanwhile",
         "verbose": "say what is done, also where nobody watches",
         "json": "print what was done as JSON",
     },
@@ -37,6 +39,8 @@ def backup(
     local: bool = False,
     allow_older_revision: bool = False,
     timeout: int = 300,
+    endpoint: str | None = None,
+    scratch: str | None = None,
     verbose: bool = False,
     json: bool = False,
 ) -> None:
@@ -47,7 +51,7 @@ def backup(
     says which); 2 wrong usage or inventory, something is missing, another run has not ended.
     """
     from smallkube import ui
-    from smallkube.etcd import job
+    from smallkube.etcd import host, job
     from smallkube.process import signals_as_errors
 
     if timeout < 1:
@@ -55,7 +59,8 @@ def backup(
     here = current()
     talkative = verbose or sys.stdout.isatty()
     inventory = here.inventory
-    wanted = job.request(here.workspace, inventory, datetime.now(UTC), seconds=timeout, older=allow_older_revision)
+    source = host.Source(endpoint or host.ENDPOINT, scratch or host.SCRATCH, timeout)
+    wanted = job.request(here.workspace, inventory, datetime.now(UTC), source, older=allow_older_revision)
     with signals_as_errors(UNTOUCHED), _steps(inventory.primary.name, talkative) as step:
         report = job.run(here.workspace, inventory, lambda: _primary(here, local), wanted, step)
     for fault in report.unheard:

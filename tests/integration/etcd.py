@@ -21,6 +21,7 @@ from lab.places import Places
 from smallkube.errors import SmallkubeError
 
 VERSIONS = ("3.5", "3.6")
+PROGRAMS = ("etcd", "etcdctl", "etcdutl")
 SECRET = b"k8s:enc:secretbox:v1:key1:"
 
 
@@ -40,7 +41,7 @@ def programs(version: str) -> Path | None:
 
 
 def _minor(folder: Path) -> str:
-    if not all((folder / name).is_file() for name in ("etcd", "etcdctl", "etcdutl")):
+    if not all((folder / name).is_file() for name in PROGRAMS):
         return ""
     said = subprocess.run([folder / "etcdutl", "version"], capture_output=True, text=True).stdout
     return ".".join(said.split()[2].split(".")[:2]) if said else ""
@@ -60,7 +61,10 @@ class _Socket(http.client.HTTPConnection):
 
 @dataclass
 class Etcd:
-    """etcd with its data and sockets in ``folder`` (a short path: sockets have at most 107 bytes)."""
+    """etcd with its data and sockets in ``folder`` (a short path: sockets have at most 107 bytes).
+
+    ``programs`` may hold much else that is not for this machine: ``bin`` links to what belongs to etcd.
+    """
 
     folder: Path
     programs: Path
@@ -74,7 +78,11 @@ class Etcd:
     @property
     def path(self) -> str:
         """A PATH on which its own programs come first."""
-        return f"{self.programs}:{os.environ['PATH']}"
+        return f"{self.bin}:{os.environ['PATH']}"
+
+    @property
+    def bin(self) -> Path:
+        return self.folder / "bin"
 
     @contextmanager
     def running(self) -> Iterator["Etcd"]:
@@ -85,7 +93,10 @@ class Etcd:
             self.stop()
 
     def start(self) -> None:
-        self.folder.mkdir(mode=0o700, exist_ok=True)
+        self.bin.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for name in PROGRAMS:
+            if not (self.bin / name).is_symlink():
+                (self.bin / name).symlink_to(self.programs / name)
         argv = [
             str(self.programs / "etcd"),
             *("--data-dir", self.data, "--listen-peer-urls", "unix://peer"),

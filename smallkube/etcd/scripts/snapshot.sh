@@ -14,8 +14,9 @@ fail() {
   exit 1
 }
 
+# In the foreground: in a process group of its own it would outlive ours.
 etcdctl() {
-  timeout -k 5 "$((seconds + 10))" etcdctl --endpoints "$endpoint" --dial-timeout 5s --command-timeout "${seconds}s" "$@"
+  timeout --foreground -k 5 "$((seconds + 10))" etcdctl --endpoints "$endpoint" --dial-timeout 5s --command-timeout "${seconds}s" "$@"
 }
 
 number() { # of a JSON object's first key of this name
@@ -47,8 +48,9 @@ exec 9>"$folder/lock"
 flock -n 9 || fail "another backup is being taken on this machine"
 rm -rf "$folder"/new.*
 new=$(mktemp -d "$folder/new.XXXXXX")
-trap 'rm -rf "$new"' EXIT
-trap 'exit 143' TERM INT HUP
+# PIPE too: a shell may have to say that zstd was terminated, when nobody listens any more.
+trap 'trap "" TERM PIPE; rm -rf "$new"' EXIT
+trap 'exit 143' TERM INT HUP PIPE
 
 etcdctl endpoint status --write-out json >"$new/status" 2>"$new/said" || fail "etcd does not answer: $(words)"
 database=$(number dbSize <"$new/status")
@@ -61,7 +63,7 @@ size=$(stat -c %s "$new/db")
 [ "$((size % 512))" -eq 32 ] || fail "the snapshot is not whole: $size bytes"
 head -c -32 "$new/db" | sha256sum | cut -d ' ' -f 1 >"$new/hash" &
 hashing=$!
-timeout "$seconds" etcdutl snapshot status "$new/db" --write-out json >"$new/snapshot" 2>"$new/said" ||
+timeout --foreground "$seconds" etcdutl snapshot status "$new/db" --write-out json >"$new/snapshot" 2>"$new/said" ||
   fail "the snapshot can't be read back: $(words)"
 revision=$(number revision <"$new/snapshot")
 : >"$new/names"
@@ -80,7 +82,7 @@ if [ -e "$new/prefixes" ]; then
   cat "$new/prefixes"
 fi
 if command -v kubectl >/dev/null; then
-  timeout 20 kubectl version --client --output json 2>/dev/null |
+  timeout --foreground 20 kubectl version --client --output json 2>/dev/null |
     sed -n 's/.*"gitVersion": *"\([^"]*\)".*/kubernetes=\1/p'
 fi
 if [ -r "$configuration" ]; then
