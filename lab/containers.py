@@ -77,6 +77,7 @@ def file_system(busybox: Path) -> bytes:
             tar.addfile(entry)
         _add(tar, "bin/busybox", busybox.read_bytes(), 0o755)
         _add(tar, "etc/passwd", b"root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n", 0o644)
+        _add(tar, "etc/group", b"root:x:0:\nnogroup:x:65534:\n", 0o644)
         for command in listed.stdout.split():
             if command != "busybox":
                 entry = tarfile.TarInfo(f"bin/{command}")

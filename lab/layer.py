@@ -12,7 +12,7 @@ from lab import containers, kubernetes
 
 PREFIX = Path("opt/smallkube-lab")
 HERE = Path(__file__).parent
-PROGRAMS = ("activate", "build-system", "factory.nix", "init", "lab-wireguard", "switch-to-configuration")
+PROGRAMS = ("activate", "build-system", "factory.nix", "init", "lab-crun", "lab-wireguard", "switch-to-configuration")
 COMMANDS = ("nixos-rebuild", "lab-report")
 
 DEBIAN: Mapping[str, Sequence[str]] = {
@@ -79,7 +79,7 @@ BUILT: Mapping[str, Sequence[str]] = {
 }
 """Package of nixpkgs to the programs of lab/kubernetes.py, which take the place of Debian's."""
 
-BESIDE_CRIO = ("conmon", "crun", "nsenter")
+BESIDE_CRIO = {"conmon": "/usr/bin/conmon", "crun": f"/{PREFIX}/bin/lab-crun", "nsenter": "/usr/bin/nsenter"}
 """What nixpkgs wraps into CRI-O's PATH."""
 
 BIN_FOLDERS = ("/usr/bin", "/usr/sbin", "/bin", "/sbin", "/usr/lib/cni")
@@ -128,7 +128,7 @@ def make(layer: Path, image: Path, *, with_kubernetes: bool = False, repository_
 def _add_kubernetes(links_of: dict[str, dict[str, str]], commands: Path) -> None:
     for package, names in BUILT.items():
         links_of[package] = {name: f"/{kubernetes.PREFIX}/bin/{name}" for name in names}
-    links_of["cri-o"].update({name: f"/usr/bin/{name}" for name in BESIDE_CRIO})
+    links_of["cri-o"].update(BESIDE_CRIO)
     # Debian's would be found first.
     for name in BUILT["etcd"]:
         (commands / name).symlink_to(links_of["etcd"][name])
