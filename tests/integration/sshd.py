@@ -61,7 +61,8 @@ class Server:
         (self.folder / "config").write_text(
             f"Port {self.port}\nListenAddress 127.0.0.1\nHostKey {self.host_key}\nPidFile none\nUsePAM no\n"
             f"AuthorizedKeysFile {self.folder}/authorized_keys\nStrictModes no\nPasswordAuthentication no\n"
-            "PermitRootLogin prohibit-password\nLogLevel VERBOSE\nPermitUserEnvironment yes\nSubsystem sftp internal-sftp\n"
+            "PermitRootLogin prohibit-password\nPermitUserEnvironment yes\nLogLevel VERBOSE\n"
+            "Subsystem sftp internal-sftp\n"
         )
         if os.geteuid() == 0:
             Path("/run/sshd").mkdir(exist_ok=True)
