@@ -1,6 +1,7 @@
 #!/bin/sh
 # Installs what the lab and the tests need on Debian. Elsewhere, or without root, it only says what is missing:
 # the tasks themselves need no more than Python (`inv doctor` tells for which task the rest matters).
+# Given names of packages, it installs those instead.
 set -eu
 
 packages="
@@ -10,6 +11,7 @@ packages="
   systemd systemd-container debootstrap debian-archive-keyring
   shellcheck etcd-server etcd-client
 "
+[ $# -eq 0 ] || packages=$*
 
 command -v dpkg-query >/dev/null || {
   # shellcheck disable=SC2086 # one word per package

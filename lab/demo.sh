@@ -24,6 +24,10 @@ run inv nix.check
 run inv deploy
 run inv net.check
 run inv deploy.status
+# Kubernetes is on the machines where it was built before (make lab-kubernetes).
+if inv lab.shell node1 --name demo -- test -x /run/current-system/sw/bin/kubectl; then
+  run inv lab.shell node1 --name demo -- kubectl get nodes --output=wide
+fi
 
 cat >&2 <<END
 

@@ -28,6 +28,9 @@ PREFIX = Path("opt/smallkube-lab/kubernetes")
 """Where the programs are on a machine: the folder as a whole lies over its disk, like the lab's own programs."""
 STRIPPED = "-s -w"
 PT_INTERP = 3
+OLDEST_GO = (1, 21)
+"""From which on Go fetches the version that a module demands."""
+GO_HINT = "go.dev/doc/install; on Debian 13 and newer: apt-get install golang-go"
 
 
 @dataclass(frozen=True)
@@ -123,8 +126,11 @@ def ensure(cache: Path, say: Callable[[str], None]) -> Path:
 def _build(folder: Path, say: Callable[[str], None]) -> None:
     missing = [name for name in ("go", "gcc", "pkg-config") if shutil.which(name) is None]
     if missing:
-        hint = "Go 1.21 or newer is enough (it fetches the version it needs itself); make setup installs the others"
+        hint = GO_HINT if "go" in missing else f"apt-get install {' '.join(missing)} libc6-dev libseccomp-dev"
         raise UsageError(f"building Kubernetes for the lab needs {', '.join(missing)}", hint=hint)
+    go = run(["go", "env", "GOVERSION"]).strip()
+    if (found := re.match(r"go(\d+)\.(\d+)", go)) and (int(found[1]), int(found[2])) < OLDEST_GO:
+        raise UsageError(f"building Kubernetes for the lab needs Go 1.21 or newer, not {go}", hint=GO_HINT)
     say("building Kubernetes for the lab (once; some minutes)")
     work = Path(tempfile.mkdtemp(prefix="kubernetes-building-", dir=folder.parent))
     log = folder.parent / LOG

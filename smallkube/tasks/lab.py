@@ -86,6 +86,18 @@ def _programs(lab: "Lab", wanted: bool) -> "Path | None":
     return found
 
 
+@task
+def kubernetes(_context: Any) -> None:
+    """Build Kubernetes for the lab's machines, unless it is built.
+
+    From the Go modules that lab/go pins, into the user's cache; prints the folder.
+    """
+    from lab.kubernetes import ensure
+    from lab.places import Places
+
+    ui.result(str(ensure(Places.find(os.environ).cache, ui.message)))
+
+
 @task(help={"name": NAME, "all": "every lab of this user"})
 def down(_context: Any, name: str = "lab", all: bool = False) -> None:
     """Take a lab down, also one that crashed: machines and files."""
