@@ -1,0 +1,92 @@
+"""How long a backup of etcd takes over SSH, against saving, copying, hashing and encrypting it step by step."""
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from bench.harness import Row, command, compare
+from smallkube import ui
+from smallkube.workspace import REPOSITORY
+from tests.integration.etcd import Etcd, programs
+from tests.integration.sshd import Server
+
+VALUE = 8192
+OURS = """
+import resource, sys
+from datetime import UTC, datetime
+from pathlib import Path
+from smallkube.etcd import backup, catalog
+from smallkube.etcd.host import Source
+from smallkube.inventory import load
+from smallkube.remote.connection import Session
+from smallkube.workspace import Workspace
+root, endpoint, recipient = sys.argv[1:]
+workspace = Workspace(Path(root))
+folder = workspace.root / "backups"
+backup.make_folder(folder)
+source = Source(endpoint, f"{root}/scratch")
+with Session(workspace, load(workspace.inventory_file).primary) as session:
+    record = backup.take(session, catalog.read(folder), backup.Request("bench", recipient, datetime.now(UTC), source))
+catalog.read(folder).remove(record.name)
+(workspace.root / "memory").write_text(str(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024))
+"""
+THEIRS = """
+set -e
+etcdctl --endpoints "$endpoint" snapshot save remote.db >/dev/null
+scp -q -F none -P "$port" -i user -o UserKnownHostsFile=known root@127.0.0.1:"$PWD/remote.db" local.db
+test "$(head -c -32 local.db | sha256sum | cut -d ' ' -f 1)" = "$(tail -c 32 local.db | od -An -v -tx1 | tr -d ' \\n')"
+age -r "$recipient" -o local.age local.db
+rm -f remote.db local.db local.age
+"""
+
+
+def rows() -> Iterator[Row]:
+    found = programs("3.6") or programs("3.5")
+    if found is None:
+        ui.warn("etcd.backup is not measured: no etcd, etcdctl and etcdutl of 3.5 or 3.6 here")
+        return
+    for megabytes in (200, 1000):
+        with tempfile.TemporaryDirectory() as folder:
+            root = Path(folder)
+            with Etcd(root / "e", found).running() as etcd, Server(root / "s").running() as server:
+                fill(etcd, megabytes)
+                yield measure(root, etcd, server, megabytes)
+
+
+def fill(etcd: Etcd, megabytes: int) -> None:
+    """Values of which, as with manifests, about half is repetition."""
+    half = VALUE // 2
+    text = (b'{"apiVersion":"v1","kind":"ConfigMap","metadata":{"namespace":"default"}}' * half)[:half]
+    count = megabytes * 1_000_000 // VALUE
+    for start in range(0, count, 1000):
+        numbers = range(start, min(start + 1000, count))
+        etcd.put({f"/registry/configmaps/default/{number:07}": text + os.urandom(half) for number in numbers})
+
+
+def measure(root: Path, etcd: Etcd, server: Server, megabytes: int) -> Row:
+    key = subprocess.run(["age-keygen"], capture_output=True, text=True, check=True).stderr
+    recipient = key.split()[-1]
+    for name, source in (("user", "user"), (".smallkube/ssh_key", "user"), ("keys/hosts/node1.pub", "host.pub")):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes((server.folder / source).read_bytes())
+        (root / name).chmod(0o600)
+    (root / "known").write_text(f"[127.0.0.1]:{server.port} {(server.folder / 'host.pub').read_text()}")
+    (server.folder / "authorized_keys").write_text(
+        f'environment="PATH={etcd.path}" {(server.folder / "user.pub").read_text()}'
+    )
+    ssh = f"{{host: 127.0.0.1, port: {server.port}, user: root}}"
+    entries = f"  node1: {{peer_ip: 192.0.2.1, ssh: {ssh}}}\n  node2: {{peer_ip: 192.0.2.2}}\n"
+    (root / "inventory.yaml").write_text(f"cluster: {{name: bench}}\nnodes:\n{entries}")
+    values = {"endpoint": etcd.endpoint, "port": str(server.port), "recipient": recipient, "PATH": etcd.path}
+    row = compare(
+        f"etcd.backup of {megabytes} MB",
+        command([sys.executable, "-c", OURS, root, etcd.endpoint, recipient], cwd=REPOSITORY),
+        "snapshot save, scp, sha256sum, age",
+        command(["sh", "-c", THEIRS], cwd=root, env={**os.environ, **values}),
+        "at most 1.1 times",
+    )
+    ui.message(f"memory of our process at {megabytes} MB: {(root / 'memory').read_text()} MiB (goal: below 100)")
+    return row
