@@ -1,0 +1,179 @@
+"""Clusters of real Kubernetes on machines of the lab: brought up by the operator's own commands, always taken down."""
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lab import kubernetes
+from lab.cluster import Lab, check_prerequisites
+from lab.containers import BUSYBOX
+from lab.machine import Machine, Result
+from lab.places import Places
+from smallkube.errors import UsageError
+from tests.conftest import require
+from tests.lab.operating import Operator
+
+KUBECONFIG = "KUBECONFIG=/run/kubeconfig-root"
+UNITS = ("etcd", "kube-apiserver", "kube-activation", "kube-controller-manager", "kube-scheduler",
+         "coredns", "kube-proxy", "crio", "kubelet")  # fmt: skip
+EVERYWHERE = [{"operator": "Exists"}]
+"""Tolerations of a pod that may run on the primary too."""
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A cluster that was deployed; what a test puts into it, it takes away again."""
+
+    operator: Operator
+
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        """The machines' names by index; in Kubernetes each has the cluster's domain behind it."""
+        return tuple(machine.name for machine in self.operator.lab.machines)
+
+    def machine(self, node: str) -> Machine:
+        return self.operator.lab.machine(node)
+
+    def ask(self, *words: str, stdin: str = "", seconds: int = 60) -> Result:
+        """kubectl on the primary, with root's kubeconfig; its failure is a result."""
+        argv = ["env", KUBECONFIG, "timeout", str(seconds), "/run/current-system/sw/bin/kubectl", *words]
+        return self.machine("node1").execute(argv, stdin=stdin, seconds=seconds + 10)
+
+    def kubectl(self, *words: str, stdin: str = "", seconds: int = 60) -> str:
+        """kubectl that must succeed; what it printed."""
+        done = self.ask(*words, stdin=stdin, seconds=seconds)
+        assert done.returncode == 0, f"kubectl {' '.join(words)}: {done.stderr}{self.state()}"
+        return done.stdout
+
+    def get(self, *words: str) -> dict[str, Any]:
+        """``kubectl get``, parsed."""
+        found: dict[str, Any] = json.loads(self.kubectl("get", "--output=json", *words))
+        return found
+
+    def apply(self, *objects: dict[str, Any]) -> None:
+        listed = {"apiVersion": "v1", "kind": "List", "items": objects}
+        self.kubectl("apply", "--filename=-", stdin=json.dumps(listed))
+
+    @contextmanager
+    def namespace(self, name: str) -> Iterator[str]:
+        """A namespace that is gone with all in it when the block has ended."""
+        self.kubectl("create", "namespace", name)
+        try:
+            # A pod is refused before its namespace's account is there.
+            self.eventually("default account", lambda: not self.ask("-n", name, "get", "sa", "default").returncode)
+            yield name
+        finally:
+            self.kubectl("delete", "namespace", name, "--wait=true", "--timeout=90s", seconds=100)
+
+    def inside(self, namespace: str, pod: str, *command: str, seconds: int = 20) -> Result:
+        """Run a command in a pod; its failure is a result."""
+        return self.ask("-n", namespace, "exec", pod, "--", *command, seconds=seconds)
+
+    def eventually(self, what: str, condition: Callable[[], Any], seconds: float = 90) -> Any:
+        """The first true value of ``condition``; in vain, with the cluster's state."""
+        deadline = time.monotonic() + seconds
+        while not (value := condition()):
+            assert time.monotonic() < deadline, f"in vain: {what}{self.state()}"
+            time.sleep(0.2)
+        return value
+
+    def ready(self) -> dict[str, bool]:
+        """Whether each node that the API knows is Ready."""
+        answer = self.ask("get", "nodes", "--output=json")
+        items = json.loads(answer.stdout)["items"] if answer.returncode == 0 else []
+        return {item["metadata"]["name"]: is_ready(item) for item in items}
+
+    def state(self) -> str:
+        """All that may explain a failure, as text."""
+        parts = []
+        for words in (("describe", "nodes"), ("get", "pods,svc,endpointslices", "-A", "-o", "wide"), ("events", "-A")):
+            answer = self.ask(*words, seconds=20)
+            parts.append(f"--- kubectl {' '.join(words)}\n{answer.stdout}{answer.stderr}")
+        for machine in self.operator.lab.machines:
+            units = [word for unit in UNITS for word in ("--unit", unit)]
+            said = machine.execute(["journalctl", "--no-pager", "--lines=80", *units]) if machine.running else None
+            parts.append(f"--- {machine.name}\n{said.stdout if said else 'off'}")
+        return "\n" + "\n".join(parts)
+
+
+def is_ready(item: dict[str, Any]) -> bool:
+    """Whether a Node's or Pod's condition Ready is true."""
+    conditions = item.get("status", {}).get("conditions", [])
+    return any(entry["type"] == "Ready" and entry["status"] == "True" for entry in conditions)
+
+
+def pod(name: str, node: str, *command: str, **spec: Any) -> dict[str, Any]:
+    """A pod of busybox on ``node`` that runs ``command`` (by default it sleeps) and ends at once when told to."""
+    runs = list(command) or ["sh", "-c", "trap 'exit 0' TERM; sleep 86400 & wait"]
+    container = {"name": "main", "image": BUSYBOX, "imagePullPolicy": "Never", "command": runs}
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name, "labels": {"app": name}},
+        "spec": {
+            "nodeName": f"{node}.k8s.internal",
+            "tolerations": EVERYWHERE,
+            "terminationGracePeriodSeconds": 1,
+            "containers": [container],
+            **spec,
+        },
+    }
+
+
+MakeCluster = Callable[[str, int], AbstractContextManager[Cluster]]
+
+
+@pytest.fixture(scope="session")
+def programs() -> Path:
+    """Kubernetes' programs as the lab built them, in the user's own cache."""
+    try:
+        check_prerequisites()
+    except UsageError as error:
+        require("cluster", False, str(error))
+    built = kubernetes.built(Places.find(os.environ).cache)
+    require("cluster", built, "Kubernetes is not built (make lab-kubernetes)")
+    assert built is not None
+    return built
+
+
+@pytest.fixture(scope="session")
+def make_cluster(programs: Path, tmp_path_factory: pytest.TempPathFactory) -> MakeCluster:
+    """Makes a cluster of so many nodes, all of them Ready, that is there while the block runs."""
+    places = Places(Places.find(os.environ).cache, tmp_path_factory.mktemp("clusters"))
+
+    @contextmanager
+    def make(name: str, nodes: int) -> Iterator[Cluster]:
+        lab = Lab(places, f"{name}-{os.getpid()}")
+        try:
+            place = lab.up(nodes, None, lambda _text: None, lambda _node, _text: None, programs)
+            cluster = Cluster(Operator(lab, place))
+            deploy(cluster)
+            yield cluster
+        finally:
+            lab.down()
+
+    return make
+
+
+def deploy(cluster: Cluster, steps: Sequence[str] = ("keys.generate", "nix.render", "deploy")) -> None:
+    """What an operator does with new machines, until every one of them is a node that is Ready."""
+    cluster.operator.done("keys.scan", "--yes")
+    for step in steps:
+        done = cluster.operator.inv(step)
+        assert done.returncode == 0, f"{step}: {done.stderr}{done.stdout}{cluster.state()}"
+    expected = {f"{node}.k8s.internal": True for node in cluster.nodes}
+    cluster.eventually("every node Ready", lambda: cluster.ready() == expected)
+
+
+@pytest.fixture(scope="session")
+def cluster(make_cluster: MakeCluster) -> Iterator[Cluster]:
+    """A cluster of two nodes that the tests of a session share; what one changes there it must undo."""
+    with make_cluster("cluster", 2) as made:
+        yield made
