@@ -35,12 +35,13 @@ def snapshot(source: Source) -> Command:
 
 def script(name: str, *arguments: str, timeout: float = 60.0, hold: bool = False) -> Command:
     """One of our scripts, which need not be there; with ``hold`` it ends with the connection."""
-    argv = ("/bin/sh", "-c", _text(name), name, *arguments)
+    argv = ("/bin/sh", "-c", text(name), name, *arguments)
     if hold:
-        argv = ("/bin/sh", "-c", _text("hold"), "hold", *argv)
+        argv = ("/bin/sh", "-c", text("hold"), "hold", *argv)
     return Command(argv, timeout=timeout, hold=hold, title=name)
 
 
 @cache
-def _text(name: str) -> str:
+def text(name: str) -> str:
+    """What is in one of our scripts."""
     return (_SCRIPTS / f"{name}.sh").read_text()

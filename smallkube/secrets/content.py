@@ -124,3 +124,12 @@ def encrypted_resources(plaintext: bytes) -> list[str]:
     import yaml
 
     return [str(name) for part in yaml.safe_load(plaintext)["resources"] for name in part["resources"]]
+
+
+def encryption_keys(plaintext: bytes) -> list[tuple[str, str]]:
+    """Name and base64 text of each key of a (valid) EncryptionConfiguration, those that encrypt first."""
+    import yaml
+
+    providers = [provider for part in yaml.safe_load(plaintext)["resources"] for provider in part["providers"]]
+    named = [(key["name"], key["secret"]) for one in providers for key in one.get("secretbox", {}).get("keys", ())]
+    return list(dict.fromkeys(named))

@@ -13,9 +13,11 @@ from smallkube.errors import SmallkubeError, UsageError
 from smallkube.tasks import current, task, words
 
 if TYPE_CHECKING:
-    from smallkube.etcd.backup import Primary
     from smallkube.etcd.job import Report
     from smallkube.etcd.record import Record
+    from smallkube.inventory import Node
+    from smallkube.remote.connection import Session
+    from smallkube.remote.local import Local
     from smallkube.tasks import Current
 
 __all__ = ["backup", "list_", "prune", "schedule", "verify"]
@@ -61,8 +63,8 @@ def backup(
     inventory = here.inventory
     source = host.Source(endpoint or host.ENDPOINT, scratch or host.SCRATCH, timeout)
     wanted = job.request(here.workspace, inventory, datetime.now(UTC), source, older=allow_older_revision)
-    with signals_as_errors(UNTOUCHED), _steps(inventory.primary.name, talkative) as step:
-        report = job.run(here.workspace, inventory, lambda: _primary(here, local), wanted, step)
+    with signals_as_errors(UNTOUCHED), steps(inventory.primary.name, talkative) as step:
+        report = job.run(here.workspace, inventory, lambda: reach(here, inventory.primary, local), wanted, step)
     for fault in report.unheard:
         ui.warn(fault)
     if json:
@@ -74,19 +76,21 @@ def backup(
 
 
 @contextmanager
-def _primary(here: "Current", local: bool) -> "Iterator[Primary]":
+def reach(here: "Current", node: "Node", local: bool) -> "Iterator[Session | Local]":
+    """The machine ``node``, which is this one when it is the primary and ``local`` was given."""
     from smallkube.remote.connection import Session
     from smallkube.remote.local import Local
 
-    if local:
+    if local and node.role == "primary":
         yield Local("this machine")
         return
-    with Session(here.workspace, here.inventory.primary) as session:
+    with Session(here.workspace, node) as session:
         yield session
 
 
 @contextmanager
-def _steps(name: str, talkative: bool) -> "Iterator[Callable[[str], None]]":
+def steps(name: str, talkative: bool) -> "Iterator[Callable[[str], None]]":
+    """Show each step of one piece of work, if somebody is to see it."""
     from smallkube import ui
 
     if not talkative:
@@ -158,7 +162,7 @@ def verify(_: Context, name: list[str], json: bool = False) -> None:
     master = read_master(here.workspace)
     folder = catalog.folder_of(here.workspace, here.inventory)
     _demand_folder(folder.is_dir(), str(folder))
-    with job.locked(folder) as there, _steps("verify", sys.stderr.isatty()) as step:
+    with job.locked(folder) as there, steps("verify", sys.stderr.isatty()) as step:
         chosen = [there.find(each) for each in words(name)] or list(there.records)
         findings = verifying.verify(there, chosen, master, datetime.now(UTC), step)
     if not name:

@@ -1,0 +1,145 @@
+"""A rehearsal: a backup is restored into a throw-away etcd on this machine, and compared with what was recorded.
+
+The throw-away etcd listens on unix sockets in a private folder only, and dies with us.
+"""
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from smallkube.errors import SmallkubeError, UsageError
+from smallkube.etcd.catalog import Catalog
+from smallkube.etcd.programs import Programs
+from smallkube.etcd.record import Record
+from smallkube.etcd.sealed import check_sealed
+from smallkube.etcd.throwaway import Throwaway
+from smallkube.secrets.age import Master
+
+PREFIX = "drill-"
+Result = Literal["ok", "failed", "unknown"]
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was compared. "unknown": etcd could not tell when the backup was taken."""
+
+    check: str
+    result: Result
+    detail: str
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a restored etcd holds; ``key_names`` are of the keys that its encrypted values name."""
+
+    revision: int
+    keys: int
+    prefixes: dict[str, int]
+    clear: int
+    key_names: frozenset[str]
+
+
+def rehearse(
+    existing: Catalog,
+    record: Record,
+    master: Master,
+    programs: Programs,
+    base: Path,
+    seconds: int,
+    step: Callable[[str], object],
+) -> list[Check]:
+    """Restore ``record`` below ``base`` and compare. Raises SmallkubeError when it can't even be restored or started.
+
+    ``seconds`` are for each question to etcd, its start included.
+    """
+    with _private_folder(base, record.size * 3) as folder:
+        step("decrypt")
+        with (folder / "snapshot").open("wb") as file:
+            checked = check_sealed(existing.path(record), master, file.write)
+        etcd = Throwaway(folder, programs, seconds)
+        step("restore")
+        etcd.restore("snapshot")
+        (folder / "snapshot").unlink()
+        step("start etcd")
+        with etcd.running():
+            step("compare")
+            contents = look(etcd)
+    whole: Result = "ok" if checked.sha256 == record.snapshot_sha256 else "failed"
+    return [Check("snapshot", whole, f"{checked.size} bytes, SHA-256 {checked.sha256[:16]}…"), *judge(record, contents)]
+
+
+def judge(record: Record, found: Contents) -> Iterator[Check]:
+    """Compare what was found with what was recorded."""
+    yield Check("health", "ok", "etcd started from it and answers")
+    yield _compare("revision", record.revision, found.revision)
+    yield _compare("keys", record.keys, found.keys)
+    yield _compare_prefixes(record.prefixes, found.prefixes)
+    yield _encryption(record, found)
+
+
+def _compare_prefixes(recorded: Mapping[str, int] | None, found: Mapping[str, int]) -> Check:
+    if recorded is None:
+        return Check("prefixes", "unknown", f"{len(found)} kinds of keys, not recorded")
+    wrong = sorted(name for name in {*recorded, *found} if recorded.get(name) != found.get(name))
+    if wrong:
+        return Check("prefixes", "failed", f"other counts than recorded: {', '.join(wrong[:5])}")
+    return Check("prefixes", "ok", f"{len(recorded)} kinds of keys, each as many as recorded")
+
+
+def _encryption(record: Record, found: Contents) -> Check:
+    recorded = {key.name for key in record.encryption_keys}
+    if missing := sorted(found.key_names - recorded):
+        return Check("encryption", "failed", f"Secrets need keys that were not recorded: {', '.join(missing)}")
+    if found.clear and recorded:
+        return Check("encryption", "failed", f"{found.clear} Secrets are not encrypted")
+    names = ", ".join(sorted(found.key_names)) or "none"
+    return Check("encryption", "ok", f"Secrets need these keys of EncryptionConfiguration.yaml: {names}")
+
+
+def _compare(what: str, recorded: int | None, found: int) -> Check:
+    if recorded is None:
+        return Check(what, "unknown", f"{found}, not recorded")
+    if recorded == found:
+        return Check(what, "ok", str(found))
+    return Check(what, "failed", f"{found} instead of {recorded}")
+
+
+def look(etcd: Throwaway) -> Contents:
+    """Read all keys, and of Secrets how their values begin; page after page."""
+    prefixes: dict[str, int] = {}
+    for key in etcd.names():
+        prefix = "/".join(key.split("/")[:3])
+        prefixes[prefix] = prefixes.get(prefix, 0) + 1
+    clear, names = 0, set()
+    for value in etcd.values("/registry/secrets/"):
+        parts = value[:200].split(b":", 5)
+        if parts[:2] == [b"k8s", b"enc"] and len(parts) == 6:
+            names.add(parts[4].decode(errors="replace"))
+        else:
+            clear += 1
+    return Contents(etcd.revision, sum(prefixes.values()), prefixes, clear, frozenset(names))
+
+
+@contextmanager
+def _private_folder(base: Path, needed: int) -> Iterator[Path]:
+    """An empty folder for our eyes only, and gone afterwards; what killed rehearsals left is removed first."""
+    try:
+        base.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for leftover in base.glob(f"{PREFIX}*"):
+            shutil.rmtree(leftover, ignore_errors=True)
+        free = shutil.disk_usage(base).free
+        if free < needed:
+            raise UsageError(f"{free >> 20} MiB are free, and {needed >> 20} MiB are needed", where=str(base))
+        folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=base))
+    except OSError as error:
+        raise SmallkubeError(f"can't be written: {error.strerror}", where=str(base)) from error
+    try:
+        yield folder
+    except OSError as error:
+        raise SmallkubeError(f"can't be written: {error.strerror}", where=str(folder)) from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,92 @@
+"""How etcd on the primary is: asked through its own client, over the socket that only its group may use."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Protocol
+
+from smallkube.errors import SmallkubeError
+from smallkube.etcd import host
+from smallkube.etcd.record import Record
+from smallkube.remote.command import Command, Result
+
+DEFAULT_QUOTA = 2 << 30
+"""Bytes at which etcd refuses writes unless told otherwise (--quota-backend-bytes, etcd.io/docs/v3.6/op-guide)."""
+OLD = timedelta(hours=36)
+"""The age from which a newest backup is worth a word: one night was missed."""
+
+
+class Primary(Protocol):
+    """Of a Session or a Local, what is used here."""
+
+    where: str
+
+    def run(self, command: Command) -> Result: ...
+
+
+@dataclass(frozen=True)
+class Status:
+    """Sizes in bytes; ``in_use`` is what a defragmentation would leave."""
+
+    version: str
+    revision: int
+    size: int
+    in_use: int
+    quota: int
+    term: int
+    index: int
+    leader: bool
+    alarms: tuple[str, ...]
+    errors: tuple[str, ...]
+
+
+def read(primary: Primary, seconds: int) -> Status:
+    """Raises SmallkubeError when etcd gives no answer within ``seconds``."""
+    said = _ask(primary, seconds, "endpoint", "status", "--write-out", "json")
+    alarms = _ask(primary, seconds, "alarm", "list")
+    try:
+        return parse(said, alarms)
+    except (ValueError, KeyError, IndexError, TypeError) as error:
+        raise SmallkubeError("etcdctl's answer can't be understood", where=primary.where) from error
+
+
+def parse(status: str, alarms: str) -> Status:
+    """From what `etcdctl endpoint status` says in JSON, and what `etcdctl alarm list` says."""
+    found: dict[str, Any] = json.loads(status)[0]["Status"]
+    raised = [line.partition("alarm:")[2] for line in alarms.splitlines() if "alarm:" in line]
+    return Status(
+        version=found["version"],
+        revision=found["header"]["revision"],
+        size=found["dbSize"],
+        in_use=found["dbSizeInUse"],
+        quota=found.get("dbSizeQuota") or DEFAULT_QUOTA,
+        term=found["raftTerm"],
+        index=found["raftIndex"],
+        leader=found["leader"] == found["header"]["member_id"],
+        alarms=tuple(raised),
+        errors=tuple(found.get("errors", ())),
+    )
+
+
+def _ask(primary: Primary, seconds: int, *words: str) -> str:
+    limits = ("--dial-timeout", "5s", "--command-timeout", f"{seconds}s")
+    result = primary.run(Command(("etcdctl", "--endpoints", host.ENDPOINT, *limits, *words), timeout=seconds + 10))
+    if not result.ok:
+        hint = "inv deploy.status says how the machine's services are"
+        raise SmallkubeError(f"etcd does not answer: {result.last_words}", where=primary.where, hint=hint)
+    return result.text
+
+
+def problems(status: Status, newest: Record | None, now: datetime) -> Iterator[str]:
+    """What deserves attention."""
+    if not status.leader:
+        yield "etcd has no leader"
+    yield from (f"alarm {alarm}" for alarm in status.alarms)
+    yield from (f"etcd reports: {error}" for error in status.errors)
+    if status.size > status.quota * 4 // 5:
+        yield f"the database has {status.size >> 20} of at most {status.quota >> 20} MiB"
+    if newest is None:
+        yield "there is no backup here (inv etcd.backup)"
+    elif now - newest.time > OLD:
+        yield f"the newest backup here is of {newest.created}"
