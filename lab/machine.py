@@ -109,7 +109,7 @@ class Machine:
                 ":".join(str(layer) for layer in lower),
                 *(self.folder / name for name in ("upper", "work", "root")),
             ]
-            argv = [*apart, "sh", START, *disk, ":".join(str(group) for group in groups), *self._nspawn()]
+            argv = [*apart, "sh", START, self.group, *disk, ":".join(str(group) for group in groups), *self._nspawn()]
             processes.spawn(argv, self.lab, self._role, self.console)
         self._open_proxy()
         self._await_ssh(seconds=120)
@@ -118,7 +118,6 @@ class Machine:
         binds = [f"--bind={self.folder}/volumes/{volume}:/{volume}" for volume in VOLUMES]
         manager = [] if cgroups.systemd_is_here() else ["--keep-unit"]
         return [
-            f"--machine={self.group}",
             f"--hostname={self.name}",
             "--register=no",
             *manager,

@@ -1,11 +1,11 @@
 #!/bin/sh
-# Becomes the supervisor of one machine: start-node.sh LOWER UPPER WORK ROOT GROUPS NSPAWN-ARGUMENT...
+# Becomes the supervisor of one machine: start-node.sh NAME LOWER UPPER WORK ROOT GROUPS NSPAWN-ARGUMENT...
 # Runs in the lab's network namespace and in a mount namespace of its own: the machine's disk is mounted nowhere else,
 # so it is gone from this machine the moment the supervisor is, however that ends.
 # GROUPS: the cgroup.procs files of the machine's control group, separated by colons.
 set -eu
-lower=$1 upper=$2 work=$3 root=$4 groups=$5
-shift 5
+name=$1 lower=$2 upper=$3 work=$4 root=$5 groups=$6
+shift 6
 
 machine() (
   IFS=:
@@ -13,7 +13,10 @@ machine() (
     echo 0 > "$file"
   done
   unset IFS
-  exec systemd-nspawn --directory="$root" "$@"
+  # The end of a link whose machine was cut off a moment ago may still be there: the kernel clears network namespaces
+  # away in its own time, those of pods above all.
+  ip link delete "vb-$name" 2>/dev/null || :
+  exec systemd-nspawn --machine="$name" --directory="$root" "$@"
 )
 
 mount -t overlay -o "lowerdir=$lower,upperdir=$upper,workdir=$work" overlay "$root"

@@ -5,6 +5,7 @@ families, also when they have not said anything before; logs, exec and port-forw
 import itertools
 import json
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -17,15 +18,15 @@ ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
 NODES = ("node1", "node2")
 
 
-def service(name: str, port: int | None = None) -> dict[str, object]:
+def service(name: str, port: int | None = None) -> dict[str, Any]:
     ports = [{"port": 80, "targetPort": 8080, **({"nodePort": port} if port else {})}]
     kind = "NodePort" if port else "ClusterIP"
     spec = {"type": kind, "selector": {"app": name}, "ports": ports}
     return {"apiVersion": "v1", "kind": "Service", "metadata": {"name": name}, "spec": spec}
 
 
-def in_namespace(*objects: dict[str, object]) -> list[dict[str, object]]:
-    return [{**entry, "metadata": {**entry["metadata"], "namespace": NAMESPACE}} for entry in objects]  # type: ignore[dict-item]
+def in_namespace(*objects: dict[str, Any]) -> list[dict[str, Any]]:
+    return [{**entry, "metadata": {**entry["metadata"], "namespace": NAMESPACE}} for entry in objects]
 
 
 @pytest.fixture(scope="module")
