@@ -1,0 +1,108 @@
+"""Proves what the lab decides about Kubernetes' programs without building any: versions, names, what on PATH will do;
+and that its container images are what their own digests say.
+"""
+
+import gzip
+import hashlib
+import io
+import json
+import re
+import shutil
+import struct
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from lab import containers, kubernetes
+from smallkube.errors import SmallkubeError
+
+RECIPES = {recipe.module: recipe for recipe in kubernetes.RECIPES}
+
+
+def test_the_pinned_versions_are_those_that_the_configuration_sees() -> None:
+    stand_in = (Path(kubernetes.__file__).parent / "nix/pkgs.nix").read_text()
+    seen = dict(re.findall(r'^    (\S+) = "([\d.]+)";$', stand_in, re.MULTILINE))
+    for module, recipe in RECIPES.items():
+        assert kubernetes.pinned(recipe) == f"v{seen[module]}"
+
+
+def test_the_parts_of_kubernetes_are_of_one_version() -> None:
+    text = (kubernetes.MODULES / "kubernetes/go.mod").read_text()
+    replaced = re.findall(r"^\s*(k8s\.io/\S+) => (\S+) (\S+)$", text, re.MULTILINE)
+    assert len(replaced) > 25
+    assert {(path, version) for _, path, version in replaced} == {
+        (path, kubernetes.version().replace("v1.", "v0.")) for path, _, _ in replaced
+    }
+
+
+def test_a_module_that_pins_nothing_is_named(tmp_path: Path) -> None:
+    (tmp_path / "etcd").mkdir()
+    (tmp_path / "etcd/go.mod").write_text("module x\n")
+    with pytest.raises(SmallkubeError, match="does not pin"):
+        kubernetes.pinned(RECIPES["etcd"], tmp_path)
+
+
+def test_another_checksum_or_version_is_another_folder(tmp_path: Path) -> None:
+    modules = tmp_path / "go"
+    shutil.copytree(kubernetes.MODULES, modules)
+    before = kubernetes.place(tmp_path, modules)
+    assert before == kubernetes.place(tmp_path, modules)
+    assert before.name == kubernetes.place(Path("/elsewhere")).name
+    with (modules / "etcd/go.sum").open("a") as sums:
+        sums.write("more\n")
+    assert kubernetes.place(tmp_path, modules) != before
+
+
+def elf(*kinds: int) -> bytes:
+    header = b"\x7fELF\x02\x01".ljust(32, b"\0") + struct.pack("<Q", 64)
+    header = header.ljust(54, b"\0") + struct.pack("<HH", 56, len(kinds))
+    return header.ljust(64, b"\0") + b"".join(struct.pack("<I", kind).ljust(56, b"\0") for kind in kinds)
+
+
+@pytest.mark.parametrize(
+    ("image", "alone"),
+    [(elf(1, 2), True), (elf(1, kubernetes.PT_INTERP), False), (b"#!/bin/sh\n", False), (b"", False)],
+)
+def test_a_program_that_needs_a_loader_is_not_self_contained(image: bytes, alone: bool) -> None:
+    assert kubernetes.self_contained(image) is alone
+
+
+@pytest.mark.parametrize(
+    ("answer", "usable"),
+    [("Kubernetes v1.34.9", True), ("Kubernetes v1.35.0", False), ("Kubernetes v11.34.0", False), ("", False)],
+)
+def test_only_the_pinned_minor_version_on_path_is_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: str, usable: bool
+) -> None:
+    program = tmp_path / "kubelet"
+    program.write_text(f'#!/bin/sh\n[ "$1" = --version ] && echo "{answer}"\n')
+    program.chmod(0o755)
+    assert kubernetes.usable(program, "v1.34.2") is False, "a script is not self-contained"
+    monkeypatch.setattr(kubernetes, "self_contained", lambda _image: True)
+    assert kubernetes.usable(program, "v1.34.2") is usable
+
+
+def test_a_program_that_does_not_start_is_not_used(tmp_path: Path) -> None:
+    assert kubernetes.usable(tmp_path / "missing", "v1.34.2") is False
+
+
+def test_an_image_holds_what_its_digests_say() -> None:
+    packed = containers.archive(b"a file system", ["sh", "-c", "true"])
+    assert packed == containers.archive(b"a file system", ["sh", "-c", "true"])
+    with tarfile.open(fileobj=io.BytesIO(packed)) as tar:
+        content = {name: read.read() for name in tar.getnames() if (read := tar.extractfile(name))}
+    blobs = {name.rpartition("/")[2]: data for name, data in content.items() if name.startswith("blobs/sha256/")}
+    assert all(hashlib.sha256(data).hexdigest() == digest for digest, data in blobs.items())
+
+    def blob(described: dict[str, str]) -> bytes:
+        data = blobs[described["digest"].removeprefix("sha256:")]
+        assert len(data) == described["size"]
+        return data
+
+    manifest = json.loads(blob(json.loads(content["index.json"])["manifests"][0]))
+    config = json.loads(blob(manifest["config"]))
+    assert config["config"]["Cmd"] == ["sh", "-c", "true"]
+    layer = gzip.decompress(blob(manifest["layers"][0]))
+    assert layer == b"a file system"
+    assert config["rootfs"]["diff_ids"] == [f"sha256:{hashlib.sha256(layer).hexdigest()}"]
