@@ -11,6 +11,7 @@ import shutil
 import struct
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -95,7 +96,7 @@ def test_an_image_holds_what_its_digests_say() -> None:
     blobs = {name.rpartition("/")[2]: data for name, data in content.items() if name.startswith("blobs/sha256/")}
     assert all(hashlib.sha256(data).hexdigest() == digest for digest, data in blobs.items())
 
-    def blob(described: dict[str, str]) -> bytes:
+    def blob(described: dict[str, Any]) -> bytes:
         data = blobs[described["digest"].removeprefix("sha256:")]
         assert len(data) == described["size"]
         return data

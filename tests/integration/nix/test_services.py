@@ -1,6 +1,7 @@
 """Proves how services are set up: etcd out of reach of other processes, credentials named one by one, restarts when a
 secret changes, and that no failed service leaves another one down for good."""
 
+import json
 import re
 
 import pytest
@@ -189,6 +190,19 @@ def test_kubelets_without_webhook(build: Build, describe: Describe) -> None:
     (text,) = [text for path, text in description["files"].items() if path.endswith("-kubelet.json")]
     assert '"mode":"AlwaysAllow"' in text
     assert '"anonymous":{"enabled":true}' in text
+
+
+def test_a_machine_may_set_its_kubelet_otherwise(build: Build, describe: Describe) -> None:
+    own = '{ kube.kubeletSettings = { maxPods = 250; memorySwap.swapBehavior = "NoSwap"; }; }'
+    described = describe(build((1, 2)).with_file("nix/hosts/node2.nix", own))
+    texts = {
+        node: next(text for path, text in description["files"].items() if path.endswith("-kubelet.json"))
+        for node, description in described.items()
+    }
+    plain, changed = json.loads(texts["node1"]), json.loads(texts["node2"])
+    assert (plain["memorySwap"], plain.get("maxPods")) == ({"swapBehavior": "LimitedSwap"}, None)
+    assert (changed["memorySwap"], changed["maxPods"]) == ({"swapBehavior": "NoSwap"}, 250)
+    assert changed["clusterDomain"] == plain["clusterDomain"]
 
 
 def test_a_rotation_in_progress_accepts_both_tokens(build: Build, describe: Describe) -> None:
