@@ -46,6 +46,9 @@ KNOWN = frozenset(
         "links",
     ]
 )
+BUILT_IN = {"br_netfilter": "/proc/sys/net/bridge"}
+"""What a module brings that leaves no trace in /sys/module where the kernel has it built in."""
+
 DNS_DELEGATES = "systemd/dns-delegate.d/"
 SYSTEMD_WITH_DELEGATES = 258
 
@@ -124,7 +127,8 @@ def _run_scripts(system: System, scripts: Sequence[Mapping[str, str]]) -> bool:
 def _load_modules(modules: Sequence[str]) -> list[str]:
     lacking = []
     for module in modules:
-        if not Path("/sys/module", module.replace("-", "_")).exists() and not run(["modprobe", module], quiet=True):
+        name = module.replace("-", "_")
+        if not Path(BUILT_IN.get(name, f"/sys/module/{name}")).exists() and not run(["modprobe", module], quiet=True):
             lacking.append(f"kernel module {module} could not be loaded from inside the machine")
     return lacking
 
