@@ -18,8 +18,11 @@ from smallkube.etcd.record import Record
 from smallkube.etcd.sealed import check_sealed
 from smallkube.etcd.throwaway import Throwaway
 from smallkube.secrets.age import Master
+from smallkube.workspace import lock
 
 PREFIX = "drill-"
+_SPARE = 200 << 20
+"""Bytes for two segments of etcd's log, and some."""
 Result = Literal["ok", "failed", "unknown"]
 
 
@@ -34,13 +37,16 @@ class Check:
 
 @dataclass(frozen=True)
 class Contents:
-    """What a restored etcd holds; ``key_names`` are of the keys that its encrypted values name."""
+    """What a restored etcd holds.
+
+    Of its Secrets: how many are ``clear``, and how many each key encrypts (``encrypted``, by the key's name).
+    """
 
     revision: int
     keys: int
     prefixes: dict[str, int]
     clear: int
-    key_names: frozenset[str]
+    encrypted: Mapping[str, int]
 
 
 def rehearse(
@@ -56,7 +62,7 @@ def rehearse(
 
     ``seconds`` are for each question to etcd, its start included.
     """
-    with _private_folder(base, record.size * 3) as folder:
+    with _private_folder(base, record.size * 2 + _SPARE) as folder:
         step("decrypt")
         with (folder / "snapshot").open("wb") as file:
             checked = check_sealed(existing.path(record), master, file.write)
@@ -92,12 +98,14 @@ def _compare_prefixes(recorded: Mapping[str, int] | None, found: Mapping[str, in
 
 def _encryption(record: Record, found: Contents) -> Check:
     recorded = {key.name for key in record.encryption_keys}
-    if missing := sorted(found.key_names - recorded):
+    if missing := sorted(found.encrypted.keys() - recorded):
         return Check("encryption", "failed", f"Secrets need keys that were not recorded: {', '.join(missing)}")
     if found.clear and recorded:
         return Check("encryption", "failed", f"{found.clear} Secrets are not encrypted")
-    names = ", ".join(sorted(found.key_names)) or "none"
-    return Check("encryption", "ok", f"Secrets need these keys of EncryptionConfiguration.yaml: {names}")
+    needs = ", ".join(f"{count} need {name}" for name, count in sorted(found.encrypted.items()))
+    return Check(
+        "encryption", "ok", f"{found.clear + sum(found.encrypted.values())} Secrets: {needs or 'none encrypted'}"
+    )
 
 
 def _compare(what: str, recorded: int | None, found: int) -> Check:
@@ -114,14 +122,16 @@ def look(etcd: Throwaway) -> Contents:
     for key in etcd.names():
         prefix = "/".join(key.split("/")[:3])
         prefixes[prefix] = prefixes.get(prefix, 0) + 1
-    clear, names = 0, set()
+    clear = 0
+    encrypted: dict[str, int] = {}
     for value in etcd.values("/registry/secrets/"):
         parts = value[:200].split(b":", 5)
         if parts[:2] == [b"k8s", b"enc"] and len(parts) == 6:
-            names.add(parts[4].decode(errors="replace"))
+            name = parts[4].decode(errors="replace")
+            encrypted[name] = encrypted.get(name, 0) + 1
         else:
             clear += 1
-    return Contents(etcd.revision, sum(prefixes.values()), prefixes, clear, frozenset(names))
+    return Contents(etcd.revision, sum(prefixes.values()), prefixes, clear, encrypted)
 
 
 @contextmanager
@@ -129,17 +139,16 @@ def _private_folder(base: Path, needed: int) -> Iterator[Path]:
     """An empty folder for our eyes only, and gone afterwards; what killed rehearsals left is removed first."""
     try:
         base.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for leftover in base.glob(f"{PREFIX}*"):
-            shutil.rmtree(leftover, ignore_errors=True)
-        free = shutil.disk_usage(base).free
-        if free < needed:
-            raise UsageError(f"{free >> 20} MiB are free, and {needed >> 20} MiB are needed", where=str(base))
-        folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=base))
+        with lock(base / "drill.lock", "a rehearsal"):
+            for leftover in base.glob(f"{PREFIX}*/"):
+                shutil.rmtree(leftover)
+            free = shutil.disk_usage(base).free
+            if free < needed:
+                raise UsageError(f"{free >> 20} MiB are free, and {needed >> 20} are needed", where=str(base))
+            folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=base))
+            try:
+                yield folder
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
     except OSError as error:
         raise SmallkubeError(f"can't be written: {error.strerror}", where=str(base)) from error
-    try:
-        yield folder
-    except OSError as error:
-        raise SmallkubeError(f"can't be written: {error.strerror}", where=str(folder)) from error
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)

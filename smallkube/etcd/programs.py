@@ -15,12 +15,11 @@ OLDEST = (3, 5)
 
 @dataclass(frozen=True)
 class Programs:
-    """Paths of the three, and their version up to the minor."""
+    """Paths of the three."""
 
     etcd: str
     etcdctl: str
     etcdutl: str
-    minor: tuple[int, int]
 
 
 def find(folder: Path | None, written_by: str) -> Programs:
@@ -28,20 +27,22 @@ def find(folder: Path | None, written_by: str) -> Programs:
 
     Raises UsageError.
     """
-    paths = {name: shutil.which(name, path=str(folder) if folder else None) for name in NAMES}
-    where = str(folder) if folder else "PATH"
-    if missing := [name for name, path in paths.items() if path is None]:
-        raise UsageError(
-            f"{', '.join(missing)}: not here, and the rehearsal needs etcd's own programs",
-            where=where,
-            hint=f"install etcd {_text(minor(written_by))} or newer (NixOS: nix-shell -p etcd; Debian 13: etcd-server "
-            "etcd-client), or name its folder with --etcd-dir",
-        )
-    found = {name: str(path) for name, path in paths.items()}
-    version = min(_version(path) for path in found.values())
-    if version < (needed := max(OLDEST, minor(written_by))):
-        raise UsageError(f"etcd {_text(version)} is here, and {_text(needed)} or newer is needed", where=where)
-    return Programs(**found, minor=version)
+    found = {
+        name: str(Path(path).absolute())
+        for name in NAMES
+        if (path := shutil.which(name, path=str(folder) if folder else None))
+    }
+    where, needed = str(folder) if folder else "PATH", max(OLDEST, minor(written_by))
+    hint = (
+        f"install etcd {_text(needed)} or newer (NixOS: nix-shell -p etcd; Debian 13 has 3.5: etcd-server and "
+        "etcd-client), or name its folder with --etcd-dir"
+    )
+    for name, path in found.items():
+        if (version := _version(path)) < needed:
+            raise UsageError(f"{name} is {_text(version)}; {_text(needed)} or newer is needed", where=where, hint=hint)
+    if missing := [name for name in NAMES if name not in found]:
+        raise UsageError(f"the rehearsal needs {', '.join(missing)}, not found", where=where, hint=hint)
+    return Programs(**found)
 
 
 def minor(version: str) -> tuple[int, int]:
@@ -58,7 +59,10 @@ def _version(path: str) -> tuple[int, int]:
         said = subprocess.run([path, word], capture_output=True, text=True, timeout=20, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise UsageError(f"can't be run: {error}", where=path) from error
-    return minor(said.stdout)
+    try:
+        return minor(said.stdout)
+    except UsageError as error:
+        raise UsageError("does not tell its version: is it etcd's?", where=path) from error
 
 
 def _text(version: tuple[int, int]) -> str:

@@ -6,7 +6,7 @@ itself when etcd or the API server does not come up, and does not need us to end
 
 import hashlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import BinaryIO, Protocol
@@ -22,11 +22,10 @@ from smallkube.remote import fleet
 from smallkube.remote.command import Command, Result
 from smallkube.secrets.age import Master
 
-UNIT = "smallkube-etcd-restore"
-STATE = "/run/smallkube/etcd-restore"
 RESTARTED = ("kubelet.service", "kube-proxy.service")
 """They watch the API server from revisions that are no more."""
 _UNPACK_SECONDS = 1800
+_STOP_SECONDS = 600
 _POLL_SECONDS = 1.0
 
 
@@ -101,92 +100,95 @@ def check_cluster(record: Record, cluster: str, *, other: bool) -> None:
 
 
 def execute(plan: Plan, existing: Catalog, master: Master, connect: Connect, step: Callable[[str], object]) -> Outcome:
-    """Do it. Raises SmallkubeError: before the exchange nothing was touched, and after it the primary went back."""
+    """Do it. Raises SmallkubeError: before the exchange nothing was touched, and after it the primary went back.
+
+    Once all was sent, the primary ends it by itself: whatever interrupts us only leaves out the last step.
+    """
     with connect(plan.primary) as primary:
-        step("send and unpack")
-        prepared = _prepare(plan, existing, master, primary)
-        try:
-            _check_deployed_key(plan, prepared, primary.where)
-            step("exchange the data")
-            _start(plan, prepared["new"][0], primary)
-        except BaseException:
-            primary.run(Command(("rm", "-rf", prepared["new"][0])))
-            raise
-    old = _await(plan, connect, step)
-    step("restart kubelets")
-    return Outcome(old, prepared["bumped"] == ["yes"], _restart(plan, connect))
+        step("send and restore beside the running etcd")
+        begun = _begin(plan, existing, master, primary)
+    old = _await(plan, begun["run"], connect, step)
+    step(f"restart kubelet and kube-proxy on {len(plan.nodes)} nodes")
+    return Outcome(old, begun["bumped"] == "yes", _restart(plan, connect))
 
 
-def _prepare(plan: Plan, existing: Catalog, master: Master, primary: Machine) -> dict[str, list[str]]:
-    record = plan.record
-    version = " ".join(map(str, minor(record.etcd)))
-    facts = (str(record.size), record.snapshot_sha256, version, host.ENCRYPTION_CONFIGURATION)
-    command = host.script("restore", host.DATA_DIR, *facts, host.text("exchange"), timeout=_UNPACK_SECONDS)
-    with opened(existing.path(record), master) as stream:
-        result = primary.run(command, source=stream)
+def _begin(plan: Plan, existing: Catalog, master: Master, primary: Machine) -> dict[str, str]:
+    with opened(existing.path(plan.record), master) as stream:
+        result = primary.run(_command(plan), source=stream)
     if not result.ok:
         raise SmallkubeError(f"nothing was changed: {result.last_words}", where=primary.where)
-    said: dict[str, list[str]] = {"bumped": []}
-    for line in result.text.splitlines():
-        key, _, value = line.partition("=")
-        said.setdefault(key, []).append(value)
-    if "new" not in said:
+    said = dict(_pairs(result))
+    if not {"run", "bumped"} <= said.keys():
         raise SmallkubeError("the machine's answer can't be understood", where=primary.where)
     return said
 
 
-def _check_deployed_key(plan: Plan, prepared: dict[str, list[str]], where: str) -> None:
-    lacking = [key.name for key in plan.record.encryption_keys if key.sha256 not in prepared.get("key", [])]
-    if lacking and not plan.any_key:
-        hint = "inv deploy puts keys/EncryptionConfiguration.yaml.age there"
-        raise UsageError(f"its API server does not have the key {', '.join(lacking)}", where=where, hint=hint)
+def _command(plan: Plan) -> Command:
+    record = plan.record
+    keys = () if plan.any_key else tuple(f"{key.name}={key.sha256}" for key in record.encryption_keys)
+    arguments = (host.DATA_DIR, str(record.size), record.snapshot_sha256, " ".join(map(str, minor(record.etcd))))
+    demands = (host.ENDPOINT, str(plan.seconds), host.ENCRYPTION_CONFIGURATION)
+    return host.script("restore", *arguments, *demands, host.text("exchange"), *keys, timeout=_UNPACK_SECONDS)
 
 
-def _start(plan: Plan, new: str, primary: Machine) -> None:
-    unit = ("systemd-run", f"--unit={UNIT}", "--collect", "--quiet", "/bin/sh", f"{STATE}/exchange.sh")
-    primary.must(Command((*unit, host.DATA_DIR, new, host.ENDPOINT, str(plan.seconds))))
+def _pairs(result: Result) -> Iterator[tuple[str, str]]:
+    for line in result.text.splitlines():
+        key, _, value = line.partition("=")
+        yield key, value
 
 
-def _await(plan: Plan, connect: Connect, step: Callable[[str], object]) -> str:
-    """Until the primary says how it ended, over a connection of its own each time one breaks."""
-    deadline = time.monotonic() + 6 * plan.seconds + 300
-    told = 0
-    while True:
+def _await(plan: Plan, run: str, connect: Connect, step: Callable[[str], object]) -> str:
+    """Until the primary says how it ended, over a new connection each time one breaks; where the old data is."""
+    deadline = time.monotonic() + 6 * plan.seconds + _STOP_SECONDS
+    told, lost = 0, ""
+    while time.monotonic() < deadline:
         try:
             with connect(plan.primary) as primary:
                 while time.monotonic() < deadline:
-                    told = _tell(primary, told, step)
-                    ended = primary.run(Command(("cat", f"{STATE}/outcome")))
-                    if ended.ok:
-                        return _judge(ended.text, primary.where)
+                    said = list(_pairs(primary.must(host.script("restore-progress", run))))
+                    steps = [value for key, value in said if key == "step"]
+                    for text in steps[told:]:
+                        step(text)
+                    told = max(told, len(steps))
+                    if "running" not in dict(said):
+                        return judge(dict(said).get("outcome", ""), primary.where)
                     time.sleep(_POLL_SECONDS)
+        except Ended:
+            raise
         except SmallkubeError as error:
-            if isinstance(error, Ended) or time.monotonic() > deadline:
-                raise
+            if error.message != lost:
+                step(f"ask again: {error.message}")
+            lost = error.message
             time.sleep(_POLL_SECONDS)
-        if time.monotonic() > deadline:
-            hint = f"on {plan.primary.name}: systemctl status {UNIT}; {STATE}/log"
-            raise SmallkubeError("unknown how it ended", where=plan.primary.name, hint=hint)
-
-
-def _tell(primary: Machine, told: int, step: Callable[[str], object]) -> int:
-    lines = primary.run(Command(("cat", f"{STATE}/log"))).text.splitlines()
-    for line in lines[told:]:
-        step(line)
-    return max(told, len(lines))
+    hint = "it ends by itself; inv etcd.status says how etcd is then"
+    raise SmallkubeError("can't be asked how the restore ended", where=plan.primary.name, hint=hint)
 
 
 class Ended(SmallkubeError):
     """The exchange has ended, and not well."""
 
 
-def _judge(outcome: str, where: str) -> str:
+def judge(outcome: str, where: str) -> str:
+    """Where the data of before is, "" when there was none; raises Ended unless the backup is served.
+
+    ``outcome`` is as ``exchange.sh`` writes it, "" when it was cut off.
+    """
     word, _, rest = outcome.partition(" ")
-    if word == "restored":
-        return "" if rest == "none" else rest
-    if word == "back":
-        raise Ended(f"went back to the data of before, which runs again: {rest}", where=where)
-    raise Ended(f"neither the backup nor the data of before comes up: {rest}", where=where)
+    match word:
+        case "restored":
+            return "" if rest == "none" else rest
+        case "untouched":
+            raise Ended(f"nothing was changed: {rest}", where=where)
+        case "back":
+            hint = "the restored data was removed; journalctl -u etcd -u kube-apiserver there says more"
+            raise Ended(f"{rest}: went back to the data of before, which is served again", where=where, hint=hint)
+        case "stuck":
+            raise Ended(f"etcd or the API server does not run: {rest}", where=where, hint="see its journal")
+    raise Ended(
+        "the restore was cut off, as by a restart of the machine",
+        where=where,
+        hint=f"look at {host.DATA_DIR} and {host.DATA_DIR}.before-* there, inv etcd.status, then restore again",
+    )
 
 
 def _restart(plan: Plan, connect: Connect) -> dict[str, str]:

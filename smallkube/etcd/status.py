@@ -78,14 +78,18 @@ def _ask(primary: Primary, seconds: int, *words: str) -> str:
     return result.text
 
 
-def problems(status: Status, newest: Record | None, now: datetime) -> Iterator[str]:
-    """What deserves attention."""
+def problems(status: Status) -> Iterator[str]:
+    """Why etcd is not well."""
     if not status.leader:
         yield "etcd has no leader"
     yield from (f"alarm {alarm}" for alarm in status.alarms)
     yield from (f"etcd reports: {error}" for error in status.errors)
     if status.size > status.quota * 4 // 5:
         yield f"the database has {status.size >> 20} of at most {status.quota >> 20} MiB"
+
+
+def remarks(newest: Record | None, now: datetime) -> Iterator[str]:
+    """What else deserves attention: backups may be taken elsewhere, too."""
     if newest is None:
         yield "there is no backup here (inv etcd.backup)"
     elif now - newest.time > OLD:

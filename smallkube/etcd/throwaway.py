@@ -7,6 +7,7 @@ become an abstract socket that everybody can use (server/embed/etcd.go).
 import base64
 import ctypes
 import json
+import os
 import signal
 import subprocess
 import time
@@ -47,7 +48,8 @@ class Throwaway:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                preexec_fn=_die_with_us,  # noqa: PLW1509 - before we have threads
+                env=_environment(),
+                preexec_fn=_die_with_us,  # noqa: PLW1509 - we have no other threads then
             )
         try:
             self._await(process)
@@ -63,9 +65,8 @@ class Throwaway:
                 self._ctl("endpoint", "health", seconds=2)
             except SmallkubeError:
                 if process.poll() is not None or time.monotonic() > deadline:
-                    lines = (self.folder / "log").read_text(errors="replace").strip().splitlines()
-                    last = lines[-1][:300] if lines else "no message"
-                    raise SmallkubeError(f"etcd does not start from it: {last}") from None
+                    log = (self.folder / "log").read_text(errors="replace")
+                    raise SmallkubeError(f"etcd does not start from it: {last_words(log)}") from None
                 time.sleep(0.05)
             else:
                 return
@@ -92,7 +93,7 @@ class Throwaway:
         last: str | None = None
         while True:
             start = first if last is None else base64.b64decode(last).decode(errors="surrogateescape")
-            said = json.loads(self._ctl("get", start, *words, "--limit", str(_PAGE), "--write-out", "json"))
+            said = json.loads(self._ctl("get", *words, "--limit", str(_PAGE), "--write-out", "json", "--", start))
             rows = [row for row in said.get("kvs", ()) if row["key"] != last]
             yield from rows
             if not said.get("more"):
@@ -113,15 +114,32 @@ class Throwaway:
                 text=True,
                 timeout=seconds,
                 stdin=subprocess.DEVNULL,
+                env=_environment(),
                 check=False,
+                preexec_fn=_die_with_us,
             )
         except subprocess.TimeoutExpired as error:
             raise SmallkubeError(f"{Path(argv[0]).name} gave no answer within {seconds} s") from error
         if done.returncode:
-            lines = (done.stderr.strip() or done.stdout.strip()).splitlines()
-            last = lines[-1][:300] if lines else f"exit status {done.returncode}"
-            raise SmallkubeError(f"{Path(argv[0]).name} {argv[1] if argv[1] == 'snapshot' else ''} failed: {last}")
+            raise SmallkubeError(f"{Path(argv[0]).name} failed: {last_words(done.stderr or done.stdout)}")
         return done.stdout
+
+
+def last_words(log: str) -> str:
+    """What the last line means; etcd's own lines are JSON with "msg" and often "error"."""
+    lines = log.strip().splitlines()
+    if not lines:
+        return "no message"
+    try:
+        entry = json.loads(lines[-1])
+        return ": ".join(str(entry[key]) for key in ("msg", "error") if entry.get(key))[:300]
+    except (ValueError, AttributeError):
+        return lines[-1][:300]
+
+
+def _environment() -> dict[str, str]:
+    """Ours without what etcd and its client would take for flags (ETCD_…, ETCDCTL_…)."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("ETCD")}
 
 
 def _die_with_us() -> None:

@@ -3,7 +3,7 @@
 import sys
 import time
 from dataclasses import asdict
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from invoke.context import Context
@@ -95,7 +95,7 @@ def _show_restored(record: "Record", outcome: "Outcome", json: bool) -> None:
     else:
         ui.result(f"restored {record.name}")
         if outcome.old:
-            ui.message(f"the data of before is in {outcome.old} on the primary; remove it when all is well")
+            ui.message(f"the data of before is in {outcome.old} on the primary; when all is well: rm -rf {outcome.old}")
     if not outcome.bumped:
         ui.warn("this etcdutl can't raise revisions: restart what watches the API server")
     if outcome.unrestarted:
@@ -122,7 +122,7 @@ def drill(_: Context, name: list[str], etcd_dir: str | None = None, timeout: int
     from pathlib import Path
 
     from smallkube import ui
-    from smallkube.etcd import catalog, job, programs
+    from smallkube.etcd import catalog, programs
     from smallkube.etcd import drill as drilling
     from smallkube.process import signals_as_errors
     from smallkube.secrets.keyring import demand_master
@@ -130,13 +130,14 @@ def drill(_: Context, name: list[str], etcd_dir: str | None = None, timeout: int
     _demand_positive(timeout)
     here = current()
     folder, began = catalog.folder_of(here.workspace, here.inventory), time.monotonic()
-    record = catalog.read(folder).find(_one(name))
+    there = catalog.read(folder)
+    record = there.find(_one(name))
     master = demand_master(here.workspace, "to open backups")
     found = programs.find(Path(etcd_dir) if etcd_dir else None, record.etcd)
     base = here.workspace.state_dir
     talkative = sys.stderr.isatty()
     tidy = signals_as_errors("the rehearsal is cleaned up")
-    with tidy, job.locked(folder) as there, steps(record.name, talkative) as step:
+    with tidy, steps(record.name, talkative) as step:
         checks = drilling.rehearse(there, record, master, found, base, timeout, step)
     seconds = time.monotonic() - began
     if json:
@@ -166,10 +167,11 @@ def status(_: Context, local: bool = False, timeout: int = 10, json: bool = Fals
     newest = catalog.read(catalog.folder_of(here.workspace, here.inventory)).newest
     with reach(here, here.inventory.primary, local) as primary:
         found = asking.read(primary, timeout)
-    problems = list(asking.problems(found, newest, datetime.now(UTC)))
+    problems, now = list(asking.problems(found)), datetime.now(UTC)
+    remarks = list(asking.remarks(newest, now))
     if json:
         backup = asdict(newest) if newest else None
-        ui.json_result({**asdict(found), "last_backup": backup, "problems": problems})
+        ui.json_result({**asdict(found), "last_backup": backup, "problems": problems, "remarks": remarks})
     else:
         rows = [
             ("version", found.version),
@@ -177,11 +179,18 @@ def status(_: Context, local: bool = False, timeout: int = 10, json: bool = Fals
             ("database", f"{found.size >> 20} MiB, {found.in_use >> 20} in use, at most {found.quota >> 20}"),
             ("raft", f"term {found.term}, index {found.index}, {'leader' if found.leader else 'no leader'}"),
             ("alarms", ", ".join(found.alarms) or "none"),
-            ("last backup", f"{newest.name}, of {newest.created}" if newest else "none"),
+            ("last backup", f"{newest.name}, {_age(now - newest.time)} old" if newest else "none here"),
         ]
         ui.table(("ETCD", here.inventory.primary.name), rows)
+    for remark in remarks:
+        ui.warn(remark)
     if problems:
         raise SmallkubeError("; ".join(problems), where="etcd")
+
+
+def _age(age: timedelta) -> str:
+    minutes = max(0, int(age.total_seconds())) // 60
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h" if minutes < 2880 else f"{minutes // 1440} days"
 
 
 def _one(names: list[str]) -> str | None:
