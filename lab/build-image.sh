@@ -65,6 +65,8 @@ printf 'Defaults secure_path="%s"\nadmin ALL=(ALL) NOPASSWD: ALL\n' "$path" > "$
 chmod 0440 "$root/etc/sudoers.d/lab"
 rm -f "$root"/etc/ssh/ssh_host_* "$root/usr/sbin/policy-rc.d" "$root/etc/apt/apt.conf.d/99-lab-build"
 rm -rf "$root/etc/apt/auth.conf" "$root/etc/apt/auth.conf.d" "$root"/var/lib/apt/lists "$root"/var/cache/apt "$root"/var/log/*.log
+# A folder that comes from the image can't be renamed on an overlay, as a restore of etcd does.
+rm -rf "$root/var/lib/etcd"
 : > "$root/etc/machine-id"
 rm -f "$root/etc/resolv.conf" "$root/etc/hostname"
 ln -s ../run/systemd/resolve/stub-resolv.conf "$root/etc/resolv.conf"

@@ -67,12 +67,12 @@ TOOLS = (
     Tool("systemd-nspawn", ("systemd-nspawn", "systemd-socket-proxyd"), "lab.*, tests", "systemd", _SYSTEMD_CONTAINER),
     Tool("debootstrap", ("debootstrap",), "lab.up", "debootstrap"),
     Tool("apt-config", ("apt-config",), "lab.up", "apt"),
-    Tool("etcd", ("etcd",), "tests", "etcd", {Family.DEBIAN: "etcd-server"}),
-    Tool("etcdctl", ("etcdctl",), "tests", "etcd", {Family.DEBIAN: "etcd-client"}, ("version",)),
+    Tool("etcd", ("etcd",), "etcd.drill, tests", "etcd", {Family.DEBIAN: "etcd-server"}),
+    Tool("etcdctl", ("etcdctl",), "etcd.drill, tests", "etcd", {Family.DEBIAN: "etcd-client"}, ("version",)),
     Tool(
         "etcdutl",
         ("etcdutl",),
-        "tests (Debian 13 or newer)",
+        "etcd.drill, tests (Debian 13 or newer)",
         "etcd",
         {Family.DEBIAN: "etcd-client"},
         ("version",),
@@ -89,6 +89,7 @@ PYTHON_PACKAGES: Mapping[str, str] = {
     "pyyaml": "all that reads inventory.yaml",
     "rich": "tables and progress on a terminal",
     "ruamel-yaml": "nodes.add, nodes.remove",
+    "zstandard": "etcd.backup, etcd.verify, etcd.drill",
 }
 """What a package of pyproject.toml (its name as in PEP 503) is for, where that is not everything."""
 

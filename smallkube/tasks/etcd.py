@@ -251,7 +251,7 @@ def _demand_folder(there: bool, folder: str) -> None:
 
 
 def _size(count: int) -> str:
-    return f"{count / (1 << 20):.1f} MiB"
+    return f"{count / (1 << 20):.1f} MiB" if count >= 1 << 20 else f"{count / (1 << 10):.1f} KiB"
 
 
 def _count(keys: int | None) -> str:
