@@ -28,6 +28,9 @@ run inv deploy.status
 if inv lab.shell node1 --name demo -- test -x /run/current-system/sw/bin/kubectl; then
   run inv lab.shell node1 --name demo -- kubectl get nodes --output=wide
 fi
+run inv etcd.backup --verbose
+run inv etcd.list
+run inv etcd.drill --etcd-dir "$(python -m lab.etcd)"
 
 cat >&2 <<END
 

@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lab import image, kubernetes
+import lab.etcd
+from lab import image
 from lab.cluster import check_prerequisites
 from lab.places import Places
 from smallkube.errors import SmallkubeError
@@ -27,17 +28,15 @@ SECRET = b"k8s:enc:secretbox:v1:key1:"
 
 def programs(version: str) -> Path | None:
     """A folder with etcd, etcdctl and etcdutl of this minor version: the lab has Debian's 3.5 and a built 3.6."""
-    places = Places.find(os.environ)
-    found = [Path(path).parent for name in ("etcdutl",) if (path := shutil.which(name))]
-    if version == "3.6" and (folder := kubernetes.built(places.cache)):
-        found.append(next(folder.rglob("etcdutl")).parent)
+    cache = Places.find(os.environ).cache
     if version == "3.5":
         try:
             check_prerequisites()
-            found.append(image.ensure(places.cache, lambda _: None) / "usr/bin")
+            image.ensure(cache, lambda _: None)
         except SmallkubeError:
-            pass
-    return next((folder for folder in found if _minor(folder) == version), None)
+            pass  # then what is on PATH has to do
+    own = [Path(path).parent for path in (shutil.which("etcdutl"),) if path]
+    return next((folder for folder in (*own, *lab.etcd.folders(cache)) if _minor(folder) == version), None)
 
 
 def _minor(folder: Path) -> str:
