@@ -23,8 +23,6 @@ NAME = "the backup, as etcd.list shows it (default: the newest)"
 
 
 @task(
-    positional=["name"],
-    iterable=["name"],
     help={
         "name": NAME,
         "local": "this machine is the primary: no SSH to it",
@@ -38,7 +36,7 @@ NAME = "the backup, as etcd.list shows it (default: the newest)"
 )
 def restore(
     _: Context,
-    name: list[str],
+    name: str | None = None,
     local: bool = False,
     timeout: int = 120,
     without_encryption_key: bool = False,
@@ -61,7 +59,7 @@ def restore(
     here = current()
     inventory = here.inventory
     folder = catalog.folder_of(here.workspace, inventory)
-    record = catalog.read(folder).find(_one(name))
+    record = catalog.read(folder).find(name)
     restoring.check_cluster(record, inventory.cluster.name, other=other_cluster)
     master = demand_master(here.workspace, "to open backups")
     if not without_encryption_key:
@@ -105,8 +103,6 @@ def _show_restored(record: "Record", outcome: "Outcome", json: bool) -> None:
 
 
 @task(
-    positional=["name"],
-    iterable=["name"],
     help={
         "name": NAME,
         "etcd-dir": "folder with etcd, etcdctl and etcdutl (default: from PATH)",
@@ -114,7 +110,9 @@ def _show_restored(record: "Record", outcome: "Outcome", json: bool) -> None:
         "json": "print the checks as JSON",
     },
 )
-def drill(_: Context, name: list[str], etcd_dir: str | None = None, timeout: int = 60, json: bool = False) -> None:
+def drill(
+    _: Context, name: str | None = None, etcd_dir: str | None = None, timeout: int = 60, json: bool = False
+) -> None:
     """Rehearse a restore in a throw-away etcd on this machine.
 
     Needs keys/master_key and etcd's programs, but neither root nor the cluster.
@@ -131,7 +129,7 @@ def drill(_: Context, name: list[str], etcd_dir: str | None = None, timeout: int
     here = current()
     folder, began = catalog.folder_of(here.workspace, here.inventory), time.monotonic()
     there = catalog.read(folder)
-    record = there.find(_one(name))
+    record = there.find(name)
     master = demand_master(here.workspace, "to open backups")
     found = programs.find(Path(etcd_dir) if etcd_dir else None, record.etcd)
     base = here.workspace.state_dir
@@ -191,12 +189,6 @@ def status(_: Context, local: bool = False, timeout: int = 10, json: bool = Fals
 def _age(age: timedelta) -> str:
     minutes = max(0, int(age.total_seconds())) // 60
     return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h" if minutes < 2880 else f"{minutes // 1440} days"
-
-
-def _one(names: list[str]) -> str | None:
-    if len(names) > 1:
-        raise UsageError(f"{len(names)} names given: one backup at a time")
-    return names[0] if names else None
 
 
 def _demand_positive(timeout: int) -> None:

@@ -1,0 +1,327 @@
+"""Proves `inv etcd.drill` with real etcd of each version: it passes what is right, names what differs, opens nothing
+to others, and leaves neither files nor processes behind, however it ends.
+"""
+
+import dataclasses
+import json
+import os
+import shlex
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from smallkube.etcd import catalog
+from smallkube.etcd.record import EncryptionKey, Record
+from tests.integration.conftest import Cluster, Completed
+from tests.integration.etcd import PROGRAMS, VERSIONS, like_kubernetes
+from tests.integration.test_etcd_backup import Site, await_, server, tmpfs
+
+Needs = Callable[[str, object, str], None]
+KEY = EncryptionKey("key1", "0" * 64)
+
+
+class Rehearsal:
+    """A workspace with one backup, whose etcd has gone since; ``bin`` is the folder for --etcd-dir."""
+
+    def __init__(self, site: Site) -> None:
+        self.cluster = site.cluster
+        self.folder = site.folder
+        self.base = site.cluster.workspace.state_dir
+        self.bin = site.etcd.folder / "programs"
+        self.bin.mkdir()
+        for name in PROGRAMS:
+            (self.bin / name).symlink_to((site.etcd.programs / name).resolve())
+
+    @property
+    def record(self) -> Record:
+        return catalog.read(self.folder).find(None)
+
+    def rewrite(self, **changes: Any) -> None:
+        catalog.write_record(self.folder, dataclasses.replace(self.record, **changes))
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        return ("etcd.drill", "--json", "--etcd-dir", str(self.bin))
+
+    def inv(self, *words: str, **environment: str) -> Completed:
+        return self.cluster.inv(*self.words, *words, **environment)
+
+    def start(self) -> subprocess.Popen[str]:
+        environment, pipe = self.cluster.environment(), subprocess.PIPE
+        argv = self.cluster.command(*self.words)
+        return subprocess.Popen(argv, env=environment, cwd="/", text=True, stdout=pipe, stderr=pipe)
+
+    def results(self, done: Completed, status: int = 0) -> dict[str, str]:
+        assert done.returncode == status, done.stdout + done.stderr
+        assert self.traces() == []
+        return {check["check"]: check["result"] for check in json.loads(done.stdout)["checks"]}
+
+    def fails(self, done: Completed, reason: str, status: int = 1) -> None:
+        """One line, and nothing left."""
+        assert (done.returncode, done.stdout) == (status, ""), done.stdout + done.stderr
+        assert [reason in line for line in done.stderr.splitlines()] == [True], done.stderr
+        assert self.traces() == []
+
+    def replace(self, program: str, script: str) -> None:
+        (self.bin / program).unlink()
+        (self.bin / program).write_text(f"#!/bin/sh\n{script}\n")
+        (self.bin / program).chmod(0o755)
+
+    def wrap(self, program: str, before: str) -> None:
+        """Have ``program`` do something ``before`` all but telling its version."""
+        real = shlex.quote(str((self.bin / program).resolve()))
+        self.replace(program, f'case $1 in *version) ;; *) {before} ;; esac\nexec {real} "$@"')
+
+    def hold(self) -> tuple[Path, Path]:
+        """Comparing waits: the file that tells that it began, and the one that lets it go on."""
+        begun, go = self.bin / "begun", self.bin / "go"
+        wait = f"while [ ! -e {go} ]; do sleep 0.05; done"
+        self.wrap("etcdctl", f'case "$*" in *" get "*) touch {begun}; {wait} ;; esac')
+        return begun, go
+
+    def traces(self) -> list[str]:
+        """Folders of rehearsals, and processes that work in one."""
+        return [str(path) for path in self.base.glob("drill-*")] + [str(pid) for pid in self.processes()]
+
+    def processes(self) -> list[int]:
+        return [pid for pid, where in _folders() if where.startswith(f"{self.base}/drill-")]
+
+
+def _folders() -> Iterator[tuple[int, str]]:
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            yield int(path.name), str((path / "cwd").readlink())
+        except OSError:
+            continue
+
+
+@pytest.fixture
+def rehearsal(ready: Cluster, tmp_path: Path, needs: Needs) -> Iterator[Rehearsal]:
+    yield prepared("3.6", ready, tmp_path, needs)
+
+
+def prepared(version: str, ready: Cluster, folder: Path, needs: Needs) -> Rehearsal:
+    with server(folder / "e", version, needs).running() as etcd:
+        site = Site(ready, etcd, folder / "scratch")
+        etcd.put(like_kubernetes())
+        etcd.put({"/registry/pods/default/pod-0": b"changed", "/registry/leases/one": b"x"})
+        etcd.ctl("del", "/registry/leases/one")
+        site.taken()
+    made = Rehearsal(site)
+    made.rewrite(encryption_keys=(KEY,))
+    return made
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_good_backup_passes(version: str, ready: Cluster, tmp_path: Path, needs: Needs) -> None:
+    rehearsal = prepared(version, ready, tmp_path, needs)
+    done = rehearsal.inv()
+    assert set(rehearsal.results(done).values()) == {"ok"}
+    details = {check["check"]: check["detail"] for check in json.loads(done.stdout)["checks"]}
+    assert details["revision"] == str(rehearsal.record.revision)
+    assert details["keys"] == "60"
+    assert details["encryption"] == "20 Secrets: 20 need key1"
+
+
+def test_more_keys_than_one_page_are_counted(ready: Cluster, tmp_path: Path, needs: Needs) -> None:
+    with server(tmp_path / "e", "3.6", needs).running() as etcd:
+        site = Site(ready, etcd, tmp_path / "scratch")
+        etcd.put(like_kubernetes(count=2001, size=10))
+        site.taken()
+    rehearsal = Rehearsal(site)
+    rehearsal.rewrite(encryption_keys=(KEY,))
+    assert rehearsal.record.keys == 6003
+    assert set(rehearsal.results(rehearsal.inv()).values()) == {"ok"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "check"),
+    [
+        ({"revision": 7}, "revision"),
+        ({"keys": 61}, "keys"),
+        ({"prefixes": {"/registry/pods": 60}}, "prefixes"),
+        ({"encryption_keys": (EncryptionKey("other", "0" * 64),)}, "encryption"),
+        ({"encryption_keys": ()}, "encryption"),
+    ],
+)
+def test_what_differs_is_named(changes: dict[str, Any], check: str, rehearsal: Rehearsal) -> None:
+    rehearsal.rewrite(**changes)
+    done = rehearsal.inv()
+    assert {name for name, result in rehearsal.results(done, 1).items() if result == "failed"} == {check}
+    assert f"differs from what was recorded: {check}" in done.stderr
+
+
+def test_a_secret_in_clear_is_noticed(ready: Cluster, tmp_path: Path, needs: Needs) -> None:
+    with server(tmp_path / "e", "3.6", needs).running() as etcd:
+        site = Site(ready, etcd, tmp_path / "scratch")
+        etcd.put({**like_kubernetes(), "/registry/secrets/default/s-3": b"k8s\x00clear"})
+        site.taken()
+    rehearsal = Rehearsal(site)
+    rehearsal.rewrite(encryption_keys=(KEY,))
+    assert rehearsal.results(rehearsal.inv(), 1)["encryption"] == "failed"
+
+
+def test_what_could_not_be_counted_is_said_to_be_unknown(rehearsal: Rehearsal) -> None:
+    rehearsal.rewrite(keys=None, prefixes=None)
+    results = rehearsal.results(rehearsal.inv())
+    assert (results.pop("keys"), results.pop("prefixes")) == ("unknown", "unknown")
+    assert set(results.values()) == {"ok"}
+
+
+def test_it_needs_no_privileges(rehearsal: Rehearsal, needs: Needs) -> None:
+    needs("integration", os.geteuid() == 0, "root, to give privileges up")
+    bare = ["setpriv", "--bounding-set=-all", "--inh-caps=-all", "--no-new-privs"]
+    done = subprocess.run(
+        [*bare, *rehearsal.cluster.command(*rehearsal.words)],
+        env=rehearsal.cluster.environment(),
+        cwd="/",
+        capture_output=True,
+        text=True,
+    )
+    assert set(rehearsal.results(done).values()) == {"ok"}
+
+
+def test_settings_of_etcd_in_the_environment_do_not_reach_it(rehearsal: Rehearsal) -> None:
+    settings = {"ETCD_FORCE_NEW_CLUSTER": "nonsense", "ETCDCTL_ENDPOINTS": "http://127.0.0.1:1", "ETCDCTL_USER": "a:b"}
+    assert set(rehearsal.results(rehearsal.inv(**settings)).values()) == {"ok"}
+
+
+def test_nobody_else_can_reach_its_etcd(rehearsal: Rehearsal) -> None:
+    begun, go = rehearsal.hold()
+    process = rehearsal.start()
+    await_(begun.exists)
+    (folder,) = rehearsal.base.glob("drill-*")
+    assert folder.stat().st_mode & 0o777 == 0o700
+    inodes = {inode for pid in rehearsal.processes() for inode in _sockets(pid)}
+    unix = [line.split() for line in Path("/proc/net/unix").read_text().splitlines()[1:]]
+    named = {row[7] for row in unix if row[6] in inodes and len(row) > 7}
+    assert {"grpc", "peer"} <= {Path(name).name for name in named}
+    assert not [name for name in named if name.startswith("@")]
+    internet = [line.split()[9] for kind in ("tcp", "tcp6", "udp", "udp6") for line in _table(kind)]
+    assert inodes.isdisjoint(internet)
+    go.touch()
+    assert set(rehearsal.results(_ended(process)).values()) == {"ok"}
+
+
+def _sockets(pid: int) -> Iterator[str]:
+    for path in Path(f"/proc/{pid}/fd").iterdir():
+        try:
+            target = str(path.readlink())
+        except OSError:
+            continue
+        if target.startswith("socket:["):
+            yield target[8:-1]
+
+
+def _table(kind: str) -> list[str]:
+    return Path(f"/proc/net/{kind}").read_text().splitlines()[1:]
+
+
+def _ended(process: subprocess.Popen[str]) -> Completed:
+    out, err = process.communicate(timeout=60)
+    return Completed(process.args, process.returncode, out, err)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_stopped_it_cleans_up(number: signal.Signals, rehearsal: Rehearsal) -> None:
+    begun, _ = rehearsal.hold()
+    process = rehearsal.start()
+    await_(begun.exists)
+    process.send_signal(number)
+    done = _ended(process)
+    assert (done.returncode, done.stdout) == (130 if number == signal.SIGINT else 1, "")
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    assert rehearsal.traces() == []
+
+
+def test_killed_its_etcd_dies_and_the_next_one_cleans_up(rehearsal: Rehearsal) -> None:
+    begun, go = rehearsal.hold()
+    process = rehearsal.start()
+    await_(begun.exists)
+    process.kill()
+    process.communicate()
+    await_(lambda: not rehearsal.processes())
+    assert rehearsal.traces()
+    go.touch()
+    assert set(rehearsal.results(rehearsal.inv()).values()) == {"ok"}
+
+
+def test_one_at_a_time_and_backups_are_not_in_its_way(rehearsal: Rehearsal) -> None:
+    begun, go = rehearsal.hold()
+    process = rehearsal.start()
+    await_(begun.exists)
+    second = rehearsal.inv()
+    assert second.returncode == 2
+    assert f"already being done by process {process.pid}" in second.stderr
+    rehearsal.cluster.done("etcd.verify")
+    go.touch()
+    assert set(rehearsal.results(_ended(process)).values()) == {"ok"}
+
+
+def test_a_damaged_backup_fails(rehearsal: Rehearsal) -> None:
+    path = rehearsal.folder / rehearsal.record.file
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-100] + bytes(100))
+    rehearsal.fails(rehearsal.inv(), "damaged")
+
+
+def test_an_etcd_that_does_not_start_is_one_line(rehearsal: Rehearsal) -> None:
+    rehearsal.wrap("etcd", """echo '{"msg":"it is broken","error":"by a test"}' >&2; exit 1""")
+    rehearsal.fails(rehearsal.inv(), "etcd does not start from it: it is broken: by a test")
+
+
+def test_an_etcd_that_hangs_is_given_up(rehearsal: Rehearsal) -> None:
+    rehearsal.wrap("etcd", "exec sleep 600")
+    rehearsal.fails(rehearsal.inv("--timeout", "1"), "etcd does not start from it")
+
+
+def test_a_client_that_hangs_is_given_up(rehearsal: Rehearsal) -> None:
+    rehearsal.hold()
+    rehearsal.fails(rehearsal.inv("--timeout", "1"), "etcdctl gave no answer within")
+
+
+def test_a_restore_that_fails_is_one_line(rehearsal: Rehearsal) -> None:
+    rehearsal.wrap("etcdutl", "echo no such luck >&2; exit 1")
+    rehearsal.fails(rehearsal.inv(), "etcdutl failed: no such luck")
+
+
+def test_missing_programs_are_named(rehearsal: Rehearsal) -> None:
+    (rehearsal.bin / "etcdutl").unlink()
+    rehearsal.fails(rehearsal.inv(), "the rehearsal needs etcdutl", 2)
+    rehearsal.bin = Path("/nonexistent")
+    rehearsal.fails(rehearsal.inv(), "the rehearsal needs etcd, etcdctl, etcdutl", 2)
+
+
+def test_an_etcd_that_is_too_old_is_refused(rehearsal: Rehearsal) -> None:
+    rehearsal.replace("etcd", "echo etcd Version: 3.4.23")
+    (rehearsal.bin / "etcdutl").unlink()
+    rehearsal.fails(rehearsal.inv(), "etcd is 3.4; 3.6 or newer is needed", 2)
+    rehearsal.replace("etcd", "echo something else")
+    rehearsal.fails(rehearsal.inv(), "does not tell its version", 2)
+
+
+def test_no_space_is_known_beforehand(rehearsal: Rehearsal, needs: Needs) -> None:
+    with tmpfs(rehearsal.base, "100m", needs):
+        rehearsal.fails(rehearsal.inv(), "MiB are free, and 200 are needed", 2)
+
+
+def test_space_that_runs_out_is_one_line(rehearsal: Rehearsal, needs: Needs) -> None:
+    with tmpfs(rehearsal.base, "250m", needs):
+        filler = f"head -c 249M /dev/zero >{rehearsal.base}/filler 2>/dev/null"
+        rehearsal.wrap("etcdutl", filler)
+        rehearsal.fails(rehearsal.inv(), "no space left on device")
+
+
+def test_without_the_master_key_it_is_refused(rehearsal: Rehearsal) -> None:
+    rehearsal.cluster.without_master()
+    rehearsal.fails(rehearsal.inv(), "keys/master_key", 2)
+
+
+def test_a_person_gets_a_table(rehearsal: Rehearsal) -> None:
+    out = rehearsal.cluster.done("etcd.drill", "--etcd-dir", str(rehearsal.bin), "--name", rehearsal.record.name)
+    assert f"{rehearsal.record.name} restored in" in out
+    assert [line.split()[:2] for line in out.splitlines() if line.startswith("revision")] == [["revision", "ok"]]
