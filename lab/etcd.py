@@ -12,7 +12,7 @@ from lab.places import Places
 
 
 def folders(cache: Path) -> Iterator[Path]:
-    """Folders with etcd, etcdctl and etcdutl, the newest version first; other programs there are not for this machine."""
+    """Folders with etcd, etcdctl and etcdutl, newest first; what else is there need not run on this machine."""
     if built := kubernetes.built(cache):
         yield built / kubernetes.PREFIX / "bin"
     debian = cache / f"image-{image.recipe()}"
