@@ -18,10 +18,11 @@ from smallkube.workspace import TEMPORARY_PREFIX, Workspace, sync_folder, write_
 
 @dataclass(frozen=True)
 class Change:
-    """The nodes whose WireGuard keys change, and the new content of files in keys/, by name."""
+    """Whose keys change (nodes, or names of secrets), the new content of files in keys/, and which files go."""
 
     nodes: tuple[str, ...]
     files: Mapping[str, bytes]
+    gone: tuple[str, ...] = ()
 
 
 def _path(workspace: Workspace) -> Path:
@@ -29,7 +30,7 @@ def _path(workspace: Workspace) -> Path:
 
 
 def unfinished(workspace: Workspace) -> tuple[str, ...]:
-    """The nodes of a change that was begun and has not been carried out to the end; none, when there is none.
+    """Whose keys a change concerns that was begun and has not been carried out to the end; none, when there is none.
 
     Raises UsageError when the journal is damaged.
     """
@@ -41,7 +42,7 @@ def refuse_unfinished(workspace: Workspace) -> None:
     """Raise UsageError when keys/ is between two states, in which no machine must get it."""
     if unfinished(workspace):
         raise UsageError(
-            "a change of WireGuard keys was interrupted",
+            "a change of keys was interrupted",
             where=workspace.relative(workspace.keys_dir),
             hint="run `inv keys.generate`, which completes it",
         )
@@ -53,13 +54,14 @@ def commit(workspace: Workspace, change: Change) -> None:
     Raises SmallkubeError when a file can't be written: before the journal is there nothing has changed.
     """
     files = {name: base64.b64encode(data).decode() for name, data in change.files.items()}
-    text = json.dumps({"version": 1, "nodes": list(change.nodes), "files": files}, indent=1)
+    document = {"version": 1, "nodes": list(change.nodes), "files": files, "gone": list(change.gone)}
+    text = json.dumps(document, indent=1)
     write_file(_path(workspace), text + "\n", 0o600)
     complete(workspace)
 
 
 def complete(workspace: Workspace) -> tuple[str, ...]:
-    """Carry out a change that was interrupted, and return its nodes; call it under the lock on keys/.
+    """Carry out a change that was interrupted, and return whose keys it concerns; call it under the lock on keys/.
 
     Raises UsageError when the journal is damaged and SmallkubeError when a file can't be written.
     """
@@ -71,6 +73,9 @@ def complete(workspace: Workspace) -> tuple[str, ...]:
         return ()
     write_files(workspace.keys_dir, change.files)
     try:
+        for name in change.gone:
+            (workspace.keys_dir / name).unlink(missing_ok=True)
+        sync_folder(workspace.keys_dir)
         path.unlink()
         sync_folder(path.parent)
     except OSError as error:
@@ -83,12 +88,12 @@ def _read(workspace: Workspace) -> Change | None:
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
         files = {str(name): base64.b64decode(text, validate=True) for name, text in document["files"].items()}
-        change = Change(tuple(map(str, document["nodes"])), files)
+        change = Change(tuple(map(str, document["nodes"])), files, tuple(map(str, document.get("gone", ()))))
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise _damaged(workspace) from error
-    if not change.nodes or any(Path(name).name != name for name in files):
+    if not change.nodes or any(Path(name).name != name for name in (*files, *change.gone)):
         raise _damaged(workspace)
     return change
 

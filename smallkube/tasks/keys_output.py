@@ -22,7 +22,7 @@ def changing(workspace: Workspace) -> Iterator[tuple[str, ...]]:
     """``store.changing_keys``, which says what it had to complete."""
     with changing_keys(workspace) as completed:
         if completed:
-            ui.message(f"completed an interrupted change of the WireGuard keys of {', '.join(completed)}")
+            ui.message(f"completed an interrupted change of the keys of {', '.join(completed)}")
         yield completed
 
 

@@ -1,0 +1,29 @@
+"""A deploy as one step of something larger: rendered, prepared, carried out, and an error unless all went well."""
+
+from collections.abc import Sequence
+
+from smallkube.deploy import execute, prepare
+from smallkube.deploy.plan import Goal, Options
+from smallkube.deploy.report import Report, Watcher
+from smallkube.errors import SmallkubeError
+from smallkube.inventory import Inventory, Node
+from smallkube.nix import render
+from smallkube.workspace import Workspace
+
+UNDRAINED = Options(drain=False)
+"""For changes that restart no pods."""
+
+
+def roll_out(
+    workspace: Workspace, inventory: Inventory, nodes: Sequence[Node], watcher: Watcher, options: Options = UNDRAINED
+) -> tuple[Report, ...]:
+    """Bring what the workspace holds now to ``nodes``, the primary first.
+
+    Raises SmallkubeError when a machine was not deployed to: the same again goes on from there.
+    """
+    render.plan(workspace, inventory).apply()
+    plan, bundle = prepare.prepare(workspace, inventory, nodes, Goal.SWITCH, options)
+    reports = execute.execute(plan, bundle, workspace, inventory, watcher)
+    if bad := [f"{one.node} {one.outcome}: {one.reason}" for one in reports if not one.good]:
+        raise SmallkubeError(f"not everything was deployed: {'; '.join(bad)}", hint="run the same command again")
+    return reports

@@ -1,0 +1,76 @@
+"""Secrets that get a new content, or the one of before beside them, or lose it: all files of one step change as one."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+from smallkube.errors import SmallkubeError, UsageError
+from smallkube.inventory import Inventory
+from smallkube.secrets import age, journal, policy, records, rules
+from smallkube.secrets.keyring import Keyring, demand, load_hosts, read_master, read_recipient
+from smallkube.secrets.policy import Secret
+from smallkube.secrets.proof import State, examine
+from smallkube.secrets.store import Keys, read_keys
+from smallkube.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class Contents:
+    """``new``: secret → its plaintext; ``copied``: secret → the secret whose file it gets; ``gone``: removed."""
+
+    new: Mapping[Secret, bytes]
+    copied: Mapping[Secret, Secret]
+    gone: tuple[Secret, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"Contents(new={[row.name for row in self.new]}, gone={[row.name for row in self.gone]})"
+
+
+def apply(workspace: Workspace, inventory: Inventory, contents: Contents) -> tuple[str, ...]:
+    """Write ``contents`` with all that is derived from them, under the lock on keys/; the files that changed.
+
+    Needs no private key. Raises SmallkubeError; nothing has changed then, or the next command that takes the lock
+    completes it.
+    """
+    keys, keyring = read_keys(workspace), _keyring(workspace, inventory, (*contents.new, *contents.copied))
+    files = {row.file: _sealed(row, plaintext, keyring) for row, plaintext in contents.new.items()}
+    files |= {row.file: keys.files[source.file] for row, source in contents.copied.items()}
+    gone = tuple(row.file for row in contents.gone)
+    rows = {name: row for name, row in keys.records.items() if name in keys.files and name not in gone}
+    for row in contents.new:
+        rows[row.file] = records.record(files[row.file], keyring.recipients(row))
+    for row, source in contents.copied.items():
+        if source.file in keys.records:
+            rows[row.file] = keys.records[source.file]
+    present: Collection[str] = {*keys.files, *files} - set(gone)
+    derived = {
+        workspace.recipients_file.name: records.render(rows),
+        workspace.secrets_nix.name: rules.render(policy.expected(inventory, present), keyring),
+    }
+    named = tuple(row.name for row in (*contents.new, *contents.copied, *contents.gone))
+    whole = {**files, **{name: text.encode() for name, text in derived.items()}}
+    journal.commit(workspace, journal.Change(named, whole, gone))
+    return (*files, *gone)
+
+
+def opened(keys: Keys, master: age.Master, row: Secret) -> bytes:
+    """The plaintext of ``row``; raises UsageError when its file is missing, SmallkubeError when it can't be opened."""
+    if row.file not in keys.files:
+        raise UsageError("missing", where=f"keys/{row.file}", hint="restore it from git")
+    return age.decrypt(keys.files[row.file], master, f"keys/{row.file}")
+
+
+def _keyring(workspace: Workspace, inventory: Inventory, wanted: Collection[Secret]) -> Keyring:
+    recipient = read_recipient(workspace, read_master(workspace))
+    if recipient is None:
+        raise UsageError("no secrets yet", where=workspace.relative(workspace.keys_dir), hint="run `inv keys.generate`")
+    keyring = Keyring(recipient, load_hosts(workspace, inventory))
+    demand(workspace, keyring, wanted)
+    return keyring
+
+
+def _sealed(row: Secret, plaintext: bytes, keyring: Keyring) -> bytes:
+    data = age.encrypt(plaintext, keyring.recipients(row))
+    found = examine(row, data, keyring, records.record(data, keyring.recipients(row)), None)
+    if found.state is not State.GOOD:
+        raise SmallkubeError("its encryption failed verification; nothing was changed", where=row.file)
+    return data
