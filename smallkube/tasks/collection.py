@@ -2,10 +2,23 @@
 
 from invoke.collection import Collection
 
-from smallkube.tasks import deploy, doctor, etcd, etcd_restore, inventory, keys, keys_rotation, lab, net, nix, nodes
+from smallkube.tasks import (
+    deploy,
+    doctor,
+    etcd,
+    etcd_restore,
+    inventory,
+    keys,
+    keys_rotation,
+    lab,
+    net,
+    nix,
+    nodes,
+    tokens,
+)
 
 namespace = Collection(doctor.doctor)
-for module in (inventory, nodes, keys, nix, deploy, etcd, net, lab):
+for module in (inventory, nodes, keys, nix, deploy, etcd, tokens, net, lab):
     namespace.add_collection(Collection.from_module(module), name=module.__name__.rsplit(".", 1)[-1])
 for each in (keys_rotation.rotate_certificates, keys_rotation.rotate_wireguard):
     namespace.collections["keys"].add_task(each)

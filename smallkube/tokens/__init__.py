@@ -1,0 +1,1 @@
+"""API tokens: who has which, and replacing them while everybody goes on."""
