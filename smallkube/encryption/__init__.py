@@ -1,0 +1,1 @@
+"""The key that encrypts Secrets in etcd, and replacing it."""

@@ -1,0 +1,81 @@
+"""The key that encrypts Secrets in etcd: replace it while everything stays readable."""
+
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from invoke.context import Context
+
+from smallkube.errors import SmallkubeError
+from smallkube.tasks import current, task
+
+if TYPE_CHECKING:
+    from smallkube.secrets.age import Master
+    from smallkube.tasks import Current
+
+__all__ = ["rotate"]
+
+
+@task(
+    help={
+        "abort": "take back a rotation that has not ended: the old key stays",
+        "no-backup": "take no backup of etcd before",
+        "dry-run": "print the steps and touch nothing",
+        "yes": "do not ask",
+        "json": "print the outcome as JSON",
+    }
+)
+def rotate(
+    _: Context,
+    abort: bool = False,
+    no_backup: bool = False,
+    dry_run: bool = False,
+    yes: bool = False,
+    json: bool = False,
+) -> None:
+    """Replace the key that encrypts Secrets in etcd.
+
+    A backup first; then the new key beside the old, then first; every Secret written again;
+    etcd searched for the old key; the old key removed. Interrupted at any point, the same
+    command goes on from there.
+    """
+    from smallkube import ui
+    from smallkube.encryption import rotate as rotating
+    from smallkube.nodes.machine import over_ssh
+    from smallkube.secrets.keyring import demand_master
+
+    here = current()
+    inventory = here.inventory
+    master = demand_master(here.workspace, "to change the encryption key")
+    rotation = rotating.Rotation(here.workspace, inventory, master, over_ssh(here.workspace))
+    plan = rotation.plan(back=abort)
+    backup = () if no_backup else ("take a backup of etcd, and verify it",)
+    if dry_run:
+        ui.json_result((*backup, *plan.steps)) if json else ui.result("\n".join((*backup, *plan.steps)))
+        return
+    ui.confirm("replace the key that encrypts Secrets in etcd?", yes=yes)
+    with ui.Progress([*(node.name for node in inventory.nodes), "encryption"]) as progress:
+        if not no_backup:
+            progress.step("encryption", "back up etcd")
+            _back_up(here, master)
+        outcome = rotation.execute(plan, progress, lambda text: progress.step("encryption", text))
+        progress.done("encryption", "done")
+    if json:
+        ui.json_result(asdict(outcome))
+    else:
+        ui.result(f"{outcome.key} encrypts all {sum(outcome.stored.values())} objects in etcd")
+    ui.message("commit keys/: backups from before need the former key, which is in its git history")
+
+
+def _back_up(here: "Current", master: "Master") -> None:
+    from smallkube.etcd import catalog, host, job, verify
+    from smallkube.tasks.etcd import reach
+
+    now = datetime.now(UTC)
+    wanted = job.request(here.workspace, here.inventory, now, host.Source(), older=False)
+    primary = here.inventory.primary
+    report = job.run(here.workspace, here.inventory, lambda: reach(here, primary, False), wanted, lambda _: None)
+    with job.locked(catalog.folder_of(here.workspace, here.inventory)) as there:
+        findings = verify.verify(there, [there.find(report.record.name)], master, now)
+    if bad := [finding.detail for finding in findings if finding.result == "failed"]:
+        raise SmallkubeError(f"nothing was changed: the backup is not sound: {bad[0]}", where=report.record.name)
