@@ -1,0 +1,101 @@
+"""Proves that the key of the Secrets in etcd is replaced while they stay readable, from wherever it was killed, and
+that a backup from before can be restored with the key that git has, and not without it.
+"""
+
+import json
+import signal
+from collections.abc import Iterator
+
+import pytest
+
+from tests.cluster.conftest import Cluster
+from tests.cluster.load import Load
+from tests.lab.operating import await_
+
+CLIENTS = {"root": ("node1", "/run/kubeconfig-root")}
+NAMESPACE = "test-encryption"
+CONFIGURATION = "EncryptionConfiguration.yaml.age"
+
+
+@pytest.fixture(scope="module")
+def secrets(cluster: Cluster) -> Iterator[Cluster]:
+    """Thirty Secrets, number N of which holds N."""
+    with cluster.namespace(NAMESPACE):
+        for number in range(30):
+            name = f"secret-{number}"
+            cluster.kubectl("-n", NAMESPACE, "create", "secret", "generic", name, f"--from-literal=number={number}")
+        yield cluster
+
+
+def stored(cluster: Cluster) -> dict[str, int]:
+    """How many Secrets in etcd begin with the name of which key, by another way than the task's own."""
+    ask = "etcdctl --endpoints unix:///run/etcd/grpc get /registry/secrets/ --prefix --print-value-only"
+    names = "grep -a -o '^k8s:enc:secretbox:v1:[^:]*' | sort | uniq -c"
+    said = cluster.machine("node1").check("sh", "-c", f"{ask} | {names}")
+    return {name.rsplit(":", 1)[1]: int(count) for count, name in (line.split() for line in said.splitlines())}
+
+
+def numbers(cluster: Cluster) -> set[str]:
+    return {item["data"]["number"] for item in cluster.get("-n", NAMESPACE, "secrets")["items"]}
+
+
+def test_every_secret_gets_the_new_key_and_stays_readable(secrets: Cluster) -> None:
+    before, readable = stored(secrets), numbers(secrets)
+    with Load(secrets).running(CLIENTS) as load:
+        done = json.loads(secrets.operator.done("encryption.rotate", "--yes", "--json"))
+    assert (len(before), done["stored"]) == (1, stored(secrets))
+    assert set(done["stored"]) == {done["key"]} != set(before)
+    assert numbers(secrets) == readable
+    assert load.counted("root")["refused"] == 0
+    assert load.counted("root")["ok"] > 10
+
+
+STEPS = ("add a new key", "let key", "write all", "look into etcd", "remove key")
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_killed_at_each_step_it_is_ended_by_the_same_command(step: str, secrets: Cluster) -> None:
+    readable = numbers(secrets)
+    kill_at(secrets, step)
+    again = ("encryption.rotate", "--yes", "--no-backup")
+    await_("ended", lambda: secrets.operator.inv(*again).returncode == 0, 240)
+    secrets.eventually("readable", lambda: numbers(secrets) == readable)
+    assert len(stored(secrets)) == 1
+
+
+def kill_at(cluster: Cluster, step: str) -> None:
+    process = cluster.operator.start("encryption.rotate", "--yes", "--no-backup")
+    assert process.stderr
+    for line in process.stderr:
+        if f"encryption: {step}" in line:
+            break
+    process.send_signal(signal.SIGKILL)
+    cluster.operator.end(process)
+
+
+def test_taken_back_the_old_key_stays(secrets: Cluster) -> None:
+    before = stored(secrets)
+    kill_at(secrets, "look into etcd")
+    assert stored(secrets) != before
+    done = ("encryption.rotate", "--abort", "--yes", "--no-backup")
+    await_("ended", lambda: secrets.operator.inv(*done).returncode == 0, 240)
+    assert stored(secrets) == before
+
+
+def test_a_backup_from_before_needs_the_key_of_before(secrets: Cluster) -> None:
+    keys = secrets.operator.workspace.keys_dir
+    readable = numbers(secrets)
+    secrets.operator.done("etcd.backup")
+    history = (keys / CONFIGURATION).read_bytes(), (keys / "recipients.json").read_bytes()
+    secrets.operator.done("encryption.rotate", "--yes", "--no-backup")
+    refused = secrets.operator.inv("etcd.restore", "--yes")
+    assert refused.returncode == 2
+    assert "git history" in refused.stderr
+    (keys / CONFIGURATION).write_bytes(history[0])
+    (keys / "recipients.json").write_bytes(history[1])
+    undeployed = secrets.operator.inv("etcd.restore", "--yes")
+    assert undeployed.returncode != 0
+    assert "inv deploy" in undeployed.stderr
+    secrets.operator.done("deploy")
+    secrets.operator.done("etcd.restore", "--yes")
+    assert numbers(secrets) == readable

@@ -1,0 +1,84 @@
+"""Proves that tokens of a running cluster are replaced without a refused request, from wherever it was killed."""
+
+import json
+import signal
+from typing import Any
+
+import pytest
+
+from tests.cluster.conftest import Cluster
+from tests.cluster.load import Load
+from tests.lab.operating import await_
+
+CLIENTS = {"root": ("node1", "/run/kubeconfig-root"), "node1": ("node1", "/run/kubeconfig-node")}
+ASK = "kubectl --kubeconfig /tmp/k get --raw /api 2>&1 || :"
+TRY = f'printf %s "$1" >/tmp/t; KUBECONFIG=/tmp/k mkkubeconfig /tmp/t; {ASK}'
+
+
+def token(cluster: Cluster, name: str) -> str:
+    return cluster.operator.done("keys.show", name).strip()
+
+
+def answer(cluster: Cluster, value: str) -> str:
+    said = cluster.machine("node1").check("sh", "-c", TRY, "try", value)
+    return "refused" if "Unauthorized" in said else "accepted" if '"kind":"APIVersions"' in said else said
+
+
+def old_files(cluster: Cluster) -> list[str]:
+    return [path.name for path in cluster.operator.workspace.keys_dir.glob("*.old.age")]
+
+
+def test_nobody_is_refused_while_all_tokens_change(cluster: Cluster) -> None:
+    before = {name: token(cluster, f"kube_token_{name}") for name in ("root", "node2")}
+    with Load(cluster).running(CLIENTS) as load:
+        done: dict[str, Any] = json.loads(cluster.operator.done("tokens.rotate", "--all", "--yes", "--json"))
+    assert len(done["rotated"]) == 5 == len(done["refused"])
+    for client in CLIENTS:
+        counted = load.counted(client)
+        assert counted["ok"] > 10
+        assert counted["refused"] == 0, counted
+    for name, value in before.items():
+        assert answer(cluster, value) == "refused"
+        assert answer(cluster, token(cluster, f"kube_token_{name}")) == "accepted"
+    assert old_files(cluster) == []
+    rows = json.loads(cluster.operator.done("tokens.status", "--json"))["tokens"]
+    assert {word for row in rows for word in row["clients"].values()} == {"current"}
+    cluster.eventually("all Ready", lambda: all(cluster.ready().values()))
+
+
+STEPS = ("deploy both", "try the tokens", "wait until", "deploy without", "see the former")
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_killed_at_each_step_it_is_ended_by_the_same_command(step: str, cluster: Cluster) -> None:
+    before = token(cluster, "kube_token_node2")
+    process = cluster.operator.start("tokens.rotate", "--user", "node2", "--yes")
+    assert process.stderr
+    for line in process.stderr:
+        if f"tokens: {step}" in line:
+            break
+    process.send_signal(signal.SIGKILL)
+    cluster.operator.end(process)
+    # What the killed one left on a machine goes back by itself, or is taken over; see deploys.
+    await_("ended", lambda: cluster.operator.inv("tokens.rotate", "--user", "node2", "--yes").returncode == 0, 240)
+    assert old_files(cluster) == []
+    assert answer(cluster, before) == "refused"
+    assert answer(cluster, token(cluster, "kube_token_node2")) == "accepted"
+    cluster.eventually("all Ready", lambda: all(cluster.ready().values()))
+
+
+def test_taken_back_before_its_end_everybody_keeps_the_old_token(cluster: Cluster) -> None:
+    before = token(cluster, "kube_token_system_kube-scheduler")
+    process = cluster.operator.start("tokens.rotate", "--user", "kube-scheduler", "--yes")
+    assert process.stderr
+    for line in process.stderr:
+        if "tokens: try the tokens" in line:
+            break
+    process.send_signal(signal.SIGKILL)
+    cluster.operator.end(process)
+    between = token(cluster, "kube_token_system_kube-scheduler")
+    assert between != before
+    cluster.operator.done("tokens.rotate", "--abort", "--yes")
+    assert token(cluster, "kube_token_system_kube-scheduler") == before
+    assert (answer(cluster, before), answer(cluster, between)) == ("accepted", "refused")
+    assert old_files(cluster) == []

@@ -1,0 +1,94 @@
+"""Proves what a rotation of the encryption key does from each point, and that every state of it can still read all."""
+
+import base64
+import itertools
+
+import pytest
+
+from smallkube.encryption.phases import Configuration, Phase, parse
+from smallkube.encryption.rotate import Plan, paths
+from smallkube.errors import UsageError
+from smallkube.secrets import content
+from smallkube.secrets.policy import Kind
+
+A, B = ("key1", base64.b64encode(b"a" * 32).decode()), ("key2", base64.b64encode(b"b" * 32).decode())
+
+
+def configuration(*keys: tuple[str, str]) -> Configuration:
+    return Configuration(keys, ("secrets",))
+
+
+def test_what_is_generated_is_understood_and_written_back_the_same() -> None:
+    made = content.make(Kind.ENCRYPTION, ["secrets", "configmaps"])
+    found = parse(made)
+    assert found.phase is Phase.ONE
+    assert found.resources == ("secrets", "configmaps")
+    assert found.text() == made
+
+
+@pytest.mark.parametrize(
+    ("keys", "phase"), [((A,), Phase.ONE), ((A, B), Phase.ADDED), ((B, A), Phase.PROMOTED), ((B,), Phase.ONE)]
+)
+def test_the_phase_follows_from_the_keys(keys: tuple[tuple[str, str], ...], phase: Phase) -> None:
+    assert configuration(*keys).phase is phase
+    content.validate(Kind.ENCRYPTION, configuration(*keys).text(), "x")
+
+
+@pytest.mark.parametrize("keys", [(A, A), (A, ("mine", B[1])), (A, B, ("key3", A[1]))])
+def test_keys_that_no_rotation_left_so_are_refused(keys: tuple[tuple[str, str], ...]) -> None:
+    with pytest.raises(UsageError, match="can't tell where a rotation stands"):
+        configuration(*keys).phase  # noqa: B018
+
+
+def test_each_state_decrypts_what_the_one_before_encrypted() -> None:
+    states = [configuration(A)]
+    states.append(states[-1].with_new(b"b" * 32))
+    states.append(states[-1].swapped())
+    states.append(states[-1].first_only())
+    assert [state.keys for state in states] == [(A,), (A, B), (B, A), (B,)]
+    for before, after in itertools.pairwise(states):
+        # with one API server: all that was encrypted by then is readable; the last step comes after a search
+        assert before.keys[0] in after.keys or after is states[-1]
+
+
+def test_a_first_key_of_any_name_gets_a_successor() -> None:
+    assert Configuration((("mine", A[1]),), ("secrets",)).with_new(b"b" * 32).keys[1][0] == "key1"
+
+
+def test_resources_are_added_and_never_taken_away() -> None:
+    assert configuration(A).covering(["configmaps"]).resources == ("secrets", "configmaps")
+
+
+def test_neither_key_is_ever_shown() -> None:
+    assert A[1] not in repr(configuration(A, B))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "resources: [{resources: [secrets], providers: [{aescbc: {keys: []}}, {secretbox: {keys: []}}]}]",
+        "resources: [{resources: [a], providers: [{identity: {}}]}]",
+    ],
+)
+def test_what_smallkube_does_not_write_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="other providers or parts"):
+        parse(text.encode())
+
+
+@pytest.mark.parametrize(
+    ("phase", "back", "steps"),
+    [
+        (Phase.ONE, False, ["make a new key", "let the new key", "write all", "see in etcd", "remove the old"]),
+        (Phase.ADDED, False, ["let the new key", "write all", "see in etcd", "remove the old"]),
+        (Phase.PROMOTED, False, ["write all", "see in etcd", "remove the old"]),
+        (Phase.PROMOTED, True, ["let the old key", "write all", "see in etcd", "remove the new"]),
+        (Phase.ADDED, True, ["write all", "see in etcd", "remove the new"]),
+    ],
+)
+def test_the_steps_that_are_left(phase: Phase, back: bool, steps: list[str]) -> None:
+    found = Plan(phase, back, ("secrets",)).steps
+    assert [text.startswith(step) for text, step in zip(found, steps, strict=True)] == [True] * len(steps), found
+
+
+def test_custom_resources_lie_under_their_group() -> None:
+    assert paths(["secrets", "widgets.example.com"]) == ["secrets", "widgets", "example.com/widgets"]

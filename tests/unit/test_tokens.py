@@ -1,0 +1,102 @@
+"""Proves whose tokens there are, what a rotation does from each point at which it may stand, and who is behind."""
+
+from pathlib import Path
+
+import pytest
+
+from smallkube.errors import SmallkubeError, UsageError
+from smallkube.inventory import Inventory, parse
+from smallkube.secrets.store import Keys
+from smallkube.tokens import machines, rotate, users
+from smallkube.tokens.machines import Holder
+
+TEXT = "cluster: {name: test%s}\nnodes: {node1: {peer_ip: 192.0.2.1}, node2: {peer_ip: 192.0.2.2}}\n"
+
+
+def inventory(more: str = "") -> Inventory:
+    return parse(TEXT % more, Path("inventory.yaml"))
+
+
+EVERYBODY = users.all_users(inventory())
+
+
+def keys(*old: str) -> Keys:
+    files = {user.secret.file: b"" for user in EVERYBODY}
+    files |= {user.secret.old.file: b"" for user in EVERYBODY if user.short in old}
+    return Keys(files, {}, {})
+
+
+def test_everybody_has_the_name_that_the_api_server_knows() -> None:
+    assert {user.short: user.name for user in EVERYBODY} == {
+        "root": "root",
+        "kube-controller-manager": "system:kube-controller-manager",
+        "kube-scheduler": "system:kube-scheduler",
+        "node1": "system:node:node1.k8s.internal",
+        "node2": "system:node:node2.k8s.internal",
+    }
+
+
+def test_users_are_chosen_by_either_name_and_once() -> None:
+    chosen = users.select(inventory(), ["node2", "system:node:node2.k8s.internal", "root"], everybody=False)
+    assert [user.short for user in chosen] == ["node2", "root"]
+    assert users.select(inventory(), [], everybody=True) == EVERYBODY
+
+
+@pytest.mark.parametrize(
+    ("names", "more", "said"),
+    [
+        ([], "", "nobody is named"),
+        (["node3"], "", "no user 'node3'"),
+        (["node2"], ", secrets: {node_tokens: wireguard}", "inv keys.rotate-wireguard --node node2"),
+    ],
+)
+def test_a_choice_that_can_not_be_met_is_a_usage_error(names: list[str], more: str, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        users.select(inventory(more), names, everybody=False)
+
+
+def test_a_rotation_begins_with_those_that_were_chosen() -> None:
+    plan = rotate.make(keys(), EVERYBODY[:2], EVERYBODY, (), back=False)
+    assert (plan.begin, plan.between, plan.ending) == (EVERYBODY[:2], (), False)
+    assert len(plan.steps) == 5
+
+
+def test_what_was_begun_is_ended_first_and_alone() -> None:
+    plan = rotate.make(keys("node2"), EVERYBODY, EVERYBODY, (), back=False)
+    assert [user.short for user in plan.users] == ["node2"]
+    assert not plan.begin
+
+
+def test_what_the_primary_still_has_is_ended_by_a_deploy() -> None:
+    plan = rotate.make(keys(), EVERYBODY, EVERYBODY, ["kube_token_node2.old"], back=False)
+    assert plan.ending
+    assert not plan.users
+
+
+def test_only_what_has_not_ended_can_be_taken_back() -> None:
+    assert rotate.make(keys("root"), EVERYBODY, EVERYBODY, (), back=True).back
+    with pytest.raises(UsageError, match="no rotation is under way"):
+        rotate.make(keys(), EVERYBODY, EVERYBODY, (), back=True)
+
+
+def test_a_missing_token_is_named() -> None:
+    with pytest.raises(UsageError, match=r"kube_token_root\.age"):
+        rotate.make(Keys({}, {}, {}), EVERYBODY[:1], EVERYBODY, (), back=False)
+
+
+def test_clients_with_another_token_are_behind() -> None:
+    found = machines.parse_holders("node2", "kubelet aa\nkube-proxy -\ncoredns bb")
+    found += machines.parse_holders("node1", "kubelet cc\nkube-scheduler dd\nroot ee")
+    assert found[0] == Holder("node2", "kubelet", "aa")
+    assert [one.user for one in found] == ["node2", "node2", "node2", "node1", "kube-scheduler", "root"]
+    assert machines.behind(found, {"node2": "aa", "root": "ff"}) == [
+        "kube-proxy on node2",
+        "coredns on node2",
+        "root on node1",
+    ]
+
+
+@pytest.mark.parametrize("text", ["kubelet", "kubelet a b"])
+def test_an_answer_that_makes_no_sense_is_an_error(text: str) -> None:
+    with pytest.raises(SmallkubeError, match="can't be understood"):
+        machines.parse_holders("node1", text)
