@@ -12,6 +12,8 @@ from smallkube.workspace import Workspace
 class Machine(Protocol):
     """What of a ``remote.connection.Session`` is used here; the same errors are raised."""
 
+    where: str
+
     def run(self, command: Command, *, stopped: Callable[[], bool] = ...) -> Result: ...
     def must(self, command: Command) -> Result: ...
 

@@ -3,6 +3,7 @@
 from invoke.collection import Collection
 
 from smallkube.tasks import (
+    cluster,
     deploy,
     doctor,
     encryption,
@@ -19,7 +20,7 @@ from smallkube.tasks import (
 )
 
 namespace = Collection(doctor.doctor)
-for module in (inventory, nodes, keys, nix, deploy, etcd, tokens, encryption, net, lab):
+for module in (inventory, nodes, keys, nix, deploy, etcd, tokens, encryption, cluster, net, lab):
     namespace.add_collection(Collection.from_module(module), name=module.__name__.rsplit(".", 1)[-1])
 for each in (keys_rotation.rotate_certificates, keys_rotation.rotate_wireguard):
     namespace.collections["keys"].add_task(each)

@@ -17,6 +17,8 @@ NODES = tuple(Node(name=f"node{index}", index=index, peer_ip=f"192.168.0.{index}
 class Fake:
     """node1 succeeds, node2 fails, node3 is not there."""
 
+    where = "a fake"
+
     def __init__(self, node: Node) -> None:
         self.node = node
 

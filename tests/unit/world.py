@@ -72,6 +72,8 @@ class World:
 class Hands:
     """A connection to one machine."""
 
+    where = "a machine of this world"
+
     def __init__(self, world: World, name: str) -> None:
         self.world, self.name, self.computer = world, name, world.computers[name]
 

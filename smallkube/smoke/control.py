@@ -1,0 +1,169 @@
+"""Checks of etcd, the API server, the nodes as it knows them, and the components that act through it."""
+
+import json
+import re
+from datetime import UTC, datetime
+from typing import Any
+
+from smallkube.errors import SmallkubeError
+from smallkube.etcd import status
+from smallkube.remote.command import Command
+from smallkube.smoke.scene import Failed, NotReached, Scene, listed
+
+LEASE_SECONDS = 40
+"""A kubelet's lease lasts so long, and is renewed every ten seconds (nodeLeaseDurationSeconds)."""
+OLDEST_MINORS = 3
+"""How many minors a kubelet may be behind the API server (kubernetes.io/releases/version-skew-policy)."""
+
+
+def etcd_health(scene: Scene) -> str:
+    try:
+        found = status.read(scene.primary, 10)
+    except SmallkubeError as error:
+        raise Failed(f"{error.message}: systemctl status etcd on the primary") from error
+    if not found.leader:
+        raise Failed("no leader: journalctl -u etcd on the primary")
+    return f"{found.version}, revision {found.revision}"
+
+
+def etcd_alarms(scene: Scene) -> str:
+    try:
+        found = status.read(scene.primary, 10)
+    except SmallkubeError as error:
+        raise NotReached("etcd does not answer") from error
+    if found.alarms:
+        hint = "compact, defragment, then etcdctl alarm disarm"
+        raise Failed(f"{', '.join(found.alarms)}: {hint} (etcd.io/docs/v3.6/op-guide/maintenance)")
+    return f"{found.size >> 20} of {found.quota >> 20} MiB"
+
+
+def api_ready(scene: Scene) -> str:
+    done = scene.ask("get", "--raw", "/readyz?verbose", seconds=10)
+    failed = re.findall(r"\[-\](\S+)", done.stdout.decode(errors="replace") + done.stderr)
+    if failed:
+        raise Failed(f"not ready: {listed(failed)}; journalctl -u kube-apiserver on the primary")
+    if not done.ok:
+        raise Failed(f"does not answer ({done.last_words}): systemctl status kube-apiserver on the primary")
+    return f"{done.text.count('[+]')} parts are ready"
+
+
+def _curl(scene: Scene, *words: str, stdin: bytes | None = None) -> str:
+    """The status of a GET of /api on the primary, with what curl says when there is none."""
+    plan = scene.inventory.addressing
+    port = scene.inventory.cluster.api.port
+    resolve = f"{plan.api_internal_host}:{port}:{plan.host6(scene.inventory.primary.index)}"
+    url = f"https://{plan.api_internal_host}:{port}/api"
+    argv = ("curl", "--silent", "--show-error", "--max-time", "10", "--output", "/dev/null")
+    done = scene.primary.run(
+        Command((*argv, "--write-out", "%{http_code}", "--resolve", resolve, *words, url), stdin=stdin, timeout=30)
+    )
+    return done.text if done.ok else done.last_words
+
+
+def api_anonymous(scene: Scene) -> str:
+    answer = _curl(scene, "--insecure")
+    if answer == "401":
+        return "401"
+    if not answer.isdecimal():
+        raise NotReached(answer)
+    raise Failed(f"answered {answer}: --anonymous-auth must be false (nix/modules/apiserver.nix)")
+
+
+def api_certificate(scene: Scene) -> str:
+    if scene.certificate is None:
+        raise NotReached("keys/apiserver.crt is not here")
+    answer = _curl(scene, "--cacert", "/dev/stdin", stdin=scene.certificate)
+    if answer.isdecimal():
+        return "it is keys/apiserver.crt"
+    if "certificate" in answer or "SSL" in answer:
+        raise Failed(f"{answer}: the primary shows another certificate than keys/apiserver.crt; inv deploy")
+    raise NotReached(answer)
+
+
+def nodes_inventory(scene: Scene) -> str:
+    there = {item["metadata"]["name"] for item in _nodes(scene)}
+    wanted = {scene.host(node) for node in scene.inventory.nodes}
+    wrong = [f"{name} is missing (systemctl status kubelet there)" for name in sorted(wanted - there)]
+    wrong += [f"{name} is not in inventory.yaml" for name in sorted(there - wanted)]
+    if wrong:
+        raise Failed(listed(wrong))
+    return f"{len(there)} nodes"
+
+
+def nodes_ready(scene: Scene) -> str:
+    wrong = [f"{item['metadata']['name']}: {why}" for item in _nodes(scene) if (why := _unready(item))]
+    if wrong:
+        raise Failed(f"{listed(wrong)}; journalctl -u kubelet there")
+    return ""
+
+
+def _unready(item: dict[str, Any]) -> str:
+    for condition in item["status"].get("conditions", ()):
+        if condition["type"] == "Ready":
+            return "" if condition["status"] == "True" else condition.get("message") or condition.get("reason", "?")
+    return "has never reported"
+
+
+def nodes_versions(scene: Scene) -> str:
+    said = _version(scene)
+    server = _minor(said)
+    wrong = []
+    for item in _nodes(scene):
+        version = item["status"]["nodeInfo"]["kubeletVersion"]
+        if not server - OLDEST_MINORS <= _minor(version) <= server:
+            wrong.append(f"{item['metadata']['name']} has {version}")
+    if wrong:
+        raise Failed(f"the API server is {said}, and {listed(wrong)}: inv deploy --node … brings them in line")
+    return said
+
+
+def _version(scene: Scene) -> str:
+    return str(json.loads(scene.kubectl("get", "--raw", "/version"))["gitVersion"])
+
+
+def _minor(version: str) -> int:
+    found = re.match(r"v1\.(\d+)\.", version)
+    return int(found[1]) if found else -1
+
+
+def nodes_leases(scene: Scene) -> str:
+    leases = {item["metadata"]["name"]: item for item in scene.get("leases", "-n", "kube-node-lease")["items"]}
+    names = [item["metadata"]["name"] for item in _nodes(scene)]
+    now = _now(scene)
+    stale = [f"{name} ({age})" for name in names if (age := _stale(leases.get(name), now))]
+    if stale:
+        raise Failed(f"not renewed: {listed(stale)}; is the kubelet running there, and the tunnel up (inv net.check)?")
+    return ""
+
+
+def scheduler(scene: Scene) -> str:
+    return _runs(scene, "kube-scheduler")
+
+
+def controllers(scene: Scene) -> str:
+    return _runs(scene, "kube-controller-manager")
+
+
+def _runs(scene: Scene, name: str) -> str:
+    """There is one of it, which elects no leader and holds no lease: its unit tells, and whether pods start."""
+    state = scene.primary.run(Command(("systemctl", "is-active", f"{name}.service"), root=False)).text.strip()
+    if state != "active":
+        raise Failed(f"{name}.service is {state or 'unknown'}: systemctl status {name} on the primary")
+    return ""
+
+
+def _stale(lease: dict[str, Any] | None, now: datetime) -> str:
+    if lease is None or "renewTime" not in lease["spec"]:
+        return "there is none"
+    age = (now - datetime.fromisoformat(lease["spec"]["renewTime"])).total_seconds()
+    return f"{age:.0f} s old" if age > LEASE_SECONDS else ""
+
+
+def _now(scene: Scene) -> datetime:
+    """The primary's clock: ours need not agree with it."""
+    return datetime.fromtimestamp(int(scene.primary.must(Command(("date", "+%s"))).text), UTC)
+
+
+def _nodes(scene: Scene) -> list[dict[str, Any]]:
+    items: list[dict[str, Any]] = scene.get("nodes")["items"]
+    return items

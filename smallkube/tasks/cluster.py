@@ -1,0 +1,90 @@
+"""The cluster as a whole: does it work?"""
+
+import signal
+import sys
+from dataclasses import asdict
+
+from invoke.context import Context
+
+from smallkube.errors import SmallkubeError, UsageError
+from smallkube.tasks import current, task, words
+
+__all__ = ["smoke"]
+
+IMAGE = "docker.io/library/busybox:1.37"
+POLICIES = ("Always", "IfNotPresent", "Never")
+
+
+@task(
+    iterable=["only", "skip"],
+    help={
+        "only": "only these checks or groups (repeatable, or separated by commas)",
+        "skip": "not these checks or groups",
+        "image": f"a busybox for the pods (default: {IMAGE})",
+        "pull-policy": "Always | IfNotPresent | Never",
+        "egress": "HOST:PORT outside that pods should reach",
+        "timeout": "seconds for everything, cleaning up excepted",
+        "rollout": "seconds that the pods may take to start",
+        "keep": "leave the pods there to look at; the next run removes them",
+        "junit": "also write the report to this file, as JUnit XML",
+        "json": "print the report as JSON",
+    },
+)
+def smoke(
+    _: Context,
+    only: list[str],
+    skip: list[str],
+    image: str = IMAGE,
+    pull_policy: str = "IfNotPresent",
+    egress: str = "",
+    timeout: int = 300,
+    rollout: int = 90,
+    keep: bool = False,
+    junit: str | None = None,
+    json: bool = False,
+) -> None:
+    """Prove that the cluster works, and clean up after it.
+
+    Makes a namespace with a pod on every node and removes it again, whatever happens. Exit
+    status: 0 every check is ok or skipped; 1 one failed or could not be made.
+    """
+    from pathlib import Path
+
+    from smallkube import ui
+    from smallkube.nodes.machine import over_ssh
+    from smallkube.smoke import report, runner
+    from smallkube.smoke.scene import Options
+    from smallkube.workspace import write_file
+
+    if pull_policy not in POLICIES:
+        raise UsageError(f"--pull-policy {pull_policy}", hint=f"one of {', '.join(POLICIES)}")
+    if egress and not egress.rpartition(":")[2].isdecimal():
+        raise UsageError(f"--egress {egress}", hint="expected HOST:PORT")
+    if timeout < 1 or rollout < 1:
+        raise UsageError("--timeout and --rollout must be at least 1")
+    wanted = report.select(words(only), words(skip))
+    here = current()
+    inventory = here.inventory
+    options = Options(image, pull_policy, egress, timeout, rollout, keep)
+    pinned = here.workspace.keys_dir / "apiserver.crt"
+    certificate = pinned.read_bytes() if pinned.is_file() else None
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with ui.Progress(["smoke"] if sys.stderr.isatty() else []) as progress:
+        results = runner.run(
+            inventory,
+            over_ssh(here.workspace),
+            certificate,
+            options,
+            wanted,
+            lambda name: progress.step("smoke", name) if sys.stderr.isatty() else None,
+            ui.message,
+        )
+    if junit:
+        write_file(Path(junit), report.junit(results, inventory.cluster.name))
+    if json:
+        ui.json_result([asdict(result) for result in results])
+    else:
+        rows = [(one.check, one.outcome, f"{one.seconds:.1f}", one.message) for one in results]
+        ui.table(("CHECK", "RESULT", "SECONDS", "DETAIL"), rows)
+    if bad := [one.check for one in results if one.outcome in ("failed", "not reached")]:
+        raise SmallkubeError(f"not all is well: {', '.join(bad)}", where=inventory.cluster.name)
