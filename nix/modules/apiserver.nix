@@ -35,6 +35,8 @@ let
     kubelet-certificate-authority = "${cfg.kubeletCertificates}";
     kubelet-preferred-address-types = "Hostname,InternalIP";
     profiling = "false";
+    # Without it open watches hold up each stop for sixty seconds, in which nobody is answered.
+    shutdown-watch-termination-grace-period = "10s";
   } // lib.optionalAttrs webhook {
     kubelet-client-certificate = cfg.publicFile "kubelet-client.crt";
     kubelet-client-key = "%d/kubelet-client.key";
