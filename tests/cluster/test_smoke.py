@@ -1,0 +1,210 @@
+"""Proves that the smoke test is green on a cluster that works, and red in exactly the right places on one that does
+not; and that nothing of it stays, whatever ends it.
+"""
+
+import json
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+
+from lab.containers import BUSYBOX
+from smallkube.smoke.report import NAMES
+from tests.cluster.conftest import Cluster
+
+IN_THE_LAB = ("--image", BUSYBOX, "--pull-policy", "Never", "--rollout", "15")
+SELECTOR = "--selector=app.kubernetes.io/managed-by=smallkube-smoke"
+BY_PODS = {
+    "kubelet.logs",
+    "kubelet.exec",
+    *(f"network.{name}" for name in ("ipv6", "ipv4", "service", "hairpin", "api", "host", "nodeport")),
+    "dns.services",
+    "dns.nodes",
+}
+Found = dict[str, dict[str, Any]]
+
+
+def smoke(cluster: Cluster, *words: str, status: int = 0) -> Found:
+    done = cluster.operator.inv("cluster.smoke", "--json", *IN_THE_LAB, *words)
+    assert done.returncode == status, done.stdout + done.stderr
+    return {row["check"]: row for row in json.loads(done.stdout)}
+
+
+def with_outcome(found: Found, outcome: str) -> set[str]:
+    return {name for name, row in found.items() if row["outcome"] == outcome}
+
+
+def namespaces(cluster: Cluster) -> list[str]:
+    return cluster.kubectl("get", "namespaces", SELECTOR, "--output=name").split()
+
+
+def test_all_is_green_and_nothing_stays(cluster: Cluster, tmp_path: Path) -> None:
+    found = smoke(cluster, "--junit", str(tmp_path / "report.xml"))
+    assert tuple(found) == NAMES
+    assert with_outcome(found, "skipped") == {"egress.internet"}
+    assert with_outcome(found, "ok") == set(NAMES) - {"egress.internet"}
+    assert namespaces(cluster) == []
+    suite = ElementTree.parse(tmp_path / "report.xml").getroot()
+    assert (suite.get("tests"), suite.get("failures"), suite.get("skipped")) == (str(len(NAMES)), "0", "1")
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What is broken and mended on which node, what is red then, and what the message says."""
+
+    broken: Sequence[tuple[str, str]]
+    mended: Sequence[tuple[str, str]]
+    failed: set[str]
+    says: str
+    not_reached: frozenset[str] = frozenset()
+    words: Sequence[str] = ()
+
+
+def stopped(node: str, unit: str, failed: set[str], says: str, not_reached: Sequence[str] = ()) -> Fault:
+    stop, start = (node, f"systemctl stop {unit}"), (node, f"systemctl start {unit}")
+    return Fault([stop], [start], failed, says, frozenset(not_reached))
+
+
+CHAIN = "chain in { type filter hook input priority -300; tcp dport 10250 reject with tcp reset; }"
+BLOCK = f"nft 'table inet fault {{ {CHAIN}; }}'"
+CONFIGURATION = "/run/agenix/EncryptionConfiguration.yaml"
+IDENTITY_FIRST = r"sed -i 's/^  - secretbox:/  - identity: {}\n  - secretbox:/; $d'"
+FAULTS = {
+    "kube-proxy stopped": stopped(
+        "node2",
+        "kube-proxy",
+        {"network.service", "network.hairpin", "network.host", "network.nodeport"},
+        "kube-proxy",
+    ),
+    "CoreDNS stopped": stopped("node2", "coredns", {"dns.services", "dns.nodes", "dns.servers"}, "coredns"),
+    "CoreDNS without rights": Fault(
+        [
+            ("node1", "kubectl delete clusterrolebinding system:coredns"),
+            *((node, "systemctl restart coredns") for node in ("node1", "node2")),
+        ],
+        [
+            ("node1", "systemctl restart kube-activation"),
+            *((node, "systemctl restart coredns") for node in ("node1", "node2")),
+        ],
+        {"dns.services", "dns.servers"},
+        "nix/addons/coredns.yaml",
+    ),
+    "kubelet port blocked": Fault(
+        [("node2", BLOCK)], [("node2", "nft delete table inet fault")], {"kubelet.logs", "kubelet.exec"}, "port 10250"
+    ),
+    "Secrets in clear": Fault(
+        [
+            ("node1", f"cp -pL {CONFIGURATION} /run/kept; {IDENTITY_FIRST} {CONFIGURATION}"),
+            ("node1", "systemctl restart kube-apiserver"),
+        ],
+        [("node1", f"cat /run/kept >{CONFIGURATION}; systemctl restart kube-apiserver")],
+        {"secrets.encrypted"},
+        "it begins with clear",
+    ),
+    "API down": stopped(
+        "node1",
+        "kube-apiserver",
+        {"api.ready"},
+        "systemctl status kube-apiserver",
+        [name for name in NAMES if name not in ("etcd.health", "etcd.alarms", "api.ready", "cleanup.done")],
+    ),
+    "image missing": Fault([], [], {"pods.rollout"}, "ErrImageNeverPull", frozenset(BY_PODS), ("--image", "none:1")),
+    "scheduler stopped": stopped(
+        "node1", "kube-scheduler", {"control.scheduler", "pods.rollout"}, "kube-scheduler", sorted(BY_PODS)
+    ),
+    "controller manager stopped": stopped(
+        "node1",
+        "kube-controller-manager",
+        {"control.controllers", "pods.rollout"},
+        "kube-controller-manager",
+        sorted(BY_PODS),
+    ),
+}
+
+
+@contextmanager
+def broken(cluster: Cluster, fault: Fault) -> Iterator[None]:
+    try:
+        for node, command in fault.broken:
+            cluster.machine(node).check("sh", "-c", command)
+        yield
+    finally:
+        for node, command in fault.mended:
+            cluster.machine(node).check("sh", "-c", command)
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_exactly_the_right_checks_go_red(name: str, cluster: Cluster) -> None:
+    fault = FAULTS[name]
+    with broken(cluster, fault):
+        found = smoke(cluster, *fault.words, status=1)
+    messages = " | ".join(found[check]["message"] for check in with_outcome(found, "failed"))
+    assert (with_outcome(found, "failed"), with_outcome(found, "not reached")) == (
+        fault.failed,
+        {*fault.not_reached},
+    ), messages
+    assert fault.says in messages
+    cluster.eventually("the API", lambda: cluster.ask("get", "--raw", "/readyz").returncode == 0)
+    cluster.eventually("nothing stays", lambda: namespaces(cluster) == [])
+
+
+def test_a_node_that_the_inventory_does_not_know(cluster: Cluster) -> None:
+    file = cluster.operator.workspace.inventory_file
+    text = file.read_text()
+    cluster.operator.done("nodes.remove", "node2", "--yes")
+    try:
+        found = smoke(cluster, status=1)
+    finally:
+        file.write_text(text)
+    assert with_outcome(found, "failed") == {"nodes.inventory"}
+    assert "node2.k8s.internal is not in inventory.yaml" in found["nodes.inventory"]["message"]
+
+
+def test_a_tunnel_that_is_down(cluster: Cluster) -> None:
+    cluster.machine("node2").check("ip", "link", "set", "wgkube", "down")
+    try:
+        cluster.eventually("node2 is missed", lambda: not cluster.ready()["node2.k8s.internal"], 120)
+        found = smoke(cluster, status=1)
+    finally:
+        cluster.machine("node2").check("ip", "link", "set", "wgkube", "up")
+        cluster.machine("node2").check("networkctl", "reconfigure", "wgkube")
+        cluster.eventually("all Ready", lambda: all(cluster.ready().values()))
+    assert {"nodes.ready", "nodes.leases", "pods.rollout"} <= with_outcome(found, "failed")
+    assert "inv net.check" in found["nodes.leases"]["message"]
+    assert with_outcome(found, "ok") >= {"etcd.health", "api.ready", "nodes.inventory", "secrets.encrypted"}
+    cluster.eventually("nothing stays", lambda: namespaces(cluster) == [], 120)
+
+
+def test_only_what_is_asked_for_is_checked(cluster: Cluster) -> None:
+    assert set(smoke(cluster, "--only", "network,etcd", "--skip", "network.host")) == {
+        "etcd.health",
+        "etcd.alarms",
+        *(f"network.{name}" for name in ("ipv6", "ipv4", "service", "hairpin", "api", "nodeport")),
+    }
+    assert set(smoke(cluster, "--only", "api.ready")) == {"api.ready"}
+
+
+def test_kept_pods_are_swept_by_the_next_run(cluster: Cluster) -> None:
+    found = smoke(cluster, "--keep")
+    kept = namespaces(cluster)
+    assert len(kept) == 1
+    assert kept[0].removeprefix("namespace/") in found["cleanup.done"]["message"]
+    smoke(cluster, "--only", "pods")
+    cluster.eventually("nothing stays", lambda: namespaces(cluster) == [])
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 130), (signal.SIGINT, 130), (signal.SIGKILL, -9)])
+def test_ended_in_the_middle_nothing_stays_for_long(number: int, status: int, cluster: Cluster) -> None:
+    process = cluster.operator.start("cluster.smoke", *IN_THE_LAB)
+    cluster.eventually("begun", lambda: namespaces(cluster))
+    process.send_signal(number)
+    assert cluster.operator.end(process).returncode == status
+    if number == signal.SIGKILL:
+        assert namespaces(cluster)
+        smoke(cluster, "--only", "pods")
+    cluster.eventually("nothing stays", lambda: namespaces(cluster) == [])
