@@ -4,6 +4,7 @@ from invoke.collection import Collection
 
 from smallkube.tasks import (
     cluster,
+    cluster_state,
     deploy,
     doctor,
     encryption,
@@ -22,7 +23,10 @@ from smallkube.tasks import (
 namespace = Collection(doctor.doctor)
 for module in (inventory, nodes, keys, nix, deploy, etcd, tokens, encryption, cluster, net, lab):
     namespace.add_collection(Collection.from_module(module), name=module.__name__.rsplit(".", 1)[-1])
-for each in (keys_rotation.rotate_certificates, keys_rotation.rotate_wireguard):
-    namespace.collections["keys"].add_task(each)
-for one in (etcd_restore.restore, etcd_restore.drill, etcd_restore.status):
-    namespace.collections["etcd"].add_task(one)
+for name, tasks in {
+    "keys": (keys_rotation.rotate_certificates, keys_rotation.rotate_wireguard),
+    "etcd": (etcd_restore.restore, etcd_restore.drill, etcd_restore.status),
+    "cluster": (cluster_state.status, cluster_state.kubeconfig, cluster_state.upgrade_check),
+}.items():
+    for each in tasks:
+        namespace.collections[name].add_task(each)

@@ -95,7 +95,7 @@ def test_a_backup_from_before_needs_the_key_of_before(secrets: Cluster) -> None:
     (keys / "recipients.json").write_bytes(history[1])
     undeployed = secrets.operator.inv("etcd.restore", "--yes")
     assert undeployed.returncode != 0
-    assert "inv deploy" in undeployed.stderr
+    assert "deploy keys/EncryptionConfiguration.yaml.age first" in undeployed.stderr
     secrets.operator.done("deploy")
     secrets.operator.done("etcd.restore", "--yes")
     assert numbers(secrets) == readable
