@@ -1,0 +1,130 @@
+"""Proves with real requests that a node's rights end at itself, that nobody comes in without a token, and that both
+sides of each connection are checked: a swapped certificate is refused.
+"""
+
+import base64
+import json
+
+import pytest
+
+from tests.cluster.conftest import Cluster, pod
+
+NAMESPACE = "test-security"
+FILES = """
+config=$(tr '\\0' '\\n' </proc/$(pidof kubelet)/cmdline | sed -n 's/^--config=//p')
+crt=$(readlink -f "$(jq -r .tlsCertFile "$config")") key=$(readlink -f "$(jq -r .tlsPrivateKeyFile "$config")")
+"""
+OTHER = f"""
+set -e
+{FILES}
+openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 1 -keyout /run/other.key \\
+  -out /run/other.crt -subj /CN=kubelet-node2 -addext subjectAltName=DNS:node2.k8s.internal 2>/dev/null
+mount --bind /run/other.crt "$crt"
+mount --bind /run/other.key "$key"
+systemctl restart kubelet
+"""
+OWN = f"""
+{FILES}
+umount "$crt" "$key"
+rm -f /run/other.crt /run/other.key
+systemctl restart kubelet
+"""
+"""A kubelet with the right names but another key, and back."""
+KUBECTL = "/run/current-system/sw/bin/kubectl"
+
+
+def as_node(cluster: Cluster, node: str, *words: str, stdin: str = "") -> str:
+    """What a node gets with its own token, errors included; from the primary, because only it has kubectl."""
+    config = cluster.machine(node).check("cat", "/run/kubeconfig-node")
+    machine = cluster.machine("node1")
+    machine.execute(["sh", "-c", "umask 077; cat >/run/test-node"], stdin=config)
+    done = machine.execute([KUBECTL, "--kubeconfig", "/run/test-node", *words], stdin=stdin, seconds=30)
+    machine.check("rm", "-f", "/run/test-node")
+    return done.stdout + done.stderr
+
+
+def test_a_node_reads_the_secrets_of_its_own_pods_only(cluster: Cluster) -> None:
+    with cluster.namespace(NAMESPACE):
+        for name in ("mine", "other"):
+            cluster.kubectl("-n", NAMESPACE, "create", "secret", "generic", name, "--from-literal=a=b")
+            cluster.kubectl("-n", NAMESPACE, "create", "configmap", name, "--from-literal=a=b")
+        volumes = [
+            {"name": "s", "secret": {"secretName": "mine"}},
+            {"name": "c", "configMap": {"name": "mine"}},
+        ]
+        made = pod("user", "node2", volumes=volumes)
+        made["metadata"]["namespace"] = NAMESPACE
+        cluster.apply(made)
+        for kind in ("secret", "configmap"):
+            read = ("-n", NAMESPACE, "get", kind)
+            await_own(cluster, *read)
+            assert "orbidden" in as_node(cluster, "node2", *read, "other")
+            assert "orbidden" in as_node(cluster, "node2", *read)
+        assert "orbidden" in as_node(cluster, "node1", "-n", NAMESPACE, "get", "secret", "mine")
+
+
+def await_own(cluster: Cluster, *read: str) -> None:
+    cluster.eventually("its own", lambda: "/mine" in as_node(cluster, "node2", *read, "mine", "-o", "name"))
+
+
+def test_a_node_changes_no_other_node(cluster: Cluster) -> None:
+    own, other = "node2.k8s.internal", "node1.k8s.internal"
+    assert "labeled" in as_node(cluster, "node2", "label", "node", own, "test=1", "--overwrite")
+    cluster.kubectl("label", "node", own, "test-")
+    assert "not allowed" in as_node(cluster, "node2", "label", "node", other, "test=1")
+    restricted = as_node(cluster, "node2", "label", "node", own, "node-restriction.kubernetes.io/x=1")
+    assert "not allowed" in restricted
+    assert "orbidden" in as_node(cluster, "node2", "delete", "node", other)
+
+
+@pytest.mark.parametrize("path", ["/api", "/version", "/metrics", "/readyz", "/openid/v1/jwks"])
+def test_nobody_comes_in_without_a_token(path: str, cluster: Cluster) -> None:
+    argv = ["curl", "-sk", "-m", "10", "-o", "/dev/null", "-w", "%{http_code}", f"https://[fd88:1::1]:6443{path}"]
+    assert cluster.machine("node1").check(*argv) == "401"
+    assert cluster.machine("node1").check(*argv[:-1], f"https://[fd88:2::1]:10250{path}") == "401"
+
+
+def test_a_client_refuses_another_certificate(cluster: Cluster) -> None:
+    text = cluster.operator.done("cluster.kubeconfig", "--via", "tunnel", "--out", "-")
+    config = json.loads(text)
+    machine = cluster.machine("node1")
+    other = other_certificate(cluster)
+    outcomes = []
+    for certificate in (None, other):
+        if certificate:
+            encoded = base64.b64encode(certificate.encode()).decode()
+            config["clusters"][0]["cluster"]["certificate-authority-data"] = encoded
+        machine.execute(["sh", "-c", "umask 077; cat >/run/test-config"], stdin=json.dumps(config))
+        done = machine.execute([KUBECTL, "--kubeconfig", "/run/test-config", "get", "--raw", "/readyz"], seconds=30)
+        outcomes.append(done.stdout or done.stderr)
+    machine.check("rm", "-f", "/run/test-config")
+    assert outcomes[0] == "ok"
+    assert "x509" in outcomes[1]
+
+
+def other_certificate(cluster: Cluster) -> str:
+    """One for the same names, over another key."""
+    command = (
+        "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -keyout /dev/null -days 1"
+        " -subj /CN=kube-apiserver -addext subjectAltName=IP:fd88:1::1,DNS:api.k8s.internal 2>/dev/null"
+    )
+    return cluster.machine("node1").check("sh", "-c", command)
+
+
+def test_the_api_server_refuses_a_kubelet_with_another_certificate(cluster: Cluster) -> None:
+    with cluster.namespace(NAMESPACE):
+        made = pod("there", "node2", "sh", "-c", "echo here; trap 'exit 0' TERM; sleep 86400 & wait")
+        made["metadata"]["namespace"] = NAMESPACE
+        cluster.apply(made)
+        logs = ("-n", NAMESPACE, "logs", "there")
+        cluster.eventually("logs", lambda: cluster.ask(*logs).stdout == "here\n")
+        machine = cluster.machine("node2")
+        machine.check("sh", "-c", OTHER)
+        try:
+            refused = cluster.ask(*logs)
+            assert refused.returncode != 0
+            assert "x509" in refused.stderr
+        finally:
+            machine.check("sh", "-c", OWN)
+            cluster.eventually("Ready", lambda: all(cluster.ready().values()))
+        cluster.eventually("logs", lambda: cluster.ask(*logs).stdout == "here\n")
