@@ -25,12 +25,17 @@ run inv deploy
 run inv net.check
 run inv deploy.status
 # Kubernetes is on the machines where it was built before (make lab-kubernetes).
-if inv lab.shell node1 --name demo -- test -x /run/current-system/sw/bin/kubectl; then
+kubernetes=$(inv lab.shell node1 --name demo -- sh -c 'command -v kubectl || :')
+if [ "$kubernetes" ]; then
   run inv lab.shell node1 --name demo -- kubectl get nodes --output=wide
+  run inv cluster.smoke --image smallkube.lab/busybox:1 --pull-policy Never
 fi
 run inv etcd.backup --verbose
 run inv etcd.list
 run inv etcd.drill --etcd-dir "$(python -m lab.etcd)"
+if [ "$kubernetes" ]; then
+  run inv cluster.status
+fi
 
 cat >&2 <<END
 
