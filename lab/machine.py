@@ -1,5 +1,7 @@
 """One machine of a lab: a systemd-nspawn container with a disk of its own over the shared image."""
 
+import ctypes
+import errno
 import json
 import os
 import shutil
@@ -21,6 +23,7 @@ START = Path(__file__).with_name("start-node.sh")
 PROXY = "/lib/systemd/systemd-socket-proxyd"
 INIT = "/opt/smallkube-lab/bin/init"
 HUB = "hub"
+INOTIFY = "fs.inotify.max_user_instances"
 VOLUMES = ("nix", "var/lib/containers", "var/lib/containerd")
 """Folders that must not lie on an overlay: container storage mounts its own, and Nix's database is faster without."""
 CLEAN_ENVIRONMENT = ("env", "-i", "HOME=/root", "LANG=C.UTF-8", f"PATH={processes.PATH}:/run/current-system/sw/bin")
@@ -154,7 +157,8 @@ class Machine:
             if not processes.find(self.lab, self._role) or time.monotonic() > deadline:
                 lines = self.console.read_text(errors="replace").split("\n") if self.console.exists() else []
                 said = [line.strip() for line in lines if line.strip()] or ["nothing"]
-                raise SmallkubeError(f"did not start; it said: {said[-1]}", where=self.name, hint=f"see {self.console}")
+                hint = f"see {self.console}" if inotify_left() else f"sysctl {INOTIFY}=1024"
+                raise SmallkubeError(f"did not start; it said: {said[-1]}", where=self.name, hint=hint)
             time.sleep(0.05)
 
     @property
@@ -216,6 +220,15 @@ class Machine:
     def report(self) -> dict[str, object]:
         """What of the running configuration the lab can't apply (see lab/node/report.py)."""
         return cast(dict[str, object], json.loads(self.check("lab-report", "--json")))
+
+
+def inotify_left() -> bool:
+    """Whether another inotify instance can be had; a machine with Kubernetes takes about twenty, of often only 128."""
+    library = ctypes.CDLL(None, use_errno=True)
+    descriptor = library.inotify_init1(os.O_CLOEXEC)
+    if descriptor >= 0:
+        os.close(descriptor)
+    return bool(descriptor >= 0 or ctypes.get_errno() != errno.EMFILE)
 
 
 def needed_here() -> list[str]:
