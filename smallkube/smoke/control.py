@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,6 +13,8 @@ from smallkube.smoke.scene import Failed, NotReached, Scene, listed
 
 LEASE_SECONDS = 40
 """A kubelet's lease lasts so long, and is renewed every ten seconds (nodeLeaseDurationSeconds)."""
+_FIRST_LEASE_SECONDS = 15
+"""A node that has just joined has no lease yet."""
 OLDEST_MINORS = 3
 """How many minors a kubelet may be behind the API server (kubernetes.io/releases/version-skew-policy)."""
 
@@ -127,8 +130,13 @@ def _minor(version: str) -> int:
 
 
 def nodes_leases(scene: Scene) -> str:
-    leases = {item["metadata"]["name"]: item for item in scene.get("leases", "-n", "kube-node-lease")["items"]}
     names = [item["metadata"]["name"] for item in _nodes(scene)]
+    deadline = time.monotonic() + _FIRST_LEASE_SECONDS
+    while True:
+        leases = {item["metadata"]["name"]: item for item in scene.get("leases", "-n", "kube-node-lease")["items"]}
+        if leases.keys() >= {*names} or time.monotonic() > deadline:
+            break
+        time.sleep(1)
     now = _now(scene)
     stale = [f"{name} ({age})" for name in names if (age := _stale(leases.get(name), now))]
     if stale:

@@ -39,7 +39,9 @@ def prepare(scene: Scene) -> str:
 def _take_stock(scene: Scene, items: list[dict[str, Any]]) -> list[str]:
     """Note the pods that run; which nodes have none, and why."""
     short = {scene.host(node): node.name for node in scene.inventory.nodes}
-    scene.pods, reasons = [], dict.fromkeys(short.values(), "no pod was made for it")
+    unscheduled = any("nodeName" not in item["spec"] for item in items)
+    default = "its pod is not scheduled" if unscheduled else "no pod was made for it"
+    scene.pods, reasons = [], dict.fromkeys(short.values(), default)
     for item in items:
         node = short.get(item["spec"].get("nodeName", ""))
         if node is None:

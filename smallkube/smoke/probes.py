@@ -93,6 +93,8 @@ def answered(scene: Scene, check: str) -> str:
 def from_machines(scene: Scene, check: str) -> str:
     """Judge what is tried from the machines themselves."""
     tries = {"network.host": _cluster_ip, "network.nodeport": _node_ports, "dns.servers": _own_server}[check]
+    if check.startswith("network.") and not scene.services:
+        raise NotReached("no pod runs")
     wrong = []
     for node, found in parallel(scene.inventory.nodes, lambda node: list(tries(scene, node))):
         if isinstance(found, SmallkubeError):
@@ -106,15 +108,11 @@ def from_machines(scene: Scene, check: str) -> str:
 
 
 def _cluster_ip(scene: Scene, node: Node) -> Iterable[str]:
-    address = scene.services.get("probe")
-    if not address:
-        raise NotReached("there is no Service")
+    address = scene.services["probe"]
     yield from _fetch(scene, node, address, f"http://{address}/")
 
 
 def _node_ports(scene: Scene, node: Node) -> Iterable[str]:
-    if not scene.node_port:
-        raise NotReached("there is no Service")
     for other in scene.inventory.nodes:
         address = scene.inventory.addressing.host4(other.index)
         yield from _fetch(scene, node, other.name, f"http://{address}:{scene.node_port}/")

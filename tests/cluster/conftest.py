@@ -172,7 +172,7 @@ def deploy(cluster: Cluster, steps: Sequence[str] = ("keys.generate", "nix.rende
     cluster.eventually("every node Ready", lambda: cluster.ready() == expected)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def cluster(make_cluster: MakeCluster) -> Iterator[Cluster]:
     """A cluster of two nodes that the tests of a session share; what one changes there it must undo."""
     with make_cluster("cluster", 2) as made:

@@ -120,7 +120,7 @@ FAULTS = {
     "controller manager stopped": stopped(
         "node1",
         "kube-controller-manager",
-        {"control.controllers", "pods.rollout"},
+        {"control.controllers", "pods.rollout", "cleanup.done"},  # it is what empties namespaces, too
         "kube-controller-manager",
         sorted(BY_PODS),
     ),
@@ -142,6 +142,8 @@ def broken(cluster: Cluster, fault: Fault) -> Iterator[None]:
 def test_exactly_the_right_checks_go_red(name: str, cluster: Cluster) -> None:
     fault = FAULTS[name]
     with broken(cluster, fault):
+        if name != "API down":
+            cluster.eventually("the API", lambda: cluster.ask("get", "--raw", "/readyz").returncode == 0)
         found = smoke(cluster, *fault.words, status=1)
     messages = " | ".join(found[check]["message"] for check in with_outcome(found, "failed"))
     assert (with_outcome(found, "failed"), with_outcome(found, "not reached")) == (
