@@ -12,6 +12,7 @@ from smallkube.tasks import (
     etcd_restore,
     inventory,
     keys,
+    keys_master,
     keys_rotation,
     lab,
     net,
@@ -24,7 +25,7 @@ namespace = Collection(doctor.doctor)
 for module in (inventory, nodes, keys, nix, deploy, etcd, tokens, encryption, cluster, net, lab):
     namespace.add_collection(Collection.from_module(module), name=module.__name__.rsplit(".", 1)[-1])
 for name, tasks in {
-    "keys": (keys_rotation.rotate_certificates, keys_rotation.rotate_wireguard),
+    "keys": (keys_rotation.rotate_certificates, keys_rotation.rotate_wireguard, keys_master.rotate_master),
     "etcd": (etcd_restore.restore, etcd_restore.drill, etcd_restore.status),
     "cluster": (cluster_state.status, cluster_state.kubeconfig, cluster_state.upgrade_check),
 }.items():

@@ -1,0 +1,166 @@
+"""Proves `keys.rotate-master`: every file opens with the new identity and with it alone, nothing is lost wherever it is
+killed, and the old identity goes only when told, and not before the rotation has ended.
+"""
+
+import json
+from functools import partial
+from itertools import count, pairwise
+from typing import Any
+
+from smallkube.secrets import age, rotate_master
+from smallkube.secrets.check import check
+from smallkube.secrets.store import changing_keys
+from tests.integration.test_secrets_crash import killed_at, plaintexts
+
+ROTATE = ("keys.rotate-master", "--yes")
+DROP = (*ROTATE, "--drop-old")
+
+
+def identities(cluster: Any) -> age.Master:
+    return age.parse_master(cluster.workspace.master_key.read_text(), "master_key")
+
+
+def opened_by(cluster: Any, master: age.Master) -> set[str]:
+    """Files that this identity can open."""
+    found = set()
+    for path in cluster.keys.glob("*.age"):
+        try:
+            age.decrypt(path.read_bytes(), master, path.name)
+            found.add(path.name)
+        except age.NotForMaster:
+            continue
+    return found
+
+
+def rotate(cluster: Any) -> None:
+    with changing_keys(cluster.workspace):
+        rotate_master.act(
+            cluster.workspace, cluster.inventory, rotate_master.plan(cluster.workspace, cluster.inventory)
+        )
+
+
+def test_everything_is_for_the_new_one_alone(ready: Any) -> None:
+    secret, old = plaintexts(ready), identities(ready)
+    report = json.loads(ready.done(*ROTATE, "--json"))
+    new = identities(ready).only(report["master"])
+    assert report["old"] == list(old.recipients)
+    assert set(report["rekeyed"]) == set(secret) == opened_by(ready, new)
+    assert opened_by(ready, old) == set()
+    assert plaintexts(ready) == secret
+    assert ready.workspace.master_key.stat().st_mode & 0o7777 == 0o600
+    assert ready.problems() == {}
+    ready.write_inventory((1, 2, 3))
+    ready.new_host_key("node3")
+    ready.done("keys.generate")
+    assert opened_by(ready, old) == set(), "a new secret"
+
+
+def test_the_list_of_what_to_replace_has_every_secret_and_commands_that_exist(ready: Any) -> None:
+    report = json.loads(ready.done(*ROTATE, "--json"))
+    listed = [name for row in report["reissue"] for name in row["names"]]
+    assert sorted(f"{name}.age" for name in listed) == sorted(plaintexts(ready))
+    known = ready.done("--list")
+    words = [word for row in report["reissue"] for word in row["command"].split()]
+    tasks = [after for word, after in pairwise(words) if word == "inv"]
+    assert {"tokens.rotate", "encryption.rotate", "keys.rotate-wireguard", "keys.generate"} <= set(tasks)
+    assert [task for task in tasks if task.split(".")[-1] not in known] == []
+    for row in report["reissue"]:
+        removed = row["command"].partition("rm ")[2].partition(")")[0].split()
+        assert [name for name in removed if not (ready.keys / name).exists()] == []
+
+
+def test_private_keys_are_made_anew_by_the_command_that_is_named(ready: Any) -> None:
+    before = plaintexts(ready)
+    report = json.loads(ready.done(*ROTATE, "--json"))
+    for row in report["reissue"]:
+        for name in row["command"].partition("rm ")[2].partition(")")[0].split():
+            (ready.keys / name).unlink()
+    ready.done("keys.generate")
+    after = plaintexts(ready)
+    changed = {name for name in after if after[name] != before[name]}
+    assert changed == {
+        "apiserver.key.age",
+        "kubelet-client.key.age",
+        "kubelet_node1.key.age",
+        "kubelet_node2.key.age",
+        "issuer.key.age",
+    }
+    assert ready.problems() == {}
+
+
+def test_a_second_run_changes_nothing_and_the_old_one_goes_when_told(ready: Any) -> None:
+    old = identities(ready).recipient
+    ready.done(*ROTATE)
+    before = ready.snapshot()
+    assert "nothing to do" in ready.done("keys.rotate-master")
+    assert ready.snapshot() == before
+    unasked = ready.inv("keys.rotate-master", "--drop-old")
+    assert (unasked.returncode, ready.snapshot()) == (2, before), unasked.stderr
+    assert "give --yes" in unasked.stderr
+    assert old in ready.done(*DROP, "--dry-run")
+    assert ready.snapshot() == before
+    new = identities(ready).recipient
+    ready.done(*DROP)
+    assert identities(ready).recipients == (new,)
+    assert ready.workspace.master_key.stat().st_mode & 0o7777 == 0o600
+    assert ready.problems() == {}
+    assert "no identity but the master" in ready.done(*DROP)
+    ready.done(*ROTATE)
+    assert identities(ready).recipients[1:] == (new,)
+
+
+def test_a_dry_run_names_the_files_and_changes_nothing(ready: Any) -> None:
+    before = ready.snapshot()
+    assert "would re-encrypt keys/kube_token_root.age" in ready.done("keys.rotate-master", "--dry-run")
+    assert json.loads(ready.done("keys.rotate-master", "--dry-run", "--json"))["stage"] == "one identity"
+    assert ready.snapshot() == before
+
+
+def test_without_consent_nothing_changes(ready: Any) -> None:
+    assert "give --yes" in ready.refused("keys.rotate-master")
+
+
+def test_a_file_that_would_be_left_behind_stops_it_before_it_begins(ready: Any) -> None:
+    path = ready.keys / "kube_token_root.age"
+    path.write_bytes(path.read_bytes()[:-1])
+    said = ready.refused(*ROTATE, status=1)
+    assert "keys/kube_token_root.age" in said and "restore it from git" in said
+
+
+def test_the_old_one_does_not_go_while_a_file_needs_it(ready: Any) -> None:
+    old = ready.workspace.master_key.read_text()
+    new, _ = age.new_identity()
+    ready.workspace.master_key.write_text(new + old)
+    assert "can't be read without the old identity" in ready.refused(*DROP)
+
+
+def test_an_identity_that_lies_elsewhere_stays_there(ready: Any) -> None:
+    elsewhere = ready.private / "stick"
+    ready.workspace.master_key.rename(elsewhere)
+    ready.workspace.master_key.symlink_to(elsewhere)
+    ready.done(*ROTATE)
+    assert ready.workspace.master_key.is_symlink()
+    assert len(identities(ready).recipients) == 2
+    assert elsewhere.stat().st_mode & 0o7777 == 0o600
+
+
+def test_killed_before_each_change_the_same_command_ends_it(make_cluster: Any) -> None:
+    for step in count(1):
+        cluster = make_cluster((1, 2), f"ws{step}")
+        cluster.done("keys.generate")
+        secret, old = plaintexts(cluster), identities(cluster)
+        killed = killed_at(step, cluster.workspace.root, partial(rotate, cluster))
+        assert plaintexts(cluster) == secret
+        rotate(cluster)
+        assert len(identities(cluster).recipients) == 2, "not one more for each attempt"
+        assert opened_by(cluster, old) == set()
+        assert plaintexts(cluster) == secret
+        assert check(cluster.workspace, cluster.inventory).problems == ()
+        if not killed:
+            break
+    assert step > 15
+
+
+def test_only_the_first_identity_is_kept() -> None:
+    text = "# made 2026\n# public key: a\nAGE-SECRET-KEY-1A\n# public key: b\nAGE-SECRET-KEY-1B\n"
+    assert rotate_master.first_identity(text) == "# made 2026\n# public key: a\nAGE-SECRET-KEY-1A\n"
