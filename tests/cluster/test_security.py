@@ -81,7 +81,12 @@ def test_a_node_changes_no_other_node(cluster: Cluster) -> None:
 def test_nobody_comes_in_without_a_token(path: str, cluster: Cluster) -> None:
     argv = ["curl", "-sk", "-m", "10", "-o", "/dev/null", "-w", "%{http_code}", f"https://[fd88:1::1]:6443{path}"]
     assert cluster.machine("node1").check(*argv) == "401"
-    assert cluster.machine("node1").check(*argv[:-1], f"https://[fd88:2::1]:10250{path}") == "401"
+
+
+@pytest.mark.parametrize("path", ["/metrics", "/pods", "/runningpods/", "/logs/"])
+def test_nobody_comes_to_a_kubelet_without_a_certificate_or_token(path: str, cluster: Cluster) -> None:
+    argv = ["curl", "-sk", "-m", "10", "-o", "/dev/null", "-w", "%{http_code}", f"https://[fd88:2::1]:10250{path}"]
+    assert cluster.machine("node1").check(*argv) == "401"
 
 
 def test_a_client_refuses_another_certificate(cluster: Cluster) -> None:
