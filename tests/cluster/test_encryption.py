@@ -8,13 +8,16 @@ from collections.abc import Iterator
 
 import pytest
 
+from smallkube.encryption import phases
+from smallkube.inventory import load
+from smallkube.secrets import change, policy
+from smallkube.secrets.store import changing_keys
 from tests.cluster.conftest import Cluster
 from tests.cluster.load import Load
 from tests.lab.operating import await_
 
 CLIENTS = {"root": ("node1", "/run/kubeconfig-root")}
 NAMESPACE = "test-encryption"
-CONFIGURATION = "EncryptionConfiguration.yaml.age"
 
 
 @pytest.fixture(scope="module")
@@ -82,20 +85,31 @@ def test_taken_back_the_old_key_stays(secrets: Cluster) -> None:
     assert stored(secrets) == before
 
 
+def configuration(cluster: Cluster) -> phases.Configuration:
+    return phases.parse(cluster.operator.done("keys.show", "EncryptionConfiguration.yaml").encode())
+
+
 def test_a_backup_from_before_needs_the_key_of_before(secrets: Cluster) -> None:
-    keys = secrets.operator.workspace.keys_dir
-    readable = numbers(secrets)
-    secrets.operator.done("etcd.backup")
-    history = (keys / CONFIGURATION).read_bytes(), (keys / "recipients.json").read_bytes()
-    secrets.operator.done("encryption.rotate", "--yes", "--no-backup")
-    refused = secrets.operator.inv("etcd.restore", "--yes")
+    operator, readable = secrets.operator, numbers(secrets)
+    operator.done("etcd.backup")
+    former = configuration(secrets)
+    operator.done("encryption.rotate", "--yes", "--no-backup")
+    refused = operator.inv("etcd.restore", "--yes")
     assert refused.returncode == 2
     assert "git history" in refused.stderr
-    (keys / CONFIGURATION).write_bytes(history[0])
-    (keys / "recipients.json").write_bytes(history[1])
-    undeployed = secrets.operator.inv("etcd.restore", "--yes")
+    # What git has, as a second key: the API server could not read what is there with the former one alone.
+    both = phases.Configuration((*configuration(secrets).keys, *former.keys), former.resources)
+    inventory = load(operator.workspace.inventory_file)
+    secret = next(row for row in policy.secrets_of(inventory) if row.kind is policy.Kind.ENCRYPTION)
+    with changing_keys(operator.workspace):
+        change.apply(operator.workspace, inventory, change.Contents({secret: both.text()}, {}))
+    undeployed = operator.inv("etcd.restore", "--yes")
     assert undeployed.returncode != 0
     assert "deploy keys/EncryptionConfiguration.yaml.age first" in undeployed.stderr
-    secrets.operator.done("deploy")
-    secrets.operator.done("etcd.restore", "--yes")
+    operator.done("deploy")
+    operator.done("etcd.restore", "--yes")
+    assert numbers(secrets) == readable
+    assert set(stored(secrets)) == {former.keys[0][0]}
+    operator.done("encryption.rotate", "--yes", "--no-backup")
+    assert set(stored(secrets)) == {both.keys[0][0]}
     assert numbers(secrets) == readable
