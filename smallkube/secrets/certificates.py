@@ -97,7 +97,7 @@ def faults(certificate: x509.Certificate, wanted: Certificate, now: datetime.dat
         x509.NameAttribute(NameOID.COMMON_NAME, wanted.common_name)
     ]:
         found.append(f"its common name is not {wanted.common_name}")
-    present = _names_in(certificate)
+    present = names_in(certificate)
     should = {*wanted.names, *(str(ipaddress.ip_address(address)) for address in wanted.addresses)}
     if should - present:
         found.append(f"lacks {', '.join(sorted(should - present))}")
@@ -133,7 +133,8 @@ def complaints(
     return [f"is not over the key in {key_file}"] * strange + faults(certificate, wanted, now)
 
 
-def _names_in(certificate: x509.Certificate) -> set[str]:
+def names_in(certificate: x509.Certificate) -> set[str]:
+    """What it is for: DNS names, and addresses in their shortest form."""
     try:
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound:

@@ -3,7 +3,7 @@
 import sys
 import time
 from dataclasses import asdict
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from invoke.context import Context
@@ -177,18 +177,13 @@ def status(_: Context, local: bool = False, timeout: int = 10, json: bool = Fals
             ("database", f"{found.size >> 20} MiB, {found.in_use >> 20} in use, at most {found.quota >> 20}"),
             ("raft", f"term {found.term}, index {found.index}, {'leader' if found.leader else 'no leader'}"),
             ("alarms", ", ".join(found.alarms) or "none"),
-            ("last backup", f"{newest.name}, {_age(now - newest.time)} old" if newest else "none here"),
+            ("last backup", f"{newest.name}, {ui.age(now - newest.time)} old" if newest else "none here"),
         ]
         ui.table(("ETCD", here.inventory.primary.name), rows)
     for remark in remarks:
         ui.warn(remark)
     if problems:
         raise SmallkubeError("; ".join(problems), where="etcd")
-
-
-def _age(age: timedelta) -> str:
-    minutes = max(0, int(age.total_seconds())) // 60
-    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h" if minutes < 2880 else f"{minutes // 1440} days"
 
 
 def _demand_positive(timeout: int) -> None:

@@ -1,0 +1,74 @@
+"""What the machines say of themselves, each asked over its own connection; one that can't be asked is an error."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from smallkube.deploy import host, inspect
+from smallkube.deploy.host import Look
+from smallkube.deploy.inspect import State
+from smallkube.errors import SmallkubeError
+from smallkube.inventory import Inventory, Node
+from smallkube.remote import fleet
+from smallkube.remote.bundle import Bundle
+from smallkube.remote.command import Command
+from smallkube.remote.connection import Session
+from smallkube.workspace import Workspace
+
+API_SERVER = "kube-apiserver"
+KUBELET = "kubelet"
+PROXY = "kube-proxy"
+_RUNNING = Path(__file__).with_name("scripts") / "running.sh"
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Running:
+    """``versions``: service → version of its program that runs ("v1.34.2"), "" when it does not run."""
+
+    kernel: str
+    versions: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Sight:
+    """One machine: its state as deploys see it, and what runs."""
+
+    state: State
+    running: Running
+
+
+def sights(workspace: Workspace, inventory: Inventory, digest: str) -> dict[str, Sight | SmallkubeError]:
+    """Every machine's state, by its name; ``digest`` is that of the workspace's bundle."""
+    return _each(
+        workspace, inventory, lambda session: Sight(inspect.read(session, inventory, digest), running(session))
+    )
+
+
+def looks(workspace: Workspace, inventory: Inventory) -> dict[str, tuple[Look, Running] | SmallkubeError]:
+    """What every machine has room for, and what runs there, by its name."""
+    return _each(workspace, inventory, lambda session: (host.look(session, Bundle({})), running(session)))
+
+
+def _each(workspace: Workspace, inventory: Inventory, ask: Callable[[Session], T]) -> dict[str, T | SmallkubeError]:
+    def read(node: Node) -> T:
+        with Session(workspace, node) as session:
+            return ask(session)
+
+    outcomes = fleet.run([inventory.nodes], read)
+    return {out.node.name: out.value or out.error or SmallkubeError("was not asked") for out in outcomes}
+
+
+def running(session: Session) -> Running:
+    """Raises SmallkubeError when the machine does not answer."""
+    units = (API_SERVER, KUBELET, PROXY) if session.node.role == "primary" else (KUBELET, PROXY)
+    argv = ("/bin/sh", "-s", "--", *units)
+    return parse(session.must(Command(argv, stdin=_RUNNING.read_bytes(), timeout=60, title="running")).text)
+
+
+def parse(text: str) -> Running:
+    """Read what ``running.sh`` printed."""
+    found = dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
+    return Running(found.pop("kernel", ""), found)
