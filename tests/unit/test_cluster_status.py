@@ -1,0 +1,203 @@
+"""Proves what is made of a cluster's state: what API server and machines say becomes a line for each node, a fault is
+named once, and what nobody could be asked is told as unknown.
+"""
+
+import json
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from smallkube.cluster import api, status
+from smallkube.cluster.api import Api, Lease, Member
+from smallkube.cluster.machines import Running, Sight
+from smallkube.cluster.status import Row
+from smallkube.deploy import inspect
+from smallkube.errors import SmallkubeError
+from smallkube.inventory import Inventory, parse
+from smallkube.nodes.members import MARK
+from smallkube.remote.command import Result
+from smallkube.secrets import certificates, policy
+from smallkube.secrets.store import Keys
+
+TEXT = "cluster: {name: test}\nnodes: {node1: {peer_ip: 192.0.2.1}, node2: {peer_ip: 192.0.2.2}}\n"
+NOW = datetime.fromtimestamp(1_000_000, UTC)
+KEYS = {1: "KEY1", 2: "KEY2"}
+HOST = "node2.k8s.internal"
+PRINTED = """\
+@time
+1000000
+@system
+/nix/store/abc-system
+/nix/store/abc-system
+system-7-link
+@history
+{"digest": "digest-of-the-bundle", "system": "/nix/store/abc-system", "generation": "7", "time": "t", "operator": "me"}
+@addresses
+[{"ifname": "brkube", "addr_info": [{"local": "fd88:2::1"}, {"local": "10.88.2.1"}]}]
+@ping
+fd88:1::1 0.4
+10.88.1.1 1.5
+@mtu
+fd88:1::1 0.6
+10.88.1.1 1.7
+@handshakes
+KEY1 999990
+STRANGER 999990
+@units
+"""
+
+
+def inventory() -> Inventory:
+    return parse(TEXT, Path("inventory.yaml"))
+
+
+def sight(before: str = "", after: str = "") -> Sight:
+    units = "\n\n".join(f"Id={name}.service\nActiveState=active" for name in inspect.NODE_UNITS)
+    state = inspect.parse((PRINTED + units).replace(before, after))
+    return Sight(state, Running("6.12.1", {"kubelet": "v1.34.2", "kube-proxy": "v1.34.2"}))
+
+
+READY = Member(True, False, False, "v1.34.1")
+WELL = Api("v1.34.2", (), {HOST: READY}, {HOST: Lease(NOW - timedelta(seconds=7), 40)})
+
+
+def row(said: Api = WELL, seen: Sight | SmallkubeError | None = None, digest: str = "digest-of-the-bundle") -> Row:
+    return status.row(inventory(), inventory().nodes[1], seen or sight(), said, digest, KEYS)
+
+
+def test_a_node_that_is_well() -> None:
+    assert row() == Row(
+        "node2", "worker", "v1.34.2", "6.12.1", "7", "Ready", False, 7, "1 of 1", "digest-of-th", "", ()
+    )
+
+
+@pytest.mark.parametrize(
+    ("said", "ready", "word"),
+    [
+        (replace(WELL, members={HOST: replace(READY, ready=False)}), "NotReady", "is NotReady"),
+        (replace(WELL, members={}), "missing", "is missing"),
+        (replace(WELL, leases={HOST: Lease(NOW - timedelta(seconds=41), 40)}), "Ready", "lease was renewed 41 s ago"),
+        (
+            replace(WELL, members={HOST: replace(READY, cordoned=True, left_cordoned=True)}),
+            "Ready",
+            "inv nodes.uncordon --node node2",
+        ),
+    ],
+)
+def test_what_the_api_server_says_of_a_node_that_is_not(said: Api, ready: str, word: str) -> None:
+    found = row(said)
+    assert found.ready == ready
+    assert len(found.problems) == 1
+    assert word in found.problems[0]
+
+
+def test_a_node_that_a_person_has_cordoned_is_shown_and_no_fault() -> None:
+    found = row(replace(WELL, members={HOST: replace(READY, cordoned=True)}))
+    assert (found.cordoned, found.problems) == (True, ())
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "word"),
+    [
+        ("KEY1 999990", "KEY1 0", "wgkube: node1: no handshake"),
+        ("KEY1 999990", "KEY1 999000", "wgkube: node1: last handshake 1000 s ago"),
+        ("fd88:1::1 0.4", "fd88:1::1 lost", "ping IPv6: node1 (fd88:1::1) does not answer"),
+        ("system\n/nix/store/abc-system\n", "system\n/nix/store/other\n", "system: runs /nix/store/other"),
+        ("kubelet.service\nActiveState=active", "kubelet.service\nActiveState=failed", "services: do not run: kubelet"),
+    ],
+)
+def test_what_the_machine_says_of_itself(before: str, after: str, word: str) -> None:
+    found = row(seen=sight(before, after))
+    assert len(found.problems) == 1
+    assert found.problems[0].startswith(word)
+
+
+def test_a_handshake_with_a_stranger_counts_for_nothing() -> None:
+    assert row(seen=sight("KEY1 999990", "KEY1 0")).tunnel == "0 of 1"
+
+
+def test_another_bundle_than_the_workspace_has_is_drift() -> None:
+    found = row(digest="another")
+    assert "the workspace has changed" in found.drift
+    assert found.problems == (f"system: {found.drift}",)
+
+
+def test_a_machine_that_can_not_be_asked_is_shown_with_what_is_known() -> None:
+    fresh = replace(WELL, leases={HOST: Lease(datetime.now(UTC), 40)})
+    found = row(fresh, SmallkubeError("unreachable"))
+    assert (found.kubelet, found.ready, found.tunnel, found.problems) == ("v1.34.1", "Ready", "?", ("unreachable",))
+
+
+def test_without_the_api_server_a_machine_is_shown_with_what_it_says() -> None:
+    found = row(Api())
+    assert (found.kubelet, found.ready, found.lease_seconds, found.problems) == ("v1.34.2", "?", None, ())
+
+
+def node(**status: Any) -> dict[str, Any]:
+    return {"metadata": {"name": HOST}, "spec": {}, "status": status}
+
+
+def test_a_node_object_is_read() -> None:
+    ready = {"conditions": [{"type": "Ready", "status": "True"}], "nodeInfo": {"kubeletVersion": "v1.34.1"}}
+    assert api.parse_member(node(**ready)) == READY
+    assert api.parse_member(node()) == Member(False, False, False, "")
+    cordoned = {**node(**ready), "spec": {"unschedulable": True}}
+    assert api.parse_member(cordoned) == replace(READY, cordoned=True)
+    cordoned["metadata"] = {"annotations": {MARK: "deploy"}}
+    assert api.parse_member(cordoned) == replace(READY, cordoned=True, left_cordoned=True)
+
+
+def test_leases_are_read() -> None:
+    spec = {"renewTime": "2026-01-02T03:04:05.678901Z", "leaseDurationSeconds": 60}
+    found = api.parse_leases([{"metadata": {"name": "a"}, "spec": spec}, {"metadata": {"name": "b"}, "spec": {}}])
+    assert found == {"a": Lease(datetime(2026, 1, 2, 3, 4, 5, 678901, UTC), 60)}
+
+
+def test_what_is_not_ready_is_named() -> None:
+    said = 'Error from server (InternalError): an error on the server ("[+]ping ok\n[-]etcd failed: reason withheld\n'
+    assert api.parse_ready(Result(1, b"", f'{said}[-]etcd-readiness failed") has prevented')) == (
+        "etcd",
+        "etcd-readiness",
+    )
+    assert api.parse_ready(Result(1, b"", "timed out")) == ("timed out",)
+    assert api.parse_ready(Result(0, b"[+]ping ok\nreadyz check passed", "")) == ()
+
+
+@pytest.mark.parametrize("said", [Result(1, b"", "refused"), Result(0, b"", ""), Result(0, b"[]", "")])
+def test_an_api_server_that_gives_no_version_does_not_answer(said: Result) -> None:
+    assert api.parse_version(said) == ""
+    assert api.parse_version(Result(0, json.dumps({"gitVersion": "v1.34.2"}).encode(), "")) == "v1.34.2"
+
+
+def keys(days: int) -> Keys:
+    """All certificates, valid for so many days still."""
+    begins = NOW - certificates.LIFETIME + timedelta(days=days, hours=1)
+    wanted = [secret.certificate for secret in policy.secrets_of(inventory()) if secret.certificate]
+    return Keys({}, {each.file: certificates.issue(each, certificates.new_key(), begins) for each in wanted}, {})
+
+
+def test_certificates_are_counted_in_days() -> None:
+    days, problems = status.expiries(inventory(), keys(days=61), NOW)
+    assert days == dict.fromkeys(("apiserver.crt", "kubelet-client.crt", "kubelet_node1.crt", "kubelet_node2.crt"), 61)
+    assert problems == []
+
+
+def test_a_certificate_that_is_about_to_expire_is_a_problem() -> None:
+    assert len(status.expiries(inventory(), keys(days=59), NOW)[1]) == 4
+    _, problems = status.expiries(inventory(), keys(days=-3), NOW)
+    assert problems[0].startswith("keys/apiserver.crt expired 3 days ago")
+
+
+def test_one_bad_certificate_does_not_hide_the_others() -> None:
+    found = dict(keys(days=100).certificates)
+    del found["kubelet_node1.crt"]
+    found["kubelet_node2.crt"] = b"nonsense"
+    days, problems = status.expiries(inventory(), Keys({}, found, {}), NOW)
+    assert set(days) == {"apiserver.crt", "kubelet-client.crt"}
+    assert problems == [
+        "keys/kubelet_node1.crt is missing (inv keys.generate)",
+        "keys/kubelet_node2.crt: not a certificate in PEM",
+    ]
