@@ -22,7 +22,7 @@ from smallkube.remote import fleet
 from smallkube.remote.command import Command, Result
 from smallkube.secrets.age import Master
 
-RESTARTED = ("kubelet.service", "kube-proxy.service")
+RESTARTED = ("kubelet.service", "kube-proxy.service", "coredns.service")
 """They watch the API server from revisions that are no more."""
 _UNPACK_SECONDS = 1800
 _STOP_SECONDS = 600
@@ -61,7 +61,7 @@ class Plan:
             "stop kube-scheduler, kube-controller-manager, kube-apiserver and etcd",
             f"exchange {host.DATA_DIR}; the data of before stays beside it as {host.DATA_DIR}.before-TIME",
             f"start etcd and kube-apiserver ({self.seconds} s each at most; else go back), then the others",
-            f"restart kubelet and kube-proxy on {', '.join(node.name for node in self.nodes)}",
+            f"restart kubelet, kube-proxy and CoreDNS on {', '.join(node.name for node in self.nodes)}",
         )
 
 
@@ -69,7 +69,7 @@ class Plan:
 class Outcome:
     """``old`` is where the data of before is, "" when there was none; ``bumped``: clients are told to list anew.
 
-    ``unrestarted``: nodes on which kubelet and kube-proxy could not be restarted, and why.
+    ``unrestarted``: nodes on which kubelet, kube-proxy and CoreDNS could not be restarted, and why.
     """
 
     old: str
@@ -108,7 +108,7 @@ def execute(plan: Plan, existing: Catalog, master: Master, connect: Connect, ste
         step("send and restore beside the running etcd")
         begun = _begin(plan, existing, master, primary)
     old = _await(plan, begun["run"], connect, step)
-    step(f"restart kubelet and kube-proxy on {len(plan.nodes)} nodes")
+    step(f"restart kubelet, kube-proxy and CoreDNS on {len(plan.nodes)} nodes")
     return Outcome(old, begun["bumped"] == "yes", _restart(plan, connect))
 
 

@@ -98,8 +98,8 @@ def _show_restored(record: "Record", outcome: "Outcome", json: bool) -> None:
         ui.warn("this etcdutl can't raise revisions: restart what watches the API server")
     if outcome.unrestarted:
         said = "; ".join(f"{node}: {reason}" for node, reason in outcome.unrestarted.items())
-        hint = "systemctl restart kubelet kube-proxy there"
-        raise SmallkubeError(f"restored, but kubelet and kube-proxy were not restarted: {said}", hint=hint)
+        hint = "systemctl restart kubelet kube-proxy coredns there"
+        raise SmallkubeError(f"restored, but kubelet, kube-proxy and CoreDNS were not restarted: {said}", hint=hint)
 
 
 @task(

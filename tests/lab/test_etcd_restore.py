@@ -325,7 +325,7 @@ def test_a_worker_that_can_not_be_reached_is_named(primary: Primary) -> None:
     finally:
         file.write_text(before)
     assert json.loads(done.stdout)["unrestarted"].keys() == {"node2"}
-    assert "restored, but kubelet and kube-proxy were not restarted: node2: " in done.stderr.splitlines()[-1]
+    assert "restored, but kubelet, kube-proxy and CoreDNS were not restarted: node2: " in done.stderr.splitlines()[-1]
     assert primary.content() == content
 
 
