@@ -54,8 +54,11 @@ def read(primary: Machine) -> Api:
     if not version:
         return Api()
     failing = parse_ready(_get(primary, "--raw", "/readyz?verbose"))
-    nodes, leases = _list(primary, "nodes"), _list(primary, "leases", "--namespace=kube-node-lease")
-    members = None if nodes is None else {item["metadata"]["name"]: parse_member(item) for item in nodes}
+    nodes = parse_list(_get(primary, "nodes", "--output=json"))
+    if nodes is None:
+        return Api(version, failing)
+    leases = parse_list(_get(primary, "leases", "--namespace=kube-node-lease", "--output=json"))
+    members = {item["metadata"]["name"]: parse_member(item) for item in nodes}
     return Api(version, failing, members, parse_leases(leases or ()))
 
 
@@ -71,10 +74,10 @@ def _get(primary: Machine, *words: str) -> Result:
     return primary.run(Command(("timeout", "20", *KUBECTL, "--request-timeout=10s", "get", *words), timeout=30))
 
 
-def _list(primary: Machine, *words: str) -> list[Any] | None:
-    said = _get(primary, *words, "--output=json")
+def parse_list(said: Result) -> list[Any] | None:
+    """The items of a list in JSON; None without an answer, when kubectl fails but prints an empty list all the same."""
     try:
-        found: list[Any] = json.loads(said.text)["items"]
+        found: list[Any] | None = json.loads(said.text)["items"] if said.ok else None
     except (ValueError, KeyError, TypeError):
         return None
     return found

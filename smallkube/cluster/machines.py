@@ -1,12 +1,12 @@
 """What the machines say of themselves, each asked over its own connection; one that can't be asked is an error."""
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from smallkube.deploy import host, inspect
-from smallkube.deploy.host import Look
+from smallkube.deploy import health, host, inspect
 from smallkube.deploy.inspect import State
 from smallkube.errors import SmallkubeError
 from smallkube.inventory import Inventory, Node
@@ -40,6 +40,15 @@ class Sight:
     running: Running
 
 
+@dataclass(frozen=True)
+class Room:
+    """One machine: what it has room for, and what runs. ``unfit``: why it must not be deployed to, in words."""
+
+    store_free_kib: int
+    unfit: tuple[str, ...]
+    running: Running
+
+
 def sights(workspace: Workspace, inventory: Inventory, digest: str) -> dict[str, Sight | SmallkubeError]:
     """Every machine's state, by its name; ``digest`` is that of the workspace's bundle."""
     return _each(
@@ -47,9 +56,15 @@ def sights(workspace: Workspace, inventory: Inventory, digest: str) -> dict[str,
     )
 
 
-def looks(workspace: Workspace, inventory: Inventory) -> dict[str, tuple[Look, Running] | SmallkubeError]:
-    """What every machine has room for, and what runs there, by its name."""
-    return _each(workspace, inventory, lambda session: (host.look(session, Bundle({})), running(session)))
+def rooms(workspace: Workspace, inventory: Inventory) -> dict[str, Room | SmallkubeError]:
+    """What a deploy's own preflight would say of every machine, by its name."""
+
+    def room(session: Session) -> Room:
+        look = host.look(session, Bundle({}))
+        file = workspace.hosts_keys_dir / f"{session.node.name}.pub"
+        return Room(look.store_free, tuple(health.unfit(look, time.time(), file.read_text())), running(session))
+
+    return _each(workspace, inventory, room)
 
 
 def _each(workspace: Workspace, inventory: Inventory, ask: Callable[[Session], T]) -> dict[str, T | SmallkubeError]:

@@ -50,10 +50,13 @@ class Row:
 
 @dataclass(frozen=True)
 class Status:
-    """``certificates``: file in keys/ → days that it is valid still. ``problems``: one line for each."""
+    """``api`` and ``etcd`` are None when nothing could be learnt of them.
+
+    ``certificates``: file in keys/ → days that it is valid still. ``problems``: one line for each.
+    """
 
     rows: tuple[Row, ...]
-    api: Api
+    api: Api | None
     etcd: etcd_status.Status | None
     certificates: Mapping[str, int]
     backup: Record | None
@@ -69,9 +72,9 @@ def read(workspace: Workspace, inventory: Inventory, now: datetime) -> Status:
     keys = peers.public_keys(peers.read(workspace))
     sights = machines.sights(workspace, inventory, digest)
     api, etcd, problems = _control_plane(workspace, inventory, sights[inventory.primary.name])
-    rows = tuple(row(inventory, node, sights[node.name], api, digest, keys) for node in inventory.nodes)
+    rows = tuple(row(inventory, node, sights[node.name], api or Api(), digest, keys) for node in inventory.nodes)
     problems += [f"{each.node}: {text}" for each in rows for text in each.problems]
-    problems += _strangers(inventory, api)
+    problems += _strangers(inventory, api or Api())
     days, faults = expiries(inventory, read_keys(workspace), now)
     backup = catalog.read(catalog.folder_of(workspace, inventory)).newest
     problems += [*faults, *etcd_status.remarks(backup, now)]
@@ -80,10 +83,10 @@ def read(workspace: Workspace, inventory: Inventory, now: datetime) -> Status:
 
 def _control_plane(
     workspace: Workspace, inventory: Inventory, sight: Sight | SmallkubeError
-) -> tuple[Api, etcd_status.Status | None, list[str]]:
+) -> tuple[Api | None, etcd_status.Status | None, list[str]]:
     name = inventory.primary.name
     if isinstance(sight, SmallkubeError):
-        return Api(), None, [f"neither the API server nor etcd can be asked without {name}"]
+        return None, None, [f"neither the API server nor etcd can be asked without {name}"]
     try:
         with Session(workspace, inventory.primary) as primary:
             api = api_server.read(primary)
@@ -93,7 +96,7 @@ def _control_plane(
             except SmallkubeError as error:
                 return api, None, [*problems, str(error)]
     except SmallkubeError as error:
-        return Api(), None, [str(error)]
+        return None, None, [str(error)]
     return api, etcd, [*problems, *etcd_status.problems(etcd)]
 
 

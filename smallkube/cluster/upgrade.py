@@ -8,10 +8,8 @@ from typing import Literal
 from smallkube.cluster import api as api_server
 from smallkube.cluster import machines, skew
 from smallkube.cluster.api import Api
-from smallkube.cluster.machines import API_SERVER, KUBELET, PROXY, Running
+from smallkube.cluster.machines import API_SERVER, KUBELET, PROXY, Room
 from smallkube.cluster.skew import Deprecated
-from smallkube.deploy import health
-from smallkube.deploy.host import Look
 from smallkube.errors import SmallkubeError
 from smallkube.etcd import catalog
 from smallkube.etcd import status as etcd_status
@@ -37,37 +35,31 @@ class Finding:
 
 @dataclass(frozen=True)
 class Facts:
-    """What was found. ``machines``, ``etcd`` and ``deprecated`` may be the error that kept it from being asked.
-
-    ``host_keys``: node → its line in keys/hosts.
-    """
+    """What was found; what could not be asked is the error that was in the way."""
 
     api: Api
     etcd: etcd_status.Status | SmallkubeError
     deprecated: tuple[Deprecated, ...] | SmallkubeError
-    machines: Mapping[str, tuple[Look, Running] | SmallkubeError]
-    host_keys: Mapping[str, str]
+    machines: Mapping[str, Room | SmallkubeError]
     backup: Record | None
 
     def server(self, primary: str) -> str:
         """The API server's version: its own word, else that of the program that runs; "" when neither is known."""
         found = self.machines[primary]
-        program = "" if isinstance(found, SmallkubeError) else found[1].versions.get(API_SERVER, "")
+        program = "" if isinstance(found, SmallkubeError) else found.running.versions.get(API_SERVER, "")
         return self.api.version or program
 
 
 def read(workspace: Workspace, inventory: Inventory) -> Facts:
     """Ask every machine, API server and etcd; only a workspace that can't be read raises SmallkubeError."""
-    looks = machines.looks(workspace, inventory)
-    host_keys = {node.name: (workspace.hosts_keys_dir / f"{node.name}.pub") for node in inventory.nodes}
-    lines = {name: file.read_text() if file.is_file() else "" for name, file in host_keys.items()}
+    rooms = machines.rooms(workspace, inventory)
     backup = catalog.read(catalog.folder_of(workspace, inventory)).newest
     try:
         with Session(workspace, inventory.primary) as primary:
             api = api_server.read(primary)
-            return Facts(api, _etcd(primary), _deprecated(primary, api), looks, lines, backup)
+            return Facts(api, _etcd(primary), _deprecated(primary, api), rooms, backup)
     except SmallkubeError as error:
-        return Facts(Api(), error, error, looks, lines, backup)
+        return Facts(Api(), error, error, rooms, backup)
 
 
 def _etcd(primary: Session) -> etcd_status.Status | SmallkubeError:
@@ -78,8 +70,10 @@ def _etcd(primary: Session) -> etcd_status.Status | SmallkubeError:
 
 
 def _deprecated(primary: Session, api: Api) -> tuple[Deprecated, ...] | SmallkubeError:
+    if api.members is None:
+        return SmallkubeError("the API server does not answer")
     try:
-        return skew.deprecated(api_server.metrics(primary)) if api.version else SmallkubeError("could not be asked")
+        return skew.deprecated(api_server.metrics(primary))
     except SmallkubeError as error:
         return error
 
@@ -92,7 +86,7 @@ def judge(inventory: Inventory, facts: Facts, now: datetime) -> tuple[Finding, .
         _step(target, server),
         _check("version skew", list(_skew_faults(inventory, facts, server)), "all kubelets and kube-proxies fit"),
         _check("nodes", list(_node_faults(inventory, facts.api)), f"all {len(inventory.nodes)} Ready"),
-        _machines(inventory, facts, now),
+        _machines(inventory, facts),
         _etcd_findings(facts.etcd),
         _backup(facts.backup, now),
         _deprecated_findings(facts.deprecated, target),
@@ -129,11 +123,13 @@ def _skew_faults(inventory: Inventory, facts: Facts, server: str) -> Iterator[st
         seen = facts.machines[node.name]
         if isinstance(seen, SmallkubeError):
             continue
-        versions = seen[1].versions
+        versions = seen.running.versions
         others[f"kubelet on {inventory.addressing.node_host(node.index)}"] = versions.get(KUBELET, "")
         others[f"kube-proxy on {inventory.addressing.node_host(node.index)}"] = versions.get(PROXY, "")
     yield from (f"{name} does not run" for name, version in others.items() if not version)
-    if server:
+    if not server:
+        yield "there is nothing to compare with"
+    else:
         known = {name: version for name, version in others.items() if version}
         yield from skew.skew(inventory.cluster.kubernetes, server, known)
 
@@ -147,7 +143,7 @@ def _node_faults(inventory: Inventory, api: Api) -> Iterator[str]:
     yield from (f"{name} is not Ready" for name, member in api.members.items() if not member.ready)
 
 
-def _machines(inventory: Inventory, facts: Facts, now: datetime) -> Iterator[Finding]:
+def _machines(inventory: Inventory, facts: Facts) -> Iterator[Finding]:
     """What a deploy's own preflight would refuse: disk space, clock, host key."""
     faults, free = [], []
     for node in inventory.nodes:
@@ -155,10 +151,8 @@ def _machines(inventory: Inventory, facts: Facts, now: datetime) -> Iterator[Fin
         if isinstance(seen, SmallkubeError):
             faults.append(f"{node.name}: {seen.message}")
             continue
-        faults += [
-            f"{node.name}: {reason}" for reason in health.unfit(seen[0], now.timestamp(), facts.host_keys[node.name])
-        ]
-        free.append(seen[0].store_free)
+        faults += [f"{node.name}: {reason}" for reason in seen.unfit]
+        free.append(seen.store_free_kib)
     yield from _check("machines", faults, f"at least {min(free, default=0) >> 20} GiB free in /nix/store; clocks agree")
 
 

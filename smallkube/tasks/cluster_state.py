@@ -43,8 +43,8 @@ def _as_json(found: "Status", now: datetime) -> dict[str, Any]:
     age = int((now - backup.time).total_seconds()) if backup else 0
     return {
         "nodes": [asdict(row) for row in found.rows],
-        "api": found.api.version,
-        "not_ready": found.api.failing,
+        "api": found.api.version if found.api else "",
+        "not_ready": found.api.failing if found.api else (),
         "etcd": asdict(found.etcd) if found.etcd else None,
         "certificates": found.certificates,
         "last_backup": {**asdict(backup), "age_seconds": age} if backup else None,
@@ -57,8 +57,7 @@ def _show(found: "Status", now: datetime) -> None:
 
     columns = ("NODE", "ROLE", "KUBELET", "KERNEL", "GENERATION", "READY", "LEASE", "TUNNEL", "DEPLOYED")
     ui.table(columns, [_cells(row) for row in found.rows])
-    ready = f"not ready: {', '.join(found.api.failing)}" if found.api.failing else "ready"
-    ui.result(f"API server    {f'{found.api.version}, {ready}' if found.api.version else 'does not answer'}")
+    ui.result(f"API server    {_api(found)}")
     etcd = found.etcd
     alarms = ", ".join(etcd.alarms) or "none" if etcd else ""
     ui.result(f"etcd          {f'{etcd.version}, {etcd.size >> 20} MiB, alarms: {alarms}' if etcd else '?'}")
@@ -66,6 +65,15 @@ def _show(found: "Status", now: datetime) -> None:
     ui.result(f"certificates  days left: {', '.join(days)}")
     backup = found.backup
     ui.result(f"last backup   {f'{backup.name}, {ui.age(now - backup.time)} old' if backup else 'none here'}")
+
+
+def _api(found: "Status") -> str:
+    if not found.api:
+        return "?"
+    if not found.api.version:
+        return "does not answer"
+    ready = f"not ready: {', '.join(found.api.failing)}" if found.api.failing else "ready"
+    return f"{found.api.version}, {ready}"
 
 
 def _cells(row: "Row") -> tuple[str, ...]:

@@ -9,10 +9,9 @@ import pytest
 
 from smallkube.cluster import skew, upgrade
 from smallkube.cluster.api import Api, Member
-from smallkube.cluster.machines import Running, parse
+from smallkube.cluster.machines import Room, Running, parse
 from smallkube.cluster.skew import Deprecated
 from smallkube.cluster.upgrade import Facts
-from smallkube.deploy.host import Look
 from smallkube.errors import SmallkubeError
 from smallkube.etcd.record import Record, timestamp
 from smallkube.etcd.status import Status
@@ -20,7 +19,6 @@ from smallkube.inventory import Inventory
 from smallkube.inventory import parse as parse_inventory
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
-KEY = "ssh-ed25519 AAAA"
 
 
 @pytest.mark.parametrize(
@@ -95,23 +93,9 @@ def inventory(kubernetes: str = "1.35") -> Inventory:
     return parse_inventory(text, Path("inventory.yaml"))
 
 
-def machine(**versions: str) -> tuple[Look, Running]:
-    look = Look(
-        True,
-        True,
-        KEY,
-        int(NOW.timestamp()),
-        50 << 20,
-        50 << 20,
-        "/nix/store/x",
-        "/nix/store/x",
-        "1",
-        "",
-        frozenset(),
-        (),
-    )
+def machine(**versions: str) -> Room:
     programs = {name.replace("_", "-"): version for name, version in versions.items()}
-    return look, Running("6.12", {"kubelet": "v1.34.2", "kube-proxy": "v1.34.2", **programs})
+    return Room(50 << 20, (), Running("6.12", {"kubelet": "v1.34.2", "kube-proxy": "v1.34.2", **programs}))
 
 
 def record(age: timedelta) -> Record:
@@ -126,7 +110,6 @@ def well() -> Facts:
         etcd=Status("3.6.6", 1, 1 << 20, 1 << 20, 2 << 30, 2, 5, True, (), ()),
         deprecated=(),
         machines={"node1": machine(kube_apiserver="v1.34.2"), "node2": machine()},
-        host_keys={"node1": KEY, "node2": KEY},
         backup=record(timedelta(hours=1)),
     )
 
@@ -153,10 +136,10 @@ def test_a_step_too_far_is_refused() -> None:
 NODE2 = (well().api.members or {})["node2.k8s.internal"]
 ETCD = well().etcd
 assert isinstance(ETCD, Status)
-FULL = (replace(machine()[0], store_free=1 << 10), machine()[1])
+FULL = replace(machine(), unfit=("only 1 MiB free in /nix/store",))
 
 
-def node2(seen: tuple[Look, Running] | SmallkubeError) -> Facts:
+def node2(seen: Room | SmallkubeError) -> Facts:
     return replace(well(), machines={**well().machines, "node2": seen})
 
 
@@ -224,4 +207,6 @@ def test_without_the_primary_nothing_is_guessed() -> None:
     error = SmallkubeError("unreachable")
     facts = replace(well(), api=Api(), etcd=error, deprecated=error, machines={**well().machines, "node1": error})
     assert outcome(facts, "minor step") == ["which version runs is not known"]
-    assert set(results(facts)) == {"API server", "minor step", "nodes", "machines", "etcd", "deprecated APIs"}
+    assert set(results(facts)) == {
+        "API server", "minor step", "version skew", "nodes", "machines", "etcd", "deprecated APIs",
+    }  # fmt: skip

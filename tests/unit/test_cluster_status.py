@@ -156,6 +156,13 @@ def test_leases_are_read() -> None:
     assert found == {"a": Lease(datetime(2026, 1, 2, 3, 4, 5, 678901, UTC), 60)}
 
 
+def test_a_list_that_came_with_an_error_is_no_empty_cluster() -> None:
+    empty = b'{"apiVersion": "v1", "items": [], "kind": "List"}'
+    assert api.parse_list(Result(0, empty, "")) == []
+    assert api.parse_list(Result(1, empty, "Unable to connect to the server")) is None
+    assert api.parse_list(Result(0, b"", "")) is None
+
+
 def test_what_is_not_ready_is_named() -> None:
     said = 'Error from server (InternalError): an error on the server ("[+]ping ok\n[-]etcd failed: reason withheld\n'
     assert api.parse_ready(Result(1, b"", f'{said}[-]etcd-readiness failed") has prevented')) == (
