@@ -41,7 +41,7 @@ def etcd_alarms(scene: Scene) -> str:
 
 
 def api_ready(scene: Scene) -> str:
-    done = scene.ask("get", "--raw", "/readyz?verbose", seconds=10)
+    done = scene.readyz
     failed = re.findall(r"\[-\](\S+)", done.stdout.decode(errors="replace") + done.stderr)
     if failed:
         raise Failed(f"not ready: {listed(failed)}; journalctl -u kube-apiserver on the primary")
@@ -56,11 +56,14 @@ def _curl(scene: Scene, *words: str, stdin: bytes | None = None) -> str:
     port = scene.inventory.cluster.api.port
     resolve = f"{plan.api_internal_host}:{port}:{plan.host6(scene.inventory.primary.index)}"
     url = f"https://{plan.api_internal_host}:{port}/api"
-    argv = ("curl", "--silent", "--show-error", "--max-time", "10", "--output", "/dev/null")
+    argv = ("curl", "--silent", "--show-error", "--max-time", "5", "--output", "/dev/null")
     done = scene.primary.run(
         Command((*argv, "--write-out", "%{http_code}", "--resolve", resolve, *words, url), stdin=stdin, timeout=30)
     )
-    return done.text if done.ok else done.last_words
+    if done.ok:
+        return done.text
+    # After its message about a certificate come lines of advice.
+    return next((line for line in done.stderr.splitlines() if line.startswith("curl: (")), done.last_words)
 
 
 def api_anonymous(scene: Scene) -> str:
@@ -84,7 +87,7 @@ def api_certificate(scene: Scene) -> str:
 
 
 def nodes_inventory(scene: Scene) -> str:
-    there = {item["metadata"]["name"] for item in _nodes(scene)}
+    there = {item["metadata"]["name"] for item in scene.nodes}
     wanted = {scene.host(node) for node in scene.inventory.nodes}
     wrong = [f"{name} is missing (systemctl status kubelet there)" for name in sorted(wanted - there)]
     wrong += [f"{name} is not in inventory.yaml" for name in sorted(there - wanted)]
@@ -94,7 +97,7 @@ def nodes_inventory(scene: Scene) -> str:
 
 
 def nodes_ready(scene: Scene) -> str:
-    wrong = [f"{item['metadata']['name']}: {why}" for item in _nodes(scene) if (why := _unready(item))]
+    wrong = [f"{item['metadata']['name']}: {why}" for item in scene.nodes if (why := _unready(item))]
     if wrong:
         raise Failed(f"{listed(wrong)}; journalctl -u kubelet there")
     return ""
@@ -111,8 +114,8 @@ def nodes_versions(scene: Scene) -> str:
     said = _version(scene)
     server = _minor(said)
     wrong = []
-    for item in _nodes(scene):
-        version = item["status"]["nodeInfo"]["kubeletVersion"]
+    for item in scene.nodes:
+        version = item["status"].get("nodeInfo", {}).get("kubeletVersion", "none")
         if not server - OLDEST_MINORS <= _minor(version) <= server:
             wrong.append(f"{item['metadata']['name']} has {version}")
     if wrong:
@@ -130,8 +133,8 @@ def _minor(version: str) -> int:
 
 
 def nodes_leases(scene: Scene) -> str:
-    names = [item["metadata"]["name"] for item in _nodes(scene)]
-    deadline = time.monotonic() + _FIRST_LEASE_SECONDS
+    names = [item["metadata"]["name"] for item in scene.nodes]
+    deadline = min(time.monotonic() + _FIRST_LEASE_SECONDS, scene.deadline)
     while True:
         leases = {item["metadata"]["name"]: item for item in scene.get("leases", "-n", "kube-node-lease")["items"]}
         if leases.keys() >= {*names} or time.monotonic() > deadline:
@@ -170,8 +173,3 @@ def _stale(lease: dict[str, Any] | None, now: datetime) -> str:
 def _now(scene: Scene) -> datetime:
     """The primary's clock: ours need not agree with it."""
     return datetime.fromtimestamp(int(scene.primary.must(Command(("date", "+%s"))).text), UTC)
-
-
-def _nodes(scene: Scene) -> list[dict[str, Any]]:
-    items: list[dict[str, Any]] = scene.get("nodes")["items"]
-    return items

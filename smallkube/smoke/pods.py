@@ -1,16 +1,17 @@
-"""The pods of a run: started, asked for logs and through exec, and what they find when they try things."""
+"""The pods of a run: started, asked for logs, and made to try things; the machines try theirs, too."""
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from smallkube.errors import SmallkubeError
 from smallkube.etcd import host
+from smallkube.inventory import Node
 from smallkube.remote.command import Command
-from smallkube.smoke import objects
-from smallkube.smoke.probes import Probe, parse, probes
+from smallkube.smoke import objects, probes
 from smallkube.smoke.scene import SCRIPTS, Failed, NotReached, Pod, Scene, listed, parallel
 
-_PROBE_SECONDS = 60
+_PROBE_SECONDS = 90
 
 
 def sweep(scene: Scene) -> None:
@@ -21,16 +22,19 @@ def sweep(scene: Scene) -> None:
 def prepare(scene: Scene) -> str:
     """Start a pod on every node. Raises Failed when some do not start; those that do are in ``scene.pods`` anyway."""
     sweep(scene)
-    scene.apply([objects.namespace(scene.namespace)])
+    # Ctrl-C waits for the answer: a request still under way could make the namespace after it was removed.
+    with ThreadPoolExecutor(1) as request:
+        request.submit(scene.apply, [objects.namespace(scene.namespace)]).result()
+    scene.made = True
     scene.apply([objects.daemon_set(scene.namespace, scene.options)])
-    deadline = time.monotonic() + scene.options.rollout
-    waiting = ["no pod at all"]
-    while waiting and time.monotonic() < deadline:
-        items = scene.get("pods", "-n", scene.namespace)["items"]
-        waiting = _take_stock(scene, items)
-        if waiting:
-            time.sleep(0.5)
+    deadline = min(time.monotonic() + scene.options.rollout, scene.deadline)
+    while waiting := _take_stock(scene, scene.get("pods", "-n", scene.namespace)["items"]):
+        if time.monotonic() >= deadline:
+            break
+        time.sleep(0.5)
     _offer(scene)
+    if not scene.members:
+        raise Failed("the cluster has no node of the inventory")
     if waiting:
         raise Failed(f"{listed(waiting)}; kubectl describe pods -n {scene.namespace} (--keep leaves them)")
     return f"{len(scene.pods)} pods"
@@ -38,12 +42,10 @@ def prepare(scene: Scene) -> str:
 
 def _take_stock(scene: Scene, items: list[dict[str, Any]]) -> list[str]:
     """Note the pods that run; which nodes have none, and why."""
-    short = {scene.host(node): node.name for node in scene.inventory.nodes}
-    unscheduled = any("nodeName" not in item["spec"] for item in items)
-    default = "its pod is not scheduled" if unscheduled else "no pod was made for it"
-    scene.pods, reasons = [], dict.fromkeys(short.values(), default)
+    short = {scene.host(node): node.name for node in scene.members}
+    scene.pods, reasons = [], dict.fromkeys(short.values(), "no pod was made for it (kube-controller-manager)")
     for item in items:
-        node = short.get(item["spec"].get("nodeName", ""))
+        node = short.get(_meant_for(item))
         if node is None:
             continue
         conditions = {row["type"]: row["status"] for row in item["status"].get("conditions", ())}
@@ -58,22 +60,41 @@ def _take_stock(scene: Scene, items: list[dict[str, Any]]) -> list[str]:
     return [f"{node}: {why}" for node, why in reasons.items()]
 
 
+def _meant_for(item: dict[str, Any]) -> str:
+    """The node of a DaemonSet's pod, which is bound to it by the scheduler, and meant for it by affinity before."""
+    if name := item["spec"].get("nodeName"):
+        return str(name)
+    affinity = item["spec"].get("affinity", {}).get("nodeAffinity", {})
+    for term in affinity.get("requiredDuringSchedulingIgnoredDuringExecution", {}).get("nodeSelectorTerms", ()):
+        for field in term.get("matchFields", ()):
+            return str(field["values"][0])
+    return ""
+
+
 def _why(item: dict[str, Any]) -> str:
+    if not item["spec"].get("nodeName"):
+        return "not scheduled (kube-scheduler)"
     for state in item["status"].get("containerStatuses", ()):
         waiting = state.get("state", {}).get("waiting")
         if waiting:
             return f"{waiting.get('reason', 'waiting')} {waiting.get('message', '')[:160]}".strip()
-    return str(item["status"].get("phase", "unknown"))
+    phase = str(item["status"].get("phase", "unknown"))
+    return f"{phase}, its kubelet reports nothing" if phase == "Pending" else phase
 
 
 def _offer(scene: Scene) -> None:
     """Services in front of the pods that run."""
     if not scene.pods:
         return
-    for pod in scene.pods:
-        scene.kubectl("label", "pod", pod.name, "-n", scene.namespace, f"smoke-node={pod.node}", "--overwrite")
+
+    def label(pod: Pod) -> str:
+        return scene.kubectl("label", "pod", pod.name, "-n", scene.namespace, f"smoke-node={pod.node}", "--overwrite")
+
+    for _, said in parallel(scene.pods, label):
+        if isinstance(said, SmallkubeError):
+            raise said
     scene.apply(objects.services(scene.namespace, scene.pods))
-    deadline = time.monotonic() + 30
+    deadline = min(time.monotonic() + 30, scene.deadline)
     while time.monotonic() < deadline:
         items = scene.get("endpointslices", "-n", scene.namespace)["items"]
         if sum(len(item.get("endpoints") or ()) for item in items) >= 3 * len(scene.pods):
@@ -101,7 +122,7 @@ def logs(scene: Scene) -> str:
 def execute(scene: Scene) -> str:
     """Let every pod try everything that later checks look at: one exec for each."""
     wrong = []
-    for pod, found in parallel(_running(scene), lambda pod: _probe(scene, pod)):
+    for pod, found in parallel(_running(scene), lambda pod: _try(scene, pod)):
         if isinstance(found, SmallkubeError):
             wrong.append(f"{pod.node}: {found.message}")
         else:
@@ -111,18 +132,35 @@ def execute(scene: Scene) -> str:
     return ""
 
 
-def _probe(scene: Scene, pod: Pod) -> dict[str, str]:
-    wanted = probes(scene, pod)
-    script = (SCRIPTS / "probe.sh").read_text()
-    words = ("exec", "--stdin", pod.name, "-n", scene.namespace, "--", "sh", "-c", script)
-    done = scene.ask(*words, stdin=_lines(wanted), seconds=_PROBE_SECONDS)
+def _try(scene: Scene, pod: Pod) -> dict[str, str]:
+    wanted = probes.of_pod(scene, pod)
+    words = ("exec", "--stdin", pod.name, "-n", scene.namespace, "--", "sh", "-c", _script("probe"))
+    done = scene.ask(*words, stdin=probes.lines(wanted), seconds=_PROBE_SECONDS)
     if not done.ok:
         raise Failed(done.last_words)
-    return parse(wanted, done.text)
+    return probes.parse(wanted, done.text)
 
 
-def _lines(wanted: list[Probe]) -> bytes:
-    return "".join(f"{number} {' '.join(probe.words)}\n" for number, probe in enumerate(wanted)).encode()
+def from_machines(scene: Scene, check: str) -> str:
+    """Judge what the machines try themselves; the first check that looks makes them try everything."""
+    if not scene.heard and not scene.deaf:
+        for node, found in parallel(scene.members, lambda node: _try_on(scene, node)):
+            if isinstance(found, SmallkubeError):
+                scene.deaf[node.name] = found.message
+            else:
+                scene.heard[node.name] = found
+    return probes.by_machines(scene, check)
+
+
+def _try_on(scene: Scene, node: Node) -> dict[str, str]:
+    wanted = probes.of_machine(scene, node)
+    argv = ("/bin/sh", "-c", _script("probe"))
+    done = scene.machine(node).run(Command(argv, stdin=probes.lines(wanted), root=False, timeout=_PROBE_SECONDS))
+    return probes.parse(wanted, done.text)
+
+
+def _script(name: str) -> str:
+    return (SCRIPTS / f"{name}.sh").read_text()
 
 
 def _running(scene: Scene) -> list[Pod]:
@@ -132,10 +170,11 @@ def _running(scene: Scene) -> list[Pod]:
 
 
 def encrypted(scene: Scene) -> str:
+    if not scene.made:
+        raise NotReached("there is no namespace to put a Secret into")
     scene.apply([objects.secret(scene.namespace)])
-    script = (SCRIPTS / "encrypted.sh").read_text()
     key = f"/registry/secrets/{scene.namespace}/probe"
-    argv = ("/bin/sh", "-c", script, "encrypted", host.ENDPOINT, key, host.ENCRYPTION_CONFIGURATION)
+    argv = ("/bin/sh", "-c", _script("encrypted"), "encrypted", host.ENDPOINT, key, host.ENCRYPTION_CONFIGURATION)
     said = scene.primary.must(Command(argv)).text.splitlines()
     found, first = (*said, "", "")[:2]
     if found != f"k8s:enc:secretbox:v1:{first}":
@@ -145,11 +184,18 @@ def encrypted(scene: Scene) -> str:
 
 
 def clean(scene: Scene) -> str:
-    """Remove the namespace, and see it gone."""
-    scene.kubectl("delete", "namespace", scene.namespace, "--ignore-not-found", "--wait=false")
+    """Remove the namespace, and see it gone; over a new connection when the old one is lost."""
+    words = ("delete", "namespace", scene.namespace, "--ignore-not-found", "--wait=false")
+    try:
+        scene.kubectl(*words)
+    except Failed:
+        raise
+    except SmallkubeError:
+        scene.reconnect()
+        scene.kubectl(*words)
     done = scene.ask("wait", "--for=delete", f"namespace/{scene.namespace}", "--timeout=60s", seconds=65)
     if not done.ok and "not found" not in done.stderr.lower():
-        raise Failed(f"namespace {scene.namespace} is not gone after 60 s: {done.last_words}")
+        raise Failed(f"namespace {scene.namespace} is not gone after 60 s: {done.last_words}; the next run tries again")
     return ""
 
 

@@ -1,13 +1,11 @@
-"""What each pod tries, as data, and what the checks make of the answers."""
+"""What pods and machines try, as data, and what the checks make of the answers. Pure."""
 
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from smallkube.errors import SmallkubeError
 from smallkube.inventory import Node
-from smallkube.remote.command import Command
 from smallkube.smoke.objects import PORT
-from smallkube.smoke.scene import Failed, NotReached, Pod, Scene, listed, parallel
+from smallkube.smoke.scene import Failed, NotReached, Pod, Scene, listed
 
 
 @dataclass(frozen=True)
@@ -19,37 +17,71 @@ class Probe:
     words: tuple[str, ...]
 
 
-def probes(scene: Scene, pod: Pod) -> list[Probe]:
+HINTS = {
+    "network.ipv6": "inv net.check shows the tunnel",
+    "network.ipv4": "inv net.check shows the tunnel",
+    "network.service": "systemctl status kube-proxy there",
+    "network.hairpin": "kube-proxy there, and hairpinMode of the CNI configuration",
+    "network.api": "kube-proxy there, and the way to the primary's API port",
+    "network.host": "systemctl status kube-proxy there",
+    "network.nodeport": "systemctl status kube-proxy on the node that was asked",
+    "dns.services": "systemctl status coredns there, and its rights (nix/addons/coredns.yaml)",
+    "dns.nodes": "systemctl status coredns there",
+    "dns.servers": "systemctl status coredns there, and its rights (nix/addons/coredns.yaml)",
+    "egress.internet": "masquerading (nft list table ip6 kube-nat) and the machine's own way out",
+}
+
+
+def of_pod(scene: Scene, pod: Pod) -> list[Probe]:
     """All that ``pod`` tries."""
     plan = scene.inventory.addressing
     found = []
     for other in scene.pods:
-        if other.node == pod.node:
-            continue
         expected = plan.node_host(scene.inventory.node(other.node).index)
-        if other.ip6:
-            found.append(Probe("network.ipv6", other.node, ("http", f"http://[{other.ip6}]:{PORT}/", expected)))
-        if other.ip4:
-            found.append(Probe("network.ipv4", other.node, ("http", f"http://{other.ip4}:{PORT}/", expected)))
-    own = plan.node_host(scene.inventory.node(pod.node).index)
+        for check, known, host in (
+            ("network.ipv6", other.ip6, f"[{other.ip6}]"),
+            ("network.ipv4", other.ip4, other.ip4),
+        ):
+            if known and other.node != pod.node:
+                found.append(Probe(check, other.node, ("http", f"http://{host}:{PORT}/", expected)))
     if address := scene.services.get("probe"):
         full = f"probe.{scene.namespace}.svc.{plan.domain}"
         found.append(Probe("network.service", address, ("serves", f"http://{address}/")))
         found.append(Probe("dns.services", full, ("name", full, address)))
-        found.append(Probe("dns.services", "the search list", ("search", f"svc.{plan.domain}")))
+        found.append(Probe("dns.services", "probe (by the search list)", ("known", "http://probe/")))
     if address := scene.services.get(f"probe-{pod.node}"):
+        own = plan.node_host(scene.inventory.node(pod.node).index)
         found.append(Probe("network.hairpin", address, ("http", f"http://{address}/", own)))
     found.append(Probe("network.api", plan.api_service_ip, ("api", f"https://{plan.api_service_ip}:443/version")))
-    for node in scene.inventory.nodes:
+    for node in scene.members:
         name = plan.node_host(node.index)
-        found.append(Probe("dns.nodes", name, ("name", name, plan.host6(node.index))))
+        found.append(Probe("dns.nodes", name, ("name", name, plan.host6(node.index), plan.host4(node.index))))
     if scene.options.egress:
         name, _, port = scene.options.egress.rpartition(":")
         found.append(Probe("egress.internet", scene.options.egress, ("connect", name.strip("[]"), port)))
     return found
 
 
-def parse(wanted: list[Probe], text: str) -> dict[str, str]:
+def of_machine(scene: Scene, node: Node) -> list[Probe]:
+    """All that the machine of ``node`` tries by itself."""
+    plan = scene.inventory.addressing
+    name = f"kubernetes.default.svc.{plan.domain}"
+    found = [Probe("dns.servers", name, ("server", plan.host6(node.index), name, plan.api_service_ip))]
+    if address := scene.services.get("probe"):
+        found.append(Probe("network.host", address, ("fetch", f"http://{address}/")))
+    if scene.node_port:
+        for other in scene.members:
+            url = f"http://{plan.host4(other.index)}:{scene.node_port}/"
+            found.append(Probe("network.nodeport", other.name, ("fetch", url)))
+    return found
+
+
+def lines(wanted: Sequence[Probe]) -> bytes:
+    """What ``probe.sh`` reads."""
+    return "".join(f"{number} {' '.join(probe.words)}\n" for number, probe in enumerate(wanted)).encode()
+
+
+def parse(wanted: Sequence[Probe], text: str) -> dict[str, str]:
     """Check and target → "" when it worked, else what was said."""
     answers = dict(line.partition(" ")[::2] for line in text.splitlines())
     said = {}
@@ -59,76 +91,43 @@ def parse(wanted: list[Probe], text: str) -> dict[str, str]:
     return said
 
 
-HINTS = {
-    "network.ipv6": "inv net.check shows the tunnel",
-    "network.ipv4": "inv net.check shows the tunnel",
-    "network.service": "systemctl status kube-proxy there",
-    "network.hairpin": "kube-proxy there, and hairpinMode of the CNI configuration",
-    "network.api": "kube-proxy there, and the way to the primary's API port",
-    "dns.services": "systemctl status coredns there, and its rights (nix/addons/coredns.yaml)",
-    "dns.nodes": "systemctl status coredns there",
-    "egress.internet": "masquerading (nft list table ip6 kube-nat) and the machine's own way out",
-}
-
-
-def answered(scene: Scene, check: str) -> str:
+def by_pods(scene: Scene, check: str) -> str:
     """Judge one check by what the pods found."""
     if not scene.answers:
         raise NotReached("no pod could be asked")
+    family = {"network.ipv6": "ip6", "network.ipv4": "ip4"}.get(check)
+    if family and (bare := [pod.node for pod in scene.pods if not getattr(pod, family)]):
+        raise Failed(f"no such address has the pod of {listed(bare)}; /etc/cni/net.d there (nix/modules/cri-o.nix)")
+    silent = [pod.node for pod in scene.pods if pod.node not in scene.answers]
+    unasked = f" (not asked: {listed(silent)})" if silent else ""
+    tried = _judge(scene.answers, check, unasked)
+    if not tried and family and len(scene.inventory.nodes) == 1:
+        return "a single node: nothing to try"
+    if not tried:
+        raise NotReached("no other pod runs" if family else "there is no Service")
+    return f"{tried} tries{unasked}"
+
+
+def by_machines(scene: Scene, check: str) -> str:
+    """Judge one check by what the machines found."""
+    tried = _judge(scene.heard, check, f"; not asked: {listed(list(scene.deaf))}" if scene.deaf else "")
+    if scene.deaf:
+        raise NotReached(listed([f"{node}: {why}" for node, why in scene.deaf.items()]))
+    if not tried:
+        raise NotReached("there is no Service")
+    return f"{tried} tries"
+
+
+def _judge(answers: Mapping[str, Mapping[str, str]], check: str, unasked: str) -> int:
+    """How many tries there were; raises Failed when one did not work."""
     wrong, tried = [], 0
-    for node, answers in scene.answers.items():
-        for key, fault in answers.items():
+    for node, found in answers.items():
+        for key, fault in found.items():
             name, _, target = key.partition(" ")
             if name == check:
                 tried += 1
                 if fault:
                     wrong.append(f"{node} → {target}: {fault}")
-    silent = [pod.node for pod in scene.pods if pod.node not in scene.answers]
-    unasked = f" (not asked: {listed(silent)})" if silent else ""
     if wrong:
         raise Failed(f"{listed(wrong)}; {HINTS[check]}{unasked}")
-    return f"{tried} tries{unasked}" if tried else f"a single pod runs: nothing to try{unasked}"
-
-
-def from_machines(scene: Scene, check: str) -> str:
-    """Judge what is tried from the machines themselves."""
-    tries = {"network.host": _cluster_ip, "network.nodeport": _node_ports, "dns.servers": _own_server}[check]
-    if check.startswith("network.") and not scene.services:
-        raise NotReached("no pod runs")
-    wrong = []
-    for node, found in parallel(scene.inventory.nodes, lambda node: list(tries(scene, node))):
-        if isinstance(found, SmallkubeError):
-            wrong.append(f"{node.name}: {found.message}")
-        else:
-            wrong += [f"{node.name} → {text}" for text in found]
-    if wrong:
-        hint = {"dns.servers": "systemctl status coredns there"}.get(check, "systemctl status kube-proxy there")
-        raise Failed(f"{listed(wrong)}; {hint}")
-    return ""
-
-
-def _cluster_ip(scene: Scene, node: Node) -> Iterable[str]:
-    address = scene.services["probe"]
-    yield from _fetch(scene, node, address, f"http://{address}/")
-
-
-def _node_ports(scene: Scene, node: Node) -> Iterable[str]:
-    for other in scene.inventory.nodes:
-        address = scene.inventory.addressing.host4(other.index)
-        yield from _fetch(scene, node, other.name, f"http://{address}:{scene.node_port}/")
-
-
-def _fetch(scene: Scene, node: Node, target: str, url: str) -> Iterable[str]:
-    argv = ("curl", "--silent", "--show-error", "--max-time", "5", "--output", "/dev/null", url)
-    done = scene.machine(node).run(Command(argv, root=False, timeout=20))
-    if not done.ok:
-        yield f"{target}: {done.last_words}"
-
-
-def _own_server(scene: Scene, node: Node) -> Iterable[str]:
-    plan = scene.inventory.addressing
-    name, server = f"kubernetes.default.svc.{plan.domain}", plan.host6(node.index)
-    argv = ("dig", "+short", "+time=2", "+tries=2", f"@{server}", name, "A")
-    done = scene.machine(node).run(Command(argv, root=False, timeout=20))
-    if done.text.strip() != plan.api_service_ip:
-        yield f"{name}: {done.text.strip() or done.last_words}"
+    return tried

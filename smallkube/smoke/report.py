@@ -69,7 +69,7 @@ def select(only: Sequence[str], skip: Sequence[str]) -> tuple[str, ...]:
     """Names of the checks that are wanted; ``only`` and ``skip`` name checks or groups. Raises UsageError."""
     for word in (*only, *skip):
         if word not in (*NAMES, *GROUPS):
-            hint = f"groups: {', '.join(GROUPS)}; checks are GROUP.WHAT, as the table shows them"
+            hint = f"groups: {', '.join(GROUPS)}; checks: {', '.join(NAMES)}"
             raise UsageError(f"no check {word!r}", hint=hint)
 
     def named(check: Check, words: Collection[str]) -> bool:

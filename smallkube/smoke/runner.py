@@ -3,14 +3,14 @@
 import secrets
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import partial
 
-from smallkube.errors import SmallkubeError
+from smallkube.errors import SmallkubeError, UsageError
 from smallkube.inventory import Inventory
 from smallkube.nodes.machine import Connect
-from smallkube.smoke import control, pods, probes
-from smallkube.smoke.report import NAMES, Result, ordered
+from smallkube.smoke import control, objects, pods, probes
+from smallkube.smoke.report import Outcome, Result, ordered
 from smallkube.smoke.scene import NotReached, Options, Scene
 
 Work = Callable[[Scene], str]
@@ -34,17 +34,21 @@ WITH_PODS: dict[str, Work] = {
     "kubelet.logs": pods.logs,
     "kubelet.exec": pods.execute,
     **{
-        name: partial(probes.answered, check=name)
+        name: partial(probes.by_pods, check=name)
         for name in ("network.ipv6", "network.ipv4", "network.service", "network.hairpin", "network.api")
     },
-    "network.host": partial(probes.from_machines, check="network.host"),
-    "network.nodeport": partial(probes.from_machines, check="network.nodeport"),
-    "dns.services": partial(probes.answered, check="dns.services"),
-    "dns.nodes": partial(probes.answered, check="dns.nodes"),
-    "dns.servers": partial(probes.from_machines, check="dns.servers"),
-    "egress.internet": partial(probes.answered, check="egress.internet"),
+    "network.host": partial(pods.from_machines, check="network.host"),
+    "network.nodeport": partial(pods.from_machines, check="network.nodeport"),
+    "dns.services": partial(probes.by_pods, check="dns.services"),
+    "dns.nodes": partial(probes.by_pods, check="dns.nodes"),
+    "dns.servers": partial(pods.from_machines, check="dns.servers"),
+    "egress.internet": partial(probes.by_pods, check="egress.internet"),
     "secrets.encrypted": pods.encrypted,
 }
+
+
+CLEANING_SECONDS = 90
+"""What cleaning up may take after the time for everything is over."""
 
 
 class Run:
@@ -53,72 +57,83 @@ class Run:
     def __init__(self, scene: Scene, wanted: Sequence[str], step: Callable[[str], object]) -> None:
         self.scene, self.wanted, self.step = scene, wanted, step
         self.results: list[Result] = []
-        self.deadline = time.monotonic() + scene.options.timeout
-        self.made = False
+        self.begun = False
+        scene.deadline = time.monotonic() + scene.options.timeout
 
     def checks(self) -> None:
         """All but the cleaning up."""
         for name, work in WITHOUT_API.items():
             if name == "api.certificate" and self.scene.inventory.cluster.api.tls != "pinned":
-                self._skip(name, "cluster.api.tls is insecure")
+                self._note(name, "skipped", "cluster.api.tls is insecure")
             else:
                 self._check(name, work)
-        if not self._api():
-            for name in (*WITH_API, "pods.rollout", *WITH_PODS):
-                self._note(name, "not reached", "the API server does not answer")
+        if not set(self.wanted) & {*WITH_API, "pods.rollout", *WITH_PODS}:
+            return
+        if reason := self._no_api():
+            self.unreached(reason, (*WITH_API, "pods.rollout", *WITH_PODS))
             return
         for name, work in WITH_API.items():
             self._check(name, work)
-        if any(name in self.wanted for name in ("pods.rollout", *WITH_PODS)):
+        if set(self.wanted) & {"pods.rollout", *WITH_PODS}:
             self._with_pods()
 
-    def _api(self) -> bool:
+    def _no_api(self) -> str:
         try:
-            return self.scene.ask("get", "--raw", "/readyz", seconds=10).ok
-        except SmallkubeError:
-            return False
+            return "" if self.scene.readyz.ok else "the API server is not ready"
+        except SmallkubeError as error:
+            return error.message
 
     def _with_pods(self) -> None:
-        self.made = True
+        self.begun = True
         self._check("pods.rollout", pods.prepare, always=True)
         for name, work in WITH_PODS.items():
             if name == "egress.internet" and not self.scene.options.egress:
-                self._skip(name, "no --egress HOST:PORT given")
+                self._note(name, "skipped", "no --egress HOST:PORT given")
             else:
                 self._check(name, work, always=name == "kubelet.exec" and bool(self.scene.pods))
 
+    def failed_with_pods(self) -> bool:
+        """Whether something failed that the pods' own events and logs may explain."""
+        return any(one.outcome == "failed" and one.check in ("pods.rollout", *WITH_PODS) for one in self.results)
+
     def clean(self) -> None:
         """Remove what was made, unless it is to be kept."""
-        if not self.made:
-            self._skip("cleanup.done", "nothing was made")
+        if not self.begun:
+            self._note("cleanup.done", "skipped", "nothing was made")
         elif self.scene.options.keep:
-            self._skip("cleanup.done", f"kept: namespace {self.scene.namespace}; the next run removes it")
+            kept = f"kept: namespace {self.scene.namespace}; the next run removes it"
+            self._note("cleanup.done", "skipped", kept)
         else:
-            self.deadline = time.monotonic() + 90
+            self.scene.deadline = time.monotonic() + CLEANING_SECONDS
             self._check("cleanup.done", pods.clean, always=True)
+
+    def unreached(self, reason: str, names: Sequence[str]) -> None:
+        """None of these can be made."""
+        for name in names:
+            self._note(name, "not reached", reason)
 
     def _check(self, name: str, work: Work, *, always: bool = False) -> None:
         """``always``: others need what it does, wanted or not."""
         if name not in self.wanted and not always:
             return
         began = time.monotonic()
-        if began > self.deadline:
+        if began > self.scene.deadline:
             self._note(name, "not reached", f"--timeout {self.scene.options.timeout} is over")
             return
         self.step(name)
         try:
-            self._note(name, "ok", work(self.scene), time.monotonic() - began)
+            self._note(name, "ok", work(self.scene), began)
         except NotReached as error:
-            self._note(name, "not reached", error.message, time.monotonic() - began)
+            self._note(name, "not reached", error.message, began)
         except SmallkubeError as error:
-            self._note(name, "failed", error.message, time.monotonic() - began)
+            self._note(name, "failed", error.message, began)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            self._note(name, "failed", f"the answer can't be understood: {error!r}"[:200], began)
 
-    def _skip(self, name: str, reason: str) -> None:
-        self._note(name, "skipped", reason)
-
-    def _note(self, name: str, outcome: object, message: str, seconds: float = 0.0) -> None:
+    def _note(self, name: str, outcome: Outcome, message: str, began: float | None = None) -> None:
         if name in self.wanted:
-            self.results.append(Result(name, outcome, round(seconds, 2), message))  # type: ignore[arg-type]
+            seconds = 0.0 if began is None else time.monotonic() - began
+            self.results.append(Result(name, outcome, round(seconds, 2), message))
 
 
 def run(
@@ -132,19 +147,25 @@ def run(
 ) -> tuple[Result, ...]:
     """Run the ``wanted`` checks; ``explain`` is given what may explain a failure, before it is gone.
 
-    Raises SmallkubeError when the primary can't be reached.
+    Raises UsageError when what is needed to reach the primary is missing here.
     """
     with ExitStack() as stack:
-        name = f"smallkube-smoke-{secrets.token_hex(4)}"
+        name = f"{objects.MARK}-{secrets.token_hex(4)}"
         scene = Scene(inventory, connect, options, certificate, name, stack)
-        scene.machine(inventory.primary)
         current = Run(scene, wanted, step)
         try:
+            scene.machine(inventory.primary)
+        except UsageError:
+            raise
+        except SmallkubeError as error:
+            current.unreached(str(error), wanted[:1])
+            current.unreached("the primary can't be reached", wanted[1:])
+            return ordered(current.results)
+        try:
             current.checks()
-            if current.made and any(result.outcome == "failed" for result in current.results):
-                explain(pods.evidence(scene))
+            if current.failed_with_pods():
+                with suppress(SmallkubeError):
+                    explain(pods.evidence(scene))
         finally:
             current.clean()
-    missing = set(wanted) - {result.check for result in current.results}
-    rest = [Result(check, "not reached", 0.0, "interrupted") for check in NAMES if check in missing]
-    return ordered([*current.results, *rest])
+    return ordered(current.results)

@@ -46,7 +46,8 @@ def smoke(
     """Prove that the cluster works, and clean up after it.
 
     Makes a namespace with a pod on every node and removes it again, whatever happens. Exit
-    status: 0 every check is ok or skipped; 1 one failed or could not be made.
+    status: 0 every check is ok or skipped; 1 one failed or could not be made. One run at a
+    time: a run removes what earlier ones left.
     """
     from pathlib import Path
 
@@ -54,7 +55,7 @@ def smoke(
     from smallkube.nodes.machine import over_ssh
     from smallkube.smoke import report, runner
     from smallkube.smoke.scene import Options
-    from smallkube.workspace import write_file
+    from smallkube.workspace import lock, write_file
 
     if pull_policy not in POLICIES:
         raise UsageError(f"--pull-policy {pull_policy}", hint=f"one of {', '.join(POLICIES)}")
@@ -62,14 +63,17 @@ def smoke(
         raise UsageError(f"--egress {egress}", hint="expected HOST:PORT")
     if timeout < 1 or rollout < 1:
         raise UsageError("--timeout and --rollout must be at least 1")
+    if junit and Path(junit).is_dir():
+        raise UsageError(f"--junit {junit}: is a folder", hint="name a file")
     wanted = report.select(words(only), words(skip))
     here = current()
     inventory = here.inventory
     options = Options(image, pull_policy, egress, timeout, rollout, keep)
     pinned = here.workspace.keys_dir / "apiserver.crt"
     certificate = pinned.read_bytes() if pinned.is_file() else None
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with ui.Progress(["smoke"] if sys.stderr.isatty() else []) as progress:
+    _end_as_by_interruption()
+    busy = lock(here.workspace.state_dir / "smoke.lock", "the smoke test")
+    with busy, ui.Progress(["smoke"] if sys.stderr.isatty() else []) as progress:
         results = runner.run(
             inventory,
             over_ssh(here.workspace),
@@ -79,12 +83,19 @@ def smoke(
             lambda name: progress.step("smoke", name) if sys.stderr.isatty() else None,
             ui.message,
         )
-    if junit:
-        write_file(Path(junit), report.junit(results, inventory.cluster.name))
     if json:
         ui.json_result([asdict(result) for result in results])
     else:
         rows = [(one.check, one.outcome, f"{one.seconds:.1f}", one.message) for one in results]
         ui.table(("CHECK", "RESULT", "SECONDS", "DETAIL"), rows)
+    if junit:
+        write_file(Path(junit), report.junit(results, inventory.cluster.name))
     if bad := [one.check for one in results if one.outcome in ("failed", "not reached")]:
         raise SmallkubeError(f"not all is well: {', '.join(bad)}", where=inventory.cluster.name)
+
+
+def _end_as_by_interruption() -> None:
+    """Who asks us to end, or hangs up, must not stop us from cleaning up."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, signal.default_int_handler)

@@ -1,4 +1,6 @@
-"""Proves which checks are chosen, what is made of the pods' answers, and that the report is XML whatever is said."""
+"""Proves which checks are chosen, what is made of the answers of pods and machines, that nothing untried is called ok,
+that a run cleans up whatever happens, and that the report is XML whatever is said.
+"""
 
 from contextlib import ExitStack
 from pathlib import Path
@@ -9,26 +11,31 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from smallkube.errors import UsageError
-from smallkube.inventory import parse
+from smallkube.inventory import Inventory, parse
 from smallkube.nodes.machine import over_ssh
 from smallkube.smoke import objects, probes, report, runner
 from smallkube.smoke.report import NAMES, Outcome, Result
 from smallkube.smoke.scene import Failed, NotReached, Options, Pod, Scene
 from smallkube.workspace import Workspace
 
-TEXT = "cluster: {name: t}\nnodes: {node1: {peer_ip: 192.0.2.1}, node2: {peer_ip: 192.0.2.2}}\n"
+PEERS = ("node1: {peer_ip: 192.0.2.1}", "node2: {peer_ip: 192.0.2.2}")
 PODS = [Pod("a", "node1", "fd88:1::9", "10.88.1.9"), Pod("b", "node2", "fd88:2::9", "10.88.2.9")]
 
 
-def scene(egress: str = "") -> Scene:
+def inventory(nodes: int = 2) -> Inventory:
+    return parse(f"cluster: {{name: t}}\nnodes: {{{', '.join(PEERS[:nodes])}}}\n", Path("inventory.yaml"))
+
+
+def scene(egress: str = "", nodes: int = 2) -> Scene:
     made = Scene(
-        parse(TEXT, Path("inventory.yaml")),
+        inventory(nodes),
         over_ssh(Workspace(Path("/nowhere"))),
         Options("busybox", "Never", egress),
         None,
         "space",
         ExitStack(),
     )
+    made.nodes = [{"metadata": {"name": made.host(node)}} for node in made.inventory.nodes]
     made.pods = PODS
     made.services = {"probe": "10.88.0.7", "probe-node1": "10.88.0.8", "probe-node2": "10.88.0.9"}
     return made
@@ -58,45 +65,97 @@ def test_a_choice_that_makes_no_sense_is_a_usage_error(only: list[str], skip: li
         report.select(only, skip)
 
 
+def tried(made: Scene, pod: Pod = PODS[0]) -> list[probes.Probe]:
+    return probes.of_pod(made, pod)
+
+
 def test_each_pod_tries_the_others_in_both_families_and_never_itself() -> None:
-    tried = probes.probes(scene(), PODS[0])
-    assert [probe.words for probe in tried if probe.check in ("network.ipv6", "network.ipv4")] == [
+    found = tried(scene())
+    assert [probe.words for probe in found if probe.check in ("network.ipv6", "network.ipv4")] == [
         ("http", "http://[fd88:2::9]:8080/", "node2.k8s.internal"),
         ("http", "http://10.88.2.9:8080/", "node2.k8s.internal"),
     ]
-    assert ("http", "http://10.88.0.8/", "node1.k8s.internal") in [probe.words for probe in tried]
-    assert not [probe for probe in tried if probe.check == "egress.internet"]
+    assert ("http", "http://10.88.0.8/", "node1.k8s.internal") in [probe.words for probe in found]
+    assert not [probe for probe in found if probe.check == "egress.internet"]
 
 
 def test_the_way_out_is_tried_when_it_is_named() -> None:
-    words = [probe.words for probe in probes.probes(scene("[2001:db8::1]:443"), PODS[0])]
+    words = [probe.words for probe in tried(scene("[2001:db8::1]:443"))]
     assert ("connect", "2001:db8::1", "443") in words
 
 
 def test_no_line_of_what_is_tried_can_be_taken_for_two() -> None:
-    for probe in probes.probes(scene("example.com:443"), PODS[0]):
+    made = scene("example.com:443")
+    made.node_port = 30000
+    for probe in (*tried(made), *probes.of_machine(made, made.inventory.primary)):
         assert not [word for word in probe.words if not word or set(word) & set(" \n\t")]
+    assert probes.lines(tried(made)).count(b"\n") == len(tried(made))
 
 
-def answers(node1: str, node2: str | None) -> Scene:
+def test_machines_try_the_node_ports_of_all_nodes_that_the_cluster_has() -> None:
     made = scene()
-    made.answers = {"node1": {"network.ipv6 node2": node1}}
+    made.node_port = 30000
+    made.nodes = made.nodes[:1]
+    found = probes.of_machine(made, made.inventory.primary)
+    assert [probe.words for probe in found if probe.check == "network.nodeport"] == [
+        ("fetch", "http://10.88.1.1:30000/")
+    ]
+
+
+def answers(node1: str, node2: str | None, check: str = "network.ipv6") -> Scene:
+    made = scene()
+    made.answers = {"node1": {f"{check} node2": node1}}
     if node2 is not None:
-        made.answers["node2"] = {"network.ipv6 node1": node2}
+        made.answers["node2"] = {f"{check} node1": node2}
     return made
 
 
 def test_answers_are_judged_by_who_was_asked() -> None:
-    assert probes.answered(answers("", ""), "network.ipv6") == "2 tries"
-    assert probes.answered(answers("", None), "network.ipv6") == "1 tries (not asked: node2)"
+    assert probes.by_pods(answers("", ""), "network.ipv6") == "2 tries"
+    assert probes.by_pods(answers("", None), "network.ipv6") == "1 tries (not asked: node2)"
     with pytest.raises(Failed, match=r"node2 → node1: timed out; inv net\.check"):
-        probes.answered(answers("", "timed out"), "network.ipv6")
+        probes.by_pods(answers("", "timed out"), "network.ipv6")
     with pytest.raises(NotReached):
-        probes.answered(scene(), "network.ipv6")
+        probes.by_pods(scene(), "network.ipv6")
+
+
+@pytest.mark.parametrize("check", ["network.ipv6", "network.service", "network.hairpin", "dns.services"])
+def test_what_was_not_tried_is_not_ok(check: str) -> None:
+    made = scene()
+    made.answers = {"node1": {}}
+    with pytest.raises(NotReached):
+        probes.by_pods(made, check)
+
+
+def test_a_pod_without_an_address_of_a_family_is_a_fault_of_that_family() -> None:
+    made = answers("", "")
+    made.pods = [PODS[0], Pod("b", "node2", "fd88:2::9", "")]
+    with pytest.raises(Failed, match="node2"):
+        probes.by_pods(made, "network.ipv4")
+    assert probes.by_pods(made, "network.ipv6") == "2 tries"
+
+
+def test_one_node_alone_has_no_other_to_reach() -> None:
+    made = scene(nodes=1)
+    made.pods, made.answers = PODS[:1], {"node1": {}}
+    assert probes.by_pods(made, "network.ipv6") == "a single node: nothing to try"
+
+
+def test_machines_that_can_t_be_asked_are_named() -> None:
+    made = scene()
+    made.heard, made.deaf = {"node1": {"network.host 10.88.0.7": ""}}, {"node2": "no route"}
+    with pytest.raises(NotReached, match="node2: no route"):
+        probes.by_machines(made, "network.host")
+    made.heard["node1"]["network.host 10.88.0.7"] = "timed out"
+    with pytest.raises(Failed, match=r"timed out.*not asked: node2"):
+        probes.by_machines(made, "network.host")
+    made.deaf = {}
+    with pytest.raises(NotReached, match="no Service"):
+        probes.by_machines(made, "network.nodeport")
 
 
 def test_what_was_not_answered_did_not_work() -> None:
-    wanted = probes.probes(scene(), PODS[0])[:3]
+    wanted = tried(scene())[:3]
     said = probes.parse(wanted, "0 ok\n2 wget: bad address\n")
     assert list(said.values()) == ["", "no answer", "wget: bad address"]
 

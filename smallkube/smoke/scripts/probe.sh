@@ -1,33 +1,71 @@
 #!/bin/sh
-# Runs in a pod, with busybox: tries what standard input lists, all at once, three seconds each.
+# Runs in a pod, with busybox, or on a machine: tries what standard input lists, 64 at once, each again until it works
+# or eight seconds have passed, since what was just made takes a moment to be known everywhere.
 # Lines NUMBER KIND ARGUMENT...; prints lines NUMBER ok|FAULT.
 folder=$(mktemp -d)
+trap 'rm -rf "$folder"' EXIT
 account=/var/run/secrets/kubernetes.io/serviceaccount
+last=$(($(date +%s) + 8))
 
-try() {
-  case $1 in
-    http) [ "$(wget -q -T 3 -O - "$2" 2>"$3")" = "$4" ] ;;
-    serves) wget -q -T 3 -O /dev/null "$2" 2>"$3" ;;
-    connect) nc -w 3 "$2" "$4" </dev/null >/dev/null 2>"$3" ;;
-    name) nslookup "$2" >"$3" 2>&1 && grep -q -F "$4" "$3" ;;
-    search) grep -q "^search .*$2" /etc/resolv.conf ;;
+# Busybox writes "Address: X", its older releases "Address 1: X NAME"; the line of the server itself has a port.
+has_address() {
+  awk -v wanted="$1" '$1 == "Address:" && $2 == wanted || $1 == "Address" && $3 == wanted { found = 1 }
+    END { exit !found }' "$2"
+}
+
+# resolve SAID NAME ADDRESS...: the name has all these addresses
+resolve() {
+  said=$1
+  timeout 10 nslookup "$2" >"$said" 2>&1 || return
+  shift 2
+  for address; do has_address "$address" "$said" || return; done
+}
+
+# once KIND SAID ARGUMENT...: what is said goes into a file
+once() {
+  kind=$1 said=$2
+  shift 2
+  case $kind in
+    http) [ "$(wget -q -T 3 -O - "$1" 2>"$said")" = "$2" ] ;;
+    serves) wget -q -T 3 -O /dev/null "$1" 2>"$said" ;;
+    known)
+      # The name alone is asked about: that nobody answers at its address is another check's matter.
+      timeout 10 wget -q -T 3 -O /dev/null "$1" 2>"$said" ||
+        { grep -q . "$said" && ! grep -q 'bad address' "$said"; }
+      ;;
+    connect) timeout 10 nc -w 3 "$1" "$2" </dev/null >/dev/null 2>"$said" ;;
+    name) resolve "$said" "$@" ;;
     api)
       token=$(cat "$account/token")
-      wget -q -T 5 --no-check-certificate -O /dev/null --header "Authorization: Bearer $token" "$2" 2>"$3"
+      wget -q -T 3 --no-check-certificate -O /dev/null --header "Authorization: Bearer $token" "$1" 2>"$said"
+      ;;
+    fetch) curl --silent --show-error --fail --max-time 3 --output /dev/null "$1" 2>"$said" ;;
+    server)
+      dig +short +time=2 +tries=1 "@$1" "$2" A >"$said" 2>&1
+      grep -q -x -F "$3" "$said"
       ;;
   esac
 }
 
-while read -r number kind first rest; do
+try() {
+  until once "$@"; do
+    [ "$(date +%s)" -lt "$last" ] || return
+    sleep 1
+  done
+}
+
+started=0
+while read -r number kind rest; do
   {
     # shellcheck disable=SC2086 # words of ours
-    if try "$kind" "$first" "$folder/$number" $rest; then
+    if try "$kind" "$folder/$number" $rest; then
       echo "$number ok"
     else
-      said=$(grep -v '^$' "$folder/$number" | tail -n 1 | cut -c 1-120)
-      echo "$number ${said:-another answer than expected}"
+      fault=$(grep -v '^$' "$folder/$number" | tail -n 1 | cut -c 1-120)
+      echo "$number ${fault:-another answer than expected}"
     fi
   } &
+  started=$((started + 1))
+  [ $((started % 64)) -ne 0 ] || wait
 done
 wait
-rm -rf "$folder"

@@ -1,0 +1,248 @@
+"""Proves with a primary that exists only in memory that a run removes what it made whatever ends it, that what can't be
+made is said so, quickly, and how the answers of Kubernetes and etcd are judged.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from smallkube.errors import SmallkubeError, UsageError
+from smallkube.inventory import Node, parse
+from smallkube.nodes.machine import Machine
+from smallkube.remote.command import Command, Result
+from smallkube.smoke import control, pods, runner
+from smallkube.smoke.report import NAMES
+from smallkube.smoke.report import Result as Row
+from smallkube.smoke.scene import Options, Scene
+
+INVENTORY = parse("cluster: {name: t}\nnodes: {node1: {peer_ip: 192.0.2.1}}\n", Path("inventory.yaml"))
+NODE = "node1.k8s.internal"
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+CURL = "curl: (60) SSL certificate problem: self-signed certificate\nMore details here\n\nhow to fix it, please visit\n"
+READY = {"type": "Ready", "status": "True"}
+Answer = str | Result | BaseException
+
+
+@dataclass
+class Primary:
+    """A machine on which each command is answered by the first of ``answers`` whose words are all in it."""
+
+    answers: dict[str, Answer] = field(default_factory=dict)
+    asked: list[str] = field(default_factory=list)
+    where: str = "node1"
+
+    def run(self, command: Command, *, stopped: Callable[[], bool] = lambda: False) -> Result:
+        line = " ".join(command.argv)
+        self.asked.append(line)
+        for words, answer in self.answers.items():
+            if all(word in line for word in words.split()):
+                if isinstance(answer, BaseException):
+                    raise answer
+                return answer if isinstance(answer, Result) else Result(0, answer.encode(), "")
+        return Result(0, b'{"items": []}', "")
+
+    def must(self, command: Command) -> Result:
+        return self.run(command)
+
+    @contextmanager
+    def connect(self, node: Node) -> Iterator[Machine]:
+        yield self
+
+    def did(self, *words: str) -> list[str]:
+        return [line for line in self.asked if all(word in line for word in words)]
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(control, "_FIRST_LEASE_SECONDS", 0)
+
+
+def node(name: str = NODE, version: str = "v1.34.2", condition: dict[str, str] = READY) -> dict[str, Any]:
+    status = {"nodeInfo": {"kubeletVersion": version}, "conditions": [condition]}
+    return {"metadata": {"name": name}, "status": status}
+
+
+def lease(seconds: float, name: str = NODE) -> dict[str, Any]:
+    renewed = (NOW - timedelta(seconds=seconds)).isoformat().replace("+00:00", "Z")
+    return {"metadata": {"name": name}, "spec": {"renewTime": renewed}}
+
+
+def items(*found: dict[str, Any]) -> str:
+    return json.dumps({"items": found})
+
+
+def run(primary: Primary, *wanted: str, **options: Any) -> dict[str, Row]:
+    primary.answers.setdefault("get nodes", items(node()))
+    given = Options("busybox", "Never", **{"rollout": 0, **options})
+    explained: list[str] = []
+    results = runner.run(INVENTORY, primary.connect, None, given, wanted, lambda _: None, explained.append)
+    return {row.check: row for row in results}
+
+
+def refused(*words: str) -> Result:
+    return Result(1, b"", " ".join(words))
+
+
+def namespace_of(primary: Primary) -> str:
+    (line,) = primary.did("delete namespace smallkube-smoke-")
+    return line.split("delete namespace ")[1].split()[0]
+
+
+@pytest.mark.parametrize("moment", ["apply", "get pods", "delete --selector"])
+def test_interrupted_at_any_point_what_was_made_is_removed(moment: str) -> None:
+    primary = Primary({moment: KeyboardInterrupt()})
+    with pytest.raises(KeyboardInterrupt):
+        run(primary, "pods.rollout")
+    assert primary.did("wait", namespace_of(primary))
+
+
+@pytest.mark.parametrize("moment", ["apply", "get pods", "get endpointslices"])
+def test_a_check_that_fails_in_the_middle_does_not_keep_others_or_the_cleaning_from_being_made(moment: str) -> None:
+    primary = Primary({moment: refused("Error: no")})
+    found = run(primary, *NAMES)
+    assert tuple(found) == NAMES
+    assert found["pods.rollout"].outcome == "failed"
+    assert namespace_of(primary)
+
+
+def test_what_can_t_be_understood_is_a_failure_of_its_check_alone() -> None:
+    primary = Primary({"get leases": "not json", "get services": "null"})
+    found = run(primary, *NAMES)
+    assert found["nodes.leases"].outcome == "failed"
+    assert "can't be understood" in found["nodes.leases"].message
+    assert found["nodes.ready"].outcome == "ok"
+    assert namespace_of(primary)
+
+
+def test_a_lost_connection_is_made_anew_to_clean_up() -> None:
+    class Fragile(Primary):
+        def run(self, command: Command, *, stopped: Callable[[], bool] = lambda: False) -> Result:
+            if self.made == 1 and "delete namespace smallkube" in " ".join(command.argv):
+                raise SmallkubeError("connection lost")
+            return super().run(command)
+
+        made = 0
+
+        @contextmanager
+        def connect(self, node: Node) -> Iterator[Machine]:
+            self.made += 1
+            yield self
+
+    primary = Fragile()
+    assert run(primary, "pods.rollout", "cleanup.done")["cleanup.done"].outcome == "ok"
+    assert (primary.made, bool(namespace_of(primary))) == (2, True)
+
+
+def test_kept_pods_stay_and_leftovers_of_earlier_runs_do_not() -> None:
+    primary = Primary()
+    found = run(primary, "pods.rollout", "cleanup.done", keep=True)
+    assert primary.did("delete namespace", "--selector=app.kubernetes.io/managed-by=smallkube-smoke")
+    assert not primary.did("delete namespace smallkube-smoke-")
+    assert found["cleanup.done"].outcome == "skipped"
+
+
+def test_without_the_api_only_what_needs_none_is_tried() -> None:
+    primary = Primary({"kubectl": refused("connection refused"), "curl": Result(7, b"", "curl: (7) refused")})
+    found = run(primary, *NAMES)
+    assert {name for name, row in found.items() if row.outcome == "failed"} >= {"api.ready"}
+    assert {found[name].outcome for name in NAMES if name.startswith(("nodes.", "network.", "dns."))} == {"not reached"}
+    assert len(primary.did("kubectl")) == 1
+    assert found["cleanup.done"].message == "nothing was made"
+
+
+def test_a_primary_that_can_t_be_reached_is_told_once_for_all() -> None:
+    def connect(_: Node) -> Any:
+        raise SmallkubeError("no route", where="node1")
+
+    given = Options("busybox", "Never")
+    rows = runner.run(INVENTORY, connect, None, given, ["etcd.health", "api.ready"], lambda _: None, lambda _: None)
+    assert [row.message for row in rows] == ["node1: no route", "the primary can't be reached"]
+    assert {row.outcome for row in rows} == {"not reached"}
+
+    def unknown(_: Node) -> Any:
+        raise UsageError("no host key is known", where="node1")
+
+    with pytest.raises(UsageError):
+        runner.run(INVENTORY, unknown, None, given, ["etcd.health"], lambda _: None, lambda _: None)
+
+
+def test_when_the_time_is_over_nothing_more_is_begun_but_the_cleaning(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter(range(0, 100000, 30))
+    monkeypatch.setattr("time.monotonic", lambda: float(next(clock)))
+    found = run(Primary(), *NAMES, timeout=200)
+    assert found["etcd.health"].outcome != "not reached"
+    assert found["secrets.encrypted"].message == "--timeout 200 is over"
+    assert found["cleanup.done"].outcome == "ok"
+
+
+def scene(primary: Primary) -> Scene:
+    return Scene(INVENTORY, primary.connect, Options("i", "Never"), b"PEM", "space", ExitStack())
+
+
+@pytest.mark.parametrize(
+    ("check", "answers", "says"),
+    [
+        (control.api_ready, {"readyz": Result(1, b"", "[+]ping ok\n[-]etcd failed: no\n")}, "not ready: etcd"),
+        (control.api_ready, {"readyz": Result(124, b"", "")}, "no answer in 10 s"),
+        (control.api_anonymous, {"curl": "403"}, "answered 403"),
+        (control.api_certificate, {"curl": Result(60, b"", CURL)}, "another certificate than keys/apiserver.crt"),
+        (control.nodes_inventory, {"get nodes": items(node("x"))}, f"{NODE} is missing"),
+        (control.nodes_inventory, {"get nodes": items(node(), node("x"))}, "x is not in inventory"),
+        (
+            control.nodes_ready,
+            {"get nodes": items(node(condition={**READY, "status": "Unknown", "message": "gone"}))},
+            "gone",
+        ),
+        (control.nodes_ready, {"get nodes": items({"metadata": {"name": "x"}, "status": {}})}, "x: has never reported"),
+        (
+            control.nodes_versions,
+            {"/version": '{"gitVersion": "v1.34.2"}', "get nodes": items(node(version="v1.35.0"))},
+            "has v1.35.0",
+        ),
+        (
+            control.nodes_versions,
+            {"/version": '{"gitVersion": "v1.34.2"}', "get nodes": items(node(version="v1.30.9"))},
+            "has v1.30.9",
+        ),
+        (control.nodes_leases, {"get leases": items(lease(100)), "get nodes": items(node())}, "100 s old"),
+        (control.scheduler, {"is-active kube-scheduler": Result(3, b"failed\n", "")}, "is failed"),
+        (control.controllers, {"is-active kube-controller-manager": Result(4, b"", "")}, "is unknown"),
+        (pods.encrypted, {"etcdctl": "clear\nkey1\n"}, "begins with clear"),
+        (pods.encrypted, {"etcdctl": "k8s:enc:secretbox:v1:old\nkey1\n"}, "v1:old, not k8s:enc:secretbox:v1:key1"),
+    ],
+)
+def test_faults_are_seen_and_named(check: runner.Work, answers: dict[str, Answer], says: str) -> None:
+    made = scene(Primary({**answers, "date": str(int(NOW.timestamp()))}))
+    made.made = True
+    with pytest.raises(SmallkubeError) as raised:
+        check(made)
+    assert says in raised.value.message
+
+
+@pytest.mark.parametrize(
+    ("check", "answers"),
+    [
+        (control.api_ready, {"readyz": "[+]ping ok"}),
+        (control.api_anonymous, {"curl": "401"}),
+        (control.api_certificate, {"curl": "401"}),
+        (control.nodes_inventory, {"get nodes": items(node())}),
+        (control.nodes_ready, {"get nodes": items(node())}),
+        (
+            control.nodes_versions,
+            {"/version": '{"gitVersion": "v1.34.2"}', "get nodes": items(node(version="v1.31.0"))},
+        ),
+        (control.nodes_leases, {"get leases": items(lease(12)), "get nodes": items(node())}),
+        (control.scheduler, {"is-active": "active\n"}),
+        (pods.encrypted, {"etcdctl": "k8s:enc:secretbox:v1:key1\nkey1\n"}),
+    ],
+)
+def test_what_is_well_is_not_called_a_fault(check: runner.Work, answers: dict[str, Answer]) -> None:
+    made = scene(Primary({**answers, "date": str(int(NOW.timestamp()))}))
+    made.made = True
+    check(made)
