@@ -225,7 +225,9 @@ def test_kept_pods_are_swept_by_the_next_run(cluster: Cluster) -> None:
     cluster.eventually("nothing stays", lambda: namespaces(cluster) == [])
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 130), (signal.SIGINT, 130), (signal.SIGKILL, -9)])
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGTERM, 130), (signal.SIGINT, 130), (signal.SIGHUP, 130), (signal.SIGKILL, -9)]
+)
 def test_ended_in_the_middle_nothing_stays_for_long(number: int, status: int, cluster: Cluster) -> None:
     process = cluster.operator.start("cluster.smoke", *IN_THE_LAB)
     cluster.eventually("begun", lambda: namespaces(cluster))

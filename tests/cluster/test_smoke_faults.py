@@ -1,0 +1,217 @@
+"""Proves of the smoke test what needs a fault of its own kind: that every check has something that turns it red, and
+that no other goes red with it, but for those that can't be made then.
+"""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+
+import pytest
+
+from smallkube.smoke.report import NAMES
+from smallkube.workspace import Workspace
+from tests.cluster.conftest import Cluster
+from tests.cluster.test_smoke import BY_PODS, Fault, Found, broken, namespaces, smoke, with_outcome
+
+WITHOUT_API = {"etcd.health", "etcd.alarms", "api.ready", "api.anonymous", "api.certificate", "cleanup.done"}
+WITH_API = {*NAMES} - WITHOUT_API
+ALONE = {"network.ipv6", "network.ipv4"}
+"""What a pod that is the only one left can't try."""
+OVERRIDE = "/run/systemd/system/{unit}.service.d/90-fault.conf"
+
+
+def overridden(unit: str, text: str) -> Fault:
+    """A unit of the primary with ``text`` (a shell's words for printf) added to it."""
+    file = OVERRIDE.format(unit=unit)
+    again = f"systemctl daemon-reload && systemctl restart {unit}"
+    return Fault(
+        [("node1", f"mkdir -p $(dirname {file}); {text} >{file}; {again}")],
+        [("node1", f"rm -f {file}; {again}")],
+        set(),
+        "",
+    )
+
+
+def dropped(rule: str) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+    """What node2 forwards by ``rule`` is dropped; and mended."""
+    chain = f"chain forward {{ type filter hook forward priority -300; {rule} drop; }}"
+    return [("node2", f"nft 'table inet fault {{ {chain}; }}'")], [("node2", "nft delete table inet fault")]
+
+
+def judged(found: Found, failed: set[str], unreached: set[str]) -> str:
+    """The messages of what failed, which must be exactly ``failed``."""
+    messages = " | ".join(f"{name}: {row['message']}" for name, row in found.items() if row["outcome"] != "ok")
+    assert with_outcome(found, "failed") == failed, messages
+    assert with_outcome(found, "not reached") == unreached, messages
+    return messages
+
+
+def recovered(cluster: Cluster) -> None:
+    """Until a cluster that was broken works again: clients come back to an API server each in their own time."""
+    cluster.eventually("the API", lambda: cluster.ask("get", "--raw", "/readyz").returncode == 0)
+    cluster.eventually("all Ready", lambda: (ready := cluster.ready()) and all(ready.values()), 120)
+    with cluster.namespace("recovered") as space:  # its account is made by the controller manager
+        cluster.kubectl("-n", space, "create", "service", "clusterip", space, "--tcp=80")
+
+        def answers(server: str) -> bool:
+            asked = ["dig", "+short", f"@{server}", f"{space}.{space}.svc.k8s.internal", "A"]
+            return "10.88.0." in cluster.machine("node1").check(*asked)
+
+        for index, node in enumerate(cluster.nodes, 1):
+            cluster.eventually(f"CoreDNS on {node}", partial(answers, f"fd88:{index}::1"))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def sound(cluster: Cluster) -> None:
+    """Whatever other tests did before."""
+    recovered(cluster)
+
+
+@contextmanager
+def while_broken(cluster: Cluster, fault: Fault) -> Iterator[None]:
+    """The next test finds a cluster that works, whatever comes of this one."""
+    try:
+        with broken(cluster, fault):
+            yield
+    finally:
+        recovered(cluster)
+
+
+@pytest.mark.parametrize(("check", "rule"), [
+    ("network.ipv6", 'iifname "brkube" oifname "wgkube" meta nfproto ipv6 tcp dport 8080'),
+    ("network.ipv4", 'iifname "brkube" oifname "wgkube" meta nfproto ipv4 ct status != dnat tcp dport 8080'),
+    ("network.api", 'iifname "brkube" oifname "wgkube" tcp dport 6443'),
+])  # fmt: skip
+def test_a_path_that_is_closed(check: str, rule: str, cluster: Cluster) -> None:
+    broken_by, mended_by = dropped(rule)
+    with while_broken(cluster, Fault(broken_by, mended_by, set(), "")):
+        found = smoke(cluster, status=1)
+    assert "node2 → " in judged(found, {check}, set())
+
+
+def test_a_way_out_is_tried_where_one_is_named(cluster: Cluster) -> None:
+    address = cluster.operator.node("node1").peer_ip
+    found = smoke(cluster, "--only", "egress", "--egress", f"{address}:22")
+    assert found["egress.internet"]["outcome"] == "ok"
+    rule = f"ip daddr {address} tcp dport 22"
+    broken_by, mended_by = dropped(rule)
+    with while_broken(cluster, Fault(broken_by, mended_by, set(), "")):
+        found = smoke(cluster, "--egress", f"{address}:22", status=1)
+    assert "kube-nat" in judged(found, {"egress.internet"}, set())
+
+
+def test_etcd_that_is_full(cluster: Cluster) -> None:
+    quota = overridden("etcd", r"printf '[Service]\nEnvironment=ETCD_QUOTA_BACKEND_BYTES=1000000\n'")
+    etcdctl = "etcdctl --endpoints unix:///run/etcd/grpc --command-timeout 10s"
+    fill = f"head -c 900000 /dev/zero | {etcdctl} put smoke-fault || true"
+    full = ("node1", f"{fill}; {fill}; {etcdctl} alarm list | grep NOSPACE")
+    emptied = ("node1", f"{etcdctl} del smoke-fault; {etcdctl} alarm disarm")
+    with while_broken(cluster, Fault([*quota.broken, full], [*quota.mended, emptied], set(), "")):
+        cluster.eventually("the API", lambda: cluster.ask("get", "--raw", "/readyz").returncode == 0)
+        found = smoke(cluster, status=1)
+    messages = judged(found, {"etcd.alarms", "pods.rollout"}, {*BY_PODS, "secrets.encrypted"})
+    assert "NOSPACE" in messages
+    assert "defragment" in messages
+    assert namespaces(cluster) == []
+
+
+def test_etcd_that_is_down(cluster: Cluster) -> None:
+    stop, start = ("node1", "systemctl stop etcd"), ("node1", "systemctl start etcd")
+    with while_broken(cluster, Fault([stop], [start], set(), "")):
+        found = smoke(cluster, status=1)
+    messages = judged(found, {"etcd.health", "api.ready"}, {*WITH_API, "etcd.alarms"})
+    assert "systemctl status etcd" in messages
+
+
+def test_an_api_server_that_hangs(cluster: Cluster) -> None:
+    signal = "systemctl kill --signal={} kube-apiserver"
+    stop, go_on = ("node1", signal.format("STOP")), ("node1", signal.format("CONT"))
+    with while_broken(cluster, Fault([stop], [go_on], set(), "")):
+        found = smoke(cluster, status=1)
+    judged(found, {"api.ready"}, {*WITH_API, "api.anonymous", "api.certificate"})
+
+
+def test_an_api_server_that_lets_anybody_ask(cluster: Cluster) -> None:
+    unit = "/etc/systemd/system/kube-apiserver.service"
+    change = f"grep ^ExecStart= {unit} | sed s/anonymous-auth=false/anonymous-auth=true/"
+    fault = overridden("kube-apiserver", rf"{{ printf '[Service]\nExecStart=\n'; {change}; }}")
+    with while_broken(cluster, fault):
+        recovered(cluster)
+        found = smoke(cluster, status=1)
+    assert "--anonymous-auth" in judged(found, {"api.anonymous"}, set())
+
+
+def test_a_certificate_that_is_not_the_pinned_one(cluster: Cluster) -> None:
+    keys = cluster.operator.workspace.keys_dir
+    shutil.copy(keys / "apiserver.crt", keys / "kept")
+    try:
+        shutil.copy(keys / "kubelet_node2.crt", keys / "apiserver.crt")
+        found = smoke(cluster, status=1)
+    finally:
+        shutil.move(keys / "kept", keys / "apiserver.crt")
+    assert "keys/apiserver.crt" in judged(found, {"api.certificate"}, set())
+
+
+@contextmanager
+def inventory_with(workspace: Workspace, line: str) -> Iterator[None]:
+    file = workspace.inventory_file
+    text = file.read_text()
+    file.write_text(f"{text.rstrip()}\n{line}\n")
+    try:
+        yield
+    finally:
+        file.write_text(text)
+
+
+def test_a_node_of_the_inventory_that_the_cluster_lacks(cluster: Cluster) -> None:
+    with inventory_with(cluster.operator.workspace, "  node3: {peer_ip: 192.0.2.3}"):
+        found = smoke(cluster, status=1)
+    messages = judged(found, {"nodes.inventory"}, set())
+    assert "node3.k8s.internal is missing" in messages
+
+
+def test_a_kubelet_of_another_age(cluster: Cluster) -> None:
+    patch = '{"status": {"nodeInfo": {"kubeletVersion": "v1.30.1"}}}'
+    stop, start = ("node2", "systemctl stop kubelet"), ("node2", "systemctl start kubelet")
+    with while_broken(cluster, Fault([stop], [start], set(), "")):
+        cluster.kubectl("patch", "node", "node2.k8s.internal", "--subresource=status", "--patch", patch)
+        found = smoke(cluster, "--only", "nodes.versions", status=1)
+    assert "node2.k8s.internal has v1.30.1" in judged(found, {"nodes.versions"}, set())
+    versions = "jsonpath={.items[*].status.nodeInfo.kubeletVersion}"
+    cluster.eventually("its own", lambda: "v1.30.1" not in cluster.kubectl("get", "nodes", "-o", versions))
+
+
+def test_a_kubelet_that_is_stopped(cluster: Cluster) -> None:
+    stop, start = ("node2", "systemctl stop kubelet"), ("node2", "systemctl start kubelet")
+    with while_broken(cluster, Fault([stop], [start], set(), "")):
+        cluster.eventually("node2 is missed", lambda: not cluster.ready()["node2.k8s.internal"], 120)
+        found = smoke(cluster, status=1)
+    messages = judged(found, {"nodes.ready", "nodes.leases", "pods.rollout"}, ALONE)
+    assert "journalctl -u kubelet" in messages
+
+
+def test_a_tunnel_that_is_down_is_all_that_is_named(cluster: Cluster) -> None:
+    down = ("node2", "ip link set wgkube down")
+    up = ("node2", "ip link set wgkube up && networkctl reconfigure wgkube")
+    with while_broken(cluster, Fault([down], [up], set(), "")):
+        cluster.eventually("node2 is missed", lambda: not cluster.ready()["node2.k8s.internal"], 120)
+        found = smoke(cluster, status=1)
+    failed = {"nodes.ready", "nodes.leases", "pods.rollout", "network.host", "network.nodeport"}
+    assert "inv net.check" in judged(found, failed, ALONE)
+    cluster.eventually("nothing stays", lambda: namespaces(cluster) == [], 120)
+
+
+def test_too_little_time_leaves_nothing_behind(cluster: Cluster) -> None:
+    found = smoke(cluster, "--timeout", "1", status=1)
+    assert found["secrets.encrypted"]["message"] == "--timeout 1 is over"
+    cluster.eventually("nothing stays", lambda: namespaces(cluster) == [])
+
+
+def test_two_runs_from_here_don_t_meet(cluster: Cluster) -> None:
+    first = cluster.operator.start("cluster.smoke", "--image", "none:1", "--rollout", "5")
+    cluster.eventually("begun", lambda: namespaces(cluster))
+    second = cluster.operator.inv("cluster.smoke")
+    assert second.returncode == 2
+    assert "already being done" in second.stderr
+    assert cluster.operator.end(first).returncode == 1
