@@ -4,6 +4,8 @@ sides of each connection are checked: a swapped certificate is refused.
 
 import base64
 import json
+from collections.abc import Iterator
+from functools import partial
 
 import pytest
 
@@ -30,6 +32,27 @@ rm -f /run/other.crt /run/other.key
 systemctl restart kubelet
 """
 """A kubelet with the right names but another key, and back."""
+API_FILES = """
+crt=$(tr '\\0' '\\n' </proc/$(pidof kube-apiserver)/cmdline | sed -n 's/^--tls-cert-file=//p')
+crt=$(readlink -f "$crt") key=$(readlink -f /run/agenix/apiserver.key)
+"""
+OTHER_API = f"""
+set -e
+{API_FILES}
+openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 1 -keyout /run/other.key \\
+  -out /run/other.crt -subj /CN=kube-apiserver -addext subjectAltName=IP:fd88:1::1,DNS:api.k8s.internal 2>/dev/null
+printf '%s\\n' "$crt" "$key" >/run/other.mounts
+mount --bind /run/other.crt "$crt"
+mount --bind /run/other.key "$key"
+systemctl restart --no-block kube-apiserver
+"""
+OWN_API = """
+while read -r file; do umount "$file"; done </run/other.mounts
+rm -f /run/other.crt /run/other.key /run/other.mounts
+systemctl restart kube-apiserver
+systemctl start kube-activation kube-scheduler kube-controller-manager
+"""
+"""The same of the API server, which does not count as started before root's own kubectl is answered."""
 KUBECTL = "/run/current-system/sw/bin/kubectl"
 
 
@@ -77,6 +100,53 @@ def test_a_node_changes_no_other_node(cluster: Cluster) -> None:
     assert "orbidden" in as_node(cluster, "node2", "delete", "node", other)
 
 
+@pytest.fixture(scope="module")
+def pods(cluster: Cluster) -> Iterator[None]:
+    """A pod on each node, called as the node is."""
+    with cluster.namespace(f"{NAMESPACE}-pods") as namespace:
+        for name in ("node1", "node2"):
+            made = pod(name, name)
+            made["metadata"]["namespace"] = namespace
+            cluster.apply(made)
+        cluster.kubectl("-n", namespace, "wait", "--for=condition=Ready", "pod", "--all", "--timeout=60s", seconds=70)
+        yield
+
+
+PODS = ("-n", f"{NAMESPACE}-pods")
+OTHER_NODE = "node1.k8s.internal"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("patch", "node", OTHER_NODE, "--subresource=status", "--patch={}"),
+        ("annotate", "lease", "-n", "kube-node-lease", OTHER_NODE, "x=y"),
+        ("get", "pod", *PODS, "node1"),
+        ("get", "pods", "--all-namespaces"),
+        ("delete", "pod", *PODS, "node1"),
+        ("create", "token", *PODS, "default"),
+        ("get", "secrets", "--all-namespaces"),
+        ("get", "configmaps", "--all-namespaces"),
+        ("create", "clusterrolebinding", "x", "--clusterrole=cluster-admin", "--user=system:node:node2.k8s.internal"),
+        ("get", "--raw", "/metrics"),
+    ],
+)  # fmt: skip
+def test_what_is_of_another_node_is_forbidden(words: tuple[str, ...], cluster: Cluster, pods: None) -> None:
+    assert "orbidden" in as_node(cluster, "node2", *words)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("get", "node", "node2.k8s.internal", "--output=name"), "node/node2.k8s.internal"),
+        (("annotate", "lease", "-n", "kube-node-lease", "node2.k8s.internal", "x-"), "annotated"),
+        (("get", "pods", *PODS, "--field-selector=spec.nodeName=node2.k8s.internal", "--output=name"), "pod/node2"),
+    ],
+)
+def test_what_is_its_own_is_allowed(words: tuple[str, ...], said: str, cluster: Cluster, pods: None) -> None:
+    assert said in as_node(cluster, "node2", *words)
+
+
 @pytest.mark.parametrize("path", ["/api", "/version", "/metrics", "/readyz", "/openid/v1/jwks"])
 def test_nobody_comes_in_without_a_token(path: str, cluster: Cluster) -> None:
     argv = ["curl", "-sk", "-m", "10", "-o", "/dev/null", "-w", "%{http_code}", f"https://[fd88:1::1]:6443{path}"]
@@ -114,6 +184,37 @@ def other_certificate(cluster: Cluster) -> str:
         " -subj /CN=kube-apiserver -addext subjectAltName=IP:fd88:1::1,DNS:api.k8s.internal 2>/dev/null"
     )
     return cluster.machine("node1").check("sh", "-c", command)
+
+
+def served(cluster: Cluster) -> str:
+    """SHA-256 of the certificate that the API server shows, "" when there is none."""
+    command = (
+        "openssl s_client -connect '[fd88:1::1]:6443' </dev/null 2>/dev/null | openssl x509 -noout -fingerprint -sha256"
+    )
+    return cluster.machine("node1").execute(["sh", "-c", command]).stdout
+
+
+def refusals(cluster: Cluster, unit: str, since: str) -> str:
+    """What a service of node2 has said of certificates."""
+    argv = ["journalctl", "--no-pager", f"--unit={unit}", f"--since=@{since}", "--grep=x509: certificate"]
+    return cluster.machine("node2").execute(argv).stdout
+
+
+def test_every_client_refuses_an_api_server_with_another_certificate(cluster: Cluster) -> None:
+    primary, own = cluster.machine("node1"), served(cluster)
+    since = cluster.machine("node2").check("date", "+%s").strip()
+    primary.check("sh", "-c", OTHER_API)
+    try:
+        cluster.eventually("the other certificate", lambda: served(cluster) not in ("", own))
+        answer = cluster.ask("get", "--raw", "/readyz")
+        assert answer.returncode != 0
+        assert "x509: certificate" in answer.stderr
+        for unit in ("kubelet", "kube-proxy", "coredns"):
+            cluster.eventually(f"{unit} refuses", partial(refusals, cluster, unit, since))
+    finally:
+        primary.check("sh", "-c", OWN_API)
+        cluster.eventually("its own certificate", lambda: served(cluster) == own)
+        cluster.eventually("Ready", lambda: set(cluster.ready().values()) == {True})
 
 
 def test_the_api_server_refuses_a_kubelet_with_another_certificate(cluster: Cluster) -> None:
