@@ -72,7 +72,7 @@ TOOLS = (
     Tool(
         "etcdutl",
         ("etcdutl",),
-        "etcd.drill, tests (Debian 13 or newer)",
+        "etcd.drill, tests (Debian ≥ 13)",
         "etcd",
         {Family.DEBIAN: "etcd-client"},
         ("version",),
