@@ -109,16 +109,17 @@ def reissue(inventory: Inventory, existing: tuple[str, ...]) -> tuple[Reissue, .
     ``existing`` are the names of the files in keys/.
     """
     rows = [row for row in policy.secrets_of(inventory) if row.file in existing]
-    return tuple(_commands(rows))
+    return tuple(commands(rows))
 
 
-def _commands(rows: list[Secret]) -> Iterator[Reissue]:
-    commands = {
+def commands(rows: list[Secret]) -> Iterator[Reissue]:
+    """What replaces these secrets."""
+    rotated = {
         Kind.TOKEN: "inv tokens.rotate --all",
         Kind.ENCRYPTION: "inv encryption.rotate",
         Kind.WIREGUARD: "inv keys.rotate-wireguard && inv deploy",
     }
-    for kind, command in commands.items():
+    for kind, command in rotated.items():
         if names := tuple(row.name for row in rows if row.kind is kind):
             yield Reissue(command, names)
     for kind in (Kind.SERVING_KEY, Kind.SIGNING_KEY):

@@ -48,12 +48,35 @@ def add(_: Context, name: str, peer_ip: str, ssh_host: str | None = None) -> Non
     ui.message(f"added {name}; next: inv keys.scan --node {name}, inv keys.generate, inv nix.render, inv deploy")
 
 
-@task(positional=["name"], help={"name": "nodeN", "yes": "do not ask"})
-def remove(_: Context, name: str, yes: bool = False) -> None:
-    """Take a node out of inventory.yaml; no other is renumbered."""
+@task(
+    positional=["name"],
+    help={
+        "name": "nodeN",
+        "revoke": "it is compromised: put it out of the running cluster, and see it refused",
+        "dry-run": "with --revoke: print the steps and touch nothing",
+        "yes": "do not ask",
+        "json": "with --revoke: print the outcome as JSON",
+    },
+)
+def remove(
+    _: Context, name: str, yes: bool = False, revoke: bool = False, dry_run: bool = False, json: bool = False
+) -> None:
+    """Take a node out of inventory.yaml; no other is renumbered.
+
+    With --revoke also out of the cluster: its token and its WireGuard key are taken from all other
+    machines, its Node object goes, its files in keys/ last. Interrupted at any point, the same
+    command goes on from there.
+    """
     from smallkube import inventory, inventory_edit, inventory_yaml, ui
+    from smallkube.errors import UsageError
+    from smallkube.tasks import nodes_revoke
     from smallkube.workspace import write_file
 
+    if revoke:
+        nodes_revoke.revoke(current(), name, yes=yes, dry_run=dry_run, json=json)
+        return
+    if dry_run or json:
+        raise UsageError("--dry-run and --json are for --revoke")
     here = current()
     here.inventory.node(name)
     file = here.workspace.inventory_file

@@ -1,0 +1,105 @@
+"""Proves, from the side of the removed node too, that `nodes.remove --revoke` puts it out: its tunnel is dead, the API
+server lets neither its address nor its token in, and the others go on; killed at each step, the same command ends it.
+"""
+
+import json
+import signal
+from collections.abc import Iterator
+
+import pytest
+
+from tests.cluster.conftest import Cluster, MakeCluster, pod
+from tests.cluster.test_tokens import answer
+from tests.lab.operating import await_
+
+REVOKE = ("nodes.remove", "node3", "--revoke", "--yes")
+LINES = (
+    "node3: ask which",
+    "node3: take it out",
+    "node3: deploy all",
+    "node1: activate",
+    "node3: remove its pods",
+    "node3: see it refused",
+    "node3: remove its files",
+)
+FROM = {"tunnel": "10.88.1.1", "tunnel 6": "fd88:1::1", "another worker": "10.88.2.1"}
+
+
+@pytest.fixture(scope="module")
+def three(make_cluster: MakeCluster) -> Iterator[Cluster]:
+    with make_cluster("revoke", 3) as made:
+        yield made
+
+
+def reached(cluster: Cluster) -> dict[str, bool]:
+    """What node3 gets an answer from."""
+    machine = cluster.machine("node3")
+    pings = {name: ["ping", "-c1", "-W2", address] for name, address in FROM.items()}
+    host = cluster.operator.node("node1").peer_ip
+    ports = {name: f"exec 3<>/dev/tcp/{at}/6443" for name, at in (("API", host), ("API inside", "10.88.1.1"))}
+    argvs = {**pings, **{name: ["timeout", "3", "bash", "-c", script] for name, script in ports.items()}}
+    return {name: machine.execute(argv).returncode == 0 for name, argv in argvs.items()}
+
+
+def killed_at(cluster: Cluster, line: str) -> None:
+    process = cluster.operator.start(*REVOKE)
+    assert process.stderr
+    seen = ""
+    for said in process.stderr:
+        seen += said
+        if said.startswith(line):
+            break
+    else:
+        raise AssertionError(f"never said {line!r}: {seen}")
+    process.send_signal(signal.SIGKILL)
+    cluster.operator.end(process)
+
+
+def test_a_compromised_node_is_out(three: Cluster) -> None:
+    assert all(reached(three).values()), reached(three)
+    token = three.machine("node3").check("cat", "/run/agenix/kube_token_node3").strip()
+    assert answer(three, token) == "accepted"
+    three.kubectl("create", "secret", "generic", "db", "--from-literal=password=1")
+    three.apply(pod("stays", "node2"))
+    environment = [{"secretRef": {"name": "db"}}]
+    lost = pod("lost", "node3")
+    lost["spec"]["containers"][0]["envFrom"] = environment
+    three.apply(lost)
+    three.kubectl("wait", "--for=condition=Ready", "pod/stays", "pod/lost", "--timeout=60s", seconds=70)
+    stays = three.get("pod", "stays")["metadata"]["uid"]
+    exposed = json.loads(three.operator.done(*REVOKE, "--json"))["exposed"]
+    assert exposed == ["default/db"]
+    assert not any(reached(three).values()), reached(three)
+    assert answer(three, token) == "refused"
+    assert three.ready() == {"node1.k8s.internal": True, "node2.k8s.internal": True}
+    pods = {item["metadata"]["name"]: item["metadata"]["uid"] for item in three.get("pods")["items"]}
+    assert pods == {"stays": stays}
+    assert list(three.operator.workspace.keys_dir.rglob("*node3*")) == []
+    three.operator.done("keys.check")
+    three.operator.done("deploy.status")
+    said = three.operator.inv(*REVOKE)
+    assert (said.returncode, "nothing of it in keys/" in said.stderr) == (2, True), said.stderr
+
+
+def test_killed_at_each_step_the_same_command_ends_it(three: Cluster) -> None:
+    at = {machine.index: machine for machine in three.operator.lab.machines}[3]
+    inventory = three.operator.workspace.inventory_file
+    ssh = three.operator.node("node2").ssh
+    host = f"{ssh.host.rpartition('.')[0]}.{at.index}"
+    peer = f"{three.operator.node('node2').peer_ip.rpartition('.')[0]}.{at.index}"
+    inventory.write_text(
+        f"{inventory.read_text()}  node3:\n    peer_ip: {peer}\n    ssh: {{host: {host}, port: {ssh.port}}}\n"
+    )
+    for step in (("keys.scan", "--yes"), ("keys.generate",), ("nix.render",), ("deploy",)):
+        three.operator.done(*step)
+    three.eventually("node3 is back", lambda: three.ready().get("node3.k8s.internal"))
+    assert all(reached(three).values()), "a node that is added again"
+    token = three.machine("node3").check("cat", "/run/agenix/kube_token_node3").strip()
+    for line in LINES:
+        killed_at(three, line)
+    await_("ended", lambda: three.operator.inv(*REVOKE).returncode in (0, 2), 240)
+    assert not any(reached(three).values()), reached(three)
+    assert answer(three, token) == "refused"
+    assert set(three.ready()) == {"node1.k8s.internal", "node2.k8s.internal"}
+    assert list(three.operator.workspace.keys_dir.rglob("*node3*")) == []
+    three.operator.done("keys.check")
