@@ -5,14 +5,13 @@ that no other goes red with it, but for those that can't be made then.
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 
 import pytest
 
 from smallkube.smoke.report import NAMES
 from smallkube.workspace import Workspace
 from tests.cluster.conftest import Cluster
-from tests.cluster.test_smoke import BY_PODS, Fault, Found, broken, namespaces, smoke, with_outcome
+from tests.cluster.test_smoke import BY_PODS, Fault, Found, broken, namespaces, recovered, smoke, with_outcome
 
 WITHOUT_API = {"etcd.health", "etcd.alarms", "api.ready", "api.anonymous", "api.certificate", "cleanup.done"}
 WITH_API = {*NAMES} - WITHOUT_API
@@ -47,35 +46,10 @@ def judged(found: Found, failed: set[str], unreached: set[str]) -> str:
     return messages
 
 
-def recovered(cluster: Cluster) -> None:
-    """Until a cluster that was broken works again: clients come back to an API server each in their own time."""
-    cluster.eventually("the API", lambda: cluster.ask("get", "--raw", "/readyz").returncode == 0)
-    cluster.eventually("all Ready", lambda: (ready := cluster.ready()) and all(ready.values()), 120)
-    with cluster.namespace("recovered") as space:  # its account is made by the controller manager
-        cluster.kubectl("-n", space, "create", "service", "clusterip", space, "--tcp=80")
-
-        def answers(server: str) -> bool:
-            asked = ["dig", "+short", f"@{server}", f"{space}.{space}.svc.k8s.internal", "A"]
-            return "10.88.0." in cluster.machine("node1").check(*asked)
-
-        for index, node in enumerate(cluster.nodes, 1):
-            cluster.eventually(f"CoreDNS on {node}", partial(answers, f"fd88:{index}::1"))
-
-
 @pytest.fixture(scope="module", autouse=True)
 def sound(cluster: Cluster) -> None:
     """Whatever other tests did before."""
     recovered(cluster)
-
-
-@contextmanager
-def while_broken(cluster: Cluster, fault: Fault) -> Iterator[None]:
-    """The next test finds a cluster that works, whatever comes of this one."""
-    try:
-        with broken(cluster, fault):
-            yield
-    finally:
-        recovered(cluster)
 
 
 @pytest.mark.parametrize(("check", "rule"), [
@@ -85,7 +59,7 @@ def while_broken(cluster: Cluster, fault: Fault) -> Iterator[None]:
 ])  # fmt: skip
 def test_a_path_that_is_closed(check: str, rule: str, cluster: Cluster) -> None:
     broken_by, mended_by = dropped(rule)
-    with while_broken(cluster, Fault(broken_by, mended_by, set(), "")):
+    with broken(cluster, Fault(broken_by, mended_by, set(), "")):
         found = smoke(cluster, status=1)
     assert "node2 → " in judged(found, {check}, set())
 
@@ -96,7 +70,7 @@ def test_a_way_out_is_tried_where_one_is_named(cluster: Cluster) -> None:
     assert found["egress.internet"]["outcome"] == "ok"
     rule = f"ip daddr {address} tcp dport 22"
     broken_by, mended_by = dropped(rule)
-    with while_broken(cluster, Fault(broken_by, mended_by, set(), "")):
+    with broken(cluster, Fault(broken_by, mended_by, set(), "")):
         found = smoke(cluster, "--egress", f"{address}:22", status=1)
     assert "kube-nat" in judged(found, {"egress.internet"}, set())
 
@@ -107,7 +81,7 @@ def test_etcd_that_is_full(cluster: Cluster) -> None:
     fill = f"head -c 900000 /dev/zero | {etcdctl} put smoke-fault || true"
     full = ("node1", f"{fill}; {fill}; {etcdctl} alarm list | grep NOSPACE")
     emptied = ("node1", f"{etcdctl} del smoke-fault; {etcdctl} alarm disarm")
-    with while_broken(cluster, Fault([*quota.broken, full], [*quota.mended, emptied], set(), "")):
+    with broken(cluster, Fault([*quota.broken, full], [*quota.mended, emptied], set(), "")):
         cluster.eventually("the API", lambda: cluster.ask("get", "--raw", "/readyz").returncode == 0)
         found = smoke(cluster, status=1)
     messages = judged(found, {"etcd.alarms", "pods.rollout"}, {*BY_PODS, "secrets.encrypted"})
@@ -118,7 +92,7 @@ def test_etcd_that_is_full(cluster: Cluster) -> None:
 
 def test_etcd_that_is_down(cluster: Cluster) -> None:
     stop, start = ("node1", "systemctl stop etcd"), ("node1", "systemctl start etcd")
-    with while_broken(cluster, Fault([stop], [start], set(), "")):
+    with broken(cluster, Fault([stop], [start], set(), "")):
         found = smoke(cluster, status=1)
     messages = judged(found, {"etcd.health", "api.ready"}, {*WITH_API, "etcd.alarms"})
     assert "systemctl status etcd" in messages
@@ -127,7 +101,7 @@ def test_etcd_that_is_down(cluster: Cluster) -> None:
 def test_an_api_server_that_hangs(cluster: Cluster) -> None:
     signal = "systemctl kill --signal={} kube-apiserver"
     stop, go_on = ("node1", signal.format("STOP")), ("node1", signal.format("CONT"))
-    with while_broken(cluster, Fault([stop], [go_on], set(), "")):
+    with broken(cluster, Fault([stop], [go_on], set(), "")):
         found = smoke(cluster, status=1)
     judged(found, {"api.ready"}, {*WITH_API, "api.anonymous", "api.certificate"})
 
@@ -136,7 +110,7 @@ def test_an_api_server_that_lets_anybody_ask(cluster: Cluster) -> None:
     unit = "/etc/systemd/system/kube-apiserver.service"
     change = f"grep ^ExecStart= {unit} | sed s/anonymous-auth=false/anonymous-auth=true/"
     fault = overridden("kube-apiserver", rf"{{ printf '[Service]\nExecStart=\n'; {change}; }}")
-    with while_broken(cluster, fault):
+    with broken(cluster, fault):
         recovered(cluster)
         found = smoke(cluster, status=1)
     assert "--anonymous-auth" in judged(found, {"api.anonymous"}, set())
@@ -174,7 +148,7 @@ def test_a_node_of_the_inventory_that_the_cluster_lacks(cluster: Cluster) -> Non
 def test_a_kubelet_of_another_age(cluster: Cluster) -> None:
     patch = '{"status": {"nodeInfo": {"kubeletVersion": "v1.30.1"}}}'
     stop, start = ("node2", "systemctl stop kubelet"), ("node2", "systemctl start kubelet")
-    with while_broken(cluster, Fault([stop], [start], set(), "")):
+    with broken(cluster, Fault([stop], [start], set(), "")):
         cluster.kubectl("patch", "node", "node2.k8s.internal", "--subresource=status", "--patch", patch)
         found = smoke(cluster, "--only", "nodes.versions", status=1)
     assert "node2.k8s.internal has v1.30.1" in judged(found, {"nodes.versions"}, set())
@@ -184,7 +158,7 @@ def test_a_kubelet_of_another_age(cluster: Cluster) -> None:
 
 def test_a_kubelet_that_is_stopped(cluster: Cluster) -> None:
     stop, start = ("node2", "systemctl stop kubelet"), ("node2", "systemctl start kubelet")
-    with while_broken(cluster, Fault([stop], [start], set(), "")):
+    with broken(cluster, Fault([stop], [start], set(), "")):
         cluster.eventually("node2 is missed", lambda: not cluster.ready()["node2.k8s.internal"], 120)
         found = smoke(cluster, status=1)
     messages = judged(found, {"nodes.ready", "nodes.leases", "pods.rollout"}, ALONE)
@@ -194,7 +168,7 @@ def test_a_kubelet_that_is_stopped(cluster: Cluster) -> None:
 def test_a_tunnel_that_is_down_is_all_that_is_named(cluster: Cluster) -> None:
     down = ("node2", "ip link set wgkube down")
     up = ("node2", "ip link set wgkube up && networkctl reconfigure wgkube")
-    with while_broken(cluster, Fault([down], [up], set(), "")):
+    with broken(cluster, Fault([down], [up], set(), "")):
         cluster.eventually("node2 is missed", lambda: not cluster.ready()["node2.k8s.internal"], 120)
         found = smoke(cluster, status=1)
     failed = {"nodes.ready", "nodes.leases", "pods.rollout", "network.host", "network.nodeport"}
