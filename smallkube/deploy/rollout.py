@@ -15,14 +15,20 @@ UNDRAINED = Options(drain=False)
 
 
 def roll_out(
-    workspace: Workspace, inventory: Inventory, nodes: Sequence[Node], watcher: Watcher, options: Options = UNDRAINED
+    workspace: Workspace,
+    inventory: Inventory,
+    nodes: Sequence[Node],
+    watcher: Watcher,
+    options: Options = UNDRAINED,
+    *,
+    goal: Goal = Goal.SWITCH,
 ) -> tuple[Report, ...]:
     """Bring what the workspace holds now to ``nodes``, the primary first.
 
     Raises SmallkubeError when a machine was not deployed to: the same again goes on from there.
     """
     render.plan(workspace, inventory).apply()
-    plan, bundle = prepare.prepare(workspace, inventory, nodes, Goal.SWITCH, options)
+    plan, bundle = prepare.prepare(workspace, inventory, nodes, goal, options)
     reports = execute.execute(plan, bundle, workspace, inventory, watcher)
     if bad := [f"{one.node} {one.outcome}: {one.reason}" for one in reports if not one.good]:
         raise SmallkubeError(f"not everything was deployed: {'; '.join(bad)}", hint="run the same command again")

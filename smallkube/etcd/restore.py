@@ -109,7 +109,7 @@ def execute(plan: Plan, existing: Catalog, master: Master, connect: Connect, ste
         begun = _begin(plan, existing, master, primary)
     old = _await(plan, begun["run"], connect, step)
     step(f"restart kubelet, kube-proxy and CoreDNS on {len(plan.nodes)} nodes")
-    return Outcome(old, begun["bumped"] == "yes", _restart(plan, connect))
+    return Outcome(old, begun["bumped"] == "yes", restart_clients(plan.nodes, connect))
 
 
 def _begin(plan: Plan, existing: Catalog, master: Master, primary: Machine) -> dict[str, str]:
@@ -191,10 +191,12 @@ def judge(outcome: str, where: str) -> str:
     )
 
 
-def _restart(plan: Plan, connect: Connect) -> dict[str, str]:
+def restart_clients(nodes: Sequence[Node], connect: Connect) -> dict[str, str]:
+    """Restart what watches the API server on ``nodes``; node → why it was not."""
+
     def restart(node: Node) -> None:
         with connect(node) as machine:
             machine.must(Command(("systemctl", "try-restart", *RESTARTED), timeout=180))
 
-    outcomes = fleet.run([plan.nodes], restart)
+    outcomes = fleet.run([nodes], restart)
     return {outcome.node.name: outcome.error.message for outcome in outcomes if outcome.error}

@@ -4,6 +4,7 @@ from invoke.collection import Collection
 
 from smallkube.tasks import (
     cluster,
+    cluster_recovery,
     cluster_state,
     deploy,
     doctor,
@@ -27,7 +28,12 @@ for module in (inventory, nodes, keys, nix, deploy, etcd, tokens, encryption, cl
 for name, tasks in {
     "keys": (keys_rotation.rotate_certificates, keys_rotation.rotate_wireguard, keys_master.rotate_master),
     "etcd": (etcd_restore.restore, etcd_restore.drill, etcd_restore.status),
-    "cluster": (cluster_state.status, cluster_state.kubeconfig, cluster_state.upgrade_check),
+    "cluster": (
+        cluster_state.status,
+        cluster_state.kubeconfig,
+        cluster_state.upgrade_check,
+        cluster_recovery.rebuild_primary,
+    ),
 }.items():
     for each in tasks:
         namespace.collections[name].add_task(each)

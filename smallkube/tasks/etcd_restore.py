@@ -63,7 +63,7 @@ def restore(
     restoring.check_cluster(record, inventory.cluster.name, other=other_cluster)
     master = demand_master(here.workspace, "to open backups")
     if not without_encryption_key:
-        _check_encryption_key(here, record)
+        check_encryption_key(here, record)
     plan = restoring.Plan(record, inventory.primary, inventory.nodes, timeout, without_encryption_key)
     if dry_run:
         ui.json_result(plan.steps) if json else ui.result("\n".join(plan.steps))
@@ -76,7 +76,8 @@ def restore(
     _show_restored(record, outcome, json)
 
 
-def _check_encryption_key(here: "Current", record: "Record") -> None:
+def check_encryption_key(here: "Current", record: "Record") -> None:
+    """Raise UsageError when keys/ lacks a key without which the Secrets in ``record`` can't be read."""
     from smallkube.etcd import restore as restoring
     from smallkube.secrets import content, store
 

@@ -41,8 +41,9 @@ def reached(cluster: Cluster) -> dict[str, bool]:
     return {name: machine.execute(argv).returncode == 0 for name, argv in argvs.items()}
 
 
-def killed_at(cluster: Cluster, line: str) -> None:
-    process = cluster.operator.start(*REVOKE)
+def killed_at(cluster: Cluster, line: str, *command: str) -> None:
+    """Run ``command`` and kill it when it says ``line``."""
+    process = cluster.operator.start(*command)
     assert process.stderr
     seen = ""
     for said in process.stderr:
@@ -96,7 +97,7 @@ def test_killed_at_each_step_the_same_command_ends_it(three: Cluster) -> None:
     assert all(reached(three).values()), "a node that is added again"
     token = three.machine("node3").check("cat", "/run/agenix/kube_token_node3").strip()
     for line in LINES:
-        killed_at(three, line)
+        killed_at(three, line, *REVOKE)
     await_("ended", lambda: three.operator.inv(*REVOKE).returncode in (0, 2), 240)
     assert not any(reached(three).values()), reached(three)
     assert answer(three, token) == "refused"
