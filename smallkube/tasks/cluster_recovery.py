@@ -48,6 +48,7 @@ def rebuild_primary(
     if timeout < 1:
         raise UsageError(f"--timeout {timeout}: must be at least 1")
     here = current()
+    here.inventory  # noqa: B018 - what is wrong with it is said first
     master = demand_master(here.workspace, "to open backups and to re-encrypt")
     plan = _plan(here, backup, timeout)
     check_encryption_key(here, plan.record)
