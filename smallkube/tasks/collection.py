@@ -6,6 +6,7 @@ from smallkube.tasks import (
     cluster,
     cluster_recovery,
     cluster_state,
+    cluster_upgrade,
     deploy,
     doctor,
     encryption,
@@ -33,6 +34,7 @@ for name, tasks in {
         cluster_state.kubeconfig,
         cluster_state.upgrade_check,
         cluster_recovery.rebuild_primary,
+        cluster_upgrade.upgrade,
     ),
 }.items():
     for each in tasks:

@@ -57,7 +57,7 @@ def rotate(
     with ui.Progress([*(node.name for node in inventory.nodes), "encryption"]) as progress:
         if not no_backup:
             progress.step("encryption", "back up etcd")
-            _back_up(here, master)
+            back_up(here, master)
         outcome = rotation.execute(plan, progress, lambda text: progress.step("encryption", text))
         progress.done("encryption", "done")
     if json:
@@ -67,7 +67,8 @@ def rotate(
     ui.message("commit keys/: backups from before need the former key, which is in its git history")
 
 
-def _back_up(here: "Current", master: "Master") -> None:
+def back_up(here: "Current", master: "Master") -> str:
+    """Take a backup of etcd and verify it; its name. Raises SmallkubeError when it is not sound."""
     from smallkube.etcd import catalog, host, job, verify
     from smallkube.tasks.etcd import reach
 
@@ -79,3 +80,4 @@ def _back_up(here: "Current", master: "Master") -> None:
         findings = verify.verify(there, [there.find(report.record.name)], master, now)
     if bad := [finding.detail for finding in findings if finding.result == "failed"]:
         raise SmallkubeError(f"nothing was changed: the backup is not sound: {bad[0]}", where=report.record.name)
+    return report.record.name

@@ -1,0 +1,95 @@
+"""Kubernetes, one minor version further."""
+
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from invoke.context import Context
+
+from smallkube.errors import UsageError
+from smallkube.tasks import current, task, words
+from smallkube.tasks.cluster import IMAGE
+
+if TYPE_CHECKING:
+    from smallkube.smoke.scene import Options
+    from smallkube.tasks import Current
+
+__all__ = ["upgrade"]
+
+
+@task(
+    iterable=["skip"],
+    help={
+        "batch": "how many workers at a time",
+        "image": f"a busybox for the smoke test's pods (default: {IMAGE})",
+        "skip": "not these checks or groups of the smoke test (repeatable, or separated by commas)",
+        "dry-run": "print the steps and touch nothing",
+        "yes": "do not ask",
+        "json": "print the outcome as JSON",
+    },
+)
+def upgrade(
+    _: Context,
+    skip: list[str],
+    batch: int = 1,
+    image: str = IMAGE,
+    dry_run: bool = False,
+    yes: bool = False,
+    json: bool = False,
+) -> None:
+    """Bring the cluster to the inventory's Kubernetes.
+
+    Asks cluster.upgrade-check; backs up etcd; deploys the primary, then the workers in batches,
+    drained; a smoke test after each stage, and the first that is not well ends it, with the way
+    back. The same command goes on from there.
+    """
+    from smallkube import ui
+    from smallkube.cluster import upgrade as guard
+    from smallkube.recovery import upgrade as upgrading
+    from smallkube.secrets.keyring import demand_master
+    from smallkube.smoke import report
+    from smallkube.smoke.scene import Options
+    from smallkube.tasks.encryption import back_up
+
+    if batch < 1:
+        raise UsageError(f"--batch {batch}: must be at least 1")
+    wanted = report.select((), words(skip))
+    here = current()
+    inventory = here.inventory
+    plan = upgrading.make(inventory, guard.read(here.workspace, inventory), batch)
+    if dry_run:
+        ui.json_result(plan.steps) if json else ui.result("\n".join(plan.steps))
+        return
+    master = demand_master(here.workspace, "to verify the backup")
+    for text in plan.steps:
+        ui.message(f"- {text}")
+    ui.confirm(f"bring {inventory.cluster.name} from {plan.runs} to {plan.target}?", yes=yes)
+    names = [node.name for node in inventory.nodes]
+    smoke = _smoke(here, Options(image, "IfNotPresent", "", 300, 90, False), wanted)
+    with ui.Progress([*names, "upgrade"]) as progress:
+        run = upgrading.Upgrade(here.workspace, inventory, progress, lambda: back_up(here, master), smoke)
+        outcome = run.execute(plan, lambda text: progress.step("upgrade", text))
+        progress.done("upgrade", "done")
+    if json:
+        ui.json_result(asdict(outcome))
+    else:
+        ui.result(f"all of {', '.join(names)} have Kubernetes {plan.target} ({outcome.version}), and work")
+
+
+def _smoke(here: "Current", options: "Options", wanted: tuple[str, ...]) -> Callable[[], list[str]]:
+    """Makes the smoke test; returns what was not well, each with its reason."""
+    from smallkube import ui
+    from smallkube.nodes.machine import over_ssh
+    from smallkube.smoke import runner
+    from smallkube.workspace import lock
+
+    pinned = here.workspace.keys_dir / "apiserver.crt"
+    certificate = pinned.read_bytes() if pinned.is_file() else None
+
+    def run() -> list[str]:
+        with lock(here.workspace.state_dir / "smoke.lock", "the smoke test"):
+            connect = over_ssh(here.workspace)
+            results = runner.run(here.inventory, connect, certificate, options, wanted, lambda _: None, ui.message)
+        return [f"{one.check} ({one.message})" for one in results if one.outcome in ("failed", "not reached")]
+
+    return run

@@ -1,0 +1,122 @@
+"""Proves the way that `cluster.upgrade` goes: the primary, then batches of workers, with a smoke test after each stage;
+the first that is not well ends it with the way back, and the same command goes on. The lab has one version of
+Kubernetes, so that what is brought to the machines here is another change; which versions may follow which is proven in
+tests/unit/test_cluster_skew.py.
+"""
+
+import json
+import signal
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import pytest
+
+from lab.containers import BUSYBOX
+from tests.cluster.conftest import Cluster, MakeCluster
+from tests.cluster.test_revoke import killed_at
+from tests.lab.operating import Completed, await_
+
+UPGRADE = ("cluster.upgrade", "--yes", "--image", BUSYBOX, "--skip", "egress")
+DROP_IN = "/run/systemd/system/kube-scheduler.service.d"
+BREAK = (
+    f"mkdir -p {DROP_IN}; printf '[Unit]\\nConditionPathExists=/nowhere\\n' >{DROP_IN}/test.conf;"
+    " systemctl daemon-reload; systemctl stop kube-scheduler"
+)
+"""A deploy would start again what is only stopped."""
+MEND = f"rm -r {DROP_IN}; systemctl daemon-reload; systemctl start kube-scheduler"
+CONTROL_ONLY = ("--skip", "pods,kubelet,network,dns,secrets,cleanup,nodes,api,etcd")
+
+
+@pytest.fixture(scope="module")
+def three(make_cluster: MakeCluster) -> Iterator[Cluster]:
+    with make_cluster("upgrade", 3) as made:
+        yield made
+
+
+@contextmanager
+def changed(cluster: Cluster, mark: str) -> Iterator[None]:
+    """A change of every machine."""
+    with ExitStack() as stack:
+        for node in cluster.nodes:
+            stack.enter_context(cluster.operator.marked(node, mark))
+        yield
+
+
+def marks(cluster: Cluster) -> list[str]:
+    return [cluster.operator.mark(node) for node in cluster.nodes]
+
+
+def stages(done: Completed) -> list[str]:
+    """What the upgrade itself said that it does."""
+    return [line.removeprefix("upgrade: ") for line in done.stderr.splitlines() if line.startswith("upgrade: ")]
+
+
+def test_stage_by_stage(three: Cluster) -> None:
+    with changed(three, "one"):
+        steps = json.loads(three.operator.done("cluster.upgrade", "--dry-run", "--json"))
+        assert len(steps) == 4
+        assert marks(three) == ["", "", ""]
+        done = three.operator.inv(*UPGRADE)
+        assert done.returncode == 0, done.stderr
+        assert marks(three) == ["one"] * 3
+    smoke = "smoke test"
+    assert stages(done) == [
+        "back up etcd", "deploy node1", smoke, "deploy node2", smoke, "deploy node3", smoke, "done",
+    ]  # fmt: skip
+    assert len(list(three.operator.root.glob("backups/*.db.zst.age"))) == 1
+
+
+def test_a_stage_that_is_not_well_is_the_last(three: Cluster) -> None:
+    primary = three.machine("node1")
+    ill = ("cluster.smoke", "--only", "control.scheduler")
+    primary.check("sh", "-c", BREAK)
+    with changed(three, "two"):
+        three.eventually("it is noticed", lambda: three.operator.inv(*ill).returncode == 1)
+        done = three.operator.inv(*UPGRADE, *CONTROL_ONLY)
+        assert done.returncode == 1
+        assert marks(three) == ["two", "one", "one"]
+        said = done.stderr.splitlines()[-1]
+        assert "after node1 not all is well: control.scheduler" in said
+        assert "inv deploy.rollback --node node1" in said and "inv etcd.restore --name lab-" in said
+        primary.check("sh", "-c", MEND)
+        three.eventually("it is well", lambda: three.operator.inv(*ill).returncode == 0)
+        three.operator.done(*UPGRADE, "--batch", "2")
+        assert marks(three) == ["two"] * 3
+
+
+@pytest.mark.parametrize("line", ["upgrade: back up", "node1: activate", "upgrade: smoke", "upgrade: deploy node2"])
+def test_killed_at_each_step_the_same_command_goes_on(line: str, three: Cluster) -> None:
+    mark = line.replace(" ", "-").replace(":", "")
+    with changed(three, mark):
+        killed_at(three, line, *UPGRADE, *CONTROL_ONLY)
+        again = (*UPGRADE, "--batch", "2", *CONTROL_ONLY)
+        await_("ended", lambda: three.operator.inv(*again).returncode == 0, 240)
+        assert marks(three) == [mark] * 3
+    three.eventually("all Ready", lambda: all(three.ready().values()))
+
+
+def test_what_the_guard_forbids_does_not_begin(three: Cluster) -> None:
+    file = three.operator.workspace.inventory_file
+    before, text = marks(three), file.read_text()
+    file.write_text(text.replace("cluster:\n", 'cluster:\n  kubernetes: "1.36"\n', 1))
+    try:
+        done = three.operator.inv(*UPGRADE)
+    finally:
+        file.write_text(text)
+    assert done.returncode == 1
+    assert "must not begin: minor step: " in done.stderr.splitlines()[-1]
+    assert marks(three) == before
+
+
+def test_ctrl_c_leaves_a_cluster_that_goes_on(three: Cluster) -> None:
+    with changed(three, "interrupted"):
+        process = three.operator.start(*UPGRADE)
+        assert process.stderr
+        for line in process.stderr:
+            if line.startswith("upgrade: smoke"):
+                break
+        process.send_signal(signal.SIGINT)
+        done = three.operator.end(process)
+        assert done.returncode == 130, done.stderr
+        three.operator.done(*UPGRADE, "--batch", "2")
+        assert marks(three) == ["interrupted"] * 3
