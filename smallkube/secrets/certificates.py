@@ -51,13 +51,16 @@ def parse_key(pem: bytes, where: str) -> ec.EllipticCurvePrivateKey:
 def issue(wanted: Certificate, key_pem: bytes, now: datetime.datetime) -> bytes:
     """A certificate for ``wanted`` over the key, PEM; valid from a day ago (clocks differ) for ten years."""
     key = parse_key(key_pem, wanted.file)
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, wanted.common_name)])
+    number = x509.random_serial_number()
+    # OpenSSL looks an issuer up by its name and takes the first: of two that are trusted, each must have its own.
+    unique = x509.NameAttribute(NameOID.SERIAL_NUMBER, f"{number:x}")
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, wanted.common_name), unique])
     builder = (
         x509.CertificateBuilder()
         .subject_name(name)
         .issuer_name(name)
         .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
+        .serial_number(number)
         .not_valid_before(now - _SKEW)
         .not_valid_after(now + LIFETIME)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
