@@ -26,6 +26,7 @@ in
 {
   options.kube.apiserver = {
     certificate = path "The certificate in use." (cfg.publicFile "apiserver.crt") "/var/lib/kube-apiserver/insecure.crt";
+    trusted = path "What clients are given to check it." "${cfg.trustedFile [ "apiserver.crt" ]}" "/var/lib/kube-apiserver/insecure.crt";
     # %d is the folder of the unit's credentials (systemd.unit(5)).
     key = path "Its key, as the unit sees it." "%d/apiserver.key" "/var/lib/kube-apiserver/insecure.key";
     makeCertificate = mkOption {

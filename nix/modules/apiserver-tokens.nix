@@ -1,5 +1,5 @@
 # The API server's table of tokens, written anew before each start, so that a changed or removed token takes effect then.
-# Whom a token belongs to follows from its secret's name; beside each one its .old is accepted during a rotation.
+# Whom a token belongs to follows from its secret's name; beside each one its .old or .new is accepted during a rotation.
 #
 # The API server refuses the whole file for one bad row (k8s.io/apiserver tokenfile), and of two rows with one token the
 # last wins: both are found here, before the file is replaced, and say which secret is wrong.
@@ -20,8 +20,8 @@ let
     (component "kube-controller-manager")
     (component "kube-scheduler")
   ] ++ map node cfg.peers;
-  old = lib.filter (entry: cfg.secretFiles ? ${entry.secret}) (map (entry: entry // { secret = "${entry.secret}.old"; }) current);
-  rows = current ++ old;
+  named = word: map (entry: entry // { secret = entry.secret + word; }) current;
+  rows = current ++ lib.filter (entry: cfg.secretFiles ? ${entry.secret}) (named ".new" ++ named ".old");
 in
 {
   options.kube.apiserver = {

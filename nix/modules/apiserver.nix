@@ -7,9 +7,11 @@ let
   webhook = cfg.kubeletAuth == "webhook";
   pinned = cfg.api.tls == "pinned";
   secrets = cfg.apiserver.tokenSecrets
-    ++ [ "EncryptionConfiguration.yaml" "issuer.key" ]
+    ++ [ "EncryptionConfiguration.yaml" "issuer.key" ] ++ otherIssuer
     ++ lib.optional pinned "apiserver.key"
     ++ lib.optional webhook "kubelet-client.key";
+  # The other key of a rotation: tokens that it has signed are accepted until that has ended.
+  otherIssuer = lib.filter (name: cfg.secretFiles ? ${name}) [ "issuer.key.new" "issuer.key.old" ];
   kubeconfig = "/run/kube-apiserver/kubeconfig";
 
   flags = {
@@ -31,7 +33,7 @@ let
     service-account-issuer = cfg.api.externalUrl;
     api-audiences = "api,${cfg.api.externalUrl}";
     service-account-signing-key-file = "%d/issuer.key";
-    service-account-key-file = "%d/issuer.key";
+    service-account-key-file = map (name: "%d/${name}") ([ "issuer.key" ] ++ otherIssuer);
     kubelet-certificate-authority = "${cfg.kubeletCertificates}";
     kubelet-preferred-address-types = "Hostname,InternalIP";
     profiling = "false";

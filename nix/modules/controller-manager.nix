@@ -25,7 +25,7 @@ in
         RuntimeDirectory = "kube-controller-manager";
         RuntimeDirectoryMode = "0700";
         # As a credential, because the certificate of api.tls = "insecure" lies in a folder of the API server's own.
-        LoadCredential = cfg.loadSecrets secrets ++ [ "apiserver.crt:${cfg.apiserver.certificate}" ];
+        LoadCredential = cfg.loadSecrets secrets ++ [ "apiserver.crt:${cfg.apiserver.trusted}" ];
         ExecStartPre = "${lib.getExe cfg.mkkubeconfig} %d/${token}";
         ExecStart = cfg.unit.command "${pkgs.kubernetes}/bin/kube-controller-manager" {
           inherit kubeconfig;

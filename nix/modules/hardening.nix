@@ -23,8 +23,8 @@ in
       internal = true;
       readOnly = true;
       default = program: flags:
-        lib.concatStringsSep " " ([ program ] ++ lib.mapAttrsToList (name: value: quoted "--${name}=${value}") flags);
-      description = "ExecStart= of a program with its flags.";
+        lib.concatStringsSep " " ([ program ] ++ lib.concatLists (lib.mapAttrsToList (name: value: map (one: quoted "--${name}=${one}") (lib.toList value)) flags));
+      description = "ExecStart= of a program with its flags; one that has a list of values is given for each.";
     };
     endless = constant "[Unit] settings of a service that is started again however often it failed." {
       StartLimitIntervalSec = 0;

@@ -13,7 +13,7 @@ let
   echo = lib.concatMapStringsSep "\n" (line: "echo ${lib.escapeShellArg line}");
   authority =
     if cfg.api.tls == "pinned"
-    then ''printf '    certificate-authority-data: %s\n' "$(base64 -w0 ${cfg.publicFile "apiserver.crt"})"''
+    then ''printf '    certificate-authority-data: %s\n' "$(base64 -w0 ${cfg.trustedFile [ "apiserver.crt" ]})"''
     else echo [ "    insecure-skip-tls-verify: true" ];
 
   mkkubeconfig = pkgs.writeShellApplication {

@@ -4,7 +4,7 @@
 # decide (nix/addons/kubelet-api-admin.yaml). firewall: kubelets let everybody do everything, and only the firewall
 # stands before them; any local user and any pod in the host's network can then run commands in every pod of the node.
 # In both cases the API server accepts exactly the nodes' own certificates.
-{ config, lib, pkgs, ... }:
+{ config, lib, ... }:
 let
   inherit (lib) mkOption types;
   cfg = config.kube;
@@ -22,9 +22,7 @@ in
       type = types.path;
       internal = true;
       readOnly = true;
-      default = pkgs.writeText "kubelets.crt" (
-        lib.concatMapStrings (name: builtins.readFile (cfg.keysDir + "/${name}")) (lib.filter (name: builtins.pathExists (cfg.keysDir + "/${name}")) certificates)
-      );
+      default = cfg.trustedFile certificates;
       description = "The serving certificates of all kubelets.";
     };
     kubeletAccess = mkOption {
@@ -35,7 +33,7 @@ in
         authentication = {
           anonymous.enabled = !webhook;
           webhook.enabled = webhook;
-        } // lib.optionalAttrs webhook { x509.clientCAFile = cfg.publicFile "kubelet-client.crt"; };
+        } // lib.optionalAttrs webhook { x509.clientCAFile = "${cfg.trustedFile [ "kubelet-client.crt" ]}"; };
         authorization.mode = if webhook then "Webhook" else "AlwaysAllow";
       };
       description = "authentication and authorization of the KubeletConfiguration.";

@@ -1,11 +1,13 @@
 # Secrets reach this node one by one, named by the policy (kube.secretFiles), never by what happens to lie in a folder.
 # agenix decrypts them to /run/agenix and restarts nothing: whoever uses a secret takes kube.secretTriggers.
-{ config, lib, ... }:
+{ config, lib, pkgs, ... }:
 let
   inherit (lib) mkOption types;
   cfg = config.kube;
   public = name: cfg.keysDir + "/${name}";
   missingPublic = lib.filter (name: !builtins.pathExists (public name)) (lib.unique cfg.requiredPublic);
+  # NAME.crt, and during a rotation NAME.new.crt or NAME.old.crt beside it.
+  beside = name: map (word: "${lib.removeSuffix ".crt" name}${word}.crt") [ "" ".new" ".old" ];
   missing = lib.filter (name: !(cfg.secretFiles ? ${name})) (lib.unique cfg.requiredSecrets);
 in
 {
@@ -59,6 +61,14 @@ in
       internal = true;
       default = name: if builtins.pathExists (public name) then "${public name}" else "/var/empty/${name}";
       description = "A certificate in keys/ as a store path of its own, so that it changes only with its content.";
+    };
+    trustedFile = mkOption {
+      type = types.functionTo types.path;
+      internal = true;
+      default = names: pkgs.writeText "trusted.crt" (
+        lib.concatMapStrings (name: builtins.readFile (public name)) (lib.filter (name: builtins.pathExists (public name)) (lib.concatMap beside names))
+      );
+      description = "What whoever is shown one of these certificates trusts: also the one that replaces it, or that it has replaced.";
     };
   };
 

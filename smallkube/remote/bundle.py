@@ -81,9 +81,9 @@ def _files(workspace: Workspace, inventory: Inventory) -> Iterator[tuple[str, Pa
 
 def _keys(workspace: Workspace, inventory: Inventory) -> Iterator[tuple[str, Path]]:
     keys = workspace.keys_dir
-    existing = frozenset(path.name for path in keys.glob(f"*{policy.SUFFIX}"))
-    names = [secret.file for secret in policy.expected(inventory, existing)]
-    names += [*policy.public_files(inventory), workspace.peers_file.name]
+    existing = frozenset(path.name for path in keys.glob("*.*"))
+    names = [secret.file for secret in policy.expected(inventory, existing) if secret.in_use]
+    names += [*policy.public_files(inventory, existing), workspace.peers_file.name]
     missing = [name for name in names if not (keys / name).is_file()]
     if missing:
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""

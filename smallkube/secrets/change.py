@@ -1,7 +1,7 @@
 """Secrets that get a new content, or the one of before beside them, or lose it: all files of one step change as one."""
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from smallkube.errors import SmallkubeError, UsageError
 from smallkube.inventory import Inventory
@@ -15,14 +15,23 @@ from smallkube.workspace import Workspace
 
 @dataclass(frozen=True)
 class Contents:
-    """``new``: secret → its plaintext; ``copied``: secret → the secret whose file it gets; ``gone``: removed."""
+    """``new``: secret → its plaintext; ``copied``: secret → the secret whose file it gets; ``gone``: removed.
+
+    ``clear``: file in keys/ → its content, None where it is removed.
+    """
 
     new: Mapping[Secret, bytes]
     copied: Mapping[Secret, Secret]
     gone: tuple[Secret, ...] = ()
+    clear: Mapping[str, bytes | None] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         return f"Contents(new={[row.name for row in self.new]}, gone={[row.name for row in self.gone]})"
+
+    @property
+    def concerned(self) -> tuple[str, ...]:
+        """What changes, for messages."""
+        return (*(row.name for row in (*self.new, *self.copied, *self.gone)), *self.clear)
 
 
 def apply(workspace: Workspace, inventory: Inventory, contents: Contents) -> tuple[str, ...]:
@@ -42,13 +51,14 @@ def apply(workspace: Workspace, inventory: Inventory, contents: Contents) -> tup
         if source.file in keys.records:
             rows[row.file] = keys.records[source.file]
     present: Collection[str] = {*keys.files, *files} - set(gone)
+    files |= {name: data for name, data in contents.clear.items() if data is not None}
+    gone += tuple(name for name, data in contents.clear.items() if data is None)
     derived = {
         workspace.recipients_file.name: records.render(rows),
         workspace.secrets_nix.name: rules.render(policy.expected(inventory, present), keyring),
     }
-    named = tuple(row.name for row in (*contents.new, *contents.copied, *contents.gone))
     whole = {**files, **{name: text.encode() for name, text in derived.items()}}
-    journal.commit(workspace, journal.Change(named, whole, gone))
+    journal.commit(workspace, journal.Change(contents.concerned, whole, gone))
     return (*files, *gone)
 
 

@@ -148,7 +148,7 @@ def _derived(here: _Here, master: age.Master | None) -> Iterator[Problem]:
 
 def _stale(here: _Here) -> Iterator[Problem]:
     table = policy.expected(here.inventory, here.keys.files)
-    known = {row.file for row in table} | set(policy.public_files(here.inventory))
+    known = {row.file for row in table} | set(policy.public_files(here.inventory, here.keys.certificates))
     for name in (*here.keys.files, *here.keys.certificates):
         if name not in known:
             yield Problem(name, "stale: nothing in the inventory has this secret", f"git rm keys/{name}")

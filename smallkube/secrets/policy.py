@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 SUFFIX = ".age"
 OLD = ".old"
+NEW = ".new"
+API_CERTIFICATE = "apiserver.crt"
 
 
 class Kind(StrEnum):
@@ -36,6 +38,16 @@ class Certificate:
     usage: Literal["serverAuth", "clientAuth"]
     names: tuple[str, ...] = ()
     addresses: tuple[str, ...] = ()
+
+    def beside(self, word: str) -> "Certificate":
+        """The one that is trusted as well during a rotation: ``word`` is OLD or NEW."""
+        stem, dot, suffix = self.file.rpartition(".")
+        return replace(self, file=f"{stem}{word}{dot}{suffix}")
+
+    @property
+    def trusted_files(self) -> tuple[str, ...]:
+        """Those that the other side trusts, as far as they exist (see nix/modules/secrets.nix)."""
+        return (self.file, self.beside(NEW).file, self.beside(OLD).file)
 
 
 @dataclass(frozen=True)
@@ -63,8 +75,30 @@ class Secret:
 
     @property
     def old(self) -> "Secret":
-        """The one that stands beside it during a rotation; same readers."""
-        return replace(self, name=self.name + OLD, certificate=None)
+        """The one of before, which stands beside it during a rotation; same readers."""
+        return self._beside(OLD)
+
+    @property
+    def new(self) -> "Secret":
+        """One that is not used yet, or was given up, and stands beside it during a rotation; same readers."""
+        return self._beside(NEW)
+
+    @property
+    def beside(self) -> "tuple[Secret, Secret]":
+        """All that may stand beside it."""
+        return (self.new, self.old)
+
+    def other(self, existing_files: Collection[str]) -> "Secret | None":
+        """The one beside it whose file is there."""
+        return next((row for row in self.beside if row.file in existing_files), None)
+
+    @property
+    def in_use(self) -> bool:
+        """Whether its readers are given it: a key is used under its own name only."""
+        return self.kind is not Kind.SERVING_KEY or not self.name.endswith((OLD, NEW))
+
+    def _beside(self, word: str) -> "Secret":
+        return replace(self, name=self.name + word, certificate=self.certificate and self.certificate.beside(word))
 
 
 def secrets_of(inventory: "Inventory") -> tuple[Secret, ...]:
@@ -76,12 +110,10 @@ def secrets_of(inventory: "Inventory") -> tuple[Secret, ...]:
 
 
 def expected(inventory: "Inventory", existing_files: Collection[str]) -> tuple[Secret, ...]:
-    """The table, and beside each secret its ``.old`` when such a file is there."""
+    """The table, and beside each secret its ``.new`` and ``.old`` when such files are there."""
     rows: list[Secret] = []
     for secret in secrets_of(inventory):
-        rows.append(secret)
-        if secret.old.file in existing_files:
-            rows.append(secret.old)
+        rows += [secret, *(row for row in secret.beside if row.file in existing_files)]
     return tuple(rows)
 
 
@@ -97,14 +129,16 @@ def secret_files_by_node(inventory: "Inventory", existing_files: Collection[str]
     """``secret_files`` of every node, by its name."""
     files: dict[str, dict[str, str]] = {node.name: {} for node in inventory.nodes}
     for row in expected(inventory, existing_files):
-        for reader in row.readers:
+        for reader in row.readers if row.in_use else ():
             files[reader][row.name_on(reader)] = row.file
     return files
 
 
-def public_files(inventory: "Inventory") -> tuple[str, ...]:
-    """The certificates that accompany the secrets, in clear."""
-    return tuple(secret.certificate.file for secret in secrets_of(inventory) if secret.certificate)
+def public_files(inventory: "Inventory", existing_files: Collection[str] = ()) -> tuple[str, ...]:
+    """The certificates that accompany the secrets, in clear; of those beside them, the ones in ``existing_files``."""
+    wanted = [secret.certificate for secret in secrets_of(inventory) if secret.certificate]
+    beside = (file for each in wanted for file in each.trusted_files[1:] if file in existing_files)
+    return (*(each.file for each in wanted), *beside)
 
 
 def _cluster_secrets(inventory: "Inventory") -> Iterator[Secret]:
@@ -118,7 +152,7 @@ def _cluster_secrets(inventory: "Inventory") -> Iterator[Secret]:
     yield row("kube_token_system_kube-scheduler", Kind.TOKEN)
     yield row("EncryptionConfiguration.yaml", Kind.ENCRYPTION)
     if inventory.cluster.api.tls == "pinned":
-        yield row("apiserver.key", Kind.SERVING_KEY, _api_certificate(inventory))
+        yield row("apiserver.key", Kind.SERVING_KEY, api_certificate(inventory))
     yield row("issuer.key", Kind.SIGNING_KEY)
     if inventory.cluster.kubelet_auth == "webhook":
         client = Certificate("kubelet-client.crt", "kube-apiserver-kubelet-client", "clientAuth")
@@ -143,7 +177,8 @@ def _node_secrets(inventory: "Inventory", node: "Node") -> Iterator[Secret]:
     yield Secret(f"kubelet_{name}.key", Kind.SERVING_KEY, name, (name,), certificate)
 
 
-def _api_certificate(inventory: "Inventory") -> Certificate:
+def api_certificate(inventory: "Inventory") -> Certificate:
+    """What the API server shows, with api.tls "pinned"."""
     plan, primary = inventory.addressing, inventory.primary.index
     service = "kubernetes.default.svc"
     names = [plan.api_internal_host, "kubernetes", "kubernetes.default", service, f"{service}.{plan.domain}"]
@@ -151,7 +186,7 @@ def _api_certificate(inventory: "Inventory") -> Certificate:
     external = inventory.cluster.api.external_host
     (addresses if _is_address(external) else names).insert(0, external)
     return Certificate(
-        file="apiserver.crt",
+        file=API_CERTIFICATE,
         common_name="kube-apiserver",
         usage="serverAuth",
         names=tuple(dict.fromkeys(names)),

@@ -2,7 +2,7 @@
 
 Where a rotation stands follows from keys/ alone: a token whose ``.old`` is there is between the two. The API server
 reads its table at start only and knows both; clients use the one without ``.old``. Going back, before the old ones are
-gone, is to change the two over and to go on as ever.
+gone, makes them the current ones again, with the new ones as ``.new`` beside them, and goes on as ever.
 """
 
 import time
@@ -26,14 +26,14 @@ from smallkube.workspace import Workspace
 
 @dataclass(frozen=True)
 class Plan:
-    """``begin`` get a new token; ``between`` have one already, beside the old; ``back``: they get the old one again.
+    """``begin`` get a new token; ``between`` have one already, beside the old; ``back`` get the old one again.
 
     ``ending``: all is done in keys/, but the primary has not been told.
     """
 
     begin: tuple[User, ...]
     between: tuple[User, ...]
-    back: bool = False
+    back: tuple[User, ...] = ()
     ending: bool = False
 
     @property
@@ -45,16 +45,20 @@ class Plan:
         """What will be done, in words."""
         if self.ending:
             return ("deploy: the former tokens are gone from keys/ but not from the primary",)
-        names = ", ".join(user.short for user in self.users)
-        first = f"make new tokens for {', '.join(user.short for user in self.begin)}; the old ones stay beside them"
+        names = _names(self.users)
+        first = f"make new tokens for {_names(self.begin)}; the old ones stay beside them"
         return (
             *((first,) if self.begin else ()),
-            *((f"make the old tokens of {names} the current ones again",) if self.back else ()),
+            *((f"make the old tokens of {_names(self.back)} the current ones again",) if self.back else ()),
             "deploy: the API server knows both, clients take up the current ones",
             "try each token, wait until every client is seen with its current one",
             f"remove the others of {names}",
             "deploy, and see them refused",
         )
+
+
+def _names(users: Sequence[User]) -> str:
+    return ", ".join(user.short for user in users)
 
 
 @dataclass(frozen=True)
@@ -70,12 +74,12 @@ def make(keys: Keys, wanted: Sequence[User], everybody: Sequence[User], deployed
 
     ``deployed`` are the names of secrets under /run/agenix of the primary. Raises UsageError.
     """
-    between = tuple(user for user in everybody if user.secret.old.file in keys.files)
+    between = tuple(user for user in everybody if user.secret.other(keys.files))
     if between:
-        return Plan((), between, back)
+        return Plan((), between, tuple(user for user in between if back and user.secret.old.file in keys.files))
     if back:
         raise UsageError("no rotation is under way", hint="only one that has not ended can be taken back")
-    if any(user.secret.old.name in deployed for user in everybody):
+    if any(row.name in deployed for user in everybody for row in user.secret.beside):
         return Plan((), (), ending=True)
     missing = [user.secret.file for user in wanted if user.secret.file not in keys.files]
     if missing:
@@ -103,7 +107,8 @@ class Rotation:
         self._write(plan)
         keys = read_keys(self.workspace)
         current = {user.short: change.opened(keys, self.master, user.secret) for user in plan.users}
-        former = {user.short: change.opened(keys, self.master, user.secret.old) for user in plan.users}
+        others = {user.short: row for user in plan.users if (row := user.secret.other(keys.files))}
+        former = {name: change.opened(keys, self.master, row) for name, row in others.items()}
         step("deploy both tokens")
         roll_out(self.workspace, self.inventory, self.inventory.nodes, self.watcher)
         step("try the tokens")
@@ -111,9 +116,8 @@ class Rotation:
         self._expect({f"{name} former": token for name, token in former.items()}, "accepted")
         step("wait until every client uses the current one")
         self._await({name: machines.sha256(token) for name, token in current.items()})
-        gone = tuple(user.secret.old for user in plan.users)
         with changing_keys(self.workspace):
-            change.apply(self.workspace, self.inventory, Contents({}, {}, gone))
+            change.apply(self.workspace, self.inventory, Contents({}, {}, tuple(others.values())))
         step("deploy without the former tokens")
         roll_out(self.workspace, self.inventory, self.inventory.nodes, self.watcher)
         step("see the former tokens refused")
@@ -127,8 +131,9 @@ class Rotation:
                 new = {user.secret: content.make(Kind.TOKEN, ()) for user in plan.begin}
                 contents = Contents(new, {user.secret.old: user.secret for user in plan.begin})
             elif plan.back:
-                pairs = {user.secret: user.secret.old for user in plan.between}
-                contents = Contents({}, {**pairs, **{old: row for row, old in pairs.items()}})
+                rows = [user.secret for user in plan.back]
+                files = {row: row.old for row in rows} | {row.new: row for row in rows}
+                contents = Contents({}, files, tuple(row.old for row in rows))
             else:
                 return
             change.apply(self.workspace, self.inventory, contents)

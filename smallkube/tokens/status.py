@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 from smallkube.secrets import change
 from smallkube.secrets.age import Master
+from smallkube.secrets.policy import Secret
 from smallkube.secrets.store import Keys
 from smallkube.tokens.machines import Holder, sha256
 from smallkube.tokens.users import User
@@ -17,8 +18,8 @@ from smallkube.workspace import Workspace
 class Row:
     """``since``: when the token was last changed (RFC 3339), by git history or, without it, by the file's date.
 
-    ``clients``: client → "current", "former" (of a rotation under way), "other", "?" (without the master key), or
-    "restart needed".
+    ``clients``: client → "current", "former" (the other of a rotation under way), "other", "?" (no master key here),
+    or "restart needed".
     """
 
     user: str
@@ -43,18 +44,18 @@ def rows(
         if user.secret.file not in keys.files:
             continue
         since = _since(workspace, user.secret.file)
-        overlap = user.secret.old.file in keys.files
-        hashes = _hashes(keys, master, user, overlap=overlap) if master else None
+        other = user.secret.other(keys.files)
+        hashes = _hashes(keys, master, user.secret, other) if master else None
         clients = {f"{one.client}@{one.node}": _word(one, hashes) for one in found if one.user == user.short}
         stamp = since.isoformat(timespec="seconds")
-        table.append(Row(user.short, user.secret.name, stamp, (now - since).days, overlap, clients))
+        table.append(Row(user.short, user.secret.name, stamp, (now - since).days, other is not None, clients))
     return table
 
 
-def _hashes(keys: Keys, master: Master, user: User, *, overlap: bool) -> dict[str, str]:
-    hashes = {sha256(change.opened(keys, master, user.secret)): "current"}
-    if overlap:
-        hashes[sha256(change.opened(keys, master, user.secret.old))] = "former"
+def _hashes(keys: Keys, master: Master, secret: Secret, other: Secret | None) -> dict[str, str]:
+    hashes = {sha256(change.opened(keys, master, secret)): "current"}
+    if other:
+        hashes[sha256(change.opened(keys, master, other))] = "former"
     return hashes
 
 
