@@ -37,7 +37,7 @@ def way(inventory: Inventory, via: str, names: Collection[str]) -> Way:
     if _plain(host) in names or not names:
         return Way(host, port)
     if plan.api_internal_host not in names:
-        hint = "inv keys.rotate-certificates, and deploy"
+        hint = "inv keys.rotate-certificates"
         raise UsageError(
             f"is neither for {host} nor for {plan.api_internal_host}", where="keys/apiserver.crt", hint=hint
         )

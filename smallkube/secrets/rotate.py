@@ -1,19 +1,17 @@
-"""New WireGuard keys in place of those there are, and certificates issued anew over the keys there are.
+"""New WireGuard keys in place of those there are.
 
-WireGuard keys need only the master's *public* key: nothing is decrypted. New encrypted keys, peers.json and
-recipients.json change as one (see ``journal``). A certificate stands for itself: each is replaced atomically.
+Only the master's *public* key is needed: nothing is decrypted. New encrypted keys, peers.json and recipients.json
+change as one (see ``journal``).
 """
 
-import datetime
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from smallkube.errors import SmallkubeError, UsageError
 from smallkube.inventory import Inventory
-from smallkube.secrets import age, certificates, content, journal, peers, policy, records
-from smallkube.secrets.batch import write_files
-from smallkube.secrets.keyring import Keyring, demand, demand_master, load_hosts, read_master, read_recipient
-from smallkube.secrets.policy import Certificate, Kind, Secret
+from smallkube.secrets import age, content, journal, peers, policy, records
+from smallkube.secrets.keyring import Keyring, demand, load_hosts, read_master, read_recipient
+from smallkube.secrets.policy import Kind, Secret
 from smallkube.secrets.proof import State, examine
 from smallkube.secrets.store import Keys, read_keys
 from smallkube.workspace import Workspace
@@ -75,79 +73,3 @@ def act_wireguard(workspace: Workspace, inventory: Inventory, planned: Wireguard
     files[workspace.recipients_file.name] = records.render(rows).encode()
     journal.commit(workspace, journal.Change(tuple(row.node for row in planned.replace), files))
     return WireguardOutcome(tuple(files), change.words)
-
-
-@dataclass(frozen=True)
-class CertificatePlan:
-    """``renew``: certificate → why; ``failed``: file of a key → why there can be no certificate over it."""
-
-    renew: Mapping[Certificate, tuple[str, ...]]
-    failed: Mapping[str, str]
-    kept: int
-    plaintexts: Mapping[Certificate, bytes]
-    now: datetime.datetime
-
-    @property
-    def faults(self) -> list[SmallkubeError]:
-        """Why not every certificate could be looked at, and what to do."""
-        hint = "restore it from git"
-        return [SmallkubeError(why, where=f"keys/{file}", hint=hint) for file, why in self.failed.items()]
-
-    def __repr__(self) -> str:
-        return f"CertificatePlan(renew={dict(self.renew)}, failed={dict(self.failed)}, kept={self.kept})"
-
-
-def plan_certificates(
-    workspace: Workspace,
-    inventory: Inventory,
-    nodes: Collection[str] = (),
-    *,
-    everything: bool = False,
-    now: datetime.datetime | None = None,
-) -> CertificatePlan:
-    """Which certificates are issued anew: those with a fault, or ``everything``; of ``nodes`` (names) when given.
-
-    Raises UsageError when the master identity is not here, or is not the one in force.
-    """
-    master = demand_master(workspace, "to sign with the private keys")
-    recipient = read_recipient(workspace, master) or master.recipient
-    now = now or datetime.datetime.now(datetime.UTC)
-    keys = read_keys(workspace)
-    renew, failed, plaintexts, kept = {}, {}, {}, 0
-    for row in policy.secrets_of(inventory):
-        if row.certificate is None or (nodes and row.node not in nodes):
-            continue
-        try:
-            plaintext = _private_key(row, keys, master.only(recipient))
-        except SmallkubeError as error:
-            failed[row.file] = error.message
-            continue
-        pem = keys.certificates.get(row.certificate.file)
-        why = certificates.complaints(pem, row.certificate, row.file, plaintext, now)
-        if why or everything:
-            renew[row.certificate] = tuple(why) or ("asked for",)
-            plaintexts[row.certificate] = plaintext
-        else:
-            kept += 1
-    return CertificatePlan(renew, failed, kept, plaintexts, now)
-
-
-def _private_key(row: Secret, keys: Keys, master: age.Master) -> bytes:
-    data = keys.files.get(row.file)
-    if data is None:
-        raise SmallkubeError("missing", where=row.file)
-    plaintext = age.decrypt(data, master, row.file)
-    content.validate(row.kind, plaintext, row.file)
-    return plaintext
-
-
-def act_certificates(workspace: Workspace, planned: CertificatePlan) -> None:
-    """Carry out ``planned``, under the lock on keys/ that was held while planning.
-
-    Raises SmallkubeError when a file can't be written.
-    """
-    issued = {
-        wanted.file: certificates.issue(wanted, plaintext, planned.now)
-        for wanted, plaintext in planned.plaintexts.items()
-    }
-    write_files(workspace.keys_dir, issued)

@@ -118,19 +118,12 @@ def commands(rows: list[Secret]) -> Iterator[Reissue]:
         Kind.TOKEN: "inv tokens.rotate --all",
         Kind.ENCRYPTION: "inv encryption.rotate",
         Kind.WIREGUARD: "inv keys.rotate-wireguard && inv deploy",
+        Kind.SERVING_KEY: "inv keys.rotate-certificates --all",
+        Kind.SIGNING_KEY: "inv keys.rotate-issuer",
     }
     for kind, command in rotated.items():
         if names := tuple(row.name for row in rows if row.kind is kind):
             yield Reissue(command, names)
-    for kind in (Kind.SERVING_KEY, Kind.SIGNING_KEY):
-        if found := [row for row in rows if row.kind is kind]:
-            yield Reissue(anew(found), tuple(row.name for row in found))
-
-
-def anew(rows: list[Secret]) -> str:
-    """The commands that make private keys anew that nothing else replaces, with their certificates."""
-    files = [name for row in rows for name in (row.file, row.certificate and row.certificate.file) if name]
-    return f"(cd keys && rm {' '.join(files)}) && inv keys.generate && inv deploy"
 
 
 def _text(workspace: Workspace) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from invoke.context import Context
 
 from smallkube.errors import ManyErrors, SmallkubeError, UsageError
+from smallkube.secrets import policy
 from smallkube.tasks import current, task
 
 if TYPE_CHECKING:
@@ -112,15 +113,15 @@ def kubeconfig(_: Context, out: str | None = None, via: str = "external", force:
 
     here = current()
     inventory = here.inventory
-    certificate = _pinned(here)
-    names = certificates.names_in(certificates.load(certificate, "keys/apiserver.crt")) if certificate else ()
+    trusted = _pinned(here)
+    names = certificates.names_in(certificates.load(trusted[0], "keys/apiserver.crt")) if trusted else ()
     way = making.way(inventory, via, names)
     path = Path(out).expanduser() if out else here.workspace.state_dir / "kubeconfig"
     if out != "-":
         _may_write(path, inventory.cluster.name, force)
     token = store.show(here.workspace, inventory, "kube_token_root")
-    text = making.render(inventory, token, certificate, way)
-    if not certificate:
+    text = making.render(inventory, token, b"".join(trusted) or None, way)
+    if not trusted:
         ui.warn("cluster.api.tls is insecure: whoever answers at that address gets the token")
     if out == "-":
         ui.raw_result(text.encode())
@@ -129,13 +130,14 @@ def kubeconfig(_: Context, out: str | None = None, via: str = "external", force:
     ui.result(str(path))
 
 
-def _pinned(here: "Current") -> bytes | None:
+def _pinned(here: "Current") -> list[bytes]:
+    """The API server's certificate, and what is trusted beside it during a rotation; none where it isn't checked."""
     if here.inventory.cluster.api.tls != "pinned":
-        return None
-    file = here.workspace.keys_dir / "apiserver.crt"
-    if not file.is_file():
-        raise UsageError("missing", where=here.workspace.relative(file), hint="run `inv keys.generate`")
-    return file.read_bytes()
+        return []
+    files = [here.workspace.keys_dir / name for name in policy.api_certificate(here.inventory).trusted_files]
+    if not files[0].is_file():
+        raise UsageError("missing", where=here.workspace.relative(files[0]), hint="run `inv keys.generate`")
+    return [file.read_bytes() for file in files if file.is_file()]
 
 
 def _may_write(path: "Path", cluster: str, force: bool) -> None:

@@ -16,6 +16,7 @@ from smallkube.tasks import (
     keys,
     keys_master,
     keys_rotation,
+    keys_trust,
     lab,
     net,
     nix,
@@ -27,7 +28,12 @@ namespace = Collection(doctor.doctor)
 for module in (inventory, nodes, keys, nix, deploy, etcd, tokens, encryption, cluster, net, lab):
     namespace.add_collection(Collection.from_module(module), name=module.__name__.rsplit(".", 1)[-1])
 for name, tasks in {
-    "keys": (keys_rotation.rotate_certificates, keys_rotation.rotate_wireguard, keys_master.rotate_master),
+    "keys": (
+        keys_rotation.rotate_wireguard,
+        keys_trust.rotate_certificates,
+        keys_trust.rotate_issuer,
+        keys_master.rotate_master,
+    ),
     "etcd": (etcd_restore.restore, etcd_restore.drill, etcd_restore.status),
     "cluster": (
         cluster_state.status,

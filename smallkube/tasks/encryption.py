@@ -40,6 +40,7 @@ def rotate(
     command goes on from there.
     """
     from smallkube import ui
+    from smallkube.cluster import outage
     from smallkube.encryption import rotate as rotating
     from smallkube.nodes.machine import over_ssh
     from smallkube.secrets.keyring import demand_master
@@ -47,23 +48,26 @@ def rotate(
     here = current()
     inventory = here.inventory
     master = demand_master(here.workspace, "to change the encryption key")
-    rotation = rotating.Rotation(here.workspace, inventory, master, over_ssh(here.workspace))
+    connect = over_ssh(here.workspace)
+    rotation = rotating.Rotation(here.workspace, inventory, master, connect)
     plan = rotation.plan(back=abort)
     backup = () if no_backup else ("take a backup of etcd, and verify it",)
     if dry_run:
         ui.json_result((*backup, *plan.steps)) if json else ui.result("\n".join((*backup, *plan.steps)))
         return
     ui.confirm("replace the key that encrypts Secrets in etcd?", yes=yes)
-    with ui.Progress([*(node.name for node in inventory.nodes), "encryption"]) as progress:
+    names = [node.name for node in inventory.nodes]
+    with ui.Progress([*names, "encryption"]) as progress, outage.counted(connect, inventory.primary) as counted:
         if not no_backup:
             progress.step("encryption", "back up etcd")
             back_up(here, master)
         outcome = rotation.execute(plan, progress, lambda text: progress.step("encryption", text))
         progress.done("encryption", "done")
     if json:
-        ui.json_result(asdict(outcome))
+        ui.json_result({**asdict(outcome), "outage": counted.as_json})
     else:
         ui.result(f"{outcome.key} encrypts all {sum(outcome.stored.values())} objects in etcd")
+    ui.message(counted.words)
     ui.message("commit keys/: backups from before need the former key, which is in its git history")
 
 

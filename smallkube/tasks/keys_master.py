@@ -119,5 +119,4 @@ def _show_affected(affected: "tuple[Reissue, ...]") -> None:
     ui.message("whoever has the old identity and git history can read all of this; if that may be, replace it:")
     for row in affected:
         ui.message(f"  {row.command}\n    ({', '.join(row.names)})")
-    ui.message("a new issuer.key makes pods' service-account tokens invalid: restart what talks to the API server")
     ui.message("with a backup of etcd as well: every Secret in the cluster; change those where they come from")

@@ -13,7 +13,7 @@ from smallkube.workspace import Workspace
 if TYPE_CHECKING:
     from smallkube.secrets.check import Report
     from smallkube.secrets.generate import Outcome, Plan
-    from smallkube.secrets.rotate import CertificatePlan, WireguardOutcome
+    from smallkube.secrets.rotate import WireguardOutcome
     from smallkube.secrets.scan import Scanned
 
 
@@ -116,22 +116,3 @@ def after_wireguard(node_tokens: str) -> None:
             "with node_tokens: wireguard these keys are the nodes' API tokens too: the same deploy changes both,"
         )
         ui.message("and a node is not Ready until the primary and the node both have the new one")
-
-
-def show_certificates(planned: "CertificatePlan", json: bool, dry_run: bool) -> None:
-    """Each certificate issued anew and why, then the numbers."""
-    renewed = [{"file": wanted.file, "why": "; ".join(why)} for wanted, why in planned.renew.items()]
-    if json:
-        ui.json_result({"issued": renewed, "kept": planned.kept, "failed": planned.failed})
-        return
-    verb = "would issue" if dry_run else "issued"
-    for row in renewed:
-        ui.result(f"{verb} keys/{row['file']}: {row['why']}")
-    ui.result(f"{verb} {len(renewed)}, kept {planned.kept}")
-
-
-def after_certificates(planned: "CertificatePlan") -> None:
-    """What the person does next: whoever pins a certificate needs the new one."""
-    ui.message("next: inv deploy, of all machines: each trusts exactly the certificates that it was deployed with")
-    if any(wanted.file == "apiserver.crt" for wanted in planned.renew):
-        ui.message("kubeconfigs outside the cluster hold the old apiserver.crt: put the new one into them")

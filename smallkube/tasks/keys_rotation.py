@@ -1,11 +1,11 @@
-"""Replacing keys that are in use: WireGuard key pairs, and certificates over the same keys."""
+"""Replacing WireGuard key pairs that are in use."""
 
 from invoke.context import Context
 
 from smallkube.tasks import current, task, words
 from smallkube.tasks.keys import NODE
 
-__all__ = ["rotate_certificates", "rotate_wireguard"]
+__all__ = ["rotate_wireguard"]
 
 
 @task(
@@ -43,39 +43,3 @@ def rotate_wireguard(_: Context, node: list[str], yes: bool = False, dry_run: bo
             outcome = rotate.act_wireguard(workspace, inventory, planned)
     keys_output.show_rotated(nodes, outcome, json)
     keys_output.after_wireguard(inventory.cluster.secrets.node_tokens)
-
-
-@task(
-    iterable=["node"],
-    help={
-        "node": NODE,
-        "all": "also those that nothing is wrong with",
-        "dry_run": "show what would be issued, change nothing",
-        "json": "print JSON",
-    },
-)
-def rotate_certificates(
-    _: Context, node: list[str], all: bool = False, dry_run: bool = False, json: bool = False
-) -> None:
-    """Issue certificates anew that keys.check complains about.
-
-    Names that are no longer those of the inventory, less than 60 days left, not over
-    the private key. The private keys stay. Needs the master key.
-    """
-    from smallkube.errors import ManyErrors
-    from smallkube.secrets import rotate
-    from smallkube.tasks import keys_output
-
-    here = current()
-    nodes = {item.name for item in here.inventory.select(words(node))}
-    if dry_run:
-        planned = rotate.plan_certificates(here.workspace, here.inventory, nodes, everything=all)
-    else:
-        with keys_output.changing(here.workspace):
-            planned = rotate.plan_certificates(here.workspace, here.inventory, nodes, everything=all)
-            rotate.act_certificates(here.workspace, planned)
-    keys_output.show_certificates(planned, json, dry_run)
-    if planned.renew and not dry_run:
-        keys_output.after_certificates(planned)
-    if planned.failed:
-        raise ManyErrors(planned.faults)

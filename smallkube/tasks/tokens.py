@@ -39,6 +39,7 @@ def rotate(
     and seen refused. Interrupted at any point, the same command goes on from there.
     """
     from smallkube import ui
+    from smallkube.cluster import outage
     from smallkube.nodes.machine import over_ssh
     from smallkube.secrets.keyring import demand_master
     from smallkube.secrets.store import read_keys
@@ -63,14 +64,15 @@ def rotate(
     master = demand_master(workspace, "to try tokens")
     ui.confirm(f"replace API tokens ({', '.join(one.short for one in plan.users) or 'the last step'})?", yes=yes)
     names = [node.name for node in inventory.nodes]
-    with ui.Progress([*names, "tokens"]) as progress:
+    with ui.Progress([*names, "tokens"]) as progress, outage.counted(connect, inventory.primary) as counted:
         rotation = rotating.Rotation(workspace, inventory, master, connect, progress, timeout)
         outcome = rotation.execute(plan, lambda text: progress.step("tokens", text))
         progress.done("tokens", "done")
     if json:
-        ui.json_result(asdict(outcome))
+        ui.json_result({**asdict(outcome), "outage": counted.as_json})
     else:
         ui.result(f"current tokens accepted, former ones refused: {', '.join(outcome.rotated) or 'as deployed'}")
+    ui.message(counted.words)
     if "root" in outcome.rotated:
         ui.message("kubeconfigs outside the cluster hold root's former token: inv cluster.kubeconfig writes one anew")
 

@@ -1,42 +1,79 @@
-"""Requests with tokens, again and again, while something is done to the cluster."""
+"""Work that goes on while something is done to the cluster: requests to the API, and a pod that uses another one."""
 
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from itertools import groupby
+from typing import Any
 
-from tests.cluster.conftest import Cluster
+from tests.cluster.conftest import Cluster, pod
 
-KUBECTL = "/run/current-system/sw/bin/kubectl"
+Clients = Mapping[str, tuple[str, str]]
+"""Name → node, and the shell's commands that ask the API server from there."""
+
+_CURL = (
+    "curl --silent --show-error --fail --max-time 5 --output /dev/null --cacert $ca"
+    ' --header "Authorization: Bearer $token" https://api.k8s.internal:6443/api'
+)
+
+
+def by_kubeconfig(node: str, file: str) -> tuple[str, str]:
+    """A client with a kubeconfig, which is read anew for each request."""
+    token = f"""token=$(sed -n 's/^ *token: "\\(.*\\)"$/\\1/p' {file})"""
+    authority = f"ca=$(mktemp); sed -n 's/^ *certificate-authority-data: //p' {file} | base64 -d >$ca"
+    return node, f"{token}; {authority}; {_CURL}; status=$?; rm $ca; exit $status"
+
+
+def as_pod(cluster: Cluster, namespace: str, name: str) -> tuple[str, str]:
+    """A client with what the kubelet gives to this pod: busybox in it could not check the API server's certificate."""
+    found = cluster.get("-n", namespace, "pod", name)
+    folder = f"/var/lib/kubelet/pods/{found['metadata']['uid']}/volumes/kubernetes.io~projected/kube-api-access-*"
+    return found["spec"]["nodeName"].split(".")[0], f"set {folder}; ca=$1/ca.crt; token=$(cat $1/token); {_CURL}"
+
+
+def _word(status: int, said: str) -> str:
+    if status == 0:
+        return "ok"
+    if "error: 401" in said:
+        return "refused"
+    # 403: the API server has just started and does not know its rules yet.
+    return "untrusted" if "certificate" in said else "down"
 
 
 @dataclass
 class Load:
-    """What each client was answered: "ok", "refused" (401) or "down" (no answer at all)."""
+    """What each client was answered: "ok", "refused" (401), "untrusted" (certificates) or "down" (no answer at all)."""
 
     cluster: Cluster
     answers: dict[str, list[str]] = field(default_factory=dict)
+    said: set[str] = field(default_factory=set)
 
-    def counted(self, client: str) -> Counter[str]:
-        return Counter(self.answers[client])
+    def judge(self, restarts: int) -> None:
+        """All were answered, and nobody was ever turned away: but for ``restarts`` of the API server."""
+        for client, answers in self.answers.items():
+            found = Counter(answers)
+            assert found["ok"] > 10, (client, found, self.said)
+            assert found.keys() <= {"ok", "down"}, (client, found, self.said)
+            gaps = [word for word, _ in groupby(answers)].count("down")
+            assert gaps <= restarts, (client, answers, self.said)
 
     @contextmanager
-    def running(self, clients: Mapping[str, tuple[str, str]]) -> Iterator["Load"]:
-        """``clients``: name → node and kubeconfig there, which is read anew for each request."""
+    def running(self, clients: Clients) -> Iterator["Load"]:
         stop = threading.Event()
 
-        def ask(name: str, node: str, kubeconfig: str) -> None:
-            self.answers[name] = []
-            argv = [KUBECTL, "--kubeconfig", kubeconfig, "--request-timeout=5s", "get", "--raw", "/api"]
+        def ask(name: str, node: str, script: str) -> None:
             while not stop.is_set():
-                done = self.cluster.machine(node).execute(argv, seconds=20)
-                word = "ok" if done.returncode == 0 else "refused" if "Unauthorized" in done.stderr else "down"
-                self.answers[name].append(word)
-                time.sleep(0.1)
+                done = self.cluster.machine(node).execute(["/bin/sh", "-c", script], seconds=20)
+                self.answers[name].append(_word(done.returncode, done.stderr))
+                if done.returncode:
+                    self.said.add(done.stderr)
+                time.sleep(0.3)
 
         threads = [threading.Thread(target=ask, args=(name, *where)) for name, where in clients.items()]
+        self.answers = {name: [] for name in clients}
         for thread in threads:
             thread.start()
         try:
@@ -45,3 +82,85 @@ class Load:
             stop.set()
             for thread in threads:
                 thread.join()
+
+
+STORE = """\
+mkdir -p /www/cgi-bin
+printf '#!/bin/sh\\ncat >/tmp/value\\nprintf "\\\\r\\\\n"\\n' >/www/cgi-bin/put
+printf '#!/bin/sh\\nprintf "\\\\r\\\\n"\\ncat /tmp/value\\n' >/www/cgi-bin/get
+chmod 755 /www/cgi-bin/*
+exec httpd -f -p '[::]:8080' -h /www
+"""
+CLIENT = """\
+until nc $0 8080 </dev/null; do sleep 0.2; done
+number=0
+while :; do
+  number=$((number + 1))
+  if wget -q -T 5 -O /dev/null --post-data $number http://$0:8080/cgi-bin/put &&
+    found=$(wget -q -T 5 -O - http://$0:8080/cgi-bin/get) && [ "$found" = $number ]; then
+    echo ok
+  else
+    echo "wrote $number, read $found"
+  fi
+  sleep 0.2
+done
+"""
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """A pod on node2 writes to one on node1 through a Service, and reads what it wrote.
+
+    By the Service's address: while CoreDNS restarts, no name is known for a second.
+    """
+
+    cluster: Cluster
+    namespace: str
+
+    def begin(self) -> None:
+        service: dict[str, Any] = {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": {"name": "store"},
+            "spec": {"selector": {"app": "store"}, "ports": [{"port": 8080}]},
+        }
+        store = pod("store", "node1", "sh", "-c", STORE)
+        self._apply(service, store)
+        address = self.cluster.get("-n", self.namespace, "service", "store")["spec"]["clusterIP"]
+        self._apply(pod("client", "node2", "sh", "-c", CLIENT, address))
+        self.cluster.eventually("traffic", lambda: self._logs().startswith("ok"))
+
+    def _apply(self, *objects: dict[str, Any]) -> None:
+        for each in objects:
+            each["metadata"]["namespace"] = self.namespace
+        self.cluster.apply(*objects)
+
+    def judge(self) -> None:
+        """It goes on, and not one time was in vain."""
+        before = self._logs().count("ok")
+        self.cluster.eventually("traffic goes on", lambda: self._logs().count("ok") > before)
+        found = Counter(self._logs().splitlines())
+        assert set(found) == {"ok"}, found
+
+    def _logs(self) -> str:
+        return self.cluster.ask("-n", self.namespace, "logs", "client").stdout
+
+
+@contextmanager
+def busy(cluster: Cluster, namespace: str, *, make: bool = True) -> Iterator[Load]:
+    """Clients of every kind and traffic between pods while the block runs; the traffic is judged at its end.
+
+    ``namespace`` is made, or is there already and keeps what is put into it.
+    """
+    with cluster.namespace(namespace) if make else nullcontext():
+        going = Traffic(cluster, namespace)
+        going.begin()
+        clients = {
+            "root": by_kubeconfig("node1", "/run/kubeconfig-root"),
+            "node1": by_kubeconfig("node1", "/run/kubeconfig-node"),
+            "node2": by_kubeconfig("node2", "/run/kubeconfig-node"),
+            "pod": as_pod(cluster, namespace, "client"),
+        }
+        with Load(cluster).running(clients) as load:
+            yield load
+        going.judge()

@@ -62,7 +62,7 @@ def test_a_certificate_from_before_the_host_was_renamed_is_still_met(ready: Any)
     ready.write_inventory((1, 2), api={"external_host": "new.example.com"})
     cluster, _ = config(ready.done("cluster.kubeconfig", "--out", "-"))
     assert (cluster["server"], cluster["tls-server-name"]) == ("https://new.example.com:6443", "api.k8s.internal")
-    ready.done("keys.rotate-certificates")
+    ready.done("keys.rotate-certificates", "--no-deploy", "--yes")
     assert "tls-server-name" not in config(ready.done("cluster.kubeconfig", "--out", "-"))[0]
 
 

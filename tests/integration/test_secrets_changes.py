@@ -148,7 +148,7 @@ def test_certificates_that_no_longer_fit_the_inventory(ready: Any) -> None:
     fault, mend = ready.problems()["apiserver.crt"]
     assert "test-kube.example.com" in fault or "new.example.com" in fault
     assert mend == "inv keys.rotate-certificates"
-    ready.done("keys.rotate-certificates")
+    ready.done("keys.rotate-certificates", "--no-deploy", "--yes")
     assert ready.problems() == {}
 
 

@@ -1,9 +1,10 @@
 """Replaced WireGuard keys and certificates in the eyes of wg, age and openssl; nothing else is touched.
 
 Each new WireGuard key opens for exactly its readers and fits peers.json, without the master's private key; each new
-certificate is over the old private key, and only those with a fault are issued anew unless all are asked for.
+certificate is over a new private key, and only those with a fault are replaced unless all are asked for.
 """
 
+import base64
 import datetime
 import json
 import shutil
@@ -14,7 +15,10 @@ from typing import Any
 
 import pytest
 
-from smallkube.secrets import age, certificates, policy
+from smallkube.secrets import age, certificates, change, policy
+from smallkube.secrets.store import changing_keys, read_keys
+from smallkube.trust import stages
+from smallkube.trust.stages import Stage
 
 Make = Callable[..., Any]
 
@@ -117,21 +121,26 @@ def public_half(cluster: Any, name: str) -> str:
     return openssl("pkey", "-in", key, "-pubout")
 
 
-def test_certificates_with_other_names_are_issued_over_the_same_keys(ready: Any) -> None:
+REPLACE = ("keys.rotate-certificates", "--no-deploy", "--yes")
+API = {"apiserver.crt", "apiserver.key.age", "recipients.json"}
+
+
+def test_certificates_with_other_names_are_replaced_with_their_keys(ready: Any) -> None:
     before = ready.content()
     ready.write_inventory((1, 2), api={"external_host": "new.example.com"})
     assert {row[1] for row in ready.problems().values()} == {"inv keys.rotate-certificates"}
-    assert "issued 0" in ready.done("keys.rotate-certificates", "--node", "node2")
+    assert "issue 0" in ready.done("keys.rotate-certificates", "--node", "node2")
     assert changed(ready, before) == set()
-    run = ready.inv("keys.rotate-certificates")
+    old = public_half(ready, "apiserver.key")
+    run = ready.inv(*REPLACE)
     assert run.returncode == 0 and "issued 1, kept 3" in run.stdout
     assert "inv deploy" in run.stderr and "kubeconfigs" in run.stderr
-    assert changed(ready, before) == {"apiserver.crt"}
+    assert changed(ready, before) == API
     path = ready.keys / "apiserver.crt"
     text = openssl("x509", "-in", path, "-noout", "-ext", "subjectAltName,basicConstraints,extendedKeyUsage")
     assert "DNS:new.example.com" in text and "CA:FALSE" in text and "TLS Web Server Authentication" in text
     openssl("verify", "-x509_strict", "-partial_chain", "-trusted", path, path)
-    assert openssl("x509", "-in", path, "-noout", "-pubkey") == public_half(ready, "apiserver.key")
+    assert openssl("x509", "-in", path, "-noout", "-pubkey") == public_half(ready, "apiserver.key") != old
     assert ready.problems() == {}
 
 
@@ -160,34 +169,77 @@ def test_expiring_expired_damaged_strange_and_missing_certificates(ready: Any) -
     assert {file: mend for file, (_, mend) in faults.items()} == dict.fromkeys(
         rows_with_certificate(ready), "inv keys.rotate-certificates"
     )
-    report = json.loads(ready.done("keys.rotate-certificates", "--json"))
+    report = json.loads(ready.done(*REPLACE, "--json"))
     assert {row["file"]: row["why"] for row in report["issued"]} == {file: why for file, (why, _) in faults.items()}
-    assert changed(ready, before) == set(rows_with_certificate(ready))
+    keys = {row.file for row in rows_with_certificate(ready).values()}
+    assert changed(ready, before) == {*rows_with_certificate(ready), *keys, "recipients.json"}
     for file in rows_with_certificate(ready):
         openssl("x509", "-in", ready.keys / file, "-noout", "-checkend", str(3600 * 24 * 3600))
     assert ready.problems() == {}
     (ready.keys / "apiserver.crt").unlink()
-    assert "keys/apiserver.crt: missing" in ready.done("keys.rotate-certificates")
+    assert "keys/apiserver.crt: missing" in ready.done(*REPLACE)
     assert ready.problems() == {}
 
 
 def test_a_certificate_with_time_left_is_kept_unless_all_are_asked_for(ready: Any) -> None:
     issue(ready, "apiserver.crt", days=-62)
     before = ready.content()
-    assert "issued 0, kept 4" in ready.done("keys.rotate-certificates")
+    assert "would issue 0, kept 4" in ready.done("keys.rotate-certificates")
     assert changed(ready, before) == set()
-    assert "issued 1" in ready.done("keys.rotate-certificates", "--all", "--node", "node2")
-    assert changed(ready, before) == {"kubelet_node2.crt"}
-    assert "issued 4" in ready.done("keys.rotate-certificates", "--all")
-    assert changed(ready, before) == set(rows_with_certificate(ready))
+    assert "issued 1" in ready.done(*REPLACE, "--all", "--node", "node2")
+    assert changed(ready, before) == {"kubelet_node2.crt", "kubelet_node2.key.age", "recipients.json"}
+    assert "issued 4" in ready.done(*REPLACE, "--all")
+    assert changed(ready, before) >= set(rows_with_certificate(ready))
 
 
-def test_certificates_need_the_master_and_sound_keys(ready: Any) -> None:
+def test_they_are_replaced_without_the_master_and_a_damaged_key_is_named(ready: Any) -> None:
     data = bytearray((ready.keys / "apiserver.key.age").read_bytes())
     data[-1] ^= 1
     (ready.keys / "apiserver.key.age").write_bytes(data)
-    run = ready.inv("keys.rotate-certificates", "--all")
-    assert run.returncode == 1 and "issued 3" in run.stdout
+    run = ready.inv(*REPLACE, "--all")
+    assert run.returncode == 1
     assert "keys/apiserver.key.age: damaged" in run.stderr and "Traceback" not in run.stderr
     ready.without_master()
-    assert "keys/master_key: is not here" in ready.refused("keys.rotate-certificates")
+    assert "issued 4" in ready.done(*REPLACE, "--all")
+    assert ready.problems() == {}
+
+
+def test_at_each_step_of_a_rotation_keys_are_as_they_should_be(ready: Any) -> None:
+    """What a deploy between two steps would bring to the machines, in the eyes of the other tasks and of openssl."""
+    rows = [row for row in policy.secrets_of(ready.inventory) if row.certificate]
+    given = policy.secret_files_by_node(ready.inventory, ready.content())
+    first = ready.content()["apiserver.crt"]
+
+    def step(make: Callable[..., change.Contents], *more: Any) -> tuple[bytes, bytes]:
+        with changing_keys(ready.workspace):
+            change.apply(ready.workspace, ready.inventory, make(rows, *more or (read_keys(ready.workspace),)))
+        assert ready.problems() == {}
+        assert "created 0" in ready.done("keys.generate")
+        content = ready.content()
+        assert policy.secret_files_by_node(ready.inventory, content) == given
+        key = ready.done("keys.show", "apiserver.key").encode()
+        assert certificates.belongs(certificates.load(content["apiserver.crt"], "c"), key, "k")
+        beside = [content[name] for name in ("apiserver.new.crt", "apiserver.old.crt") if name in content]
+        kubeconfig = json.loads(ready.done("cluster.kubeconfig", "--out", "-"))
+        authorities = base64.b64decode(kubeconfig["clusters"][0]["cluster"]["certificate-authority-data"])
+        assert authorities == b"".join((content["apiserver.crt"], *beside))
+        assert len({stages.of(row, read_keys(ready.workspace)) for row in rows}) == 1
+        return content["apiserver.crt"], b"".join(beside)
+
+    now = datetime.datetime.now(datetime.UTC)
+    used, second = step(stages.begun, now)
+    assert used == first
+    trust = ready.private / "trust"
+    for order in ((first, second), (second, first)):
+        trust.write_bytes(b"".join(order))
+        for number, pem in enumerate(order):
+            (ready.private / f"{number}.crt").write_bytes(pem)
+            # Two of the same name would hide each other.
+            openssl("verify", "-x509_strict", "-partial_chain", "-trusted", trust, ready.private / f"{number}.crt")
+    assert step(stages.switched) == (second, first)
+    assert step(stages.switched_back) == (first, second)
+    assert step(stages.switched) == (second, first)
+    assert step(stages.untrusted) == (second, b"")
+    assert stages.of(rows[0], read_keys(ready.workspace)) is Stage.ENDING
+    assert step(stages.ended) == (second, b"")
+    assert not [name for name in ready.content() if ".old." in name or ".new." in name]

@@ -12,7 +12,7 @@ LAYERS = (
     ("errors", "process", "addressing", "workspace"),
     ("inventory", "inventory_yaml", "inventory_models", "inventory_rules", "inventory_edit"),
     ("secrets", "nix", "remote"),
-    ("deploy", "nodes", "etcd", "smoke", "tokens", "encryption", "doctor", "cluster", "recovery"),
+    ("deploy", "nodes", "etcd", "smoke", "tokens", "trust", "issuer", "encryption", "doctor", "cluster", "recovery"),
     ("tasks",),
 )
 BESIDE = ("ui",)

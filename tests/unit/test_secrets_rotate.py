@@ -1,7 +1,6 @@
 """Rotation without real tools: the journal is whole or refused, and what a plan shows holds no secret."""
 
 from collections.abc import Callable
-from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given
@@ -116,17 +115,3 @@ def test_the_journal_holds_nothing_that_is_secret(
     assert set(begun[0].files) == {"wgkube1.key.age", "wgkube2.key.age", "peers.json", "recipients.json"}
     for name, data in begun[0].files.items():
         assert not name.endswith(".age") or data.startswith(b"age-encryption.org/v1\n")
-
-
-def test_a_plan_of_certificates_shows_no_private_key(workspace: Workspace, inventory: Inventory) -> None:
-    planned = rotate.plan_certificates(workspace, inventory, everything=True)
-    assert len(planned.renew) == 4 and "PRIVATE" not in repr(planned)
-
-
-@pytest.mark.parametrize(("days", "renewed"), [(3589, 0), (3591, 4), (4000, 4)])
-def test_certificates_are_renewed_from_sixty_days_before_their_end(
-    workspace: Workspace, inventory: Inventory, days: int, renewed: int
-) -> None:
-    later = datetime.fromtimestamp(datetime.now(UTC).timestamp() + days * 86400, UTC)
-    planned = rotate.plan_certificates(workspace, inventory, now=later)
-    assert (len(planned.renew), planned.kept) == (renewed, 4 - renewed)

@@ -1,0 +1,1 @@
+"""The key that signs service accounts' tokens, and replacing it."""

@@ -1,0 +1,1 @@
+"""Certificates that the machines know each other by, replaced while everybody trusts the old and the new one."""

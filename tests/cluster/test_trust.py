@@ -1,0 +1,183 @@
+"""Proves that certificates and the key of service accounts' tokens are replaced while everybody goes on, from wherever
+it was killed, and that what they have replaced is worth nothing afterwards.
+"""
+
+import json
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cluster.conftest import Cluster
+from tests.cluster.load import busy
+from tests.lab.operating import await_
+
+CERTIFICATES = ("keys.rotate-certificates", "--yes", "--all")
+ISSUER = ("keys.rotate-issuer", "--yes", "--overlap", "0")
+FILES = {"apiserver.crt", "kubelet-client.crt", "kubelet_node1.crt", "kubelet_node2.crt"}
+NAMESPACE = "test-trust"
+
+
+def certificates(cluster: Cluster) -> dict[str, bytes]:
+    keys: Path = cluster.operator.workspace.keys_dir
+    return {path.name: path.read_bytes() for path in keys.glob("*.crt")}
+
+
+def beside(cluster: Cluster) -> list[str]:
+    """What a rotation that has not ended leaves in keys/."""
+    return [path.name for word in (".new", ".old") for path in cluster.operator.workspace.keys_dir.glob(f"*{word}.*")]
+
+
+def healthy(cluster: Cluster) -> None:
+    cluster.eventually("all Ready", lambda: all(cluster.ready().values()))
+    assert json.loads(cluster.operator.done("keys.check", "--json"))["problems"] == []
+
+
+def killed_at(cluster: Cluster, line: str, *command: str) -> None:
+    process = cluster.operator.start(*command)
+    assert process.stderr
+    for said in process.stderr:
+        if said.startswith(line):
+            break
+    process.send_signal(signal.SIGKILL)
+    cluster.operator.end(process)
+
+
+def shown(cluster: Cluster, address: str, pem: bytes) -> bool:
+    """Whether a client that trusts ``pem`` alone gets an answer from ``address``."""
+    argv = [
+        "curl",
+        "--silent",
+        "--max-time",
+        "5",
+        "--output",
+        "/dev/null",
+        "--cacert",
+        "/dev/stdin",
+        f"https://{address}/",
+    ]
+    return cluster.machine("node1").execute(argv, stdin=pem.decode()).returncode == 0
+
+
+def test_nobody_is_turned_away_while_all_certificates_change(cluster: Cluster) -> None:
+    before = certificates(cluster)
+    with busy(cluster, NAMESPACE) as load:
+        done: dict[str, Any] = json.loads(cluster.operator.done(*CERTIFICATES, "--json"))
+        cluster.kubectl("-n", NAMESPACE, "exec", "client", "--", "true")
+    assert {row["file"] for row in done["issued"]} == FILES == certificates(cluster).keys()
+    assert done["outage"]["restarts"] == 3
+    load.judge(restarts=3)
+    after = certificates(cluster)
+    assert beside(cluster) == []
+    servers = {"api.k8s.internal:6443": "apiserver.crt", "node2.k8s.internal:10250": "kubelet_node2.crt"}
+    for address, file in servers.items():
+        assert (shown(cluster, address, before[file]), shown(cluster, address, after[file])) == (False, True)
+    trusted = cluster.get("-n", "default", "configmap", "kube-root-ca.crt")["data"]["ca.crt"]
+    assert trusted.encode() == after["apiserver.crt"]
+    healthy(cluster)
+
+
+STEPS = ("deploy trust in the", "deploy those", "see them in use", "deploy trust in those")
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_killed_at_each_step_it_is_ended_by_the_same_command(step: str, cluster: Cluster) -> None:
+    before = certificates(cluster)
+    killed_at(cluster, f"certificates: {step}", *CERTIFICATES, "--node", "node2")
+    await_("ended", lambda: cluster.operator.inv(*CERTIFICATES, "--node", "node2").returncode == 0, 240)
+    after = certificates(cluster)
+    assert {file for file in before if before[file] != after.get(file)} == {"kubelet_node2.crt"}
+    assert beside(cluster) == []
+    healthy(cluster)
+
+
+@pytest.mark.parametrize("step", ["wait until", "see them in use"])
+def test_taken_back_the_old_ones_stay(step: str, cluster: Cluster) -> None:
+    before = certificates(cluster)
+    killed_at(cluster, f"certificates: {step}", *CERTIFICATES)
+    await_("ended", lambda: cluster.operator.inv("keys.rotate-certificates", "--abort", "--yes").returncode == 0, 240)
+    assert (certificates(cluster), beside(cluster)) == (before, [])
+    healthy(cluster)
+
+
+def test_a_pause_leaves_both_trusted_and_the_old_in_use(cluster: Cluster) -> None:
+    before = certificates(cluster)
+    cluster.operator.done(*CERTIFICATES, "--node", "node1", "--pause")
+    paused = certificates(cluster)
+    assert paused.items() > before.items()
+    trusted = cluster.get("-n", "default", "configmap", "kube-root-ca.crt")["data"]["ca.crt"].encode()
+    assert trusted == paused["apiserver.crt"] + paused["apiserver.new.crt"]
+    healthy(cluster)
+    cluster.operator.done(*CERTIFICATES)
+    assert certificates(cluster) == before | {
+        file: paused[file.replace(".crt", ".new.crt")] for file in FILES - {"kubelet_node2.crt"}
+    }
+    healthy(cluster)
+
+
+def account(cluster: Cluster) -> str:
+    return cluster.kubectl("-n", "default", "create", "token", "default").strip()
+
+
+def status(cluster: Cluster, token: str) -> str:
+    script = (
+        "curl --insecure --silent --max-time 5 --output /dev/null --write-out '%{http_code}'"
+        ' --header "Authorization: Bearer $(cat)" https://api.k8s.internal:6443/api'
+    )
+    return cluster.machine("node1").execute(["/bin/sh", "-c", script], stdin=token).stdout
+
+
+def test_nobody_is_turned_away_while_the_issuer_s_key_changes(cluster: Cluster) -> None:
+    former = account(cluster)
+    assert status(cluster, former) == "200"
+    with busy(cluster, NAMESPACE) as load:
+        done: dict[str, Any] = json.loads(cluster.operator.done(*ISSUER, "--json"))
+    assert done["outage"]["restarts"] == 2
+    load.judge(restarts=2)
+    assert (status(cluster, former), status(cluster, account(cluster))) == ("401", "200")
+    assert beside(cluster) == []
+    healthy(cluster)
+
+
+def test_a_token_in_a_secret_holds_it_up(cluster: Cluster) -> None:
+    annotations = {"kubernetes.io/service-account.name": "default"}
+    with cluster.namespace(NAMESPACE):
+        cluster.apply(
+            {
+                "apiVersion": "v1",
+                "kind": "Secret",
+                "type": "kubernetes.io/service-account-token",
+                "metadata": {"name": "robot", "namespace": NAMESPACE, "annotations": annotations},
+            }
+        )
+        get = ("-n", NAMESPACE, "secret", "robot")
+        cluster.eventually("its token", lambda: "token" in cluster.get(*get).get("data", {}))
+        done = cluster.operator.inv(*ISSUER)
+        assert done.returncode == 1
+        assert f"Secrets hold tokens of the other key: {NAMESPACE}/robot" in done.stderr
+        patch = '[{"op": "remove", "path": "/data/token"}]'
+        cluster.kubectl("-n", NAMESPACE, "patch", "secret", "robot", "--type=json", f"--patch={patch}")
+        cluster.eventually("a new token", lambda: "token" in cluster.get(*get)["data"])
+        cluster.operator.done(*ISSUER)
+    assert beside(cluster) == []
+
+
+@pytest.mark.parametrize("step", ["replace pods'", "deploy without"])
+def test_killed_at_each_step_the_issuer_s_rotation_is_ended_by_the_same_command(step: str, cluster: Cluster) -> None:
+    former = account(cluster)
+    killed_at(cluster, f"issuer: {step}", *ISSUER)
+    await_("ended", lambda: cluster.operator.inv(*ISSUER).returncode == 0, 240)
+    assert (status(cluster, former), status(cluster, account(cluster))) == ("401", "200")
+    assert beside(cluster) == []
+    healthy(cluster)
+
+
+def test_taken_back_the_old_key_signs_again(cluster: Cluster) -> None:
+    former = account(cluster)
+    killed_at(cluster, "issuer: replace pods'", *ISSUER)
+    between = account(cluster)
+    await_("ended", lambda: cluster.operator.inv(*ISSUER, "--abort").returncode == 0, 240)
+    assert (status(cluster, former), status(cluster, between)) == ("200", "401")
+    assert beside(cluster) == []
+    healthy(cluster)
