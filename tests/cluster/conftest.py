@@ -66,8 +66,10 @@ class Cluster:
         """A namespace that is gone with all in it when the block has ended."""
         self.kubectl("create", "namespace", name)
         try:
-            # A pod is refused before its namespace's account is there.
-            self.eventually("default account", lambda: not self.ask("-n", name, "get", "sa", "default").returncode)
+            # A pod is refused before its namespace's account is there. After several restarts of the API server the
+            # controller manager comes back to it late: its pauses between tries double, up to a minute.
+            account = ("-n", name, "get", "serviceaccount", "default")
+            self.eventually("default account", lambda: not self.ask(*account).returncode, 180)
             yield name
         finally:
             self.kubectl("delete", "namespace", name, "--wait=true", "--timeout=90s", seconds=100)
@@ -97,9 +99,9 @@ class Cluster:
             answer = self.ask(*words, seconds=20)
             parts.append(f"--- kubectl {' '.join(words)}\n{answer.stdout}{answer.stderr}")
         for machine in self.operator.lab.machines:
-            units = [word for unit in UNITS for word in ("--unit", unit)]
-            said = machine.execute(["journalctl", "--no-pager", "--lines=80", *units]) if machine.running else None
-            parts.append(f"--- {machine.name}\n{said.stdout if said else 'off'}")
+            for unit in UNITS if machine.running else ():
+                said = machine.execute(["journalctl", "--no-pager", "--lines=20", "--unit", unit])
+                parts.append(f"--- {machine.name} {unit}\n{said.stdout}")
         return "\n" + "\n".join(parts)
 
 
