@@ -70,7 +70,7 @@ def rotate_certificates(
         ui.message("a rotation is under way, and is ended first; for others, run it again afterwards")
     if dry_run or not plan.rows:
         steps = plan.steps if plan.rows and not no_deploy else ()
-        _show_issued(plan, choice, "would issue", json, steps=steps)
+        _show_issued(plan, choice, "would issue" if dry_run else "issued", json, steps=steps)
         return
     ui.confirm(f"replace {', '.join(plan.files)}, and the keys beneath?", yes=yes)
     if no_deploy:

@@ -129,7 +129,7 @@ def test_certificates_with_other_names_are_replaced_with_their_keys(ready: Any) 
     before = ready.content()
     ready.write_inventory((1, 2), api={"external_host": "new.example.com"})
     assert {row[1] for row in ready.problems().values()} == {"inv keys.rotate-certificates"}
-    assert "issue 0" in ready.done("keys.rotate-certificates", "--node", "node2")
+    assert "issued 0" in ready.done("keys.rotate-certificates", "--node", "node2")
     assert changed(ready, before) == set()
     old = public_half(ready, "apiserver.key")
     run = ready.inv(*REPLACE)
@@ -184,7 +184,7 @@ def test_expiring_expired_damaged_strange_and_missing_certificates(ready: Any) -
 def test_a_certificate_with_time_left_is_kept_unless_all_are_asked_for(ready: Any) -> None:
     issue(ready, "apiserver.crt", days=-62)
     before = ready.content()
-    assert "would issue 0, kept 4" in ready.done("keys.rotate-certificates")
+    assert "issued 0, kept 4" in ready.done("keys.rotate-certificates")
     assert changed(ready, before) == set()
     assert "issued 1" in ready.done(*REPLACE, "--all", "--node", "node2")
     assert changed(ready, before) == {"kubelet_node2.crt", "kubelet_node2.key.age", "recipients.json"}
