@@ -38,7 +38,7 @@ in
     assertions = [
       {
         assertion = lib.hasPrefix "${cfg.kubernetesMinor}." pkgs.kubernetes.version;
-        message = "kube: the inventory demands Kubernetes ${cfg.kubernetesMinor}, but the package is ${pkgs.kubernetes.version}; minor versions are upgraded one at a time";
+        message = "kube: the inventory demands Kubernetes ${cfg.kubernetesMinor}, but the package is ${pkgs.kubernetes.version}; set cluster.nixos to a release that has it, then inv nix.render --update-lock (minors one at a time)";
       }
     ];
   };

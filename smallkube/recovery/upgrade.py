@@ -3,6 +3,7 @@
 Where an upgrade stands is what runs: a stage that is done already is found unchanged, so that the same command goes on.
 """
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,6 +18,8 @@ from smallkube.errors import SmallkubeError
 from smallkube.inventory import Inventory, Node
 from smallkube.remote.connection import Session
 from smallkube.workspace import Workspace
+
+_PAUSE_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -69,13 +72,18 @@ def _half_way(facts: Facts, target: str, server: str) -> bool:
 
 @dataclass(frozen=True)
 class Upgrade:
-    """What it takes to carry out a plan. ``back_up`` gives the backup's name, ``smoke`` the checks that were not ok."""
+    """What it takes to carry out a plan. ``back_up`` gives the backup's name, ``smoke`` the checks that were not ok.
+
+    ``settle``: for how many seconds after a stage the smoke test is made again when it was not ok: what lost the API
+    server comes back to it in its own time (CoreDNS and the controllers try ever more rarely).
+    """
 
     workspace: Workspace
     inventory: Inventory
     watcher: Watcher
     back_up: Callable[[], str]
     smoke: Callable[[], Sequence[str]]
+    settle: int
 
     def execute(self, plan: Plan, step: Callable[[str], object]) -> Outcome:
         """Stage after stage. Raises SmallkubeError at the first that is not well: later ones are untouched."""
@@ -89,11 +97,18 @@ class Upgrade:
             step(f"deploy {names}")
             roll_out(self.workspace, self.inventory, stage, self.watcher, Options(batch=len(stage)))
             version = version or self._running(plan)
-            step("smoke test")
-            if bad := self.smoke():
+            if bad := self._smoke(step):
                 way = way_back(stage, backup)
                 raise SmallkubeError(f"after {names} not all is well: {', '.join(bad)}", hint=way)
         return Outcome(version, backup)
+
+    def _smoke(self, step: Callable[[str], object]) -> Sequence[str]:
+        deadline = time.monotonic() + self.settle
+        step("smoke test")
+        while (bad := self.smoke()) and time.monotonic() < deadline:
+            step(f"smoke test again: {', '.join(bad)}")
+            time.sleep(_PAUSE_SECONDS)
+        return bad
 
     def _running(self, plan: Plan) -> str:
         """The API server's version, which must be the target's now."""

@@ -23,6 +23,7 @@ __all__ = ["upgrade"]
         "batch": "how many workers at a time",
         "image": f"a busybox for the smoke test's pods (default: {IMAGE})",
         "skip": "not these checks or groups of the smoke test (repeatable, or separated by commas)",
+        "settle": "seconds in which the smoke test may be made again after a stage",
         "dry-run": "print the steps and touch nothing",
         "yes": "do not ask",
         "json": "print the outcome as JSON",
@@ -33,6 +34,7 @@ def upgrade(
     skip: list[str],
     batch: int = 1,
     image: str = IMAGE,
+    settle: int = 120,
     dry_run: bool = False,
     yes: bool = False,
     json: bool = False,
@@ -51,8 +53,8 @@ def upgrade(
     from smallkube.smoke.scene import Options
     from smallkube.tasks.encryption import back_up
 
-    if batch < 1:
-        raise UsageError(f"--batch {batch}: must be at least 1")
+    if batch < 1 or settle < 0:
+        raise UsageError(f"--batch {batch} --settle {settle}: must be at least 1 and 0")
     wanted = report.select((), words(skip))
     here = current()
     inventory = here.inventory
@@ -67,7 +69,7 @@ def upgrade(
     names = [node.name for node in inventory.nodes]
     smoke = _smoke(here, Options(image, "IfNotPresent", "", 300, 90, False), wanted)
     with ui.Progress([*names, "upgrade"]) as progress:
-        run = upgrading.Upgrade(here.workspace, inventory, progress, lambda: back_up(here, master), smoke)
+        run = upgrading.Upgrade(here.workspace, inventory, progress, lambda: back_up(here, master), smoke, settle)
         outcome = run.execute(plan, lambda text: progress.step("upgrade", text))
         progress.done("upgrade", "done")
     if json:
