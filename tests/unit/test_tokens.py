@@ -79,6 +79,16 @@ def test_only_what_has_not_ended_can_be_taken_back() -> None:
         rotate.make(keys(), EVERYBODY, EVERYBODY, (), back=True)
 
 
+def test_what_was_taken_back_already_is_ended_and_not_turned_round() -> None:
+    root = EVERYBODY[0]
+    found = keys()
+    begun = Keys({**found.files, root.secret.new.file: b""}, {}, {})
+    for back in (True, False):
+        plan = rotate.make(begun, EVERYBODY, EVERYBODY, (), back=back)
+        assert (plan.begin, plan.between, plan.back) == ((), (root,), ())
+    assert rotate.make(found, EVERYBODY, EVERYBODY, [root.secret.new.name], back=False).ending
+
+
 def test_a_missing_token_is_named() -> None:
     with pytest.raises(UsageError, match=r"kube_token_root\.age"):
         rotate.make(Keys({}, {}, {}), EVERYBODY[:1], EVERYBODY, (), back=False)
