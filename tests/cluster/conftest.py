@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -109,6 +110,21 @@ def is_ready(item: dict[str, Any]) -> bool:
     """Whether a Node's or Pod's condition Ready is true."""
     conditions = item.get("status", {}).get("conditions", [])
     return any(entry["type"] == "Ready" and entry["status"] == "True" for entry in conditions)
+
+
+def killed_at(cluster: Cluster, line: str, *command: str) -> None:
+    """Run ``command`` and kill it when it says ``line``."""
+    process = cluster.operator.start(*command)
+    assert process.stderr
+    seen = ""
+    for said in process.stderr:
+        seen += said
+        if said.startswith(line):
+            break
+    else:
+        raise AssertionError(f"never said {line!r}: {seen}")
+    process.send_signal(signal.SIGKILL)
+    cluster.operator.end(process)
 
 
 def pod(name: str, node: str, *command: str, **spec: Any) -> dict[str, Any]:

@@ -3,7 +3,6 @@ that a backup from before can be restored with the key that git has, and not wit
 """
 
 import json
-import signal
 from collections.abc import Iterator
 
 import pytest
@@ -12,11 +11,12 @@ from smallkube.encryption import phases
 from smallkube.inventory import load
 from smallkube.secrets import change, policy
 from smallkube.secrets.store import changing_keys
-from tests.cluster.conftest import Cluster
+from tests.cluster.conftest import Cluster, killed_at
 from tests.cluster.load import busy
 from tests.lab.operating import await_
 
 NAMESPACE = "test-encryption"
+ROTATE = ("encryption.rotate", "--yes", "--no-backup")
 
 
 @pytest.fixture(scope="module")
@@ -58,26 +58,15 @@ STEPS = ("add a new key", "let key", "write all", "look into etcd", "remove key"
 @pytest.mark.parametrize("step", STEPS)
 def test_killed_at_each_step_it_is_ended_by_the_same_command(step: str, secrets: Cluster) -> None:
     readable = numbers(secrets)
-    kill_at(secrets, step)
-    again = ("encryption.rotate", "--yes", "--no-backup")
-    await_("ended", lambda: secrets.operator.inv(*again).returncode == 0, 240)
+    killed_at(secrets, f"encryption: {step}", *ROTATE)
+    await_("ended", lambda: secrets.operator.inv(*ROTATE).returncode == 0, 240)
     secrets.eventually("readable", lambda: numbers(secrets) == readable)
     assert len(stored(secrets)) == 1
 
 
-def kill_at(cluster: Cluster, step: str) -> None:
-    process = cluster.operator.start("encryption.rotate", "--yes", "--no-backup")
-    assert process.stderr
-    for line in process.stderr:
-        if f"encryption: {step}" in line:
-            break
-    process.send_signal(signal.SIGKILL)
-    cluster.operator.end(process)
-
-
 def test_taken_back_the_old_key_stays(secrets: Cluster) -> None:
     before = stored(secrets)
-    kill_at(secrets, "look into etcd")
+    killed_at(secrets, "encryption: look into etcd", *ROTATE)
     assert stored(secrets) != before
     done = ("encryption.rotate", "--abort", "--yes", "--no-backup")
     await_("ended", lambda: secrets.operator.inv(*done).returncode == 0, 240)

@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.cluster.conftest import Cluster, MakeCluster, pod
-from tests.cluster.test_revoke import killed_at
+from tests.cluster.conftest import Cluster, MakeCluster, killed_at, pod
 from tests.cluster.test_tokens import answer
 from tests.lab.operating import await_
 

@@ -3,12 +3,11 @@ server lets neither its address nor its token in, and the others go on; killed a
 """
 
 import json
-import signal
 from collections.abc import Iterator
 
 import pytest
 
-from tests.cluster.conftest import Cluster, MakeCluster, pod
+from tests.cluster.conftest import Cluster, MakeCluster, killed_at, pod
 from tests.cluster.test_tokens import answer
 from tests.lab.operating import await_
 
@@ -39,21 +38,6 @@ def reached(cluster: Cluster) -> dict[str, bool]:
     ports = {name: f"exec 3<>/dev/tcp/{at}/6443" for name, at in (("API", host), ("API inside", "10.88.1.1"))}
     argvs = {**pings, **{name: ["timeout", "3", "bash", "-c", script] for name, script in ports.items()}}
     return {name: machine.execute(argv).returncode == 0 for name, argv in argvs.items()}
-
-
-def killed_at(cluster: Cluster, line: str, *command: str) -> None:
-    """Run ``command`` and kill it when it says ``line``."""
-    process = cluster.operator.start(*command)
-    assert process.stderr
-    seen = ""
-    for said in process.stderr:
-        seen += said
-        if said.startswith(line):
-            break
-    else:
-        raise AssertionError(f"never said {line!r}: {seen}")
-    process.send_signal(signal.SIGKILL)
-    cluster.operator.end(process)
 
 
 def test_a_compromised_node_is_out(three: Cluster) -> None:

@@ -1,12 +1,11 @@
 """Proves that tokens of a running cluster are replaced without a refused request, from wherever it was killed."""
 
 import json
-import signal
 from typing import Any
 
 import pytest
 
-from tests.cluster.conftest import Cluster
+from tests.cluster.conftest import Cluster, killed_at
 from tests.cluster.load import busy
 from tests.lab.operating import await_
 
@@ -50,13 +49,7 @@ STEPS = ("deploy both", "try the tokens", "wait until", "deploy without", "see t
 @pytest.mark.parametrize("step", STEPS)
 def test_killed_at_each_step_it_is_ended_by_the_same_command(step: str, cluster: Cluster) -> None:
     before = token(cluster, "kube_token_node2")
-    process = cluster.operator.start("tokens.rotate", "--user", "node2", "--yes")
-    assert process.stderr
-    for line in process.stderr:
-        if f"tokens: {step}" in line:
-            break
-    process.send_signal(signal.SIGKILL)
-    cluster.operator.end(process)
+    killed_at(cluster, f"tokens: {step}", "tokens.rotate", "--user", "node2", "--yes")
     # What the killed one left on a machine goes back by itself, or is taken over; see deploys.
     await_("ended", lambda: cluster.operator.inv("tokens.rotate", "--user", "node2", "--yes").returncode == 0, 240)
     assert old_files(cluster) == []
@@ -67,13 +60,7 @@ def test_killed_at_each_step_it_is_ended_by_the_same_command(step: str, cluster:
 
 def test_taken_back_before_its_end_everybody_keeps_the_old_token(cluster: Cluster) -> None:
     before = token(cluster, "kube_token_system_kube-scheduler")
-    process = cluster.operator.start("tokens.rotate", "--user", "kube-scheduler", "--yes")
-    assert process.stderr
-    for line in process.stderr:
-        if "tokens: try the tokens" in line:
-            break
-    process.send_signal(signal.SIGKILL)
-    cluster.operator.end(process)
+    killed_at(cluster, "tokens: try the tokens", "tokens.rotate", "--user", "kube-scheduler", "--yes")
     between = token(cluster, "kube_token_system_kube-scheduler")
     assert between != before
     cluster.operator.done("tokens.rotate", "--abort", "--yes")

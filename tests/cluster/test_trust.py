@@ -3,13 +3,12 @@ it was killed, and that what they have replaced is worth nothing afterwards.
 """
 
 import json
-import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.cluster.conftest import Cluster
+from tests.cluster.conftest import Cluster, killed_at
 from tests.cluster.load import busy
 from tests.lab.operating import await_
 
@@ -32,16 +31,6 @@ def beside(cluster: Cluster) -> list[str]:
 def healthy(cluster: Cluster) -> None:
     cluster.eventually("all Ready", lambda: all(cluster.ready().values()))
     assert json.loads(cluster.operator.done("keys.check", "--json"))["problems"] == []
-
-
-def killed_at(cluster: Cluster, line: str, *command: str) -> None:
-    process = cluster.operator.start(*command)
-    assert process.stderr
-    for said in process.stderr:
-        if said.startswith(line):
-            break
-    process.send_signal(signal.SIGKILL)
-    cluster.operator.end(process)
 
 
 def shown(cluster: Cluster, address: str, pem: bytes) -> bool:

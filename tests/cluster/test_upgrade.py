@@ -12,8 +12,7 @@ from contextlib import ExitStack, contextmanager
 import pytest
 
 from lab.containers import BUSYBOX
-from tests.cluster.conftest import Cluster, MakeCluster
-from tests.cluster.test_revoke import killed_at
+from tests.cluster.conftest import Cluster, MakeCluster, killed_at
 from tests.lab.operating import Completed, await_
 
 UPGRADE = ("cluster.upgrade", "--yes", "--image", BUSYBOX, "--skip", "egress")
