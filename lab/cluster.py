@@ -6,6 +6,7 @@ no record of what was done: the marked processes end (with them their mounts and
 
 import json
 import os
+import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +15,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from lab import cgroups, image, layer, network, processes, workspace
-from lab.command import run, waiting_lock
+from lab.command import run
 from lab.machine import HUB, Machine, needed_here
 from lab.places import Places
 from lab.removal import remove_tree
@@ -118,6 +119,7 @@ class Lab:
         root = image.ensure(self.places.cache, say)
         with self.locked():
             record = self.record
+            number = record.number if record else 0
             if record is not None and not (record.complete and processes.find(self.folder, HUB)):
                 say(f"cleaning up what is left of an earlier lab {self.name}")
                 self._remove()
@@ -128,7 +130,7 @@ class Lab:
                     raise UsageError(f"the lab {self.name} is up with another workspace", hint=hint)
                 return self._complete(record, nodes, say, step)
             with self.undone_on_failure():
-                return self._complete(self._found(root, folder, programs), nodes, say, step)
+                return self._complete(self._found(root, folder, programs, number), nodes, say, step)
 
     @contextmanager
     def undone_on_failure(self) -> Iterator[None]:
@@ -139,24 +141,31 @@ class Lab:
             self._remove()
             raise
 
-    def begin(self, root: Path | None, folder: Path | None, programs: Path | None = None) -> Record:
-        """The beginnings of a new lab: its folder, number, key. Hold ``locked`` meanwhile."""
-        with waiting_lock(self.places.cache / "labs.lock"):
-            taken = (record.number for lab in all_labs(self.places) if (record := lab.record))
-            number = network.free_number(taken, network.in_use)
+    @contextmanager
+    def begin(
+        self, root: Path | None, folder: Path | None, programs: Path | None = None, number: int = 0
+    ) -> Iterator[tuple[Record, socket.socket]]:
+        """The beginnings of a new lab: its folder, number (``number`` if it is free), key. Hold ``locked`` meanwhile.
+
+        The socket is what reserves the number: a process of the lab must inherit it before the block ends.
+        """
+        # The numbers of this user's labs that are down stay theirs: inventories outside the labs' state name them.
+        reserved = (record.number for lab in all_labs(self.places) if lab.name != self.name and (record := lab.record))
+        number, claim = network.claim_number(network.claim, reserved, number)
+        with claim:
             remove_tree(self.folder)
             place = (folder or self.folder / "workspace").resolve()
             record = Record(number, str(root or ""), str(place), (), complete=False, kubernetes=str(programs or ""))
             self.write(record)
-        run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", f"lab {self.name}", "-f", self.key])
-        return record
+            run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", f"lab {self.name}", "-f", self.key])
+            yield record, claim
 
-    def _found(self, root: Path, folder: Path | None, programs: Path | None) -> Record:
-        record = self.begin(root, folder, programs)
-        layer.make(self.folder / "layer", root, with_kubernetes=programs is not None)
-        start_hub = ["unshare", "--net", "sh", HUB_SCRIPT, network.BRIDGE, network.BRIDGE_ADDRESS]
-        processes.spawn(start_hub, self.folder, HUB, self.folder / "hub.log")
-        self._await_hub(seconds=10)
+    def _found(self, root: Path, folder: Path | None, programs: Path | None, number: int) -> Record:
+        with self.begin(root, folder, programs, number) as (record, claim):
+            layer.make(self.folder / "layer", root, with_kubernetes=programs is not None)
+            start_hub = ["unshare", "--net", "sh", HUB_SCRIPT, network.BRIDGE, network.BRIDGE_ADDRESS]
+            processes.spawn(start_hub, self.folder, HUB, self.folder / "hub.log", inherited=[claim.fileno()])
+            self._await_hub(seconds=10)
         return record
 
     def _await_hub(self, seconds: float) -> None:
@@ -212,7 +221,7 @@ class Lab:
             return False
         processes.kill(self.folder)
         for name in self._node_names():
-            cgroups.remove(Machine(self.folder, record.number if record else 0, int(name.removeprefix("node"))).group)
+            cgroups.remove(Machine(self.folder, 0, int(name.removeprefix("node"))).group)
         if record is not None:
             workspace.forget_key(Path(record.workspace), self.key)
         remove_tree(self.folder)

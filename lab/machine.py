@@ -2,6 +2,7 @@
 
 import ctypes
 import errno
+import hashlib
 import json
 import os
 import shutil
@@ -66,8 +67,12 @@ class Machine:
 
     @property
     def group(self) -> str:
-        """The machine's control group, and its name on this machine."""
-        return f"smallkube-lab-{self.lab.name}-{self.number}-{self.name}"
+        """The machine's control group, and its name on this machine.
+
+        Labs in other state folders may have the same name, hence the digest of the folder.
+        """
+        digest = hashlib.sha256(bytes(self.lab)).hexdigest()[:8]
+        return f"smallkube-lab-{self.lab.name}-{digest}-{self.name}"
 
     @property
     def _role(self) -> str:

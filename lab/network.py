@@ -8,6 +8,7 @@ changes, and what is sent to a lab that is down is refused here and never leaves
 
 import socket
 from collections.abc import Callable, Iterable
+from typing import TypeVar
 
 from smallkube.errors import SmallkubeError
 
@@ -29,25 +30,39 @@ def operator_address(lab: int, index: int) -> str:
     return f"127.88.{lab}.{index}"
 
 
-def free_number(taken: Iterable[int], taken_elsewhere: Callable[[int], bool]) -> int:
-    """The lowest number (1 to 254) that is neither ``taken`` nor used by somebody else's lab.
+def claim(number: int) -> socket.socket | None:
+    """A socket that reserves this number for one lab of this machine; None when the number is in use.
 
-    Raises SmallkubeError when there are 254 labs.
+    Its name is abstract (see unix(7)): the kernel gives it once in the network namespace where the addresses are,
+    whatever the user and the folders, and frees it when the last process that holds the socket has ended.
     """
-    used = set(taken)
-    for number in range(1, 255):
-        if number not in used and not taken_elsewhere(number):
-            return number
-    raise SmallkubeError("there are 254 labs already", hint="inv lab.down --all")
-
-
-def in_use(number: int) -> bool:
-    """Whether a lab with this number is up, whoever's it is (as far as its first machine shows)."""
+    claimed = socket.socket(socket.AF_UNIX)
     try:
+        claimed.bind(f"\0smallkube-lab-{number}")
+        # Machines of a crashed lab may still run, and hold its addresses.
         listener(number, 1).close()
-    except SmallkubeError:
-        return True
-    return False
+    except (OSError, SmallkubeError):
+        claimed.close()
+        return None
+    return claimed
+
+
+Claim = TypeVar("Claim")
+
+
+def claim_number(
+    claim: Callable[[int], Claim | None], reserved: Iterable[int] = (), preferred: int = 0
+) -> tuple[int, Claim]:
+    """The first number (1 to 254) that ``claim`` gives and that is not ``reserved``, with what ``claim`` returned.
+
+    ``preferred`` is tried first. Raises SmallkubeError when none is free.
+    """
+    used = set(reserved)
+    for number in sorted(range(1, 255), key=lambda number: number != preferred):
+        if number not in used and (claimed := claim(number)) is not None:
+            return number, claimed
+    hint = f"inv lab.down --all; or stop what listens on port {SSH_PORT} of all addresses"
+    raise SmallkubeError("no number from 1 to 254 is free for another lab", hint=hint)
 
 
 def network_file(index: int) -> str:

@@ -5,10 +5,12 @@ given to another program meanwhile can't be taken for ours.
 """
 
 import os
+import select
 import signal
 import socket
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,10 +32,17 @@ class Process:
     role: str
 
 
-def spawn(argv: Iterable[object], lab: Path, role: str, log: Path, sock: socket.socket | None = None) -> None:
+def spawn(
+    argv: Iterable[object],
+    lab: Path,
+    role: str,
+    log: Path,
+    sock: socket.socket | None = None,
+    inherited: Iterable[int] = (),
+) -> None:
     """Start a program in a session of its own; it outlives this process and is marked as ``lab``'s ``role``.
 
-    ``sock`` is passed as systemd passes a socket (sd_listen_fds(3)).
+    ``sock`` is passed as systemd passes a socket (sd_listen_fds(3)); the ``inherited`` descriptors stay open in it.
     """
     words = ["setsid", "--fork"]
     if sock is not None:
@@ -47,6 +56,8 @@ def spawn(argv: Iterable[object], lab: Path, role: str, log: Path, sock: socket.
     ]
     if sock is not None:
         actions.append((os.POSIX_SPAWN_DUP2, sock.fileno(), ACTIVATED_SOCKET))
+    # Onto itself: the descriptor is no longer closed when the program starts (see posix_spawn(3)).
+    actions += [(os.POSIX_SPAWN_DUP2, descriptor, descriptor) for descriptor in inherited]
     environment = {"PATH": PATH, LAB: str(lab), ROLE: role}
     pid = os.posix_spawnp(words[0], words, environment, file_actions=actions)
     _, status = os.waitpid(pid, 0)
@@ -84,16 +95,24 @@ def kill(lab: Path, role: str | None = None, *, seconds: float = 20) -> None:
     while left := find(lab, role):
         if time.monotonic() > deadline:
             raise SmallkubeError(f"process {left[0].pid} ({left[0].role}) does not end", where=lab.name)
-        for process in left:
-            _send(process.pid, signal.SIGKILL)
-        time.sleep(0.02)
+        handles = [handle for process in left if (handle := _kill(process.pid)) is not None]
+        # A process that ends loses the mark by which it is found before its sockets are closed.
+        for handle in handles:
+            poll = select.poll()
+            poll.register(handle, select.POLLIN)
+            poll.poll(max(0.0, deadline - time.monotonic()) * 1000)
+            os.close(handle)
 
 
-def _send(pid: int, number: signal.Signals) -> None:
+def _kill(pid: int) -> int | None:
+    """Kill a process; returns a descriptor that is readable when it has ended (see pidfd_open(2)), None if it had."""
     try:
-        os.kill(pid, number)
+        handle = os.pidfd_open(pid)
     except ProcessLookupError:
-        return
+        return None
+    with suppress(ProcessLookupError):
+        signal.pidfd_send_signal(handle, signal.SIGKILL)
+    return handle
 
 
 def _pids() -> Iterator[int]:

@@ -6,6 +6,7 @@ socket on loopback joins them. Untested: this backend could not be tried where t
 """
 
 import shutil
+import socket
 import subprocess
 import time
 from collections.abc import Callable
@@ -64,14 +65,14 @@ def up(lab: Lab, nodes: int, folder: Path | None, say: Callable[[str], None]) ->
         if lab.record is not None:
             raise UsageError(f"there is a lab {lab.name} already", hint=f"inv lab.down --name {lab.name}")
         with lab.undone_on_failure():
-            record = lab.begin(None, folder)
             indices = range(1, nodes + 1)
-            public = Path(f"{lab.key}.pub").read_text().strip()
-            place = Path(record.workspace)
-            workspace.write(place, record.number, {index: _host(index, public) for index in indices}, lab.key)
-            for index in indices:
-                say(f"building and starting node{index}")
-                _start(lab, record.number, index, place)
+            with lab.begin(None, folder) as (record, claim):
+                public = Path(f"{lab.key}.pub").read_text().strip()
+                place = Path(record.workspace)
+                workspace.write(place, record.number, {index: _host(index, public) for index in indices}, lab.key)
+                for index in indices:
+                    say(f"building and starting node{index}")
+                    _start(lab, record.number, index, place, claim)
             for index in indices:
                 _await_ssh(record.number, index)
             lab.write(Record(record.number, "", record.workspace, tuple(indices), complete=True))
@@ -83,7 +84,7 @@ def _host(index: int, key: str) -> str:
     return HOST.format(name=f"node{index}", address=address, prefix=network.PREFIX_LENGTH, key=key)
 
 
-def _start(lab: Lab, number: int, index: int, place: Path) -> None:
+def _start(lab: Lab, number: int, index: int, place: Path, claim: socket.socket) -> None:
     name = f"node{index}"
     folder = lab.folder / "nodes" / name
     folder.mkdir(parents=True)
@@ -93,7 +94,8 @@ def _start(lab: Lab, number: int, index: int, place: Path) -> None:
     join = f"-nic socket,mcast={GROUP}:{FIRST_PORT + number},localaddr=127.0.0.1,mac=52:54:00:88:00:{index:02x}"
     settings = [f"QEMU_NET_OPTS={reach}", f"QEMU_OPTS={join}", f"NIX_DISK_IMAGE={folder}/disk.qcow2"]
     program = folder / "vm/bin" / f"run-{name}-vm"
-    processes.spawn(["env", *settings, program], lab.folder, f"machine {name}", folder / "console.log")
+    argv, log = ["env", *settings, program], folder / "console.log"
+    processes.spawn(argv, lab.folder, f"machine {name}", log, inherited=[claim.fileno()])
 
 
 def _await_ssh(number: int, index: int) -> None:

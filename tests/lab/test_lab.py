@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -140,6 +141,25 @@ def test_labs_stand_side_by_side_and_grow(two_nodes: Up, places: Places) -> None
     assert two_nodes.ssh("node1", "hostname").returncode == 0
 
 
+def test_labs_of_one_name_in_two_state_folders_start_together(places: Places, tmp_path: Path) -> None:
+    one, two = (Lab(Places(places.cache, tmp_path / state), f"twin-{os.getpid()}") for state in ("one", "two"))
+
+    def up(lab: Lab) -> Path:
+        return lab.up(1, None, lambda _text: None, lambda _node, _text: None)
+
+    try:
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(up, (one, two)))
+        assert one.machine("node1").number != two.machine("node1").number
+        processes.kill(one.folder)
+        assert one.down()
+        assert [status.state for status in two.status()] == ["running"]
+        two.machine("node1").check("systemctl", "restart", "ssh")
+    finally:
+        one.down()
+        two.down()
+
+
 def test_down_leaves_nothing(places: Places) -> None:
     before = footprint()
     with made(places, "brief", 2) as up:
@@ -157,6 +177,8 @@ def test_crashed_lab_is_cleaned(places: Places, victims: str) -> None:
     before = footprint()
     lab = Lab(places, f"crash-{victims}-{os.getpid()}")
     lab.up(1, None, lambda _text: None, lambda _node, _text: None)
+    number = lab.machine("node1").number
+    assert network.claim(number) is None
     if victims == "network":
         processes.kill(lab.folder, HUB)
     elif victims == "all":
@@ -168,6 +190,7 @@ def test_crashed_lab_is_cleaned(places: Places, victims: str) -> None:
     said: list[str] = []
     lab.up(1, None, said.append, lambda _node, _text: None)
     assert [status.state for status in lab.status()] == ["running"]
+    assert lab.machine("node1").number == number
     if victims == "network":
         assert any("cleaning up" in line for line in said)
     assert lab.down()

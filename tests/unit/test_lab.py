@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from lab import cgroups, image, layer, network, removal, workspace
+from lab.machine import Machine
 from lab.node import files
 from lab.node.system import System
 from lab.places import Places
@@ -18,12 +19,23 @@ def test_every_lab_has_operator_addresses_of_its_own_that_never_leave_this_machi
     assert all(address.startswith("127.") for address in addresses)
 
 
-def test_labs_are_numbered_by_the_first_free_number() -> None:
-    assert network.free_number([], lambda _number: False) == 1
-    assert network.free_number([1, 2, 4], lambda _number: False) == 3
-    assert network.free_number([1], lambda number: number == 2) == 3
-    with pytest.raises(SmallkubeError, match="254 labs"):
-        network.free_number(range(1, 255), lambda _number: False)
+def test_a_lab_gets_its_previous_or_the_first_free_number() -> None:
+    def free(number: int) -> str | None:
+        return None if number in (1, 7) else f"claim of {number}"
+
+    assert network.claim_number(free) == (2, "claim of 2")
+    assert network.claim_number(free, reserved=[2, 4]) == (3, "claim of 3")
+    assert network.claim_number(free, preferred=9) == (9, "claim of 9")
+    assert network.claim_number(free, reserved=[2], preferred=7) == (3, "claim of 3")
+    with pytest.raises(SmallkubeError, match="no number from 1 to 254 is free"):
+        network.claim_number(free, reserved=range(1, 255))
+
+
+def test_labs_of_one_name_have_groups_of_their_own() -> None:
+    groups = {Machine(Path(folder) / "lab", 1, index).group for folder in ("/one", "/two") for index in (1, 2)}
+    assert len(groups) == 4
+    longest = Machine(Path("/state") / ("x" * 31), 254, 254).group
+    assert len(longest) <= 64, "the limit of a machine's name (see machine-info(5))"
 
 
 @pytest.mark.parametrize(
