@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from lab import cgroups, image, layer, network, processes, workspace
+from lab import image, layer, network, processes, workspace
 from lab.command import run
 from lab.machine import HUB, Machine, needed_here
 from lab.places import Places
@@ -221,7 +221,7 @@ class Lab:
             return False
         processes.kill(self.folder)
         for name in self._node_names():
-            cgroups.remove(Machine(self.folder, 0, int(name.removeprefix("node"))).group)
+            Machine(self.folder, 0, int(name.removeprefix("node"))).clear()
         if record is not None:
             workspace.forget_key(Path(record.workspace), self.key)
         remove_tree(self.folder)

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -22,6 +23,8 @@ from smallkube.workspace import write_file
 
 START = Path(__file__).with_name("start-node.sh")
 PROXY = "/lib/systemd/systemd-socket-proxyd"
+PROPAGATED = Path("/run/systemd/nspawn/propagate")
+"""Where systemd-nspawn makes a folder for each machine, which it removes when it ends in order."""
 INIT = "/opt/smallkube-lab/bin/init"
 HUB = "hub"
 INOTIFY = "fs.inotify.max_user_instances"
@@ -193,7 +196,13 @@ class Machine:
         """Cut the machine's power: its processes end at once, its disk stays as it is."""
         processes.kill(self.lab, self._proxy_role)
         processes.kill(self.lab, self._role)
+        self.clear()
+
+    def clear(self) -> None:
+        """Remove what is left of the machine outside its folder when its processes were killed."""
         cgroups.remove(self.group)
+        with suppress(FileNotFoundError):
+            (PROPAGATED / self.group).rmdir()
 
     def argv(self, command: Sequence[str], *, environment: Sequence[str] = ()) -> list[str]:
         """The command line that runs ``command`` inside the machine, as root.

@@ -16,7 +16,8 @@ machine() (
   # The end of a link whose machine was cut off a moment ago may still be there: the kernel clears network namespaces
   # away in its own time, those of pods above all.
   ip link delete "vb-$name" 2>/dev/null || :
-  exec systemd-nspawn --machine="$name" --directory="$root" "$@"
+  # Its lock files would stay in /run when the machine is cut off; the lab starts each machine once.
+  SYSTEMD_NSPAWN_LOCK=0 exec systemd-nspawn --machine="$name" --directory="$root" "$@"
 )
 
 mount -t overlay -o "lowerdir=$lower,upperdir=$upper,workdir=$work" overlay "$root"

@@ -35,6 +35,7 @@ def footprint() -> dict[str, set[str]]:
         "links": {link["ifname"] for link in links},
         "routes": set(routes.splitlines()),
         "groups": groups,
+        "nspawn": {path.name for path in Path("/run/systemd/nspawn").glob(f"*/*-{os.getpid()}-*")},
         "namespaces": {path.name for path in Path("/run/netns").glob("*")},
     }
 
