@@ -2,28 +2,34 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-MEMORY = Path("/dev/shm")
+SHARED = Path("/dev/shm")
+MEMORY = SHARED / f"smallkube-test-{os.getpid()}"
+"""Other test runs on this machine edit secrets at the same time."""
 
 
 @pytest.fixture(autouse=True)
-def memory(needs: Callable[[str, object, str], None]) -> None:
-    needs("integration", MEMORY.is_dir() and os.access(MEMORY, os.W_OK), "/dev/shm")
+def memory(needs: Callable[[str, object, str], None]) -> Iterator[None]:
+    needs("integration", SHARED.is_dir() and os.access(SHARED, os.W_OK), "/dev/shm")
+    MEMORY.mkdir(mode=0o700)
+    yield
+    shutil.rmtree(MEMORY)
 
 
 def editor(cluster: Any, body: str) -> dict[str, str]:
     path = cluster.private / "editor"
     path.write_text(f"#!/bin/sh\nset -e\n{body}\n")
     path.chmod(0o755)
-    return {"EDITOR": str(path), "VISUAL": "", "XDG_RUNTIME_DIR": ""}
+    return {"EDITOR": str(path), "VISUAL": "", "XDG_RUNTIME_DIR": str(MEMORY)}
 
 
 def leftovers() -> set[str]:
@@ -44,8 +50,15 @@ def test_it_is_edited_in_private_in_memory(ready: Any) -> None:
     ready.done("keys.edit", "issuer.key", **editor(ready, report))
     first, second, folder = seen.read_text().split("\n")[:3]
     assert (first, second) == ("700 700", "600 600")
-    assert folder.startswith("/dev/shm/smallkube-edit-")
+    assert folder.startswith(f"{MEMORY}/smallkube-edit-")
     assert leftovers() == set()
+
+
+def test_without_a_runtime_folder_it_is_edited_in_shared_memory(ready: Any) -> None:
+    seen = ready.private / "seen"
+    environment = editor(ready, f'dirname "$1" > {seen}') | {"XDG_RUNTIME_DIR": ""}
+    ready.done("keys.edit", "issuer.key", **environment)
+    assert seen.read_text().startswith(f"{SHARED}/smallkube-edit-")
 
 
 def test_unchanged_means_untouched(ready: Any) -> None:
