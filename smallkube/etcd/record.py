@@ -28,11 +28,11 @@ class EncryptionKey:
 class Record:
     """One backup. Times are UTC with seconds, as in RFC 3339; sizes in bytes; hashes SHA-256 in hex.
 
-    ``sequence`` counts the backups of a folder: their order does not depend on a clock. ``keys`` are those alive at
-    ``revision`` and ``prefixes`` how many of them begin with each first two parts of their names; None when etcd could
-    not tell. ``snapshot_sha256`` is the hash that etcd appended; ``stored_…`` are of the encrypted file.
-    ``encryption_keys`` are what the API server needs to read the snapshot's Secrets. ``verified`` is when it was last
-    found good, ``problem`` what was found wrong since.
+    ``sequence`` counts the backups of a folder: their order does not depend on a clock. ``revision`` is that of etcd
+    itself, which begins at 1. ``keys`` are those alive at ``revision`` and ``prefixes`` how many of them begin with
+    each first two parts of their names; None when etcd could not tell. ``snapshot_sha256`` is the hash that etcd
+    appended; ``stored_…`` are of the encrypted file. ``encryption_keys`` are what the API server needs to read the
+    snapshot's Secrets. ``verified`` is when it was last found good, ``problem`` what was found wrong since.
     """
 
     name: str

@@ -52,7 +52,7 @@ def read(primary: Primary, seconds: int) -> Status:
 
 
 def parse(status: str, alarms: str) -> Status:
-    """From what `etcdctl endpoint status` says in JSON, and what `etcdctl alarm list` says."""
+    """From the output of `etcdctl endpoint status` in JSON, which lacks what is zero, and of `etcdctl alarm list`."""
     found: dict[str, Any] = json.loads(status)[0]["Status"]
     raised = [line.partition("alarm:")[2] for line in alarms.splitlines() if "alarm:" in line]
     return Status(
@@ -61,9 +61,9 @@ def parse(status: str, alarms: str) -> Status:
         size=found["dbSize"],
         in_use=found["dbSizeInUse"],
         quota=found.get("dbSizeQuota") or DEFAULT_QUOTA,
-        term=found["raftTerm"],
-        index=found["raftIndex"],
-        leader=found["leader"] == found["header"]["member_id"],
+        term=found.get("raftTerm", 0),
+        index=found.get("raftIndex", 0),
+        leader=found.get("leader") == found["header"]["member_id"],
         alarms=tuple(raised),
         errors=tuple(found.get("errors", ())),
     )

@@ -17,7 +17,7 @@ import pytest
 from smallkube.etcd import catalog
 from smallkube.etcd.record import EncryptionKey, Record
 from tests.integration.conftest import Cluster, Completed
-from tests.integration.etcd import PROGRAMS, VERSIONS, like_kubernetes
+from tests.integration.etcd import PROGRAMS, VERSIONS, Etcd, like_kubernetes
 from tests.integration.test_etcd_backup import Site, await_, server, tmpfs
 
 Needs = Callable[[str, object, str], None]
@@ -125,6 +125,63 @@ def test_a_good_backup_passes(version: str, ready: Cluster, tmp_path: Path, need
     assert details["revision"] == str(rehearsal.record.revision)
     assert details["keys"] == "60"
     assert details["encryption"] == "20 Secrets: 20 need key1"
+
+
+EVERYTHING = ("", "--from-key")
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize(
+    ("commands", "revision"),
+    [
+        pytest.param([], 1, id="never-written"),
+        pytest.param([("compact", "1")], 1, id="never-written-compacted"),
+        pytest.param([("put", "/registry/a", "1"), ("del", *EVERYTHING)], 3, id="deleted"),
+        pytest.param(
+            [("put", "/registry/a", "1"), ("del", *EVERYTHING), ("compact", "3", "--physical"), ("defrag",)],
+            3,
+            id="deleted-compacted",
+        ),
+    ],
+)
+def test_an_etcd_without_keys_passes(
+    commands: list[tuple[str, ...]], revision: int, version: str, ready: Cluster, tmp_path: Path, needs: Needs
+) -> None:
+    with server(tmp_path / "e", version, needs).running() as etcd:
+        for command in commands:
+            etcd.ctl(*command)
+        assert etcd.revision == revision
+        site = Site(ready, etcd, tmp_path / "scratch")
+        site.taken()
+        site.taken()
+    rehearsal = Rehearsal(site)
+    assert [(record.revision, record.keys, record.prefixes) for record in catalog.read(rehearsal.folder).records] == [
+        (revision, 0, {})
+    ] * 2
+    assert [row["result"] for row in json.loads(ready.done("etcd.verify", "--json"))] == ["ok", "ok"]
+    assert set(rehearsal.results(rehearsal.inv()).values()) == {"ok"}
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("written", [False, True])
+def test_a_backup_of_a_restored_etcd_passes(
+    written: bool, version: str, ready: Cluster, tmp_path: Path, needs: Needs
+) -> None:
+    """Restored as on the primary: with its revisions raised and marked compacted."""
+    bumped = ("--bump-revision", "1000000000", "--mark-compacted")
+    with server(tmp_path / "e", version, needs).running() as etcd:
+        if written:
+            etcd.put({"/registry/a": b"1"})
+        etcd.ctl("snapshot", "save", str(tmp_path / "snapshot"))
+    restore = f"{etcd.programs}/etcdutl snapshot restore {tmp_path}/snapshot --data-dir {tmp_path}/e/new"
+    subprocess.run([*restore.split(), *bumped], check=True, capture_output=True)
+    with Etcd(etcd.folder, etcd.programs, data="new").running() as restored:
+        site = Site(ready, restored, tmp_path / "scratch")
+        record = site.taken()["record"]
+        assert (record["revision"], record["keys"]) == (restored.revision, int(written))
+        assert restored.revision >= 1_000_000_000
+    rehearsal = Rehearsal(site)
+    assert set(rehearsal.results(rehearsal.inv()).values()) == {"ok"}
 
 
 def test_more_keys_than_one_page_are_counted(ready: Cluster, tmp_path: Path, needs: Needs) -> None:

@@ -1,6 +1,7 @@
 """Proves that a backup's record shows each change of itself, and what is told of a run to cron, systemd, monitors."""
 
 import dataclasses
+import json
 import random
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from smallkube.errors import SmallkubeError, UsageError
-from smallkube.etcd import announce, catalog, facts, schedule
+from smallkube.etcd import announce, catalog, drill, facts, schedule, status
 from smallkube.etcd.record import EncryptionKey, dump, parse
 from smallkube.remote.sftp import Destination
 from tests.unit.test_etcd_retention import START, record
@@ -108,6 +109,28 @@ def test_what_it_can_not_have_said_is_refused(damage: str) -> None:
 def test_a_count_that_etcd_could_not_make_is_unknown() -> None:
     found = facts.parse("\n".join(line for line in SAID.splitlines() if not line.startswith(("keys", "prefix"))))
     assert found.keys is None is found.prefixes
+
+
+@pytest.mark.parametrize(
+    ("recorded", "found", "result"),
+    [(0, 1, "ok"), (1, 1, "ok"), (0, 2, "failed"), (1, 2, "failed"), (2, 1, "failed"), (36, 36, "ok")],
+)
+def test_a_drill_compares_revisions_from_one_on(recorded: int, found: int, result: str) -> None:
+    taken = dataclasses.replace(FULL, revision=recorded)
+    checks = {
+        one.check: one.result for one in drill.judge(taken, drill.Contents(found, 7, dict(FULL.prefixes or {}), 0, {}))
+    }
+    assert checks.pop("revision") == result
+    assert set(checks.values()) == {"ok"}
+
+
+def test_an_etcd_status_may_lack_what_is_zero() -> None:
+    header = {"cluster_id": 1, "member_id": 7, "revision": 1}
+    found = status.parse(
+        json.dumps([{"Status": {"header": header, "version": "3.6.6", "dbSize": 28672, "dbSizeInUse": 20480}}]), ""
+    )
+    assert (found.revision, found.term, found.index) == (1, 0, 0)
+    assert list(status.problems(found)) == ["etcd has no leader"]
 
 
 def test_metrics_have_the_newest_backup_also_after_a_failure() -> None:
