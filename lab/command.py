@@ -2,14 +2,25 @@
 
 import fcntl
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from smallkube.errors import SmallkubeError
 
 
-def run(argv: Sequence[str | Path], *, stdin: str | None = None) -> str:
+def with_parent(argv: Sequence[str | Path]) -> list[str]:
+    """The same command, killed by the kernel when this process ends, however that ends (prctl(2), PR_SET_PDEATHSIG)."""
+    return ["setpriv", "--pdeathsig", "KILL", "--", *(str(word) for word in argv)]
+
+
+def run(
+    argv: Sequence[str | Path],
+    *,
+    stdin: str | None = None,
+    folder: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> str:
     """Run a program and return its standard output.
 
     Raises SmallkubeError with the last line it said when it fails or is not there.
@@ -17,6 +28,8 @@ def run(argv: Sequence[str | Path], *, stdin: str | None = None) -> str:
     try:
         done = subprocess.run(
             [str(word) for word in argv],
+            cwd=folder,
+            env=environment,
             input=stdin,
             stdin=subprocess.DEVNULL if stdin is None else None,
             capture_output=True,

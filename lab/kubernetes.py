@@ -3,34 +3,32 @@
 Each folder of ``lab/go`` is a Go module whose ``tool`` lines are main packages of the project it requires; go.sum
 holds the checksums of all that is fetched. What is on PATH already, in the pinned minor version and without need of
 shared libraries (which a machine of the lab may not have), is copied instead. The folder is made beside its final
-place and renamed when it is complete.
+place and renamed when it is complete; a build that was interrupted goes on where it was.
 """
 
 import hashlib
-import os
 import re
 import shutil
-import signal
 import struct
 import subprocess
-import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
+from lab import gobuild, toolchain
 from lab.command import run, waiting_lock
 from lab.removal import remove_tree
+from smallkube import ui
 from smallkube.errors import SmallkubeError, UsageError
 
 MODULES = Path(__file__).with_name("go")
 LOG = "kubernetes-build.log"
 PREFIX = Path("opt/smallkube-lab/kubernetes")
 """Where the programs are on a machine: the folder as a whole lies over its disk, like the lab's own programs."""
-STRIPPED = "-s -w"
+NAME = "kubernetes-"
+BUILDING = f"{NAME}building-"
+"""What of a folder is built already, instead of NAME."""
 PT_INTERP = 3
-OLDEST_GO = (1, 21)
-"""From which on Go fetches the version that a module demands."""
-GO_HINT = "go.dev/doc/install; on Debian 13 and newer: apt-get install golang-go"
 
 
 @dataclass(frozen=True)
@@ -98,7 +96,7 @@ def place(cache: Path, modules: Path = MODULES) -> Path:
     """Where the programs are, or would be once built: the same modules and recipes give the same name."""
     files = sorted(path for path in modules.rglob("go.*") if path.is_file())
     parts = [repr(RECIPES), *(f"{path.relative_to(modules)}\0{path.read_text()}" for path in files)]
-    return cache / f"kubernetes-{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:12]}"
+    return cache / f"{NAME}{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:12]}"
 
 
 def built(cache: Path) -> Path | None:
@@ -107,8 +105,8 @@ def built(cache: Path) -> Path | None:
     return folder if folder.is_dir() else None
 
 
-def ensure(cache: Path, say: Callable[[str], None]) -> Path:
-    """The folder with the programs; builds them when they are not there yet. ``say`` gets each step.
+def ensure(cache: Path, bar: ui.Bar) -> Path:
+    """The folder with the programs; builds them when they are not there yet, and goes on with an interrupted build.
 
     Raises UsageError when a program for building is missing, SmallkubeError when the build fails.
     """
@@ -116,89 +114,71 @@ def ensure(cache: Path, say: Callable[[str], None]) -> Path:
     if folder.is_dir():
         return folder
     with waiting_lock(cache / "kubernetes.lock"):
-        for leftover in cache.glob("kubernetes-building-*"):
-            remove_tree(leftover)
         if not folder.is_dir():
-            _build(folder, say)
+            _build(folder, bar)
     return folder
 
 
-def _build(folder: Path, say: Callable[[str], None]) -> None:
-    missing = [name for name in ("go", "gcc", "pkg-config") if shutil.which(name) is None]
+def _build(folder: Path, bar: ui.Bar) -> None:
+    missing = [name for name in ("gcc", "pkg-config") if shutil.which(name) is None]
     if missing:
-        hint = GO_HINT if "go" in missing else f"apt-get install {' '.join(missing)} libc6-dev libseccomp-dev"
+        hint = f"apt-get install {' '.join(missing)} libc6-dev libseccomp-dev"
         raise UsageError(f"building Kubernetes for the lab needs {', '.join(missing)}", hint=hint)
-    go = run(["go", "env", "GOVERSION"]).strip()
-    if (found := re.match(r"go(\d+)\.(\d+)", go)) and (int(found[1]), int(found[2])) < OLDEST_GO:
-        raise UsageError(f"building Kubernetes for the lab needs Go 1.21 or newer, not {go}", hint=GO_HINT)
-    say("building Kubernetes for the lab (once; some minutes)")
-    work = Path(tempfile.mkdtemp(prefix="kubernetes-building-", dir=folder.parent))
+    work = folder.with_name(folder.name.replace(NAME, BUILDING))
+    root, scratch = work / "root", work / "scratch"
+    remove_tree(root)
+    remove_tree(scratch)
+    for made in (root / PREFIX / "bin", scratch):
+        made.mkdir(parents=True)
     log = folder.parent / LOG
     log.write_text("")
-    try:
-        target = work / "root" / PREFIX / "bin"
-        target.mkdir(parents=True)
-        wanted = [(recipe, name, package) for recipe in RECIPES for name, package in recipe.programs]
-        for number, (recipe, name, package) in enumerate(wanted, 1):
-            say(f"[{number}/{len(wanted) + 1}] {name} {pinned(recipe)}")
-            _program(recipe, name, package, target, log)
-        say(f"[{len(wanted) + 1}/{len(wanted) + 1}] pinns")
-        _crio_extras(target, log)
-        (work / "root").chmod(0o755)
-        (work / "root").rename(folder)
-    finally:
-        remove_tree(work)
+    go = gobuild.Go(toolchain.ensure(folder.parent, oldest_go(), bar), scratch, log)
+    here = {name: Path(found) for recipe in RECIPES for name, _ in recipe.programs if (found := _on_path(recipe, name))}
+    builds = [_of(recipe, work / recipe.module, without=here) for recipe in RECIPES]
+    gobuild.build(builds, go, bar)
+    built = {name: build.executable(package) for build in builds for name, package in build.programs.items()}
+    for name, program in (here | built).items():
+        shutil.copy(program, root / PREFIX / "bin" / name)
+    _crio_extras(root / PREFIX, builds[-1], go)
+    root.chmod(0o755)
+    root.rename(folder)
+    remove_tree(work)
 
 
-def _program(recipe: Recipe, name: str, package: str, target: Path, log: Path) -> None:
-    wanted = pinned(recipe)
-    here = shutil.which(name)
-    if here and usable(Path(here), wanted):
-        shutil.copy(here, target / name)
-        return
-    linker = " ".join([STRIPPED, *(f"-X {stamp}={wanted}" for stamp in recipe.stamps)])
-    if recipe.cgo:
-        linker += " -extldflags -static"
-    argv = ["go", "build", "-mod=readonly", "-trimpath", "-tags", recipe.tags, "-ldflags", linker]
-    _run(
-        [*argv, "-o", str(target / name), package], MODULES / recipe.module, {"CGO_ENABLED": str(int(recipe.cgo))}, log
+def oldest_go(modules: Path = MODULES) -> tuple[int, ...]:
+    """The oldest Go that builds every module, by their go.mod."""
+    texts = (file.read_text() for file in modules.glob("*/go.mod"))
+    found = (re.search(r"^go ([\d.]+)$", text, re.MULTILINE) for text in texts)
+    return max(tuple(int(part) for part in each[1].split(".")) for each in found if each)
+
+
+def _of(recipe: Recipe, target: Path, without: Collection[str]) -> gobuild.Build:
+    pin = pinned(recipe)
+    return gobuild.Build(
+        f"{recipe.module} {pin}",
+        MODULES / recipe.module,
+        {name: package for name, package in recipe.programs if name not in without},
+        target,
+        [f"{stamp}={pin}" for stamp in recipe.stamps],
+        recipe.tags,
+        recipe.cgo,
     )
 
 
-def _crio_extras(target: Path, log: Path) -> None:
+def _crio_extras(target: Path, crio: gobuild.Build, go: gobuild.Go) -> None:
     """What CRI-O's package has besides: the C program that keeps pods' namespaces, and its settings."""
-    module = MODULES / "cri-o"
-    source = Path(run(["go", "-C", module, "list", "-m", "-f", "{{.Dir}}", "github.com/cri-o/cri-o"]).strip())
-    sources = sorted(str(path) for path in (source / "pinns/src").glob("*.c"))
-    _run(["gcc", "-std=c99", "-Os", "-s", "-static", "-o", str(target / "pinns"), *sources], module, {}, log)
+    source = Path(go.ask(crio, "list", "-m", "-f", "{{.Dir}}", "github.com/cri-o/cri-o").strip())
+    sources = sorted((source / "pinns/src").glob("*.c"))
+    run(["gcc", "-std=c99", "-Os", "-s", "-static", "-o", target / "bin/pinns", *sources])
     for file, name in CRIO_SETTINGS.items():
-        copy = target.parent / "etc" / name
+        copy = target / "etc" / name
         copy.parent.mkdir(parents=True, exist_ok=True)
         copy.write_text((source / file).read_text())
 
 
-def _run(argv: Sequence[str], folder: Path, environment: dict[str, str], log: Path) -> None:
-    with log.open("a") as sink:
-        sink.write(f"$ {' '.join(argv)}\n")
-        sink.flush()
-        process = subprocess.Popen(
-            argv,
-            cwd=folder,
-            env={**os.environ, **environment},
-            stdin=subprocess.DEVNULL,
-            stdout=sink,
-            stderr=sink,
-            start_new_session=True,
-        )
-        try:
-            status = process.wait()
-        except BaseException:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-            raise
-    if status:
-        last = log.read_text().strip().splitlines()[-1]
-        raise SmallkubeError(f"building Kubernetes for the lab failed: {last}", hint=f"the whole output is in {log}")
+def _on_path(recipe: Recipe, name: str) -> str | None:
+    found = shutil.which(name)
+    return found if found and usable(Path(found), pinned(recipe)) else None
 
 
 def usable(program: Path, wanted: str) -> bool:

@@ -90,12 +90,15 @@ def _programs(lab: "Lab", wanted: bool) -> "Path | None":
 def kubernetes(_context: Any) -> None:
     """Build Kubernetes for the lab's machines, unless it is built.
 
-    From the Go modules that lab/go pins, into the user's cache; prints the folder.
+    From the Go modules that lab/go pins, into the user's cache; prints the folder. An interrupted build
+    resumes.
     """
     from lab.kubernetes import ensure
     from lab.places import Places
 
-    ui.result(str(ensure(Places.find(os.environ).cache, ui.message)))
+    with ui.Bar() as bar:
+        built = ensure(Places.find(os.environ).cache, bar)
+    ui.result(str(built))
 
 
 @task(help={"name": NAME, "all": "every lab of this user"})

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from lab import containers, kubernetes
+from lab import containers, gobuild, kubernetes
 from smallkube.errors import SmallkubeError
 
 RECIPES = {recipe.module: recipe for recipe in kubernetes.RECIPES}
@@ -53,6 +53,17 @@ def test_another_checksum_or_version_is_another_folder(tmp_path: Path) -> None:
     with (modules / "etcd/go.sum").open("a") as sums:
         sums.write("more\n")
     assert kubernetes.place(tmp_path, modules) != before
+
+
+def test_modules_lie_where_the_cache_has_them() -> None:
+    mod = {
+        "Require": [
+            {"Path": "github.com/BurntSushi/toml", "Version": "v1.5.0"},
+            {"Path": "k8s.io/api", "Version": "v0"},
+        ],
+        "Replace": [{"Old": {"Path": "k8s.io/api"}, "New": {"Path": "k8s.io/api", "Version": "v0.34.2"}}],
+    }
+    assert gobuild.module_folders(mod) == ["github.com/!burnt!sushi/toml@v1.5.0", "k8s.io/api@v0.34.2"]
 
 
 def elf(*kinds: int) -> bytes:
