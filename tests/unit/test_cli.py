@@ -1,13 +1,14 @@
 """The command line as a person meets it: the list fits 80 columns, every flag is explained, faults are one line.
 
-Every task is tried with every foreseeable fault of its workspace; each of these stops it before it would reach for
-the network or another program.
+One task is tried with every foreseeable fault of its workspace, every other with one of them; each of these stops it
+before it would reach for the network or another program.
 """
 
 import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import cycle, product
 
 import pytest
 from invoke.main import program
@@ -52,6 +53,13 @@ HOSTILE = {
     "several problems": b"cluster: {name: x, color: red}\nnodes: {node2: {peer_ip: 127.0.0.1}, node0: {peer_ip: 1}}\n",
     "a key twice": b"cluster: {name: x}\ncluster: {name: y}\nnodes: {node1: {peer_ip: 192.0.2.1}}\n",
 }
+UNKNOWN_NODES = ["node7", "node2,node7", "../etc", "\x1b[2J\n"]
+
+
+def diagonal(whole: str, tasks: list[str], faults: list[str]) -> list[tuple[str, str]]:
+    """Each fault with the task ``whole``, and every other task with one of them: they all read the same way."""
+    others = [task for task in tasks if task != whole]
+    return [*product([whole], faults), *zip(others, cycle(faults), strict=False)]
 
 
 @dataclass(frozen=True)
@@ -139,8 +147,7 @@ def test_no_inventory(task: str, run: Run, workspace: Workspace) -> None:
     assert list(workspace.root.iterdir()) == []
 
 
-@pytest.mark.parametrize("task", ON_AN_INVENTORY)
-@pytest.mark.parametrize("fault", HOSTILE)
+@pytest.mark.parametrize(("task", "fault"), diagonal("inventory.check", ON_AN_INVENTORY, list(HOSTILE)))
 def test_a_hostile_inventory(task: str, fault: str, run: Run, workspace: Workspace) -> None:
     workspace.inventory_file.write_bytes(HOSTILE[fault])
     said = run(*arguments(task))
@@ -150,8 +157,7 @@ def test_a_hostile_inventory(task: str, fault: str, run: Run, workspace: Workspa
     assert workspace.inventory_file.read_bytes() == HOSTILE[fault]
 
 
-@pytest.mark.parametrize("task", WITH_NODE)
-@pytest.mark.parametrize("node", ["node7", "node2,node7", "../etc", "\x1b[2J\n"])
+@pytest.mark.parametrize(("task", "node"), diagonal("keys.scan", WITH_NODE, UNKNOWN_NODES))
 def test_an_unknown_node(task: str, node: str, run: Run, workspace: Workspace) -> None:
     unknown = node.rsplit(",", maxsplit=1)[-1]
     assert repr(unknown)[1:-1].split("\\")[0] in refused(run(*arguments(task, "--node", node)))
