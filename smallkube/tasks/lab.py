@@ -90,8 +90,8 @@ def _programs(lab: "Lab", wanted: bool) -> "Path | None":
 def kubernetes(_context: Any) -> None:
     """Build Kubernetes for the lab's machines, unless it is built.
 
-    From the Go modules that lab/go pins, into the user's cache; prints the folder. An interrupted build
-    resumes.
+    The programs come from the Go modules that lab/go pins and lie in the
+    user's cache; the folder is printed. An interrupted build resumes.
     """
     from lab.kubernetes import ensure
     from lab.places import Places
