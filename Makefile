@@ -1,39 +1,57 @@
-# make demo: from an inventory to a deployed cluster network, on this machine.   make test: everything it can prove.
+# make demo: the main job, with real Kubernetes, on this machine.   make test: the tests.   make help: the rest.
 .POSIX:
-.PHONY: help setup demo demo-cluster demo-down lab-kubernetes lint test bench clean
+.PHONY: help setup venv lock demo demo-quick demo-down lab-kubernetes lint test test-all test-newest bench clean
 
 VENV ?= .venv
 BIN = $(VENV)/bin
+PIP = $(BIN)/pip --quiet --disable-pip-version-check
+NEWEST = $(VENV)-newest
+# What a command starts ends with it, also when it is killed: a second run never meets the remains of the first.
+WITH = $(shell command -v setpriv >/dev/null && echo setpriv --pdeathsig KILL --)
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 help:
-	@echo "make demo            two machines, from inventory.yaml to an encrypted cluster network (root; Debian)"
-	@echo "make demo-cluster    the same with real Kubernetes, which is built first (needs Go)"
-	@echo "make demo-down       take the demo's machines down again"
-	@echo "make test            all tests that this machine can run; says what it skipped and why"
+	@echo "make demo            the main job on two machines of the lab, with real Kubernetes (root; Debian)"
+	@echo "make demo-quick      the same without Kubernetes"
+	@echo "make demo-down       take the demo's machines down"
+	@echo "make test            unit, integration and lab tests; skips state the reason"
+	@echo "make test-all        the same, and the cluster tests (real Kubernetes)"
+	@echo "make test-newest     unit tests with the newest versions of all dependencies"
 	@echo "make lint            ruff, mypy --strict, shellcheck"
-	@echo "make bench           measurements, side by side"
-	@echo "make lab-kubernetes  build Kubernetes for the lab and the tests (once; some minutes; needs Go)"
-	@echo "make setup           the virtual environment and Debian's packages (the others call it)"
+	@echo "make bench           measurements, side by side (BENCH=--quick: each once, to see that it works)"
+	@echo "make lab-kubernetes  build Kubernetes for the lab and the tests (once)"
+	@echo "make setup           Debian's packages and the virtual environment (the others call it)"
+	@echo "make venv            the virtual environment alone: enough for clusters of your own"
+	@echo "make lock            renew requirements.txt: the newest versions, with hashes"
+	@echo "make clean           remove the virtual environments and the tools' caches"
 
 # The packages first, because Debian keeps venv apart from Python.
-setup: $(VENV)/.installed
-
-$(VENV)/.installed: pyproject.toml setup.sh
+setup:
 	./setup.sh
-	python3 -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[test]'
+	$(MAKE) --no-print-directory venv
+
+venv: $(VENV)/.installed
+
+# Begun anew, so that an interrupted one is not built upon.
+$(VENV)/.installed: requirements.txt pyproject.toml
+	python3 -m venv --clear $(VENV)
+	$(WITH) $(PIP) install --require-hashes --requirement requirements.txt
+	$(WITH) $(PIP) install --no-deps --no-build-isolation --editable .
 	touch $@
 
-demo: setup
-	./lab/demo.sh
-
-demo-cluster: lab-kubernetes
-	./lab/demo.sh
+lock: setup
+	uv pip compile --quiet --upgrade --universal --generate-hashes --extra test --extra lock \
+	  --custom-compile-command "make lock" --output-file requirements.txt pyproject.toml
 
 lab-kubernetes: setup
 	./setup.sh gcc libc6-dev libseccomp-dev pkg-config
-	inv lab.kubernetes
+	$(WITH) inv lab.kubernetes
+
+demo: lab-kubernetes
+	$(WITH) ./lab/demo.sh
+
+demo-quick: setup
+	$(WITH) ./lab/demo.sh --quick
 
 demo-down: setup
 	inv lab.down --name demo
@@ -44,11 +62,20 @@ lint: setup
 	mypy
 	shellcheck setup.sh .ci/run $$(git ls-files '*.sh')
 
+# More processes than cores: most tests wait for machines.
 test: setup
-	pytest
+	pytest --numprocesses=4 tests/unit tests/integration tests/lab
+
+test-all: test lab-kubernetes
+	pytest --numprocesses=3 tests/cluster
+
+test-newest: setup
+	python3 -m venv --clear $(NEWEST)
+	$(NEWEST)/bin/pip install --quiet --disable-pip-version-check --editable '.[test]'
+	PATH="$(CURDIR)/$(NEWEST)/bin:$$PATH" pytest --numprocesses=2 tests/unit
 
 bench: setup
-	python -m bench
+	python -m bench $(BENCH)
 
 clean:
-	rm -rf $(VENV) *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(NEWEST) *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -29,6 +29,8 @@ if [ "$(id -u)" -ne 0 ]; then
 fi
 echo "setup: installing$missing" >&2
 export DEBIAN_FRONTEND=noninteractive
+# What an interrupted installation left half done would be in the way.
+dpkg --configure -a >&2
 apt-get update -qq
 # shellcheck disable=SC2086 # one word per package
-apt-get install -y -qq --no-install-recommends $missing >&2
+apt-get install -y -qq --no-install-recommends -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0 $missing >&2
