@@ -9,7 +9,11 @@ import pytest
 
 from smallkube.workspace import Workspace
 
+TESTS = Path(__file__).parent
 TIERS = ("integration", "lab", "cluster")
+ON_MACHINES = ("lab", "cluster")
+SHARED_MACHINES = ("cluster", "deployed", "two_nodes")
+"""Fixtures that are made once for the tests of several files."""
 
 
 def pytest_configure() -> None:
@@ -19,9 +23,17 @@ def pytest_configure() -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        tier = item.path.parent.name
+        tier = item.path.relative_to(TESTS).parts[0]
         if tier in TIERS:
             item.add_marker(tier)
+        if tier in ON_MACHINES:
+            item.add_marker(pytest.mark.xdist_group(_group(item)))
+
+
+def _group(item: pytest.Item) -> str:
+    """Tests of one group are run by one process, one after the other: those that share machines, or a file's own."""
+    fixtures = getattr(item, "fixturenames", ())
+    return next((name for name in SHARED_MACHINES if name in fixtures), item.path.stem)
 
 
 def require(tier: str, condition: object, reason: str) -> None:

@@ -97,6 +97,9 @@ def test_tokens_are_64_letters_and_digits() -> None:
     assert len(token) == 65 and token[:-1].isalnum() and token.isascii()
 
 
+LONG_KEY = content.make(Kind.ENCRYPTION, ["secrets"]).replace(b"secret: ", b"secret: AAAA")
+
+
 @pytest.mark.parametrize(
     ("kind", "bad"),
     [
@@ -107,10 +110,10 @@ def test_tokens_are_64_letters_and_digits() -> None:
         (Kind.WIREGUARD, b"not base64\n"),
         (Kind.ENCRYPTION, b"a: [\n"),
         (Kind.ENCRYPTION, b"kind: EncryptionConfiguration\nresources: []\n"),
-        (Kind.ENCRYPTION, content.make(Kind.ENCRYPTION, ["secrets"]).replace(b"secret: ", b"secret: AAAA")),
+        pytest.param(Kind.ENCRYPTION, LONG_KEY, id="encryption key too long"),
         (Kind.SERVING_KEY, b"-----BEGIN PRIVATE KEY-----\n"),
         (Kind.SIGNING_KEY, b"x"),
-        (Kind.SIGNING_KEY, PKCS8),
+        pytest.param(Kind.SIGNING_KEY, PKCS8, id="PKCS 8"),
         *((kind, b"\n") for kind in Kind),
     ],
 )
