@@ -2,14 +2,14 @@
 
 import fcntl
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from smallkube.errors import SmallkubeError
 
 
-def with_parent(argv: Sequence[str | Path]) -> list[str]:
+def with_parent(argv: Iterable[object]) -> list[str]:
     """The same command, killed by the kernel when this process ends, however that ends (prctl(2), PR_SET_PDEATHSIG)."""
     return ["setpriv", "--pdeathsig", "KILL", "--", *(str(word) for word in argv)]
 

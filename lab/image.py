@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from lab.command import run, waiting_lock
+from lab.command import run, waiting_lock, with_parent
 from lab.removal import remove_tree
 from smallkube.errors import SmallkubeError, UsageError
 
@@ -78,12 +78,17 @@ def mirror(index_targets: str) -> str:
     return DEFAULT_MIRROR
 
 
+def place(cache: Path) -> Path:
+    """Where the image is, or would be once made."""
+    return cache / f"image-{recipe()}"
+
+
 def ensure(cache: Path, say: Callable[[str], None]) -> Path:
     """The image's folder; builds it when it is not there yet (about a minute). ``say`` gets each step.
 
     Raises UsageError when a program for building is missing, SmallkubeError when the build fails.
     """
-    image = cache / f"image-{recipe()}"
+    image = place(cache)
     if image.is_dir():
         return image
     with waiting_lock(cache / "image.lock"):
@@ -117,7 +122,7 @@ def _run_script(root: Path, log: Path, say: Callable[[str], None]) -> None:
     argv = [*apart, "sh", SCRIPT, root, SUITE, mirror(_apt_repositories()), KEYRING, *PACKAGES]
     with log.open("w") as sink:
         process = subprocess.Popen(
-            [str(word) for word in argv],
+            with_parent(argv),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
