@@ -18,7 +18,7 @@ from lab import image, layer, network, processes, workspace
 from lab.command import run
 from lab.machine import HUB, Machine, needed_here
 from lab.places import Places
-from lab.removal import remove_tree
+from lab.removal import hold, remove_tree
 from smallkube.errors import SmallkubeError, UsageError
 from smallkube.workspace import lock, write_file
 
@@ -117,7 +117,7 @@ class Lab:
         """
         check_prerequisites()
         root = image.ensure(self.places.cache, say)
-        with self.locked():
+        with self.locked(), hold(path for path in (root, programs) if path) as held:
             record = self.record
             number = record.number if record else 0
             if record is not None and not (record.complete and processes.find(self.folder, HUB)):
@@ -130,7 +130,7 @@ class Lab:
                     raise UsageError(f"the lab {self.name} is up with another workspace", hint=hint)
                 return self._complete(record, nodes, say, step)
             with self.undone_on_failure():
-                return self._complete(self._found(root, folder, programs, number), nodes, say, step)
+                return self._complete(self._found(root, folder, programs, number, held), nodes, say, step)
 
     @contextmanager
     def undone_on_failure(self) -> Iterator[None]:
@@ -160,11 +160,13 @@ class Lab:
             run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", f"lab {self.name}", "-f", self.key])
             yield record, claim
 
-    def _found(self, root: Path, folder: Path | None, programs: Path | None, number: int) -> Record:
+    def _found(
+        self, root: Path, folder: Path | None, programs: Path | None, number: int, held: Sequence[int]
+    ) -> Record:
         with self.begin(root, folder, programs, number) as (record, claim):
             layer.make(self.folder / "layer", root, with_kubernetes=programs is not None)
             start_hub = ["unshare", "--net", "sh", HUB_SCRIPT, network.BRIDGE, network.BRIDGE_ADDRESS]
-            processes.spawn(start_hub, self.folder, HUB, self.folder / "hub.log", inherited=[claim.fileno()])
+            processes.spawn(start_hub, self.folder, HUB, self.folder / "hub.log", inherited=[claim.fileno(), *held])
             self._await_hub(seconds=10)
         return record
 

@@ -15,7 +15,7 @@ def folders(cache: Path) -> Iterator[Path]:
     """Folders with etcd, etcdctl and etcdutl, newest first; what else is there need not run on this machine."""
     if built := kubernetes.built(cache):
         yield built / kubernetes.PREFIX / "bin"
-    debian = cache / f"image-{image.recipe()}"
+    debian = image.place(cache)
     if debian.is_dir():
         yield debian / "usr/bin"
 

@@ -103,48 +103,122 @@ def kubernetes(_context: Any) -> None:
 
 @task(help={"name": NAME, "all": "every lab of this user"})
 def down(_context: Any, name: str = "lab", all: bool = False) -> None:
-    """Take a lab down, also one that crashed: machines and files."""
+    """Take a lab down, also one that crashed: machines and files.
+
+    Images and builds stay; inv lab.prune removes those that no lab needs.
+    """
+    from lab import cache
     from lab.cluster import all_labs
     from lab.places import Places
 
-    labs = all_labs(Places.find(os.environ)) if all else [_lab(name)]
+    places = Places.find(os.environ)
+    labs = all_labs(places) if all else [_lab(name)]
     for lab in labs:
         ui.message(f"the lab {lab.name} is gone" if lab.down() else f"there is no lab {lab.name}")
+    if all and (freed := sum(each.size for each in cache.prune(places, dry_run=True) if each.outcome != "kept")):
+        ui.message(f"images and builds that no lab needs take {_mebibytes(freed)}; inv lab.prune")
 
 
-@task(help={"name": "only this lab", "json": "as JSON"})
-def status(_context: Any, name: str | None = None, json: bool = False) -> None:
-    """Show the labs and their machines."""
+@task(
+    help={
+        "all": "remove the current image and builds too; making them again takes minutes",
+        "dry-run": "only list what would be removed",
+        "yes": "with --all: don't ask",
+        "json": "as JSON",
+    }
+)
+def prune(_context: Any, all: bool = False, dry_run: bool = False, yes: bool = False, json: bool = False) -> None:
+    """Remove images and builds that no lab needs any more.
+
+    From the user's cache: images and builds of Kubernetes that are not current,
+    and what interrupted builds left. What a lab that is up uses stays.
+    """
     from dataclasses import asdict
 
+    from lab import cache
+    from lab.places import Places
+    from smallkube.errors import SmallkubeError
+
+    places = Places.find(os.environ)
+    if all and not dry_run:
+        ui.confirm("remove the current image and builds too?", yes=yes)
+    found = cache.prune(places, current=all, dry_run=dry_run)
+    gone = [each for each in found if each.outcome in ("removed", "to be removed")]
+    failed = [each for each in found if each.outcome == "failed"]
+    freed = sum(each.size for each in gone)
+    if json:
+        folders = [asdict(each) for each in found]
+        ui.json_result({"cache": str(places.cache), "freed": 0 if dry_run else freed, "folders": folders})
+    elif found:
+        rows = [(each.name, each.state, _mebibytes(each.size), each.outcome) for each in found]
+        ui.table(("folder", "state", "size", "outcome"), rows, title=str(places.cache))
+    if not gone and not failed:
+        ui.message("nothing to remove")
+    else:
+        ui.message(f"{'would free' if dry_run else 'freed'} {_mebibytes(freed)}")
+    if failed:
+        raise SmallkubeError("; ".join(each.reason for each in failed))
+
+
+@task(help={"name": "only this lab's machines", "json": "as JSON; sizes in bytes"})
+def status(_context: Any, name: str | None = None, json: bool = False) -> None:
+    """Show the labs, their machines, and the disk space of all.
+
+    An image or build is in use, current (the next lab takes it), old or
+    unfinished; inv lab.prune removes the old and unfinished ones.
+    """
+    from dataclasses import asdict
+
+    from lab import cache
     from lab.cluster import all_labs
     from lab.places import Places
+    from lab.removal import disk_usage
 
-    labs = [_lab(name)] if name else all_labs(Places.find(os.environ))
-    found = [(lab, lab.record, lab.status()) for lab in labs if lab.record]
+    places = Places.find(os.environ)
+    labs = [_lab(name)] if name else all_labs(places)
+    found = [(lab, lab.record, lab.status(), disk_usage(lab.folder)) for lab in labs if lab.record]
+    cached = cache.prune(places, dry_run=True)
     if json:
         ui.json_result(
-            [
-                {
-                    "lab": lab.name,
-                    "workspace": record.workspace,
-                    "complete": record.complete,
-                    "nodes": [asdict(machine) for machine in machines],
-                }
-                for lab, record, machines in found
-                if record
-            ]
+            {
+                "labs": [
+                    {
+                        "lab": lab.name,
+                        "workspace": record.workspace,
+                        "complete": record.complete,
+                        "size": size,
+                        "nodes": [asdict(machine) for machine in machines],
+                    }
+                    for lab, record, machines, size in found
+                    if record
+                ],
+                "cache": {
+                    "folder": str(places.cache),
+                    "folders": [{"name": each.name, "state": each.state, "size": each.size} for each in cached],
+                },
+            }
         )
         return
     rows = [
         (lab.name, machine.node, machine.state, machine.ssh, machine.peer_ip, machine.system.rsplit("-system-", 1)[-1])
-        for lab, _, machines in found
+        for lab, _, machines, _ in found
         for machine in machines
     ]
     if rows:
         ui.table(("lab", "node", "state", "ssh", "peer_ip", "system"), rows)
     else:
         ui.message("no lab is up; inv lab.up makes one")
+    sizes = [
+        (f"lab {lab.name}", "up" if any(each.state != "off" for each in machines) else "down", _mebibytes(size))
+        for lab, _, machines, size in found
+    ]
+    sizes += [(each.name, each.state, _mebibytes(each.size)) for each in cached]
+    if sizes:
+        ui.table(("folder", "state", "size"), sizes)
+
+
+def _mebibytes(size: int) -> str:
+    return f"{size / (1 << 20):.0f} MiB"
 
 
 @task(positional=["node"], help={"node": "which machine, such as node1", "name": NAME})
