@@ -10,7 +10,7 @@ import re
 import signal
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from smallkube.errors import SmallkubeError
 
 WITHOUT_DEBUG = ("-trimpath", "-gcflags=all=-dwarf=false")
 STRIPPED = "-s -w"
-LINKING = 0.1
+LINKING = 0.03
 """Time for linking a byte of source against compiling one (measured with the programs of Kubernetes 1.34)."""
 POLL = 0.5
 """Seconds after which a running command's progress is looked at again."""
@@ -61,10 +61,14 @@ class Build:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a build has to do: weight (bytes of source) of each package that must be compiled, and of all linking."""
+    """What a build has to do: weight (bytes of source) of each package that must be compiled, and of all linking.
+
+    ``sources``: what is compiled of each package; two builds with the same compile it once.
+    """
 
     compiling: Mapping[str, int]
     linking: int
+    sources: Mapping[str, object] = field(default_factory=dict)
 
     @property
     def total(self) -> int:
@@ -130,7 +134,7 @@ def build(builds: Sequence[Build], go: Go, bar: ui.Bar) -> None:
     """
     _download(builds, go, bar)
     bar.stage("looking at what is to be compiled")
-    plans = [plan(one, go) for one in builds]
+    plans = _shared_once([plan(one, go) for one in builds])
     bar.stage("compiling", sum(each.total for each in plans))
     done = 0
     for one, planned in zip(builds, plans, strict=True):
@@ -168,16 +172,30 @@ def plan(one: Build, go: Go) -> Plan:
     """What must be compiled and linked, of what size."""
     if not one.wanted:
         return Plan({}, 0)
-    fields = "-json=ImportPath,Dir,GoFiles,CgoFiles,CFiles,Stale,Deps,Name"
+    # Without EmbedFiles, a package that embeds files and all that import it are said to be stale.
+    fields = "-json=ImportPath,Dir,GoFiles,CgoFiles,CFiles,EmbedFiles,Stale,Deps,Name"
     listed = go.ask(one, "list", "-deps", fields, *one.flags, *one.wanted.values())
     packages = list(_each_json(listed))
     sizes = {package["ImportPath"]: _size(package) for package in packages}
     mains = [package for package in packages if package["Name"] == "main"]
     linked = sum(sizes.get(name, 0) for package in mains for name in package.get("Deps") or ())
+    stale = [package for package in packages if package.get("Stale")]
     return Plan(
-        {package["ImportPath"]: sizes[package["ImportPath"]] for package in packages if package.get("Stale")},
+        {package["ImportPath"]: sizes[package["ImportPath"]] for package in stale},
         int(LINKING * linked),
+        {package["ImportPath"]: (package["Dir"], one.cgo) for package in stale},
     )
+
+
+def _shared_once(plans: Sequence[Plan]) -> list[Plan]:
+    """The plans less what an earlier one compiles."""
+    seen: set[object] = set()
+    left = []
+    for each in plans:
+        own = {name: size for name, size in each.compiling.items() if each.sources[name] not in seen}
+        seen.update(each.sources.values())
+        left.append(replace(each, compiling=own))
+    return left
 
 
 def _each_json(text: str) -> Iterator[dict[str, Any]]:
