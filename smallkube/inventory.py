@@ -162,6 +162,27 @@ def _nodes(document: Document, problems: list[UsageError]) -> tuple[Node, ...]:
     return tuple(sorted(nodes, key=lambda node: node.index))
 
 
+_MESSAGES = {
+    "extra_forbidden": "unknown key",
+    "missing": "this key is missing",
+    "string_type": 'must be text; put it in quotes ("…")',
+    "int_type": "must be a whole number",
+    "tuple_type": "must be a list",
+    "model_type": "must be a mapping (key: value)",
+    "model_attributes_type": "must be a mapping (key: value)",
+    "dict_type": "must be a mapping (key: value)",
+    "literal_error": "must be {expected}",
+    "string_pattern_mismatch": "does not have the form {pattern}",
+    "greater_than_equal": "must be at least {ge}",
+    "less_than_equal": "must be at most {le}",
+    "string_too_short": "too short (at least {min_length})",
+    "string_too_long": "too long (at most {max_length})",
+    "too_short": "too short (at least {min_length})",
+    "value_error": "{error}",
+}
+"""By the type of pydantic's error (its documented name); the braces are its context."""
+
+
 def _part(document: Document, at: KeyPath, model: type[M], problems: list[UsageError]) -> M | None:
     value = document.value(at)
     try:
@@ -184,20 +205,7 @@ def _tuples(value: Any) -> Any:
 
 
 def _message(kind: str, message: str, context: dict[str, Any]) -> str:
-    """Pydantic's words in those of someone who edits YAML."""
-    match kind:
-        case "extra_forbidden":
-            return "unknown key"
-        case "missing":
-            return "this key is missing"
-        case "string_type":
-            return 'must be text; put it in quotes ("…")'
-        case "tuple_type":
-            return "must be a list"
-        case "model_type" | "model_attributes_type" | "dict_type":
-            return "must be a mapping (key: value)"
-        case "string_pattern_mismatch":
-            return f"does not have the form {context.get('pattern')}"
-        case "value_error":
-            return message.removeprefix("Value error, ")
+    """An error of pydantic in our words; in its own when it is of a kind that our models don't cause."""
+    if kind in _MESSAGES:
+        return _MESSAGES[kind].format_map(context)
     return message[:1].lower() + message[1:]

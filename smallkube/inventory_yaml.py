@@ -1,9 +1,11 @@
 """YAML with positions: every key knows its line, so that a problem can name file, line and key.
 
 Refused, because an inventory never needs them and mistakes or attacks do: duplicate keys, anchors and aliases
-(a few bytes of which expand to gigabytes), tags, deep nesting, and files over ``MAX_BYTES``.
+(a few bytes of which expand to gigabytes), tags, deep nesting, and files over ``MAX_BYTES``. These limits are checked
+here, before PyYAML meets one of its own, whose errors differ from version to version.
 """
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,13 @@ KeyPath = tuple[Any, ...]
 
 MAX_BYTES = 1_000_000
 MAX_DEPTH = 20
+_CONTROL_CHARACTER = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+"""What YAML 1.1 allows nowhere (section 5.1)."""
+_BRACKET = re.compile(
+    r"""(?<![^\s\[{,:])"(?:\\[\s\S]|[^"\\])*+" | (?<![^\s\[{,:])'(?:[^']|'')*+' | (?<!\S)\#.* | ([\[{]) | ([\]}])""",
+    re.VERBOSE,
+)
+"""Quoted text and comments, which are passed over; group 1: an opening bracket, group 2: a closing one."""
 
 
 @dataclass(frozen=True)
@@ -56,14 +65,16 @@ def parse(text: str, path: Path) -> Document:
 
     Raises UsageError (with a line) on anything that is not plain, small, unambiguous YAML.
     """
+    _check_characters(text, path)
+    _check_brackets(text, path)
     try:
         depth = 0
         for event in yaml.parse(text, Loader=_LOADER):
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            line = event.start_mark.line + 1 if event.start_mark else 1
             if depth > MAX_DEPTH:
-                raise UsageError(f"nested more than {MAX_DEPTH} levels deep", where=path.name)
+                raise _too_deep(path, line)
             if isinstance(event, yaml.NodeEvent) and event.anchor:
-                line = event.start_mark.line + 1 if event.start_mark else 1
                 raise UsageError(
                     "anchors and aliases are not supported", where=f"{path.name}:{line}", hint="write the value out"
                 )
@@ -72,9 +83,6 @@ def parse(text: str, path: Path) -> Document:
         mark = error.problem_mark or error.context_mark
         where = f"{path.name}:{mark.line + 1}" if mark else path.name
         raise UsageError(f"not valid YAML: {error.problem or error.context}", where=where) from error
-    except yaml.reader.ReaderError as error:
-        line = text[: error.position].count("\n") + 1
-        raise UsageError("holds a control character", where=f"{path.name}:{line}", hint="remove it") from error
     except (yaml.YAMLError, RecursionError) as error:
         raise UsageError(f"not valid YAML: {error}", where=path.name) from error
     if root is None:
@@ -84,6 +92,28 @@ def parse(text: str, path: Path) -> Document:
     if builder.problems:
         raise ManyErrors(builder.problems)
     return Document(path, data, builder.lines)
+
+
+def _check_characters(text: str, path: Path) -> None:
+    if found := _CONTROL_CHARACTER.search(text):
+        raise UsageError("holds a control character", where=f"{path.name}:{_line(found)}", hint="remove it")
+
+
+def _check_brackets(text: str, path: Path) -> None:
+    """Nested brackets are counted before PyYAML reads them: it reads a line ahead of what it reports."""
+    depth = 0
+    for found in _BRACKET.finditer(text):
+        depth = max(depth + bool(found[1]) - bool(found[2]), 0)
+        if depth > MAX_DEPTH:
+            raise _too_deep(path, _line(found))
+
+
+def _line(found: re.Match[str]) -> int:
+    return found.string.count("\n", 0, found.start()) + 1
+
+
+def _too_deep(path: Path, line: int) -> UsageError:
+    return UsageError(f"nested more than {MAX_DEPTH} levels deep", where=f"{path.name}:{line}")
 
 
 _PLAIN_TAGS = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")

@@ -116,9 +116,8 @@ def _readable(node: Node, state: State, own: Collection[str], existing: Collecti
 def services(node: Node, state: State) -> Iterator[Finding]:
     """etcd's health and what runs; a unit whose condition is not met is inactive, never reported as running."""
     if node.role == "primary":
-        said = " ".join(state.lines("etcd"))
-        healthy = "is healthy" in said
-        yield _finding(node, "etcd", [] if healthy else [said or "no socket /run/etcd/grpc"], "healthy over its socket")
+        said = " ".join(state.lines("etcd")) or "no socket /run/etcd/grpc"
+        yield _finding(node, "etcd", [] if said == "healthy" else [said], "healthy over its socket")
     groups: dict[Result, list[str]] = {"ok": [], "inactive": [], "failed": []}
     for name in units_of(node):
         groups[_unit_result(state.units.get(name, {}))].append(name)

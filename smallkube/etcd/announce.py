@@ -70,7 +70,7 @@ def ping(url: str, *, good: bool) -> str:
                 reply.read(1)
             answer.append("")
         except (OSError, ValueError) as error:
-            answer.append(f"{url}: {getattr(error, 'reason', None) or error}")
+            answer.append(f"{url}: can't be called: {getattr(error, 'reason', None) or error}")
 
     # In a thread because looking a name up has no time-out of its own.
     thread = threading.Thread(target=call, daemon=True)

@@ -15,7 +15,7 @@ from typing import BinaryIO
 
 from smallkube.errors import SmallkubeError
 from smallkube.secrets import age
-from smallkube.secrets.header import parse_beginning
+from smallkube.secrets.header import Header, parse_beginning
 
 HASH_SIZE = 32
 PAGE = 512
@@ -100,11 +100,12 @@ def seal(stream: BinaryIO, path: Path, recipient: str) -> Sealed:
 def opened(path: Path, master: age.Master) -> Iterator[BinaryIO]:
     """What is sealed in ``path`` (compressed), as a stream while the block runs.
 
-    Raises SmallkubeError at the end of the block when it can't be decrypted to its end: until then, nothing read is
-    proven.
+    Raises SmallkubeError before the block when it is no age file, and at its end when it can't be decrypted to its end:
+    until then, nothing read is proven.
     """
     from pyrage import DecryptError, decrypt_io
 
+    header = _header(path)
     reading, writing = os.pipe()
 
     def decrypt() -> None:
@@ -119,9 +120,7 @@ def opened(path: Path, master: age.Master) -> Iterator[BinaryIO]:
     try:
         decrypted.result()
     except (DecryptError, OSError) as error:
-        unknown = "matching" in str(error).lower()
-        reason = "keys/master_key can't open it" if unknown else "damaged: it does not pass age's verification"
-        raise SmallkubeError(reason, where=str(path)) from error
+        raise age.refusal(header, master, str(path)) from error
 
 
 def check_sealed(path: Path, master: age.Master, then: Callable[[bytes], object] = lambda _: None) -> Checked:
@@ -139,8 +138,15 @@ def check_sealed(path: Path, master: age.Master, then: Callable[[bytes], object]
 
 def plaintext_length(path: Path) -> int:
     """How many bytes are sealed in ``path``; raises SmallkubeError when it is not a whole age file."""
-    with path.open("rb") as file:
-        return parse_beginning(file.read(_HEADER_MOST), path.stat().st_size, str(path)).plaintext_length
+    return _header(path).plaintext_length
+
+
+def _header(path: Path) -> Header:
+    try:
+        with path.open("rb") as file:
+            return parse_beginning(file.read(_HEADER_MOST), path.stat().st_size, str(path))
+    except OSError as error:
+        raise SmallkubeError(f"can't be read: {error.strerror}", where=str(path)) from error
 
 
 def hash_file(path: Path) -> str:

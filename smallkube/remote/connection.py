@@ -20,9 +20,22 @@ CONNECT_SECONDS = 10
 KEEPALIVE_SECONDS = 15
 SILENCE_SECONDS = 60
 """A connection on which nothing was acknowledged for so long is lost."""
+_SUDO_REFUSED = 1
+"""sudo's exit status when it does not run the command (sudo(8), "Exit value"); the command's own may be the same."""
 
 # Its threads log the tracebacks of faults that also reach us as exceptions; unhandled, they land on standard error.
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
+
+
+class UnknownHostKeyError(paramiko.SSHException):
+    """A machine shows a host key, and none is known of it; its text is the machine's name."""
+
+
+class RefuseUnknown(paramiko.MissingHostKeyPolicy):
+    """paramiko's RejectPolicy, but with an error that can be told from others by its type."""
+
+    def missing_host_key(self, client: paramiko.SSHClient, hostname: str, key: paramiko.PKey) -> None:
+        raise UnknownHostKeyError(hostname)
 
 
 class Session:
@@ -89,8 +102,12 @@ class Session:
         except paramiko.AuthenticationException as error:
             hint = f"let your SSH key in for {self.node.ssh.user}"
             raise self._error("the machine does not accept our SSH key", hint) from error
+        except UnknownHostKeyError as error:
+            # The key of the node itself is always known: see __init__.
+            hint = "compare it, then add it to ~/.ssh/known_hosts"
+            raise self._error(f"the host key of the jump host {error} is not known; nothing was sent", hint) from error
         except paramiko.SSHException as error:
-            raise self._error(*self._reason(error)) from error
+            raise self._error(f"no SSH connection: {str(error) or type(error).__name__}") from error
         except (OSError, EOFError) as error:
             reason = (error.strerror if isinstance(error, OSError) else None) or str(error) or "connection closed"
             raise self._error(f"can't be reached: {reason}", "is the machine up, and ssh.host right?") from error
@@ -125,7 +142,7 @@ class Session:
             raise self._error(f"{command.name}: nothing heard for {command.timeout:.0f} s") from error
         except (paramiko.SSHException, OSError, EOFError) as error:
             raise self._error(f"connection lost while {command.name} ran: {str(error) or 'closed'}") from error
-        if not result.ok and "sudo: a password is required" in result.stderr:
+        if result.status == _SUDO_REFUSED and not self._becomes_root(command):
             raise self._error(
                 f"{self.node.ssh.user} may not use sudo without a password",
                 f"allow it on the machine (NOPASSWD for {self.node.ssh.user}), or connect as root",
@@ -165,14 +182,11 @@ class Session:
             f"if the machine was reinstalled: inv keys.scan --node {self.node.name} --replace",
         )
 
-    def _reason(self, error: paramiko.SSHException) -> tuple[str, str | None]:
-        text = str(error) or type(error).__name__
-        if "not found in known_hosts" in text:
-            return (
-                f"host key is not the one in keys/hosts/{self.node.name}.pub: {text}; nothing was sent",
-                f"inv keys.scan --node {self.node.name}",
-            )
-        return f"no SSH connection: {text}", None
+    def _becomes_root(self, command: Command) -> bool:
+        """Whether ``command`` needs no sudo, or sudo asks for no password; its messages differ between versions."""
+        if self.node.ssh.become == "none" or not command.root:
+            return True
+        return self.run(Command(("sudo", "-n", "--", "true"), root=False)).ok
 
 
 def transport(wire: socket.socket, **options: Any) -> paramiko.Transport:
@@ -192,7 +206,7 @@ def _host_key(workspace: Workspace, node: Node) -> paramiko.PKey:
 
 def _refuse_unknown_keys(connection: fabric.Connection) -> None:
     """Fabric accepts any host key by default, and builds jump hosts as plain connections that do so too."""
-    connection.client.set_missing_host_key_policy(paramiko.RejectPolicy())
+    connection.client.set_missing_host_key_policy(RefuseUnknown())
     gateway = connection.gateway
     if isinstance(gateway, fabric.Connection):
         _refuse_unknown_keys(gateway)

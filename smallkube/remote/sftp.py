@@ -11,7 +11,7 @@ from urllib.parse import unquote, urlsplit
 import paramiko
 
 from smallkube.errors import SmallkubeError, UsageError
-from smallkube.remote.connection import CONNECT_SECONDS, transport
+from smallkube.remote.connection import CONNECT_SECONDS, RefuseUnknown, UnknownHostKeyError, transport
 from smallkube.workspace import Workspace
 
 _CHUNK = 1 << 15
@@ -107,7 +107,7 @@ def folder(workspace: Workspace, destination: Destination) -> Iterator[Folder]:
     """The destination while the block runs; every fault of the connection or of a file is a SmallkubeError."""
     own_key = workspace.state_dir / "ssh_key"
     client = paramiko.SSHClient()
-    client.set_missing_host_key_policy(paramiko.RejectPolicy())
+    client.set_missing_host_key_policy(RefuseUnknown())
     try:
         for known in (Path("~/.ssh/known_hosts").expanduser(), workspace.keys_dir / "known_hosts"):
             if known.is_file():
@@ -127,12 +127,16 @@ def folder(workspace: Workspace, destination: Destination) -> Iterator[Folder]:
         yield Folder(files, destination.path)
     except paramiko.BadHostKeyException as error:
         raise SmallkubeError("its host key is not the known one; nothing was sent", where=str(destination)) from error
+    except UnknownHostKeyError as error:
+        hint = "compare its host key, then add it to keys/known_hosts or ~/.ssh/known_hosts"
+        raise SmallkubeError(
+            "its host key is not known; nothing was sent", where=str(destination), hint=hint
+        ) from error
     except paramiko.SSHException as error:
-        unknown = "not found in known_hosts" in str(error)
-        hint = "compare its host key, then add it to keys/known_hosts or ~/.ssh/known_hosts" if unknown else None
-        raise SmallkubeError(str(error) or "no SSH connection", where=str(destination), hint=hint) from error
+        reason = str(error) or type(error).__name__
+        raise SmallkubeError(f"no SSH connection: {reason}", where=str(destination)) from error
     except (OSError, EOFError) as error:
         reason = getattr(error, "strerror", None) or str(error) or "connection closed"
-        raise SmallkubeError(reason, where=str(destination)) from error
+        raise SmallkubeError(f"can't be used: {reason}", where=str(destination)) from error
     finally:
         client.close()

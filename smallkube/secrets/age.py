@@ -3,6 +3,7 @@
 The other halves of age's formats stand beside it: ``header`` (what a file shows without a key) and ``ssh_keys``.
 """
 
+import base64
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -10,12 +11,14 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from smallkube.errors import SmallkubeError, UsageError
+from smallkube.secrets.header import Header, Stanza, parse_header
 
 if TYPE_CHECKING:
     from pyrage import ssh, x25519
 
 _IDENTITY = re.compile(r"AGE-SECRET-KEY-1[0-9A-Z]{58}")
 _RECIPIENT = re.compile(r"age1[0-9a-z]{58}")
+_BECH32 = "qpzry9x8gf2tvdw0s3jn54khce6mua7l"
 
 
 @dataclass(frozen=True)
@@ -93,13 +96,48 @@ def decrypt(data: bytes, master: Master, where: str) -> bytes:
     try:
         return bytes(pyrage_decrypt(data, list(master.identities)))
     except DecryptError as error:
-        if "matching" in str(error).lower():
-            raise NotForMaster("keys/master_key can't open it", where=where) from error
-        raise SmallkubeError("damaged: its contents don't pass age's verification", where=where) from error
+        raise refusal(parse_header(data, where), master, where) from error
 
 
 class NotForMaster(SmallkubeError):
     """The file is sound as far as can be seen, but encrypted to other keys."""
+
+
+def refusal(header: Header, master: Master, where: str) -> SmallkubeError:
+    """Why ``master`` could not decrypt the file with this ``header``: pyrage's errors differ in their text only."""
+    if any(_wrapped_for(identity, stanza) for identity in master.identities for stanza in header.stanzas):
+        return SmallkubeError("damaged: its contents don't pass age's verification", where=where)
+    return NotForMaster("keys/master_key can't open it", where=where)
+
+
+def _wrapped_for(identity: "x25519.Identity", stanza: Stanza) -> bool:
+    """Whether ``identity`` unwraps the file key in ``stanza`` (C2SP age.md, "The X25519 recipient type")."""
+    from cryptography.exceptions import InvalidTag
+    from cryptography.hazmat.primitives import hashes
+    from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+    from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
+    from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+    if stanza.type != "X25519":
+        return False
+    private = X25519PrivateKey.from_private_bytes(_secret(identity))
+    try:
+        share = base64.b64decode(stanza.args[0] + "=")
+        secret = private.exchange(X25519PublicKey.from_public_bytes(share))
+        salt = share + private.public_key().public_bytes_raw()
+        key = HKDF(hashes.SHA256(), 32, salt, b"age-encryption.org/v1/X25519").derive(secret)
+        ChaCha20Poly1305(key).decrypt(bytes(12), stanza.body, None)
+    except (ValueError, InvalidTag):
+        return False
+    return True
+
+
+def _secret(identity: "x25519.Identity") -> bytes:
+    """The key in ``AGE-SECRET-KEY-1…``, bech32 (BIP 173) whose checksum pyrage has verified."""
+    number = 0
+    for letter in str(identity).removeprefix("AGE-SECRET-KEY-1")[:-6].lower():
+        number = number << 5 | _BECH32.index(letter)
+    return (number >> 4).to_bytes(32)
 
 
 @lru_cache(maxsize=1024)

@@ -83,8 +83,8 @@ def _ask(node: Node, timeout: int, program: str) -> HostKey:
     lines = [line for line in run.stdout.splitlines() if line and not line.startswith("#")]
     keys = {words[2] for line in lines if len(words := line.split()) == 3 and words[1] == ED25519}
     if len(keys) != 1:
-        said = next((line for line in run.stderr.splitlines() if line and not line.startswith("#")), "")
-        raise SmallkubeError(said or "no ssh-ed25519 host key there", where=where, hint="is sshd running there?")
+        said = next((f": {line}" for line in run.stderr.splitlines() if line and not line.startswith("#")), "")
+        raise SmallkubeError(f"no ssh-ed25519 host key there{said}", where=where, hint="is sshd running there?")
     return parse_host_key(f"{ED25519} {keys.pop()}", where)
 
 

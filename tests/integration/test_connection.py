@@ -208,6 +208,32 @@ def test_a_held_command_notices_that_nobody_waits(bench: Bench, tmp_path: Path) 
     await_file(tmp_path / "noticed")
 
 
+@pytest.mark.parametrize("words", ["sudo: a password is required", "sudo: interactive authentication is required"])
+def test_sudo_that_wants_a_password_is_wrong_usage(bench: Bench, words: str) -> None:
+    sudo(bench, f"echo '{words}' >&2; exit 1")
+    with bench.session(become="sudo") as session:
+        with pytest.raises(UsageError, match="may not use sudo without a password"):
+            session.run(sh("exit 0"))
+        assert session.run(Command(("sh", "-c", "exit 1"), root=False)).status == 1
+
+
+def test_a_command_that_fails_under_sudo_is_a_result(bench: Bench) -> None:
+    sudo(bench, 'shift 2; exec "$@"')
+    with bench.session(become="sudo") as session:
+        assert [session.run(sh(f"exit {status}")).status for status in (0, 1, 3)] == [0, 1, 3]
+
+
+def sudo(bench: Bench, script: str) -> None:
+    """Have ``sudo`` be ``script`` on the server; the first two arguments are -n and --."""
+    program = bench.server.folder / "bin" / "sudo"
+    program.parent.mkdir()
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o755)
+    key = (bench.server.folder / "user.pub").read_text()
+    path = f'environment="PATH={program.parent}:{os.environ["PATH"]}"'
+    (bench.server.folder / "authorized_keys").write_text(f"{path} {key}")
+
+
 def await_file(path: Path) -> None:
     gate = threading.Event()
     for _ in range(400):
@@ -252,7 +278,8 @@ def test_a_gateway_of_ssh_config_must_be_known(bench: Bench, tmp_path: Path) -> 
             f"Host jumphost\n  HostName 127.0.0.1\n  Port {gate.port}\n  IdentityFile {key}\n"
             "Host 127.0.0.1\n  ProxyJump jumphost\n"
         )
-        refused(bench.session())
+        line = refused(bench.session())
+        assert f"the host key of the jump host [127.0.0.1]:{gate.port} is not known; nothing was sent" in line
         assert "Accepted" not in gate.log
         public = gate.host_key.with_suffix(".pub").read_text()
         ssh.joinpath("known_hosts").write_text(f"[127.0.0.1]:{gate.port} {public}")

@@ -370,7 +370,7 @@ def test_space_that_runs_out_is_one_line(rehearsal: Rehearsal, needs: Needs) -> 
     with tmpfs(rehearsal.base, "250m", needs):
         filler = f"head -c 249M /dev/zero >{rehearsal.base}/filler 2>/dev/null"
         rehearsal.wrap("etcdutl", filler)
-        rehearsal.fails(rehearsal.inv(), "no space left on device")
+        rehearsal.fails(rehearsal.inv(), "etcdutl failed: ")
 
 
 def test_without_the_master_key_it_is_refused(rehearsal: Rehearsal) -> None:

@@ -1,6 +1,7 @@
 """Proves that a backup's record shows each change of itself, and what is told of a run to cron, systemd, monitors."""
 
 import dataclasses
+import io
 import json
 import random
 from datetime import UTC, datetime
@@ -13,7 +14,9 @@ from hypothesis import strategies as st
 from smallkube.errors import SmallkubeError, UsageError
 from smallkube.etcd import announce, catalog, drill, facts, schedule, status
 from smallkube.etcd.record import EncryptionKey, dump, parse
+from smallkube.etcd.sealed import check_sealed, seal
 from smallkube.remote.sftp import Destination
+from smallkube.secrets import age
 from tests.unit.test_etcd_retention import START, record
 
 FULL = dataclasses.replace(
@@ -109,6 +112,21 @@ def test_what_it_can_not_have_said_is_refused(damage: str) -> None:
 def test_a_count_that_etcd_could_not_make_is_unknown() -> None:
     found = facts.parse("\n".join(line for line in SAID.splitlines() if not line.startswith(("keys", "prefix"))))
     assert found.keys is None is found.prefixes
+
+
+def test_a_damaged_backup_and_one_for_another_master(tmp_path: Path) -> None:
+    (text, recipient), (other, _) = age.new_identity(), age.new_identity()
+    path, master = tmp_path / "backup", age.parse_master(text, "m")
+    seal(io.BytesIO(b"x"), path, recipient)
+    with pytest.raises(SmallkubeError, match="keys/master_key can't open it"):
+        check_sealed(path, age.parse_master(other, "m"))
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    with pytest.raises(SmallkubeError, match="damaged: its contents don't pass age's verification"):
+        check_sealed(path, master)
+    path.unlink()
+    with pytest.raises(SmallkubeError, match="can't be read"):
+        check_sealed(path, master)
 
 
 @pytest.mark.parametrize(

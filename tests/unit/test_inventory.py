@@ -3,9 +3,11 @@
 from pathlib import Path
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from smallkube import inventory_yaml
 from smallkube.errors import SmallkubeError, UsageError
 from smallkube.inventory import Inventory, json_schema, load
 from smallkube.workspace import REPOSITORY
@@ -101,10 +103,16 @@ nodes:
         (("name: demo", "name: demo\n  addons: [x.yaml]"), "x.yaml: no such file in the workspace"),
         (("name: demo", "name: demo\n  network: {prefix4: '8.8'}"), "not a private range"),
         (("name: demo", "name: demo\n  network: {prefix6: '2001'}"), "cluster.network.prefix6"),
-        (("name: demo", "name: demo\n  network: {mtu: 1000}"), "greater than or equal to 1280"),
+        (("name: demo", "name: demo\n  network: {mtu: 1000}"), "cluster.network.mtu: must be at least 1280"),
+        (("name: demo", "name: demo\n  network: {mtu: 65456}"), "cluster.network.mtu: must be at most 65455"),
+        (("name: demo", "name: demo\n  network: {mtu: '1420'}"), "cluster.network.mtu: must be a whole number"),
+        (("name: demo", "name: demo\n  api: {tls: maybe}"), "cluster.api.tls: must be 'pinned' or 'insecure'"),
+        (("name: demo", "name: demo\n  backup: {dir: ''}"), "cluster.backup.dir: too short (at least 1)"),
+        (("name: demo", f"name: demo\n  domain: {'a.' * 126}com"), "cluster.domain: too long (at most 253)"),
+        (("name: demo", "name: demo\n  secrets: {encrypted_resources: []}"), "resources: too short (at least 1)"),
         (("name: demo", "name: demo\n  network: {private: [10.88.3.0/24]}"), "overlaps the cluster's own network"),
         (("name: demo", "name: demo\n  api: {port: 10250}"), "the kubelet's port"),
-        (("name: demo", "name: demo\n  api: {allow_from: [10.0.0.1/8]}"), "has host bits set"),
+        (("name: demo", "name: demo\n  api: {allow_from: [10.0.0.1/8]}"), "cluster.api.allow_from.0: "),
         (("name: demo", "name: demo; rm -rf /"), "cluster.name"),
         (("name: demo", "name: '${x}'"), "cluster.name"),
         (("name: demo", 'name: "a\\nb"'), "cluster.name"),
@@ -136,8 +144,15 @@ def test_a_fault_is_named(tmp_path: Path, change: tuple[str, str], expected: str
         ("? [a]\n: b", "a key must be plain text"),
         (b"cluster: \xff", "inventory.yaml:1: not UTF-8 text"),
         ("cluster: \x1b[31m", "inventory.yaml:1: holds a control character"),
-        ("[" * 100_000, "nested more than 20 levels deep"),
-        ("{a: " * 500 + "1" + "}" * 500, "nested more than 20 levels deep"),
+        ("# ëëëë\n\n# ë\ncluster: \x7f", "inventory.yaml:4: holds a control character"),
+        ("[" * 21, "inventory.yaml:1: nested more than 20 levels deep"),
+        ("[" * 100_000, "inventory.yaml:1: nested more than 20 levels deep"),
+        ("{a: " * 500 + "1" + "}" * 500, "inventory.yaml:1: nested more than 20 levels deep"),
+        ("a:\n  b: " + "{a: [" * 3000, "inventory.yaml:2: nested more than 20 levels deep"),
+        ("- " * 10 + "[" * 3000, "inventory.yaml:1: nested more than 20 levels deep"),
+        ("- " * 3000, "inventory.yaml:1: nested more than 20 levels deep"),
+        ("? " * 3000, "inventory.yaml:1: nested more than 20 levels deep"),
+        ("".join(" " * level + "a:\n" for level in range(1000)), "nested more than 20 levels deep"),
         ("#" * 1_000_001, "this is not an inventory"),
         ("cluster: {name: x}\n---\ncluster: {name: y}", "not valid YAML"),
     ],
@@ -146,6 +161,33 @@ def test_hostile_files_give_one_line(tmp_path: Path, text: str | bytes, expected
     said = complaint(tmp_path, text)
     assert expected in said
     assert "Traceback" not in said and "\x1b" not in said
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 3000, "a: {a: [" * 3000, "- " * 10 + "[" * 21], ids=["brackets", "both brackets", "in a list"]
+)
+def test_nesting_is_refused_before_pyyaml_reads_it(tmp_path: Path, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def limit(*_: object, **__: object) -> None:
+        raise yaml.scanner.ScannerError(problem="too much for this version")
+
+    monkeypatch.setattr(yaml, "parse", limit)
+    assert "nested more than 20 levels deep" in complaint(tmp_path, text)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        '"' + "[" * 30 + '"',
+        "'it''s " + "{" * 30 + "'",
+        '"\\"' + "[" * 30 + '"',
+        "x # " + "[" * 30,
+        "[" * 17 + "]" * 17,
+        "[" + "[], {}, " * 30 + "]",
+    ],
+    ids=["in double quotes", "in single quotes", "escaped quote", "comment", "17 deep", "beside each other"],
+)
+def test_brackets_that_do_not_nest_deep_are_accepted(value: str) -> None:
+    assert inventory_yaml.parse(f"key: {value}\n", Path("inventory.yaml")).data.keys() == {"key"}
 
 
 @given(st.binary(max_size=300) | st.text(max_size=300).map(lambda text: LEAST.replace("demo", text).encode()))

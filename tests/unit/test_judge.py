@@ -121,6 +121,16 @@ def test_faults_of_the_protection(inventory: Inventory, change: tuple[str, str],
     assert detail in found[check]
 
 
+@pytest.mark.parametrize(
+    ("printed", "detail"),
+    [("", "no socket"), ("healthy\n", ""), ("unhealthy: it is healthy, etcdctl says\n", "unhealthy: it is")],
+)
+def test_etcd_is_healthy_when_the_script_says_so(inventory: Inventory, printed: str, detail: str) -> None:
+    found = judge.services(inventory.node("node1"), state(("@etcd\n", f"@etcd\n{printed}")))
+    (etcd,) = [finding for finding in found if finding.check == "etcd"]
+    assert (etcd.result == "failed", detail in etcd.detail) == (bool(detail), True)
+
+
 def test_drift_is_told_apart(inventory: Inventory) -> None:
     def said(found: State, digest: str) -> str:
         return failed(list(judge.system(inventory, inventory.node("node2"), found, digest)))["system"]

@@ -1,5 +1,6 @@
 """What can be said of an encrypted file with and without records and the master, and what each statement rests on."""
 
+import pyrage
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -24,6 +25,23 @@ TOKEN = Secret("kube_token_node2", Kind.TOKEN, "node2", ("node1", "node2"))
 GOOD = KEYRING.recipients(TOKEN)
 N1, N2, N4 = (str(HOSTS[node]) for node in ("node1", "node2", "node4"))
 PLAINTEXT = b"t" * 64 + b"\n"
+
+
+@pytest.mark.parametrize("text", ["", "No matching keys found", "too new"])
+def test_damage_is_told_apart_whatever_pyrage_says(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> bytes:
+        raise pyrage.DecryptError(text)
+
+    both = age.parse_master(f"{age.new_identity()[0]}{TEXT}", "master_key")
+    monkeypatch.setattr(pyrage, "decrypt", fail)
+    for recipients, wanted in (
+        (GOOD, State.DAMAGED),
+        ([STRANGER, *GOOD], State.DAMAGED),
+        ([*GOOD[1:], STRANGER], State.WRONG_SET),
+        ([N1, N2], State.WRONG_SET),
+    ):
+        for master in (MASTER, both):
+            assert examine(TOKEN, age.encrypt(PLAINTEXT, recipients), KEYRING, None, master).state is wanted
 
 
 def test_a_right_file_by_each_kind_of_proof() -> None:

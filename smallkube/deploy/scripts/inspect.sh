@@ -65,7 +65,11 @@ else
 fi
 echo "@etcd"
 if [ -S /run/etcd/grpc ]; then
-  etcdctl --endpoints unix:///run/etcd/grpc --dial-timeout 3s --command-timeout 5s endpoint health 2>&1 | tail -n 1
+  if said=$(etcdctl --endpoints unix:///run/etcd/grpc --dial-timeout 3s --command-timeout 5s endpoint health 2>&1); then
+    echo "healthy"
+  else
+    printf 'unhealthy: %s\n' "$(printf '%s\n' "$said" | tail -n 1)"
+  fi
 fi
 echo "@units"
 # shellcheck disable=SC2086 # one word per unit
