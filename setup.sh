@@ -13,6 +13,13 @@ packages="
 "
 [ $# -eq 0 ] || packages=$*
 
+# A machine of the lab with Kubernetes takes about twenty inotify instances, of often only 128.
+instances=/proc/sys/fs/inotify/max_user_instances
+if [ "$(id -u)" -eq 0 ] && [ -w "$instances" ] && [ "$(cat "$instances")" -lt 1024 ]; then
+  echo "setup: fs.inotify.max_user_instances=1024 until the next boot" >&2
+  echo 1024 >"$instances" || echo "setup: that was refused; the lab has room for six machines" >&2
+fi
+
 command -v dpkg-query >/dev/null || {
   # shellcheck disable=SC2086 # one word per package
   echo "setup: not Debian; install the equivalents of:" $packages >&2
