@@ -5,21 +5,25 @@
 set -eu
 cd "$(dirname "$0")/.."
 began=$(date +%s)
-kubernetes=yes
-[ "${1:-}" != --quick ] || kubernetes=
+quick=
+[ "${1:-}" != --quick ] || quick=yes
 
-run() {
-  printf '\n$ %s\n' "$*" >&2
-  # The command ends with this script, also when that is killed.
+# A command ends with this script, also when that is killed: it must not be in the way of the next run.
+bound() {
   setpriv --pdeathsig KILL -- "$@"
 }
 
+run() {
+  printf '\n$ %s\n' "$*" >&2
+  bound "$@"
+}
+
 export SMALLKUBE_WORKSPACE="$PWD/.smallkube/demo"
-inv lab.down --name demo
+bound inv lab.down --name demo
 rm -rf "$SMALLKUBE_WORKSPACE"
 mkdir -p "$SMALLKUBE_WORKSPACE"
 
-run inv lab.up --name demo --nodes 2 --workspace "$SMALLKUBE_WORKSPACE" ${kubernetes:---no-kubernetes}
+run inv lab.up --name demo --nodes 2 --workspace "$SMALLKUBE_WORKSPACE" ${quick:+--no-kubernetes}
 run inv inventory.check
 run inv keys.scan --yes
 run inv keys.generate
@@ -29,16 +33,16 @@ run inv nix.check
 run inv deploy
 run inv net.check
 run inv deploy.status
-if [ "$kubernetes" ]; then
+if [ -z "$quick" ]; then
   run inv lab.shell node1 --name demo -- kubectl get nodes --output=wide
   run inv cluster.smoke
 fi
 run inv etcd.backup --verbose
 run inv etcd.list
 run inv etcd.drill --etcd-dir "$(python -m lab.etcd)"
-[ -z "$kubernetes" ] || run inv cluster.status
+[ "$quick" ] || run inv cluster.status
 
-if [ "$kubernetes" ]; then
+if [ -z "$quick" ]; then
   shown="both nodes Ready, the smoke test passed, etcd backed up and the backup restored as a drill"
   next="inv cluster.smoke
   inv lab.shell node1 --name demo -- kubectl get pods --all-namespaces
