@@ -69,7 +69,8 @@ def up(lab: Lab, nodes: int, folder: Path | None, say: Callable[[str], None]) ->
             with lab.begin(None, folder) as (record, claim):
                 public = Path(f"{lab.key}.pub").read_text().strip()
                 place = Path(record.workspace)
-                workspace.write(place, record.number, {index: _host(index, public) for index in indices}, lab.key)
+                hosts = {index: _host(index, public) for index in indices}
+                workspace.write(place, record.number, hosts, lab.key, own_images=False)
                 for index in indices:
                     say(f"building and starting node{index}")
                     _start(lab, record.number, index, place, claim)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lab import network
-from lab.containers import PAUSE
+from lab.containers import BUSYBOX, PAUSE
 from lab.machine import Machine
 from smallkube.workspace import Workspace, write_file
 
@@ -43,9 +43,12 @@ def node_lines(number: int, index: int) -> list[str]:
     ]
 
 
-def inventory(number: int, indices: Iterable[int], cluster: str) -> str:
-    """inventory.yaml of a cluster of these machines."""
-    lines = ["cluster:", f"  name: {cluster}", "nodes:"]
+SMOKE = f"  smoke: {{image: '{BUSYBOX}', pull_policy: Never}}  # no machine of the lab reaches a registry"
+
+
+def inventory(number: int, indices: Iterable[int], cluster: str, *, own_images: bool = True) -> str:
+    """inventory.yaml of a cluster of these machines; ``own_images``: they have those of lab/containers.py only."""
+    lines = ["cluster:", f"  name: {cluster}", *([SMOKE] if own_images else []), "nodes:"]
     for index in indices:
         lines += node_lines(number, index)
     return "".join(f"{line}\n" for line in lines)
@@ -61,17 +64,18 @@ def flake_lock(hashes: dict[str, str]) -> str:
     return json.dumps({"nodes": nodes, "root": "root", "version": 7}, indent=2, sort_keys=True) + "\n"
 
 
-def write(place: Path, number: int, hosts: Mapping[int, str], key: Path) -> list[str]:
+def write(place: Path, number: int, hosts: Mapping[int, str], key: Path, *, own_images: bool = True) -> list[str]:
     """Write what is not there yet of the workspace; what a person may have edited stays, the key is renewed.
 
-    ``hosts`` is each machine's own configuration by its index. Returns the lines that a kept inventory.yaml lacks.
+    ``hosts`` is each machine's own configuration by its index, ``own_images`` as for ``inventory``. Returns the lines
+    that a kept inventory.yaml lacks.
     """
     space = Workspace(place)
     space.root.mkdir(parents=True, exist_ok=True)
     space.state_dir.mkdir(mode=0o700, exist_ok=True)
     write_file(space.state_dir / "ssh_key", key.read_bytes(), 0o600)
     _write_new(space.root / ".gitignore", "/.smallkube/\n/keys/master_key\n")
-    _write_new(space.inventory_file, inventory(number, hosts, "lab"))
+    _write_new(space.inventory_file, inventory(number, hosts, "lab", own_images=own_images))
     for index, text in hosts.items():
         _write_new(space.hosts_dir / f"node{index}.nix", text)
     kept = space.inventory_file.read_text()

@@ -63,6 +63,7 @@ Cidr = Annotated[str, AfterValidator(_network)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Count = Annotated[int, Field(ge=0, le=10_000)]
 DnsName = Annotated[str, StringConstraints(pattern=rf"^{DNS_NAME}$", max_length=253)]
+PullPolicy = Literal["Always", "IfNotPresent", "Never"]
 Word = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9_.-]{0,61}[a-z0-9])?$")]
 
 
@@ -122,6 +123,13 @@ class Backup(Model):
     copy_to: tuple[Annotated[str, StringConstraints(pattern=r"^sftp://\S+$")], ...] = ()
 
 
+class Smoke(Model):
+    """What the pods of the smoke test run: the image of a busybox that every node can get."""
+
+    image: Annotated[str, StringConstraints(pattern=r"^\S+$")] = "docker.io/library/busybox:1.37"
+    pull_policy: PullPolicy = "IfNotPresent"
+
+
 class Cluster(Model):
     """Everything that holds for all nodes; only the name has no default."""
 
@@ -135,6 +143,7 @@ class Cluster(Model):
     secrets: Secrets = Secrets()
     addons: tuple[Annotated[str, AfterValidator(_addon)], ...] = ()
     backup: Backup = Backup()
+    smoke: Smoke = Smoke()
 
 
 class Ssh(Model):

@@ -1,7 +1,9 @@
 """The pods of a run: started, asked for logs, and made to try things; the machines try theirs, too."""
 
 import time
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 from smallkube.errors import SmallkubeError
@@ -12,6 +14,36 @@ from smallkube.smoke import objects, probes
 from smallkube.smoke.scene import SCRIPTS, Failed, NotReached, Pod, Scene, listed, parallel
 
 _PROBE_SECONDS = 90
+_NO_IMAGE = frozenset(
+    {
+        "InvalidImageName",
+        "ErrImageNeverPull",
+        "ErrImagePull",
+        "ImagePullBackOff",
+        "RegistryUnavailable",
+        "SignatureValidationFailed",
+    }
+)
+"""Reasons for which a container waits that gets no image (kubernetes/pkg/kubelet/images, cri-api/pkg/errors).
+
+A failed pull is tried again, but after ever longer pauses: a registry out of reach would cost the whole --rollout.
+"""
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """Why a pod does not run; ``reason`` is the kubelet's for a container that waits, "" without one."""
+
+    reason: str
+    message: str
+
+    @property
+    def final(self) -> bool:
+        """Whether there is no point in waiting on."""
+        return self.reason in _NO_IMAGE
+
+    def __str__(self) -> str:
+        return f"{self.reason} {self.message}".strip()
 
 
 def sweep(scene: Scene) -> None:
@@ -29,21 +61,39 @@ def prepare(scene: Scene) -> str:
     scene.apply([objects.daemon_set(scene.namespace, scene.options)])
     deadline = min(time.monotonic() + scene.options.rollout, scene.deadline)
     while waiting := _take_stock(scene, scene.get("pods", "-n", scene.namespace)["items"]):
-        if time.monotonic() >= deadline:
+        if time.monotonic() >= deadline or all(why.final for why in waiting.values()):
             break
         time.sleep(0.5)
     _offer(scene)
     if not scene.members:
         raise Failed("the cluster has no node of the inventory")
     if waiting:
-        raise Failed(f"{listed(waiting)}; kubectl describe pods -n {scene.namespace} (--keep leaves them)")
+        raise Failed(explanation(waiting, scene.options.image, scene.namespace))
     return f"{len(scene.pods)} pods"
 
 
-def _take_stock(scene: Scene, items: list[dict[str, Any]]) -> list[str]:
+def explanation(waiting: Mapping[str, Waiting], image: str, namespace: str) -> str:
+    """Why the pods of these nodes do not run: for those without an image one message for each reason."""
+    without_image: dict[str, list[str]] = {}
+    for node, why in waiting.items():
+        if why.final:
+            without_image.setdefault(why.reason, []).append(node)
+    parts = [
+        f"no image {image} on {listed(nodes)}: {waiting[nodes[0]].reason}: {waiting[nodes[0]].message}"
+        for nodes in without_image.values()
+    ]
+    if parts:
+        parts.append("name one that the nodes can get: cluster.smoke.image in inventory.yaml, or --image")
+    if others := [f"{node}: {why}" for node, why in waiting.items() if not why.final]:
+        parts += [listed(others), f"kubectl describe pods -n {namespace} (--keep leaves them)"]
+    return "; ".join(parts)
+
+
+def _take_stock(scene: Scene, items: list[dict[str, Any]]) -> dict[str, Waiting]:
     """Note the pods that run; which nodes have none, and why."""
     short = {scene.host(node): node.name for node in scene.members}
-    scene.pods, reasons = [], dict.fromkeys(short.values(), "no pod was made for it (kube-controller-manager)")
+    none = Waiting("", "no pod was made for it (kube-controller-manager)")
+    scene.pods, reasons = [], dict.fromkeys(short.values(), none)
     for item in items:
         node = short.get(_meant_for(item))
         if node is None:
@@ -56,8 +106,8 @@ def _take_stock(scene: Scene, items: list[dict[str, Any]]) -> list[str]:
             scene.pods.append(Pod(item["metadata"]["name"], node, six, four))
             reasons.pop(node, None)
         else:
-            reasons[node] = _why(item)
-    return [f"{node}: {why}" for node, why in reasons.items()]
+            reasons[node] = diagnosis(item)
+    return reasons
 
 
 def _meant_for(item: dict[str, Any]) -> str:
@@ -71,15 +121,16 @@ def _meant_for(item: dict[str, Any]) -> str:
     return ""
 
 
-def _why(item: dict[str, Any]) -> str:
+def diagnosis(item: dict[str, Any]) -> Waiting:
+    """Why a pod does not run, by what the API has of it."""
     if not item["spec"].get("nodeName"):
-        return "not scheduled (kube-scheduler)"
+        return Waiting("", "not scheduled (kube-scheduler)")
     for state in item["status"].get("containerStatuses", ()):
         waiting = state.get("state", {}).get("waiting")
         if waiting:
-            return f"{waiting.get('reason', 'waiting')} {waiting.get('message', '')[:160]}".strip()
+            return Waiting(waiting.get("reason", "waiting"), " ".join(waiting.get("message", "").split())[:400])
     phase = str(item["status"].get("phase", "unknown"))
-    return f"{phase}, its kubelet reports nothing" if phase == "Pending" else phase
+    return Waiting("", f"{phase}, its kubelet reports nothing" if phase == "Pending" else phase)
 
 
 def _offer(scene: Scene) -> None:

@@ -1,18 +1,37 @@
 """The cluster as a whole: does it work?"""
 
+import re
 import signal
 import sys
 from dataclasses import asdict
+from typing import TYPE_CHECKING, get_args
 
 from invoke.context import Context
 
 from smallkube.errors import SmallkubeError, UsageError
 from smallkube.tasks import current, task, words
 
+if TYPE_CHECKING:
+    from smallkube.inventory_models import Smoke
+
 __all__ = ["smoke"]
 
-IMAGE = "docker.io/library/busybox:1.37"
-POLICIES = ("Always", "IfNotPresent", "Never")
+IMAGE_HELP = "a busybox for the smoke test's pods (default: cluster.smoke.image)"
+POLICY_HELP = "Always, IfNotPresent or Never (default: cluster.smoke.pull_policy)"
+
+
+def image_of(smoke: "Smoke", image: str | None, pull_policy: str | None) -> tuple[str, str]:
+    """Image and pull policy by the flags, else by the inventory.
+
+    Raises UsageError when a flag has a value that the inventory could not have.
+    """
+    from smallkube.inventory_models import PullPolicy
+
+    if image is not None and not re.fullmatch(r"\S+", image):
+        raise UsageError(f"--image {image!r}", hint="expected the name of an image, such as busybox:1.37")
+    if pull_policy is not None and pull_policy not in get_args(PullPolicy):
+        raise UsageError(f"--pull-policy {pull_policy}", hint=f"one of {', '.join(get_args(PullPolicy))}")
+    return image or smoke.image, pull_policy or smoke.pull_policy
 
 
 @task(
@@ -20,8 +39,8 @@ POLICIES = ("Always", "IfNotPresent", "Never")
     help={
         "only": "only these checks or groups (repeatable, or separated by commas)",
         "skip": "not these checks or groups",
-        "image": f"a busybox for the pods (default: {IMAGE})",
-        "pull-policy": "Always | IfNotPresent | Never",
+        "image": IMAGE_HELP,
+        "pull-policy": POLICY_HELP,
         "egress": "HOST:PORT outside that pods should reach",
         "timeout": "seconds for everything, cleaning up excepted",
         "rollout": "seconds that the pods may take to start",
@@ -34,8 +53,8 @@ def smoke(
     _: Context,
     only: list[str],
     skip: list[str],
-    image: str = IMAGE,
-    pull_policy: str = "IfNotPresent",
+    image: str | None = None,
+    pull_policy: str | None = None,
     egress: str = "",
     timeout: int = 300,
     rollout: int = 90,
@@ -57,8 +76,6 @@ def smoke(
     from smallkube.smoke.scene import Options
     from smallkube.workspace import lock, write_file
 
-    if pull_policy not in POLICIES:
-        raise UsageError(f"--pull-policy {pull_policy}", hint=f"one of {', '.join(POLICIES)}")
     if egress and not egress.rpartition(":")[2].isdecimal():
         raise UsageError(f"--egress {egress}", hint="expected HOST:PORT")
     if timeout < 1 or rollout < 1:
@@ -68,7 +85,7 @@ def smoke(
     wanted = report.select(words(only), words(skip))
     here = current()
     inventory = here.inventory
-    options = Options(image, pull_policy, egress, timeout, rollout, keep)
+    options = Options(*image_of(inventory.cluster.smoke, image, pull_policy), egress, timeout, rollout, keep)
     pinned = here.workspace.keys_dir / "apiserver.crt"
     certificate = pinned.read_bytes() if pinned.is_file() else None
     _end_as_by_interruption()

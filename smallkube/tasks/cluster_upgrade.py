@@ -8,7 +8,7 @@ from invoke.context import Context
 
 from smallkube.errors import UsageError
 from smallkube.tasks import current, task, words
-from smallkube.tasks.cluster import IMAGE
+from smallkube.tasks.cluster import IMAGE_HELP, POLICY_HELP, image_of
 
 if TYPE_CHECKING:
     from smallkube.smoke.scene import Options
@@ -21,7 +21,8 @@ __all__ = ["upgrade"]
     iterable=["skip"],
     help={
         "batch": "how many workers at a time",
-        "image": f"a busybox for the smoke test's pods (default: {IMAGE})",
+        "image": IMAGE_HELP,
+        "pull-policy": POLICY_HELP,
         "skip": "not these checks or groups of the smoke test (repeatable, or separated by commas)",
         "settle": "seconds in which the smoke test may be made again after a stage",
         "dry-run": "print the steps and touch nothing",
@@ -33,7 +34,8 @@ def upgrade(
     _: Context,
     skip: list[str],
     batch: int = 1,
-    image: str = IMAGE,
+    image: str | None = None,
+    pull_policy: str | None = None,
     settle: int = 120,
     dry_run: bool = False,
     yes: bool = False,
@@ -58,6 +60,7 @@ def upgrade(
     wanted = report.select((), words(skip))
     here = current()
     inventory = here.inventory
+    options = Options(*image_of(inventory.cluster.smoke, image, pull_policy))
     plan = upgrading.make(inventory, guard.read(here.workspace, inventory), batch)
     if dry_run:
         ui.json_result(plan.steps) if json else ui.result("\n".join(plan.steps))
@@ -67,7 +70,7 @@ def upgrade(
         ui.message(f"- {text}")
     ui.confirm(f"bring {inventory.cluster.name} from {plan.runs} to {plan.target}?", yes=yes)
     names = [node.name for node in inventory.nodes]
-    smoke = _smoke(here, Options(image, "IfNotPresent", "", 300, 90, False), wanted)
+    smoke = _smoke(here, options, wanted)
     with ui.Progress([*names, "upgrade"]) as progress:
         run = upgrading.Upgrade(here.workspace, inventory, progress, lambda: back_up(here, master), smoke, settle)
         outcome = run.execute(plan, lambda text: progress.step("upgrade", text))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from lab import cgroups, image, layer, network, removal, workspace
+from lab import cgroups, containers, image, layer, network, removal, workspace
 from lab.machine import Machine
 from lab.node import files
 from lab.node.system import System
@@ -105,7 +105,9 @@ def test_inventory_of_a_lab_is_valid(tmp_path: Path) -> None:
     from smallkube.inventory import load
 
     (tmp_path / "inventory.yaml").write_text(workspace.inventory(3, (1, 2, 254), "lab"))
-    nodes = load(tmp_path / "inventory.yaml").nodes
+    found = load(tmp_path / "inventory.yaml")
+    nodes = found.nodes
+    assert (found.cluster.smoke.image, found.cluster.smoke.pull_policy) == (containers.BUSYBOX, "Never")
     assert [(node.ssh.host, node.ssh.port) for node in nodes] == [
         ("127.88.3.1", 2222),
         ("127.88.3.2", 2222),

@@ -4,18 +4,20 @@ that a run cleans up whatever happens, and that the report is XML whatever is sa
 
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smallkube.errors import UsageError
+from smallkube.errors import SmallkubeError, UsageError
 from smallkube.inventory import Inventory, parse
 from smallkube.nodes.machine import over_ssh
-from smallkube.smoke import objects, probes, report, runner
+from smallkube.smoke import objects, pods, probes, report, runner
 from smallkube.smoke.report import NAMES, Outcome, Result
 from smallkube.smoke.scene import Failed, NotReached, Options, Pod, Scene
+from smallkube.tasks.cluster import image_of
 from smallkube.workspace import Workspace
 
 PEERS = ("node1: {peer_ip: 192.0.2.1}", "node2: {peer_ip: 192.0.2.2}")
@@ -39,6 +41,89 @@ def scene(egress: str = "", nodes: int = 2) -> Scene:
     made.pods = PODS
     made.services = {"probe": "10.88.0.7", "probe-node1": "10.88.0.8", "probe-node2": "10.88.0.9"}
     return made
+
+
+def pending(node: str, reason: str, message: str = "") -> dict[str, Any]:
+    """A DaemonSet's pod as kubectl shows it while its container waits."""
+    waiting = {"reason": reason, **({"message": message} if message else {})}
+    status = {"name": "probe", "ready": False, "restartCount": 0, "started": False, "state": {"waiting": waiting}}
+    return {
+        "metadata": {"name": f"probe-{node}"},
+        "spec": {"nodeName": f"{node}.k8s.internal"},
+        "status": {"phase": "Pending", "conditions": [], "containerStatuses": [status]},
+    }
+
+
+NEVER = 'Container image "none:1" is not present with pull policy of Never'
+PULL = (  # of CRI-O 1.34
+    "unable to try pulling possible OCI artifact: build image source: pinging container registry registry.invalid: "
+    'Get "https://registry.invalid/v2/": dial tcp: lookup registry.invalid on 127.0.0.53:53: no such host'
+)
+
+
+@pytest.mark.parametrize(
+    ("reason", "message", "final"),
+    [
+        ("ErrImageNeverPull", NEVER, True),
+        ("InvalidImageName", 'Failed to apply default image tag "N:": couldn\'t parse image name', True),
+        ("ErrImagePull", PULL, True),
+        ("ImagePullBackOff", f'Back-off pulling image "none:1": ErrImagePull: {PULL}', True),
+        ("RegistryUnavailable", "image pull failed for none:1 because the registry is unavailable", True),
+        ("SignatureValidationFailed", "image pull failed for none:1 because the signature validation failed", True),
+        ("ContainerCreating", "", False),
+        ("ImageInspectError", 'Failed to inspect image "none:1"', False),
+        ("CreateContainerError", "context deadline exceeded", False),
+        ("CrashLoopBackOff", "back-off 10s restarting failed container", False),
+    ],
+)
+def test_only_a_missing_image_ends_the_wait(reason: str, message: str, final: bool) -> None:
+    found = pods.diagnosis(pending("node1", reason, message))
+    assert (found.reason, found.final) == (reason, final)
+    assert found.message == message
+    assert len(pods.diagnosis(pending("node1", reason, "x" * 5000)).message) < 500
+
+
+def test_a_missing_image_is_one_line_with_nodes_reason_and_hint() -> None:
+    waiting = {node: pods.diagnosis(pending(node, "ErrImageNeverPull", NEVER)) for node in ("node1", "node2")}
+    hint = "name one that the nodes can get: cluster.smoke.image in inventory.yaml, or --image"
+    assert pods.explanation(waiting, "none:1", "space") == (
+        f"no image none:1 on node1, node2: ErrImageNeverPull: {NEVER}; {hint}"
+    )
+    waiting["node3"] = pods.diagnosis(pending("node3", "ErrImagePull", "line\nline"))
+    waiting["node4"] = pods.diagnosis(pending("node4", "ContainerCreating"))
+    assert pods.explanation(waiting, "none:1", "space") == (
+        f"no image none:1 on node1, node2: ErrImageNeverPull: {NEVER}; "
+        f"no image none:1 on node3: ErrImagePull: line line; {hint}; "
+        "node4: ContainerCreating; kubectl describe pods -n space (--keep leaves them)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ((None, None), ("a:1", "Never")),
+        (("b:2", None), ("b:2", "Never")),
+        (("b:2", "Always"), ("b:2", "Always")),
+    ],
+)
+def test_flags_override_the_image_of_the_inventory(
+    flags: tuple[str | None, str | None], expected: tuple[str, str]
+) -> None:
+    text = "cluster: {name: t, smoke: {image: 'a:1', pull_policy: Never}}\nnodes: {node1: {peer_ip: 192.0.2.1}}\n"
+    smoke = parse(text, Path("inventory.yaml")).cluster.smoke
+    assert image_of(smoke, *flags) == expected
+    assert image_of(inventory().cluster.smoke, None, None) == ("docker.io/library/busybox:1.37", "IfNotPresent")
+    with pytest.raises(UsageError, match="--image"):
+        image_of(smoke, "", None)
+    with pytest.raises(UsageError, match="one of Always, IfNotPresent, Never"):
+        image_of(smoke, None, "never")
+
+
+@pytest.mark.parametrize(("key", "value"), [("image", "''"), ("image", "'a b'"), ("pull_policy", "never")])
+def test_the_inventory_refuses_an_impossible_image(key: str, value: str) -> None:
+    text = f"cluster: {{name: t, smoke: {{{key}: {value}}}}}\nnodes: {{node1: {{peer_ip: 192.0.2.1}}}}\n"
+    with pytest.raises(SmallkubeError, match=rf"cluster\.smoke\.{key}"):
+        parse(text, Path("inventory.yaml"))
 
 
 def test_every_check_has_somebody_who_makes_it() -> None:

@@ -181,6 +181,44 @@ def test_when_the_time_is_over_nothing_more_is_begun_but_the_cleaning(monkeypatc
     assert found["cleanup.done"].outcome == "ok"
 
 
+def container(reason: str, name: str = NODE) -> dict[str, Any]:
+    """A pod on ``name`` whose container waits for ``reason``; of one that is ready without a reason."""
+    state = {"state": {"waiting": {"reason": reason, "message": f"about {reason}"}}} if reason else {"state": {}}
+    status = {"phase": "Pending", "containerStatuses": [state], "conditions": [] if reason else [READY]}
+    return {"metadata": {"name": f"probe-{name}"}, "spec": {"nodeName": name}, "status": status}
+
+
+@pytest.mark.parametrize(
+    ("reasons", "asked"),
+    [
+        (["ContainerCreating", "ErrImagePull", ""], 2),  # the first failed pull ends the wait
+        (["ContainerCreating", "ImageInspectError", "ImagePullBackOff"], 3),
+        (["ContainerCreating", "CreateContainerError", ""], 3),
+    ],
+)
+def test_a_pod_without_an_image_is_not_waited_for(
+    reasons: list[str], asked: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    answers = iter(reasons)
+
+    class Kubelet(Primary):
+        def run(self, command: Command, *, stopped: Callable[[], bool] = lambda: False) -> Result:
+            line = " ".join(command.argv)
+            if "get --output=json pods" in line:
+                self.asked.append(line)
+                return Result(0, items(container(next(answers))).encode(), "")
+            return super().run(command)
+
+    primary = Kubelet({"get endpointslices": items({"endpoints": [{}, {}, {}]})})
+    found = run(primary, "pods.rollout", rollout=60)["pods.rollout"]
+    assert len(primary.did("get --output=json pods")) == asked
+    last = reasons[asked - 1]
+    assert found.outcome == ("failed" if last else "ok"), found.message
+    assert f"no image busybox on node1: {last}: about {last}" in found.message or not last
+    assert "cluster.smoke.image in inventory.yaml, or --image" in found.message or not last
+
+
 def scene(primary: Primary) -> Scene:
     return Scene(INVENTORY, primary.connect, Options("i", "Never"), b"PEM", "space", ExitStack())
 
