@@ -1,15 +1,45 @@
 """Runs two things in turn (A B A B …), so that a machine whose speed drifts treats both alike."""
 
+import fcntl
+import os
+import shutil
 import statistics
 import subprocess
+import sys
+import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-RUNS = 5
+from smallkube import ui
+from smallkube.errors import SmallkubeError, one_line
+from smallkube.nix import tools
+
+INV = Path(sys.executable).with_name("inv")
+PREFIX = "smallkube-bench-"
 
 Work = Callable[[], None]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much is measured: ``runs`` of each side, after one that is not counted if ``warm_up``.
+
+    ``nodes``: sizes of the clusters. ``evaluated``: how many nodes of the smallest one Nix evaluates. ``megabytes``:
+    sizes of etcd's database.
+    """
+
+    runs: int
+    warm_up: bool
+    nodes: tuple[int, ...]
+    evaluated: tuple[int, ...]
+    megabytes: tuple[int, ...]
+
+
+FULL = Plan(runs=5, warm_up=True, nodes=(50, 254), evaluated=(10, 50), megabytes=(200, 1000))
+QUICK = Plan(runs=1, warm_up=False, nodes=(3,), evaluated=(1, 3), megabytes=(5,))
 
 
 @dataclass(frozen=True)
@@ -27,24 +57,97 @@ class Row:
         return f"{self.ours / self.theirs:.2f}" if self.theirs else ""
 
 
-def compare(work: str, ours: Work, against: str, theirs: Work | None, goal: str, runs: int = RUNS) -> Row:
-    """Medians of ``runs`` runs of each, after one of each that is not counted."""
+Benchmark = Callable[[Plan], Iterator[Row]]
+
+
+def measure(benchmarks: Mapping[str, Benchmark], plan: Plan) -> tuple[list[Row], list[str]]:
+    """The rows of all ``benchmarks``, and the names of those that failed, which do not keep the others from running."""
+    rows, failed = [], []
+    for name, benchmark in benchmarks.items():
+        try:
+            for row in benchmark(plan):
+                ui.message(f"measured: {row.work}")
+                rows.append(row)
+        except Exception as error:
+            ui.message(f"{name} failed: {one_line(str(error)) or type(error).__name__}")
+            failed.append(name)
+    return rows, failed
+
+
+def compare(plan: Plan, work: str, ours: Work, against: str = "", theirs: Work | None = None, goal: str = "") -> Row:
+    """Medians of the plan's runs of each side."""
     sides = [ours] + ([theirs] if theirs else [])
     times: list[list[float]] = [[] for _ in sides]
-    for run in range(runs + 1):
+    for run in range(-plan.warm_up, plan.runs):
         for side, taken in zip(sides, times, strict=True):
             began = time.perf_counter()
             side()
-            if run:
+            if run >= 0:
                 taken.append(time.perf_counter() - began)
     medians = [statistics.median(taken) for taken in times]
     return Row(work, medians[0], against, medians[1] if theirs else None, goal)
 
 
 def command(argv: Sequence[str | Path], *, cwd: Path | None = None, env: Mapping[str, str] | None = None) -> Work:
-    """A whole process as a piece of work; it must succeed."""
+    """A whole process as a piece of work; raises SmallkubeError when it fails."""
+    words = [str(word) for word in argv]
 
     def work() -> None:
-        subprocess.run([str(word) for word in argv], cwd=cwd, env=env, check=True, capture_output=True)
+        done = subprocess.run(
+            words, cwd=cwd, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            lines = (done.stderr.strip() or done.stdout.strip()).splitlines()
+            raise SmallkubeError(
+                f"exit status {done.returncode}: {lines[-1] if lines else 'no message'}", where=words[0]
+            )
 
     return work
+
+
+def absent(work: str, *programs: str | Path) -> bool:
+    """Whether one of ``programs`` is not found, so that ``work`` can't be measured; says so."""
+    missing = [str(program) for program in programs if tools.find(str(program)) is None]
+    if missing:
+        ui.warn(f"{work} is not measured: {', '.join(missing)} not found")
+    return bool(missing)
+
+
+@contextmanager
+def scratch() -> Iterator[None]:
+    """Have all temporary files in a folder that is removed at the end; what killed benchmarks left is removed first.
+
+    The folder is locked as long as its process lives: benchmarks of another working copy may run at the same time.
+    """
+    for leftover in Path(tempfile.gettempdir()).glob(f"{PREFIX}*/"):
+        with _locked(leftover) as unused:
+            if unused:
+                shutil.rmtree(leftover, ignore_errors=True)
+    before = tempfile.tempdir, os.environ.get("TMPDIR")
+    with tempfile.TemporaryDirectory(prefix=PREFIX) as name, _locked(Path(name)):
+        tempfile.tempdir = os.environ["TMPDIR"] = name
+        try:
+            yield
+        finally:
+            tempfile.tempdir, inherited = before
+            os.environ.pop("TMPDIR")
+            if inherited:
+                os.environ["TMPDIR"] = inherited
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[bool]:
+    """Whether ``folder`` is ours and no other process has it locked; then it is locked while the block runs."""
+    try:
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except OSError:
+        yield False
+        return
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        yield False
+    else:
+        yield True
+    finally:
+        os.close(handle)

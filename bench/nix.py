@@ -3,39 +3,49 @@
 import shutil
 import tempfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
-from bench.harness import Row, command, compare
+from bench.harness import INV, Plan, Row, absent, compare
 from bench.secrets import Fresh, make_workspace
 from smallkube.inventory import load
-from smallkube.nix import check, render
+from smallkube.nix import check, evaluate, render, tools
 from smallkube.remote import bundle
-from smallkube.workspace import REPOSITORY, Workspace
+from smallkube.workspace import Workspace
 
 
-def rows() -> Iterator[Row]:
-    for nodes in (50, 254):
+def rows(plan: Plan) -> Iterator[Row]:
+    if absent("nix.render", INV, "ssh-keygen"):
+        return
+    for nodes in plan.nodes:
         with tempfile.TemporaryDirectory() as folder:
             workspace = Workspace(Path(folder))
             make_workspace(workspace.root, nodes)
             Fresh(workspace.root)()
-
-            def rendered(workspace: Workspace = workspace) -> None:
-                shutil.rmtree(workspace.nix_dir, ignore_errors=True)
-                render.plan(workspace, load(workspace.inventory_file)).apply()
-
-            yield compare(f"nix.render, {nodes} nodes", rendered, "", None, "under 1 s for 254 nodes")
-            if nodes == 50 and shutil.which("nix-instantiate"):
-                yield from _evaluation(workspace)
+            goal = "under 1 s for 254 nodes"
+            yield compare(plan, f"nix.render, {nodes} nodes", partial(_render, workspace), goal=goal)
+            if nodes == min(plan.nodes):
+                yield from _evaluation(plan, workspace, nodes)
 
 
-def _evaluation(workspace: Workspace) -> Iterator[Row]:
-    with tempfile.TemporaryDirectory() as tree:
-        check.materialise(bundle.assemble(workspace, load(workspace.inventory_file)).files, Path(tree))
-        for count in (10, 50):
-            names = " ".join(f'"node{index}"' for index in range(1, count + 1))
-            evaluate = [
-                *("nix-instantiate", "--eval", "--strict", "--json", REPOSITORY / "lab/nix/evaluate.nix"),
-                *("--arg", "tree", tree, "--arg", "nodes", f"[ {names} ]"),
-            ]
-            yield compare(f"evaluation of {count} nodes of 50", command(evaluate), "", None, "linear", runs=3)
+def _render(workspace: Workspace) -> None:
+    shutil.rmtree(workspace.nix_dir, ignore_errors=True)
+    render.plan(workspace, load(workspace.inventory_file)).apply()
+
+
+def _evaluation(plan: Plan, workspace: Workspace, nodes: int) -> Iterator[Row]:
+    program = tools.find("nix-instantiate")
+    if program is None:
+        absent("evaluation", "nix-instantiate")
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        tree = Path(folder) / "tree"
+        check.materialise(bundle.assemble(workspace, load(workspace.inventory_file)).files, tree)
+        for count in plan.evaluated:
+            names = [f"node{index}" for index in range(1, count + 1)]
+            work = partial(_evaluate, program, tree, names)
+            yield compare(plan, f"evaluation of {count} nodes of {nodes}", work, goal="linear")
+
+
+def _evaluate(program: str, tree: Path, names: list[str]) -> None:
+    evaluate.evaluate(program, tree, names)

@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from bench.harness import Row, command, compare
+from bench.harness import INV, Plan, Row, absent, command, compare
 from smallkube.workspace import REPOSITORY
 
 LOOP = """
@@ -15,8 +15,10 @@ for i in $(seq {count}); do wg genkey | age -R recipients -o "secret$i.age"; rm 
 """
 
 
-def rows() -> Iterator[Row]:
-    for nodes in (50, 254):
+def rows(plan: Plan) -> Iterator[Row]:
+    if absent("keys.generate", INV, "ssh-keygen", "wg", "age"):
+        return
+    for nodes in plan.nodes:
         with tempfile.TemporaryDirectory() as folder:
             root = Path(folder)
             make_workspace(root, nodes)
@@ -26,6 +28,7 @@ def rows() -> Iterator[Row]:
             (root / "recipients").write_text((root / "keys/hosts/node1.pub").read_text() * 3)
             loop = command(["sh", "-c", LOOP.format(count=count)], cwd=root)
             yield compare(
+                plan,
                 f"keys.generate, {nodes} nodes ({count} secrets)",
                 fresh,
                 "wg genkey | age, one by one",
@@ -53,7 +56,7 @@ class Fresh:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.generate = command(
-            ["inv", "keys.generate"], cwd=REPOSITORY, env={**os.environ, "SMALLKUBE_WORKSPACE": str(root)}
+            [INV, "keys.generate"], cwd=REPOSITORY, env={**os.environ, "SMALLKUBE_WORKSPACE": str(root)}
         )
 
     def __call__(self) -> None:

@@ -73,11 +73,11 @@ def check(files: Mapping[str, bytes], nodes: Sequence[str], lib: Path | None = N
 
 
 def materialise(files: Mapping[str, bytes], folder: Path) -> None:
-    """Write ``files`` (relative path → content) under ``folder``, which only this user can read.
+    """Write ``files`` (relative path → content) under the new ``folder``, which only this user can read.
 
     For reading them once: nothing is made durable, unlike what ``remote.bundle`` writes.
 
-    Raises SmallkubeError when that fails or a path would lead out of the folder.
+    Raises SmallkubeError when that fails, ``folder`` exists, or a path would lead out of it.
     """
     try:
         folder.mkdir(parents=True, mode=0o700)

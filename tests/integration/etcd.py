@@ -106,6 +106,13 @@ class Etcd:
         ]
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(argv, cwd=self.folder, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+        try:
+            self._await_health()
+        except BaseException:
+            self.stop()
+            raise
+
+    def _await_health(self) -> None:
         deadline = time.monotonic() + 30
         while self.ctl("endpoint", "health", "--command-timeout=1s", check=False).returncode:
             assert self.process.poll() is None and time.monotonic() < deadline, (self.folder / "log").read_text()

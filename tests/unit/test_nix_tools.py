@@ -79,6 +79,9 @@ def test_a_tree_is_written_for_nobody_else_and_stays_inside(tmp_path: Path) -> N
     materialise({"a/b": b"x"}, tmp_path / "tree")
     assert (tmp_path / "tree" / "a" / "b").read_bytes() == b"x"
     assert (tmp_path / "tree").stat().st_mode & 0o777 == 0o700 & ~_umask()
+    with pytest.raises(SmallkubeError, match="tree: can't be written"):
+        materialise({"other": b"x"}, tmp_path / "tree")
+    assert not (tmp_path / "tree" / "other").exists()
     with pytest.raises(SmallkubeError, match=r"\.\./out: leads out"):
         materialise({"../out": b"x"}, tmp_path / "other")
     assert not (tmp_path / "out").exists()

@@ -1,0 +1,133 @@
+"""Proves that the benchmarks' harness compares fairly, survives a benchmark that fails, and leaves nothing behind."""
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from smallkube.errors import SmallkubeError
+from smallkube.workspace import REPOSITORY
+
+sys.path.append(str(REPOSITORY))  # the benchmarks are not installed
+
+from bench import __main__ as program
+from bench import harness
+from bench.harness import FULL, PREFIX, QUICK, Plan, Row, absent, command, compare, measure, scratch
+
+ROW = Row("work", 1.5, "theirs", 3.0, "a goal")
+
+
+@pytest.fixture
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder for temporary files."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    return tmp_path
+
+
+@pytest.fixture
+def benchmarks(monkeypatch: pytest.MonkeyPatch, temporary: Path) -> dict[str, harness.Benchmark]:
+    """Those that ``python -m bench`` runs: two that work."""
+    made: dict[str, harness.Benchmark] = {"first": lambda _: iter([ROW]), "last": lambda _: iter([ROW])}
+    monkeypatch.setattr(program, "BENCHMARKS", made)
+    return made
+
+
+def broken(_: Plan) -> Iterator[Row]:
+    yield ROW
+    raise SmallkubeError("it broke", where="here")
+
+
+@pytest.mark.parametrize(("plan", "rounds"), [(FULL, 6), (QUICK, 1)], ids=["full", "quick"])
+def test_both_sides_run_in_turn(plan: Plan, rounds: int) -> None:
+    runs: list[str] = []
+    row = compare(plan, "x", lambda: runs.append("ours"), "y", lambda: runs.append("theirs"))
+    assert runs == ["ours", "theirs"] * rounds
+    assert row.theirs is not None
+
+
+def test_a_row_without_the_other_side_has_no_ratio() -> None:
+    assert (ROW.ratio, compare(QUICK, "x", lambda: None).ratio) == ("0.50", "")
+
+
+def test_a_failing_benchmark_does_not_stop_the_others(capsys: pytest.CaptureFixture[str]) -> None:
+    rows, failed = measure({"bad": broken, "good": lambda _: iter([ROW])}, QUICK)
+    assert (rows, failed) == ([ROW, ROW], ["bad"])
+    assert "bad failed: here: it broke" in capsys.readouterr().err.splitlines()
+
+
+def test_a_failing_command_is_one_line() -> None:
+    with pytest.raises(SmallkubeError, match="sh: exit status 3: last") as caught:
+        command(["sh", "-c", "echo first >&2; echo last >&2; exit 3"])()
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_program_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert not absent("work", "sh")
+    assert capsys.readouterr().err == ""
+    assert absent("work", "sh", "no-such-program")
+    assert capsys.readouterr().err == "warning: work is not measured: no-such-program not found\n"
+
+
+def test_the_full_form_states_goals(benchmarks: object, capsys: pytest.CaptureFixture[str]) -> None:
+    assert program.main([]) == 0
+    out = capsys.readouterr().out
+    assert ("a goal" in out, "not a measurement" in out) == (True, False)
+
+
+def test_the_quick_form_says_it_measures_nothing(benchmarks: object, capsys: pytest.CaptureFixture[str]) -> None:
+    assert program.main(["--quick"]) == 0
+    out = capsys.readouterr().out
+    assert ("a goal" in out, "not a measurement" in out) == (False, True)
+
+
+def test_a_failing_benchmark_is_status_1(
+    benchmarks: dict[str, harness.Benchmark], capsys: pytest.CaptureFixture[str]
+) -> None:
+    benchmarks["bad"] = broken
+    assert program.main(["--quick"]) == 1
+    captured = capsys.readouterr()
+    assert captured.out.count("0.50") == 3
+    assert captured.err.splitlines()[-1] == "failed: bad"
+
+
+@pytest.mark.parametrize("arguments", [["--fast"], ["startup"], ["--quic"]])
+def test_wrong_usage_is_status_2(arguments: list[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        program.main(arguments)
+    assert ended.value.code == 2
+
+
+def test_temporary_files_are_gone_at_the_end(temporary: Path) -> None:
+    before = os.environ.get("TMPDIR")
+    with pytest.raises(KeyboardInterrupt), scratch():
+        own = Path(tempfile.mkdtemp())
+        assert own.parent.parent == temporary
+        assert os.environ["TMPDIR"] == str(own.parent)
+        raise KeyboardInterrupt
+    assert list(temporary.iterdir()) == []
+    assert (tempfile.gettempdir(), os.environ.get("TMPDIR")) == (str(temporary), before)
+
+
+def test_leftovers_are_removed_unless_in_use(temporary: Path) -> None:
+    waits = "from bench.harness import scratch\nwith scratch(): print(flush=True); input()"
+    environment = {**os.environ, "TMPDIR": str(temporary), "PYTHONPATH": str(REPOSITORY)}
+    argv, pipe = [sys.executable, "-c", waits], subprocess.PIPE
+    with subprocess.Popen(argv, stdin=pipe, stdout=pipe, env=environment, text=True) as other:
+        assert other.stdout and other.stdin
+        other.stdout.readline()
+        (used,) = temporary.iterdir()
+        (temporary / f"{PREFIX}killed" / "deep").mkdir(parents=True)
+        (temporary / "of-others").mkdir()
+        with scratch():
+            assert {path.name for path in temporary.iterdir() if path.name != Path(tempfile.gettempdir()).name} == {
+                used.name,
+                "of-others",
+            }
+        other.kill()
+    with scratch():
+        assert not used.exists()
+    assert [path.name for path in temporary.iterdir()] == ["of-others"]
