@@ -62,9 +62,9 @@ lint: setup
 	mypy
 	shellcheck setup.sh .ci/run $$(git ls-files '*.sh')
 
-# More processes than cores: most tests wait for machines.
+# More processes than cores: most tests wait for machines. The longest first.
 test: setup
-	pytest --numprocesses=4 tests/unit tests/integration tests/lab
+	pytest --numprocesses=4 tests/lab tests/integration tests/unit
 
 test-all: test lab-kubernetes
 	pytest --numprocesses=3 tests/cluster

@@ -4,6 +4,7 @@ import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,8 +13,7 @@ from smallkube.workspace import Workspace
 TESTS = Path(__file__).parent
 TIERS = ("integration", "lab", "cluster")
 ON_MACHINES = ("lab", "cluster")
-SHARED_MACHINES = ("cluster", "deployed", "two_nodes")
-"""Fixtures that are made once for the tests of several files."""
+"""One process runs a file of these whole; the machines that several files share are made once for each process."""
 
 
 def pytest_configure() -> None:
@@ -26,14 +26,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         tier = item.path.relative_to(TESTS).parts[0]
         if tier in TIERS:
             item.add_marker(tier)
-        if tier in ON_MACHINES:
-            item.add_marker(pytest.mark.xdist_group(_group(item)))
 
 
-def _group(item: pytest.Item) -> str:
-    """Tests of one group are run by one process, one after the other: those that share machines, or a file's own."""
-    fixtures = getattr(item, "fixturenames", ())
-    return next((name for name in SHARED_MACHINES if name in fixtures), item.path.stem)
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With several processes: whole files to one where tests share machines, else each test to whichever is free."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class FilesOrTests(LoadScopeScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            return file if Path(file).parent.name in ON_MACHINES else nodeid
+
+    return FilesOrTests(config, log)
 
 
 def require(tier: str, condition: object, reason: str) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from lab.kubernetes import version
-from tests.cluster.conftest import Cluster, MakeCluster
+from tests.cluster.conftest import Cluster
 
 NOT_SERVICES_OF_OURS = ("systemd-", "dbus", "ssh")
 
@@ -86,8 +86,3 @@ def test_the_control_plane_listens_on_one_port_only(cluster: Cluster) -> None:
 def test_the_lab_applied_the_whole_configuration(cluster: Cluster) -> None:
     for node in cluster.nodes:
         assert cluster.machine(node).report()["unsupported"] == []
-
-
-def test_three_nodes(make_cluster: MakeCluster) -> None:
-    with make_cluster("three", 3) as three:
-        assert three.ready() == {f"node{index}.k8s.internal": True for index in (1, 2, 3)}

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.cluster.conftest import UNITS, Cluster, MakeCluster, is_ready, pod
+from tests.cluster.conftest import UNITS, Cluster, is_ready, pod
 
 ON_WORKERS = ("coredns", "kube-proxy", "crio", "kubelet")
 LONG_RUNNING = [
@@ -18,13 +18,13 @@ SERVE = ("sh", "-c", 'mkdir /www; hostname >/www/index.html; exec httpd -f -p "[
 
 
 @pytest.fixture(scope="module")
-def tried(make_cluster: MakeCluster) -> Iterator[Cluster]:
-    """A cluster of its own, with a pod that serves its name on node2."""
-    with make_cluster("tried", 2) as cluster:
-        cluster.eventually("account", lambda: not cluster.ask("get", "serviceaccount", "default").returncode)
-        cluster.apply(pod("serve", "node2", *SERVE, restartPolicy="Always"))
-        cluster.eventually("pod Ready", lambda: serving(cluster))
-        yield cluster
+def tried(cluster: Cluster) -> Iterator[Cluster]:
+    """The cluster, with a pod that serves its name on node2."""
+    cluster.eventually("account", lambda: not cluster.ask("get", "serviceaccount", "default").returncode)
+    cluster.apply(pod("serve", "node2", *SERVE, restartPolicy="Always"))
+    cluster.eventually("pod Ready", lambda: serving(cluster))
+    yield cluster
+    cluster.kubectl("delete", "pod", "serve", "--timeout=60s", seconds=70)
 
 
 def serving(cluster: Cluster) -> bool:

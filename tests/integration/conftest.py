@@ -15,6 +15,7 @@ import yaml
 
 from smallkube.inventory import Inventory, load
 from smallkube.workspace import REPOSITORY, Workspace
+from tests import forked
 
 Completed = subprocess.CompletedProcess[str]
 
@@ -62,14 +63,13 @@ class Cluster:
 
     def inv(self, *words: str, **more: str) -> Completed:
         """Run one task in a process of its own."""
+        return forked.inv(*words, environment=self.environment(**more))
+
+    def fresh_inv(self, *words: str, **more: str) -> Completed:
+        """The same in a Python that has loaded nothing yet."""
+        argv, environment = self.command(*words), self.environment(**more)
         return subprocess.run(
-            self.command(*words),
-            capture_output=True,
-            text=True,
-            timeout=120,
-            stdin=subprocess.DEVNULL,
-            env=self.environment(**more),
-            cwd="/",
+            argv, capture_output=True, text=True, timeout=120, stdin=subprocess.DEVNULL, env=environment, cwd="/"
         )
 
     def done(self, *words: str, **more: str) -> str:
@@ -148,7 +148,17 @@ def generated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def ready(generated: Path, tmp_path: Path) -> Cluster:
+def copied(generated: Path, tmp_path: Path) -> Callable[[str], Cluster]:
+    """``copied(name)``: a copy of the template, in a folder of this name."""
+
+    def copy(name: str) -> Cluster:
+        shutil.copytree(generated, tmp_path / name)
+        return Cluster(Workspace(tmp_path / name / "ws"), tmp_path / name / "ws-private")
+
+    return copy
+
+
+@pytest.fixture
+def ready(copied: Callable[[str], Cluster]) -> Cluster:
     """Two nodes, everything generated; the test's own copy."""
-    shutil.copytree(generated, tmp_path / "ready")
-    return Cluster(Workspace(tmp_path / "ready" / "ws"), tmp_path / "ready" / "ws-private")
+    return copied("ready")

@@ -3,6 +3,7 @@ killed, and the old identity goes only when told, and not before the rotation ha
 """
 
 import json
+from collections.abc import Callable
 from functools import partial
 from itertools import count, pairwise
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from smallkube.secrets import age, rotate_master
 from smallkube.secrets.check import check
 from smallkube.secrets.store import changing_keys
+from tests.integration.conftest import Cluster
 from tests.integration.test_secrets_crash import killed_at, plaintexts
 
 ROTATE = ("keys.rotate-master", "--yes")
@@ -123,10 +125,9 @@ def test_an_identity_that_lies_elsewhere_stays_there(ready: Any) -> None:
     assert elsewhere.stat().st_mode & 0o7777 == 0o600
 
 
-def test_killed_before_each_change_the_same_command_ends_it(make_cluster: Any) -> None:
+def test_killed_before_each_change_the_same_command_ends_it(copied: Callable[[str], Cluster]) -> None:
     for step in count(1):
-        cluster = make_cluster((1, 2), f"ws{step}")
-        cluster.done("keys.generate")
+        cluster = copied(f"killed{step}")
         secret, old = plaintexts(cluster), identities(cluster)
         killed = killed_at(step, cluster.workspace.root, partial(rotate, cluster))
         assert plaintexts(cluster) == secret

@@ -41,6 +41,7 @@ def test_a_deploy_cut_at_random_points_is_completed_by_the_next(deployed: Operat
         with deployed.marked("node2", mark):
             before = deployed.mark("node2")
             process = deployed.start("deploy", "--json", "--node", "node2")
+            assert process.stderr and process.stderr.readline()  # before that it is Python that is interrupted
             time.sleep(chance.uniform(0, whole))  # the random point, not something to wait for
             process.send_signal(number)
             cut = deployed.end(process)
