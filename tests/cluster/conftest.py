@@ -84,7 +84,7 @@ class Cluster:
         deadline = time.monotonic() + seconds
         while not (value := condition()):
             assert time.monotonic() < deadline, f"in vain: {what}{self.state()}"
-            time.sleep(0.2)
+            time.sleep(1)  # each kubectl takes some tenths of a second of a core from what is waited for
         return value
 
     def ready(self) -> dict[str, bool]:

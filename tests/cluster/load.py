@@ -70,7 +70,7 @@ class Load:
                 self.answers[name].append(_word(done.returncode, done.stderr))
                 if done.returncode:
                     self.said.add(done.stderr)
-                time.sleep(0.3)
+                time.sleep(0.5)
 
         threads = [threading.Thread(target=ask, args=(name, *where)) for name, where in clients.items()]
         self.answers = {name: [] for name in clients}

@@ -7,6 +7,7 @@ import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -146,9 +147,19 @@ FAULTS = {
 }
 
 
+def heartbeats(cluster: Cluster) -> list[datetime]:
+    """When each node's lease was renewed last."""
+    leases = cluster.get("-n", "kube-node-lease", "leases")["items"]
+    assert len(leases) == len(cluster.nodes)
+    return [datetime.fromisoformat(lease["spec"]["renewTime"]) for lease in leases]
+
+
 def recovered(cluster: Cluster) -> None:
     """Until a cluster that was broken works again: clients come back to an API server each in their own time."""
+    began = datetime.now(UTC)
     cluster.eventually("the API", lambda: cluster.ask("get", "--raw", "/readyz").returncode == 0)
+    # A node is called Ready by its last word for 40 s, also when its kubelet has not found back to the API server yet.
+    cluster.eventually("each kubelet's word", lambda: all(since > began for since in heartbeats(cluster)), 120)
     cluster.eventually("all Ready", lambda: (ready := cluster.ready()) and all(ready.values()), 120)
     with cluster.namespace("recovered") as space:  # its account is made by the controller manager
         cluster.kubectl("-n", space, "create", "service", "clusterip", space, "--tcp=80")
