@@ -133,7 +133,7 @@ def build(builds: Sequence[Build], go: Go, bar: ui.Bar) -> None:
     Raises SmallkubeError with the last line of the log when a command fails.
     """
     _download(builds, go, bar)
-    bar.stage("looking at what is to be compiled")
+    bar.stage("planning")
     plans = _shared_once([plan(one, go) for one in builds])
     bar.stage("compiling", sum(each.total for each in plans))
     done = 0
