@@ -15,6 +15,9 @@ TIERS = ("integration", "lab", "cluster")
 ON_MACHINES = ("lab", "cluster")
 """One process runs a file of these whole; the machines that several files share are made once for each process."""
 
+LONGEST = ("test_trust", "test_upgrade", "test_smoke", "test_survival", "test_deploy_faults", "test_lab")
+"""Files that take minutes: begun first, so that no process is at one alone in the end."""
+
 
 def pytest_configure() -> None:
     """Shells start background jobs with Ctrl-C ignored, which Python and all its children would inherit."""
@@ -26,6 +29,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         tier = item.path.relative_to(TESTS).parts[0]
         if tier in TIERS:
             item.add_marker(tier)
+    order = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path.stem, len(order)))
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -38,6 +43,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
             file = nodeid.partition("::")[0]
             return file if Path(file).parent.name in ON_MACHINES else nodeid
 
+    config.option.loadscopereorder = False  # it goes by the number of tests, not by their time
     return FilesOrTests(config, log)
 
 
