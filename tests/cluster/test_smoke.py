@@ -147,11 +147,11 @@ FAULTS = {
 }
 
 
-def heartbeats(cluster: Cluster) -> list[datetime]:
-    """When each node's lease was renewed last."""
+def renewed(cluster: Cluster, since: datetime) -> bool:
+    """Whether each node's lease was renewed after ``since``."""
     leases = cluster.get("-n", "kube-node-lease", "leases")["items"]
-    assert len(leases) == len(cluster.nodes)
-    return [datetime.fromisoformat(lease["spec"]["renewTime"]) for lease in leases]
+    times = [datetime.fromisoformat(lease["spec"]["renewTime"]) for lease in leases]
+    return len(times) == len(cluster.nodes) and min(times) > since
 
 
 def recovered(cluster: Cluster) -> None:
@@ -159,7 +159,7 @@ def recovered(cluster: Cluster) -> None:
     began = datetime.now(UTC)
     cluster.eventually("the API", lambda: cluster.ask("get", "--raw", "/readyz").returncode == 0)
     # A node is called Ready by its last word for 40 s, also when its kubelet has not found back to the API server yet.
-    cluster.eventually("each kubelet's word", lambda: all(since > began for since in heartbeats(cluster)), 120)
+    cluster.eventually("each kubelet's word", lambda: renewed(cluster, began), 120)
     cluster.eventually("all Ready", lambda: (ready := cluster.ready()) and all(ready.values()), 120)
     with cluster.namespace("recovered") as space:  # its account is made by the controller manager
         cluster.kubectl("-n", space, "create", "service", "clusterip", space, "--tcp=80")
