@@ -1,5 +1,6 @@
 """Work that goes on while something is done to the cluster: requests to the API, and a pod that uses another one."""
 
+import subprocess
 import threading
 import time
 from collections import Counter
@@ -55,7 +56,7 @@ class Load:
         """All were answered, and nobody was ever turned away: but for ``restarts`` of the API server."""
         for client, answers in self.answers.items():
             found = Counter(answers)
-            assert found["ok"] > 10, (client, found, self.said)
+            assert found["ok"] > 5, (client, found, self.said)
             assert found.keys() <= {"ok", "down"}, (client, found, self.said)
             gaps = [word for word, _ in groupby(answers)].count("down")
             assert gaps <= restarts, (client, answers, self.said)
@@ -66,11 +67,16 @@ class Load:
 
         def ask(name: str, node: str, script: str) -> None:
             while not stop.is_set():
-                done = self.cluster.machine(node).execute(["/bin/sh", "-c", script], seconds=20)
+                try:
+                    done = self.cluster.machine(node).execute(["/bin/sh", "-c", script], seconds=20)
+                except subprocess.TimeoutExpired as error:
+                    self.answers[name].append("down")
+                    self.said.add(str(error))
+                    continue
                 self.answers[name].append(_word(done.returncode, done.stderr))
                 if done.returncode:
                     self.said.add(done.stderr)
-                time.sleep(0.5)
+                time.sleep(0.3)
 
         threads = [threading.Thread(target=ask, args=(name, *where)) for name, where in clients.items()]
         self.answers = {name: [] for name in clients}
