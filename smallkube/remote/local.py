@@ -49,7 +49,8 @@ class Local:
                 status = process.wait()
             except BaseException:
                 process.stdin.close()
-                process.terminate()
+                if not command.hold:  # else it has just been told, and has to tell the others
+                    process.terminate()
                 hearing.join()
                 raise
         return Result(status, b"".join(output), b"".join(errors).decode(errors="replace"))

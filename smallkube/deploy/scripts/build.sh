@@ -12,8 +12,8 @@ setsid nixos-rebuild build --flake "path:/var/lib/smallkube/bundles/$1?dir=nix#$
 build=$!
 {
   cat >/dev/null
-  # In a form that dash takes too; again, should the build not have become a group of its own yet.
-  until kill -s TERM -- "-$build" || ! kill -0 "$build"; do sleep 0.1; done
+  # Again and again: of a program that is just being started, the signal is lost.
+  while kill -s TERM -- "-$build" || kill -0 "$build"; do sleep 0.1; done
 } <&3 >/dev/null 2>&1 9>&- &
 watch=$!
 while kill -0 $$ && touch -c /run/smallkube/lock; do sleep 60; done 3<&- >/dev/null 2>&1 9>&- &

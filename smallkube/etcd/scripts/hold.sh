@@ -8,7 +8,8 @@ setsid "$@" 3<&- </dev/null &
 work=$!
 {
   cat >/dev/null
-  until kill -s TERM -- "-$work" || ! kill -0 "$work"; do sleep 0.1; done
+  # Again and again: of a program that is just being started, the signal is lost.
+  while kill -s TERM -- "-$work" || kill -0 "$work"; do sleep 0.1; done
 } <&3 >/dev/null 2>&1 &
 watch=$!
 trap 'kill "$watch" 2>/dev/null || :' EXIT

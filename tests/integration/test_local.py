@@ -1,0 +1,32 @@
+"""Proves that what runs on this machine in the place of a node ends with the run that wanted it."""
+
+import threading
+
+import pytest
+
+from smallkube.etcd import host
+from smallkube.remote.command import Command
+from smallkube.remote.local import Local
+
+MISSES_ONE_SIGNAL = "trap 'trap - TERM' TERM; echo begun; while :; do sleep 0.1; done"
+
+
+class NobodyWaits(Exception):
+    """What stops a run."""
+
+
+def stop(_: bytes) -> None:
+    raise NobodyWaits
+
+
+def test_a_program_that_missed_the_signal_is_told_again() -> None:
+    command = Command(("/bin/sh", "-c", host.text("hold"), "hold", "/bin/sh", "-c", MISSES_ONE_SIGNAL), hold=True)
+
+    def run() -> None:
+        with pytest.raises(NobodyWaits):
+            Local("here").run(command, heard=stop)
+
+    running = threading.Thread(target=run, daemon=True)
+    running.start()
+    running.join(timeout=30)
+    assert not running.is_alive()
