@@ -56,7 +56,7 @@ class Load:
         """All were answered, and nobody was ever turned away: but for ``restarts`` of the API server."""
         for client, answers in self.answers.items():
             found = Counter(answers)
-            assert found["ok"] > 5, (client, found, self.said)
+            assert found["ok"] > 10, (client, found, self.said)
             assert found.keys() <= {"ok", "down"}, (client, found, self.said)
             gaps = [word for word, _ in groupby(answers)].count("down")
             assert gaps <= restarts, (client, answers, self.said)

@@ -66,10 +66,17 @@ def two_nodes(places: Places) -> Iterator[Up]:
 
 
 @pytest.fixture(scope="session")
-def deployed(places: Places) -> Iterator[Operator]:
-    """An operator whose lab of two machines has been deployed to once; faults that a test puts in it must undo."""
+def two_deployed(places: Places) -> Iterator[Operator]:
+    """An operator whose two machines the files of tests share, each of which deploys what the workspace holds first."""
     with made(places, "deployed", 2) as up:
         operator = Operator(up.lab, up.workspace)
-        for words in (("keys.scan", "--yes"), ("keys.generate",), ("nix.render",), ("deploy",)):
+        for words in (("keys.scan", "--yes"), ("keys.generate",), ("nix.render",)):
             operator.done(*words)
         yield operator
+
+
+@pytest.fixture(scope="module")
+def deployed(two_deployed: Operator) -> Operator:
+    """Two machines that run what the workspace holds; faults that a test puts in them it must undo."""
+    two_deployed.deploy()
+    return two_deployed
