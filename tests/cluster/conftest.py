@@ -113,18 +113,25 @@ def is_ready(item: dict[str, Any]) -> bool:
 
 
 def killed_at(cluster: Cluster, line: str, *command: str) -> None:
-    """Run ``command`` and kill it when it says ``line``."""
-    process = cluster.operator.start(*command)
+    """Run ``command`` and kill it when it says ``line``.
+
+    Again when it fails before: a killed deploy leaves machines that first have to roll back, or to let go of its lock.
+    """
+    deadline = time.monotonic() + 240
+    while not _killed(cluster.operator, line, *command):
+        assert time.monotonic() < deadline, f"never said {line!r}"
+
+
+def _killed(operator: Operator, line: str, *command: str) -> bool:
+    process = operator.start(*command)
     assert process.stderr
-    seen = ""
     for said in process.stderr:
-        seen += said
         if said.startswith(line):
-            break
-    else:
-        raise AssertionError(f"never said {line!r}: {seen}")
-    process.send_signal(signal.SIGKILL)
-    cluster.operator.end(process)
+            process.send_signal(signal.SIGKILL)
+            operator.end(process)
+            return True
+    assert operator.end(process).returncode, f"done without saying {line!r}"
+    return False
 
 
 def pod(name: str, node: str, *command: str, **spec: Any) -> dict[str, Any]:

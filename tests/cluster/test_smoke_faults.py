@@ -33,9 +33,9 @@ def overridden(unit: str, text: str) -> Fault:
     )
 
 
-def dropped(rule: str) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
-    """What node2 forwards by ``rule`` is dropped; and mended."""
-    chain = f"chain forward {{ type filter hook forward priority -300; {rule} drop; }}"
+def dropped(*rules: str) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+    """What node2 forwards by any of ``rules`` is dropped; and mended."""
+    chain = f"chain forward {{ type filter hook forward priority -300; {' '.join(f'{rule} drop;' for rule in rules)} }}"
     return [("node2", f"nft 'table inet fault {{ {chain}; }}'")], [("node2", "nft delete table inet fault")]
 
 
@@ -53,16 +53,17 @@ def sound(cluster: Cluster) -> None:
     recovered(cluster)
 
 
-@pytest.mark.parametrize(("check", "rule"), [
-    ("network.ipv6", 'iifname "brkube" oifname "wgkube" meta nfproto ipv6 tcp dport 8080'),
-    ("network.ipv4", 'iifname "brkube" oifname "wgkube" meta nfproto ipv4 ct status != dnat tcp dport 8080'),
-    ("network.api", 'iifname "brkube" oifname "wgkube" tcp dport 6443'),
-])  # fmt: skip
-def test_a_path_that_is_closed(check: str, rule: str, cluster: Cluster) -> None:
-    broken_by, mended_by = dropped(rule)
+def test_paths_that_are_closed(cluster: Cluster) -> None:
+    rules = {
+        "network.ipv6": 'iifname "brkube" oifname "wgkube" meta nfproto ipv6 tcp dport 8080',
+        "network.ipv4": 'iifname "brkube" oifname "wgkube" meta nfproto ipv4 ct status != dnat tcp dport 8080',
+        "network.api": 'iifname "brkube" oifname "wgkube" tcp dport 6443',
+    }
+    broken_by, mended_by = dropped(*rules.values())
     with broken(cluster, Fault(broken_by, mended_by, set(), "")):
         found = smoke(cluster, status=1)
-    assert "node2 → " in judged(found, {check}, set())
+    judged(found, {*rules}, set())
+    assert all("node2 → " in found[check]["message"] for check in rules)
 
 
 def test_a_way_out_is_tried_where_one_is_named(cluster: Cluster) -> None:
