@@ -78,7 +78,11 @@ def _fetch(folder: Path, bar: ui.Bar) -> None:
         for path in tree.rglob("*"):
             if path.is_file() and PROGRAMS.fullmatch(str(path.relative_to(tree))):
                 path.chmod(0o755)
-        tree.rename(folder)
+        try:
+            tree.rename(folder)
+        except OSError:
+            if not folder.is_dir():  # else somebody else has just fetched it
+                raise
     finally:
         remove_tree(work)
 

@@ -1,7 +1,6 @@
 """Proves the building of Go programs with the real Go: built once, an interrupted build resumed, its progress told."""
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -37,11 +36,12 @@ class Seen(ui.Bar):
 @pytest.fixture
 def go(tmp_path: Path, needs: Callable[[str, object, str], None], monkeypatch: pytest.MonkeyPatch) -> gobuild.Go:
     cache = Places.find(os.environ).cache
-    fetched = cache / f"go-{toolchain.VERSION}/bin/go"
-    found = shutil.which("go")
-    program = fetched if fetched.is_file() else Path(found) if found else None
-    needs("integration", program, "Go (make lab-kubernetes)")
-    assert program
+    cache.mkdir(parents=True, exist_ok=True)
+    try:
+        program = toolchain.ensure(cache, (1, 21), ui.Bar())
+    except SmallkubeError as error:
+        needs("integration", False, f"Go: {error}")
+        raise
     monkeypatch.setenv("GOPROXY", "off")
     (tmp_path / "scratch").mkdir()
     (tmp_path / "log").touch()
