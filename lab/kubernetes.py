@@ -1,9 +1,9 @@
 """The programs of Kubernetes for the lab's machines, built here once from the modules that ``lab/go`` pins.
 
-Each folder of ``lab/go`` is a Go module whose ``tool`` lines are main packages of the project it requires; go.sum
-holds the checksums of all that is fetched. What is on PATH already, in the pinned minor version and without need of
-shared libraries (which a machine of the lab may not have), is copied instead. The folder is made beside its final
-place and renamed when it is complete; a build that was interrupted goes on where it was.
+Each folder of ``lab/go`` is a Go module whose ``tool`` lines are main packages of the project it requires, or which has
+a main package of its own; go.sum holds the checksums of all that is fetched. What is on PATH already, in the pinned
+minor version and without need of shared libraries (which a machine of the lab may not have), is copied instead. The
+folder is made beside its final place and renamed when it is complete; a build that was interrupted goes on where it was.
 """
 
 import hashlib
@@ -64,7 +64,7 @@ RECIPES = (
         tuple((name, f"k8s.io/kubernetes/cmd/{name}") for name in KUBERNETES),
         ("k8s.io/component-base/version.gitVersion", "k8s.io/client-go/pkg/version.gitVersion"),
     ),
-    Recipe("coredns", "github.com/coredns/coredns", (("coredns", "github.com/coredns/coredns"),)),
+    Recipe("coredns", "github.com/coredns/coredns", (("coredns", "smallkube.lab/coredns"),)),
     Recipe(
         "cri-o",
         "github.com/cri-o/cri-o",
@@ -94,7 +94,7 @@ def version(modules: Path = MODULES) -> str:
 
 def place(cache: Path, modules: Path = MODULES) -> Path:
     """Where the programs are, or would be once built: the same modules and recipes give the same name."""
-    files = sorted(path for path in modules.rglob("go.*") if path.is_file())
+    files = sorted(path for path in modules.rglob("*") if path.is_file())
     parts = [repr(RECIPES), *(f"{path.relative_to(modules)}\0{path.read_text()}" for path in files)]
     return cache / f"{NAME}{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:12]}"
 
