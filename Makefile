@@ -66,9 +66,9 @@ lint: setup
 test: setup
 	pytest --numprocesses=4 tests/lab tests/integration tests/unit
 
-# Clusters wait less and compute more.
+# Clusters wait less and compute more: fewer processes.
 test-all: test lab-kubernetes
-	pytest --numprocesses=2 tests/cluster
+	pytest --numprocesses=3 tests/cluster
 
 test-newest: setup
 	python3 -m venv --clear $(NEWEST)

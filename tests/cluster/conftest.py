@@ -63,8 +63,8 @@ class Cluster:
         self.kubectl("apply", "--filename=-", stdin=json.dumps(listed))
 
     @contextmanager
-    def namespace(self, name: str) -> Iterator[str]:
-        """A namespace that is gone with all in it when the block has ended."""
+    def namespace(self, name: str, *, wait: bool = True) -> Iterator[str]:
+        """A namespace that is gone with all in it when the block has ended; without ``wait``, soon after."""
         self.kubectl("create", "namespace", name)
         try:
             # A pod is refused before its namespace's account is there. After several restarts of the API server the
@@ -73,7 +73,7 @@ class Cluster:
             self.eventually("default account", lambda: not self.ask(*account).returncode, 180)
             yield name
         finally:
-            self.kubectl("delete", "namespace", name, "--wait=true", "--timeout=90s", seconds=100)
+            self.kubectl("delete", "namespace", name, f"--wait={str(wait).lower()}", "--timeout=90s", seconds=100)
 
     def inside(self, namespace: str, pod: str, *command: str, seconds: int = 20) -> Result:
         """Run a command in a pod; its failure is a result."""

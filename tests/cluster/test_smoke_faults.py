@@ -12,7 +12,7 @@ import pytest
 from smallkube.smoke.report import NAMES
 from smallkube.workspace import Workspace
 from tests.cluster.conftest import Cluster
-from tests.cluster.test_smoke import BY_PODS, Fault, Found, broken, namespaces, recovered, smoke, with_outcome
+from tests.cluster.test_smoke import BRIEF, BY_PODS, Fault, Found, broken, namespaces, recovered, smoke, with_outcome
 
 WITHOUT_API = {"etcd.health", "etcd.alarms", "api.ready", "api.anonymous", "api.certificate", "cleanup.done"}
 WITH_API = {*NAMES} - WITHOUT_API
@@ -162,7 +162,7 @@ def test_a_kubelet_that_is_stopped(cluster: Cluster) -> None:
     stop, start = ("node2", "systemctl stop kubelet"), ("node2", "systemctl start kubelet")
     with broken(cluster, Fault([stop], [start], set(), "")):
         cluster.eventually("node2 is missed", lambda: not cluster.ready()["node2.k8s.internal"], 120)
-        found = smoke(cluster, status=1)
+        found = smoke(cluster, *BRIEF, status=1)
     messages = judged(found, {"nodes.ready", "nodes.leases", "pods.rollout"}, ALONE)
     assert "journalctl -u kubelet" in messages
 
@@ -172,7 +172,7 @@ def test_a_tunnel_that_is_down_is_all_that_is_named(cluster: Cluster) -> None:
     up = ("node2", "ip link set wgkube up && networkctl reconfigure wgkube")
     with broken(cluster, Fault([down], [up], set(), "")):
         cluster.eventually("node2 is missed", lambda: not cluster.ready()["node2.k8s.internal"], 120)
-        found = smoke(cluster, status=1)
+        found = smoke(cluster, *BRIEF, status=1)
     failed = {"nodes.ready", "nodes.leases", "pods.rollout", "network.host", "network.nodeport"}
     assert "inv net.check" in judged(found, failed, ALONE)
     cluster.eventually("nothing stays", lambda: namespaces(cluster) == [], 120)

@@ -41,7 +41,7 @@ def test_nobody_is_refused_while_all_tokens_change(cluster: Cluster) -> None:
     cluster.eventually("all Ready", lambda: all(cluster.ready().values()))
 
 
-STEPS = ("deploy both", "try the tokens", "wait until", "deploy without", "see the former")
+STEPS = ("deploy both", "try the tokens", "wait until", "deploy without")
 
 
 def test_killed_at_each_step_it_is_ended_by_the_same_command(cluster: Cluster) -> None:
