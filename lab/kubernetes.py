@@ -3,7 +3,7 @@
 Each folder of ``lab/go`` is a Go module whose ``tool`` lines are main packages of the project it requires, or which has
 a main package of its own; go.sum holds the checksums of all that is fetched. What is on PATH already, in the pinned
 minor version and without need of shared libraries (which a machine of the lab may not have), is copied instead. The
-folder is made beside its final place and renamed when it is complete; a build that was interrupted goes on where it was.
+folder is made beside its final place and renamed when it is complete; an interrupted build goes on where it was.
 """
 
 import hashlib
