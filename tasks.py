@@ -1,5 +1,5 @@
 """The tasks of smallkube: `inv --list` shows them, `inv --help TASK` explains one."""
 
-from smallkube.tasks.collection import namespace
+from smallkube.cli.collection import namespace
 
 __all__ = ["namespace"]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from bench import etcd, nix, secrets, startup
 from bench.harness import FULL, QUICK, Benchmark, measure, scratch
-from smallkube import ui
+from smallkube.core import ui
 
 BENCHMARKS: dict[str, Benchmark] = {
     "startup": startup.rows,

@@ -11,10 +11,10 @@ from pathlib import Path
 import lab.etcd
 from bench.harness import QUICK, Plan, Row, absent, command, compare
 from lab.places import Places
-from smallkube import ui
-from smallkube.errors import UsageError
+from smallkube.core import ui
+from smallkube.core.errors import UsageError
+from smallkube.core.workspace import REPOSITORY
 from smallkube.etcd.programs import find
-from smallkube.workspace import REPOSITORY
 from tests.integration.etcd import Etcd
 from tests.integration.sshd import Server
 
@@ -26,9 +26,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from smallkube.etcd import backup, catalog
 from smallkube.etcd.host import Source
-from smallkube.inventory import load
-from smallkube.remote.connection import Session
-from smallkube.workspace import Workspace
+from smallkube.inventory.load import load
+from smallkube.remote.ssh import Session
+from smallkube.core.workspace import Workspace
 root, endpoint, recipient = sys.argv[1:]
 workspace = Workspace(Path(root))
 folder = workspace.root / "backups"

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from bench.harness import INV, Plan, Row, absent, compare
 from bench.secrets import Fresh, make_workspace
-from smallkube.inventory import load
-from smallkube.nix import check, evaluate, render, tools
-from smallkube.remote import bundle
-from smallkube.workspace import Workspace
+from smallkube.core import runner
+from smallkube.core.workspace import Workspace
+from smallkube.inventory.load import load
+from smallkube.nix import bundle, check, evaluate, render
 
 
 def rows(plan: Plan) -> Iterator[Row]:
@@ -34,7 +34,7 @@ def _render(workspace: Workspace) -> None:
 
 
 def _evaluation(plan: Plan, workspace: Workspace, nodes: int) -> Iterator[Row]:
-    program = tools.find("nix-instantiate")
+    program = runner.find("nix-instantiate")
     if program is None:
         absent("evaluation", "nix-instantiate")
         return

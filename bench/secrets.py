@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from bench.harness import INV, Plan, Row, absent, command, compare
-from smallkube.workspace import REPOSITORY
+from smallkube.core.workspace import REPOSITORY
 
 LOOP = """
 for i in $(seq {count}); do wg genkey | age -R recipients -o "secret$i.age"; rm -f "secret$i.age"; done

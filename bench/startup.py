@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from bench.harness import INV, Plan, Row, absent, command, compare
-from smallkube.workspace import REPOSITORY
+from smallkube.core.workspace import REPOSITORY
 
 BARE = "from invoke import task\n\n\n@task\ndef hello(c):\n    print('hello')\n"
 

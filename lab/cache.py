@@ -13,7 +13,7 @@ from lab import image, kubernetes, processes, toolchain
 from lab.cluster import Record, all_labs
 from lab.places import Places
 from lab.removal import disk_usage, locked_if_free, remove_if_free
-from smallkube.errors import SmallkubeError
+from smallkube.core.errors import SmallkubeError
 
 IMAGE_LOCK, KUBERNETES_LOCK = "image.lock", "kubernetes.lock"
 BUILDING = {"building-": IMAGE_LOCK, "kubernetes-building-": KUBERNETES_LOCK, "go-building-": KUBERNETES_LOCK}

@@ -9,7 +9,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from smallkube.errors import SmallkubeError
+from smallkube.core.errors import SmallkubeError
 
 CPUSET = ("cpuset.cpus", "cpuset.mems")
 

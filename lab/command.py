@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from smallkube.errors import SmallkubeError
+from smallkube.core.errors import SmallkubeError
 
 
 def with_parent(argv: Iterable[object]) -> list[str]:

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from lab.command import run, with_parent
-from smallkube import ui
-from smallkube.errors import SmallkubeError
+from smallkube.core import ui
+from smallkube.core.errors import SmallkubeError
 
 WITHOUT_DEBUG = ("-trimpath", "-gcflags=all=-dwarf=false")
 STRIPPED = "-s -w"

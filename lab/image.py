@@ -16,7 +16,7 @@ from pathlib import Path
 
 from lab.command import run, waiting_lock, with_parent
 from lab.removal import remove_tree
-from smallkube.errors import SmallkubeError, UsageError
+from smallkube.core.errors import SmallkubeError, UsageError
 
 SUITE = "trixie"
 DEFAULT_MIRROR = "http://deb.debian.org/debian"

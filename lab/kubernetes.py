@@ -18,8 +18,8 @@ from pathlib import Path
 from lab import gobuild, toolchain
 from lab.command import run, waiting_lock
 from lab.removal import remove_tree
-from smallkube import ui
-from smallkube.errors import SmallkubeError, UsageError
+from smallkube.core import ui
+from smallkube.core.errors import SmallkubeError, UsageError
 
 MODULES = Path(__file__).with_name("go")
 LOG = "kubernetes-build.log"

@@ -10,7 +10,7 @@ import socket
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
-from smallkube.errors import SmallkubeError
+from smallkube.core.errors import SmallkubeError
 
 SSH_PORT = 2222
 BRIDGE = "br-lab"

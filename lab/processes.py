@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from smallkube.errors import SmallkubeError
+from smallkube.core.errors import SmallkubeError
 
 LAB = "SMALLKUBE_LAB"
 ROLE = "SMALLKUBE_LAB_ROLE"

@@ -15,7 +15,7 @@ from pathlib import Path
 from lab import network, processes, workspace
 from lab.cluster import Lab, Record
 from lab.command import run
-from smallkube.errors import SmallkubeError, UsageError
+from smallkube.core.errors import SmallkubeError, UsageError
 
 GROUP = "230.88.0.1"
 FIRST_PORT = 18800

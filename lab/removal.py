@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from smallkube.errors import SmallkubeError
+from smallkube.core.errors import SmallkubeError
 
 
 def mounted_below(folder: Path, mountinfo: str) -> list[str]:

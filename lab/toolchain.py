@@ -17,8 +17,8 @@ import zipfile
 from pathlib import Path
 
 from lab.removal import remove_tree
-from smallkube import ui
-from smallkube.errors import SmallkubeError
+from smallkube.core import ui
+from smallkube.core.errors import SmallkubeError
 
 VERSION = "1.26.11"
 SUMS = {

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from smallkube.workspace import Workspace
+from smallkube.core.workspace import Workspace
 
 TESTS = Path(__file__).parent
 TIERS = ("integration", "lab", "cluster")

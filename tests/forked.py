@@ -18,7 +18,7 @@ from functools import cache
 from typing import NoReturn
 
 import smallkube
-from smallkube.workspace import REPOSITORY
+from smallkube.core.workspace import REPOSITORY
 
 
 @cache

@@ -1,4 +1,4 @@
-# Node index to subnets, host addresses and names; the twin of smallkube/addressing.py. Index 0 is the Services'
+# Node index to subnets, host addresses and names; the twin of smallkube/inventory/addressing.py. Index 0 is the Services'
 # range. N is written in decimal in both families, hence the limit of 254 nodes.
 { config, lib, ... }:
 let

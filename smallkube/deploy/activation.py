@@ -9,11 +9,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from smallkube.deploy import health, host
-from smallkube.deploy.host import Look, Progress, script
-from smallkube.deploy.together import Point
-from smallkube.errors import SmallkubeError
-from smallkube.remote.connection import Session
+from smallkube.core.errors import SmallkubeError
+from smallkube.deploy import facts, health
+from smallkube.deploy.barrier import Point
+from smallkube.deploy.facts import Look, Progress, script
+from smallkube.remote.ssh import Session
 
 POLL_SECONDS = 0.5
 GRACE_SECONDS = 60
@@ -115,7 +115,7 @@ class Activation:
         return self._watch(reason or self._lost or TOO_LATE)
 
     def _judge(self, session: Session) -> Verdict:
-        now = self._last = host.progress(session, self.nonce)
+        now = self._last = facts.progress(session, self.nonce)
         if not now.begun:
             return self._watch("")
         if now.outcome:
@@ -139,7 +139,7 @@ class Activation:
             return self.stopped() or self.clock.now() >= self._due
 
         elsewhere = self.agree(Point.ACTIVATED, "", impatient)
-        now = self._last = host.progress(session, self.nonce)
+        now = self._last = facts.progress(session, self.nonce)
         here = ["interrupted"] if self.stopped() else list(health.ill(self.before, now, self.system))
         if not here and not elsewhere:
             here += self.examine(session)
@@ -194,7 +194,7 @@ class Activation:
             try:
                 with self._fresh(session) as asked:
                     while self.clock.now() < deadline():
-                        self._last, self._lost = host.progress(asked, self.nonce), ""
+                        self._last, self._lost = facts.progress(asked, self.nonce), ""
                         if condition(self._last):
                             return self._last
                         self.clock.sleep(POLL_SECONDS)

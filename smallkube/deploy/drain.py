@@ -4,10 +4,10 @@ import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
-from smallkube.errors import SmallkubeError
-from smallkube.inventory import Inventory, Node
-from smallkube.nodes import members
-from smallkube.remote.connection import Session
+from smallkube.core.errors import SmallkubeError
+from smallkube.inventory.models import Inventory, Node
+from smallkube.kube import members
+from smallkube.remote.ssh import Session
 
 DISTURBING = frozenset({"crio.service", "kubelet.service", "kube-proxy.service", "systemd-networkd.service"})
 """Units whose restart pods on the machine, or those who talk to them, may notice."""

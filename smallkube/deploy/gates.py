@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from smallkube.deploy.host import script, unpushed_script
-from smallkube.inventory import Inventory
+from smallkube.deploy.facts import script, unpushed_script
+from smallkube.inventory.models import Inventory
 from smallkube.remote.command import Command
-from smallkube.remote.connection import Session
+from smallkube.remote.ssh import Session
 
 READY_SECONDS = 60
 PATIENT_TRIES = 20

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 
-from smallkube.deploy.host import Look, Progress
+from smallkube.deploy.facts import Look, Progress
 
 OWN_UNITS = ("smallkube-activate-", "smallkube-rollback-")
 _UNITS_FAILED = re.compile(r"the following units failed: (.*)")

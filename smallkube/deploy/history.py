@@ -5,9 +5,9 @@ import json
 import socket
 from dataclasses import asdict, dataclass, fields
 
-from smallkube.deploy.host import HOME, script
+from smallkube.deploy.facts import HOME, script
 from smallkube.remote.command import Command
-from smallkube.remote.connection import Session
+from smallkube.remote.ssh import Session
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from smallkube.deploy.survey import Survey
-from smallkube.errors import ManyErrors, SmallkubeError, UsageError
-from smallkube.inventory import Inventory, Node
+from smallkube.core.errors import ManyErrors, SmallkubeError, UsageError
+from smallkube.deploy.stale_peers import Survey
+from smallkube.inventory.models import Inventory, Node
 from smallkube.remote import fleet
 from smallkube.secrets.proof import Finding, State
 

@@ -2,16 +2,16 @@
 
 from collections.abc import Sequence
 
-from smallkube.deploy import host, plan, survey
+from smallkube.core import runner
+from smallkube.core.workspace import Workspace, write_file
+from smallkube.deploy import facts, plan, stale_peers
 from smallkube.deploy.plan import BuildOn, Goal, Options, Plan
-from smallkube.deploy.survey import Survey
-from smallkube.inventory import Inventory, Node
-from smallkube.nix import build, lock, render, tools
-from smallkube.remote import bundle
-from smallkube.remote.bundle import Bundle
-from smallkube.remote.connection import Session
+from smallkube.deploy.stale_peers import Survey
+from smallkube.inventory.models import Inventory, Node
+from smallkube.nix import build, bundle, lock, render
+from smallkube.nix.bundle import Bundle
+from smallkube.remote.ssh import Session
 from smallkube.secrets import keyring, policy, proof, store
-from smallkube.workspace import Workspace, write_file
 
 
 def prepare(
@@ -37,7 +37,7 @@ def prepare(
     if may_lock and lock.FLAKE_LOCK not in whole.files:
         write_file(workspace.flake_lock, _lock(workspace, inventory, whole))
         whole = bundle.assemble(workspace, inventory)
-    found = survey.survey(workspace, inventory, nodes, whole.files["keys/peers.json"])
+    found = stale_peers.survey(workspace, inventory, nodes, whole.files["keys/peers.json"])
     if options.with_peers and found.left_out:
         nodes = inventory.select([*(node.name for node in nodes), *found.left_out])
         found = Survey((*found.changed, *found.left_out))
@@ -46,12 +46,12 @@ def prepare(
 
 def _lock(workspace: Workspace, inventory: Inventory, unlocked: Bundle) -> bytes:
     """Pin the flake's inputs with the Nix of this machine, else with that of the primary."""
-    if tools.find("nix"):
+    if runner.find("nix"):
         return lock.here(unlocked.files, update=False)
     with Session(workspace, inventory.primary) as session:
-        for kind, content in (("scripts", host.scripts()), ("bundles", unlocked)):
-            host.push(session, kind, content)
-        return session.must(host.script("lock-flake", unlocked.digest, timeout=lock.SECONDS)).stdout
+        for kind, content in (("scripts", facts.scripts()), ("bundles", unlocked)):
+            facts.push(session, kind, content)
+        return session.must(facts.script("lock-flake", unlocked.digest, timeout=lock.SECONDS)).stdout
 
 
 def _findings(workspace: Workspace, inventory: Inventory) -> Sequence[proof.Finding]:

@@ -4,9 +4,9 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from smallkube.deploy.host import unpushed_script
-from smallkube.remote.bundle import Bundle
-from smallkube.remote.connection import Session
+from smallkube.deploy.facts import unpushed_script
+from smallkube.nix.bundle import Bundle
+from smallkube.remote.ssh import Session
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Literal, Protocol
 
+from smallkube.core.errors import SmallkubeError, one_line
 from smallkube.deploy.plan import Goal
-from smallkube.errors import SmallkubeError, one_line
 
 
 class Word(StrEnum):

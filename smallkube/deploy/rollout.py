@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 
-from smallkube.deploy import execute, prepare
+from smallkube.core.errors import SmallkubeError
+from smallkube.core.workspace import Workspace
+from smallkube.deploy import prepare, run
 from smallkube.deploy.plan import Goal, Options
 from smallkube.deploy.report import Report, Watcher
-from smallkube.errors import SmallkubeError
-from smallkube.inventory import Inventory, Node
+from smallkube.inventory.models import Inventory, Node
 from smallkube.nix import render
-from smallkube.workspace import Workspace
 
 UNDRAINED = Options(drain=False)
 """For changes that restart no pods."""
@@ -29,7 +29,7 @@ def roll_out(
     """
     render.plan(workspace, inventory).apply()
     plan, bundle = prepare.prepare(workspace, inventory, nodes, goal, options)
-    reports = execute.execute(plan, bundle, workspace, inventory, watcher)
+    reports = run.execute(plan, bundle, workspace, inventory, watcher)
     if bad := [f"{one.node} {one.outcome}: {one.reason}" for one in reports if not one.good]:
         raise SmallkubeError(f"not everything was deployed: {'; '.join(bad)}", hint="run the same command again")
     return reports

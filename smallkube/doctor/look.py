@@ -9,11 +9,11 @@ from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
 from pathlib import Path
 
+from smallkube.core import runner
+from smallkube.core.errors import ManyErrors, SmallkubeError
+from smallkube.core.workspace import REPOSITORY, Workspace
 from smallkube.doctor.diagnosis import Facts
 from smallkube.doctor.table import TOOLS, Family, Tool, family
-from smallkube.errors import ManyErrors, SmallkubeError
-from smallkube.nix import tools
-from smallkube.workspace import REPOSITORY, Workspace
 
 _LIBRARY_FOLDERS = ("/lib/systemd", "/usr/lib/systemd", "/run/current-system/sw/lib/systemd")
 _VERSION_SECONDS = 10
@@ -52,7 +52,7 @@ def programs(wanted: Iterable[Tool]) -> dict[str, str]:
 
 
 def _installed(tool: Tool) -> list[tuple[str, str]]:
-    paths = {name: tools.find(name, *_LIBRARY_FOLDERS) for name in tool.programs}
+    paths = {name: runner.find(name, *_LIBRARY_FOLDERS) for name in tool.programs}
     first = paths[tool.programs[0]]
     version = _version(first, tool.version) if first and tool.version else ""
     return [(name, version if name == tool.programs[0] else "") for name, path in paths.items() if path]
@@ -60,7 +60,7 @@ def _installed(tool: Tool) -> list[tuple[str, str]]:
 
 def _version(program: str, arguments: tuple[str, ...]) -> str:
     try:
-        said = tools.run([program, *arguments], timeout=_VERSION_SECONDS)
+        said = runner.run([program, *arguments], timeout=_VERSION_SECONDS)
     except SmallkubeError:
         return ""
     found = re.search(r"\d+(\.\w+)+|\b\d{3}\b", said.stdout + said.stderr)
@@ -81,7 +81,7 @@ def _inventory(workspace: Workspace) -> tuple[str | None, tuple[str, ...]]:
     if not workspace.inventory_file.is_file():
         return None, ()
     try:
-        from smallkube.inventory import load
+        from smallkube.inventory.load import load
 
         return "", tuple(node.name for node in load(workspace.inventory_file).nodes)
     except ManyErrors as error:

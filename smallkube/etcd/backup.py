@@ -7,15 +7,15 @@ from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
-from smallkube.errors import SmallkubeError, UsageError
+from smallkube.core.errors import SmallkubeError, UsageError
+from smallkube.core.workspace import TEMPORARY_PREFIX, sync_folder
 from smallkube.etcd import catalog, facts
 from smallkube.etcd.catalog import Catalog
 from smallkube.etcd.host import DEFAULT_SOURCE, Source, snapshot
+from smallkube.etcd.pipe import Tube
 from smallkube.etcd.record import SUFFIX, Record, timestamp
-from smallkube.etcd.sealed import Checked, Sealed, check, seal
-from smallkube.etcd.tube import Tube
+from smallkube.etcd.stream import Checked, Sealed, check, seal
 from smallkube.remote.command import Command, Result
-from smallkube.workspace import TEMPORARY_PREFIX, sync_folder
 
 FOLDER_MODE = 0o700
 

@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from smallkube.errors import SmallkubeError, UsageError
+from smallkube.core.errors import SmallkubeError, UsageError
+from smallkube.core.workspace import Workspace, sync_folder, write_file
 from smallkube.etcd.record import RECORD_SUFFIX, SUFFIX, Record, dump, parse
-from smallkube.etcd.sealed import FILE_MODE
-from smallkube.inventory import Inventory
-from smallkube.workspace import Workspace, sync_folder, write_file
+from smallkube.etcd.stream import FILE_MODE
+from smallkube.inventory.models import Inventory
 
 
 @dataclass(frozen=True)

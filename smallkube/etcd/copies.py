@@ -3,13 +3,13 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from smallkube.errors import SmallkubeError
+from smallkube.core.errors import SmallkubeError
+from smallkube.core.workspace import Workspace
 from smallkube.etcd.catalog import Catalog
 from smallkube.etcd.record import RECORD_SUFFIX, SUFFIX, Record, parse
 from smallkube.etcd.retention import kept
-from smallkube.inventory_models import Keep
+from smallkube.inventory.models import Keep
 from smallkube.remote.sftp import Destination, Folder, folder
-from smallkube.workspace import Workspace
 
 
 @dataclass(frozen=True)

@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from smallkube.errors import SmallkubeError, UsageError
+from smallkube.core.errors import SmallkubeError, UsageError
+from smallkube.core.workspace import lock
 from smallkube.etcd.catalog import Catalog
+from smallkube.etcd.ephemeral import Throwaway
 from smallkube.etcd.programs import Programs
 from smallkube.etcd.record import Record
-from smallkube.etcd.sealed import check_sealed
-from smallkube.etcd.throwaway import Throwaway
+from smallkube.etcd.stream import check_sealed
 from smallkube.secrets.age import Master
-from smallkube.workspace import lock
 
 PREFIX = "drill-"
 _SPARE = 200 << 20

@@ -6,7 +6,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from smallkube.errors import UsageError
+from smallkube.core.errors import UsageError
 
 NAMES = ("etcd", "etcdctl", "etcdutl")
 OLDEST = (3, 5)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from smallkube.errors import SmallkubeError
+from smallkube.core.errors import SmallkubeError
 
 FORMAT = 1
 SUFFIX = ".db.zst.age"

@@ -11,13 +11,13 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import BinaryIO, Protocol
 
-from smallkube.errors import SmallkubeError, UsageError
+from smallkube.core.errors import SmallkubeError, UsageError
 from smallkube.etcd import host
 from smallkube.etcd.catalog import Catalog
 from smallkube.etcd.programs import minor
 from smallkube.etcd.record import Record
-from smallkube.etcd.sealed import opened
-from smallkube.inventory import Node
+from smallkube.etcd.stream import opened
+from smallkube.inventory.models import Node
 from smallkube.remote import fleet
 from smallkube.remote.command import Command, Result
 from smallkube.secrets.age import Master

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 
 from smallkube.etcd.record import Record
-from smallkube.inventory_models import Keep
+from smallkube.inventory.models import Keep
 
 Bucket = Callable[[datetime], object]
 

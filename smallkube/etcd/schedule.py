@@ -9,7 +9,7 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from smallkube.errors import UsageError
+from smallkube.core.errors import UsageError
 
 PATH = "/run/wrappers/bin:/run/current-system/sw/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 """Where NixOS and others have ssh, etcdctl and the like."""

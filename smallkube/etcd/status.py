@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
-from smallkube.errors import SmallkubeError
+from smallkube.core.errors import SmallkubeError
 from smallkube.etcd import host
 from smallkube.etcd.record import Record
 from smallkube.remote.command import Command, Result

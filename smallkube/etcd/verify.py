@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-from smallkube.errors import SmallkubeError
-from smallkube.etcd import catalog, sealed
+from smallkube.core.errors import SmallkubeError
+from smallkube.etcd import catalog, stream
 from smallkube.etcd.catalog import Catalog
 from smallkube.etcd.record import Record, timestamp
 from smallkube.secrets.age import Master
@@ -51,10 +51,10 @@ def _look(existing: Catalog, record: Record, master: Master | None) -> Finding:
     ours = master if master and record.recipient in master.recipients else None
     proof: Literal["snapshot", "ciphertext"] = "snapshot" if ours else "ciphertext"
     try:
-        if sealed.hash_file(path) != record.stored_sha256:
+        if stream.hash_file(path) != record.stored_sha256:
             raise SmallkubeError("damaged: its SHA-256 is not the recorded one")
-        sealed.plaintext_length(path)
-        if ours and sealed.check_sealed(path, ours).sha256 != record.snapshot_sha256:
+        stream.plaintext_length(path)
+        if ours and stream.check_sealed(path, ours).sha256 != record.snapshot_sha256:
             raise SmallkubeError("damaged: the snapshot in it is not the recorded one")
     except SmallkubeError as error:
         return Finding(record.name, "failed", proof, error.message)

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, BinaryIO, cast
 
-from smallkube.errors import SmallkubeError, UsageError
-from smallkube.nix import tools
+from smallkube.core import runner
+from smallkube.core.errors import SmallkubeError, UsageError
 
 FLAKE_FOLDER = "nix"
 _OPTIONS = ("--extra-experimental-features", "nix-command flakes", "--no-write-lock-file")
@@ -45,7 +45,7 @@ class Paths:
 
 def programs() -> Programs:
     """Raises UsageError when this machine can't build."""
-    nix, nix_store, git = (tools.find(name) for name in ("nix", "nix-store", "git"))
+    nix, nix_store, git = (runner.find(name) for name in ("nix", "nix-store", "git"))
     if nix is None or nix_store is None:
         raise UsageError("--build-on local: Nix is not installed here", hint="see `inv doctor`, or build on the target")
     if git is None and not knows_folders(nix):
@@ -56,7 +56,7 @@ def programs() -> Programs:
 
 def knows_folders(nix: str) -> bool:
     """Whether it takes `path:TREE?dir=FOLDER`: 2.18 does not yet."""
-    return tools.version(nix) >= (2, 19)
+    return runner.version(nix) >= (2, 19)
 
 
 def build(
@@ -97,7 +97,7 @@ def _track(with_: Programs, tree: Path) -> None:
     """Make a git tree of it, of which an old Nix takes all files whose names are in the index."""
     assert with_.git is not None
     for words in (("init", "--quiet"), ("add", "--all", "--force")):
-        done = tools.run([with_.git, "-C", tree, *words], environment=_GIT)
+        done = runner.run([with_.git, "-C", tree, *words], environment=_GIT)
         if not done.ok:
             raise SmallkubeError(f"git {words[0]} failed: {done.stderr.strip()}")
 
@@ -118,7 +118,7 @@ def measured(with_: Programs, paths: Sequence[str]) -> Paths:
 
 
 def _query(with_: Programs, words: Sequence[str]) -> list[str]:
-    done = tools.run([with_.nix_store, *words], environment=os.environ)
+    done = runner.run([with_.nix_store, *words], environment=os.environ)
     if not done.ok:
         raise SmallkubeError(f"nix-store {words[0]} failed here: {done.stderr.strip()}")
     return done.stdout.splitlines()

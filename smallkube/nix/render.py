@@ -6,10 +6,10 @@ from difflib import unified_diff
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from smallkube.inventory import Inventory
+from smallkube.core.workspace import Workspace, write_file
+from smallkube.inventory.models import Inventory
 from smallkube.nix.literal import NixPath, literal
 from smallkube.secrets import policy
-from smallkube.workspace import Workspace, write_file
 
 if TYPE_CHECKING:
     from jinja2 import Environment

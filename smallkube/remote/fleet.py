@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from smallkube.errors import ManyErrors, SmallkubeError
-from smallkube.inventory import Node
+from smallkube.core.errors import ManyErrors, SmallkubeError
+from smallkube.inventory.models import Node
 
 MAX_PARALLEL = 32
 

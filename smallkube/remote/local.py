@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from typing import IO, BinaryIO
 
-from smallkube.errors import SmallkubeError, UsageError
+from smallkube.core.errors import SmallkubeError, UsageError
 from smallkube.remote.command import Command, Result
 
 _CHUNK = 1 << 18

@@ -10,9 +10,9 @@ from urllib.parse import unquote, urlsplit
 
 import paramiko
 
-from smallkube.errors import SmallkubeError, UsageError
-from smallkube.remote.connection import CONNECT_SECONDS, RefuseUnknown, UnknownHostKeyError, transport
-from smallkube.workspace import Workspace
+from smallkube.core.errors import SmallkubeError, UsageError
+from smallkube.core.workspace import Workspace
+from smallkube.remote.ssh import CONNECT_SECONDS, RefuseUnknown, UnknownHostKeyError, transport
 
 _CHUNK = 1 << 15
 _AT_ONCE = 64

@@ -3,14 +3,14 @@
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
-from smallkube.errors import SmallkubeError, UsageError
-from smallkube.inventory import Inventory
-from smallkube.secrets import age, journal, policy, records, rules
+from smallkube.core.errors import SmallkubeError, UsageError
+from smallkube.core.workspace import Workspace
+from smallkube.inventory.models import Inventory
+from smallkube.secrets import age, agenix, journal, policy, recipients_file
 from smallkube.secrets.keyring import Keyring, demand, load_hosts, read_master, read_recipient
 from smallkube.secrets.policy import Secret
 from smallkube.secrets.proof import State, examine
 from smallkube.secrets.store import Keys, read_keys
-from smallkube.workspace import Workspace
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def apply(workspace: Workspace, inventory: Inventory, contents: Contents) -> tup
     gone = tuple(row.file for row in contents.gone)
     rows = {name: row for name, row in keys.records.items() if name in keys.files and name not in gone}
     for row in contents.new:
-        rows[row.file] = records.record(files[row.file], keyring.recipients(row))
+        rows[row.file] = recipients_file.record(files[row.file], keyring.recipients(row))
     for row, source in contents.copied.items():
         if source.file in keys.records:
             rows[row.file] = keys.records[source.file]
@@ -54,8 +54,8 @@ def apply(workspace: Workspace, inventory: Inventory, contents: Contents) -> tup
     files |= {name: data for name, data in contents.clear.items() if data is not None}
     gone += tuple(name for name, data in contents.clear.items() if data is None)
     derived = {
-        workspace.recipients_file.name: records.render(rows),
-        workspace.secrets_nix.name: rules.render(policy.expected(inventory, present), keyring),
+        workspace.recipients_file.name: recipients_file.render(rows),
+        workspace.secrets_nix.name: agenix.render(policy.expected(inventory, present), keyring),
     }
     whole = {**files, **{name: text.encode() for name, text in derived.items()}}
     journal.commit(workspace, journal.Change(contents.concerned, whole, gone))
@@ -80,7 +80,7 @@ def _keyring(workspace: Workspace, inventory: Inventory, wanted: Collection[Secr
 
 def _sealed(row: Secret, plaintext: bytes, keyring: Keyring) -> bytes:
     data = age.encrypt(plaintext, keyring.recipients(row))
-    found = examine(row, data, keyring, records.record(data, keyring.recipients(row)), None)
+    found = examine(row, data, keyring, recipients_file.record(data, keyring.recipients(row)), None)
     if found.state is not State.GOOD:
         raise SmallkubeError("its encryption failed verification; nothing was changed", where=row.file)
     return data

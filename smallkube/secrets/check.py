@@ -7,15 +7,15 @@ import datetime
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from smallkube.errors import UsageError
-from smallkube.inventory import Inventory
-from smallkube.secrets import age, certificates, content, journal, peers, policy, rules
-from smallkube.secrets.exposure import exposures
+from smallkube.core.errors import UsageError
+from smallkube.core.workspace import Workspace
+from smallkube.inventory.models import Inventory
+from smallkube.secrets import age, agenix, certificates, journal, kinds, peers, policy
 from smallkube.secrets.keyring import Keyring, load_hosts, read_master, read_recipient
+from smallkube.secrets.leaks import exposures
 from smallkube.secrets.policy import Kind
 from smallkube.secrets.proof import Finding, Proof, State, examine_all
 from smallkube.secrets.store import Keys, read_keys
-from smallkube.workspace import Workspace
 
 GENERATE = "inv keys.generate"
 REKEY = "inv keys.rekey"
@@ -96,7 +96,7 @@ def _secrets(here: _Here) -> Iterator[Problem]:
 
 def _encrypted_resources(here: _Here, file: str, plaintext: bytes) -> Iterator[Problem]:
     wanted = here.inventory.cluster.secrets.encrypted_resources
-    if set(content.encrypted_resources(plaintext)) != set(wanted):
+    if set(kinds.encrypted_resources(plaintext)) != set(wanted):
         fault = f"its resources are not those of the inventory ({', '.join(wanted)})"
         yield Problem(file, fault, f"inv keys.edit {file.removesuffix(policy.SUFFIX)}")
 
@@ -127,7 +127,7 @@ def _peers(here: _Here) -> Iterator[Problem]:
             yield Problem(name, f"{node.name} is missing", GENERATE)
         private = here.plaintexts.get(f"wgkube{node.index}.key")
         if private and node.index in public:
-            derived = content.wireguard_public(private, name)
+            derived = kinds.wireguard_public(private, name)
             if derived != public[node.index]:
                 fault = f"the PublicKey of {node.name} is not that of its private key"
                 yield Problem(name, fault, f"{WIREGUARD} --node {node.name}")
@@ -137,7 +137,7 @@ def _peers(here: _Here) -> Iterator[Problem]:
 
 def _derived(here: _Here, master: age.Master | None) -> Iterator[Problem]:
     path = here.workspace.secrets_nix
-    wanted = rules.render(policy.expected(here.inventory, here.keys.files), here.keyring)
+    wanted = agenix.render(policy.expected(here.inventory, here.keys.files), here.keyring)
     text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else None
     complete = all(node.name in here.keyring.hosts for node in here.inventory.nodes)
     if text != wanted and (complete or text is None):

@@ -9,14 +9,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from smallkube.errors import SmallkubeError, UsageError
-from smallkube.inventory import Inventory
-from smallkube.process import signals_as_errors
-from smallkube.secrets import age, certificates, content, peers, policy, records, store
-from smallkube.secrets.batch import write_files
+from smallkube.core.errors import SmallkubeError, UsageError
+from smallkube.core.files import write_files
+from smallkube.core.process import signals_as_errors
+from smallkube.core.workspace import Workspace, write_file
+from smallkube.inventory.models import Inventory
+from smallkube.secrets import age, certificates, kinds, peers, policy, recipients_file, store
 from smallkube.secrets.keyring import Keyring, demand, demand_master, load_hosts, read_recipient
 from smallkube.secrets.policy import Kind, Secret
-from smallkube.workspace import Workspace, write_file
 
 _PREFIX = "smallkube-edit-"
 
@@ -38,7 +38,7 @@ def edit(
     after = edited(row.name, before)
     if after == before:
         return ()
-    content.validate(row.kind, after, f"{row.name} (nothing was changed)")
+    kinds.validate(row.kind, after, f"{row.name} (nothing was changed)")
     return _save(workspace, inventory, row, after, keyring)
 
 
@@ -53,12 +53,12 @@ def _save(
         write_files(workspace.keys_dir, {row.certificate.file: issued})
         written.append(row.certificate.file)
     if row.kind is Kind.WIREGUARD and not row.name.endswith(policy.OLD):
-        public = {inventory.node(row.node).index: content.wireguard_public(plaintext, row.file)}
+        public = {inventory.node(row.node).index: kinds.wireguard_public(plaintext, row.file)}
         change = peers.updated(peers.read(workspace), inventory, public)
         if change.words and write_file(workspace.peers_file, change.text):
             written.append(workspace.peers_file.name)
-    rows = {**records.read(workspace), row.file: records.record(data, keyring.recipients(row))}
-    write_file(workspace.recipients_file, records.render(rows))
+    rows = {**recipients_file.read(workspace), row.file: recipients_file.record(data, keyring.recipients(row))}
+    write_file(workspace.recipients_file, recipients_file.render(rows))
     return tuple(written)
 
 

@@ -9,15 +9,15 @@ import datetime
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from smallkube.errors import ManyErrors, UsageError
-from smallkube.inventory import Inventory
-from smallkube.secrets import age, certificates, content, peers, policy, records, rules
-from smallkube.secrets.batch import write_files
+from smallkube.core.errors import ManyErrors, UsageError
+from smallkube.core.files import write_files
+from smallkube.core.workspace import Workspace, write_file
+from smallkube.inventory.models import Inventory
+from smallkube.secrets import age, agenix, certificates, kinds, peers, policy, recipients_file
 from smallkube.secrets.keyring import MASTER_RECIPIENT, Keyring, demand, load_hosts, read_master, read_recipient
 from smallkube.secrets.policy import Kind, Secret
 from smallkube.secrets.proof import Finding, State, examine_all
 from smallkube.secrets.store import Keys, read_keys
-from smallkube.workspace import Workspace, write_file
 
 IGNORED = "# The age identity that reads every secret, and what a killed write leaves.\n/master_key\n/.tmp-*\n"
 
@@ -121,7 +121,7 @@ def act(workspace: Workspace, inventory: Inventory, planned: Plan) -> Outcome:
     keyring = planned.keyring or Keyring(_new_master(workspace), load_hosts(workspace, inventory))
     updated += _write(workspace, MASTER_RECIPIENT, keyring.master + "\n")
     resources = inventory.cluster.secrets.encrypted_resources
-    plaintexts = {row: content.make(row.kind, resources) for row in planned.create}
+    plaintexts = {row: kinds.make(row.kind, resources) for row in planned.create}
     encrypted = {row: age.encrypt(text, keyring.recipients(row)) for row, text in plaintexts.items()}
     updated += _write_records(workspace, planned, encrypted, keyring)
     write_files(workspace.keys_dir, {row.file: data for row, data in encrypted.items()}, replace=False)
@@ -129,7 +129,7 @@ def act(workspace: Workspace, inventory: Inventory, planned: Plan) -> Outcome:
     issued = _certificates(plaintexts)
     write_files(workspace.keys_dir, issued, replace=False)
     public = {
-        inventory.node(row.node).index: content.wireguard_public(text, row.file)
+        inventory.node(row.node).index: kinds.wireguard_public(text, row.file)
         for row, text in plaintexts.items()
         if _publishes(row)
     }
@@ -137,7 +137,7 @@ def act(workspace: Workspace, inventory: Inventory, planned: Plan) -> Outcome:
     if change.words:
         write_file(workspace.peers_file, change.text)
     present = {*planned.keys.files, *(row.file for row in planned.create)}
-    updated += _write(workspace, "secrets.nix", rules.render(policy.expected(inventory, present), keyring))
+    updated += _write(workspace, "secrets.nix", agenix.render(policy.expected(inventory, present), keyring))
     created = (*(row.file for row in planned.create), *issued)
     return Outcome(created, len(planned.kept), change.words, tuple(updated))
 
@@ -164,9 +164,9 @@ def _write(workspace: Workspace, name: str, text: str) -> list[str]:
 def _write_records(
     workspace: Workspace, planned: Plan, encrypted: Mapping[Secret, bytes], keyring: Keyring
 ) -> list[str]:
-    new = {row.file: records.record(data, keyring.recipients(row)) for row, data in encrypted.items()}
+    new = {row.file: recipients_file.record(data, keyring.recipients(row)) for row, data in encrypted.items()}
     kept = {name: record for name, record in planned.keys.records.items() if name in planned.keys.files}
-    return _write(workspace, workspace.recipients_file.name, records.render({**kept, **new}))
+    return _write(workspace, workspace.recipients_file.name, recipients_file.render({**kept, **new}))
 
 
 def _decrypt(workspace: Workspace, planned: Plan) -> dict[Secret, bytes]:

@@ -9,7 +9,7 @@ import binascii
 import re
 from dataclasses import dataclass
 
-from smallkube.errors import SmallkubeError
+from smallkube.core.errors import SmallkubeError
 
 INTRO = b"age-encryption.org/v1\n"
 _ARMOR_BEGIN = b"-----BEGIN AGE ENCRYPTED FILE-----"

@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from smallkube.errors import SmallkubeError, UsageError
-from smallkube.secrets.batch import write_files
-from smallkube.workspace import TEMPORARY_PREFIX, Workspace, sync_folder, write_file
+from smallkube.core.errors import SmallkubeError, UsageError
+from smallkube.core.files import write_files
+from smallkube.core.workspace import TEMPORARY_PREFIX, Workspace, sync_folder, write_file
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from smallkube.errors import UsageError
-from smallkube.inventory import Inventory
+from smallkube.core.errors import UsageError
+from smallkube.core.workspace import Workspace
+from smallkube.inventory.models import Inventory
 from smallkube.secrets import age
 from smallkube.secrets.policy import Secret
 from smallkube.secrets.ssh_keys import HostKey, read_host_key
-from smallkube.workspace import Workspace
 
 MASTER_RECIPIENT = "master_key.pub"
 

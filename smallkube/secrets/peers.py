@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from smallkube.errors import UsageError
-from smallkube.inventory import Inventory
-from smallkube.workspace import Workspace
+from smallkube.core.errors import UsageError
+from smallkube.core.workspace import Workspace
+from smallkube.inventory.models import Inventory
 
 Peers = list[dict[str, Any] | None]
 

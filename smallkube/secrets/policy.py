@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from smallkube.inventory import Inventory, Node
+    from smallkube.inventory.models import Inventory, Node
 
 SUFFIX = ".age"
 OLD = ".old"

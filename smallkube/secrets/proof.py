@@ -9,12 +9,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from smallkube.errors import SmallkubeError
+from smallkube.core.errors import SmallkubeError
 from smallkube.secrets import age
 from smallkube.secrets.header import Header, parse_header
 from smallkube.secrets.keyring import Keyring, listed
 from smallkube.secrets.policy import Kind, Secret
-from smallkube.secrets.records import Record, digest
+from smallkube.secrets.recipients_file import Record, digest
 
 WIREGUARD_LENGTHS = (44, 45)
 """Plaintext length of a WireGuard key (bytes), without and with a line break; known from the header alone."""
@@ -83,11 +83,11 @@ def examine(
 
 
 def _decrypted(secret: Secret, data: bytes, master: age.Master, faults: list[str]) -> Finding:
-    from smallkube.secrets import content
+    from smallkube.secrets import kinds
 
     try:
         plaintext = age.decrypt(data, master, secret.file)
-        content.validate(secret.kind, plaintext, secret.file)
+        kinds.validate(secret.kind, plaintext, secret.file)
     except age.NotForMaster:
         return Finding(secret, State.WRONG_SET, Proof.DECRYPTED, ("the master can't read it", *faults))
     except SmallkubeError as error:

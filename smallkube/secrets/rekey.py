@@ -7,23 +7,16 @@ place, and what can't be decrypted is reported and left as it is.
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from smallkube.errors import SmallkubeError, UsageError
-from smallkube.inventory import Inventory
-from smallkube.secrets import age, policy, records, rules
-from smallkube.secrets.batch import write_files
+from smallkube.core.errors import SmallkubeError, UsageError
+from smallkube.core.files import write_files
+from smallkube.core.workspace import Workspace, write_file
+from smallkube.inventory.models import Inventory
+from smallkube.secrets import age, agenix, policy, recipients_file
 from smallkube.secrets.header import parse_header
-from smallkube.secrets.keyring import (
-    MASTER_RECIPIENT,
-    Keyring,
-    demand,
-    demand_master,
-    load_hosts,
-    read_recipient,
-)
+from smallkube.secrets.keyring import MASTER_RECIPIENT, Keyring, demand, demand_master, load_hosts, read_recipient
 from smallkube.secrets.policy import Secret
 from smallkube.secrets.proof import Finding, State, examine_all
 from smallkube.secrets.store import Keys, read_keys
-from smallkube.workspace import Workspace, write_file
 
 
 @dataclass(frozen=True)
@@ -88,8 +81,8 @@ def act(workspace: Workspace, inventory: Inventory, planned: Plan) -> tuple[str,
     updated = [recipient.name] if write_file(recipient, keyring.master + "\n") else []
     write_files(workspace.keys_dir, encrypted)
     derived = {
-        workspace.recipients_file: records.render(_records(planned, encrypted)),
-        workspace.secrets_nix: rules.render(policy.expected(inventory, planned.keys.files), keyring),
+        workspace.recipients_file: recipients_file.render(_records(planned, encrypted)),
+        workspace.secrets_nix: agenix.render(policy.expected(inventory, planned.keys.files), keyring),
     }
     return (*updated, *(path.name for path, text in derived.items() if write_file(path, text)))
 
@@ -105,13 +98,13 @@ def _encrypt(secret: Secret, plaintext: bytes, keyring: Keyring, master: age.Mas
     return data
 
 
-def _records(planned: Plan, encrypted: Mapping[str, bytes]) -> dict[str, records.Record]:
+def _records(planned: Plan, encrypted: Mapping[str, bytes]) -> dict[str, recipients_file.Record]:
     """Also heals the records of right files, which decrypting them has just proven."""
     keys, keyring = planned.keys, planned.keyring
     rows = {name: record for name, record in keys.records.items() if name in keys.files}
     for secret in planned.good:
-        rows[secret.file] = records.record(keys.files[secret.file], keyring.recipients(secret))
+        rows[secret.file] = recipients_file.record(keys.files[secret.file], keyring.recipients(secret))
     for finding in planned.change:
         name = finding.secret.file
-        rows[name] = records.record(encrypted[name], keyring.recipients(finding.secret))
+        rows[name] = recipients_file.record(encrypted[name], keyring.recipients(finding.secret))
     return rows

@@ -10,10 +10,10 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from enum import StrEnum
 
-from smallkube.errors import SmallkubeError, UsageError
-from smallkube.inventory import Node
+from smallkube.core.errors import SmallkubeError, UsageError
+from smallkube.core.workspace import Workspace, write_file
+from smallkube.inventory.models import Node
 from smallkube.secrets.ssh_keys import ED25519, HostKey, parse_host_key, read_host_key
-from smallkube.workspace import Workspace, write_file
 
 _AT_ONCE = 32
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from smallkube.errors import UsageError
+from smallkube.core.errors import UsageError
 
 ED25519 = "ssh-ed25519"
 _WIRE_PREFIX = len(ED25519).to_bytes(4, "big") + ED25519.encode() + (32).to_bytes(4, "big")

@@ -4,13 +4,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from smallkube.errors import SmallkubeError, UsageError
-from smallkube.inventory import Inventory
-from smallkube.secrets import age, journal, policy, records
+from smallkube.core.errors import SmallkubeError, UsageError
+from smallkube.core.workspace import Workspace, lock, remove_temporaries
+from smallkube.inventory.models import Inventory
+from smallkube.secrets import age, journal, policy, recipients_file
 from smallkube.secrets.keyring import demand_master, listed, read_recipient
 from smallkube.secrets.policy import Secret
-from smallkube.secrets.records import Record
-from smallkube.workspace import Workspace, lock, remove_temporaries
+from smallkube.secrets.recipients_file import Record
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ def read_keys(workspace: Workspace) -> Keys:
                 found[path.suffix][path.name] = path.read_bytes()
             except OSError as error:
                 raise SmallkubeError(f"can't be read: {error.strerror}", where=workspace.relative(path)) from error
-    return Keys(found[policy.SUFFIX], found[".crt"], records.read(workspace))
+    return Keys(found[policy.SUFFIX], found[".crt"], recipients_file.read(workspace))
 
 
 @contextmanager

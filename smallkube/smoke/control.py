@@ -6,10 +6,10 @@ import time
 from datetime import UTC, datetime
 from typing import Any
 
-from smallkube.errors import SmallkubeError
+from smallkube.core.errors import SmallkubeError
 from smallkube.etcd import status
 from smallkube.remote.command import Command
-from smallkube.smoke.scene import Failed, NotReached, Scene, listed
+from smallkube.smoke.context import Failed, NotReached, Scene, listed
 
 LEASE_SECONDS = 40
 """A kubelet's lease lasts so long, and is renewed every ten seconds (nodeLeaseDurationSeconds)."""

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from smallkube.smoke.scene import Options, Pod
+from smallkube.smoke.context import Options, Pod
 
 LABEL = "app.kubernetes.io/managed-by"
 MARK = "smallkube-smoke"

@@ -6,12 +6,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from smallkube.errors import SmallkubeError
+from smallkube.core.errors import SmallkubeError
 from smallkube.etcd import host
-from smallkube.inventory import Node
+from smallkube.inventory.models import Node
 from smallkube.remote.command import Command
 from smallkube.smoke import objects, probes
-from smallkube.smoke.scene import SCRIPTS, Failed, NotReached, Pod, Scene, listed, parallel
+from smallkube.smoke.context import SCRIPTS, Failed, NotReached, Pod, Scene, listed, parallel
 
 _PROBE_SECONDS = 90
 _NO_IMAGE = frozenset(

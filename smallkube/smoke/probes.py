@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from smallkube.inventory import Node
+from smallkube.inventory.models import Node
+from smallkube.smoke.context import Failed, NotReached, Pod, Scene, listed
 from smallkube.smoke.objects import PORT
-from smallkube.smoke.scene import Failed, NotReached, Pod, Scene, listed
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 from xml.etree import ElementTree
 
-from smallkube.errors import UsageError
+from smallkube.core.errors import UsageError
 
 Outcome = Literal["ok", "failed", "skipped", "not reached"]
 

@@ -6,12 +6,12 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from functools import partial
 
-from smallkube.errors import SmallkubeError, UsageError
-from smallkube.inventory import Inventory
-from smallkube.nodes.machine import Connect
+from smallkube.core.errors import SmallkubeError, UsageError
+from smallkube.inventory.models import Inventory
+from smallkube.remote.host import Connect
 from smallkube.smoke import control, objects, pods, probes
+from smallkube.smoke.context import NotReached, Options, Scene
 from smallkube.smoke.report import Outcome, Result, ordered
-from smallkube.smoke.scene import NotReached, Options, Scene
 
 Work = Callable[[Scene], str]
 

@@ -17,7 +17,7 @@ from lab.cluster import Lab, check_prerequisites
 from lab.containers import BUSYBOX
 from lab.machine import Machine, Result
 from lab.places import Places
-from smallkube.errors import UsageError
+from smallkube.core.errors import UsageError
 from tests.conftest import require
 from tests.lab.operating import Operator
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from smallkube.encryption import phases
-from smallkube.inventory import load
+from smallkube.inventory.load import load
+from smallkube.operations import encryption_phases
 from smallkube.secrets import change, policy
 from smallkube.secrets.store import changing_keys
 from tests.cluster.conftest import Cluster, killed_at
@@ -73,8 +73,8 @@ def test_taken_back_the_old_key_stays(secrets: Cluster) -> None:
     assert stored(secrets) == before
 
 
-def configuration(cluster: Cluster) -> phases.Configuration:
-    return phases.parse(cluster.operator.done("keys.show", "EncryptionConfiguration.yaml").encode())
+def configuration(cluster: Cluster) -> encryption_phases.Configuration:
+    return encryption_phases.parse(cluster.operator.done("keys.show", "EncryptionConfiguration.yaml").encode())
 
 
 def test_a_backup_from_before_needs_the_key_of_before(secrets: Cluster) -> None:
@@ -86,7 +86,7 @@ def test_a_backup_from_before_needs_the_key_of_before(secrets: Cluster) -> None:
     assert refused.returncode == 2
     assert "git history" in refused.stderr
     # What git has, as a second key: the API server could not read what is there with the former one alone.
-    both = phases.Configuration((*configuration(secrets).keys, *former.keys), former.resources)
+    both = encryption_phases.Configuration((*configuration(secrets).keys, *former.keys), former.resources)
     inventory = load(operator.workspace.inventory_file)
     secret = next(row for row in policy.secrets_of(inventory) if row.kind is policy.Kind.ENCRYPTION)
     with changing_keys(operator.workspace):

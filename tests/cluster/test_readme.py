@@ -17,7 +17,7 @@ import pytest
 from lab.cluster import Lab
 from lab.places import Places
 from lab.workspace import inventory
-from smallkube.workspace import REPOSITORY
+from smallkube.core.workspace import REPOSITORY
 
 README = (REPOSITORY / "README.md").read_text()
 SETUP = "make venv && . .venv/bin/activate"

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 
 import pytest
 
+from smallkube.core.workspace import Workspace
 from smallkube.smoke.report import NAMES
-from smallkube.workspace import Workspace
 from tests.cluster.conftest import Cluster
 from tests.cluster.test_smoke import BRIEF, BY_PODS, Fault, Found, broken, namespaces, recovered, smoke, with_outcome
 

@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 import yaml
 
-from smallkube.inventory import Inventory, load
-from smallkube.workspace import REPOSITORY, Workspace
+from smallkube.core.workspace import REPOSITORY, Workspace
+from smallkube.inventory.load import load
+from smallkube.inventory.models import Inventory
 from tests import forked
 
 Completed = subprocess.CompletedProcess[str]

@@ -19,7 +19,7 @@ import lab.etcd
 from lab import image
 from lab.cluster import check_prerequisites
 from lab.places import Places
-from smallkube.errors import SmallkubeError
+from smallkube.core.errors import SmallkubeError
 
 VERSIONS = ("3.5", "3.6")
 PROGRAMS = ("etcd", "etcdctl", "etcdutl")

@@ -12,10 +12,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from smallkube.inventory import Node
-from smallkube.inventory_models import Ssh
-from smallkube.remote.connection import Session
-from smallkube.workspace import Workspace
+from smallkube.core.workspace import Workspace
+from smallkube.inventory.models import Node, Ssh
+from smallkube.remote.ssh import Session
 
 SSHD = shutil.which("sshd") or "/usr/sbin/sshd"
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from smallkube.workspace import REPOSITORY
+from smallkube.core.workspace import REPOSITORY
 
 sys.path.append(str(REPOSITORY))  # the benchmarks are not installed
 

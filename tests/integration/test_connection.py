@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from smallkube.errors import SmallkubeError, UsageError
+from smallkube.core.errors import SmallkubeError, UsageError
+from smallkube.core.workspace import Workspace
 from smallkube.remote.command import Command
-from smallkube.remote.connection import Session
-from smallkube.workspace import Workspace
+from smallkube.remote.ssh import Session
 from tests.integration.sshd import SSHD, Bench, Require, Server, free_port, make_key
 
 pytestmark = pytest.mark.integration

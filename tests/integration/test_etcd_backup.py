@@ -19,12 +19,12 @@ from typing import Any
 
 import pytest
 
+from smallkube.core.workspace import REPOSITORY
 from smallkube.etcd import backup, catalog, verify
 from smallkube.etcd.host import Source
-from smallkube.etcd.sealed import check_sealed
+from smallkube.etcd.stream import check_sealed
 from smallkube.remote.local import Local
 from smallkube.secrets.keyring import demand_master, read_recipient
-from smallkube.workspace import REPOSITORY
 from tests.integration.conftest import Cluster, Completed
 from tests.integration.etcd import VERSIONS, Etcd, like_kubernetes, programs
 from tests.integration.sshd import Server

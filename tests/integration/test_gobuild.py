@@ -11,8 +11,8 @@ import pytest
 
 from lab import gobuild, kubernetes, toolchain
 from lab.places import Places
-from smallkube import ui
-from smallkube.errors import SmallkubeError
+from smallkube.core import ui
+from smallkube.core.errors import SmallkubeError
 
 MAIN = 'package main\n\nimport "example.test/m/shared"\n\nfunc main() { println(shared.Word, version) }\n'
 SYMBOL = '\nvar version = "none"\n'

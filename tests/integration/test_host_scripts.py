@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from smallkube.deploy import host
-from smallkube.remote.bundle import Bundle
+from smallkube.deploy import facts
+from smallkube.nix.bundle import Bundle
 
 Completed = subprocess.CompletedProcess[bytes]
 Run = Callable[..., Completed]
-FOLDER = Path(host.__file__).with_name("scripts")
+FOLDER = Path(facts.__file__).with_name("scripts")
 
 
 @pytest.fixture
@@ -163,8 +163,8 @@ def system(root: Path, status: int = 0) -> str:
     return str(root / "old")
 
 
-def progress(run: Run, nonce: str) -> host.Progress:
-    return host.parse_progress(run("progress", nonce).stdout.decode())
+def progress(run: Run, nonce: str) -> facts.Progress:
+    return facts.parse_progress(run("progress", nonce).stdout.decode())
 
 
 def test_of_confirmation_and_rollback_one_decides(run: Run, root: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lab import network, processes
-from smallkube.workspace import REPOSITORY
+from smallkube.core.workspace import REPOSITORY
 
 LABS = 6
 BEGIN = """\

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from smallkube.errors import UsageError
-from smallkube.nodes import revoke
+from smallkube.core.errors import UsageError
+from smallkube.operations import revoke
 from smallkube.secrets import age
 from tests.integration.test_secrets_crash import plaintexts
 

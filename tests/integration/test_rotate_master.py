@@ -8,7 +8,8 @@ from functools import partial
 from itertools import count, pairwise
 from typing import Any
 
-from smallkube.secrets import age, rotate_master
+from smallkube.operations import master
+from smallkube.secrets import age
 from smallkube.secrets.check import check
 from smallkube.secrets.store import changing_keys
 from tests.integration.conftest import Cluster
@@ -36,9 +37,7 @@ def opened_by(cluster: Any, master: age.Master) -> set[str]:
 
 def rotate(cluster: Any) -> None:
     with changing_keys(cluster.workspace):
-        rotate_master.act(
-            cluster.workspace, cluster.inventory, rotate_master.plan(cluster.workspace, cluster.inventory)
-        )
+        master.act(cluster.workspace, cluster.inventory, master.plan(cluster.workspace, cluster.inventory))
 
 
 def test_everything_is_for_the_new_one_alone(ready: Any) -> None:
@@ -143,4 +142,4 @@ def test_killed_before_each_change_the_same_command_ends_it(copied: Callable[[st
 
 def test_only_the_first_identity_is_kept() -> None:
     text = "# made 2026\n# public key: a\nAGE-SECRET-KEY-1A\n# public key: b\nAGE-SECRET-KEY-1B\n"
-    assert rotate_master.first_identity(text) == "# made 2026\n# public key: a\nAGE-SECRET-KEY-1A\n"
+    assert master.first_identity(text) == "# made 2026\n# public key: a\nAGE-SECRET-KEY-1A\n"

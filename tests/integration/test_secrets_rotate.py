@@ -15,10 +15,9 @@ from typing import Any
 
 import pytest
 
-from smallkube.secrets import age, certificates, change, policy
+from smallkube.secrets import age, certificates, change, policy, staged
+from smallkube.secrets.staged import Stage
 from smallkube.secrets.store import changing_keys, read_keys
-from smallkube.trust import stages
-from smallkube.trust.stages import Stage
 
 Make = Callable[..., Any]
 
@@ -223,11 +222,11 @@ def test_at_each_step_of_a_rotation_keys_are_as_they_should_be(ready: Any) -> No
         kubeconfig = json.loads(ready.done("cluster.kubeconfig", "--out", "-"))
         authorities = base64.b64decode(kubeconfig["clusters"][0]["cluster"]["certificate-authority-data"])
         assert authorities == b"".join((content["apiserver.crt"], *beside))
-        assert len({stages.of(row, read_keys(ready.workspace)) for row in rows}) == 1
+        assert len({staged.of(row, read_keys(ready.workspace)) for row in rows}) == 1
         return content["apiserver.crt"], b"".join(beside)
 
     now = datetime.datetime.now(datetime.UTC)
-    used, second = step(stages.begun, now)
+    used, second = step(staged.begun, now)
     assert used == first
     trust = ready.private / "trust"
     for order in ((first, second), (second, first)):
@@ -236,10 +235,10 @@ def test_at_each_step_of_a_rotation_keys_are_as_they_should_be(ready: Any) -> No
             (ready.private / f"{number}.crt").write_bytes(pem)
             # Two of the same name would hide each other.
             openssl("verify", "-x509_strict", "-partial_chain", "-trusted", trust, ready.private / f"{number}.crt")
-    assert step(stages.switched) == (second, first)
-    assert step(stages.switched_back) == (first, second)
-    assert step(stages.switched) == (second, first)
-    assert step(stages.untrusted) == (second, b"")
-    assert stages.of(rows[0], read_keys(ready.workspace)) is Stage.ENDING
-    assert step(stages.ended) == (second, b"")
+    assert step(staged.switched) == (second, first)
+    assert step(staged.switched_back) == (first, second)
+    assert step(staged.switched) == (second, first)
+    assert step(staged.untrusted) == (second, b"")
+    assert staged.of(rows[0], read_keys(ready.workspace)) is Stage.ENDING
+    assert step(staged.ended) == (second, b"")
     assert not [name for name in ready.content() if ".old." in name or ".new." in name]

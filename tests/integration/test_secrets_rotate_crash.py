@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 
-from smallkube.errors import UsageError
-from smallkube.remote import bundle
-from smallkube.secrets import age, content, journal, peers, rotate
+from smallkube.core.errors import UsageError
+from smallkube.nix import bundle
+from smallkube.operations import wireguard
+from smallkube.secrets import age, journal, kinds, peers
 from smallkube.secrets.check import check
 from smallkube.secrets.store import changing_keys
 from tests.integration.test_secrets_crash import all_rounds, assert_complete, generate, kill_once, killed_at
@@ -46,7 +47,7 @@ def fits(cluster: Any) -> bool:
         index: age.decrypt((cluster.keys / f"wgkube{index}.key.age").read_bytes(), master(cluster), str(index))
         for index in published
     }
-    return published == {index: content.wireguard_public(text, str(index)) for index, text in private.items()}
+    return published == {index: kinds.wireguard_public(text, str(index)) for index, text in private.items()}
 
 
 def assert_whole_or_marked(cluster: Any) -> None:
@@ -99,8 +100,8 @@ def test_the_command_killed_at_random(make_cluster: Callable[..., Any]) -> None:
 
 def rotated(cluster: Any) -> None:
     with changing_keys(cluster.workspace):
-        planned = rotate.plan_wireguard(cluster.workspace, cluster.inventory)
-        rotate.act_wireguard(cluster.workspace, cluster.inventory, planned)
+        planned = wireguard.plan_wireguard(cluster.workspace, cluster.inventory)
+        wireguard.act_wireguard(cluster.workspace, cluster.inventory, planned)
 
 
 @pytest.mark.parametrize("again", [rotated, generate])

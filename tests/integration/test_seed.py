@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from smallkube.recovery import primary
+from smallkube.operations import rebuild
 
-SCRIPT = Path(primary.__file__).with_name("scripts") / "seed.sh"
+SCRIPT = Path(rebuild.__file__).with_name("scripts") / "seed.sh"
 ETCDUTL = """\
 #!/bin/sh
 case "$1 $3" in

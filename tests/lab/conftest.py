@@ -11,7 +11,7 @@ import pytest
 
 from lab.cluster import Lab, check_prerequisites
 from lab.places import Places
-from smallkube.errors import UsageError
+from smallkube.core.errors import UsageError
 from tests.conftest import require
 from tests.lab.operating import Operator
 

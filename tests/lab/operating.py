@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from lab.cluster import Lab
-from smallkube.inventory import Node, load
-from smallkube.workspace import REPOSITORY, Workspace
+from smallkube.core.workspace import REPOSITORY, Workspace
+from smallkube.inventory.load import load
+from smallkube.inventory.models import Node
 from tests import forked
 
 Completed = subprocess.CompletedProcess[str]

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from smallkube.errors import SmallkubeError
-from smallkube.workspace import Workspace
+from smallkube.core.errors import SmallkubeError
+from smallkube.core.workspace import Workspace
 from tests.lab.operating import Operator, await_
 
 SECONDS = 25

@@ -18,7 +18,7 @@ from lab import network, processes
 from lab.cluster import Lab
 from lab.machine import HUB
 from lab.places import Places
-from smallkube.errors import SmallkubeError, UsageError
+from smallkube.core.errors import SmallkubeError, UsageError
 from tests.lab.conftest import Up, made
 
 REPOSITORY = Path(__file__).parents[2]
@@ -85,7 +85,7 @@ def test_a_second_switch_at_the_same_time_is_refused(two_nodes: Up) -> None:
 
 
 def test_the_workspace_fits_the_machines(two_nodes: Up) -> None:
-    from smallkube.inventory import load
+    from smallkube.inventory.load import load
 
     inventory = load(two_nodes.workspace / "inventory.yaml")
     assert [(f"{node.ssh.host}:{node.ssh.port}", node.peer_ip) for node in inventory.nodes] == [

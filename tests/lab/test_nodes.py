@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from lab.places import Places
-from smallkube.workspace import REPOSITORY
+from smallkube.core.workspace import REPOSITORY
 from tests.lab.conftest import Up, made
 
 Completed = subprocess.CompletedProcess[str]

@@ -2,7 +2,7 @@
 
 import json
 
-from smallkube.inventory import load
+from smallkube.inventory.load import load
 from smallkube.secrets import policy
 from tests.lab.operating import Operator
 

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from smallkube.core.errors import SmallkubeError
 from smallkube.deploy.activation import GRACE_SECONDS, Activation, Clock, Ending, Verdict
-from smallkube.deploy.host import Look
-from smallkube.errors import SmallkubeError
+from smallkube.deploy.facts import Look
 from smallkube.remote.command import Command, Result
-from smallkube.remote.connection import Session
+from smallkube.remote.ssh import Session
 
 OLD, NEW = "/nix/store/old", "/nix/store/new"
 SECONDS = 100

@@ -5,7 +5,7 @@ import ipaddress
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smallkube.addressing import Addressing
+from smallkube.inventory.addressing import Addressing
 
 indices = st.integers(min_value=1, max_value=254)
 

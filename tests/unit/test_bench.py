@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from smallkube.errors import SmallkubeError
-from smallkube.workspace import REPOSITORY
+from smallkube.core.errors import SmallkubeError
+from smallkube.core.workspace import REPOSITORY
 
 sys.path.append(str(REPOSITORY))  # the benchmarks are not installed
 

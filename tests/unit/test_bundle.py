@@ -11,11 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from smallkube.errors import UsageError
-from smallkube.inventory import Inventory, load
-from smallkube.remote.bundle import MAX_FILE_BYTES, Bundle, assemble
+from smallkube.core.errors import UsageError
+from smallkube.core.workspace import Workspace
+from smallkube.inventory.load import load
+from smallkube.inventory.models import Inventory
+from smallkube.nix.bundle import MAX_FILE_BYTES, Bundle, assemble
 from smallkube.secrets import policy
-from smallkube.workspace import Workspace
 from tests.conftest import INVENTORY
 
 NAMES = st.text("abcdefgh0123456789._-", min_size=1, max_size=12).filter(lambda name: name.strip("."))

@@ -13,8 +13,8 @@ from itertools import cycle, product
 import pytest
 from invoke.main import program
 
-from smallkube.tasks.collection import namespace
-from smallkube.workspace import REPOSITORY, Workspace
+from smallkube.cli.collection import namespace
+from smallkube.core.workspace import REPOSITORY, Workspace
 
 TASKS = sorted(namespace.task_names)
 HELP = {name: dict(namespace[name].help) for name in TASKS}

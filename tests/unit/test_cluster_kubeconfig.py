@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from smallkube.cluster import kubeconfig
-from smallkube.cluster.kubeconfig import Way
-from smallkube.errors import UsageError
-from smallkube.inventory import Inventory, parse
+from smallkube.core.errors import UsageError
+from smallkube.inventory.load import parse
+from smallkube.inventory.models import Inventory
+from smallkube.kube import kubeconfig
+from smallkube.kube.kubeconfig import Way
 
 TEXT = "cluster: {name: test}\nnodes: {node1: {peer_ip: 192.0.2.1}, node2: {peer_ip: 192.0.2.2}}\n"
 NAMES = {"test-kube.example.com", "api.k8s.internal", "fd88:1::1", "10.88.1.1"}

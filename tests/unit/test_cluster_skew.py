@@ -7,16 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from smallkube.cluster import skew, upgrade
-from smallkube.cluster.api import Api, Member
-from smallkube.cluster.machines import Room, Running, parse
-from smallkube.cluster.skew import Deprecated
-from smallkube.cluster.upgrade import Facts
-from smallkube.errors import SmallkubeError
+from smallkube.core.errors import SmallkubeError
 from smallkube.etcd.record import Record, timestamp
 from smallkube.etcd.status import Status
-from smallkube.inventory import Inventory
-from smallkube.inventory import parse as parse_inventory
+from smallkube.inventory.load import parse as parse_inventory
+from smallkube.inventory.models import Inventory
+from smallkube.kube import versions
+from smallkube.kube.kubectl import Api, Member
+from smallkube.kube.versions import Deprecated
+from smallkube.operations import upgrade_guard
+from smallkube.operations.cluster_facts import Room, Running, parse
+from smallkube.operations.upgrade_guard import Facts
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
@@ -37,7 +38,7 @@ NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
     ],
 )
 def test_the_api_server_goes_one_minor_up_and_none_down(target: str, server: str, word: str) -> None:
-    found = list(skew.step(target, server))
+    found = list(versions.step(target, server))
     assert len(found) == bool(word)
     assert not word or word in found[0]
 
@@ -56,7 +57,7 @@ def test_the_api_server_goes_one_minor_up_and_none_down(target: str, server: str
     ],
 )
 def test_nothing_is_ahead_of_the_api_server_or_far_behind(target: str, server: str, other: str, word: str) -> None:
-    found = list(skew.skew(target, server, {"kubelet on node2": other, "kube-proxy on node2": server}))
+    found = list(versions.skew(target, server, {"kubelet on node2": other, "kube-proxy on node2": server}))
     assert len(found) == bool(word)
     assert not word or (word in found[0] and "kubelet on node2" in found[0])
 
@@ -64,7 +65,7 @@ def test_nothing_is_ahead_of_the_api_server_or_far_behind(target: str, server: s
 @pytest.mark.parametrize("text", ["", "1", "2.3", "v1.x", "latest", "v1.34x"])
 def test_what_is_no_version_is_an_error(text: str) -> None:
     with pytest.raises(SmallkubeError, match="no version of Kubernetes"):
-        skew.minor(text)
+        versions.minor(text)
 
 
 def test_deprecated_apis_are_read_from_the_metrics() -> None:
@@ -75,7 +76,7 @@ def test_deprecated_apis_are_read_from_the_metrics() -> None:
         f'{metric}{{group="apps",removed_release="1.40",resource="things",subresource="status",version="v1beta1"}} 1',
         f'{metric}_other{{group="x",removed_release="1.41",resource="y",version="v1"}} 1',
     )
-    assert skew.deprecated("\n".join(lines)) == (
+    assert versions.deprecated("\n".join(lines)) == (
         Deprecated("apps/v1beta1/things/status", "1.40"),
         Deprecated("v1/endpoints", ""),
     )
@@ -116,13 +117,13 @@ def well() -> Facts:
 
 def results(facts: Facts, kubernetes: str = "1.35") -> dict[str, str]:
     """What is not ok: check → "RESULT: DETAIL"."""
-    findings = upgrade.judge(inventory(kubernetes), facts, NOW)
+    findings = upgrade_guard.judge(inventory(kubernetes), facts, NOW)
     return {each.check: f"{each.result}: {each.detail}" for each in findings if each.result != "ok"}
 
 
 def test_a_cluster_that_is_well_may_go_one_minor_up() -> None:
     assert results(well()) == {}
-    checks = [each.check for each in upgrade.judge(inventory(), well(), NOW)]
+    checks = [each.check for each in upgrade_guard.judge(inventory(), well(), NOW)]
     assert checks == [
         "API server", "minor step", "version skew", "nodes", "machines", "etcd", "backup", "deprecated APIs",
     ]  # fmt: skip
@@ -190,11 +191,11 @@ def test_each_fault_is_found_and_no_other(facts: Facts, check: str, word: str) -
 def test_what_no_release_removes_is_named_only() -> None:
     facts = replace(well(), deprecated=(Deprecated("v1/endpoints", ""),))
     assert results(facts) == {}
-    assert "v1/endpoints" in upgrade.judge(inventory(), facts, NOW)[-1].detail
+    assert "v1/endpoints" in upgrade_guard.judge(inventory(), facts, NOW)[-1].detail
 
 
 def outcome(facts: Facts, check: str) -> Sequence[str]:
-    return [each.detail for each in upgrade.judge(inventory("1.36"), facts, NOW) if each.check == check]
+    return [each.detail for each in upgrade_guard.judge(inventory("1.36"), facts, NOW) if each.check == check]
 
 
 def test_without_the_api_server_what_its_machine_runs_is_compared() -> None:

@@ -10,14 +10,16 @@ from typing import Any
 
 import pytest
 
-from smallkube.cluster import api, status
-from smallkube.cluster.api import Api, Lease, Member
-from smallkube.cluster.machines import Running, Sight
-from smallkube.cluster.status import Row
-from smallkube.deploy import inspect
-from smallkube.errors import SmallkubeError
-from smallkube.inventory import Inventory, parse
-from smallkube.nodes.members import MARK
+from smallkube.core.errors import SmallkubeError
+from smallkube.deploy import inspection
+from smallkube.inventory.load import parse
+from smallkube.inventory.models import Inventory
+from smallkube.kube import kubectl
+from smallkube.kube.kubectl import Api, Lease, Member
+from smallkube.kube.members import MARK
+from smallkube.operations import status
+from smallkube.operations.cluster_facts import Running, Sight
+from smallkube.operations.status import Row
 from smallkube.remote.command import Result
 from smallkube.secrets import certificates, policy
 from smallkube.secrets.store import Keys
@@ -55,8 +57,8 @@ def inventory() -> Inventory:
 
 
 def sight(before: str = "", after: str = "") -> Sight:
-    units = "\n\n".join(f"Id={name}.service\nActiveState=active" for name in inspect.NODE_UNITS)
-    state = inspect.parse((PRINTED + units).replace(before, after))
+    units = "\n\n".join(f"Id={name}.service\nActiveState=active" for name in inspection.NODE_UNITS)
+    state = inspection.parse((PRINTED + units).replace(before, after))
     return Sight(state, Running("6.12.1", {"kubelet": "v1.34.2", "kube-proxy": "v1.34.2"}))
 
 
@@ -142,41 +144,41 @@ def node(**status: Any) -> dict[str, Any]:
 
 def test_a_node_object_is_read() -> None:
     ready = {"conditions": [{"type": "Ready", "status": "True"}], "nodeInfo": {"kubeletVersion": "v1.34.1"}}
-    assert api.parse_member(node(**ready)) == READY
-    assert api.parse_member(node()) == Member(False, False, False, "")
+    assert kubectl.parse_member(node(**ready)) == READY
+    assert kubectl.parse_member(node()) == Member(False, False, False, "")
     cordoned = {**node(**ready), "spec": {"unschedulable": True}}
-    assert api.parse_member(cordoned) == replace(READY, cordoned=True)
+    assert kubectl.parse_member(cordoned) == replace(READY, cordoned=True)
     cordoned["metadata"] = {"annotations": {MARK: "deploy"}}
-    assert api.parse_member(cordoned) == replace(READY, cordoned=True, left_cordoned=True)
+    assert kubectl.parse_member(cordoned) == replace(READY, cordoned=True, left_cordoned=True)
 
 
 def test_leases_are_read() -> None:
     spec = {"renewTime": "2026-01-02T03:04:05.678901Z", "leaseDurationSeconds": 60}
-    found = api.parse_leases([{"metadata": {"name": "a"}, "spec": spec}, {"metadata": {"name": "b"}, "spec": {}}])
+    found = kubectl.parse_leases([{"metadata": {"name": "a"}, "spec": spec}, {"metadata": {"name": "b"}, "spec": {}}])
     assert found == {"a": Lease(datetime(2026, 1, 2, 3, 4, 5, 678901, UTC), 60)}
 
 
 def test_a_list_that_came_with_an_error_is_no_empty_cluster() -> None:
     empty = b'{"apiVersion": "v1", "items": [], "kind": "List"}'
-    assert api.parse_list(Result(0, empty, "")) == []
-    assert api.parse_list(Result(1, empty, "Unable to connect to the server")) is None
-    assert api.parse_list(Result(0, b"", "")) is None
+    assert kubectl.parse_list(Result(0, empty, "")) == []
+    assert kubectl.parse_list(Result(1, empty, "Unable to connect to the server")) is None
+    assert kubectl.parse_list(Result(0, b"", "")) is None
 
 
 def test_what_is_not_ready_is_named() -> None:
     said = 'Error from server (InternalError): an error on the server ("[+]ping ok\n[-]etcd failed: reason withheld\n'
-    assert api.parse_ready(Result(1, b"", f'{said}[-]etcd-readiness failed") has prevented')) == (
+    assert kubectl.parse_ready(Result(1, b"", f'{said}[-]etcd-readiness failed") has prevented')) == (
         "etcd",
         "etcd-readiness",
     )
-    assert api.parse_ready(Result(1, b"", "timed out")) == ("timed out",)
-    assert api.parse_ready(Result(0, b"[+]ping ok\nreadyz check passed", "")) == ()
+    assert kubectl.parse_ready(Result(1, b"", "timed out")) == ("timed out",)
+    assert kubectl.parse_ready(Result(0, b"[+]ping ok\nreadyz check passed", "")) == ()
 
 
 @pytest.mark.parametrize("said", [Result(1, b"", "refused"), Result(0, b"", ""), Result(0, b"[]", "")])
 def test_an_api_server_that_gives_no_version_does_not_answer(said: Result) -> None:
-    assert api.parse_version(said) == ""
-    assert api.parse_version(Result(0, json.dumps({"gitVersion": "v1.34.2"}).encode(), "")) == "v1.34.2"
+    assert kubectl.parse_version(said) == ""
+    assert kubectl.parse_version(Result(0, json.dumps({"gitVersion": "v1.34.2"}).encode(), "")) == "v1.34.2"
 
 
 def keys(days: int) -> Keys:

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smallkube.deploy import health, history, host
-from smallkube.deploy.host import Look, Progress
-from smallkube.errors import SmallkubeError
+from smallkube.core.errors import SmallkubeError
+from smallkube.deploy import facts, health, history
+from smallkube.deploy.facts import Look, Progress
 
 SYSTEM = "/nix/store/aaa-nixos-system-node1"
 LOOK = f"""\
@@ -29,7 +29,7 @@ PROGRESS = f"begun=yes\nstatus=4\noutcome=\nrollback=\nsystem={SYSTEM}\nfailed=x
 
 
 def a_look(**other: object) -> Look:
-    return replace(host.parse_look(LOOK), **other)  # type: ignore[arg-type]
+    return replace(facts.parse_look(LOOK), **other)  # type: ignore[arg-type]
 
 
 def a_progress(**other: object) -> Progress:
@@ -38,7 +38,7 @@ def a_progress(**other: object) -> Progress:
 
 
 def test_a_look_is_read() -> None:
-    look = host.parse_look(LOOK)
+    look = facts.parse_look(LOOK)
     assert (look.has_bundle, look.has_scripts) == (True, False)
     assert (look.clock, look.store_free, look.state_free) == (1_700_000_000, 2_000_000, 100_000)
     assert (look.system, look.profile, look.generation) == (SYSTEM, "/nix/store/bbb", "12")
@@ -49,13 +49,13 @@ def test_a_look_is_read() -> None:
 @pytest.mark.parametrize("text", ["", "system=\n", "system=/run/current-system\n", "bash: readlink: not found"])
 def test_a_machine_without_a_system_is_no_nixos_machine(text: str) -> None:
     with pytest.raises(SmallkubeError, match="not a NixOS machine"):
-        host.parse_look(text)
+        facts.parse_look(text)
 
 
 @given(st.text())
 def test_garbage_is_read_or_refused_but_never_a_fault_of_ours(text: str) -> None:
-    host.parse_progress(text)
-    host.parse_look(f"system={SYSTEM}\nfailed=\n{text}\nsystem={SYSTEM}")
+    facts.parse_progress(text)
+    facts.parse_look(f"system={SYSTEM}\nfailed=\n{text}\nsystem={SYSTEM}")
     history.parse(text)
 
 
@@ -63,22 +63,22 @@ def test_garbage_is_read_or_refused_but_never_a_fault_of_ours(text: str) -> None
     ("text", "status"), [("0", 0), ("12", 12), ("", None), ("-1", None), ("²", None), ("٣", None), ("1 2", None)]
 )
 def test_numbers_are_numbers(text: str, status: int | None) -> None:
-    assert host.parse_progress(f"status={text}").status == status
+    assert facts.parse_progress(f"status={text}").status == status
 
 
 def test_progress_is_read() -> None:
-    now = host.parse_progress(PROGRESS)
+    now = facts.parse_progress(PROGRESS)
     assert (now.begun, now.status, now.outcome, now.rollback_status) == (True, 4, "", None)
     assert now.failed == {"x.service"}
     assert now.log == "log=no\n\nlast line\n"
-    assert host.parse_progress("begun=no\nstatus=\n\n").begun is False
+    assert facts.parse_progress("begun=no\nstatus=\n\n").begun is False
 
 
 def test_scripts_are_called_by_their_content() -> None:
-    command = host.script("decide", "1234")
-    assert command.argv == ("/bin/sh", f"{host.HOME}/scripts/{host.scripts().digest}/decide.sh", "1234")
+    command = facts.script("decide", "1234")
+    assert command.argv == ("/bin/sh", f"{facts.HOME}/scripts/{facts.scripts().digest}/decide.sh", "1234")
     assert command.name == "decide"
-    assert host.unpushed_script("lock", "drop", "1").stdin == host.scripts().files["lock.sh"]
+    assert facts.unpushed_script("lock", "drop", "1").stdin == facts.scripts().files["lock.sh"]
 
 
 NOW = 1_700_000_000.0

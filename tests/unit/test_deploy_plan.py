@@ -2,13 +2,14 @@
 
 import pytest
 
+from smallkube.core.errors import ManyErrors, UsageError
+from smallkube.core.workspace import Workspace
 from smallkube.deploy import plan
 from smallkube.deploy.plan import STEPS, Goal, Options, Step
-from smallkube.errors import ManyErrors, UsageError
-from smallkube.inventory import Inventory, Node, load
+from smallkube.inventory.load import load
+from smallkube.inventory.models import Inventory, Node
 from smallkube.secrets import policy
 from smallkube.secrets.proof import Finding, Proof, State
-from smallkube.workspace import Workspace
 
 
 def node(index: int) -> Node:

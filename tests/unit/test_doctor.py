@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from lab import image, machine
-from smallkube import ui
+from smallkube.core import ui
+from smallkube.core.workspace import REPOSITORY, Workspace
 from smallkube.doctor import diagnosis
 from smallkube.doctor.diagnosis import Facts, Row, State
 from smallkube.doctor.look import look
 from smallkube.doctor.table import TOOLS, Family, family, install_command
-from smallkube.workspace import REPOSITORY, Workspace
 
 WELL = Facts(
     family=Family.DEBIAN,

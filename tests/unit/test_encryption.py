@@ -5,10 +5,10 @@ import itertools
 
 import pytest
 
-from smallkube.encryption.phases import Configuration, Phase, parse
-from smallkube.encryption.rotate import Plan, paths
-from smallkube.errors import UsageError
-from smallkube.secrets import content
+from smallkube.core.errors import UsageError
+from smallkube.operations.encryption import Plan, paths
+from smallkube.operations.encryption_phases import Configuration, Phase, parse
+from smallkube.secrets import kinds
 from smallkube.secrets.policy import Kind
 
 A, B = ("key1", base64.b64encode(b"a" * 32).decode()), ("key2", base64.b64encode(b"b" * 32).decode())
@@ -19,7 +19,7 @@ def configuration(*keys: tuple[str, str]) -> Configuration:
 
 
 def test_what_is_generated_is_understood_and_written_back_the_same() -> None:
-    made = content.make(Kind.ENCRYPTION, ["secrets", "configmaps"])
+    made = kinds.make(Kind.ENCRYPTION, ["secrets", "configmaps"])
     found = parse(made)
     assert found.phase is Phase.ONE
     assert found.resources == ("secrets", "configmaps")
@@ -31,7 +31,7 @@ def test_what_is_generated_is_understood_and_written_back_the_same() -> None:
 )
 def test_the_phase_follows_from_the_keys(keys: tuple[tuple[str, str], ...], phase: Phase) -> None:
     assert configuration(*keys).phase is phase
-    content.validate(Kind.ENCRYPTION, configuration(*keys).text(), "x")
+    kinds.validate(Kind.ENCRYPTION, configuration(*keys).text(), "x")
 
 
 @pytest.mark.parametrize("keys", [(A, A), (A, ("mine", B[1])), (A, B, ("key3", A[1]))])

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smallkube.errors import SmallkubeError, UsageError
-from smallkube.etcd import announce, catalog, drill, facts, schedule, status
+from smallkube.core.errors import SmallkubeError, UsageError
+from smallkube.etcd import catalog, drill, facts, notify, schedule, status
 from smallkube.etcd.record import EncryptionKey, dump, parse
-from smallkube.etcd.sealed import check_sealed, seal
+from smallkube.etcd.stream import check_sealed, seal
 from smallkube.remote.sftp import Destination
 from smallkube.secrets import age
 from tests.unit.test_etcd_retention import START, record
@@ -152,12 +152,12 @@ def test_an_etcd_status_may_lack_what_is_zero() -> None:
 
 
 def test_metrics_have_the_newest_backup_also_after_a_failure() -> None:
-    news = announce.News("demo", False, datetime(2026, 1, 2, tzinfo=UTC), 1.5, FULL, 3)
-    text = announce.metrics(news)
+    news = notify.News("demo", False, datetime(2026, 1, 2, tzinfo=UTC), 1.5, FULL, 3)
+    text = notify.metrics(news)
     assert 'smallkube_etcd_backup_success{cluster="demo"} 0\n' in text
     assert f'last_success_timestamp_seconds{{cluster="demo"}} {int(START.timestamp())}\n' in text
     assert text.count("# TYPE") == 8
-    assert "last_success" not in announce.metrics(dataclasses.replace(news, newest=None))
+    assert "last_success" not in notify.metrics(dataclasses.replace(news, newest=None))
 
 
 @pytest.mark.parametrize("url", ["sftp://h/p", "sftp://u@h", "sftp://u@h/", "sftp://u:pw@h/p", "sftp://u@h:x/p"])

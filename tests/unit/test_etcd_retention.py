@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from smallkube.etcd.record import Record, timestamp
 from smallkube.etcd.retention import kept
-from smallkube.inventory_models import Keep
+from smallkube.inventory.models import Keep
 
 
 def record(sequence: int, time: datetime, *, sound: bool = True) -> Record:

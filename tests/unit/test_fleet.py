@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smallkube.errors import ManyErrors, SmallkubeError
-from smallkube.inventory import Node
+from smallkube.core.errors import ManyErrors, SmallkubeError
+from smallkube.inventory.models import Node
 from smallkube.remote import fleet
 
 

@@ -7,10 +7,11 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smallkube import inventory_yaml
-from smallkube.errors import SmallkubeError, UsageError
-from smallkube.inventory import Inventory, json_schema, load
-from smallkube.workspace import REPOSITORY
+from smallkube.core.errors import SmallkubeError, UsageError
+from smallkube.core.workspace import REPOSITORY
+from smallkube.inventory import positions
+from smallkube.inventory.load import json_schema, load
+from smallkube.inventory.models import Inventory
 
 LEAST = """\
 cluster:
@@ -187,7 +188,7 @@ def test_nesting_is_refused_before_pyyaml_reads_it(tmp_path: Path, text: str, mo
     ids=["in double quotes", "in single quotes", "escaped quote", "comment", "17 deep", "beside each other"],
 )
 def test_brackets_that_do_not_nest_deep_are_accepted(value: str) -> None:
-    assert inventory_yaml.parse(f"key: {value}\n", Path("inventory.yaml")).data.keys() == {"key"}
+    assert positions.parse(f"key: {value}\n", Path("inventory.yaml")).data.keys() == {"key"}
 
 
 @given(st.binary(max_size=300) | st.text(max_size=300).map(lambda text: LEAST.replace("demo", text).encode()))

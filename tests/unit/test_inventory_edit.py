@@ -2,8 +2,8 @@
 
 import pytest
 
-from smallkube.errors import UsageError
-from smallkube.inventory_edit import add_node, remove_node
+from smallkube.core.errors import UsageError
+from smallkube.inventory.edit import add_node, remove_node
 
 TEXT = """\
 # our cluster

@@ -4,10 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from smallkube.deploy import inspect, judge
-from smallkube.deploy.inspect import State
-from smallkube.inventory import Inventory, Node, load
-from smallkube.workspace import Workspace
+from smallkube.core.workspace import Workspace
+from smallkube.deploy import checks, inspection
+from smallkube.deploy.inspection import State
+from smallkube.inventory.load import load
+from smallkube.inventory.models import Inventory, Node
 
 SYSTEM = "/nix/store/abc-nixos-system-node2"
 PRINTED = """\
@@ -71,22 +72,22 @@ def state(*changes: tuple[str, str]) -> State:
     for old, new in changes:
         assert old in text
         text = text.replace(old, new)
-    return inspect.parse(text)
+    return inspection.parse(text)
 
 
-def failed(findings: list[judge.Finding]) -> dict[str, str]:
+def failed(findings: list[checks.Finding]) -> dict[str, str]:
     return {finding.check: finding.detail for finding in findings if finding.result == "failed"}
 
 
 def network(inventory: Inventory, found: State) -> dict[str, str]:
-    return failed(list(judge.network(inventory, inventory.node("node2"), found, KEYS)))
+    return failed(list(checks.network(inventory, inventory.node("node2"), found, KEYS)))
 
 
 def test_a_machine_that_is_well_has_no_fault(inventory: Inventory) -> None:
     node = inventory.node("node2")
     assert network(inventory, state()) == {}
-    assert failed(list(judge.system(inventory, node, state(), "d1"))) == {}
-    assert failed(list(judge.protection(inventory, node, state(), FILES))) == {}
+    assert failed(list(checks.system(inventory, node, state(), "d1"))) == {}
+    assert failed(list(checks.protection(inventory, node, state(), FILES))) == {}
 
 
 @pytest.mark.parametrize(
@@ -116,7 +117,7 @@ def test_faults_of_the_network(inventory: Inventory, change: tuple[str, str], ch
     ],
 )
 def test_faults_of_the_protection(inventory: Inventory, change: tuple[str, str], check: str, detail: str) -> None:
-    found = failed(list(judge.protection(inventory, inventory.node("node2"), state(change), FILES)))
+    found = failed(list(checks.protection(inventory, inventory.node("node2"), state(change), FILES)))
     assert list(found) == [check]
     assert detail in found[check]
 
@@ -126,14 +127,14 @@ def test_faults_of_the_protection(inventory: Inventory, change: tuple[str, str],
     [("", "no socket"), ("healthy\n", ""), ("unhealthy: it is healthy, etcdctl says\n", "unhealthy: it is")],
 )
 def test_etcd_is_healthy_when_the_script_says_so(inventory: Inventory, printed: str, detail: str) -> None:
-    found = judge.services(inventory.node("node1"), state(("@etcd\n", f"@etcd\n{printed}")))
+    found = checks.services(inventory.node("node1"), state(("@etcd\n", f"@etcd\n{printed}")))
     (etcd,) = [finding for finding in found if finding.check == "etcd"]
     assert (etcd.result == "failed", detail in etcd.detail) == (bool(detail), True)
 
 
 def test_drift_is_told_apart(inventory: Inventory) -> None:
     def said(found: State, digest: str) -> str:
-        return failed(list(judge.system(inventory, inventory.node("node2"), found, digest)))["system"]
+        return failed(list(checks.system(inventory, inventory.node("node2"), found, digest)))["system"]
 
     assert "the workspace has changed since" in said(state(), "d2")
     assert "another system boots next" in said(state((f"{SYSTEM}\nsystem", "/nix/store/old\nsystem")), "d1")
@@ -143,21 +144,21 @@ def test_drift_is_told_apart(inventory: Inventory) -> None:
 
 
 def test_a_unit_whose_condition_is_not_met_is_inactive_and_one_that_is_down_has_failed(inventory: Inventory) -> None:
-    findings = {finding.result: finding.detail for finding in judge.services(inventory.node("node2"), state())}
+    findings = {finding.result: finding.detail for finding in checks.services(inventory.node("node2"), state())}
     assert findings["ok"] == "run: kubelet"
     assert findings["inactive"] == "can't run here (condition not met): crio"
     assert "kube-proxy" in findings["failed"]
 
 
 def test_etcd_is_asked_for_on_the_primary_only(inventory: Inventory) -> None:
-    def checks(node: Node) -> set[str]:
-        return {finding.check for finding in judge.services(node, state())}
+    def named(node: Node) -> set[str]:
+        return {finding.check for finding in checks.services(node, state())}
 
-    assert "etcd" in checks(inventory.primary)
-    assert "etcd" not in checks(inventory.node("node2"))
+    assert "etcd" in named(inventory.primary)
+    assert "etcd" not in named(inventory.node("node2"))
 
 
 def test_the_rights_are_those_that_the_modules_give() -> None:
     text = "".join(path.read_text() for path in (Path(__file__).parents[2] / "nix/modules").glob("*.nix"))
-    mode, owner, group = judge.WIREGUARD_RIGHTS.split()
+    mode, owner, group = checks.WIREGUARD_RIGHTS.split()
     assert owner == "root" and f'mode = "0{mode}"' in text and f'group = "{group}"' in text

@@ -10,7 +10,7 @@ from lab.machine import Machine
 from lab.node import files
 from lab.node.system import System
 from lab.places import Places
-from smallkube.errors import SmallkubeError
+from smallkube.core.errors import SmallkubeError
 
 
 def test_every_lab_has_operator_addresses_of_its_own_that_never_leave_this_machine() -> None:
@@ -102,7 +102,7 @@ def test_flake_lock_pins_the_stand_ins_under_the_real_names() -> None:
 
 
 def test_inventory_of_a_lab_is_valid(tmp_path: Path) -> None:
-    from smallkube.inventory import load
+    from smallkube.inventory.load import load
 
     (tmp_path / "inventory.yaml").write_text(workspace.inventory(3, (1, 2, 254), "lab"))
     found = load(tmp_path / "inventory.yaml")

@@ -12,8 +12,8 @@ import pytest
 from lab import cache, image, kubernetes, removal, toolchain
 from lab.cluster import Record
 from lab.places import Places
-from smallkube.errors import SmallkubeError
-from smallkube.workspace import REPOSITORY
+from smallkube.core.errors import SmallkubeError
+from smallkube.core.workspace import REPOSITORY
 
 CURRENT = {"image-new", "kubernetes-new", "kubernetes-building-new", "go-1.2"}
 NAMES = {

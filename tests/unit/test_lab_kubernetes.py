@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from lab import containers, gobuild, kubernetes
-from smallkube.errors import SmallkubeError
+from smallkube.core.errors import SmallkubeError
 
 RECIPES = {recipe.module: recipe for recipe in kubernetes.RECIPES}
 

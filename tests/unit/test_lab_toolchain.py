@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from lab import kubernetes, toolchain
-from smallkube import ui
-from smallkube.errors import SmallkubeError
+from smallkube.core import ui
+from smallkube.core.errors import SmallkubeError
 
 
 def archive(**files: str) -> bytes:

@@ -4,34 +4,30 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
-from smallkube.workspace import REPOSITORY
+from smallkube.core.workspace import REPOSITORY
 
-LAYERS = (
-    ("errors", "process", "addressing", "workspace"),
-    ("inventory", "inventory_yaml", "inventory_models", "inventory_rules", "inventory_edit"),
-    ("secrets", "nix", "remote"),
-    ("deploy", "nodes", "etcd", "smoke", "tokens", "trust", "issuer", "encryption", "doctor", "cluster", "recovery"),
-    ("tasks",),
+ORDER = (
+    *("core", "inventory", "secrets", "nix", "remote", "kube", "etcd", "deploy", "smoke", "doctor", "operations"),
+    "cli",
 )
-BESIDE = ("ui",)
+"""The packages from bottom to top: each may import those before it."""
+
 HEAVY = ("fabric", "paramiko", "pyrage", "pydantic", "jinja2", "rich", "cryptography", "lab")
 
-
-def layer(module: str) -> int:
-    part = module.split(".")[1]
-    return next(position for position, names in enumerate(LAYERS) if part in names)
+LAB_TASKS = "smallkube.cli.lab"
+"""The one part of the product that may know the lab."""
 
 
 def imports(file: Path) -> Iterator[str]:
+    """The modules that ``file`` imports from, at any place in it; ``from package import name`` as package.name."""
     for node in ast.walk(ast.parse(file.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module == "smallkube":
-            yield from (f"smallkube.{name.name}" for name in node.names)
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("smallkube."):
-            yield node.module or ""
+        if isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module}.{name.name}" for name in node.names)
         elif isinstance(node, ast.Import):
-            yield from (name.name for name in node.names if name.name.startswith("smallkube."))
+            yield from (name.name for name in node.names)
 
 
 def modules() -> Iterator[tuple[str, Path]]:
@@ -41,24 +37,52 @@ def modules() -> Iterator[tuple[str, Path]]:
             yield name, file
 
 
-def test_no_import_runs_back_up() -> None:
+def edges() -> Iterator[tuple[str, str]]:
+    """Importing module, imported name; of smallkube only."""
+    for name, file in modules():
+        yield from ((name, imported) for imported in imports(file) if imported.startswith("smallkube."))
+
+
+def package(name: str) -> str:
+    return name.split(".")[1]
+
+
+def test_every_package_has_its_place() -> None:
+    assert {package(name) for name, _ in modules()} == set(ORDER)
+
+
+def test_no_import_runs_up() -> None:
+    own = "smallkube.__version__"
+    place = {name: number for number, name in enumerate(ORDER)}
+    wrong = [edge for edge in edges() if edge[1] != own and place[package(edge[1])] > place[package(edge[0])]]
+    assert wrong == []
+
+
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    known = {name for name, _ in modules()}
+    graph: dict[str, set[str]] = {name: set() for name in known}
+    for name, imported in edges():
+        target = imported if imported in known else imported.rpartition(".")[0]
+        if target in known:
+            graph[name].add(target)
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        raise AssertionError(" → ".join(error.args[1])) from error
+
+
+def test_only_the_lab_s_own_tasks_import_the_lab() -> None:
     wrong = [
-        f"{name} imports {imported}"
+        name
         for name, file in modules()
-        if name.split(".")[1] not in BESIDE
-        for imported in imports(file)
-        if imported.split(".")[1] not in BESIDE and layer(imported) > layer(name)
+        if name != LAB_TASKS and any(imported.split(".")[0] == "lab" for imported in imports(file))
     ]
     assert wrong == []
 
 
 def test_only_tasks_use_the_user_interface() -> None:
-    wrong = [name for name, file in modules() if layer_is_below_tasks(name) and "smallkube.ui" in set(imports(file))]
+    wrong = [name for name, imported in edges() if imported.startswith("smallkube.core.ui") and package(name) != "cli"]
     assert wrong == []
-
-
-def layer_is_below_tasks(name: str) -> bool:
-    return name.split(".")[1] not in (*BESIDE, "tasks")
 
 
 def test_the_list_of_tasks_loads_nothing_heavy() -> None:

@@ -5,11 +5,11 @@ from contextlib import contextmanager
 
 import pytest
 
-from smallkube.errors import SmallkubeError, UsageError
-from smallkube.inventory import Node
-from smallkube.nodes import execute
-from smallkube.nodes.machine import Machine
+from smallkube.core.errors import SmallkubeError, UsageError
+from smallkube.inventory.models import Node
+from smallkube.operations import execute
 from smallkube.remote.command import Command, Result
+from smallkube.remote.host import Machine
 
 NODES = tuple(Node(name=f"node{index}", index=index, peer_ip=f"192.168.0.{index}") for index in (1, 2, 3))
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from smallkube.errors import SmallkubeError
-from smallkube.nodes.reach import secrets_of_pods
+from smallkube.core.errors import SmallkubeError
+from smallkube.operations.referenced_secrets import secrets_of_pods
 
 
 def pods(**spec: Any) -> str:

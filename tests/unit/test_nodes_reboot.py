@@ -7,11 +7,12 @@ from collections.abc import Callable
 
 import pytest
 
-from smallkube.errors import SmallkubeError, UsageError
-from smallkube.nodes import members, reboot
-from smallkube.nodes.machine import Machine
-from smallkube.nodes.rolling import Report, Word
-from smallkube.workspace import Workspace
+from smallkube.core.errors import SmallkubeError, UsageError
+from smallkube.core.workspace import Workspace
+from smallkube.kube import members
+from smallkube.operations import reboot
+from smallkube.remote.host import Machine
+from smallkube.remote.rolling import Report, Word
 from tests.unit.world import Computer, Member, Silent, World
 
 

@@ -4,13 +4,13 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from smallkube.cluster.api import Api, Lease, Member
-from smallkube.errors import UsageError
-from smallkube.inventory import load
-from smallkube.recovery.primary import check_fingerprint, is_back
+from smallkube.core.errors import UsageError
+from smallkube.core.workspace import Workspace
+from smallkube.inventory.load import load
+from smallkube.kube.kubectl import Api, Lease, Member
+from smallkube.operations.rebuild import check_fingerprint, is_back
 from smallkube.secrets.scan import Scanned, State
 from smallkube.secrets.ssh_keys import parse_host_key
-from smallkube.workspace import Workspace
 
 BEGAN = datetime(2026, 11, 23, 12, tzinfo=UTC)
 READY = Member(ready=True, cordoned=False, left_cordoned=False, kubelet="v1.34.2")

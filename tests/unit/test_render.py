@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from smallkube.inventory import Inventory, load
+from smallkube.core.workspace import Workspace
+from smallkube.inventory.load import load
+from smallkube.inventory.models import Inventory
 from smallkube.nix import render
-from smallkube.workspace import Workspace
 
 
 def inventory_of(workspace: Workspace) -> Inventory:

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from cryptography import x509
 
-from smallkube.errors import SmallkubeError
+from smallkube.core.errors import SmallkubeError
 from smallkube.secrets import certificates
 from smallkube.secrets.policy import Certificate
 

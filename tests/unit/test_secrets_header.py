@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyrage import encrypt, x25519
 
-from smallkube.errors import SmallkubeError
+from smallkube.core.errors import SmallkubeError
 from smallkube.secrets.header import INTRO, parse_header
 from smallkube.secrets.ssh_keys import parse_host_key
 

@@ -7,12 +7,12 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smallkube.errors import SmallkubeError, UsageError
-from smallkube.secrets import age, content
+from smallkube.core.errors import SmallkubeError, UsageError
+from smallkube.secrets import age, kinds
 from smallkube.secrets.policy import Kind
 from smallkube.secrets.ssh_keys import parse_host_key
 
-PKCS8 = load_pem_private_key(content.make(Kind.SIGNING_KEY, []), None).private_bytes(
+PKCS8 = load_pem_private_key(kinds.make(Kind.SIGNING_KEY, []), None).private_bytes(
     Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
 )
 """A sound key, in the form that kube-apiserver can't take the public key from."""
@@ -85,19 +85,19 @@ def test_damage_and_a_wrong_key_are_told_apart() -> None:
 
 @pytest.mark.parametrize("kind", list(Kind))
 def test_what_is_made_is_valid_and_every_time_another(kind: Kind) -> None:
-    made = [content.make(kind, ["secrets"]) for _ in range(3)]
+    made = [kinds.make(kind, ["secrets"]) for _ in range(3)]
     assert len(set(made)) == 3
     for one in made:
-        content.validate(kind, one, "x")
+        kinds.validate(kind, one, "x")
         assert one.endswith(b"\n")
 
 
 def test_tokens_are_64_letters_and_digits() -> None:
-    token = content.make(Kind.TOKEN, [])
+    token = kinds.make(Kind.TOKEN, [])
     assert len(token) == 65 and token[:-1].isalnum() and token.isascii()
 
 
-LONG_KEY = content.make(Kind.ENCRYPTION, ["secrets"]).replace(b"secret: ", b"secret: AAAA")
+LONG_KEY = kinds.make(Kind.ENCRYPTION, ["secrets"]).replace(b"secret: ", b"secret: AAAA")
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ LONG_KEY = content.make(Kind.ENCRYPTION, ["secrets"]).replace(b"secret: ", b"sec
 )
 def test_invalid_content_is_refused_without_being_quoted(kind: Kind, bad: bytes) -> None:
     with pytest.raises(SmallkubeError) as caught:
-        content.validate(kind, bad, "the secret")
+        kinds.validate(kind, bad, "the secret")
     assert bad.strip().decode() not in str(caught.value) or not bad.strip()
 
 
@@ -127,11 +127,11 @@ def test_invalid_content_is_refused_without_being_quoted(kind: Kind, bad: bytes)
 def test_validation_never_crashes(data: bytes) -> None:
     for kind in Kind:
         try:
-            content.validate(kind, data, "x")
+            kinds.validate(kind, data, "x")
         except SmallkubeError:
             continue
 
 
 def test_encrypted_resources_are_those_asked_for() -> None:
-    made = content.make(Kind.ENCRYPTION, ["secrets", "configmaps"])
-    assert content.encrypted_resources(made) == ["secrets", "configmaps"]
+    made = kinds.make(Kind.ENCRYPTION, ["secrets", "configmaps"])
+    assert kinds.encrypted_resources(made) == ["secrets", "configmaps"]

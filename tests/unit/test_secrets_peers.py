@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from smallkube.errors import UsageError
-from smallkube.inventory import Inventory, load
+from smallkube.core.errors import UsageError
+from smallkube.core.workspace import Workspace
+from smallkube.inventory.load import load
+from smallkube.inventory.models import Inventory
 from smallkube.secrets import peers
-from smallkube.workspace import Workspace
 
 
 def key(number: int) -> str:

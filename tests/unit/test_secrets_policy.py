@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 import yaml
 
-from smallkube.inventory import Inventory, load
+from smallkube.inventory.load import load
+from smallkube.inventory.models import Inventory
 from smallkube.secrets import policy
 from smallkube.secrets.policy import Kind
 

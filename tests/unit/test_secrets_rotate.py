@@ -6,11 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smallkube.errors import SmallkubeError, UsageError
-from smallkube.inventory import Inventory, load
-from smallkube.secrets import generate, journal, rotate
+from smallkube.core.errors import SmallkubeError, UsageError
+from smallkube.core.workspace import Workspace
+from smallkube.inventory.load import load
+from smallkube.inventory.models import Inventory
+from smallkube.operations import wireguard
+from smallkube.secrets import generate, journal
 from smallkube.secrets.store import changing_keys
-from smallkube.workspace import Workspace
 
 HOSTS = {
     "node1": "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKuln964CDvuGUSVZqHhUY1et7pPXWWNyKqTze0Zd9Rr",
@@ -111,7 +113,7 @@ def test_the_journal_holds_nothing_that_is_secret(
 ) -> None:
     begun: list[journal.Change] = []
     monkeypatch.setattr(journal, "commit", lambda _, change: begun.append(change))
-    rotate.act_wireguard(workspace, inventory, rotate.plan_wireguard(workspace, inventory))
+    wireguard.act_wireguard(workspace, inventory, wireguard.plan_wireguard(workspace, inventory))
     assert set(begun[0].files) == {"wgkube1.key.age", "wgkube2.key.age", "peers.json", "recipients.json"}
     for name, data in begun[0].files.items():
         assert not name.endswith(".age") or data.startswith(b"age-encryption.org/v1\n")

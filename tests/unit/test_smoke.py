@@ -11,14 +11,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smallkube.errors import SmallkubeError, UsageError
-from smallkube.inventory import Inventory, parse
-from smallkube.nodes.machine import over_ssh
+from smallkube.cli.cluster import image_of
+from smallkube.core.errors import SmallkubeError, UsageError
+from smallkube.core.workspace import Workspace
+from smallkube.inventory.load import parse
+from smallkube.inventory.models import Inventory
+from smallkube.remote.host import over_ssh
 from smallkube.smoke import objects, pods, probes, report, runner
+from smallkube.smoke.context import Failed, NotReached, Options, Pod, Scene
 from smallkube.smoke.report import NAMES, Outcome, Result
-from smallkube.smoke.scene import Failed, NotReached, Options, Pod, Scene
-from smallkube.tasks.cluster import image_of
-from smallkube.workspace import Workspace
 
 PEERS = ("node1: {peer_ip: 192.0.2.1}", "node2: {peer_ip: 192.0.2.2}")
 PODS = [Pod("a", "node1", "fd88:1::9", "10.88.1.9"), Pod("b", "node2", "fd88:2::9", "10.88.2.9")]

@@ -12,14 +12,15 @@ from typing import Any
 
 import pytest
 
-from smallkube.errors import SmallkubeError, UsageError
-from smallkube.inventory import Node, parse
-from smallkube.nodes.machine import Machine
+from smallkube.core.errors import SmallkubeError, UsageError
+from smallkube.inventory.load import parse
+from smallkube.inventory.models import Node
 from smallkube.remote.command import Command, Result
+from smallkube.remote.host import Machine
 from smallkube.smoke import control, pods, runner
+from smallkube.smoke.context import Options, Scene
 from smallkube.smoke.report import NAMES
 from smallkube.smoke.report import Result as Row
-from smallkube.smoke.scene import Options, Scene
 
 INVENTORY = parse("cluster: {name: t}\nnodes: {node1: {peer_ip: 192.0.2.1}}\n", Path("inventory.yaml"))
 NODE = "node1.k8s.internal"

@@ -3,8 +3,8 @@
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
-from smallkube.deploy.survey import Survey, compare
-from smallkube.deploy.together import Group, Point
+from smallkube.deploy.barrier import Group, Point
+from smallkube.deploy.stale_peers import Survey, compare
 
 PATIENT = lambda: False  # noqa: E731
 

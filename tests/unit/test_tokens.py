@@ -4,11 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from smallkube.errors import SmallkubeError, UsageError
-from smallkube.inventory import Inventory, parse
+from smallkube.core.errors import SmallkubeError, UsageError
+from smallkube.inventory.load import parse
+from smallkube.inventory.models import Inventory
+from smallkube.kube import token_clients, token_users
+from smallkube.kube.token_clients import Holder
+from smallkube.operations import tokens
 from smallkube.secrets.store import Keys
-from smallkube.tokens import machines, rotate, users
-from smallkube.tokens.machines import Holder
 
 TEXT = "cluster: {name: test%s}\nnodes: {node1: {peer_ip: 192.0.2.1}, node2: {peer_ip: 192.0.2.2}}\n"
 
@@ -17,7 +19,7 @@ def inventory(more: str = "") -> Inventory:
     return parse(TEXT % more, Path("inventory.yaml"))
 
 
-EVERYBODY = users.all_users(inventory())
+EVERYBODY = token_users.all_users(inventory())
 
 
 def keys(*old: str) -> Keys:
@@ -37,9 +39,9 @@ def test_everybody_has_the_name_that_the_api_server_knows() -> None:
 
 
 def test_users_are_chosen_by_either_name_and_once() -> None:
-    chosen = users.select(inventory(), ["node2", "system:node:node2.k8s.internal", "root"], everybody=False)
+    chosen = token_users.select(inventory(), ["node2", "system:node:node2.k8s.internal", "root"], everybody=False)
     assert [user.short for user in chosen] == ["node2", "root"]
-    assert users.select(inventory(), [], everybody=True) == EVERYBODY
+    assert token_users.select(inventory(), [], everybody=True) == EVERYBODY
 
 
 @pytest.mark.parametrize(
@@ -52,31 +54,31 @@ def test_users_are_chosen_by_either_name_and_once() -> None:
 )
 def test_a_choice_that_can_not_be_met_is_a_usage_error(names: list[str], more: str, said: str) -> None:
     with pytest.raises(UsageError, match=said):
-        users.select(inventory(more), names, everybody=False)
+        token_users.select(inventory(more), names, everybody=False)
 
 
 def test_a_rotation_begins_with_those_that_were_chosen() -> None:
-    plan = rotate.make(keys(), EVERYBODY[:2], EVERYBODY, (), back=False)
+    plan = tokens.make(keys(), EVERYBODY[:2], EVERYBODY, (), back=False)
     assert (plan.begin, plan.between, plan.ending) == (EVERYBODY[:2], (), False)
     assert len(plan.steps) == 5
 
 
 def test_what_was_begun_is_ended_first_and_alone() -> None:
-    plan = rotate.make(keys("node2"), EVERYBODY, EVERYBODY, (), back=False)
+    plan = tokens.make(keys("node2"), EVERYBODY, EVERYBODY, (), back=False)
     assert [user.short for user in plan.users] == ["node2"]
     assert not plan.begin
 
 
 def test_what_the_primary_still_has_is_ended_by_a_deploy() -> None:
-    plan = rotate.make(keys(), EVERYBODY, EVERYBODY, ["kube_token_node2.old"], back=False)
+    plan = tokens.make(keys(), EVERYBODY, EVERYBODY, ["kube_token_node2.old"], back=False)
     assert plan.ending
     assert not plan.users
 
 
 def test_only_what_has_not_ended_can_be_taken_back() -> None:
-    assert rotate.make(keys("root"), EVERYBODY, EVERYBODY, (), back=True).back
+    assert tokens.make(keys("root"), EVERYBODY, EVERYBODY, (), back=True).back
     with pytest.raises(UsageError, match="no rotation is under way"):
-        rotate.make(keys(), EVERYBODY, EVERYBODY, (), back=True)
+        tokens.make(keys(), EVERYBODY, EVERYBODY, (), back=True)
 
 
 def test_what_was_taken_back_already_is_ended_and_not_turned_round() -> None:
@@ -84,22 +86,22 @@ def test_what_was_taken_back_already_is_ended_and_not_turned_round() -> None:
     found = keys()
     begun = Keys({**found.files, root.secret.new.file: b""}, {}, {})
     for back in (True, False):
-        plan = rotate.make(begun, EVERYBODY, EVERYBODY, (), back=back)
+        plan = tokens.make(begun, EVERYBODY, EVERYBODY, (), back=back)
         assert (plan.begin, plan.between, plan.back) == ((), (root,), ())
-    assert rotate.make(found, EVERYBODY, EVERYBODY, [root.secret.new.name], back=False).ending
+    assert tokens.make(found, EVERYBODY, EVERYBODY, [root.secret.new.name], back=False).ending
 
 
 def test_a_missing_token_is_named() -> None:
     with pytest.raises(UsageError, match=r"kube_token_root\.age"):
-        rotate.make(Keys({}, {}, {}), EVERYBODY[:1], EVERYBODY, (), back=False)
+        tokens.make(Keys({}, {}, {}), EVERYBODY[:1], EVERYBODY, (), back=False)
 
 
 def test_clients_with_another_token_are_behind() -> None:
-    found = machines.parse_holders("node2", "kubelet aa\nkube-proxy -\ncoredns bb")
-    found += machines.parse_holders("node1", "kubelet cc\nkube-scheduler dd\nroot ee")
+    found = token_clients.parse_holders("node2", "kubelet aa\nkube-proxy -\ncoredns bb")
+    found += token_clients.parse_holders("node1", "kubelet cc\nkube-scheduler dd\nroot ee")
     assert found[0] == Holder("node2", "kubelet", "aa")
     assert [one.user for one in found] == ["node2", "node2", "node2", "node1", "kube-scheduler", "root"]
-    assert machines.behind(found, {"node2": "aa", "root": "ff"}) == [
+    assert token_clients.behind(found, {"node2": "aa", "root": "ff"}) == [
         "kube-proxy on node2",
         "coredns on node2",
         "root on node1",
@@ -109,4 +111,4 @@ def test_clients_with_another_token_are_behind() -> None:
 @pytest.mark.parametrize("text", ["kubelet", "kubelet a b"])
 def test_an_answer_that_makes_no_sense_is_an_error(text: str) -> None:
     with pytest.raises(SmallkubeError, match="can't be understood"):
-        machines.parse_holders("node1", text)
+        token_clients.parse_holders("node1", text)

@@ -9,19 +9,17 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from smallkube.cluster import outage
-from smallkube.errors import SmallkubeError, UsageError
-from smallkube.inventory import parse
-from smallkube.issuer import machines, rotate
-from smallkube.secrets import certificates, policy
+from smallkube.core.errors import SmallkubeError, UsageError
+from smallkube.inventory.load import parse
+from smallkube.operations import certificate_plan, downtime, issuer, issuer_keys
+from smallkube.secrets import certificates, policy, staged
+from smallkube.secrets.staged import Stage
 from smallkube.secrets.store import Keys
-from smallkube.trust import plan, stages
-from smallkube.trust.stages import Stage
 
 INVENTORY = parse("cluster: {name: test}\nnodes: {node1: {peer_ip: 192.0.2.1}}\n", Path("inventory.yaml"))
 ROWS = [row for row in policy.secrets_of(INVENTORY) if row.certificate]
 API = next(row for row in ROWS if row.name == "apiserver.key")
-ISSUER = rotate.secret_of(INVENTORY)
+ISSUER = issuer.secret_of(INVENTORY)
 NOW = datetime.now(UTC)
 
 
@@ -43,36 +41,36 @@ def keys(*more: str) -> Keys:
     ],
 )
 def test_the_stage_follows_from_the_files(files: tuple[str, ...], stage: Stage) -> None:
-    assert stages.of(API, keys(*files)) is stage
-    found = plan.under_way(INVENTORY, keys(*files), back=False)
-    assert found == (None if stage is Stage.ONE else plan.Plan((API,), stage))
+    assert staged.of(API, keys(*files)) is stage
+    found = certificate_plan.under_way(INVENTORY, keys(*files), back=False)
+    assert found == (None if stage is Stage.ONE else certificate_plan.Plan((API,), stage))
 
 
 def test_from_each_stage_the_rest_of_the_steps() -> None:
-    whole = plan.new([API]).steps
-    rest = [plan.Plan((API,), stage).steps for stage in (Stage.TRUSTED, Stage.SWITCHED, Stage.ENDING)]
+    whole = certificate_plan.new([API]).steps
+    rest = [certificate_plan.Plan((API,), stage).steps for stage in (Stage.TRUSTED, Stage.SWITCHED, Stage.ENDING)]
     assert [whole[-len(steps) :] for steps in rest] == rest
     assert len(whole) == 9 and len(rest[2]) == 2
-    back = plan.Plan((API,), Stage.SWITCHED, back=True).steps
+    back = certificate_plan.Plan((API,), Stage.SWITCHED, back=True).steps
     assert back[0] == "put the old ones in the place of the new: apiserver.crt"
-    assert plan.Plan((API,), Stage.TRUSTED, back=True).steps == whole[-3:]
+    assert certificate_plan.Plan((API,), Stage.TRUSTED, back=True).steps == whole[-3:]
 
 
 def test_only_what_has_not_ended_can_be_taken_back() -> None:
     with pytest.raises(UsageError, match="no rotation is under way"):
-        plan.under_way(INVENTORY, keys(), back=True)
+        certificate_plan.under_way(INVENTORY, keys(), back=True)
     with pytest.raises(UsageError, match="without --abort"):
-        plan.under_way(INVENTORY, keys("apiserver.key.old.age"), back=True)
+        certificate_plan.under_way(INVENTORY, keys("apiserver.key.old.age"), back=True)
 
 
 def test_certificates_that_stand_at_different_steps_are_named() -> None:
     files = ("apiserver.key.new.age", "apiserver.new.crt", "kubelet-client.key.old.age")
     with pytest.raises(SmallkubeError, match=r"apiserver\.key: the new one is trusted.*kubelet-client\.key: one"):
-        plan.under_way(INVENTORY, keys(*files), back=False)
+        certificate_plan.under_way(INVENTORY, keys(*files), back=False)
 
 
 def test_new_keys_and_certificates_stand_beside_under_names_of_their_own() -> None:
-    found = stages.begun(ROWS, NOW)
+    found = staged.begun(ROWS, NOW)
     assert {row.name for row in found.new} == {f"{row.name}.new" for row in ROWS}
     assert "PRIVATE" not in repr(found)
     subjects = set()
@@ -81,7 +79,7 @@ def test_new_keys_and_certificates_stand_beside_under_names_of_their_own() -> No
         pem = found.clear[row.certificate.file]
         assert pem and certificates.complaints(pem, row.certificate, row.file, key, NOW) == []
         subjects.add(certificates.load(pem, "c").subject)
-    again = [pem for pem in stages.begun(ROWS, NOW).clear.values() if pem]
+    again = [pem for pem in staged.begun(ROWS, NOW).clear.values() if pem]
     assert len(subjects | {certificates.load(pem, "c").subject for pem in again}) == 2 * len(ROWS)
 
 
@@ -97,32 +95,32 @@ def test_a_key_that_waits_is_given_to_nobody() -> None:
 @pytest.mark.parametrize(
     ("files", "deployed", "back", "expected"),
     [
-        ((), (), False, (rotate.Stage.ONE, False)),
-        ((), ("issuer.key.old",), False, (rotate.Stage.ENDING, False)),
-        ((), ("issuer.key.new",), False, (rotate.Stage.ENDING, False)),
-        (("issuer.key.old.age",), (), False, (rotate.Stage.BOTH, False)),
-        (("issuer.key.old.age",), (), True, (rotate.Stage.BOTH, True)),
+        ((), (), False, (issuer.Stage.ONE, False)),
+        ((), ("issuer.key.old",), False, (issuer.Stage.ENDING, False)),
+        ((), ("issuer.key.new",), False, (issuer.Stage.ENDING, False)),
+        (("issuer.key.old.age",), (), False, (issuer.Stage.BOTH, False)),
+        (("issuer.key.old.age",), (), True, (issuer.Stage.BOTH, True)),
         # Taken back already: to take it back once more is to go on.
-        (("issuer.key.new.age",), (), True, (rotate.Stage.BOTH, False)),
+        (("issuer.key.new.age",), (), True, (issuer.Stage.BOTH, False)),
     ],
 )
 def test_where_the_issuer_s_rotation_stands(
-    files: tuple[str, ...], deployed: tuple[str, ...], back: bool, expected: tuple[rotate.Stage, bool]
+    files: tuple[str, ...], deployed: tuple[str, ...], back: bool, expected: tuple[issuer.Stage, bool]
 ) -> None:
-    found = rotate.make(ISSUER, keys(*files), deployed, back=back, overlap=5)
+    found = issuer.make(ISSUER, keys(*files), deployed, back=back, overlap=5)
     assert (found.stage, found.back) == expected
 
 
 def test_the_issuer_s_rotation_that_can_not_be_taken_back() -> None:
     with pytest.raises(UsageError, match="no rotation is under way"):
-        rotate.make(ISSUER, keys(), (), back=True, overlap=5)
+        issuer.make(ISSUER, keys(), (), back=True, overlap=5)
 
 
 def test_the_id_of_a_key_is_that_of_its_public_half() -> None:
     private = certificates.new_key()
     public = certificates.parse_key(private, "k").public_key()
     digest = hashlib.sha256(public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).digest()
-    assert base64.urlsafe_b64decode(machines.key_id(private, "k") + "=") == digest
+    assert base64.urlsafe_b64decode(issuer_keys.key_id(private, "k") + "=") == digest
 
 
 def entry(seconds: float, message: str) -> str:
@@ -137,10 +135,10 @@ STOPPING, EXITED, STARTED = (
 def test_an_outage_is_from_the_stop_to_the_next_answer() -> None:
     stop = (entry(10, STOPPING), entry(11, EXITED), entry(12, "other"), entry(14, STARTED))
     crash = (entry(20, EXITED), entry(31.5, STARTED))
-    found = outage.parse("\n".join((entry(1, STARTED), *stop, *crash)))
+    found = downtime.parse("\n".join((entry(1, STARTED), *stop, *crash)))
     assert found.as_json == {"restarts": 2, "seconds": 15.5}
     assert found.words == "the API server restarted 2 times and did not answer for 16 s in all"
-    assert outage.parse("").words == "the API server restarted 0 times and did not answer for 0 s in all"
+    assert downtime.parse("").words == "the API server restarted 0 times and did not answer for 0 s in all"
 
 
 @pytest.mark.parametrize(("days", "renewed"), [(3589, 0), (3591, 1), (4000, 1)])

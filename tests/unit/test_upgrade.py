@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from smallkube.cluster.api import Api, Member
-from smallkube.cluster.upgrade import Facts
-from smallkube.errors import SmallkubeError
-from smallkube.inventory import Inventory, parse
-from smallkube.recovery.upgrade import make, way_back
+from smallkube.core.errors import SmallkubeError
+from smallkube.inventory.load import parse
+from smallkube.inventory.models import Inventory
+from smallkube.kube.kubectl import Api, Member
+from smallkube.operations.upgrade import make, way_back
+from smallkube.operations.upgrade_guard import Facts
 from tests.unit.test_cluster_skew import machine, well
 
 OLD, NEW = "v1.34.2", "v1.35.0"

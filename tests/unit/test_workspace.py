@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from smallkube.errors import SmallkubeError, UsageError
-from smallkube.workspace import REPOSITORY, Workspace, lock, remove_temporaries, write_file
+from smallkube.core.errors import SmallkubeError, UsageError
+from smallkube.core.workspace import REPOSITORY, Workspace, lock, remove_temporaries, write_file
 
 
 def test_a_file_has_its_mode_whatever_the_umask(tmp_path: Path) -> None:
@@ -56,7 +56,8 @@ def test_leftovers_of_a_killed_write_are_recognised(tmp_path: Path) -> None:
 def test_a_second_holder_is_told_who_the_first_is(tmp_path: Path) -> None:
     path = tmp_path / "lock"
     attempt = (
-        f"from smallkube.workspace import lock\nfrom pathlib import Path\nwith lock(Path({str(path)!r}), 'x'): pass"
+        "from smallkube.core.workspace import lock\nfrom pathlib import Path\n"
+        f"with lock(Path({str(path)!r}), 'x'): pass"
     )
     with lock(path, "backup"):
         second = subprocess.run([sys.executable, "-c", attempt], capture_output=True, text=True)

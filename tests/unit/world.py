@@ -6,11 +6,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from smallkube.errors import SmallkubeError
-from smallkube.inventory import Inventory, Node, parse
-from smallkube.nodes import members
-from smallkube.nodes.machine import Machine
+from smallkube.core.errors import SmallkubeError
+from smallkube.inventory.load import parse
+from smallkube.inventory.models import Inventory, Node
+from smallkube.kube import members
 from smallkube.remote.command import Command, Result
+from smallkube.remote.host import Machine
 
 INVENTORY = """\
 cluster: {name: test}

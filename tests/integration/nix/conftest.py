@@ -14,12 +14,13 @@ from typing import Any
 import pytest
 import yaml
 
-from smallkube import inventory
-from smallkube.nix import check, render, tools
+from smallkube.core import runner
+from smallkube.core.workspace import Workspace
+from smallkube.inventory import load
+from smallkube.nix import check, render
+from smallkube.nix.bundle import assemble
 from smallkube.nix.evaluate import Description, evaluate
-from smallkube.remote.bundle import assemble
 from smallkube.secrets import policy
-from smallkube.workspace import Workspace
 
 CLUSTERS = {"two": (1, 2), "three": (1, 2, 3), "twelve": tuple(range(1, 13)), "hole": (1, 3, 7)}
 
@@ -44,7 +45,7 @@ def make_tree(folder: Path, indices: Sequence[int], addresses: str, cluster: Map
     workspace = Workspace(folder)
     nodes = {f"node{index}": {"peer_ip": addresses.format(index)} for index in indices}
     workspace.inventory_file.write_text(yaml.safe_dump({"cluster": {"name": "test", **cluster}, "nodes": nodes}))
-    loaded = inventory.load(workspace.inventory_file)
+    loaded = load.load(workspace.inventory_file)
     workspace.keys_dir.mkdir()
     for name in [*(secret.file for secret in policy.secrets_of(loaded)), *policy.public_files(loaded)]:
         (workspace.keys_dir / name).write_text(f"throw-away {name}\n")
@@ -74,7 +75,7 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Build:
 
 @pytest.fixture
 def nix(needs: Callable[[str, object, str], None]) -> str:
-    program = tools.find("nix-instantiate")
+    program = runner.find("nix-instantiate")
     needs("integration", program, "nix-instantiate (Debian: nix-bin)")
     assert program is not None
     return program

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from smallkube.errors import SmallkubeError
+from smallkube.core.errors import SmallkubeError
 from smallkube.nix.evaluate import Description
 from smallkube.nix.systemd_text import section
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from smallkube.nix import tools
+from smallkube.core import runner
 from smallkube.nix.evaluate import EVALUATOR, nixpkgs_lib
 
 from .conftest import CLUSTERS, Build, Describe
@@ -53,7 +53,7 @@ def test_other_settings_are_the_same_with_both(
 CASES = Path(__file__).with_name("cases.nix")
 
 
-def value(nix: str, lib: Path, attribute: str) -> tools.Result:
+def value(nix: str, lib: Path, attribute: str) -> runner.Result:
     argv: list[str | Path] = [
         nix,
         "--eval",
@@ -66,7 +66,7 @@ def value(nix: str, lib: Path, attribute: str) -> tools.Result:
         "-A",
         attribute,
     ]
-    return tools.run(argv, environment={"NIX_REMOTE": "dummy://"})
+    return runner.run(argv, environment={"NIX_REMOTE": "dummy://"})
 
 
 def test_functions_types_and_the_module_system_mean_the_same(nix: str, nixpkgs: Path) -> None:

@@ -1,0 +1,1 @@
+"""What every other package stands on: errors, files, workspace, processes, terminal output."""

@@ -1,0 +1,217 @@
+"""What a person sees: tables, progress, messages. The only module that prints.
+
+Standard output carries the result and nothing else; everything said on the way goes to standard error.
+"""
+
+import json
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from datetime import timedelta
+from importlib.util import find_spec
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from smallkube.core.errors import UsageError, one_line
+
+if TYPE_CHECKING:
+    from rich.live import Live
+    from rich.table import Table
+
+GOOD = frozenset({"ok", "created", "deployed", "unchanged", "built", "kept", "running", "active", "done", "rebooted"})
+BAD = frozenset({"failed", "missing", "wrong", "stale", "unreachable", "rolled back", "unknown", "not run"})
+
+
+def result(text: str) -> None:
+    """Print the task's result."""
+    print(text)
+
+
+def json_result(value: Any) -> None:
+    """Print the task's result as JSON."""
+    print(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+
+
+def raw_result(data: bytes) -> None:
+    """Write the task's result byte for byte."""
+    sys.stdout.buffer.write(data)
+    sys.stdout.buffer.flush()
+
+
+def message(text: str) -> None:
+    """Say something on the way (standard error)."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def warn(text: str) -> None:
+    """Say something that deserves attention (standard error)."""
+    message(f"warning: {text}")
+
+
+def confirm(question: str, *, yes: bool = False) -> None:
+    """Return if the person agrees.
+
+    Raises UsageError when they don't, and where nobody can be asked and ``yes`` was not given.
+    """
+    if yes:
+        return
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise UsageError(f"{question}: nobody to ask here", hint="give --yes to agree beforehand")
+    print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        raise UsageError("nothing was changed: not confirmed")
+
+
+def age(age: timedelta) -> str:
+    """How long ago, in the largest unit that says enough: "5 min", "30 h", "3 days"."""
+    minutes = max(0, int(age.total_seconds())) // 60
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h" if minutes < 2880 else f"{minutes // 1440} days"
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, title: str | None = None) -> None:
+    """Print a table: coloured and fitted on a terminal, plain aligned columns elsewhere (and for want of rich)."""
+    if sys.stdout.isatty() and find_spec("rich"):
+        from rich.console import Console
+
+        Console(highlight=False).print(_rich_table(columns, rows, title))
+        return
+    if title:
+        print(title)
+    cells = [[one_line(str(cell)) for cell in row] for row in (columns, *rows)]
+    widths = [max(len(row[position]) for row in cells) for position in range(len(columns))]
+    for row in cells:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _rich_table(columns: Sequence[str], rows: Sequence[Sequence[object]], title: str | None) -> "Table":
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    drawn = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in columns:
+        drawn.add_column(column, overflow="fold")
+    for row in rows:
+        drawn.add_row(*(Text(one_line(str(cell)), style=_style(str(cell))) for cell in row))
+    return drawn
+
+
+def _style(cell: str) -> str:
+    if cell in GOOD:
+        return "green"
+    return "bold red" if cell in BAD else ""
+
+
+class Bar:
+    """A progress bar on a terminal, a plain line now and then elsewhere: what is done of a stage, and the time left.
+
+    The time left follows from how long what is done of the stage took.
+    """
+
+    PLAIN_EVERY = 20
+    """Seconds between plain lines."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import Progress as Bars
+        from rich.table import Column
+
+        console = Console(stderr=True)
+        self._live = console.is_terminal
+        self._bars = Bars(
+            TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True)),
+            BarColumn(bar_width=12),
+            TextColumn("{task.percentage:>3.0f} %"),
+            TimeRemainingColumn(compact=True),
+            TextColumn("left"),
+            TextColumn("{task.fields[doing]}", markup=False, table_column=Column(no_wrap=True, ratio=1)),
+            console=console,
+            expand=True,
+            disable=not self._live,
+            speed_estimate_period=3600,
+        )
+        self._said = 0.0
+
+    def __enter__(self) -> Self:
+        self._bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bars.stop()
+
+    def stage(self, title: str, total: int | None = None) -> None:
+        """The next stage begins; ``total`` in whatever unit, None when it can't be known."""
+        for task in self._bars.tasks:
+            self._bars.update(task.id, total=task.total or 1, completed=task.total or 1, doing="")
+        self._bars.add_task(one_line(title), total=total, doing="")
+        if not self._live:
+            message(one_line(title))
+            self._said = time.monotonic()
+
+    def at(self, done: int, doing: str = "") -> None:
+        """So much of the stage's total is done; ``doing`` is what is at work now."""
+        task = self._bars.tasks[-1]
+        self._bars.update(task.id, completed=done, doing=one_line(doing))
+        if not self._live and time.monotonic() - self._said > self.PLAIN_EVERY:
+            left = task.time_remaining
+            rest = f", {timedelta(seconds=round(left))} left" if left is not None else ""
+            message(f"{task.description}: {task.percentage:.0f} %{rest}  {one_line(doing)}")
+            self._said = time.monotonic()
+
+
+class Progress:
+    """One live line per node on a terminal (its step, its seconds), plain lines elsewhere.
+
+    Safe to call from several threads.
+    """
+
+    def __init__(self, nodes: Sequence[str]) -> None:
+        self._lock = threading.Lock()
+        self._state = dict.fromkeys(nodes, "waiting")
+        self._began: dict[str, float] = {}
+        self._ended: dict[str, float] = {}
+        self._live: Live | None = None
+
+    def __enter__(self) -> Self:
+        if sys.stderr.isatty():
+            from rich.console import Console
+            from rich.live import Live
+
+            self._live = Live(get_renderable=self._draw, console=Console(stderr=True), refresh_per_second=4)
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live:
+            self._live.stop()
+
+    def step(self, node: str, text: str) -> None:
+        """``node`` is now at this step."""
+        with self._lock:
+            self._began.setdefault(node, time.monotonic())
+            self._state[node] = one_line(text)
+        if not self._live:
+            message(f"{node}: {one_line(text)}")
+
+    def done(self, node: str, outcome: str) -> None:
+        """``node`` has ended, with this outcome."""
+        self.step(node, outcome)
+        with self._lock:
+            self._ended[node] = time.monotonic()
+
+    def _draw(self) -> "Table":
+        from rich.table import Table
+
+        drawn = Table.grid(padding=(0, 2))
+        with self._lock:
+            for node, text in self._state.items():
+                began = self._began.get(node)
+                seconds = f"{self._ended.get(node, time.monotonic()) - began:.0f} s" if began else ""
+                drawn.add_row(node, seconds, text, style=_style(text))
+        return drawn

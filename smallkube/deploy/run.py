@@ -1,0 +1,66 @@
+"""Carries out a plan: stage after stage, the machines of a stage in parallel."""
+
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+
+from smallkube.core.errors import SmallkubeError
+from smallkube.core.workspace import Workspace, lock
+from smallkube.deploy import drain, local_build
+from smallkube.deploy.barrier import Group
+from smallkube.deploy.node import Job, NodeRun
+from smallkube.deploy.plan import Plan
+from smallkube.deploy.report import Report, Watcher, Word, said
+from smallkube.inventory.models import Inventory, Node
+from smallkube.nix.bundle import Bundle
+from smallkube.remote import fleet
+
+
+def execute(
+    plan: Plan, bundle: Bundle, workspace: Workspace, inventory: Inventory, watcher: Watcher
+) -> tuple[Report, ...]:
+    """Deploy; the reports are in the plan's order. No stage begins after more than the tolerated nodes failed.
+
+    Ctrl-C ends every node at its next step; what is armed by then goes back.
+    """
+    stop = threading.Event()
+    group = Group([node.name for node in plan.nodes] if plan.together else [])
+    job = Job(
+        plan,
+        bundle,
+        workspace,
+        inventory,
+        watcher,
+        stop,
+        group,
+        drain.turns(plan.options.batch or 1),
+        local_build.turns(),
+    )
+    failures = 0
+
+    def may_go_on(done: Sequence[fleet.Outcome[Report]]) -> bool:
+        nonlocal failures
+        failures += sum(outcome.value is None or not outcome.value.good for outcome in done)
+        return failures <= plan.options.max_failures
+
+    def work(node: Node) -> Report:
+        began = time.monotonic()
+        try:
+            with lock(workspace.state_dir / "locks" / node.name, f"deploying to {node.name}"):
+                report = NodeRun(job, node).execute()
+        except SmallkubeError as error:
+            report = Report(node.name, Word.FAILED, reason=said(error))
+        group.leave(node.name, "" if report.good else report.outcome)
+        watcher.done(node.name, report.outcome)
+        return replace(report, seconds=round(time.monotonic() - began, 1))
+
+    outcomes = fleet.run(
+        plan.stages,
+        work,
+        may_go_on=may_go_on,
+        stop=stop,
+        at_once=len(plan.nodes) if plan.together else fleet.MAX_PARALLEL,
+    )
+    untouched = "interrupted" if stop.is_set() else "an earlier node failed"
+    return tuple(outcome.value or Report(outcome.node.name, Word.NOT_RUN, reason=untouched) for outcome in outcomes)

@@ -1,1 +1,0 @@
-"""The key that encrypts Secrets in etcd, and replacing it."""

@@ -1,0 +1,1 @@
+"""inventory.yaml: its models, reading, validation and editing, and the addresses derived from it."""

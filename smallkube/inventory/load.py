@@ -1,0 +1,143 @@
+"""inventory.yaml → ``Inventory``: validated, frozen. The only reader of that file.
+
+Fields are in ``inventory_models``, rules over several of them in ``inventory_rules``, lines in ``inventory_yaml``.
+"""
+
+import re
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from smallkube.core.errors import ManyErrors, UsageError
+from smallkube.inventory import positions, rules
+from smallkube.inventory.models import Cluster, Inventory, Model, Node, NodeEntry
+from smallkube.inventory.positions import Document, KeyPath
+
+NODE_NAME = re.compile(r"node([1-9][0-9]{0,2})")
+MAX_INDEX = 254
+
+
+M = TypeVar("M", bound=Model)
+
+
+def load(path: Path) -> Inventory:
+    """Read and validate ``path``.
+
+    Raises ManyErrors with every problem found, each a UsageError whose ``where`` is file, line and key.
+    """
+    return parse(positions.read_text(path), path)
+
+
+def parse(text: str, path: Path) -> Inventory:
+    """Validate ``text``, which stands (or is to stand) in ``path``; raises as ``load`` does."""
+    document = positions.parse(text, path)
+    problems: list[UsageError] = []
+    data = document.data
+    if not isinstance(data, dict):
+        raise UsageError("must be a mapping with the keys cluster and nodes", where=str(path))
+    problems += [
+        document.problem((key,), "unknown key; the keys are cluster and nodes")
+        for key in data
+        if key not in ("cluster", "nodes")
+    ]
+    problems += [document.problem((), f"the key {key} is missing") for key in ("cluster", "nodes") if key not in data]
+    cluster = _part(document, ("cluster",), Cluster, problems) if "cluster" in data else None
+    nodes = _nodes(document, problems) if "nodes" in data else ()
+    problems += rules.check(document, path.parent, cluster, nodes)
+    if problems or cluster is None:
+        raise ManyErrors(sorted(problems, key=document.line_of))
+    return Inventory(cluster=cluster, nodes=nodes)
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema of inventory.yaml (draft 2020-12), for completion in editors."""
+    cluster = Cluster.model_json_schema(ref_template="#/$defs/{model}")
+    entry = NodeEntry.model_json_schema(ref_template="#/$defs/{model}")
+    definitions = cluster.pop("$defs") | entry.pop("$defs") | {"Cluster": cluster, "Node": entry}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "smallkube inventory",
+        "type": "object",
+        "properties": {
+            "cluster": {"$ref": "#/$defs/Cluster"},
+            "nodes": {
+                "type": "object",
+                "patternProperties": {rf"^{NODE_NAME.pattern}$": {"$ref": "#/$defs/Node"}},
+                "additionalProperties": False,
+                "required": ["node1"],
+            },
+        },
+        "required": ["cluster", "nodes"],
+        "additionalProperties": False,
+        "$defs": definitions,
+    }
+
+
+def _nodes(document: Document, problems: list[UsageError]) -> tuple[Node, ...]:
+    entries = document.data["nodes"]
+    if not isinstance(entries, dict) or not entries:
+        problems.append(document.problem(("nodes",), "must be a mapping with at least node1"))
+        return ()
+    nodes = []
+    for name in entries:
+        match = NODE_NAME.fullmatch(name) if isinstance(name, str) else None
+        if not match or int(match[1]) > MAX_INDEX:
+            problems.append(document.problem(("nodes", name), f"a node is named nodeN with N from 1 to {MAX_INDEX}"))
+            continue
+        entry = _part(document, ("nodes", name), NodeEntry, problems)
+        if entry:
+            fields = {field: getattr(entry, field) for field in NodeEntry.model_fields}
+            if not entry.ssh.host:
+                fields["ssh"] = entry.ssh.model_copy(update={"host": entry.peer_ip})
+            nodes.append(Node(name=name, index=int(match[1]), **fields))
+    return tuple(sorted(nodes, key=lambda node: node.index))
+
+
+_MESSAGES = {
+    "extra_forbidden": "unknown key",
+    "missing": "this key is missing",
+    "string_type": 'must be text; put it in quotes ("…")',
+    "int_type": "must be a whole number",
+    "tuple_type": "must be a list",
+    "model_type": "must be a mapping (key: value)",
+    "model_attributes_type": "must be a mapping (key: value)",
+    "dict_type": "must be a mapping (key: value)",
+    "literal_error": "must be {expected}",
+    "string_pattern_mismatch": "does not have the form {pattern}",
+    "greater_than_equal": "must be at least {ge}",
+    "less_than_equal": "must be at most {le}",
+    "string_too_short": "too short (at least {min_length})",
+    "string_too_long": "too long (at most {max_length})",
+    "too_short": "too short (at least {min_length})",
+    "value_error": "{error}",
+}
+"""By the type of pydantic's error (its documented name); the braces are its context."""
+
+
+def _part(document: Document, at: KeyPath, model: type[M], problems: list[UsageError]) -> M | None:
+    value = document.value(at)
+    try:
+        return model.model_validate(_tuples(value))
+    except ValidationError as error:
+        problems += [
+            document.problem((*at, *detail["loc"]), _message(detail["type"], detail["msg"], detail.get("ctx", {})))
+            for detail in error.errors(include_url=False, include_input=False)
+        ]
+        return None
+
+
+def _tuples(value: Any) -> Any:
+    """YAML's lists as the tuples that the frozen models hold."""
+    if isinstance(value, list):
+        return tuple(_tuples(item) for item in value)
+    if isinstance(value, dict):
+        return {key: _tuples(item) for key, item in value.items()}
+    return value
+
+
+def _message(kind: str, message: str, context: dict[str, Any]) -> str:
+    """An error of pydantic in our words; in its own when it is of a kind that our models don't cause."""
+    if kind in _MESSAGES:
+        return _MESSAGES[kind].format_map(context)
+    return message[:1].lower() + message[1:]

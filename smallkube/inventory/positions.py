@@ -1,0 +1,180 @@
+"""YAML with positions: every key knows its line, so that a problem can name file, line and key.
+
+Refused, because an inventory never needs them and mistakes or attacks do: duplicate keys, anchors and aliases
+(a few bytes of which expand to gigabytes), tags, deep nesting, and files over ``MAX_BYTES``. These limits are checked
+here, before PyYAML meets one of its own, whose errors differ from version to version.
+"""
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from smallkube.core.errors import ManyErrors, SmallkubeError, UsageError
+
+KeyPath = tuple[Any, ...]
+"""Keys and list positions from the top of the file to a value."""
+
+MAX_BYTES = 1_000_000
+MAX_DEPTH = 20
+_CONTROL_CHARACTER = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+"""What YAML 1.1 allows nowhere (section 5.1)."""
+_BRACKET = re.compile(
+    r"""(?<![^\s\[{,:])"(?:\\[\s\S]|[^"\\])*+" | (?<![^\s\[{,:])'(?:[^']|'')*+' | (?<!\S)\#.* | ([\[{]) | ([\]}])""",
+    re.VERBOSE,
+)
+"""Quoted text and comments, which are passed over; group 1: an opening bracket, group 2: a closing one."""
+
+
+@dataclass(frozen=True)
+class Document:
+    """A parsed file: plain values beside the line (from 1) of each key."""
+
+    path: Path
+    data: Any
+    lines: dict[KeyPath, int] = field(default_factory=dict)
+
+    def value(self, at: KeyPath) -> Any:
+        """The value at ``at``, which must exist."""
+        value = self.data
+        for key in at:
+            value = value[key]
+        return value
+
+    def line(self, at: KeyPath) -> int:
+        """The line of ``at``, or of the nearest enclosing key when it is not in the file."""
+        while at and at not in self.lines:
+            at = at[:-1]
+        return self.lines.get(at, 1)
+
+    def problem(self, at: KeyPath, message: str, hint: str | None = None) -> UsageError:
+        """A problem at a key of this file."""
+        key = ".".join(str(part) for part in at)
+        where = f"{self.path.name}:{self.line(at)}"
+        return UsageError(f"{key}: {message}" if key else message, where=where, hint=hint)
+
+    def line_of(self, problem: SmallkubeError) -> int:
+        """The line that a problem of this file names."""
+        return int((problem.where or ":0").rsplit(":", 1)[-1])
+
+
+def parse(text: str, path: Path) -> Document:
+    """Parse ``text``, which stands (or is to stand) in ``path``.
+
+    Raises UsageError (with a line) on anything that is not plain, small, unambiguous YAML.
+    """
+    _check_characters(text, path)
+    _check_brackets(text, path)
+    try:
+        depth = 0
+        for event in yaml.parse(text, Loader=_LOADER):
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            line = event.start_mark.line + 1 if event.start_mark else 1
+            if depth > MAX_DEPTH:
+                raise _too_deep(path, line)
+            if isinstance(event, yaml.NodeEvent) and event.anchor:
+                raise UsageError(
+                    "anchors and aliases are not supported", where=f"{path.name}:{line}", hint="write the value out"
+                )
+        root = yaml.compose(text, Loader=_LOADER)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = f"{path.name}:{mark.line + 1}" if mark else path.name
+        raise UsageError(f"not valid YAML: {error.problem or error.context}", where=where) from error
+    except (yaml.YAMLError, RecursionError) as error:
+        raise UsageError(f"not valid YAML: {error}", where=path.name) from error
+    if root is None:
+        raise UsageError("the file is empty", where=path.name, hint="the least is a cluster name and two nodes")
+    builder = _Builder(path)
+    data = builder.build(root, ())
+    if builder.problems:
+        raise ManyErrors(builder.problems)
+    return Document(path, data, builder.lines)
+
+
+def _check_characters(text: str, path: Path) -> None:
+    if found := _CONTROL_CHARACTER.search(text):
+        raise UsageError("holds a control character", where=f"{path.name}:{_line(found)}", hint="remove it")
+
+
+def _check_brackets(text: str, path: Path) -> None:
+    """Nested brackets are counted before PyYAML reads them: it reads a line ahead of what it reports."""
+    depth = 0
+    for found in _BRACKET.finditer(text):
+        depth = max(depth + bool(found[1]) - bool(found[2]), 0)
+        if depth > MAX_DEPTH:
+            raise _too_deep(path, _line(found))
+
+
+def _line(found: re.Match[str]) -> int:
+    return found.string.count("\n", 0, found.start()) + 1
+
+
+def _too_deep(path: Path, line: int) -> UsageError:
+    return UsageError(f"nested more than {MAX_DEPTH} levels deep", where=f"{path.name}:{line}")
+
+
+_PLAIN_TAGS = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+def read_text(path: Path) -> str:
+    """The text of ``path``. Raises UsageError when it is not there, not UTF-8 or far too large."""
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise UsageError(f"larger than {MAX_BYTES:,} bytes: this is not an inventory", where=path.name)
+        return path.read_bytes().decode("utf-8-sig")
+    except FileNotFoundError as error:
+        raise UsageError("no such file", where=str(path), hint="create it; README.md shows the least one") from error
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise UsageError("not UTF-8 text", where=f"{path.name}:{line}") from error
+    except OSError as error:
+        raise UsageError(f"can't be read: {error.strerror}", where=str(path)) from error
+
+
+class _Builder:
+    """Turns composed nodes into plain values, keeping lines and collecting problems."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.lines: dict[KeyPath, int] = {}
+        self.problems: list[UsageError] = []
+        self.scalars = yaml.constructor.SafeConstructor()
+
+    def build(self, node: yaml.Node, at: KeyPath) -> Any:
+        self.lines.setdefault(at, node.start_mark.line + 1)
+        if not isinstance(node, yaml.ScalarNode) and node.tag not in _PLAIN_TAGS:
+            self._problem(node, f"value of the kind {node.tag} is not supported")
+        if isinstance(node, yaml.MappingNode):
+            return self._mapping(node, at)
+        if isinstance(node, yaml.SequenceNode):
+            return [self.build(item, (*at, position)) for position, item in enumerate(node.value)]
+        return self._scalar(node)
+
+    def _mapping(self, node: yaml.MappingNode, at: KeyPath) -> dict[Any, Any]:
+        values: dict[Any, Any] = {}
+        for key_node, value_node in node.value:
+            if not isinstance(key_node, yaml.ScalarNode):
+                self._problem(key_node, "a key must be plain text")
+                continue
+            key = self._scalar(key_node)
+            if key in values:
+                first = self.lines[(*at, key)]
+                self._problem(key_node, f"{key}: this key stands already in line {first}")
+                continue
+            self.lines[(*at, key)] = key_node.start_mark.line + 1
+            values[key] = self.build(value_node, (*at, key))
+        return values
+
+    def _scalar(self, node: yaml.Node) -> Any:
+        try:
+            return self.scalars.construct_object(node)
+        except (yaml.YAMLError, ValueError, OverflowError):
+            self._problem(node, f"value of the kind {node.tag} is not supported")
+            return None
+
+    def _problem(self, node: yaml.Node, message: str) -> None:
+        self.problems.append(UsageError(message, where=f"{self.path.name}:{node.start_mark.line + 1}"))

@@ -1,1 +1,0 @@
-"""The key that signs service accounts' tokens, and replacing it."""

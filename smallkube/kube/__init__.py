@@ -1,0 +1,1 @@
+"""Kubernetes as its API server reports it, asked by kubectl on the primary."""

@@ -1,0 +1,122 @@
+"""What the API server says, asked by kubectl on the primary as root."""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from smallkube.core.errors import SmallkubeError
+from smallkube.kube.members import KUBECTL, MARK
+from smallkube.remote.command import Command, Result
+from smallkube.remote.host import Machine
+
+_LEASE_SECONDS = 40
+"""What a kubelet asks for unless told otherwise (nodeLeaseDurationSeconds, KubeletConfiguration v1beta1)."""
+_FAILING = re.compile(r"\[-\]([\w./-]+)")
+
+
+@dataclass(frozen=True)
+class Member:
+    """A Node (core/v1). ``left_cordoned``: by a deploy or drain of ours that has not ended; ``kubelet``: version."""
+
+    ready: bool
+    cordoned: bool
+    left_cordoned: bool
+    kubelet: str
+
+
+@dataclass(frozen=True)
+class Lease:
+    """A kubelet's sign of life, which is to be renewed within ``seconds``."""
+
+    renewed: datetime
+    seconds: int
+
+
+@dataclass(frozen=True)
+class Api:
+    """``version`` is "" when the API server does not answer. ``failing``: what /readyz finds fault with.
+
+    ``members`` and ``leases`` by name in the cluster; ``members`` is None when they can't be listed.
+    """
+
+    version: str = ""
+    failing: tuple[str, ...] = ()
+    members: Mapping[str, Member] | None = None
+    leases: Mapping[str, Lease] = field(default_factory=dict)
+
+
+def read(primary: Machine) -> Api:
+    """Everything that can be had; what does not answer is left out. Raises SmallkubeError without a connection."""
+    version = parse_version(_get(primary, "--raw", "/version"))
+    if not version:
+        return Api()
+    failing = parse_ready(_get(primary, "--raw", "/readyz?verbose"))
+    nodes = parse_list(_get(primary, "nodes", "--output=json"))
+    if nodes is None:
+        return Api(version, failing)
+    leases = parse_list(_get(primary, "leases", "--namespace=kube-node-lease", "--output=json"))
+    members = {item["metadata"]["name"]: parse_member(item) for item in nodes}
+    return Api(version, failing, members, parse_leases(leases or ()))
+
+
+def metrics(primary: Machine) -> str:
+    """The API server's metrics; raises SmallkubeError."""
+    said = _get(primary, "--raw", "/metrics")
+    if not said.ok:
+        raise SmallkubeError(f"the API server does not show its metrics: {said.last_words}", where=primary.where)
+    return said.text
+
+
+def _get(primary: Machine, *words: str) -> Result:
+    return primary.run(Command(("timeout", "20", *KUBECTL, "--request-timeout=10s", "get", *words), timeout=30))
+
+
+def parse_list(said: Result) -> list[Any] | None:
+    """The items of a list in JSON; None without an answer, when kubectl fails but prints an empty list all the same."""
+    try:
+        found: list[Any] | None = json.loads(said.text)["items"] if said.ok else None
+    except (ValueError, KeyError, TypeError):
+        return None
+    return found
+
+
+def parse_version(said: Result) -> str:
+    """From /version: "v1.34.2"; "" when that is no answer."""
+    try:
+        return str(json.loads(said.text)["gitVersion"]) if said.ok else ""
+    except (ValueError, KeyError, TypeError):
+        return ""
+
+
+def parse_ready(said: Result) -> tuple[str, ...]:
+    """The checks that /readyz?verbose marks with [-]; its last words when it fails without naming any."""
+    if said.ok:
+        return ()
+    return tuple(dict.fromkeys(_FAILING.findall(said.text + said.stderr))) or (said.last_words,)
+
+
+def parse_member(item: Mapping[str, Any]) -> Member:
+    """From a Node in JSON."""
+    status, spec = item.get("status", {}), item.get("spec", {})
+    conditions = {entry["type"]: entry["status"] for entry in status.get("conditions", ())}
+    cordoned = bool(spec.get("unschedulable"))
+    return Member(
+        ready=conditions.get("Ready") == "True",
+        cordoned=cordoned,
+        left_cordoned=cordoned and MARK in item["metadata"].get("annotations", {}),
+        kubelet=status.get("nodeInfo", {}).get("kubeletVersion", ""),
+    )
+
+
+def parse_leases(items: Sequence[Mapping[str, Any]]) -> dict[str, Lease]:
+    """From Leases (coordination.k8s.io/v1) in JSON; those never renewed are left out."""
+    return {
+        item["metadata"]["name"]: Lease(
+            datetime.fromisoformat(item["spec"]["renewTime"]), item["spec"].get("leaseDurationSeconds", _LEASE_SECONDS)
+        )
+        for item in items
+        if item.get("spec", {}).get("renewTime")
+    }

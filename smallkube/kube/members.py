@@ -1,0 +1,123 @@
+"""The machines as members of the Kubernetes cluster: asked, drained and admitted again by kubectl on the primary.
+
+Flags: https://kubernetes.io/docs/reference/kubectl/generated/kubectl_drain/ (1.34).
+"""
+
+import json
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from smallkube.core.errors import SmallkubeError
+from smallkube.inventory.models import Inventory, Node
+from smallkube.remote.command import Command, Result
+from smallkube.remote.host import Connect, Machine
+from smallkube.remote.rolling import Report, Watcher, Word, one_by_one
+
+API_UNIT = "kube-apiserver.service"
+KUBECTL = ("kubectl", "--kubeconfig=/run/kubeconfig-root")
+"""kubectl as root on the primary; the file is written by its generate-kubeconfig-root.service."""
+MARK = "smallkube/drained-for"
+"""Annotation of a node that we have cordoned and are to uncordon; also after the process that did was killed."""
+DRAIN_SECONDS = 300
+_ANSWER_SECONDS = 20
+
+
+@dataclass(frozen=True)
+class Member:
+    """A machine as the API server knows it. ``marked``: it was cordoned by us. ``boot_id``: of its last report."""
+
+    ready: bool
+    cordoned: bool
+    marked: bool
+    boot_id: str
+
+
+def api_down(inventory: Inventory, connect: Connect) -> str:
+    """Why the cluster can't be asked now, "" when it can: the API server's unit is active once it has answered.
+
+    Raises SmallkubeError when the primary can't be asked.
+    """
+    with connect(inventory.primary) as primary:
+        found = primary.run(Command(("systemctl", "is-active", API_UNIT), root=False))
+    state = found.text.strip() or f"unknown ({found.last_words})"
+    return "" if state == "active" else f"{API_UNIT} on {inventory.primary.name} is {state}"
+
+
+def change(
+    inventory: Inventory,
+    nodes: Sequence[Node],
+    connect: Connect,
+    act: Callable[[Machine, str], None],
+    outcome: Word,
+    watcher: Watcher,
+    stop: threading.Event,
+) -> tuple[Report, ...]:
+    """``drain`` or ``uncordon`` as ``act`` on each of ``nodes``; a node that can't be drained ends it.
+
+    Ctrl-C sets ``stop``. Raises SmallkubeError when the API server does not run.
+    """
+    if reason := api_down(inventory, connect):
+        raise SmallkubeError(reason, hint=f"inv deploy.status --node {inventory.primary.name} says more")
+
+    def work(node: Node) -> Report:
+        watcher.step(node.name, "ask the primary")
+        with connect(inventory.primary) as primary:
+            act(primary, inventory.addressing.node_host(node.index))
+        return Report(node.name, outcome)
+
+    return one_by_one(nodes, work, watcher, stop, halt=outcome is Word.DRAINED)
+
+
+def member(primary: Machine, host: str) -> Member | None:
+    """The node called ``host``, None when the cluster has no such node. Raises SmallkubeError without an answer."""
+    said = primary.must(_kubectl("get", "node", host, "--ignore-not-found", "--output=json"))
+    return parse_member(said.text) if said.text.strip() else None
+
+
+def parse_member(text: str) -> Member:
+    """From a Node object in JSON (core/v1)."""
+    try:
+        node = json.loads(text)
+        conditions = {condition["type"]: condition["status"] for condition in node["status"].get("conditions", ())}
+        return Member(
+            ready=conditions.get("Ready") == "True",
+            cordoned=bool(node["spec"].get("unschedulable")),
+            marked=MARK in node["metadata"].get("annotations", {}),
+            boot_id=node["status"].get("nodeInfo", {}).get("bootID", ""),
+        )
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise SmallkubeError("kubectl's answer can't be understood: not a Node") from error
+
+
+def drain(primary: Machine, host: str, seconds: int, stopped: Callable[[], bool] = lambda: False) -> None:
+    """Cordon ``host`` and evict its pods (what a DaemonSet runs stays).
+
+    Raises SmallkubeError when pods are left after ``seconds``; the node is cordoned then.
+    """
+    arguments = ("drain", host, "--ignore-daemonsets", "--delete-emptydir-data", f"--timeout={seconds}s")
+    said = primary.run(_kubectl(*arguments, seconds=seconds + _ANSWER_SECONDS), stopped=stopped)
+    if not said.ok:
+        raise SmallkubeError(f"can't be drained: {_complaint(said)}")
+
+
+def _complaint(said: Result) -> str:
+    """kubectl's own errors; what it prints last is often only which nodes are left."""
+    errors = [line for line in said.stderr.splitlines() if line.startswith("error: ")]
+    return errors[-1].removeprefix("error: ") if errors else said.last_words
+
+
+def uncordon(primary: Machine, host: str) -> None:
+    """Let pods be scheduled on ``host`` again, and forget that it was us who cordoned it."""
+    primary.must(_kubectl("uncordon", host))
+    primary.must(_kubectl("annotate", "node", host, f"{MARK}-"))
+
+
+def mark(primary: Machine, host: str, purpose: str) -> None:
+    """Note on the node that it is we who cordon it, before we do."""
+    primary.must(_kubectl("annotate", "node", host, f"{MARK}={purpose}", "--overwrite"))
+
+
+def _kubectl(*arguments: str, seconds: float = _ANSWER_SECONDS) -> Command:
+    patience = () if arguments[0] == "drain" else (f"--request-timeout={_ANSWER_SECONDS}s",)
+    return Command((*KUBECTL, *patience, *arguments), timeout=seconds + 10)

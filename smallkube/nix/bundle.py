@@ -1,0 +1,127 @@
+"""The one tree that Nix sees: deterministic, content-addressed, and without anything that must stay here.
+
+The same content gives the same digest whatever the order, times, owners or modes of the files on disk.
+"""
+
+import hashlib
+import io
+import re
+import tarfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from smallkube.core.errors import UsageError
+from smallkube.core.workspace import Workspace
+from smallkube.inventory.models import Inventory
+from smallkube.secrets import journal, policy
+
+_CLEAR_KEY = re.compile(rb"AGE-SECRET-KEY-1[A-Z0-9]|-----BEGIN [A-Z ]*PRIVATE KEY-----")
+MAX_FILE_BYTES = 5_000_000
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """Relative POSIX path → content, in the order of the paths."""
+
+    files: Mapping[str, bytes]
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 over paths and contents, 64 hexadecimal digits."""
+        whole = hashlib.sha256()
+        for name, content in self.files.items():
+            whole.update(f"{name}\0{len(content)}\0".encode())
+            whole.update(content)
+        return whole.hexdigest()
+
+    @cached_property
+    def archive(self) -> bytes:
+        """The files as an uncompressed tar: owner root, mode 0644, time 0."""
+        out = io.BytesIO()
+        with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as tar:
+            for name, content in self.files.items():
+                member = tarfile.TarInfo(name)
+                member.size, member.mode = len(content), 0o644
+                tar.addfile(member, io.BytesIO(content))
+        return out.getvalue()
+
+
+def assemble(workspace: Workspace, inventory: Inventory) -> Bundle:
+    """What Nix sees of ``workspace``.
+
+    Raises UsageError when something of it is missing, is a link that leads out of its folder, is far too large, or
+    holds a private key in clear.
+    """
+    journal.refuse_unfinished(workspace)
+    found = dict(_files(workspace, inventory))
+    return Bundle({name: _content(path, name) for name, path in sorted(found.items())})
+
+
+def _files(workspace: Workspace, inventory: Inventory) -> Iterator[tuple[str, Path]]:
+    if not workspace.flake_file.is_file() or not workspace.rendered_dir.is_dir():
+        raise UsageError("nothing is rendered", where=str(workspace.nix_dir), hint="run `inv nix.render`")
+    yield "nix/flake.nix", workspace.flake_file
+    if workspace.flake_lock.is_file():
+        yield "nix/flake.lock", workspace.flake_lock
+    folders = {
+        "modules": workspace.modules_dir,
+        "addons": workspace.addons_dir,
+        "hosts": workspace.hosts_dir,
+        "rendered": workspace.rendered_dir,
+    }
+    for name, folder in folders.items():
+        for path in _tree(folder):
+            yield f"nix/{name}/{path.relative_to(folder).as_posix()}", path
+    for addon in inventory.cluster.addons:
+        yield addon, _inside(workspace.root / addon, workspace.root.resolve())
+    yield from _keys(workspace, inventory)
+
+
+def _keys(workspace: Workspace, inventory: Inventory) -> Iterator[tuple[str, Path]]:
+    keys = workspace.keys_dir
+    existing = frozenset(path.name for path in keys.glob("*.*"))
+    names = [secret.file for secret in policy.expected(inventory, existing) if secret.in_use]
+    names += [*policy.public_files(inventory, existing), workspace.peers_file.name]
+    missing = [name for name in names if not (keys / name).is_file()]
+    if missing:
+        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+        raise UsageError(f"missing: {', '.join(missing[:3])}{more}", where=str(keys), hint="run `inv keys.generate`")
+    for name in names:
+        yield f"keys/{name}", keys / name
+
+
+def _tree(folder: Path) -> Iterator[Path]:
+    root = folder.resolve()
+    for path in folder.rglob("*"):
+        if any(part.startswith(".") for part in path.relative_to(folder).parts):
+            continue
+        if path.is_symlink() and path.is_dir():
+            raise UsageError("a link to a folder, which is not followed", where=str(path), hint="put the files there")
+        if path.is_file() or path.is_symlink():
+            yield _inside(path, root)
+
+
+def _inside(path: Path, root: Path) -> Path:
+    if not path.resolve().is_relative_to(root):
+        raise UsageError("a link that leads out of its folder", where=str(path), hint="put the file itself there")
+    return path
+
+
+def _content(path: Path, name: str) -> bytes:
+    if not name.isprintable():
+        raise UsageError("a file name that is not UTF-8, or holds control characters", where=repr(name))
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"can't be read: {error.strerror}", where=str(path)) from error
+    if len(content) > MAX_FILE_BYTES:
+        raise UsageError(f"larger than {MAX_FILE_BYTES:,} bytes", where=str(path), hint="keep it out of nix/")
+    if _CLEAR_KEY.search(content):
+        raise UsageError(
+            "holds a private key in clear, which would be readable by everyone in the Nix store",
+            where=name,
+            hint="encrypt it (inv keys.edit) or take it out",
+        )
+    return content

@@ -1,1 +1,0 @@
-"""Work on the fleet beside deploys: commands everywhere, draining, rolling reboots."""

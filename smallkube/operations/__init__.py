@@ -1,0 +1,1 @@
+"""The runbooks: rotations, revocation, rebuilding, upgrades, reboots, and the cluster's status."""

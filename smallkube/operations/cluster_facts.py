@@ -1,0 +1,89 @@
+"""What the machines say of themselves, each asked over its own connection; one that can't be asked is an error."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from smallkube.core.errors import SmallkubeError
+from smallkube.core.workspace import Workspace
+from smallkube.deploy import facts, health, inspection
+from smallkube.deploy.inspection import State
+from smallkube.inventory.models import Inventory, Node
+from smallkube.nix.bundle import Bundle
+from smallkube.remote import fleet
+from smallkube.remote.command import Command
+from smallkube.remote.ssh import Session
+
+API_SERVER = "kube-apiserver"
+KUBELET = "kubelet"
+PROXY = "kube-proxy"
+_RUNNING = Path(__file__).with_name("scripts") / "running.sh"
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Running:
+    """``versions``: service → version of its program that runs ("v1.34.2"), "" when it does not run."""
+
+    kernel: str
+    versions: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Sight:
+    """One machine: its state as deploys see it, and what runs."""
+
+    state: State
+    running: Running
+
+
+@dataclass(frozen=True)
+class Room:
+    """One machine: what it has room for, and what runs. ``unfit``: why it must not be deployed to, in words."""
+
+    store_free_kib: int
+    unfit: tuple[str, ...]
+    running: Running
+
+
+def sights(workspace: Workspace, inventory: Inventory, digest: str) -> dict[str, Sight | SmallkubeError]:
+    """Every machine's state, by its name; ``digest`` is that of the workspace's bundle."""
+    return _each(
+        workspace, inventory, lambda session: Sight(inspection.read(session, inventory, digest), running(session))
+    )
+
+
+def rooms(workspace: Workspace, inventory: Inventory) -> dict[str, Room | SmallkubeError]:
+    """What a deploy's own preflight would say of every machine, by its name."""
+
+    def room(session: Session) -> Room:
+        look = facts.look(session, Bundle({}))
+        file = workspace.hosts_keys_dir / f"{session.node.name}.pub"
+        return Room(look.store_free, tuple(health.unfit(look, time.time(), file.read_text())), running(session))
+
+    return _each(workspace, inventory, room)
+
+
+def _each(workspace: Workspace, inventory: Inventory, ask: Callable[[Session], T]) -> dict[str, T | SmallkubeError]:
+    def read(node: Node) -> T:
+        with Session(workspace, node) as session:
+            return ask(session)
+
+    outcomes = fleet.run([inventory.nodes], read)
+    return {out.node.name: out.value or out.error or SmallkubeError("was not asked") for out in outcomes}
+
+
+def running(session: Session) -> Running:
+    """Raises SmallkubeError when the machine does not answer."""
+    units = (API_SERVER, KUBELET, PROXY) if session.node.role == "primary" else (KUBELET, PROXY)
+    argv = ("/bin/sh", "-s", "--", *units)
+    return parse(session.must(Command(argv, stdin=_RUNNING.read_bytes(), timeout=60, title="running")).text)
+
+
+def parse(text: str) -> Running:
+    """Read what ``running.sh`` printed."""
+    found = dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
+    return Running(found.pop("kernel", ""), found)

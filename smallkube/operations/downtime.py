@@ -1,0 +1,63 @@
+"""How often the API server was restarted while something was done, and how long it was away, by systemd's journal."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from smallkube.inventory.models import Node
+from smallkube.remote.command import Command
+from smallkube.remote.host import Connect
+
+# Message ids of systemd (sd-messages.h): a unit is being stopped, its main process has ended, it has started. The API
+# server's unit counts as started when it answers.
+_DOWN = frozenset({"de5b426a63be47a7b6ac3eaac82e2f6f", "98e322203f7a4ed290d09fe03c09fe15"})
+_UP = "39f53479d3a045ac8e11786248231fbf"
+
+
+@dataclass
+class Outage:
+    """``seconds``: from the beginning of each stop until it answered again, added up."""
+
+    restarts: int = 0
+    seconds: float = 0.0
+
+    @property
+    def as_json(self) -> dict[str, float]:
+        """For a program."""
+        return {"restarts": self.restarts, "seconds": round(self.seconds, 1)}
+
+    @property
+    def words(self) -> str:
+        """For a person."""
+        times = "once" if self.restarts == 1 else f"{self.restarts} times"
+        return f"the API server restarted {times} and did not answer for {self.seconds:.0f} s in all"
+
+
+def parse(lines: str) -> Outage:
+    """From ``journalctl --output json`` of its unit."""
+    found, down = Outage(), 0
+    for line in lines.splitlines():
+        entry = json.loads(line)
+        when = int(entry["__REALTIME_TIMESTAMP"])
+        if entry.get("MESSAGE_ID") in _DOWN:
+            down = down or when
+        elif entry.get("MESSAGE_ID") == _UP and down:
+            found.restarts += 1
+            found.seconds += (when - down) / 1e6
+            down = 0
+    return found
+
+
+@contextmanager
+def counted(connect: Connect, primary: Node) -> Iterator[Outage]:
+    """What happens while the block runs; it is filled in when the block has ended well."""
+    with connect(primary) as machine:
+        began = machine.must(Command(("date", "+%s"), root=False)).text.strip()
+    outage = Outage()
+    yield outage
+    argv = ("journalctl", "--unit=kube-apiserver.service", f"--since=@{began}", "--output=json", "--no-pager")
+    with connect(primary) as machine:
+        said = machine.must(Command((*argv, "--output-fields=MESSAGE_ID"), title="read the journal"))
+    found = parse(said.text)
+    outage.restarts, outage.seconds = found.restarts, found.seconds

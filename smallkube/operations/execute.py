@@ -1,0 +1,70 @@
+"""One command on many machines, and what each of them answered."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from smallkube.core.errors import SmallkubeError, UsageError
+from smallkube.inventory.models import Node
+from smallkube.remote import fleet
+from smallkube.remote.command import Command, Result
+from smallkube.remote.fleet import Outcome
+from smallkube.remote.host import Connect
+
+NO_COMMAND = UsageError(
+    "no command given", hint="put it after two dashes: inv nodes.exec -- uptime; for a shell: -- sh -c 'a | b'"
+)
+MAX_SECONDS = 86_400
+
+
+def command(words: Sequence[str], *, root: bool, timeout: float) -> Command:
+    """What to run; ``timeout`` is in seconds of silence. Raises UsageError when that can't be."""
+    if not words:
+        raise NO_COMMAND
+    if not 0 < timeout <= MAX_SECONDS:
+        raise UsageError(f"--timeout {timeout:g}: must be from 1 to {MAX_SECONDS} seconds")
+    return Command(tuple(words), root=root, timeout=timeout)
+
+
+def everywhere(nodes: Sequence[Node], wanted: Command, connect: Connect) -> tuple[Outcome[Result], ...]:
+    """``wanted`` on all of ``nodes`` at once; an outcome's error says that the command's end is not known."""
+
+    def work(node: Node) -> Result:
+        with connect(node) as machine:
+            return machine.run(wanted)
+
+    return fleet.run([nodes], work)
+
+
+def word(outcome: Outcome[Result]) -> str:
+    """How it went on one node."""
+    if outcome.value is None:
+        return "unknown"
+    return "ok" if outcome.value.ok else "failed"
+
+
+def lines(node: str, text: str) -> Iterator[str]:
+    """``text`` with the node's name before each line."""
+    return (f"{node}: {line}" for line in text.splitlines())
+
+
+def as_json(outcome: Outcome[Result]) -> dict[str, Any]:
+    """One node's answer; ``status`` is None when the command's end is not known. Output is decoded as UTF-8."""
+    answer = outcome.value
+    return {
+        "node": outcome.node.name,
+        "outcome": word(outcome),
+        "status": answer.status if answer else None,
+        "seconds": round(outcome.seconds, 2),
+        "stdout": answer.stdout.decode(errors="replace") if answer else "",
+        "stderr": answer.stderr if answer else "",
+        "reason": str(outcome.error) if outcome.error else "",
+    }
+
+
+def faults(outcomes: Sequence[Outcome[Result]]) -> Iterator[SmallkubeError]:
+    """What went wrong, a line for each node concerned."""
+    for outcome in outcomes:
+        if outcome.error:
+            yield outcome.error
+        elif outcome.value and not outcome.value.ok:
+            yield SmallkubeError(f"exit status {outcome.value.status}", where=outcome.node.name)

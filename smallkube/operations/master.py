@@ -1,0 +1,135 @@
+"""A new master identity in place of the one in keys/master_key, and what the one of before was able to read.
+
+The new identity is put above the old one, which makes it the master (see ``rekey``); then every file is encrypted to
+it. Where a rotation stands follows from keys/ alone, so that the same command ends one that was interrupted. The old
+identity stays below: backups made before are encrypted to it and to nothing else.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+
+from smallkube.core.errors import SmallkubeError, UsageError
+from smallkube.core.workspace import Workspace, write_file
+from smallkube.inventory.models import Inventory
+from smallkube.secrets import age, policy, rekey
+from smallkube.secrets.keyring import demand_master, listed
+from smallkube.secrets.policy import Kind, Secret
+
+MODE = 0o600
+
+
+class Stage(StrEnum):
+    """Where a rotation stands."""
+
+    ONE = "one identity"
+    BEGUN = "begun"
+    BOTH = "the old identity is still here"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """``files`` are (still) to be encrypted to the new master, ``stray`` are no secrets of this inventory and are left.
+
+    ``master`` is the recipient (``age1…``) in force after what has been begun; ``old`` are those of the identities
+    below it.
+    """
+
+    stage: Stage
+    master: str
+    old: tuple[str, ...]
+    files: tuple[str, ...]
+    stray: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Reissue:
+    """Secrets that one and the same command replaces."""
+
+    command: str
+    names: tuple[str, ...]
+
+
+def plan(workspace: Workspace, inventory: Inventory) -> Plan:
+    """Where a rotation stands, and which files it concerns; call it under the lock on keys/ to act on it.
+
+    Raises UsageError when the master or a host key is not here, and SmallkubeError when a file can't be opened: a
+    rotation would leave it behind.
+    """
+    master = demand_master(workspace, "to re-encrypt")
+    planned = rekey.plan(workspace, inventory)
+    if planned.failed:
+        file, why = next(iter(planned.failed.items()))
+        raise SmallkubeError(f"{why}; nothing was changed", where=f"keys/{file}", hint="restore it from git")
+    mine = tuple(finding.secret.file for finding in planned.change)
+    everything = (*mine, *(row.file for row in planned.good))
+    stray = tuple(name for name in planned.keys.files if name not in everything)
+    if len(master.recipients) == 1:
+        return Plan(Stage.ONE, master.recipient, (), everything, stray)
+    stage = Stage.BEGUN if planned.new_master or mine else Stage.BOTH
+    return Plan(stage, master.recipient, master.recipients[1:], mine, stray)
+
+
+def act(workspace: Workspace, inventory: Inventory, planned: Plan) -> tuple[str, ...]:
+    """Begin or end a rotation, under the lock that was held while planning; the files that were re-encrypted.
+
+    Raises SmallkubeError when a file can't be written: the same again goes on from there.
+    """
+    if planned.stage is Stage.ONE:
+        new, _ = age.new_identity()
+        _write(workspace, new + _text(workspace))
+    again = rekey.plan(workspace, inventory)
+    rekey.act(workspace, inventory, again)
+    return tuple(finding.secret.file for finding in again.change)
+
+
+def drop(workspace: Workspace, planned: Plan) -> tuple[str, ...]:
+    """Remove all identities but the master from keys/master_key, under the lock held while planning; whose they were.
+
+    Raises UsageError while a secret can only be read by one of them.
+    """
+    if planned.stage is Stage.BEGUN:
+        hint = "run `inv keys.rotate-master` without --drop-old, which ends it"
+        raise UsageError(f"{listed(planned.files, 3)} can't be read without the old identity", hint=hint)
+    if planned.stage is Stage.BOTH:
+        _write(workspace, first_identity(_text(workspace)))
+    return planned.old
+
+
+def first_identity(text: str) -> str:
+    """An identity file up to its first identity; what stood above that is kept."""
+    lines = text.splitlines(keepends=True)
+    end = next(number for number, line in enumerate(lines, 1) if line.strip() and not line.startswith("#"))
+    return "".join(lines[:end])
+
+
+def reissue(inventory: Inventory, existing: tuple[str, ...]) -> tuple[Reissue, ...]:
+    """Everything that the old identity can read in keys/ and in its git history, by what replaces it.
+
+    ``existing`` are the names of the files in keys/.
+    """
+    rows = [row for row in policy.secrets_of(inventory) if row.file in existing]
+    return tuple(commands(rows))
+
+
+def commands(rows: list[Secret]) -> Iterator[Reissue]:
+    """What replaces these secrets."""
+    rotated = {
+        Kind.TOKEN: "inv tokens.rotate --all",
+        Kind.ENCRYPTION: "inv encryption.rotate",
+        Kind.WIREGUARD: "inv keys.rotate-wireguard && inv deploy",
+        Kind.SERVING_KEY: "inv keys.rotate-certificates --all",
+        Kind.SIGNING_KEY: "inv keys.rotate-issuer",
+    }
+    for kind, command in rotated.items():
+        if names := tuple(row.name for row in rows if row.kind is kind):
+            yield Reissue(command, names)
+
+
+def _text(workspace: Workspace) -> str:
+    return workspace.master_key.read_text(encoding="ascii")
+
+
+def _write(workspace: Workspace, text: str) -> None:
+    """Through a symbolic link: the identity may lie on a medium of its own."""
+    write_file(workspace.master_key.resolve(), text, MODE)

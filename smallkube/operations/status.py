@@ -1,0 +1,197 @@
+"""The state of the whole cluster: nodes, API server, etcd, certificates, backups; and what of it is not well."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from smallkube.core.errors import SmallkubeError
+from smallkube.core.workspace import Workspace
+from smallkube.deploy import checks
+from smallkube.deploy.inspection import State
+from smallkube.etcd import catalog
+from smallkube.etcd import status as etcd_status
+from smallkube.etcd.record import Record
+from smallkube.inventory.models import Inventory, Node
+from smallkube.kube import kubectl as api_server
+from smallkube.kube.kubectl import Api
+from smallkube.nix import bundle
+from smallkube.operations import cluster_facts
+from smallkube.operations.cluster_facts import KUBELET, Sight
+from smallkube.remote.ssh import Session
+from smallkube.secrets import certificates, peers, policy
+from smallkube.secrets.store import Keys, read_keys
+
+_ETCD_SECONDS = 10
+_UNKNOWN = "?"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One node. "?" stands for what nobody could be asked.
+
+    ``ready``: "Ready", "NotReady", "missing" or "?". ``lease_seconds``: since the kubelet's last sign of life.
+    ``tunnel``: with how many of its peers it has fresh handshakes. ``deployed``: start of the bundle's digest, or
+    "none"; ``drift``: in what it differs from the workspace.
+    """
+
+    node: str
+    role: str
+    kubelet: str
+    kernel: str
+    generation: str
+    ready: str
+    cordoned: bool
+    lease_seconds: int | None
+    tunnel: str
+    deployed: str
+    drift: str
+    problems: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Status:
+    """``api`` and ``etcd`` are None when nothing could be learnt of them.
+
+    ``certificates``: file in keys/ → days that it is valid still. ``problems``: one line for each.
+    """
+
+    rows: tuple[Row, ...]
+    api: Api | None
+    etcd: etcd_status.Status | None
+    certificates: Mapping[str, int]
+    backup: Record | None
+    problems: tuple[str, ...]
+
+
+def read(workspace: Workspace, inventory: Inventory, now: datetime) -> Status:
+    """Ask every machine, then API server and etcd; what can't be asked is a problem, and the rest is told.
+
+    Raises SmallkubeError when the workspace itself can't be read.
+    """
+    digest = bundle.assemble(workspace, inventory).digest
+    keys = peers.public_keys(peers.read(workspace))
+    sights = cluster_facts.sights(workspace, inventory, digest)
+    api, etcd, problems = _control_plane(workspace, inventory, sights[inventory.primary.name])
+    rows = tuple(row(inventory, node, sights[node.name], api or Api(), digest, keys) for node in inventory.nodes)
+    problems += [f"{each.node}: {text}" for each in rows for text in each.problems]
+    problems += _strangers(inventory, api or Api())
+    days, faults = expiries(inventory, read_keys(workspace), now)
+    backup = catalog.read(catalog.folder_of(workspace, inventory)).newest
+    problems += [*faults, *etcd_status.remarks(backup, now)]
+    return Status(rows, api, etcd, days, backup, tuple(problems))
+
+
+def _control_plane(
+    workspace: Workspace, inventory: Inventory, sight: Sight | SmallkubeError
+) -> tuple[Api | None, etcd_status.Status | None, list[str]]:
+    name = inventory.primary.name
+    if isinstance(sight, SmallkubeError):
+        return None, None, [f"neither the API server nor etcd can be asked without {name}"]
+    try:
+        with Session(workspace, inventory.primary) as primary:
+            api = api_server.read(primary)
+            problems = list(_api_problems(api))
+            try:
+                etcd = etcd_status.read(primary, _ETCD_SECONDS)
+            except SmallkubeError as error:
+                return api, None, [*problems, str(error)]
+    except SmallkubeError as error:
+        return None, None, [str(error)]
+    return api, etcd, [*problems, *etcd_status.problems(etcd)]
+
+
+def _api_problems(api: Api) -> Iterator[str]:
+    if not api.version:
+        yield "the API server does not answer"
+        return
+    if api.failing:
+        yield f"the API server is not ready: {', '.join(api.failing)}"
+    if api.members is None:
+        yield "the API server does not list the nodes"
+
+
+def _strangers(inventory: Inventory, api: Api) -> Iterator[str]:
+    known = {inventory.addressing.node_host(node.index) for node in inventory.nodes}
+    yield from (
+        f"{name} is a node of the cluster, but not in inventory.yaml" for name in {*(api.members or ())} - known
+    )
+
+
+def row(
+    inventory: Inventory,
+    node: Node,
+    sight: Sight | SmallkubeError,
+    api: Api,
+    digest: str,
+    keys: Mapping[int, str],
+) -> Row:
+    """One node's line. ``digest``: of the workspace's bundle; ``keys``: index → public key in WireGuard."""
+    host = inventory.addressing.node_host(node.index)
+    member = (api.members or {}).get(host)
+    ready = _UNKNOWN if api.members is None else "missing"
+    if member:
+        ready = "Ready" if member.ready else "NotReady"
+    clock = datetime.now(UTC).timestamp() if isinstance(sight, SmallkubeError) else sight.state.clock
+    lease = api.leases.get(host)
+    age = max(0, int(clock - lease.renewed.timestamp())) if lease else None
+    problems = [f"is {ready}"] if ready in ("NotReady", "missing") else []
+    if lease and age is not None and age > lease.seconds:
+        problems.append(f"its lease was renewed {age} s ago, which is due every {lease.seconds} s at least")
+    if member and member.left_cordoned:
+        problems.append(f"was left cordoned by a drain that did not end (inv nodes.uncordon --node {node.name})")
+    known = (node.name, node.role)
+    cordoned = bool(member and member.cordoned)
+    reported = member.kubelet if member else ""
+    if isinstance(sight, SmallkubeError):
+        seen = (_UNKNOWN, _UNKNOWN, "")
+        problems.append(sight.message)
+        return Row(*known, reported, _UNKNOWN, _UNKNOWN, ready, cordoned, age, *seen, tuple(problems))
+    state, running = sight.state, sight.running
+    findings = _findings(inventory, node, state, digest, keys)
+    problems += [f"{finding.check}: {finding.detail}" for finding in findings if finding.result == "failed"]
+    drift = next((each.detail for each in findings if each.check == "system" and each.result == "failed"), "")
+    seen = (_tunnel(inventory, node, state, keys), str(state.last_deploy.get("digest", "none"))[:12], drift)
+    kubelet, generation = running.versions.get(KUBELET) or reported, _generation(state)
+    return Row(*known, kubelet, running.kernel, generation, ready, cordoned, age, *seen, tuple(problems))
+
+
+def _findings(
+    inventory: Inventory, node: Node, state: State, digest: str, keys: Mapping[int, str]
+) -> list[checks.Finding]:
+    """What deploy.status and net.check would say; etcd is asked apart."""
+    services = (finding for finding in checks.services(node, state) if finding.check != "etcd")
+    network = checks.network(inventory, node, state, keys)
+    return [*checks.system(inventory, node, state, digest), *services, *network]
+
+
+def _tunnel(inventory: Inventory, node: Node, state: State, keys: Mapping[int, str]) -> str:
+    others = [other for other in inventory.nodes if other != node]
+    ages = [state.handshakes.get(keys.get(other.index, "")) for other in others]
+    fresh = sum(age is not None and age <= checks.MAX_HANDSHAKE_SECONDS for age in ages)
+    return f"{fresh} of {len(others)}"
+
+
+def _generation(state: State) -> str:
+    """Of the system's profile: its link is called system-N-link."""
+    link = state.lines("system")[2:3]
+    return "".join(char for char in link[0] if char.isdecimal()) if link else ""
+
+
+def expiries(inventory: Inventory, keys: Keys, now: datetime) -> tuple[dict[str, int], list[str]]:
+    """Certificate in keys/ → days that it is valid still; and which deserve attention."""
+    days: dict[str, int] = {}
+    problems = []
+    for file in policy.public_files(inventory):
+        if file not in keys.certificates:
+            problems.append(f"keys/{file} is missing (inv keys.generate)")
+            continue
+        try:
+            left = certificates.load(keys.certificates[file], f"keys/{file}").not_valid_after_utc - now
+        except SmallkubeError as error:
+            problems.append(str(error))
+            continue
+        days[file] = left.days
+        if left < certificates.WARNING:
+            what = f"expires in {left.days} days" if left.days >= 0 else f"expired {-left.days} days ago"
+            problems.append(f"keys/{file} {what} (inv keys.rotate-certificates)")
+    return days, problems

@@ -1,0 +1,84 @@
+"""How old each token is, whether it is being replaced, and who uses which."""
+
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from smallkube.core.workspace import Workspace
+from smallkube.kube.token_clients import Holder, sha256
+from smallkube.kube.token_users import User
+from smallkube.secrets import change
+from smallkube.secrets.age import Master
+from smallkube.secrets.policy import Secret
+from smallkube.secrets.store import Keys
+
+
+@dataclass(frozen=True)
+class Row:
+    """``since``: when the token was last changed (RFC 3339), by git history or, without it, by the file's date.
+
+    ``clients``: client → "current", "former" (the other of a rotation under way), "other", "?" (no master key here),
+    or "restart needed".
+    """
+
+    user: str
+    secret: str
+    since: str
+    days: int
+    overlap: bool
+    clients: dict[str, str]
+
+
+def rows(
+    workspace: Workspace,
+    keys: Keys,
+    users: Sequence[User],
+    master: Master | None,
+    found: Sequence[Holder],
+    now: datetime,
+) -> list[Row]:
+    """One for each of ``users`` whose token is there. Raises SmallkubeError when one can't be opened."""
+    table = []
+    for user in users:
+        if user.secret.file not in keys.files:
+            continue
+        since = _since(workspace, user.secret.file)
+        other = user.secret.other(keys.files)
+        hashes = _hashes(keys, master, user.secret, other) if master else None
+        clients = {f"{one.client}@{one.node}": _word(one, hashes) for one in found if one.user == user.short}
+        stamp = since.isoformat(timespec="seconds")
+        table.append(Row(user.short, user.secret.name, stamp, (now - since).days, other is not None, clients))
+    return table
+
+
+def _hashes(keys: Keys, master: Master, secret: Secret, other: Secret | None) -> dict[str, str]:
+    hashes = {sha256(change.opened(keys, master, secret)): "current"}
+    if other:
+        hashes[sha256(change.opened(keys, master, other))] = "former"
+    return hashes
+
+
+def _word(holder: Holder, hashes: dict[str, str] | None) -> str:
+    if holder.sha256 == "-":
+        return "restart needed"
+    return "?" if hashes is None else hashes.get(holder.sha256, "other")
+
+
+def _since(workspace: Workspace, file: str) -> datetime:
+    """A file that differs from what git has is as old as it is on disk."""
+    if _git(workspace, "status", "--porcelain", "--", file) == "":
+        committed = _git(workspace, "log", "-1", "--format=%ct", "--", file) or ""
+        if committed.isdecimal():
+            return datetime.fromtimestamp(int(committed), UTC)
+    return datetime.fromtimestamp(int((workspace.keys_dir / file).stat().st_mtime), UTC)
+
+
+def _git(workspace: Workspace, *arguments: str) -> str | None:
+    """What git says, None when it can't be asked."""
+    argv = ["git", "-C", str(workspace.keys_dir), *arguments]
+    try:
+        said = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=20)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return said.stdout.strip() if said.returncode == 0 else None

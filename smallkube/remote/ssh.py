@@ -1,0 +1,213 @@
+"""SSH to one node, over Fabric: exactly the host key in keys/hosts/ is accepted, and nothing is learnt on the way."""
+
+import logging
+import socket
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, BinaryIO, Self
+
+import fabric
+import paramiko
+
+from smallkube.core.errors import SmallkubeError, UsageError
+from smallkube.core.workspace import Workspace
+from smallkube.inventory.models import Node
+from smallkube.remote.command import Command, Result
+from smallkube.remote.streams import Talk
+from smallkube.secrets import ssh_keys
+
+CONNECT_SECONDS = 10
+KEEPALIVE_SECONDS = 15
+SILENCE_SECONDS = 60
+"""A connection on which nothing was acknowledged for so long is lost."""
+_SUDO_REFUSED = 1
+"""sudo's exit status when it does not run the command (sudo(8), "Exit value"); the command's own may be the same."""
+
+# Its threads log the tracebacks of faults that also reach us as exceptions; unhandled, they land on standard error.
+logging.getLogger("paramiko").addHandler(logging.NullHandler())
+
+
+class UnknownHostKeyError(paramiko.SSHException):
+    """A machine shows a host key, and none is known of it; its text is the machine's name."""
+
+
+class RefuseUnknown(paramiko.MissingHostKeyPolicy):
+    """paramiko's RejectPolicy, but with an error that can be told from others by its type."""
+
+    def missing_host_key(self, client: paramiko.SSHClient, hostname: str, key: paramiko.PKey) -> None:
+        raise UnknownHostKeyError(hostname)
+
+
+class Session:
+    """A connection to a node; a context manager.
+
+    Every fault is a SmallkubeError whose ``where`` is the node with its address.
+    """
+
+    def __init__(self, workspace: Workspace, node: Node) -> None:
+        self.node = node
+        self.where = f"{node.name} ({node.ssh.user}@{node.ssh.host}:{node.ssh.port})"
+        self._expected = _host_key(workspace, node)
+        own_key = workspace.state_dir / "ssh_key"
+        options: dict[str, object] = {}
+        if own_key.is_file():
+            options = {"key_filename": [str(own_key)], "allow_agent": False, "look_for_keys": False}
+        self._fabric = fabric.Connection(
+            node.ssh.host,
+            user=node.ssh.user,
+            port=node.ssh.port,
+            connect_timeout=CONNECT_SECONDS,
+            connect_kwargs={
+                **options,
+                "banner_timeout": CONNECT_SECONDS,
+                "auth_timeout": CONNECT_SECONDS,
+                "transport_factory": transport,
+            },
+        )
+        _refuse_unknown_keys(self._fabric)
+        names = self._fabric.client.get_host_keys()
+        names.clear()
+        port = int(self._fabric.port)
+        name = self._fabric.host if port == paramiko.config.SSH_PORT else f"[{self._fabric.host}]:{port}"
+        names.add(name, self._expected.get_name(), self._expected)
+
+    def __enter__(self) -> Self:
+        self.open()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def open(self) -> None:
+        """Connect and authenticate; nothing is sent before the host key was found to be the expected one."""
+        try:
+            self._authenticate()
+        except BaseException:
+            self.close()
+            raise
+        self._fabric.transport.set_keepalive(KEEPALIVE_SECONDS)
+        wire = self._fabric.transport.sock
+        if isinstance(wire, socket.socket) and hasattr(socket, "TCP_USER_TIMEOUT"):
+            wire.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, SILENCE_SECONDS * 1000)
+
+    def _authenticate(self) -> None:
+        try:
+            self._fabric.open()
+        except paramiko.BadHostKeyException as error:
+            raise self._wrong_key(error.key) from error
+        except paramiko.PasswordRequiredException as error:
+            raise self._error("the SSH key has a passphrase", "load it into ssh-agent (ssh-add)") from error
+        except paramiko.AuthenticationException as error:
+            hint = f"let your SSH key in for {self.node.ssh.user}"
+            raise self._error("the machine does not accept our SSH key", hint) from error
+        except UnknownHostKeyError as error:
+            # The key of the node itself is always known: see __init__.
+            hint = "compare it, then add it to ~/.ssh/known_hosts"
+            raise self._error(f"the host key of the jump host {error} is not known; nothing was sent", hint) from error
+        except paramiko.SSHException as error:
+            raise self._error(f"no SSH connection: {str(error) or type(error).__name__}") from error
+        except (OSError, EOFError) as error:
+            reason = (error.strerror if isinstance(error, OSError) else None) or str(error) or "connection closed"
+            raise self._error(f"can't be reached: {reason}", "is the machine up, and ssh.host right?") from error
+
+    def close(self) -> None:
+        """Disconnect; what was started detached on the machine goes on."""
+        self._fabric.close()
+        self._fabric.client.close()  # Fabric's own leaves a connection open that failed to authenticate
+
+    def run(
+        self,
+        command: Command,
+        *,
+        said: Callable[[bytes], object] = lambda _: None,
+        stopped: Callable[[], bool] = lambda: False,
+        source: BinaryIO | None = None,
+        heard: Callable[[bytes], object] | None = None,
+    ) -> Result:
+        """Run ``command``; ``said`` is given standard error piece by piece as it comes.
+
+        ``source`` is read to its end, and sent after ``command.stdin``, no faster than the command takes it.
+        ``heard`` is given standard output in the same way, which the Result does not have then.
+
+        Raises SmallkubeError when the connection breaks, nothing is heard for ``command.timeout`` seconds, ``stopped``
+        becomes true, or sudo wants a password; a command that fails is a Result.
+        """
+        try:
+            result = self._exchange(command, said, stopped, source, heard)
+        except InterruptedError as error:
+            raise self._error(f"interrupted while {command.name} ran") from error
+        except TimeoutError as error:
+            raise self._error(f"{command.name}: nothing heard for {command.timeout:.0f} s") from error
+        except (paramiko.SSHException, OSError, EOFError) as error:
+            raise self._error(f"connection lost while {command.name} ran: {str(error) or 'closed'}") from error
+        if result.status == _SUDO_REFUSED and not self._becomes_root(command):
+            raise self._error(
+                f"{self.node.ssh.user} may not use sudo without a password",
+                f"allow it on the machine (NOPASSWD for {self.node.ssh.user}), or connect as root",
+                usage=True,
+            )
+        return result
+
+    def must(self, command: Command) -> Result:
+        """``run``, and a command that fails is a SmallkubeError with its last words."""
+        result = self.run(command)
+        if not result.ok:
+            raise self._error(f"{command.name} failed: {result.last_words}")
+        return result
+
+    def _exchange(
+        self,
+        command: Command,
+        said: Callable[[bytes], object],
+        stopped: Callable[[], bool],
+        source: BinaryIO | None,
+        heard: Callable[[bytes], object] | None,
+    ) -> Result:
+        transport = self._fabric.transport
+        if transport is None:
+            raise EOFError("not connected")
+        with transport.open_session(timeout=CONNECT_SECONDS) as channel:
+            channel.exec_command(command.line(self.node.ssh.become))
+            return Talk(channel, command, said, stopped, source, heard).result()
+
+    def _error(self, message: str, hint: str | None = None, *, usage: bool = False) -> SmallkubeError:
+        return (UsageError if usage else SmallkubeError)(message, where=self.where, hint=hint)
+
+    def _wrong_key(self, offered: paramiko.PKey) -> SmallkubeError:
+        return self._error(
+            f"host key differs: offered {offered.fingerprint}, expected {self._expected.fingerprint}"
+            f" (keys/hosts/{self.node.name}.pub); nothing was sent",
+            f"if the machine was reinstalled: inv keys.scan --node {self.node.name} --replace",
+        )
+
+    def _becomes_root(self, command: Command) -> bool:
+        """Whether ``command`` needs no sudo, or sudo asks for no password; its messages differ between versions."""
+        if self.node.ssh.become == "none" or not command.root:
+            return True
+        return self.run(Command(("sudo", "-n", "--", "true"), root=False)).ok
+
+
+def transport(wire: socket.socket, **options: Any) -> paramiko.Transport:
+    """AES-GCM first: twice as fast here as paramiko's own first choice, which needs a MAC beside the cipher."""
+    made = paramiko.Transport(wire, **options)
+    security = made.get_security_options()
+    security.ciphers = sorted(security.ciphers, key=lambda name: "gcm" not in name)
+    return made
+
+
+def _host_key(workspace: Workspace, node: Node) -> paramiko.PKey:
+    file = workspace.hosts_keys_dir / f"{node.name}.pub"
+    if not file.exists():
+        raise UsageError("no host key is known", where=node.name, hint=f"run `inv keys.scan --node {node.name}`")
+    return paramiko.Ed25519Key(data=ssh_keys.read_host_key(file, workspace.relative(file)).wire)
+
+
+def _refuse_unknown_keys(connection: fabric.Connection) -> None:
+    """Fabric accepts any host key by default, and builds jump hosts as plain connections that do so too."""
+    connection.client.set_missing_host_key_policy(RefuseUnknown())
+    gateway = connection.gateway
+    if isinstance(gateway, fabric.Connection):
+        _refuse_unknown_keys(gateway)
+        gateway.client.load_system_host_keys()

@@ -1,0 +1,135 @@
+"""What is inside each kind of secret: making a new one, and telling whether a given one is right.
+
+Every secret is text that ends with a line break, so that ``wg``, ``$(cat …)`` and ``read`` all take it.
+"""
+
+import base64
+import binascii
+import re
+import secrets
+import string
+from collections.abc import Sequence
+
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from smallkube.core.errors import SmallkubeError
+from smallkube.secrets import certificates
+from smallkube.secrets.policy import Kind
+
+TOKEN_LENGTH = 64
+_TOKEN = re.compile(rb"[A-Za-z0-9]{32,256}\n?")
+_ALPHABET = string.ascii_letters + string.digits
+
+
+def make(kind: Kind, encrypted_resources: Sequence[str]) -> bytes:
+    """A new secret of this kind. ``encrypted_resources`` are those of an EncryptionConfiguration."""
+    if kind is Kind.WIREGUARD:
+        return new_wireguard_key()
+    if kind is Kind.TOKEN:
+        return ("".join(secrets.choice(_ALPHABET) for _ in range(TOKEN_LENGTH)) + "\n").encode()
+    if kind is Kind.ENCRYPTION:
+        return _encryption_configuration(encrypted_resources)
+    return certificates.new_key()
+
+
+def new_wireguard_key() -> bytes:
+    """A private key as ``wg genkey`` prints it: 32 random bytes, clamped as X25519 has it (RFC 7748 §5), base64."""
+    raw = bytearray(secrets.token_bytes(32))
+    raw[0] &= 248
+    raw[31] = raw[31] & 127 | 64
+    return base64.b64encode(raw) + b"\n"
+
+
+def wireguard_public(private: bytes, where: str) -> str:
+    """What ``wg pubkey`` makes of ``private``; raises SmallkubeError that names ``where``."""
+    key = X25519PrivateKey.from_private_bytes(_wireguard_bytes(private, where))
+    return base64.b64encode(key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)).decode()
+
+
+def validate(kind: Kind, plaintext: bytes, where: str) -> None:
+    """Raise SmallkubeError that names ``where`` when this is not such a secret; quotes nothing of it."""
+    if not plaintext.strip():
+        raise SmallkubeError("is empty", where=where)
+    if kind is Kind.WIREGUARD:
+        _wireguard_bytes(plaintext, where)
+    elif kind is Kind.TOKEN:
+        if not _TOKEN.fullmatch(plaintext):
+            raise SmallkubeError("a token is one line of 32 to 256 letters and digits", where=where)
+    elif kind is Kind.ENCRYPTION:
+        _validate_encryption(plaintext, where)
+    else:
+        certificates.parse_key(plaintext, where)
+        if kind is Kind.SIGNING_KEY and not plaintext.startswith(certificates.SEC1_BEGIN):
+            hint = "make one with `openssl ecparam -name prime256v1 -genkey -noout`"
+            raise SmallkubeError("the API server needs this key in SEC 1 form (EC PRIVATE KEY)", where=where, hint=hint)
+
+
+def _wireguard_bytes(private: bytes, where: str) -> bytes:
+    raw = _canonical(private.removesuffix(b"\n"))
+    if raw is None or len(raw) != 32:
+        raise SmallkubeError("not a WireGuard private key", where=where, hint="expected: what `wg genkey` prints")
+    return raw
+
+
+def _canonical(text: bytes) -> bytes | None:
+    try:
+        raw = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        return None
+    return raw if base64.b64encode(raw) == text else None
+
+
+def _encryption_configuration(resources: Sequence[str]) -> bytes:
+    import yaml
+
+    key = {"name": "key1", "secret": base64.b64encode(secrets.token_bytes(32)).decode()}
+    document = {
+        "apiVersion": "apiserver.config.k8s.io/v1",
+        "kind": "EncryptionConfiguration",
+        "resources": [
+            {"resources": list(resources), "providers": [{"secretbox": {"keys": [key]}}, {"identity": {}}]},
+        ],
+    }
+    return yaml.safe_dump(document, sort_keys=False).encode()
+
+
+def _validate_encryption(plaintext: bytes, where: str) -> None:
+    import yaml
+
+    try:
+        document = yaml.safe_load(plaintext)
+        parts = document["resources"]
+        sound = document["kind"] == "EncryptionConfiguration" and bool(parts)
+        for part in parts:
+            sound = sound and bool(part["resources"]) and all(_provider_sound(one) for one in part["providers"])
+    except (yaml.YAMLError, KeyError, TypeError, ValueError, RecursionError):
+        # the YAML error would quote the secret, so it must not become the cause that a debug traceback shows
+        sound = False
+    if not sound:
+        raise SmallkubeError(
+            "not an EncryptionConfiguration with providers and secretbox keys of 32 bytes", where=where
+        )
+
+
+def _provider_sound(provider: dict[str, dict[str, list[dict[str, str]]]]) -> bool:
+    keys = provider["secretbox"]["keys"] if "secretbox" in provider else []
+    raws = [base64.b64decode(key["secret"], validate=True) for key in keys]
+    names = [key["name"] for key in keys]
+    return bool(provider) and all(len(raw) == 32 for raw in raws) and len(set(names)) == len(names)
+
+
+def encrypted_resources(plaintext: bytes) -> list[str]:
+    """The resources that a (valid) EncryptionConfiguration names."""
+    import yaml
+
+    return [str(name) for part in yaml.safe_load(plaintext)["resources"] for name in part["resources"]]
+
+
+def encryption_keys(plaintext: bytes) -> list[tuple[str, str]]:
+    """Name and base64 text of each key of a (valid) EncryptionConfiguration, those that encrypt first."""
+    import yaml
+
+    providers = [provider for part in yaml.safe_load(plaintext)["resources"] for provider in part["providers"]]
+    named = [(key["name"], key["secret"]) for one in providers for key in one.get("secretbox", {}).get("keys", ())]
+    return list(dict.fromkeys(named))

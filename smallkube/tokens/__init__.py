@@ -1,1 +1,0 @@
-"""API tokens: who has which, and replacing them while everybody goes on."""

@@ -1,1 +1,0 @@
-"""Certificates that the machines know each other by, replaced while everybody trusts the old and the new one."""
