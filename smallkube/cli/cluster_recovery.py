@@ -43,13 +43,13 @@ def rebuild_primary(
     from smallkube.cli.etcd_restore import check_encryption_key
     from smallkube.core import ui
     from smallkube.operations import rebuild as rebuilding
-    from smallkube.secrets.keyring import demand_master
+    from smallkube.secrets.keyring import require_master
 
     if timeout < 1:
         raise UsageError(f"--timeout {timeout}: must be at least 1")
     here = current()
     here.inventory  # noqa: B018 - what is wrong with it is said first
-    master = demand_master(here.workspace, "to open backups and to re-encrypt")
+    master = require_master(here.workspace, "to open backups and to re-encrypt")
     plan = _plan(here, backup, timeout)
     check_encryption_key(here, plan.record)
     if host_key:
@@ -60,9 +60,9 @@ def rebuild_primary(
     for text in plan.steps:
         ui.message(f"- {text}")
     if plan.new_key and not host_key and yes:
-        said = plan.scanned.key.fingerprint if plan.scanned.key else ""
-        hint = f"compare it on the machine's console, then give --host-key {said}"
-        raise UsageError(f"its host key is not the one in keys/hosts: {said}", where=plan.primary.name, hint=hint)
+        details = plan.scanned.key.fingerprint if plan.scanned.key else ""
+        hint = f"compare it on the machine's console, then give --host-key {details}"
+        raise UsageError(f"its host key is not the one in keys/hosts: {details}", where=plan.primary.name, hint=hint)
     ui.confirm(f"make this machine the primary, from {plan.record.name}?", yes=yes)
     with ui.Progress([*(node.name for node in here.inventory.nodes), "primary"]) as progress:
         rebuild = rebuilding.Rebuild(here.workspace, here.inventory, master, progress)
@@ -75,9 +75,9 @@ def rebuild_primary(
     ui.message("what was made after that backup is gone; next: inv cluster.smoke, inv etcd.backup, commit keys/")
     ui.message("inv deploy brings the other machines what was encrypted anew")
     if outcome.unrestarted:
-        said = "; ".join(f"{node}: {reason}" for node, reason in outcome.unrestarted.items())
+        details = "; ".join(f"{node}: {reason}" for node, reason in outcome.unrestarted.items())
         hint = "systemctl restart kubelet kube-proxy coredns there"
-        raise SmallkubeError(f"rebuilt, but not restarted: {said}", hint=hint)
+        raise SmallkubeError(f"rebuilt, but not restarted: {details}", hint=hint)
 
 
 def _plan(here: "Current", backup: str | None, seconds: int) -> "Plan":

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from invoke.context import Context
 
 from smallkube.cli import current, task
-from smallkube.core.errors import ManyErrors, SmallkubeError, UsageError
+from smallkube.core.errors import ErrorGroup, SmallkubeError, UsageError
 from smallkube.secrets import policy
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def status(_: Context, json: bool = False) -> None:
     else:
         _show(found, now)
     if found.problems:
-        raise ManyErrors([SmallkubeError(problem) for problem in found.problems])
+        raise ErrorGroup([SmallkubeError(problem) for problem in found.problems])
 
 
 def _as_json(found: "Status", now: datetime) -> dict[str, Any]:

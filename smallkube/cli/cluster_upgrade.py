@@ -51,7 +51,7 @@ def upgrade(
     from smallkube.core import ui
     from smallkube.operations import upgrade as upgrading
     from smallkube.operations import upgrade_guard as guard
-    from smallkube.secrets.keyring import demand_master
+    from smallkube.secrets.keyring import require_master
     from smallkube.smoke import report
     from smallkube.smoke.context import Options
 
@@ -65,7 +65,7 @@ def upgrade(
     if dry_run:
         ui.json_result(plan.steps) if json else ui.result("\n".join(plan.steps))
         return
-    master = demand_master(here.workspace, "to verify the backup")
+    master = require_master(here.workspace, "to verify the backup")
     for text in plan.steps:
         ui.message(f"- {text}")
     ui.confirm(f"bring {inventory.cluster.name} from {plan.runs} to {plan.target}?", yes=yes)
@@ -85,7 +85,7 @@ def _smoke(here: "Current", options: "Options", wanted: tuple[str, ...]) -> Call
     """Makes the smoke test; returns what was not well, each with its reason."""
     from smallkube.core import ui
     from smallkube.core.workspace import lock
-    from smallkube.remote.host import over_ssh
+    from smallkube.remote.host import ssh_connector
     from smallkube.smoke import runner
 
     pinned = here.workspace.keys_dir / "apiserver.crt"
@@ -93,7 +93,7 @@ def _smoke(here: "Current", options: "Options", wanted: tuple[str, ...]) -> Call
 
     def run() -> list[str]:
         with lock(here.workspace.state_dir / "smoke.lock", "the smoke test"):
-            connect = over_ssh(here.workspace)
+            connect = ssh_connector(here.workspace)
             results = runner.run(here.inventory, connect, certificate, options, wanted, lambda _: None, ui.message)
         return [f"{one.check} ({one.message})" for one in results if one.outcome in ("failed", "not reached")]
 

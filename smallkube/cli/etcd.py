@@ -65,7 +65,7 @@ def backup(
     wanted = run.request(here.workspace, inventory, datetime.now(UTC), source, older=allow_older_revision)
     with signals_as_errors(UNTOUCHED), steps(inventory.primary.name, talkative) as step:
         report = run.run(here.workspace, inventory, lambda: reach(here, inventory.primary, local), wanted, step)
-    for fault in report.unheard:
+    for fault in report.failed_notifications:
         ui.warn(fault)
     if json:
         ui.json_result(asdict(report))

@@ -53,7 +53,7 @@ def restore(
     from smallkube.core import ui
     from smallkube.etcd import catalog, run
     from smallkube.etcd import restore as restoring
-    from smallkube.secrets.keyring import demand_master
+    from smallkube.secrets.keyring import require_master
 
     _demand_positive(timeout)
     here = current()
@@ -61,7 +61,7 @@ def restore(
     folder = catalog.folder_of(here.workspace, inventory)
     record = catalog.read(folder).find(name)
     restoring.check_cluster(record, inventory.cluster.name, other=other_cluster)
-    master = demand_master(here.workspace, "to open backups")
+    master = require_master(here.workspace, "to open backups")
     if not without_encryption_key:
         check_encryption_key(here, record)
     plan = restoring.Plan(record, inventory.primary, inventory.nodes, timeout, without_encryption_key)
@@ -98,9 +98,9 @@ def _show_restored(record: "Record", outcome: "Outcome", json: bool) -> None:
     if not outcome.bumped:
         ui.warn("this etcdutl can't raise revisions: restart what watches the API server")
     if outcome.unrestarted:
-        said = "; ".join(f"{node}: {reason}" for node, reason in outcome.unrestarted.items())
+        details = "; ".join(f"{node}: {reason}" for node, reason in outcome.unrestarted.items())
         hint = "systemctl restart kubelet kube-proxy coredns there"
-        raise SmallkubeError(f"restored, but kubelet, kube-proxy and CoreDNS were not restarted: {said}", hint=hint)
+        raise SmallkubeError(f"restored, but kubelet, kube-proxy and CoreDNS were not restarted: {details}", hint=hint)
 
 
 @task(
@@ -124,14 +124,14 @@ def drill(
     from smallkube.core.process import signals_as_errors
     from smallkube.etcd import catalog, programs
     from smallkube.etcd import drill as drilling
-    from smallkube.secrets.keyring import demand_master
+    from smallkube.secrets.keyring import require_master
 
     _demand_positive(timeout)
     here = current()
     folder, began = catalog.folder_of(here.workspace, here.inventory), time.monotonic()
     there = catalog.read(folder)
     record = there.find(name)
-    master = demand_master(here.workspace, "to open backups")
+    master = require_master(here.workspace, "to open backups")
     found = programs.find(Path(etcd_dir) if etcd_dir else None, record.etcd)
     base = here.workspace.state_dir
     talkative = sys.stderr.isatty()

@@ -11,14 +11,14 @@ __all__ = ["check", "schema", "show"]
 def check(_: Context, json: bool = False) -> None:
     """Validate inventory.yaml and report every problem at once."""
     from smallkube.core import ui
-    from smallkube.core.errors import ManyErrors, UsageError
+    from smallkube.core.errors import ErrorGroup, UsageError
 
     here = current()
     try:
         inventory = here.inventory
-    except (ManyErrors, UsageError) as error:
+    except (ErrorGroup, UsageError) as error:
         if json:
-            problems = error.problems if isinstance(error, ManyErrors) else (error,)
+            problems = error.problems if isinstance(error, ErrorGroup) else (error,)
             ui.json_result(
                 {"problems": [{"where": item.where, "message": item.message, "hint": item.hint} for item in problems]}
             )

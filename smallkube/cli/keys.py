@@ -44,7 +44,7 @@ def scan(
     """
     from smallkube.cli import keys_output
     from smallkube.core import ui
-    from smallkube.core.errors import ManyErrors, SmallkubeError
+    from smallkube.core.errors import ErrorGroup, SmallkubeError
     from smallkube.secrets import scan as scanning
     from smallkube.secrets.keyring import listed
 
@@ -65,7 +65,7 @@ def scan(
     if failed := [row.node.name for row in rows if row.state is scanning.State.FAILED]:
         faults.append(SmallkubeError(f"no host key from {listed(failed)}"))
     if faults:
-        raise ManyErrors(faults)
+        raise ErrorGroup(faults)
 
 
 def _replace(row: "Scanned", yes: bool, replace: bool) -> "SmallkubeError | None":

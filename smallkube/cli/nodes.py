@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from smallkube.remote.command import Result
     from smallkube.remote.fleet import Outcome
     from smallkube.remote.host import Machine
-    from smallkube.remote.rolling import Report, Word
+    from smallkube.remote.rolling import NodeOutcome, Report
 
 __all__ = ["add", "drain", "exec_", "reboot", "remove", "uncordon"]
 
@@ -115,20 +115,20 @@ def exec_(
     inv nodes.exec -- sh -c 'df / | tail -1'
     """
     from smallkube.core import ui
-    from smallkube.core.errors import ManyErrors
+    from smallkube.core.errors import ErrorGroup
     from smallkube.operations import execute
-    from smallkube.remote.host import over_ssh
+    from smallkube.remote.host import ssh_connector
 
     here = current()
     wanted = execute.command(_after_dashes(), root=root, timeout=timeout)
     nodes = here.inventory.select(words(node), words(role), words(tag))
-    outcomes = execute.everywhere(nodes, wanted, over_ssh(here.workspace))
+    outcomes = execute.everywhere(nodes, wanted, ssh_connector(here.workspace))
     if json:
         ui.json_result([execute.as_json(outcome) for outcome in outcomes])
     else:
         _show_answers(outcomes)
     if faults := list(execute.faults(outcomes)):
-        raise ManyErrors(faults)
+        raise ErrorGroup(faults)
 
 
 def _after_dashes() -> Sequence[str]:
@@ -178,7 +178,7 @@ def drain(
     def evict(primary: "Machine", host: str) -> None:
         members.drain(primary, host, timeout, stop.is_set)
 
-    _change(here, nodes, evict, rolling.Word.DRAINED, stop, json)
+    _change(here, nodes, evict, rolling.NodeOutcome.DRAINED, stop, json)
 
 
 @task(iterable=["node", "role", "tag"], help={**SELECTION, "json": "print JSON"})
@@ -188,7 +188,7 @@ def uncordon(_: Context, node: list[str], role: list[str], tag: list[str], json:
     from smallkube.remote import rolling
 
     here, nodes = _named(node, role, tag)
-    _change(here, nodes, members.uncordon, rolling.Word.UNCORDONED, threading.Event(), json)
+    _change(here, nodes, members.uncordon, rolling.NodeOutcome.UNCORDONED, threading.Event(), json)
 
 
 def _named(node: list[str], role: list[str], tag: list[str]) -> "tuple[Current, tuple[Node, ...]]":
@@ -205,16 +205,16 @@ def _change(
     here: "Current",
     nodes: "Sequence[Node]",
     act: "Callable[[Machine, str], None]",
-    outcome: "Word",
+    outcome: "NodeOutcome",
     stop: threading.Event,
     json: bool,
 ) -> None:
     from smallkube.core import ui
     from smallkube.kube import members
-    from smallkube.remote.host import over_ssh
+    from smallkube.remote.host import ssh_connector
 
     with ui.Progress([each.name for each in nodes]) as progress:
-        reports = members.change(here.inventory, nodes, over_ssh(here.workspace), act, outcome, progress, stop)
+        reports = members.change(here.inventory, nodes, ssh_connector(here.workspace), act, outcome, progress, stop)
     _show_reports(reports, json)
 
 
@@ -246,10 +246,10 @@ def reboot(
     from smallkube.core import ui
     from smallkube.kube import members
     from smallkube.operations import reboot as rebooting
-    from smallkube.remote.host import over_ssh
+    from smallkube.remote.host import ssh_connector
 
     here = current()
-    connect = over_ssh(here.workspace)
+    connect = ssh_connector(here.workspace)
     nodes = here.inventory.select(words(node), words(role), words(tag))
     undrained = members.api_down(here.inventory, connect) if drain else "--no-drain"
     plan = rebooting.make(nodes, undrained, timeout, drain_timeout)

@@ -16,18 +16,18 @@ def revoke(here: Current, name: str, *, yes: bool, dry_run: bool, json: bool) ->
     """
     from smallkube.core import ui
     from smallkube.operations import revoke as revoking
-    from smallkube.remote.host import over_ssh
-    from smallkube.secrets.keyring import demand_master
+    from smallkube.remote.host import ssh_connector
+    from smallkube.secrets.keyring import require_master
 
     plan = revoking.make(here.workspace, here.inventory, name)
     if dry_run:
         ui.json_result(plan.steps) if json else ui.result("\n".join(plan.steps))
         return
-    master = demand_master(here.workspace, "to try the node's token")
+    master = require_master(here.workspace, "to try the node's token")
     ui.confirm(f"put {name} out of the cluster, and end its pods?", yes=yes)
     others = [node.name for node in here.inventory.nodes if node.name != name]
     with ui.Progress([*others, name]) as progress:
-        revocation = revoking.Revocation(here.workspace, master, over_ssh(here.workspace), progress)
+        revocation = revoking.Revocation(here.workspace, master, ssh_connector(here.workspace), progress)
         outcome = revocation.execute(plan, here.inventory, lambda text: progress.step(name, text))
         progress.done(name, "out")
     if json:
@@ -53,5 +53,7 @@ def _show_rest(plan: "Plan", outcome: "Outcome") -> None:
     ui.message(f"so could pods that ran on {name} earlier; commit inventory.yaml, keys/ and nix/")
     ui.message(f"the machine itself is as it was: take it off the network; nix/hosts/{name}.nix is left")
     if plan.shared:
-        said = "; ".join(f"{row.command} ({', '.join(row.names)})" for row in commands(list(plan.shared)))
-        raise SmallkubeError(f"{name} is out, but keys/ had let it read more than its own", hint=f"replace it: {said}")
+        details = "; ".join(f"{row.command} ({', '.join(row.names)})" for row in commands(list(plan.shared)))
+        raise SmallkubeError(
+            f"{name} is out, but keys/ had let it read more than its own", hint=f"replace it: {details}"
+        )

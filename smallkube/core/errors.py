@@ -28,7 +28,7 @@ class UsageError(SmallkubeError):
     exit_status = 2
 
 
-class ManyErrors(SmallkubeError):
+class ErrorGroup(SmallkubeError):
     """Several problems of one input, found together; one line each.
 
     The exit status is that of the gravest part (2 before 1).

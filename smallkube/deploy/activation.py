@@ -11,8 +11,8 @@ from enum import StrEnum
 
 from smallkube.core.errors import SmallkubeError
 from smallkube.deploy import facts, health
-from smallkube.deploy.barrier import Point
-from smallkube.deploy.facts import Look, Progress, script
+from smallkube.deploy.barrier import SyncPoint
+from smallkube.deploy.facts import HostFacts, Progress, script
 from smallkube.remote.ssh import Session
 
 POLL_SECONDS = 0.5
@@ -32,7 +32,7 @@ class Ending(StrEnum):
     CONFIRMED = "confirmed"
     ROLLED_BACK = "rolled back"
     UNKNOWN = "unknown"
-    ILL = "not well, and no rollback was armed"
+    UNHEALTHY = "not well, and no rollback was armed"
 
 
 @dataclass(frozen=True)
@@ -63,11 +63,11 @@ class Activation:
     connect: Callable[[], Session]
     nonce: str
     system: str
-    before: Look
+    before: HostFacts
     seconds: int
     stopped: Callable[[], bool] = lambda: False
     examine: Callable[[Session], Sequence[str]] = lambda _: ()
-    agree: Callable[[Point, str, Callable[[], bool]], str] = lambda _point, _complaint, _impatient: ""
+    agree: Callable[[SyncPoint, str, Callable[[], bool]], str] = lambda _point, _complaint, _impatient: ""
     withdraw: Callable[[str], None] = lambda _: None
     clock: Clock = field(default_factory=Clock)
     _armed: bool = False
@@ -77,7 +77,7 @@ class Activation:
 
     def arm(self, session: Session) -> None:
         """From here on the machine goes back by itself after ``seconds``."""
-        session.must(script("arm", self.nonce, str(self.seconds)))
+        session.run_checked(script("arm", self.nonce, str(self.seconds)))
         self._due = self.clock.now() + self.seconds
         self._armed = True
 
@@ -93,7 +93,7 @@ class Activation:
             session.close()  # whether it was started can only be seen over a new connection
         else:
             if not started.ok:
-                raise SmallkubeError(f"the activation could not be started: {started.last_words}")
+                raise SmallkubeError(f"the activation could not be started: {started.last_line}")
 
         def ended(now: Progress) -> bool:
             return now.status is not None or bool(now.outcome) or not now.begun or self.stopped()
@@ -123,13 +123,13 @@ class Activation:
         reason = self._against(session)
         if reason and not self._armed:
             self.withdraw(reason)
-            return Verdict(Ending.ILL, reason, self._log())
+            return Verdict(Ending.UNHEALTHY, reason, self._log())
         if reason:
             session.run(script("give-up", self.nonce))
             return self._watch(reason)
         decided = session.run(script("decide", self.nonce))
         if not decided.ok:
-            return self._watch(decided.last_words)
+            return self._watch(decided.last_line)
         return Verdict(Ending.CONFIRMED, log=now.log)
 
     def _against(self, session: Session) -> str:
@@ -138,13 +138,13 @@ class Activation:
         def impatient() -> bool:
             return self.stopped() or self.clock.now() >= self._due
 
-        elsewhere = self.agree(Point.ACTIVATED, "", impatient)
+        elsewhere = self.agree(SyncPoint.ACTIVATED, "", impatient)
         now = self._last = facts.progress(session, self.nonce)
         here = ["interrupted"] if self.stopped() else list(health.ill(self.before, now, self.system))
         if not here and not elsewhere:
             here += self.examine(session)
         reason = "; ".join(here)
-        return "; ".join(filter(None, (reason, elsewhere or self.agree(Point.JUDGED, reason, impatient))))
+        return "; ".join(filter(None, (reason, elsewhere or self.agree(SyncPoint.JUDGED, reason, impatient))))
 
     def _watch(self, reason: str) -> Verdict:
         """What the machine decided, once it has been carried out."""

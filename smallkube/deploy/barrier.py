@@ -10,7 +10,7 @@ from enum import IntEnum
 POLL_SECONDS = 1.0
 
 
-class Point(IntEnum):
+class SyncPoint(IntEnum):
     """Where the members wait for each other."""
 
     PREPARED = 1
@@ -18,7 +18,7 @@ class Point(IntEnum):
     JUDGED = 3
 
 
-class Group:
+class Barrier:
     """The members (node names) of one common change; others wait for nobody. Safe to use from several threads."""
 
     def __init__(self, members: Collection[str]) -> None:
@@ -26,7 +26,7 @@ class Group:
         self._complaints: dict[str, str] = {}
         self._changed = threading.Condition()
 
-    def meet(self, member: str, point: Point, complaint: str, impatient: Callable[[], bool]) -> str:
+    def wait(self, member: str, point: SyncPoint, complaint: str, impatient: Callable[[], bool]) -> str:
         """Wait until all others have reached ``point`` too, or have left.
 
         ``complaint`` is what speaks against going on here ("" for nothing); returned is what speaks against it
@@ -47,7 +47,7 @@ class Group:
         """``member`` does not take part any more; the others don't wait for it."""
         if member in self._reached:
             with self._changed:
-                self._say(member, max(Point), complaint)
+                self._say(member, max(SyncPoint), complaint)
 
     def _say(self, member: str, point: int, complaint: str) -> None:
         self._reached[member] = max(self._reached[member], point)

@@ -20,7 +20,7 @@ _SCRIPTS = Path(__file__).with_name("scripts")
 
 
 @dataclass(frozen=True)
-class Look:
+class HostFacts:
     """What ``look.sh`` found. Sizes in KiB, ``clock`` in seconds since 1970, ``deployed``: the last bundle."""
 
     has_bundle: bool
@@ -75,17 +75,17 @@ def unpushed_script(name: str, *arguments: str, timeout: float = 60.0) -> Comman
     return Command(argv, stdin=scripts().files[f"{name}.sh"], timeout=timeout, title=name)
 
 
-def look(session: Session, bundle: Bundle) -> Look:
+def look(session: Session, bundle: Bundle) -> HostFacts:
     """Read the machine; needs nothing of ours there."""
-    return parse_look(session.must(unpushed_script("look", bundle.digest, scripts().digest)).text)
+    return parse_look(session.run_checked(unpushed_script("look", bundle.digest, scripts().digest)).text)
 
 
-def parse_look(text: str) -> Look:
+def parse_look(text: str) -> HostFacts:
     """Raises SmallkubeError when the machine is not a NixOS machine."""
     found = _pairs(text.splitlines())
     if not found.get("system", "").startswith("/nix/store/"):
         raise SmallkubeError("not a NixOS machine: it has no /run/current-system")
-    return Look(
+    return HostFacts(
         has_bundle=found.get("bundle") == "yes",
         has_scripts=found.get("scripts") == "yes",
         host_key=found.get("host_key", ""),
@@ -107,12 +107,12 @@ def push(session: Session, kind: str, bundle: Bundle) -> None:
     expected = hashlib.sha256(archive).hexdigest()
     source = scripts().files["receive.sh"].decode()
     command = ("/bin/sh", "-c", source, "receive.sh", kind, bundle.digest, expected)
-    session.must(Command(command, stdin=archive, timeout=120, title="receive"))
+    session.run_checked(Command(command, stdin=archive, timeout=120, title="receive"))
 
 
 def progress(session: Session, nonce: str) -> Progress:
     """How the activation of this deploy stands."""
-    return parse_progress(session.must(script("progress", nonce, timeout=PROGRESS_SECONDS)).text)
+    return parse_progress(session.run_checked(script("progress", nonce, timeout=PROGRESS_SECONDS)).text)
 
 
 def parse_progress(text: str) -> Progress:
@@ -129,13 +129,15 @@ def parse_progress(text: str) -> Progress:
     )
 
 
-def build(session: Session, bundle: Bundle, said: Callable[[bytes], object], stopped: Callable[[], bool]) -> Result:
-    """Build the machine's system; standard output is its store path, ``said`` gets the build's log.
+def build(
+    session: Session, bundle: Bundle, on_stderr: Callable[[bytes], object], stopped: Callable[[], bool]
+) -> Result:
+    """Build the machine's system; standard output is its store path, ``on_stderr`` gets the build's log.
 
     The build ends with the connection, and when ``stopped`` becomes true.
     """
     command = script("build", bundle.digest, session.node.name, timeout=BUILD_SECONDS, hold=True)
-    return session.run(command, said=said, stopped=stopped)
+    return session.run(command, on_stderr=on_stderr, stopped=stopped)
 
 
 def _pairs(lines: list[str]) -> dict[str, str]:

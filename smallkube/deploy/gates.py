@@ -45,18 +45,18 @@ def measure(session: Session, inventory: Inventory, *, patient: bool, tunnel: bo
     addresses = (plan.host6(primary), plan.host4(primary)) if tunnel else ()
     tries = PATIENT_TRIES if patient else 1
     done = session.run(script("gates", node.role, str(tries), *addresses, timeout=300))
-    gates = [*parse(done.text)] if done.ok else [Gate("health gates", Result.FAILED, done.last_words)]
+    gates = [*parse(done.text)] if done.ok else [Gate("health gates", Result.FAILED, done.last_line)]
     for argv in node.checks:
         done = session.run(Command(argv, timeout=60))
         result = Result.OK if done.ok else Result.FAILED
-        gates.append(Gate(" ".join(argv), result, "" if done.ok else done.last_words, own=True))
+        gates.append(Gate(" ".join(argv), result, "" if done.ok else done.last_line, own=True))
     return tuple(gates)
 
 
 def readiness(primary: Session, node_host: str, seconds: int) -> tuple[Gate, ...]:
     """Ask the primary whether ``node_host`` is a Ready member, or becomes one within ``seconds``."""
     done = primary.run(unpushed_script("node-ready", node_host, str(seconds), timeout=seconds + 60))
-    return parse(done.text) if done.ok else (Gate("node Ready", Result.NOT_APPLICABLE, done.last_words),)
+    return parse(done.text) if done.ok else (Gate("node Ready", Result.NOT_APPLICABLE, done.last_line),)
 
 
 def parse(text: str) -> tuple[Gate, ...]:

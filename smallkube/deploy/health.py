@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 
-from smallkube.deploy.facts import Look, Progress
+from smallkube.deploy.facts import HostFacts, Progress
 
 OWN_UNITS = ("smallkube-activate-", "smallkube-rollback-")
 _UNITS_FAILED = re.compile(r"the following units failed: (.*)")
@@ -13,7 +13,7 @@ MIN_STATE_KIB = 50 << 10
 MAX_CLOCK_SECONDS = 30
 
 
-def unfit(look: Look, now: float, expected_host_key: str) -> Sequence[str]:
+def unfit(look: HostFacts, now: float, expected_host_key: str) -> Sequence[str]:
     """Why this machine must not be deployed to, in words; ``now`` in seconds since 1970."""
     reasons = []
     if look.store_free < MIN_STORE_KIB:
@@ -30,7 +30,7 @@ def unfit(look: Look, now: float, expected_host_key: str) -> Sequence[str]:
     return reasons
 
 
-def ill(before: Look, now: Progress, system: str) -> Sequence[str]:
+def ill(before: HostFacts, now: Progress, system: str) -> Sequence[str]:
     """What is wrong after the activation of ``system``, in words."""
     reasons = []
     if now.status is None:

@@ -27,7 +27,7 @@ class Entry:
 def append(session: Session, entry: Entry) -> None:
     """Add ``entry`` to the machine's history."""
     line = json.dumps(asdict(entry), ensure_ascii=False) + "\n"
-    session.must(script("record", stdin=line.encode()))
+    session.run_checked(script("record", stdin=line.encode()))
 
 
 def read(session: Session) -> tuple[Entry, ...]:

@@ -95,7 +95,7 @@ def read(session: Session, inventory: Inventory, bundle_digest: str) -> State:
     targets = [address for node in others for address in (plan.host6(node.index), plan.host4(node.index))]
     units = [f"{unit}.service" for unit in units_of(session.node)]
     arguments = (str(inventory.cluster.network.mtu), bundle_digest, *units, "--", *targets)
-    return parse(session.must(unpushed_script("inspect", *arguments, timeout=120)).text)
+    return parse(session.run_checked(unpushed_script("inspect", *arguments, timeout=120)).text)
 
 
 def parse(text: str) -> State:

@@ -37,26 +37,26 @@ class BuildHere:
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._system = ""
 
-    def build(self, session: Session, said: Callable[[bytes], object], stopped: Callable[[], bool]) -> Result:
-        """As ``host.build``: standard output is the system's store path, ``said`` gets the build's log.
+    def build(self, session: Session, on_stderr: Callable[[bytes], object], stopped: Callable[[], bool]) -> Result:
+        """As ``host.build``: standard output is the system's store path, ``on_stderr`` gets the build's log.
 
         Meanwhile the lock on the machine at the end of ``session`` is kept fresh. Raises UsageError when Nix is not
         here.
         """
-        with_ = build.programs()
+        programs = build.programs()
         self._folder = tempfile.TemporaryDirectory(prefix="smallkube-")
         tree = Path(self._folder.name).resolve() / "tree"
         check.materialise(self.bundle.files, tree)
         log: list[bytes] = []
-        tick = _ticking(session, stopped, log)
+        tick = _keep_lock_alive(session, stopped, log)
 
         def heard(data: bytes) -> None:
             log.append(data)
-            said(data)
+            on_stderr(data)
 
         attribute = f"nixosConfigurations.{self.node}.config.system.build.toplevel"
         with self._in_turn(tick):
-            status = build.build(with_, tree, attribute, heard, tick)
+            status = build.build(programs, tree, attribute, heard, tick)
         if status == 0:
             self._system = str(build.result(tree).resolve())
         return Result(status, self._system.encode(), b"".join(log).decode(errors="replace"))
@@ -66,16 +66,16 @@ class BuildHere:
 
         Raises SmallkubeError when it does not arrive; what did is whole.
         """
-        with_ = build.programs()
-        paths = build.closure(with_, self._system)
+        programs = build.programs()
+        paths = build.closure(programs, self._system)
         asked = script("lacking", stdin="".join(f"{path}\n" for path in paths).encode(), timeout=300)
-        lacking = build.measured(with_, session.must(asked).text.split())
+        lacking = build.measured(programs, session.run_checked(asked).text.split())
         told(f"copy the closure: {lacking} of {len(paths)} paths")
-        with build.exported(with_, lacking.paths) as stream:
+        with build.exported(programs, lacking.paths) as stream:
             command = script("import", self._system, timeout=BUILD_SECONDS)
             done = session.run(command, stopped=stopped, source=stream)
             if not done.ok:
-                raise SmallkubeError(f"the closure could not be copied: {done.last_words}")
+                raise SmallkubeError(f"the closure could not be copied: {done.last_line}")
 
     def end(self) -> None:
         """Remove the private folder; what was built may be garbage collected."""
@@ -92,7 +92,7 @@ class BuildHere:
             self.turn.release()
 
 
-def _ticking(session: Session, stopped: Callable[[], bool], log: list[bytes]) -> Callable[[], None]:
+def _keep_lock_alive(session: Session, stopped: Callable[[], bool], log: list[bytes]) -> Callable[[], None]:
     """To be called often: refreshes the lock now and then.
 
     Raises SmallkubeError when ``stopped``, disconnected, or nothing came to ``log`` for BUILD_SECONDS.
@@ -110,7 +110,7 @@ def _ticking(session: Session, stopped: Callable[[], bool], log: list[bytes]) ->
         if lines and now - heard > BUILD_SECONDS:
             raise SmallkubeError(f"the build here said nothing for {BUILD_SECONDS} s")
         if now - refreshed > REFRESH_SECONDS:
-            session.must(_REFRESH)
+            session.run_checked(_REFRESH)
             refreshed = now
 
     return tick

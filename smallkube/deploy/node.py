@@ -14,14 +14,14 @@ from smallkube.core.errors import SmallkubeError
 from smallkube.core.workspace import Workspace
 from smallkube.deploy import facts, gates, health, history
 from smallkube.deploy.activation import GOING_BACK_SECONDS, Activation, Ending
-from smallkube.deploy.barrier import Group, Point
+from smallkube.deploy.barrier import Barrier, SyncPoint
 from smallkube.deploy.drain import Drain
-from smallkube.deploy.facts import Look, script, unpushed_script
+from smallkube.deploy.facts import HostFacts, script, unpushed_script
 from smallkube.deploy.gates import Gate
 from smallkube.deploy.history import operator
 from smallkube.deploy.local_build import BuildHere
 from smallkube.deploy.plan import UNTOUCHED, Goal, Plan, Step
-from smallkube.deploy.report import REACHED, Report, Watcher, Word, kept_log, said
+from smallkube.deploy.report import EXPECTED, Outcome, Report, Watcher, kept_log, reason_of
 from smallkube.inventory.models import Inventory, Node
 from smallkube.nix.bundle import Bundle
 from smallkube.remote.command import Command, Result
@@ -35,7 +35,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Job:
+class DeployContext:
     """What all nodes of one deploy share."""
 
     plan: Plan
@@ -44,27 +44,27 @@ class Job:
     inventory: Inventory
     watcher: Watcher
     stop: threading.Event
-    group: Group
+    group: Barrier
     drain_turn: AbstractContextManager[object]
     build_turn: threading.Semaphore
 
 
-class NodeRun:
+class NodeDeploy:
     """The steps of the plan on one node."""
 
-    def __init__(self, job: Job, node: Node) -> None:
+    def __init__(self, job: DeployContext, node: Node) -> None:
         self.job, self.node = job, node
         self.plan, self.bundle, self.workspace = job.plan, job.bundle, job.workspace
         self.watcher, self.stop = job.watcher, job.stop
         self.session = self._connect()
-        self.report = Report(node.name, REACHED[self.plan.goal])
+        self.report = Report(node.name, EXPECTED[self.plan.goal])
         self.digest = self.plan.digest
         self.log_file = self.workspace.state_dir / "logs" / f"{self.plan.nonce}-{node.name}.log"
         self.gates_before: tuple[Gate, ...] = ()
         self.drain = Drain(job.inventory, node, lambda other: Session(job.workspace, other), job.drain_turn)
         self.here = BuildHere(self.bundle, node.name, job.build_turn)
         self.locked = False
-        self.look: Look
+        self.look: HostFacts
         self.activation: Activation
 
     def execute(self) -> Report:
@@ -90,14 +90,14 @@ class NodeRun:
         }
         try:
             for step in self.plan.steps:
-                if self.report.outcome is not REACHED[self.plan.goal] and step is not Step.RECORD:
+                if self.report.outcome is not EXPECTED[self.plan.goal] and step is not Step.RECORD:
                     continue
                 if self.stop.is_set() and step in UNTOUCHED:
                     raise SmallkubeError("interrupted before anything was activated")
                 self.watcher.step(self.node.name, step)
                 handlers[step]()
         except SmallkubeError as error:
-            self._end(Word.FAILED, said(error))
+            self._end(Outcome.FAILED, reason_of(error))
         finally:
             self._leave()
         return self.report
@@ -105,7 +105,7 @@ class NodeRun:
     def _connect(self) -> Session:
         return Session(self.workspace, self.node)
 
-    def _end(self, outcome: Word, reason: str = "", log: str = "") -> None:
+    def _end(self, outcome: Outcome, reason: str = "", log: str = "") -> None:
         self.report = replace(self.report, outcome=outcome, reason=reason, log=log or self.report.log)
 
     def _preflight(self) -> None:
@@ -120,7 +120,7 @@ class NodeRun:
         if self.look.armed:
             # Who holds the lock knows that nobody is left to confirm these.
             self.watcher.step(self.node.name, "let an abandoned deploy's rollback happen")
-            self.session.must(script("settle", *self.look.armed, timeout=GOING_BACK_SECONDS))
+            self.session.run_checked(script("settle", *self.look.armed, timeout=GOING_BACK_SECONDS))
             self.look = facts.look(self.session, self.bundle)
 
     def _gates_now(self) -> None:
@@ -152,7 +152,7 @@ class NodeRun:
         return gates.broken(self.gates_before, after)
 
     def _arm(self) -> None:
-        complaint = self.job.group.meet(self.node.name, Point.PREPARED, "", self.stop.is_set)
+        complaint = self.job.group.wait(self.node.name, SyncPoint.PREPARED, "", self.stop.is_set)
         if complaint:
             raise SmallkubeError(f"nothing was activated: {complaint}")
         self.activation.arm(self.session)
@@ -162,7 +162,7 @@ class NodeRun:
         holder = f"{operator()} {file.st_dev}:{file.st_ino}"
         taken = self.session.run(unpushed_script("lock", "take", operator(), self.plan.nonce, holder))
         if not taken.ok:
-            raise SmallkubeError(taken.last_words, hint="wait for that deploy to end")
+            raise SmallkubeError(taken.last_line, hint="wait for that deploy to end")
         self.locked = True
 
     def _push(self) -> None:
@@ -171,15 +171,15 @@ class NodeRun:
             self.report = replace(self.report, pushed=True)
 
     def _build(self, build: Callable[[Callable[[bytes], object], Callable[[], bool]], Result]) -> None:
-        with kept_log(self.log_file) as said:
-            built = build(said, self.stop.is_set)
+        with kept_log(self.log_file) as reason_of:
+            built = build(reason_of, self.stop.is_set)
         system = built.text.rpartition("\n")[2]
         if not built.ok or not system.startswith("/nix/store/"):
             tail = "\n".join(built.stderr.splitlines()[-TAIL_LINES:])
             self.report = replace(self.report, log=tail)
             where = self.workspace.relative(self.log_file)
-            raise SmallkubeError(f"the build failed: {built.last_words}", hint=f"the whole log is in {where}")
-        self._aim_at(system)
+            raise SmallkubeError(f"the build failed: {built.last_line}", hint=f"the whole log is in {where}")
+        self._set_target_system(system)
 
     def _copy(self) -> None:
         self.here.copy(self.session, partial(self.watcher.step, self.node.name), self.stop.is_set)
@@ -187,15 +187,15 @@ class NodeRun:
     def _find(self) -> None:
         """An earlier generation instead of a build."""
         number = (self.plan.generation,) if self.plan.generation else ()
-        found = self.session.must(script("generation", *number)).text.split()
+        found = self.session.run_checked(script("generation", *number)).text.split()
         self.digest = "" if found[2] == "-" else found[2]
-        self._aim_at(found[1])
+        self._set_target_system(found[1])
 
-    def _aim_at(self, system: str) -> None:
+    def _set_target_system(self, system: str) -> None:
         self.report = replace(self.report, system=system)
         booted = self.look.profile == system or self.plan.goal not in (Goal.SWITCH, Goal.BOOT)
         if self.look.system == system and booted:
-            self.report = replace(self.report, outcome=Word.UNCHANGED, generation=self.look.generation)
+            self.report = replace(self.report, outcome=Outcome.UNCHANGED, generation=self.look.generation)
         self.activation = Activation(
             self._connect,
             self.plan.nonce,
@@ -204,7 +204,7 @@ class NodeRun:
             self.plan.options.confirm_seconds,
             self.stop.is_set,
             self._examine,
-            partial(self.job.group.meet, self.node.name),
+            partial(self.job.group.wait, self.node.name),
             partial(self.job.group.leave, self.node.name),
         )
 
@@ -217,7 +217,7 @@ class NodeRun:
 
     def _dry_activation(self) -> str:
         program = f"{self.report.system}/bin/switch-to-configuration"
-        done = self.session.must(Command((program, "dry-activate"), timeout=300))
+        done = self.session.run_checked(Command((program, "dry-activate"), timeout=300))
         return "\n".join(filter(None, (done.text, done.stderr.strip())))
 
     def _begin_drain(self) -> None:
@@ -232,8 +232,12 @@ class NodeRun:
             log(b"\n--- activation\n" + verdict.log.encode())
         if verdict.ending is Ending.CONFIRMED:
             return
-        words = {Ending.ROLLED_BACK: Word.ROLLED_BACK, Ending.UNKNOWN: Word.UNKNOWN, Ending.ILL: Word.FAILED}
-        still = "it runs the new system, no rollback was armed: " if verdict.ending is Ending.ILL else ""
+        words = {
+            Ending.ROLLED_BACK: Outcome.ROLLED_BACK,
+            Ending.UNKNOWN: Outcome.UNKNOWN,
+            Ending.UNHEALTHY: Outcome.FAILED,
+        }
+        still = "it runs the new system, no rollback was armed: " if verdict.ending is Ending.UNHEALTHY else ""
         tail = "\n".join(verdict.log.splitlines()[-TAIL_LINES:])
         self._end(words[verdict.ending], still + verdict.reason, tail)
 
@@ -243,10 +247,12 @@ class NodeRun:
             done = self._again(lambda: self.session.run(script("commit", self.report.system, timeout=COMMIT_SECONDS)))
         except SmallkubeError as error:
             hint = "deploy again, or it may boot the old one"
-            raise SmallkubeError(f"{runs}; whether the new one boots is not known: {said(error)}", hint=hint) from error
+            raise SmallkubeError(
+                f"{runs}; whether the new one boots is not known: {reason_of(error)}", hint=hint
+            ) from error
         if not done.ok:
             raise SmallkubeError(
-                f"{runs}; the new one could not be made the one that boots: {done.last_words}",
+                f"{runs}; the new one could not be made the one that boots: {done.last_line}",
                 hint="mend that and deploy again, or it boots the old one",
             )
         self.report = replace(self.report, generation=done.text.rpartition("\n")[2])
@@ -262,8 +268,8 @@ class NodeRun:
             return attempt()
 
     def _record(self) -> None:
-        known = self.report.outcome is Word.UNCHANGED and self.look.deployed == self.digest
-        if known or self.report.outcome is Word.UNKNOWN:
+        known = self.report.outcome is Outcome.UNCHANGED and self.look.deployed == self.digest
+        if known or self.report.outcome is Outcome.UNKNOWN:
             return
         entry = history.Entry(
             time=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -278,17 +284,17 @@ class NodeRun:
         try:
             self._again(lambda: history.append(self.session, entry))
         except SmallkubeError as error:
-            reason = f"not in the machine's history: {said(error)}"
+            reason = f"not in the machine's history: {reason_of(error)}"
             self._end(self.report.outcome, "; ".join(filter(None, (self.report.reason, reason))))
 
     def _leave(self) -> None:
         try:
-            if self.report.outcome is not Word.UNKNOWN:
+            if self.report.outcome is not Outcome.UNKNOWN:
                 self.drain.end()
         except SmallkubeError as error:
-            self._end(self.report.outcome, "; ".join(filter(None, (self.report.reason, said(error)))))
+            self._end(self.report.outcome, "; ".join(filter(None, (self.report.reason, reason_of(error)))))
         try:
-            if self.locked and self.report.outcome is not Word.UNKNOWN:
+            if self.locked and self.report.outcome is not Outcome.UNKNOWN:
                 self.session.run(unpushed_script("lock", "drop", self.plan.nonce))
         except SmallkubeError:
             pass  # the next deploy from this workspace takes the lock over, another one after a quarter of an hour

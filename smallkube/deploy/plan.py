@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from smallkube.core.errors import ManyErrors, SmallkubeError, UsageError
+from smallkube.core.errors import ErrorGroup, SmallkubeError, UsageError
 from smallkube.deploy.stale_peers import Survey
 from smallkube.inventory.models import Inventory, Node
 from smallkube.remote import fleet
@@ -172,7 +172,7 @@ def check_secrets(nodes: Sequence[Node], findings: Sequence[Finding]) -> None:
     """Raise ManyErrors for every secret that one of ``nodes`` could not decrypt after the deploy."""
     problems = list(_unreadable(nodes, findings))
     if problems:
-        raise ManyErrors(problems)
+        raise ErrorGroup(problems)
 
 
 def _unreadable(nodes: Sequence[Node], findings: Sequence[Finding]) -> Iterator[SmallkubeError]:

@@ -51,7 +51,7 @@ def _lock(workspace: Workspace, inventory: Inventory, unlocked: Bundle) -> bytes
     with Session(workspace, inventory.primary) as session:
         for kind, content in (("scripts", facts.scripts()), ("bundles", unlocked)):
             facts.push(session, kind, content)
-        return session.must(facts.script("lock-flake", unlocked.digest, timeout=lock.SECONDS)).stdout
+        return session.run_checked(facts.script("lock-flake", unlocked.digest, timeout=lock.SECONDS)).stdout
 
 
 def _findings(workspace: Workspace, inventory: Inventory) -> Sequence[proof.Finding]:

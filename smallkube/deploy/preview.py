@@ -35,7 +35,7 @@ class Changes:
 
 def changes(session: Session, bundle: Bundle) -> Changes:
     """Compare ``bundle`` with what was deployed to this machine last."""
-    return compare(session.must(unpushed_script("files")).text, bundle.files)
+    return compare(session.run_checked(unpushed_script("files")).text, bundle.files)
 
 
 def compare(listing: str, files: Mapping[str, bytes]) -> Changes:

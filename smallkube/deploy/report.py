@@ -11,7 +11,7 @@ from smallkube.core.errors import SmallkubeError, one_line
 from smallkube.deploy.plan import Goal
 
 
-class Word(StrEnum):
+class Outcome(StrEnum):
     """The outcome of one node."""
 
     DEPLOYED = "deployed"
@@ -26,13 +26,13 @@ class Word(StrEnum):
     NOT_RUN = "not run"
 
 
-GOOD = frozenset({Word.DEPLOYED, Word.UNCHANGED, Word.BUILT, Word.CHECKED, Word.TESTED, Word.READY})
-REACHED = {
-    Goal.BUILD: Word.BUILT,
-    Goal.DRY_ACTIVATE: Word.CHECKED,
-    Goal.TEST: Word.TESTED,
-    Goal.BOOT: Word.READY,
-    Goal.SWITCH: Word.DEPLOYED,
+GOOD = frozenset({Outcome.DEPLOYED, Outcome.UNCHANGED, Outcome.BUILT, Outcome.CHECKED, Outcome.TESTED, Outcome.READY})
+EXPECTED = {
+    Goal.BUILD: Outcome.BUILT,
+    Goal.DRY_ACTIVATE: Outcome.CHECKED,
+    Goal.TEST: Outcome.TESTED,
+    Goal.BOOT: Outcome.READY,
+    Goal.SWITCH: Outcome.DEPLOYED,
 }
 
 
@@ -43,7 +43,7 @@ class Report:
     """
 
     node: str
-    outcome: Word
+    outcome: Outcome
     seconds: float = 0.0
     reason: str = ""
     system: str = ""
@@ -76,6 +76,6 @@ def kept_log(file: Path, mode: Literal["wb", "ab"] = "wb") -> Iterator[Callable[
         raise SmallkubeError(f"{file} can't be written: {error.strerror}") from error
 
 
-def said(error: SmallkubeError) -> str:
+def reason_of(error: SmallkubeError) -> str:
     """An error without its place, which the table names in a column of its own."""
     return one_line(f"{error.message}; {error.hint}" if error.hint else error.message)

@@ -8,10 +8,10 @@ from dataclasses import replace
 from smallkube.core.errors import SmallkubeError
 from smallkube.core.workspace import Workspace, lock
 from smallkube.deploy import drain, local_build
-from smallkube.deploy.barrier import Group
-from smallkube.deploy.node import Job, NodeRun
+from smallkube.deploy.barrier import Barrier
+from smallkube.deploy.node import DeployContext, NodeDeploy
 from smallkube.deploy.plan import Plan
-from smallkube.deploy.report import Report, Watcher, Word, said
+from smallkube.deploy.report import Outcome, Report, Watcher, reason_of
 from smallkube.inventory.models import Inventory, Node
 from smallkube.nix.bundle import Bundle
 from smallkube.remote import fleet
@@ -25,8 +25,8 @@ def execute(
     Ctrl-C ends every node at its next step; what is armed by then goes back.
     """
     stop = threading.Event()
-    group = Group([node.name for node in plan.nodes] if plan.together else [])
-    job = Job(
+    group = Barrier([node.name for node in plan.nodes] if plan.together else [])
+    job = DeployContext(
         plan,
         bundle,
         workspace,
@@ -39,7 +39,7 @@ def execute(
     )
     failures = 0
 
-    def may_go_on(done: Sequence[fleet.Outcome[Report]]) -> bool:
+    def should_continue(done: Sequence[fleet.Outcome[Report]]) -> bool:
         nonlocal failures
         failures += sum(outcome.value is None or not outcome.value.good for outcome in done)
         return failures <= plan.options.max_failures
@@ -48,9 +48,9 @@ def execute(
         began = time.monotonic()
         try:
             with lock(workspace.state_dir / "locks" / node.name, f"deploying to {node.name}"):
-                report = NodeRun(job, node).execute()
+                report = NodeDeploy(job, node).execute()
         except SmallkubeError as error:
-            report = Report(node.name, Word.FAILED, reason=said(error))
+            report = Report(node.name, Outcome.FAILED, reason=reason_of(error))
         group.leave(node.name, "" if report.good else report.outcome)
         watcher.done(node.name, report.outcome)
         return replace(report, seconds=round(time.monotonic() - began, 1))
@@ -58,9 +58,9 @@ def execute(
     outcomes = fleet.run(
         plan.stages,
         work,
-        may_go_on=may_go_on,
+        should_continue=should_continue,
         stop=stop,
         at_once=len(plan.nodes) if plan.together else fleet.MAX_PARALLEL,
     )
     untouched = "interrupted" if stop.is_set() else "an earlier node failed"
-    return tuple(outcome.value or Report(outcome.node.name, Word.NOT_RUN, reason=untouched) for outcome in outcomes)
+    return tuple(outcome.value or Report(outcome.node.name, Outcome.NOT_RUN, reason=untouched) for outcome in outcomes)

@@ -10,7 +10,7 @@ from importlib import metadata
 from pathlib import Path
 
 from smallkube.core import runner
-from smallkube.core.errors import ManyErrors, SmallkubeError
+from smallkube.core.errors import ErrorGroup, SmallkubeError
 from smallkube.core.workspace import REPOSITORY, Workspace
 from smallkube.doctor.diagnosis import Facts
 from smallkube.doctor.table import TOOLS, Family, Tool, family
@@ -60,10 +60,10 @@ def _installed(tool: Tool) -> list[tuple[str, str]]:
 
 def _version(program: str, arguments: tuple[str, ...]) -> str:
     try:
-        said = runner.run([program, *arguments], timeout=_VERSION_SECONDS)
+        reply = runner.run([program, *arguments], timeout=_VERSION_SECONDS)
     except SmallkubeError:
         return ""
-    found = re.search(r"\d+(\.\w+)+|\b\d{3}\b", said.stdout + said.stderr)
+    found = re.search(r"\d+(\.\w+)+|\b\d{3}\b", reply.stdout + reply.stderr)
     return found[0] if found else ""
 
 
@@ -84,7 +84,7 @@ def _inventory(workspace: Workspace) -> tuple[str | None, tuple[str, ...]]:
         from smallkube.inventory.load import load
 
         return "", tuple(node.name for node in load(workspace.inventory_file).nodes)
-    except ManyErrors as error:
+    except ErrorGroup as error:
         return error.message, ()
     except SmallkubeError:
         return "can't be read", ()

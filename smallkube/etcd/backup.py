@@ -12,7 +12,7 @@ from smallkube.core.workspace import TEMPORARY_PREFIX, sync_folder
 from smallkube.etcd import catalog, facts
 from smallkube.etcd.catalog import Catalog
 from smallkube.etcd.host import DEFAULT_SOURCE, Source, snapshot
-from smallkube.etcd.pipe import Tube
+from smallkube.etcd.pipe import Pipe
 from smallkube.etcd.record import SUFFIX, Record, timestamp
 from smallkube.etcd.stream import Checked, Sealed, check, seal
 from smallkube.remote.command import Command, Result
@@ -25,7 +25,7 @@ class Primary(Protocol):
 
     where: str
 
-    def run(self, command: Command, *, heard: Callable[[bytes], object] | None = ...) -> Result: ...
+    def run(self, command: Command, *, on_stdout: Callable[[bytes], object] | None = ...) -> Result: ...
 
 
 @dataclass(frozen=True)
@@ -58,9 +58,9 @@ def take(primary: Primary, existing: Catalog, request: Request) -> Record:
     temporary = folder / f"{TEMPORARY_PREFIX}{existing.next_sequence}{SUFFIX}"
     arrival = _Arrival(primary.where, temporary, existing, request)
     try:
-        result = primary.run(snapshot(request.source), heard=arrival.hear)
+        result = primary.run(snapshot(request.source), on_stdout=arrival.hear)
         if not result.ok:
-            raise SmallkubeError(result.last_words, where=primary.where)
+            raise SmallkubeError(result.last_line, where=primary.where)
         record = _record(*arrival.end(), existing.next_sequence, request)
         if (folder / record.file).exists():
             raise SmallkubeError("a backup of this name is there already", where=str(folder / record.file))
@@ -91,8 +91,8 @@ class _Arrival:
         self._where, self._path, self._existing, self._request = where, path, existing, request
         self._beginning = b""
         self._facts: facts.Facts | None = None
-        self._checking: Tube[Checked] | None = None
-        self._sealing: Tube[Sealed] | None = None
+        self._checking: Pipe[Checked] | None = None
+        self._sealing: Pipe[Sealed] | None = None
 
     def hear(self, data: bytes) -> None:
         if self._facts is None:
@@ -104,8 +104,8 @@ class _Arrival:
                 return
             self._facts = facts.parse(head.decode(errors="replace"))
             self._judge(self._facts)
-            self._checking = Tube(lambda stream: check(stream, self._where))
-            self._sealing = Tube(lambda stream: seal(stream, self._path, self._request.recipient))
+            self._checking = Pipe(lambda stream: check(stream, self._where))
+            self._sealing = Pipe(lambda stream: seal(stream, self._path, self._request.recipient))
         assert self._checking and self._sealing
         self._checking.write(data)
         self._sealing.write(data)

@@ -14,7 +14,7 @@ from typing import Literal
 from smallkube.core.errors import SmallkubeError, UsageError
 from smallkube.core.workspace import lock
 from smallkube.etcd.catalog import Catalog
-from smallkube.etcd.ephemeral import Throwaway
+from smallkube.etcd.ephemeral import EphemeralEtcd
 from smallkube.etcd.programs import Programs
 from smallkube.etcd.record import Record
 from smallkube.etcd.stream import check_sealed
@@ -68,7 +68,7 @@ def rehearse(
         step("decrypt")
         with (folder / "snapshot").open("wb") as file:
             checked = check_sealed(existing.path(record), master, file.write)
-        etcd = Throwaway(folder, programs, seconds)
+        etcd = EphemeralEtcd(folder, programs, seconds)
         step("restore")
         etcd.restore("snapshot")
         (folder / "snapshot").unlink()
@@ -118,7 +118,7 @@ def _compare(what: str, recorded: int | None, found: int) -> Check:
     return Check(what, "failed", f"{found} instead of {recorded}")
 
 
-def look(etcd: Throwaway) -> Contents:
+def look(etcd: EphemeralEtcd) -> Contents:
     """Read all keys, and of Secrets how their values begin; page after page."""
     prefixes: dict[str, int] = {}
     for key in etcd.names():

@@ -25,7 +25,7 @@ _PAGE = 2000
 
 
 @dataclass(frozen=True)
-class Throwaway:
+class EphemeralEtcd:
     """``seconds`` are for each question, and for its start."""
 
     folder: Path
@@ -66,7 +66,7 @@ class Throwaway:
             except SmallkubeError:
                 if process.poll() is not None or time.monotonic() > deadline:
                     log = (self.folder / "log").read_text(errors="replace")
-                    raise SmallkubeError(f"etcd does not start from it: {last_words(log)}") from None
+                    raise SmallkubeError(f"etcd does not start from it: {last_line(log)}") from None
                 time.sleep(0.05)
             else:
                 return
@@ -93,10 +93,10 @@ class Throwaway:
         last: str | None = None
         while True:
             start = first if last is None else base64.b64decode(last).decode(errors="surrogateescape")
-            said = json.loads(self._ctl("get", *words, "--limit", str(_PAGE), "--write-out", "json", "--", start))
-            rows = [row for row in said.get("kvs", ()) if row["key"] != last]
+            reply = json.loads(self._ctl("get", *words, "--limit", str(_PAGE), "--write-out", "json", "--", start))
+            rows = [row for row in reply.get("kvs", ()) if row["key"] != last]
             yield from rows
-            if not said.get("more"):
+            if not reply.get("more"):
                 return
             last = rows[-1]["key"]
 
@@ -121,11 +121,11 @@ class Throwaway:
         except subprocess.TimeoutExpired as error:
             raise SmallkubeError(f"{Path(argv[0]).name} gave no answer within {seconds} s") from error
         if done.returncode:
-            raise SmallkubeError(f"{Path(argv[0]).name} failed: {last_words(done.stderr or done.stdout)}")
+            raise SmallkubeError(f"{Path(argv[0]).name} failed: {last_line(done.stderr or done.stdout)}")
         return done.stdout
 
 
-def last_words(log: str) -> str:
+def last_line(log: str) -> str:
     """What the last line means; etcd's own lines are JSON with "msg" and often "error"."""
     lines = log.strip().splitlines()
     if not lines:

@@ -29,17 +29,17 @@ class Facts:
 def parse(text: str) -> Facts:
     """Raises SmallkubeError when it is not what the script says."""
     pairs = [(key, value) for key, _, value in (line.partition("=") for line in text.splitlines())]
-    said = dict(pairs)
+    reply = dict(pairs)
     try:
-        counted = "keys" in said
+        counted = "keys" in reply
         return Facts(
-            size=int(said["size"]),
-            sha256=_matching(r"[0-9a-f]{64}", said["sha256"]),
-            revision=int(said["revision"]),
-            etcd=_matching(r"[0-9]+(\.[0-9]+)+", said["etcd"]),
-            keys=int(said["keys"]) if counted else None,
+            size=int(reply["size"]),
+            sha256=_matching(r"[0-9a-f]{64}", reply["sha256"]),
+            revision=int(reply["revision"]),
+            etcd=_matching(r"[0-9]+(\.[0-9]+)+", reply["etcd"]),
+            keys=int(reply["keys"]) if counted else None,
             prefixes=dict(_counted(value) for key, value in pairs if key == "prefix") if counted else None,
-            kubernetes=said.get("kubernetes"),
+            kubernetes=reply.get("kubernetes"),
             encryption_keys=tuple(_key(value) for key, value in pairs if key == "encryption_key"),
         )
     except (KeyError, ValueError) as error:

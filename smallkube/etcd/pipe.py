@@ -8,7 +8,7 @@ from typing import BinaryIO, Generic, TypeVar
 T = TypeVar("T")
 
 
-class Tube(Generic[T]):
+class Pipe(Generic[T]):
     """Runs ``work`` on the reading end. What it raises is raised by ``write`` or ``end``."""
 
     def __init__(self, work: Callable[[BinaryIO], T]) -> None:

@@ -56,11 +56,11 @@ def minor(version: str) -> tuple[int, int]:
 def _version(path: str) -> tuple[int, int]:
     word = "--version" if path.endswith("etcd") else "version"
     try:
-        said = subprocess.run([path, word], capture_output=True, text=True, timeout=20, check=False)
+        reply = subprocess.run([path, word], capture_output=True, text=True, timeout=20, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise UsageError(f"can't be run: {error}", where=path) from error
     try:
-        return minor(said.stdout)
+        return minor(reply.stdout)
     except UsageError as error:
         raise UsageError("does not tell its version: is it etcd's?", where=path) from error
 

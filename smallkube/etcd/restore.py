@@ -35,7 +35,7 @@ class Machine(Protocol):
     where: str
 
     def run(self, command: Command, *, source: BinaryIO | None = ...) -> Result: ...
-    def must(self, command: Command) -> Result: ...
+    def run_checked(self, command: Command) -> Result: ...
 
 
 Connect = Callable[[Node], AbstractContextManager[Machine]]
@@ -116,11 +116,11 @@ def _begin(plan: Plan, existing: Catalog, master: Master, primary: Machine) -> d
     with opened(existing.path(plan.record), master) as stream:
         result = primary.run(_command(plan), source=stream)
     if not result.ok:
-        raise SmallkubeError(f"nothing was changed: {result.last_words}", where=primary.where)
-    said = dict(_pairs(result))
-    if not {"run", "bumped"} <= said.keys():
+        raise SmallkubeError(f"nothing was changed: {result.last_line}", where=primary.where)
+    reply = dict(_pairs(result))
+    if not {"run", "bumped"} <= reply.keys():
         raise SmallkubeError("the machine's answer can't be understood", where=primary.where)
-    return said
+    return reply
 
 
 def _command(plan: Plan) -> Command:
@@ -145,13 +145,13 @@ def _await(plan: Plan, run: str, connect: Connect, step: Callable[[str], object]
         try:
             with connect(plan.primary) as primary:
                 while time.monotonic() < deadline:
-                    said = list(_pairs(primary.must(host.script("restore-progress", run))))
-                    steps = [value for key, value in said if key == "step"]
+                    reply = list(_pairs(primary.run_checked(host.script("restore-progress", run))))
+                    steps = [value for key, value in reply if key == "step"]
                     for text in steps[told:]:
                         step(text)
                     told = max(told, len(steps))
-                    if "running" not in dict(said):
-                        return judge(dict(said).get("outcome", ""), primary.where)
+                    if "running" not in dict(reply):
+                        return judge(dict(reply).get("outcome", ""), primary.where)
                     time.sleep(_POLL_SECONDS)
         except Ended:
             raise
@@ -196,7 +196,7 @@ def restart_clients(nodes: Sequence[Node], connect: Connect) -> dict[str, str]:
 
     def restart(node: Node) -> None:
         with connect(node) as machine:
-            machine.must(Command(("systemctl", "try-restart", *RESTARTED), timeout=180))
+            machine.run_checked(Command(("systemctl", "try-restart", *RESTARTED), timeout=180))
 
     outcomes = fleet.run([nodes], restart)
     return {outcome.node.name: outcome.error.message for outcome in outcomes if outcome.error}

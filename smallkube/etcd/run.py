@@ -22,12 +22,12 @@ LOCK = ".lock"
 
 @dataclass(frozen=True)
 class Report:
-    """What a run did. ``unheard`` are announcements that did not get through."""
+    """What a run did. ``failed_notifications`` are announcements that did not get through."""
 
     record: Record
     removed: tuple[str, ...]
     copies: tuple[copies.Copied, ...]
-    unheard: tuple[str, ...]
+    failed_notifications: tuple[str, ...]
 
     @property
     def fault(self) -> str:

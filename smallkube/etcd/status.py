@@ -43,10 +43,10 @@ class Status:
 
 def read(primary: Primary, seconds: int) -> Status:
     """Raises SmallkubeError when etcd gives no answer within ``seconds``."""
-    said = _ask(primary, seconds, "endpoint", "status", "--write-out", "json")
+    reply = _ask(primary, seconds, "endpoint", "status", "--write-out", "json")
     alarms = _ask(primary, seconds, "alarm", "list")
     try:
-        return parse(said, alarms)
+        return parse(reply, alarms)
     except (ValueError, KeyError, IndexError, TypeError) as error:
         raise SmallkubeError("etcdctl's answer can't be understood", where=primary.where) from error
 
@@ -74,7 +74,7 @@ def _ask(primary: Primary, seconds: int, *words: str) -> str:
     result = primary.run(Command(("etcdctl", "--endpoints", host.ENDPOINT, *limits, *words), timeout=seconds + 10))
     if not result.ok:
         hint = "inv deploy.status says how the machine's services are"
-        raise SmallkubeError(f"etcd does not answer: {result.last_words}", where=primary.where, hint=hint)
+        raise SmallkubeError(f"etcd does not answer: {result.last_line}", where=primary.where, hint=hint)
     return result.text
 
 

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from smallkube.core.errors import ManyErrors, UsageError
+from smallkube.core.errors import ErrorGroup, UsageError
 from smallkube.inventory import positions, rules
 from smallkube.inventory.models import Cluster, Inventory, Model, Node, NodeEntry
 from smallkube.inventory.positions import Document, KeyPath
@@ -46,7 +46,7 @@ def parse(text: str, path: Path) -> Inventory:
     nodes = _nodes(document, problems) if "nodes" in data else ()
     problems += rules.check(document, path.parent, cluster, nodes)
     if problems or cluster is None:
-        raise ManyErrors(sorted(problems, key=document.line_of))
+        raise ErrorGroup(sorted(problems, key=document.line_of))
     return Inventory(cluster=cluster, nodes=nodes)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from smallkube.core.errors import ManyErrors, SmallkubeError, UsageError
+from smallkube.core.errors import ErrorGroup, SmallkubeError, UsageError
 
 KeyPath = tuple[Any, ...]
 """Keys and list positions from the top of the file to a value."""
@@ -90,7 +90,7 @@ def parse(text: str, path: Path) -> Document:
     builder = _Builder(path)
     data = builder.build(root, ())
     if builder.problems:
-        raise ManyErrors(builder.problems)
+        raise ErrorGroup(builder.problems)
     return Document(path, data, builder.lines)
 
 

@@ -14,7 +14,7 @@ _HOST_AND_PORT = re.compile(r"(?:\[([0-9a-fA-F:.]+)\]|([\w.-]+))(?::(\d{1,5}))?"
 
 
 @dataclass(frozen=True)
-class Way:
+class ApiEndpoint:
     """Where the API server is reached; ``name`` is what to expect in its certificate, "" for the host itself."""
 
     host: str
@@ -26,7 +26,7 @@ class Way:
         return f"https://{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
 
 
-def way(inventory: Inventory, via: str, names: Collection[str]) -> Way:
+def way(inventory: Inventory, via: str, names: Collection[str]) -> ApiEndpoint:
     """What ``via`` stands for: "external" (api.external_host), "tunnel" (the primary's address there), HOST[:PORT].
 
     ``names``: what the certificate is for, DNS names and addresses. Raises UsageError.
@@ -35,13 +35,13 @@ def way(inventory: Inventory, via: str, names: Collection[str]) -> Way:
     known = {"external": api.external_host, "tunnel": plan.host6(inventory.primary.index)}
     host, port = (known[via], api.port) if via in known else _split(via, api.port)
     if _plain(host) in names or not names:
-        return Way(host, port)
+        return ApiEndpoint(host, port)
     if plan.api_internal_host not in names:
         hint = "inv keys.rotate-certificates"
         raise UsageError(
             f"is neither for {host} nor for {plan.api_internal_host}", where="keys/apiserver.crt", hint=hint
         )
-    return Way(host, port, plan.api_internal_host)
+    return ApiEndpoint(host, port, plan.api_internal_host)
 
 
 def _split(via: str, port: int) -> tuple[str, int]:
@@ -66,7 +66,7 @@ def _plain(host: str) -> str:
     return str(ipaddress.ip_address(host)) if _is_address(host) else host.lower()
 
 
-def render(inventory: Inventory, token: bytes, certificate: bytes | None, to: Way) -> str:
+def render(inventory: Inventory, token: bytes, certificate: bytes | None, to: ApiEndpoint) -> str:
     """The file (JSON is YAML); without ``certificate`` the server's is not checked."""
     trust: dict[str, object] = {"insecure-skip-tls-verify": True}
     if certificate is not None:

@@ -64,38 +64,38 @@ def read(primary: Machine) -> Api:
 
 def metrics(primary: Machine) -> str:
     """The API server's metrics; raises SmallkubeError."""
-    said = _get(primary, "--raw", "/metrics")
-    if not said.ok:
-        raise SmallkubeError(f"the API server does not show its metrics: {said.last_words}", where=primary.where)
-    return said.text
+    reply = _get(primary, "--raw", "/metrics")
+    if not reply.ok:
+        raise SmallkubeError(f"the API server does not show its metrics: {reply.last_line}", where=primary.where)
+    return reply.text
 
 
 def _get(primary: Machine, *words: str) -> Result:
     return primary.run(Command(("timeout", "20", *KUBECTL, "--request-timeout=10s", "get", *words), timeout=30))
 
 
-def parse_list(said: Result) -> list[Any] | None:
+def parse_list(reply: Result) -> list[Any] | None:
     """The items of a list in JSON; None without an answer, when kubectl fails but prints an empty list all the same."""
     try:
-        found: list[Any] | None = json.loads(said.text)["items"] if said.ok else None
+        found: list[Any] | None = json.loads(reply.text)["items"] if reply.ok else None
     except (ValueError, KeyError, TypeError):
         return None
     return found
 
 
-def parse_version(said: Result) -> str:
+def parse_version(reply: Result) -> str:
     """From /version: "v1.34.2"; "" when that is no answer."""
     try:
-        return str(json.loads(said.text)["gitVersion"]) if said.ok else ""
+        return str(json.loads(reply.text)["gitVersion"]) if reply.ok else ""
     except (ValueError, KeyError, TypeError):
         return ""
 
 
-def parse_ready(said: Result) -> tuple[str, ...]:
+def parse_ready(reply: Result) -> tuple[str, ...]:
     """The checks that /readyz?verbose marks with [-]; its last words when it fails without naming any."""
-    if said.ok:
+    if reply.ok:
         return ()
-    return tuple(dict.fromkeys(_FAILING.findall(said.text + said.stderr))) or (said.last_words,)
+    return tuple(dict.fromkeys(_FAILING.findall(reply.text + reply.stderr))) or (reply.last_line,)
 
 
 def parse_member(item: Mapping[str, Any]) -> Member:

@@ -12,7 +12,7 @@ from smallkube.core.errors import SmallkubeError
 from smallkube.inventory.models import Inventory, Node
 from smallkube.remote.command import Command, Result
 from smallkube.remote.host import Connect, Machine
-from smallkube.remote.rolling import Report, Watcher, Word, one_by_one
+from smallkube.remote.rolling import NodeOutcome, Report, Watcher, one_by_one
 
 API_UNIT = "kube-apiserver.service"
 KUBECTL = ("kubectl", "--kubeconfig=/run/kubeconfig-root")
@@ -40,7 +40,7 @@ def api_down(inventory: Inventory, connect: Connect) -> str:
     """
     with connect(inventory.primary) as primary:
         found = primary.run(Command(("systemctl", "is-active", API_UNIT), root=False))
-    state = found.text.strip() or f"unknown ({found.last_words})"
+    state = found.text.strip() or f"unknown ({found.last_line})"
     return "" if state == "active" else f"{API_UNIT} on {inventory.primary.name} is {state}"
 
 
@@ -49,7 +49,7 @@ def change(
     nodes: Sequence[Node],
     connect: Connect,
     act: Callable[[Machine, str], None],
-    outcome: Word,
+    outcome: NodeOutcome,
     watcher: Watcher,
     stop: threading.Event,
 ) -> tuple[Report, ...]:
@@ -66,13 +66,13 @@ def change(
             act(primary, inventory.addressing.node_host(node.index))
         return Report(node.name, outcome)
 
-    return one_by_one(nodes, work, watcher, stop, halt=outcome is Word.DRAINED)
+    return one_by_one(nodes, work, watcher, stop, halt=outcome is NodeOutcome.DRAINED)
 
 
 def member(primary: Machine, host: str) -> Member | None:
     """The node called ``host``, None when the cluster has no such node. Raises SmallkubeError without an answer."""
-    said = primary.must(_kubectl("get", "node", host, "--ignore-not-found", "--output=json"))
-    return parse_member(said.text) if said.text.strip() else None
+    reply = primary.run_checked(_kubectl("get", "node", host, "--ignore-not-found", "--output=json"))
+    return parse_member(reply.text) if reply.text.strip() else None
 
 
 def parse_member(text: str) -> Member:
@@ -96,26 +96,26 @@ def drain(primary: Machine, host: str, seconds: int, stopped: Callable[[], bool]
     Raises SmallkubeError when pods are left after ``seconds``; the node is cordoned then.
     """
     arguments = ("drain", host, "--ignore-daemonsets", "--delete-emptydir-data", f"--timeout={seconds}s")
-    said = primary.run(_kubectl(*arguments, seconds=seconds + _ANSWER_SECONDS), stopped=stopped)
-    if not said.ok:
-        raise SmallkubeError(f"can't be drained: {_complaint(said)}")
+    reply = primary.run(_kubectl(*arguments, seconds=seconds + _ANSWER_SECONDS), stopped=stopped)
+    if not reply.ok:
+        raise SmallkubeError(f"can't be drained: {_complaint(reply)}")
 
 
-def _complaint(said: Result) -> str:
+def _complaint(reply: Result) -> str:
     """kubectl's own errors; what it prints last is often only which nodes are left."""
-    errors = [line for line in said.stderr.splitlines() if line.startswith("error: ")]
-    return errors[-1].removeprefix("error: ") if errors else said.last_words
+    errors = [line for line in reply.stderr.splitlines() if line.startswith("error: ")]
+    return errors[-1].removeprefix("error: ") if errors else reply.last_line
 
 
 def uncordon(primary: Machine, host: str) -> None:
     """Let pods be scheduled on ``host`` again, and forget that it was us who cordoned it."""
-    primary.must(_kubectl("uncordon", host))
-    primary.must(_kubectl("annotate", "node", host, f"{MARK}-"))
+    primary.run_checked(_kubectl("uncordon", host))
+    primary.run_checked(_kubectl("annotate", "node", host, f"{MARK}-"))
 
 
 def mark(primary: Machine, host: str, purpose: str) -> None:
     """Note on the node that it is we who cordon it, before we do."""
-    primary.must(_kubectl("annotate", "node", host, f"{MARK}={purpose}", "--overwrite"))
+    primary.run_checked(_kubectl("annotate", "node", host, f"{MARK}={purpose}", "--overwrite"))
 
 
 def _kubectl(*arguments: str, seconds: float = _ANSWER_SECONDS) -> Command:

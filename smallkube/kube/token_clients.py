@@ -19,7 +19,7 @@ NODE_CLIENTS = ("kubelet", "kube-proxy", "coredns")
 
 
 @dataclass(frozen=True)
-class Holder:
+class TokenClient:
     """A client and the SHA-256 (hex) of the token it uses, "-" when it has not taken up its new file yet."""
 
     node: str
@@ -42,37 +42,37 @@ def attempt(primary: Machine, tokens: Mapping[str, bytes]) -> dict[str, Answer]:
     numbered = list(enumerate(tokens.values()))
     lines = b"".join(b"%d %s\n" % (number, token.strip()) for number, token in numbered)
     argv = ("/bin/sh", "-c", (_SCRIPTS / "try.sh").read_text(), "try")
-    said = primary.must(Command(argv, stdin=lines, timeout=30 + 15 * len(tokens), title="try tokens"))
-    found = dict(line.split(" ", 1) for line in said.text.splitlines() if " " in line)
+    reply = primary.run_checked(Command(argv, stdin=lines, timeout=30 + 15 * len(tokens), title="try tokens"))
+    found = dict(line.split(" ", 1) for line in reply.text.splitlines() if " " in line)
     return {name: _ANSWERS.get(found.get(str(number), ""), "unknown") for number, name in enumerate(tokens)}
 
 
 def deployed(primary: Machine) -> list[str]:
     """Names of the secrets that the primary has now."""
-    return primary.must(Command(("ls", "/run/agenix"))).text.splitlines()
+    return primary.run_checked(Command(("ls", "/run/agenix"))).text.splitlines()
 
 
-def holders(inventory: Inventory, connect: Connect) -> tuple[list[Holder], dict[str, str]]:
+def holders(inventory: Inventory, connect: Connect) -> tuple[list[TokenClient], dict[str, str]]:
     """What the clients of all nodes use; and node → why it could not be asked."""
 
-    def ask(node: Node) -> list[Holder]:
+    def ask(node: Node) -> list[TokenClient]:
         argv = ("/bin/sh", "-c", (_SCRIPTS / "holders.sh").read_text(), "holders")
         with connect(node) as machine:
-            return parse_holders(node.name, machine.must(Command(argv, title="tokens in use")).text)
+            return parse_holders(node.name, machine.run_checked(Command(argv, title="tokens in use")).text)
 
     outcomes = fleet.run([inventory.nodes], ask)
     silent = {outcome.node.name: outcome.error.message for outcome in outcomes if outcome.error}
     return [holder for outcome in outcomes for holder in outcome.value or ()], silent
 
 
-def parse_holders(node: str, text: str) -> list[Holder]:
+def parse_holders(node: str, text: str) -> list[TokenClient]:
     """From what ``holders.sh`` says; raises SmallkubeError."""
     try:
-        return [Holder(node, *line.split(" ")) for line in text.splitlines()]
+        return [TokenClient(node, *line.split(" ")) for line in text.splitlines()]
     except TypeError as error:
         raise SmallkubeError("the machine's answer can't be understood", where=node) from error
 
 
-def behind(found: Sequence[Holder], wanted: Mapping[str, str]) -> list[str]:
+def behind(found: Sequence[TokenClient], wanted: Mapping[str, str]) -> list[str]:
     """Clients of users in ``wanted`` (short name → hash) that use another token."""
     return [f"{one.client} on {one.node}" for one in found if wanted.get(one.user, one.sha256) != one.sha256]

@@ -60,25 +60,25 @@ def knows_folders(nix: str) -> bool:
 
 
 def build(
-    with_: Programs,
+    programs: Programs,
     tree: Path,
     attribute: str,
-    said: Callable[[bytes], object],
+    on_stderr: Callable[[bytes], object],
     tick: Callable[[], None],
 ) -> int:
     """Build ``attribute`` of the flake in TREE/nix; its exit status.
 
-    ``result(tree)`` links to what was built and keeps it from being garbage collected. ``said`` gets the log as
+    ``result(tree)`` links to what was built and keeps it from being garbage collected. ``on_stderr`` gets the log as
     it comes; ``tick`` is called several times a second, and an exception of its ends the build.
     """
     place = urllib.parse.quote(str(tree))
     url = f"path:{place}?dir={FLAKE_FOLDER}"
-    if not knows_folders(with_.nix):
-        _track(with_, tree)
+    if not knows_folders(programs.nix):
+        _track(programs, tree)
         url = f"git+file://{place}?dir={FLAKE_FOLDER}"
-    argv = [with_.nix, *_OPTIONS[:2], "build", *_OPTIONS[2:], "--out-link", str(result(tree)), f"{url}#{attribute}"]
+    argv = [programs.nix, *_OPTIONS[:2], "build", *_OPTIONS[2:], "--out-link", str(result(tree)), f"{url}#{attribute}"]
     with _started(argv, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
-        listener = threading.Thread(target=_pass_on, args=(process.stderr, said), daemon=True)
+        listener = threading.Thread(target=_pass_on, args=(process.stderr, on_stderr), daemon=True)
         listener.start()
         while process.poll() is None:
             tick()
@@ -93,44 +93,44 @@ def result(tree: Path) -> Path:
     return tree.with_name("result")
 
 
-def _track(with_: Programs, tree: Path) -> None:
+def _track(programs: Programs, tree: Path) -> None:
     """Make a git tree of it, of which an old Nix takes all files whose names are in the index."""
-    assert with_.git is not None
+    assert programs.git is not None
     for words in (("init", "--quiet"), ("add", "--all", "--force")):
-        done = runner.run([with_.git, "-C", tree, *words], environment=_GIT)
+        done = runner.run([programs.git, "-C", tree, *words], environment=_GIT)
         if not done.ok:
             raise SmallkubeError(f"git {words[0]} failed: {done.stderr.strip()}")
 
 
-def _pass_on(stream: BinaryIO, said: Callable[[bytes], object]) -> None:
+def _pass_on(stream: BinaryIO, on_stderr: Callable[[bytes], object]) -> None:
     for line in stream:
-        said(line)
+        on_stderr(line)
 
 
-def closure(with_: Programs, system: str) -> tuple[str, ...]:
+def closure(programs: Programs, system: str) -> tuple[str, ...]:
     """All store paths that ``system`` needs, itself among them."""
-    return tuple(_query(with_, ["-qR", system]))
+    return tuple(_query(programs, ["-qR", system]))
 
 
-def measured(with_: Programs, paths: Sequence[str]) -> Paths:
+def measured(programs: Programs, paths: Sequence[str]) -> Paths:
     """These paths, with what they take."""
-    return Paths(tuple(paths), sum(int(line) for line in _query(with_, ["-q", "--size", *paths])) if paths else 0)
+    return Paths(tuple(paths), sum(int(line) for line in _query(programs, ["-q", "--size", *paths])) if paths else 0)
 
 
-def _query(with_: Programs, words: Sequence[str]) -> list[str]:
-    done = runner.run([with_.nix_store, *words], environment=os.environ)
+def _query(programs: Programs, words: Sequence[str]) -> list[str]:
+    done = runner.run([programs.nix_store, *words], environment=os.environ)
     if not done.ok:
         raise SmallkubeError(f"nix-store {words[0]} failed here: {done.stderr.strip()}")
     return done.stdout.splitlines()
 
 
 @contextmanager
-def exported(with_: Programs, paths: Sequence[str]) -> Iterator[BinaryIO]:
+def exported(programs: Programs, paths: Sequence[str]) -> Iterator[BinaryIO]:
     """The paths as `nix-store --export` gives them, in the order in which they can be imported.
 
     Raises SmallkubeError when they could not be had, rather than what the block made of that.
     """
-    argv = [with_.nix_store, "--export", *paths]
+    argv = [programs.nix_store, "--export", *paths]
     with (
         tempfile.TemporaryFile() as errors,
         _started(argv, stdout=subprocess.PIPE, stderr=errors, apart=True) as process,

@@ -21,14 +21,14 @@ def without(inventory: Inventory, connect: Connect, pem: bytes) -> list[str]:
     def ask(node: Node) -> int:
         argv = ("/bin/sh", "-c", _SCRIPT.read_text(), "authorities")
         with connect(node) as machine:
-            return len(machine.must(Command(argv, stdin=pem, title="pods' authorities")).text.splitlines())
+            return len(machine.run_checked(Command(argv, stdin=pem, title="pods' authorities")).text.splitlines())
 
     outcomes = fleet.run([inventory.nodes], ask)
     waiting = [f"{one.value} pods on {one.node.name}" for one in outcomes if one.value]
     return waiting + [f"{one.node.name} ({one.error.message})" for one in outcomes if one.error]
 
 
-def strangers(inventory: Inventory, connect: Connect, certificates: Mapping[str, bytes]) -> list[str]:
+def mismatched_certificates(inventory: Inventory, connect: Connect, certificates: Mapping[str, bytes]) -> list[str]:
     """Who can't be reached by exactly the certificates in keys/ (file → PEM), in words; none, when all can.
 
     Every node asks the API server; the API server asks every kubelet, which each check the other.
@@ -41,8 +41,8 @@ def strangers(inventory: Inventory, connect: Connect, certificates: Mapping[str,
             trust = ("--cacert", "/dev/stdin") if pinned else ("--insecure",)
             done = machine.run(Command((*_CURL, *trust, url), stdin=pinned, timeout=30))
         if not done.ok:
-            said = next((line for line in done.stderr.splitlines() if line.startswith("curl: (")), done.last_words)
-            raise SmallkubeError(f"{node.name} to the API server: {said}")
+            reply = next((line for line in done.stderr.splitlines() if line.startswith("curl: (")), done.last_line)
+            raise SmallkubeError(f"{node.name} to the API server: {reply}")
 
     found = [one.error.message for one in fleet.run([inventory.nodes], ask) if one.error]
     if found:
@@ -52,5 +52,5 @@ def strangers(inventory: Inventory, connect: Connect, certificates: Mapping[str,
             path = f"/api/v1/nodes/{inventory.addressing.node_host(node.index)}/proxy/healthz"
             done = primary.run(Command((*KUBECTL, "--request-timeout=10s", "get", "--raw", path), timeout=30))
             if not done.ok:
-                found.append(f"the API server to {node.name}'s kubelet: {done.last_words}")
+                found.append(f"the API server to {node.name}'s kubelet: {done.last_line}")
     return found

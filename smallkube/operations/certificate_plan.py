@@ -98,8 +98,8 @@ def under_way(inventory: Inventory, keys: Keys, *, back: bool) -> Plan | None:
     found = {row: stage for row in rows if (stage := staged.of(row, keys)) is not Stage.ONE}
     reached = set(found.values())
     if len(reached) > 1:
-        said = ", ".join(f"{row.name}: {stage}" for row, stage in found.items())
-        raise SmallkubeError(f"certificates stand at different steps: {said}", hint="restore keys/ from git")
+        reply = ", ".join(f"{row.name}: {stage}" for row, stage in found.items())
+        raise SmallkubeError(f"certificates stand at different steps: {reply}", hint="restore keys/ from git")
     if back and reached == {Stage.ENDING}:
         raise UsageError("only the last deploy of the rotation is missing", hint="run it without --abort")
     if not found:

@@ -92,7 +92,7 @@ class Rotation:
 
     def _await_shown(self) -> None:
         certificates = read_keys(self.workspace).certificates
-        missing = partial(certificate_clients.strangers, self.inventory, self.connect, certificates)
+        missing = partial(certificate_clients.mismatched_certificates, self.inventory, self.connect, certificates)
         self._await(missing, "not with the certificates in keys/")
 
     def _await(self, missing: Callable[[], list[str]], what: str) -> None:

@@ -33,7 +33,7 @@ class Running:
 
 
 @dataclass(frozen=True)
-class Sight:
+class NodeState:
     """One machine: its state as deploys see it, and what runs."""
 
     state: State
@@ -41,7 +41,7 @@ class Sight:
 
 
 @dataclass(frozen=True)
-class Room:
+class DeployReadiness:
     """One machine: what it has room for, and what runs. ``unfit``: why it must not be deployed to, in words."""
 
     store_free_kib: int
@@ -49,20 +49,22 @@ class Room:
     running: Running
 
 
-def sights(workspace: Workspace, inventory: Inventory, digest: str) -> dict[str, Sight | SmallkubeError]:
+def sights(workspace: Workspace, inventory: Inventory, digest: str) -> dict[str, NodeState | SmallkubeError]:
     """Every machine's state, by its name; ``digest`` is that of the workspace's bundle."""
     return _each(
-        workspace, inventory, lambda session: Sight(inspection.read(session, inventory, digest), running(session))
+        workspace, inventory, lambda session: NodeState(inspection.read(session, inventory, digest), running(session))
     )
 
 
-def rooms(workspace: Workspace, inventory: Inventory) -> dict[str, Room | SmallkubeError]:
+def rooms(workspace: Workspace, inventory: Inventory) -> dict[str, DeployReadiness | SmallkubeError]:
     """What a deploy's own preflight would say of every machine, by its name."""
 
-    def room(session: Session) -> Room:
+    def room(session: Session) -> DeployReadiness:
         look = facts.look(session, Bundle({}))
         file = workspace.hosts_keys_dir / f"{session.node.name}.pub"
-        return Room(look.store_free, tuple(health.unfit(look, time.time(), file.read_text())), running(session))
+        return DeployReadiness(
+            look.store_free, tuple(health.unfit(look, time.time(), file.read_text())), running(session)
+        )
 
     return _each(workspace, inventory, room)
 
@@ -80,7 +82,7 @@ def running(session: Session) -> Running:
     """Raises SmallkubeError when the machine does not answer."""
     units = (API_SERVER, KUBELET, PROXY) if session.node.role == "primary" else (KUBELET, PROXY)
     argv = ("/bin/sh", "-s", "--", *units)
-    return parse(session.must(Command(argv, stdin=_RUNNING.read_bytes(), timeout=60, title="running")).text)
+    return parse(session.run_checked(Command(argv, stdin=_RUNNING.read_bytes(), timeout=60, title="running")).text)
 
 
 def parse(text: str) -> Running:

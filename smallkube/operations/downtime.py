@@ -53,11 +53,11 @@ def parse(lines: str) -> Outage:
 def counted(connect: Connect, primary: Node) -> Iterator[Outage]:
     """What happens while the block runs; it is filled in when the block has ended well."""
     with connect(primary) as machine:
-        began = machine.must(Command(("date", "+%s"), root=False)).text.strip()
+        began = machine.run_checked(Command(("date", "+%s"), root=False)).text.strip()
     outage = Outage()
     yield outage
     argv = ("journalctl", "--unit=kube-apiserver.service", f"--since=@{began}", "--output=json", "--no-pager")
     with connect(primary) as machine:
-        said = machine.must(Command((*argv, "--output-fields=MESSAGE_ID"), title="read the journal"))
-    found = parse(said.text)
+        reply = machine.run_checked(Command((*argv, "--output-fields=MESSAGE_ID"), title="read the journal"))
+    found = parse(reply.text)
     outage.restarts, outage.seconds = found.restarts, found.seconds

@@ -116,9 +116,9 @@ class Rotation:
             step("look into etcd")
             stored = self.stored(primary, found.resources)
         if bad := {name: count for name, count in stored.items() if name != stays}:
-            said = ", ".join(f"{count} with {name}" for name, count in bad.items())
+            reply = ", ".join(f"{count} with {name}" for name, count in bad.items())
             hint = "run the same command again; both keys stay until then"
-            raise SmallkubeError(f"not everything is encrypted with {stays}: {said}", hint=hint)
+            raise SmallkubeError(f"not everything is encrypted with {stays}: {reply}", hint=hint)
         step(f"remove {goes}")
         self._deploy(found.first_only(), watcher, everywhere=True)
         return Outcome(stays, rewritten, stored)
@@ -140,13 +140,13 @@ class Rotation:
         roll_out(self.workspace, self.inventory, nodes, watcher)
 
     def _rewrite(self, primary: Machine, resources: Sequence[str]) -> int:
-        said = primary.must(_script("rewrite", KUBECONFIG, *resources, seconds=_REWRITE_SECONDS))
-        return int(said.text or 0)
+        reply = primary.run_checked(_script("rewrite", KUBECONFIG, *resources, seconds=_REWRITE_SECONDS))
+        return int(reply.text or 0)
 
     def stored(self, primary: Machine, resources: Sequence[str]) -> dict[str, int]:
         """How many values in etcd are encrypted with the key of which name; "clear": with none."""
-        said = primary.must(_script("stored", host.ENDPOINT, *paths(resources), seconds=_REWRITE_SECONDS))
-        rows = (line.split() for line in said.text.splitlines())
+        reply = primary.run_checked(_script("stored", host.ENDPOINT, *paths(resources), seconds=_REWRITE_SECONDS))
+        rows = (line.split() for line in reply.text.splitlines())
         return {name: int(count) for count, name in rows}
 
 

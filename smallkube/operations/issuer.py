@@ -157,8 +157,10 @@ class Rotation:
     def _expect(self, wanted: set[str]) -> None:
         found = issuer_keys.accepted(self.inventory, self.connect)
         if found != wanted:
-            said = f"it accepts {', '.join(sorted(found))}, not {', '.join(sorted(wanted))}"
-            raise SmallkubeError(f"the API server has other keys than keys/: {said}", hint="run the same command again")
+            reply = f"it accepts {', '.join(sorted(found))}, not {', '.join(sorted(wanted))}"
+            raise SmallkubeError(
+                f"the API server has other keys than keys/: {reply}", hint="run the same command again"
+            )
 
 
 def _waiting(found: list[str]) -> SmallkubeError:

@@ -32,9 +32,11 @@ def key_id(private: bytes, where: str) -> str:
 def accepted(inventory: Inventory, connect: Connect) -> set[str]:
     """The ids of the keys whose tokens the API server accepts, as it publishes them (OpenID's JWKS)."""
     with connect(inventory.primary) as primary:
-        said = primary.must(Command((*KUBECTL, "--request-timeout=10s", "get", "--raw", "/openid/v1/jwks"), timeout=30))
+        reply = primary.run_checked(
+            Command((*KUBECTL, "--request-timeout=10s", "get", "--raw", "/openid/v1/jwks"), timeout=30)
+        )
     try:
-        return {str(key["kid"]) for key in json.loads(said.text)["keys"]}
+        return {str(key["kid"]) for key in json.loads(reply.text)["keys"]}
     except (ValueError, KeyError, TypeError) as error:
         raise SmallkubeError("the API server's keys can't be understood", where=inventory.primary.name) from error
 
@@ -44,7 +46,7 @@ def pods_with(inventory: Inventory, connect: Connect, kid: str) -> list[str]:
 
     def ask(node: Node) -> int:
         with connect(node) as machine:
-            return len(machine.must(_script("pods", kid)).text.splitlines())
+            return len(machine.run_checked(_script("pods", kid)).text.splitlines())
 
     outcomes = fleet.run([inventory.nodes], ask)
     found = [f"{one.value} tokens of pods on {one.node.name}" for one in outcomes if one.value]
@@ -54,7 +56,7 @@ def pods_with(inventory: Inventory, connect: Connect, kid: str) -> list[str]:
 def secrets_with(inventory: Inventory, connect: Connect, kid: str) -> list[str]:
     """Secrets (NAMESPACE/NAME) that hold a token of the key ``kid``; they are never renewed by themselves."""
     with connect(inventory.primary) as primary:
-        return primary.must(_script("secrets", kid, _KUBECONFIG)).text.splitlines()
+        return primary.run_checked(_script("secrets", kid, _KUBECONFIG)).text.splitlines()
 
 
 def restart_kubelets(inventory: Inventory, connect: Connect) -> dict[str, str]:
@@ -62,7 +64,9 @@ def restart_kubelets(inventory: Inventory, connect: Connect) -> dict[str, str]:
 
     def restart(node: Node) -> None:
         with connect(node) as machine:
-            machine.must(Command(("systemctl", "restart", "kubelet.service"), timeout=180, title="restart the kubelet"))
+            machine.run_checked(
+                Command(("systemctl", "restart", "kubelet.service"), timeout=180, title="restart the kubelet")
+            )
 
     outcomes = fleet.run([inventory.nodes], restart)
     return {one.node.name: one.error.message for one in outcomes if one.error}

@@ -13,7 +13,7 @@ from smallkube.core.errors import SmallkubeError, UsageError
 from smallkube.core.workspace import Workspace, write_file
 from smallkube.inventory.models import Inventory
 from smallkube.secrets import age, policy, rekey
-from smallkube.secrets.keyring import demand_master, listed
+from smallkube.secrets.keyring import listed, require_master
 from smallkube.secrets.policy import Kind, Secret
 
 MODE = 0o600
@@ -56,7 +56,7 @@ def plan(workspace: Workspace, inventory: Inventory) -> Plan:
     Raises UsageError when the master or a host key is not here, and SmallkubeError when a file can't be opened: a
     rotation would leave it behind.
     """
-    master = demand_master(workspace, "to re-encrypt")
+    master = require_master(workspace, "to re-encrypt")
     planned = rekey.plan(workspace, inventory)
     if planned.failed:
         file, why = next(iter(planned.failed.items()))

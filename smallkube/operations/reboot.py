@@ -18,7 +18,7 @@ from smallkube.kube import members
 from smallkube.kube.members import Member
 from smallkube.remote.command import Command
 from smallkube.remote.host import Connect, Machine
-from smallkube.remote.rolling import Report, Watcher, Word, one_by_one, said
+from smallkube.remote.rolling import NodeOutcome, Report, Watcher, one_by_one, reason_of
 
 RETURN_SECONDS = 600
 """How long a machine may take by default; servers test their memory before they boot."""
@@ -65,9 +65,9 @@ def make(nodes: Sequence[Node], undrained: str, return_seconds: int, drain_secon
 
 def look(machine: Machine) -> Look:
     """Read a machine's boot id and state."""
-    boot_id = machine.must(Command(("cat", "/proc/sys/kernel/random/boot_id"), root=False)).text.strip()
+    boot_id = machine.run_checked(Command(("cat", "/proc/sys/kernel/random/boot_id"), root=False)).text.strip()
     state = machine.run(Command(("systemctl", "is-system-running"), root=False)).text.strip()
-    units = machine.must(
+    units = machine.run_checked(
         Command(("systemctl", "list-units", "--state=failed", "--plain", "--no-legend", "--full"), root=False)
     )
     return Look(boot_id, state, frozenset(line.split()[0] for line in units.text.splitlines() if line.strip()))
@@ -112,14 +112,14 @@ class NodeReboot:
     def execute(self) -> Report:
         """Drain, restart, wait, admit again. Raises SmallkubeError for whatever ends it but an unknown state."""
         try:
-            before, joined = self._send_off()
-            return self._welcome(before, joined)
+            before, joined = self._drain_and_reboot()
+            return self._wait_and_uncordon(before, joined)
         except NotBackError as error:
-            return Report(self.node.name, Word.UNKNOWN, reason=f"{error}{self._left()}")
+            return Report(self.node.name, NodeOutcome.UNKNOWN, reason=f"{error}{self._left()}")
         except SmallkubeError as error:
-            raise SmallkubeError(f"{said(error)}{self._left()}") from error
+            raise SmallkubeError(f"{reason_of(error)}{self._left()}") from error
 
-    def _send_off(self) -> tuple[Look, Member | None]:
+    def _drain_and_reboot(self) -> tuple[Look, Member | None]:
         self.watcher.step(self.node.name, "check the machine")
         with self.connect(self.node) as machine:
             before = look(machine)
@@ -128,7 +128,7 @@ class NodeReboot:
             self._restart(machine)
         return before, joined
 
-    def _welcome(self, before: Look, joined: Member | None) -> Report:
+    def _wait_and_uncordon(self, before: Look, joined: Member | None) -> Report:
         deadline = time.monotonic() + self.plan.return_seconds
         self.watcher.step(self.node.name, "wait until it is back")
         after = self._await(deadline, lambda: self._back(before))
@@ -138,7 +138,7 @@ class NodeReboot:
             self.watcher.step(self.node.name, "wait until it is Ready")
             self._await(deadline, lambda: self._ready(after.boot_id))
             self._uncordon()
-        return Report(self.node.name, Word.REBOOTED, reason=self._remark(joined))
+        return Report(self.node.name, NodeOutcome.REBOOTED, reason=self._remark(joined))
 
     def _refuse_during_deploy(self, machine: Machine) -> None:
         holder = machine.run(Command(_HOLDER)).text.strip()
@@ -174,7 +174,7 @@ class NodeReboot:
             raise SmallkubeError("interrupted before it was restarted")
         self.watcher.step(self.node.name, "restart")
         try:
-            machine.must(Command(("systemctl", "--no-block", "reboot"), timeout=20))
+            machine.run_checked(Command(("systemctl", "--no-block", "reboot"), timeout=20))
         except UsageError:
             self._take_back()
             raise

@@ -134,7 +134,7 @@ class Rebuild:
     def _look(self, plan: Plan) -> str:
         """The backup that an earlier run has restored, "" when there is no data yet."""
         with Session(self.workspace, plan.primary) as primary:
-            found = primary.must(_script("look")).text.strip()
+            found = primary.run_checked(_script("look")).text.strip()
         return self._judged(found, plan.primary)
 
     def _judged(self, found: str, primary: Node) -> str:
@@ -161,10 +161,10 @@ class Rebuild:
         about = (str(record.size), record.snapshot_sha256, " ".join(map(str, minor(record.etcd))))
         file = catalog.folder_of(self.workspace, self.inventory) / record.file
         with opened(file, self.master) as stream, Session(self.workspace, plan.primary) as primary:
-            said = primary.run(_script("seed", record.name, system, *about), source=stream)
-        if not said.ok:
-            raise SmallkubeError(f"the backup was not restored: {said.last_words}", where=primary.where)
-        return self._judged(said.text.strip(), plan.primary)
+            reply = primary.run(_script("seed", record.name, system, *about), source=stream)
+        if not reply.ok:
+            raise SmallkubeError(f"the backup was not restored: {reply.last_line}", where=primary.where)
+        return self._judged(reply.text.strip(), plan.primary)
 
     def _await(self, plan: Plan, began: datetime) -> None:
         """What the backup says of a node is old: its kubelet must have been heard since ``began``."""

@@ -154,8 +154,8 @@ class Revocation:
         if api_down(inventory, self.connect):
             return None
         with self.connect(inventory.primary) as primary:
-            said = primary.must(_kubectl("get", "pods", "--output=json", *_on(plan.host)))
-        return referenced_secrets.secrets_of_pods(said.text)
+            reply = primary.run_checked(_kubectl("get", "pods", "--output=json", *_on(plan.host)))
+        return referenced_secrets.secrets_of_pods(reply.text)
 
     def _forget(self, name: str) -> Inventory:
         file = self.workspace.inventory_file
@@ -170,10 +170,12 @@ class Revocation:
         Its pods are not waited for: nobody is there who would say that they have ended.
         """
         with self.connect(inventory.primary) as primary:
-            primary.must(_kubectl("delete", "node", plan.host, "--ignore-not-found", "--wait=false"))
+            primary.run_checked(_kubectl("delete", "node", plan.host, "--ignore-not-found", "--wait=false"))
             now = ("--grace-period=0", "--force", "--wait=false")
-            primary.must(_kubectl("delete", "pods", *now, *_on(plan.host)))
-            left = primary.must(_kubectl("get", "node", plan.host, "--ignore-not-found", "--output=name")).text.strip()
+            primary.run_checked(_kubectl("delete", "pods", *now, *_on(plan.host)))
+            left = primary.run_checked(
+                _kubectl("get", "node", plan.host, "--ignore-not-found", "--output=name")
+            ).text.strip()
         if left:
             raise SmallkubeError(f"{left} is still there", hint="run the same command again")
 
@@ -188,7 +190,7 @@ class Revocation:
     def _see_forgotten(self, public: set[str], inventory: Inventory) -> None:
         def peers(node: Node) -> set[str]:
             with self.connect(node) as machine:
-                return set(machine.must(Command(WG_SHOW)).text.split())
+                return set(machine.run_checked(Command(WG_SHOW)).text.split())
 
         outcomes = fleet.run([inventory.nodes], peers)
         wrong = [f"{one.node.name} ({one.error.message})" for one in outcomes if one.error]

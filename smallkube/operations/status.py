@@ -16,7 +16,7 @@ from smallkube.kube import kubectl as api_server
 from smallkube.kube.kubectl import Api
 from smallkube.nix import bundle
 from smallkube.operations import cluster_facts
-from smallkube.operations.cluster_facts import KUBELET, Sight
+from smallkube.operations.cluster_facts import KUBELET, NodeState
 from smallkube.remote.ssh import Session
 from smallkube.secrets import certificates, peers, policy
 from smallkube.secrets.store import Keys, read_keys
@@ -82,7 +82,7 @@ def read(workspace: Workspace, inventory: Inventory, now: datetime) -> Status:
 
 
 def _control_plane(
-    workspace: Workspace, inventory: Inventory, sight: Sight | SmallkubeError
+    workspace: Workspace, inventory: Inventory, sight: NodeState | SmallkubeError
 ) -> tuple[Api | None, etcd_status.Status | None, list[str]]:
     name = inventory.primary.name
     if isinstance(sight, SmallkubeError):
@@ -120,7 +120,7 @@ def _strangers(inventory: Inventory, api: Api) -> Iterator[str]:
 def row(
     inventory: Inventory,
     node: Node,
-    sight: Sight | SmallkubeError,
+    sight: NodeState | SmallkubeError,
     api: Api,
     digest: str,
     keys: Mapping[int, str],

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from smallkube.core.workspace import Workspace
-from smallkube.kube.token_clients import Holder, sha256
+from smallkube.kube.token_clients import TokenClient, sha256
 from smallkube.kube.token_users import User
 from smallkube.secrets import change
 from smallkube.secrets.age import Master
@@ -35,7 +35,7 @@ def rows(
     keys: Keys,
     users: Sequence[User],
     master: Master | None,
-    found: Sequence[Holder],
+    found: Sequence[TokenClient],
     now: datetime,
 ) -> list[Row]:
     """One for each of ``users`` whose token is there. Raises SmallkubeError when one can't be opened."""
@@ -59,7 +59,7 @@ def _hashes(keys: Keys, master: Master, secret: Secret, other: Secret | None) ->
     return hashes
 
 
-def _word(holder: Holder, hashes: dict[str, str] | None) -> str:
+def _word(holder: TokenClient, hashes: dict[str, str] | None) -> str:
     if holder.sha256 == "-":
         return "restart needed"
     return "?" if hashes is None else hashes.get(holder.sha256, "other")
@@ -78,7 +78,7 @@ def _git(workspace: Workspace, *arguments: str) -> str | None:
     """What git says, None when it can't be asked."""
     argv = ["git", "-C", str(workspace.keys_dir), *arguments]
     try:
-        said = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=20)
+        reply = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=20)
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return said.stdout.strip() if said.returncode == 0 else None
+    return reply.stdout.strip() if reply.returncode == 0 else None

@@ -16,7 +16,7 @@ from smallkube.kube import versions
 from smallkube.kube.kubectl import Api
 from smallkube.kube.versions import Deprecated
 from smallkube.operations import cluster_facts
-from smallkube.operations.cluster_facts import API_SERVER, KUBELET, PROXY, Room
+from smallkube.operations.cluster_facts import API_SERVER, KUBELET, PROXY, DeployReadiness
 from smallkube.remote.ssh import Session
 
 RECENT = timedelta(days=1)
@@ -41,7 +41,7 @@ class Facts:
     api: Api
     etcd: etcd_status.Status | SmallkubeError
     deprecated: tuple[Deprecated, ...] | SmallkubeError
-    machines: Mapping[str, Room | SmallkubeError]
+    machines: Mapping[str, DeployReadiness | SmallkubeError]
     backup: Record | None
 
     def server(self, primary: str) -> str:

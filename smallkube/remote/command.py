@@ -52,7 +52,7 @@ class Result:
         return self.stdout.decode(errors="replace").rstrip("\n")
 
     @property
-    def last_words(self) -> str:
+    def last_line(self) -> str:
         """The last line that it said, for an error message."""
         lines = (self.stderr.strip() or self.text.strip()).splitlines()
         return lines[-1] if lines else f"exit status {self.status}, no message"

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from smallkube.core.errors import ManyErrors, SmallkubeError
+from smallkube.core.errors import ErrorGroup, SmallkubeError
 from smallkube.inventory.models import Node
 
 MAX_PARALLEL = 32
@@ -45,11 +45,11 @@ def run(
     staged: Sequence[Sequence[Node]],
     work: Callable[[Node], T],
     *,
-    may_go_on: Callable[[Sequence[Outcome[T]]], bool] = lambda _: True,
+    should_continue: Callable[[Sequence[Outcome[T]]], bool] = lambda _: True,
     stop: threading.Event | None = None,
     at_once: int = MAX_PARALLEL,
 ) -> tuple[Outcome[T], ...]:
-    """``work`` on every node, stage after stage, ``at_once`` at most; after each ``may_go_on`` sees its outcomes.
+    """``work`` on every node, stage after stage, ``at_once`` at most; after each ``should_continue`` sees its outcomes.
 
     SmallkubeErrors become outcomes; nodes whose stage never came have an empty one. Ctrl-C sets ``stop``, which the
     work is to look at between its steps, and no further stage begins; without ``stop``, or a second time, it is raised
@@ -74,7 +74,7 @@ def run(
             wait(futures)
         done = [future.result() for future in futures]
         outcomes += done
-        going = may_go_on(done) and not (stop and stop.is_set())
+        going = should_continue(done) and not (stop and stop.is_set())
     return tuple(outcomes)
 
 
@@ -124,4 +124,4 @@ def raise_errors(outcomes: Sequence[Outcome[T]]) -> None:
     """Raise ManyErrors when any node failed; its lines name the nodes."""
     errors = [outcome.error for outcome in outcomes if outcome.error]
     if errors:
-        raise ManyErrors(errors)
+        raise ErrorGroup(errors)

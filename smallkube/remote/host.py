@@ -15,14 +15,14 @@ class Machine(Protocol):
     where: str
 
     def run(self, command: Command, *, stopped: Callable[[], bool] = ...) -> Result: ...
-    def must(self, command: Command) -> Result: ...
+    def run_checked(self, command: Command) -> Result: ...
 
 
 Connect = Callable[[Node], AbstractContextManager[Machine]]
 """A connection of its own to a node while the block runs."""
 
 
-def over_ssh(workspace: Workspace) -> Connect:
+def ssh_connector(workspace: Workspace) -> Connect:
     """Connections as the inventory and keys/hosts say."""
     from smallkube.remote.ssh import Session
 

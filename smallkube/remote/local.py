@@ -25,17 +25,17 @@ class Local:
         self,
         command: Command,
         *,
-        said: Callable[[bytes], object] = lambda _: None,
+        on_stderr: Callable[[bytes], object] = lambda _: None,
         source: BinaryIO | None = None,
-        heard: Callable[[bytes], object] | None = None,
+        on_stdout: Callable[[bytes], object] | None = None,
     ) -> Result:
-        """Run ``command``; raises UsageError when its program is not here, and whatever ``heard`` raises."""
+        """Run ``command``; raises UsageError when its program is not here, and whatever ``on_stdout`` raises."""
         output: list[bytes] = []
         errors: list[bytes] = []
 
         def hear_errors(data: bytes) -> None:
             errors.append(data)
-            said(data)
+            on_stderr(data)
 
         with _start(command, self.where) as process:
             assert process.stdin and process.stdout and process.stderr
@@ -44,7 +44,7 @@ class Local:
             speaking.start()
             hearing.start()
             try:
-                _hear(process.stdout, heard or output.append)
+                _hear(process.stdout, on_stdout or output.append)
                 hearing.join()
                 status = process.wait()
             except BaseException:
@@ -55,11 +55,11 @@ class Local:
                 raise
         return Result(status, b"".join(output), b"".join(errors).decode(errors="replace"))
 
-    def must(self, command: Command) -> Result:
+    def run_checked(self, command: Command) -> Result:
         """``run``, and a command that fails is a SmallkubeError with its last words."""
         result = self.run(command)
         if not result.ok:
-            raise SmallkubeError(f"{command.name} failed: {result.last_words}", where=self.where)
+            raise SmallkubeError(f"{command.name} failed: {result.last_line}", where=self.where)
         return result
 
 

@@ -12,7 +12,7 @@ from smallkube.inventory.models import Node
 from smallkube.remote import fleet
 
 
-class Word(StrEnum):
+class NodeOutcome(StrEnum):
     """The outcome of one node."""
 
     REBOOTED = "rebooted"
@@ -23,7 +23,7 @@ class Word(StrEnum):
     NOT_RUN = "not run"
 
 
-GOOD = frozenset({Word.REBOOTED, Word.DRAINED, Word.UNCORDONED})
+GOOD = frozenset({NodeOutcome.REBOOTED, NodeOutcome.DRAINED, NodeOutcome.UNCORDONED})
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Report:
     """How one node ended; ``reason`` is what is worth knowing about it."""
 
     node: str
-    outcome: Word
+    outcome: NodeOutcome
     seconds: float = 0.0
     reason: str = ""
 
@@ -60,20 +60,22 @@ def one_by_one(
         try:
             report = work(node)
         except SmallkubeError as error:
-            report = Report(node.name, Word.FAILED, reason=said(error))
+            report = Report(node.name, NodeOutcome.FAILED, reason=reason_of(error))
         watcher.done(node.name, report.outcome)
         return replace(report, seconds=round(time.monotonic() - began, 1))
 
     outcomes = fleet.run(
         [(node,) for node in nodes],
         one,
-        may_go_on=lambda done: not halt or all(outcome.value and outcome.value.good for outcome in done),
+        should_continue=lambda done: not halt or all(outcome.value and outcome.value.good for outcome in done),
         stop=stop,
     )
     untouched = "interrupted" if stop.is_set() else "an earlier node failed"
-    return tuple(outcome.value or Report(outcome.node.name, Word.NOT_RUN, reason=untouched) for outcome in outcomes)
+    return tuple(
+        outcome.value or Report(outcome.node.name, NodeOutcome.NOT_RUN, reason=untouched) for outcome in outcomes
+    )
 
 
-def said(error: SmallkubeError) -> str:
+def reason_of(error: SmallkubeError) -> str:
     """An error as the reason of a row that names the node already."""
     return one_line(f"{error.message}; {error.hint}" if error.hint else error.message)

@@ -13,7 +13,7 @@ from smallkube.core.errors import SmallkubeError, UsageError
 from smallkube.core.workspace import Workspace
 from smallkube.inventory.models import Node
 from smallkube.remote.command import Command, Result
-from smallkube.remote.streams import Talk
+from smallkube.remote.streams import ChannelStreams
 from smallkube.secrets import ssh_keys
 
 CONNECT_SECONDS = 10
@@ -121,21 +121,21 @@ class Session:
         self,
         command: Command,
         *,
-        said: Callable[[bytes], object] = lambda _: None,
+        on_stderr: Callable[[bytes], object] = lambda _: None,
         stopped: Callable[[], bool] = lambda: False,
         source: BinaryIO | None = None,
-        heard: Callable[[bytes], object] | None = None,
+        on_stdout: Callable[[bytes], object] | None = None,
     ) -> Result:
-        """Run ``command``; ``said`` is given standard error piece by piece as it comes.
+        """Run ``command``; ``on_stderr`` is given standard error piece by piece as it comes.
 
         ``source`` is read to its end, and sent after ``command.stdin``, no faster than the command takes it.
-        ``heard`` is given standard output in the same way, which the Result does not have then.
+        ``on_stdout`` is given standard output in the same way, which the Result does not have then.
 
         Raises SmallkubeError when the connection breaks, nothing is heard for ``command.timeout`` seconds, ``stopped``
         becomes true, or sudo wants a password; a command that fails is a Result.
         """
         try:
-            result = self._exchange(command, said, stopped, source, heard)
+            result = self._exchange(command, on_stderr, stopped, source, on_stdout)
         except InterruptedError as error:
             raise self._error(f"interrupted while {command.name} ran") from error
         except TimeoutError as error:
@@ -150,27 +150,27 @@ class Session:
             )
         return result
 
-    def must(self, command: Command) -> Result:
+    def run_checked(self, command: Command) -> Result:
         """``run``, and a command that fails is a SmallkubeError with its last words."""
         result = self.run(command)
         if not result.ok:
-            raise self._error(f"{command.name} failed: {result.last_words}")
+            raise self._error(f"{command.name} failed: {result.last_line}")
         return result
 
     def _exchange(
         self,
         command: Command,
-        said: Callable[[bytes], object],
+        on_stderr: Callable[[bytes], object],
         stopped: Callable[[], bool],
         source: BinaryIO | None,
-        heard: Callable[[bytes], object] | None,
+        on_stdout: Callable[[bytes], object] | None,
     ) -> Result:
         transport = self._fabric.transport
         if transport is None:
             raise EOFError("not connected")
         with transport.open_session(timeout=CONNECT_SECONDS) as channel:
             channel.exec_command(command.line(self.node.ssh.become))
-            return Talk(channel, command, said, stopped, source, heard).result()
+            return ChannelStreams(channel, command, on_stderr, stopped, source, on_stdout).result()
 
     def _error(self, message: str, hint: str | None = None, *, usage: bool = False) -> SmallkubeError:
         return (UsageError if usage else SmallkubeError)(message, where=self.where, hint=hint)

@@ -16,20 +16,20 @@ _POLL_SECONDS = 1.0
 T = TypeVar("T")
 
 
-class Talk:
+class ChannelStreams:
     """One command on ``channel``, given up when nothing was heard on any stream for ``command.timeout`` seconds."""
 
     def __init__(
         self,
         channel: paramiko.Channel,
         command: Command,
-        said: Callable[[bytes], object],
+        on_stderr: Callable[[bytes], object],
         stopped: Callable[[], bool],
         source: BinaryIO | None = None,
-        heard: Callable[[bytes], object] | None = None,
+        on_stdout: Callable[[bytes], object] | None = None,
     ) -> None:
-        self.channel, self.command, self._source, self._listener = channel, command, source, heard
-        self._said, self._stopped = said, stopped
+        self.channel, self.command, self._source, self._listener = channel, command, source, on_stdout
+        self._said, self._stopped = on_stderr, stopped
         self._errors: list[bytes] = []
         self._fault: Exception | None = None
         self._heard = time.monotonic()
@@ -39,7 +39,7 @@ class Talk:
         """Its result, once all was said and heard.
 
         Raises TimeoutError, InterruptedError (``stopped`` was true), EOFError or another OSError when it can't be had,
-        and whatever ``said`` or ``heard`` raised.
+        and whatever ``on_stderr`` or ``on_stdout`` raised.
         """
         threads = [threading.Thread(target=work, daemon=True) for work in (self._speak, self._hear_errors)]
         for thread in threads:

@@ -15,7 +15,7 @@ from smallkube.core.process import signals_as_errors
 from smallkube.core.workspace import Workspace, write_file
 from smallkube.inventory.models import Inventory
 from smallkube.secrets import age, certificates, kinds, peers, policy, recipients_file, store
-from smallkube.secrets.keyring import Keyring, demand, demand_master, load_hosts, read_recipient
+from smallkube.secrets.keyring import Keyring, demand, load_hosts, read_recipient, require_master
 from smallkube.secrets.policy import Kind, Secret
 
 _PREFIX = "smallkube-edit-"
@@ -31,7 +31,7 @@ def edit(
     """
     row = store.find(workspace, inventory, name)
     path = workspace.keys_dir / row.file
-    master = demand_master(workspace, "to edit secrets")
+    master = require_master(workspace, "to edit secrets")
     keyring = Keyring(read_recipient(workspace, master) or master.recipient, load_hosts(workspace, inventory))
     demand(workspace, keyring, (row,))
     before = age.decrypt(path.read_bytes(), master, workspace.relative(path))

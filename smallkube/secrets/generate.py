@@ -9,7 +9,7 @@ import datetime
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from smallkube.core.errors import ManyErrors, UsageError
+from smallkube.core.errors import ErrorGroup, UsageError
 from smallkube.core.files import write_files
 from smallkube.core.workspace import Workspace, write_file
 from smallkube.inventory.models import Inventory
@@ -101,7 +101,7 @@ def _refuse_contradictions(
             hint = f"restore it from git, or make both anew: `inv keys.rotate-wireguard --node {row.node}`"
             problems.append(UsageError("is missing, but peers.json has its public key", where=where, hint=hint))
     if problems:
-        raise ManyErrors(problems)
+        raise ErrorGroup(problems)
 
 
 def _needs_master(workspace: Workspace, rows: tuple[Secret, ...]) -> UsageError:

@@ -102,7 +102,7 @@ def read_master(workspace: Workspace) -> age.Master | None:
         raise UsageError(f"can't be read: {getattr(error, 'strerror', 'not text')}", where=where) from error
 
 
-def demand_master(workspace: Workspace, purpose: str) -> age.Master:
+def require_master(workspace: Workspace, purpose: str) -> age.Master:
     """The master identity; raises UsageError when it is not here."""
     master = read_master(workspace)
     if master is None:

@@ -13,7 +13,7 @@ from smallkube.core.workspace import Workspace, write_file
 from smallkube.inventory.models import Inventory
 from smallkube.secrets import age, agenix, policy, recipients_file
 from smallkube.secrets.header import parse_header
-from smallkube.secrets.keyring import MASTER_RECIPIENT, Keyring, demand, demand_master, load_hosts, read_recipient
+from smallkube.secrets.keyring import MASTER_RECIPIENT, Keyring, demand, load_hosts, read_recipient, require_master
 from smallkube.secrets.policy import Secret
 from smallkube.secrets.proof import Finding, State, examine_all
 from smallkube.secrets.store import Keys, read_keys
@@ -40,7 +40,7 @@ def plan(workspace: Workspace, inventory: Inventory, nodes: Collection[str] = ()
 
     Raises UsageError when the master or a host key is missing, or the master is not the one in force.
     """
-    master = demand_master(workspace, "to re-encrypt")
+    master = require_master(workspace, "to re-encrypt")
     in_force = read_recipient(workspace, master)
     if nodes and in_force != master.recipient:
         raise UsageError("a new master concerns the secrets of all nodes", hint="run it without --node")
@@ -72,7 +72,7 @@ def act(workspace: Workspace, inventory: Inventory, planned: Plan) -> tuple[str,
     Raises SmallkubeError when a file can't be written; the old ones are then still in place.
     """
     keyring = planned.keyring
-    master = demand_master(workspace, "to re-encrypt").only(keyring.master)
+    master = require_master(workspace, "to re-encrypt").only(keyring.master)
     encrypted = {}
     for finding in planned.change:
         plaintext = planned.plaintexts[finding.secret.file]

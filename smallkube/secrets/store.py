@@ -8,7 +8,7 @@ from smallkube.core.errors import SmallkubeError, UsageError
 from smallkube.core.workspace import Workspace, lock, remove_temporaries
 from smallkube.inventory.models import Inventory
 from smallkube.secrets import age, journal, policy, recipients_file
-from smallkube.secrets.keyring import demand_master, listed, read_recipient
+from smallkube.secrets.keyring import listed, read_recipient, require_master
 from smallkube.secrets.policy import Secret
 from smallkube.secrets.recipients_file import Record
 
@@ -68,6 +68,6 @@ def show(workspace: Workspace, inventory: Inventory, name: str) -> bytes:
     """The plaintext of the secret called ``name``. Raises UsageError, and SmallkubeError when it can't be opened."""
     row = find(workspace, inventory, name)
     path = workspace.keys_dir / row.file
-    master = demand_master(workspace, "to read secrets")
+    master = require_master(workspace, "to read secrets")
     read_recipient(workspace, master)
     return age.decrypt(path.read_bytes(), master, workspace.relative(path))

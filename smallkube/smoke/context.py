@@ -58,11 +58,11 @@ class Pod:
 
 
 @dataclass
-class Scene:
+class SmokeContext:
     """``inventory`` and ``options`` are given, the rest is found on the way.
 
-    ``deadline`` is on the monotonic clock; ``made``: the namespace is there. ``answers`` has what pods found, ``heard``
-    what machines did, by node; ``deaf`` has why a machine could not be asked.
+    ``deadline`` is on the monotonic clock; ``made``: the namespace is there. ``answers`` has what pods found, by node,
+    ``results`` what machines did; ``unreachable`` has why a machine could not be asked.
     """
 
     inventory: Inventory
@@ -75,8 +75,8 @@ class Scene:
     made: bool = False
     pods: list[Pod] = field(default_factory=list)
     answers: dict[str, dict[str, str]] = field(default_factory=dict)
-    heard: dict[str, dict[str, str]] = field(default_factory=dict)
-    deaf: dict[str, str] = field(default_factory=dict)
+    results: dict[str, dict[str, str]] = field(default_factory=dict)
+    unreachable: dict[str, str] = field(default_factory=dict)
     services: dict[str, str] = field(default_factory=dict)
     node_port: int = 0
     _machines: dict[str, Machine | SmallkubeError] = field(default_factory=dict)
@@ -140,7 +140,7 @@ class Scene:
         """``ask`` that must succeed; raises Failed with kubectl's last words."""
         done = self.ask(*words, stdin=stdin, seconds=seconds)
         if not done.ok:
-            raise Failed(f"kubectl {words[0]}: {done.last_words}")
+            raise Failed(f"kubectl {words[0]}: {done.last_line}")
         return done.text
 
     def get(self, *words: str) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from smallkube.etcd import host
 from smallkube.inventory.models import Node
 from smallkube.remote.command import Command
 from smallkube.smoke import objects, probes
-from smallkube.smoke.context import SCRIPTS, Failed, NotReached, Pod, Scene, listed, parallel
+from smallkube.smoke.context import SCRIPTS, Failed, NotReached, Pod, SmokeContext, listed, parallel
 
 _PROBE_SECONDS = 90
 _NO_IMAGE = frozenset(
@@ -46,30 +46,30 @@ class Waiting:
         return f"{self.reason} {self.message}".strip()
 
 
-def sweep(scene: Scene) -> None:
+def sweep(context: SmokeContext) -> None:
     """Remove what earlier runs left, without waiting for it."""
-    scene.kubectl("delete", "namespace", f"--selector={objects.LABEL}={objects.MARK}", "--wait=false")
+    context.kubectl("delete", "namespace", f"--selector={objects.LABEL}={objects.MARK}", "--wait=false")
 
 
-def prepare(scene: Scene) -> str:
-    """Start a pod on every node. Raises Failed when some do not start; those that do are in ``scene.pods`` anyway."""
-    sweep(scene)
+def prepare(context: SmokeContext) -> str:
+    """Start a pod on every node. Raises Failed when some do not start; those that do are in ``context.pods`` anyway."""
+    sweep(context)
     # Ctrl-C waits for the answer: a request still under way could make the namespace after it was removed.
     with ThreadPoolExecutor(1) as request:
-        request.submit(scene.apply, [objects.namespace(scene.namespace)]).result()
-    scene.made = True
-    scene.apply([objects.daemon_set(scene.namespace, scene.options)])
-    deadline = min(time.monotonic() + scene.options.rollout, scene.deadline)
-    while waiting := _take_stock(scene, scene.get("pods", "-n", scene.namespace)["items"]):
+        request.submit(context.apply, [objects.namespace(context.namespace)]).result()
+    context.made = True
+    context.apply([objects.daemon_set(context.namespace, context.options)])
+    deadline = min(time.monotonic() + context.options.rollout, context.deadline)
+    while waiting := _update_pods(context, context.get("pods", "-n", context.namespace)["items"]):
         if time.monotonic() >= deadline or all(why.final for why in waiting.values()):
             break
         time.sleep(0.5)
-    _offer(scene)
-    if not scene.members:
+    _create_services(context)
+    if not context.members:
         raise Failed("the cluster has no node of the inventory")
     if waiting:
-        raise Failed(explanation(waiting, scene.options.image, scene.namespace))
-    return f"{len(scene.pods)} pods"
+        raise Failed(explanation(waiting, context.options.image, context.namespace))
+    return f"{len(context.pods)} pods"
 
 
 def explanation(waiting: Mapping[str, Waiting], image: str, namespace: str) -> str:
@@ -89,11 +89,11 @@ def explanation(waiting: Mapping[str, Waiting], image: str, namespace: str) -> s
     return "; ".join(parts)
 
 
-def _take_stock(scene: Scene, items: list[dict[str, Any]]) -> dict[str, Waiting]:
+def _update_pods(context: SmokeContext, items: list[dict[str, Any]]) -> dict[str, Waiting]:
     """Note the pods that run; which nodes have none, and why."""
-    short = {scene.host(node): node.name for node in scene.members}
+    short = {context.host(node): node.name for node in context.members}
     none = Waiting("", "no pod was made for it (kube-controller-manager)")
-    scene.pods, reasons = [], dict.fromkeys(short.values(), none)
+    context.pods, reasons = [], dict.fromkeys(short.values(), none)
     for item in items:
         node = short.get(_meant_for(item))
         if node is None:
@@ -103,7 +103,7 @@ def _take_stock(scene: Scene, items: list[dict[str, Any]]) -> dict[str, Waiting]
             addresses = [row["ip"] for row in item["status"].get("podIPs", ())]
             six = next((address for address in addresses if ":" in address), "")
             four = next((address for address in addresses if "." in address), "")
-            scene.pods.append(Pod(item["metadata"]["name"], node, six, four))
+            context.pods.append(Pod(item["metadata"]["name"], node, six, four))
             reasons.pop(node, None)
         else:
             reasons[node] = diagnosis(item)
@@ -133,36 +133,38 @@ def diagnosis(item: dict[str, Any]) -> Waiting:
     return Waiting("", f"{phase}, its kubelet reports nothing" if phase == "Pending" else phase)
 
 
-def _offer(scene: Scene) -> None:
+def _create_services(context: SmokeContext) -> None:
     """Services in front of the pods that run."""
-    if not scene.pods:
+    if not context.pods:
         return
 
     def label(pod: Pod) -> str:
-        return scene.kubectl("label", "pod", pod.name, "-n", scene.namespace, f"smoke-node={pod.node}", "--overwrite")
+        return context.kubectl(
+            "label", "pod", pod.name, "-n", context.namespace, f"smoke-node={pod.node}", "--overwrite"
+        )
 
-    for _, said in parallel(scene.pods, label):
+    for _, said in parallel(context.pods, label):
         if isinstance(said, SmallkubeError):
             raise said
-    scene.apply(objects.services(scene.namespace, scene.pods))
-    deadline = min(time.monotonic() + 30, scene.deadline)
+    context.apply(objects.services(context.namespace, context.pods))
+    deadline = min(time.monotonic() + 30, context.deadline)
     while time.monotonic() < deadline:
-        items = scene.get("endpointslices", "-n", scene.namespace)["items"]
-        if sum(len(item.get("endpoints") or ()) for item in items) >= 3 * len(scene.pods):
+        items = context.get("endpointslices", "-n", context.namespace)["items"]
+        if sum(len(item.get("endpoints") or ()) for item in items) >= 3 * len(context.pods):
             break
         time.sleep(0.3)
-    for item in scene.get("services", "-n", scene.namespace)["items"]:
-        scene.services[item["metadata"]["name"]] = item["spec"]["clusterIP"]
+    for item in context.get("services", "-n", context.namespace)["items"]:
+        context.services[item["metadata"]["name"]] = item["spec"]["clusterIP"]
         if item["metadata"]["name"] == "probe-port":
-            scene.node_port = item["spec"]["ports"][0]["nodePort"]
+            context.node_port = item["spec"]["ports"][0]["nodePort"]
 
 
-def logs(scene: Scene) -> str:
+def logs(context: SmokeContext) -> str:
     def read(pod: Pod) -> str:
-        return scene.kubectl("logs", pod.name, "-n", scene.namespace)
+        return context.kubectl("logs", pod.name, "-n", context.namespace)
 
     wrong = []
-    for pod, said in parallel(_running(scene), read):
+    for pod, said in parallel(_running(context), read):
         if said != "serving":
             wrong.append(f"{pod.node}: {said.message if isinstance(said, SmallkubeError) else 'other text'}")
     if wrong:
@@ -170,43 +172,43 @@ def logs(scene: Scene) -> str:
     return ""
 
 
-def execute(scene: Scene) -> str:
+def execute(context: SmokeContext) -> str:
     """Let every pod try everything that later checks look at: one exec for each."""
     wrong = []
-    for pod, found in parallel(_running(scene), lambda pod: _try(scene, pod)):
+    for pod, found in parallel(_running(context), lambda pod: _try(context, pod)):
         if isinstance(found, SmallkubeError):
             wrong.append(f"{pod.node}: {found.message}")
         else:
-            scene.answers[pod.node] = found
+            context.answers[pod.node] = found
     if wrong:
         raise Failed(f"{listed(wrong)}; is port 10250 of the kubelet open to the primary (firewall, tunnel)?")
     return ""
 
 
-def _try(scene: Scene, pod: Pod) -> dict[str, str]:
-    wanted = probes.of_pod(scene, pod)
-    words = ("exec", "--stdin", pod.name, "-n", scene.namespace, "--", "sh", "-c", _script("probe"))
-    done = scene.ask(*words, stdin=probes.lines(wanted), seconds=_PROBE_SECONDS)
+def _try(context: SmokeContext, pod: Pod) -> dict[str, str]:
+    wanted = probes.of_pod(context, pod)
+    words = ("exec", "--stdin", pod.name, "-n", context.namespace, "--", "sh", "-c", _script("probe"))
+    done = context.ask(*words, stdin=probes.lines(wanted), seconds=_PROBE_SECONDS)
     if not done.ok:
-        raise Failed(done.last_words)
+        raise Failed(done.last_line)
     return probes.parse(wanted, done.text)
 
 
-def from_machines(scene: Scene, check: str) -> str:
+def from_machines(context: SmokeContext, check: str) -> str:
     """Judge what the machines try themselves; the first check that looks makes them try everything."""
-    if not scene.heard and not scene.deaf:
-        for node, found in parallel(scene.members, lambda node: _try_on(scene, node)):
+    if not context.results and not context.unreachable:
+        for node, found in parallel(context.members, lambda node: _try_on(context, node)):
             if isinstance(found, SmallkubeError):
-                scene.deaf[node.name] = found.message
+                context.unreachable[node.name] = found.message
             else:
-                scene.heard[node.name] = found
-    return probes.by_machines(scene, check)
+                context.results[node.name] = found
+    return probes.by_machines(context, check)
 
 
-def _try_on(scene: Scene, node: Node) -> dict[str, str]:
-    wanted = probes.of_machine(scene, node)
+def _try_on(context: SmokeContext, node: Node) -> dict[str, str]:
+    wanted = probes.of_machine(context, node)
     argv = ("/bin/sh", "-c", _script("probe"))
-    done = scene.machine(node).run(Command(argv, stdin=probes.lines(wanted), root=False, timeout=_PROBE_SECONDS))
+    done = context.machine(node).run(Command(argv, stdin=probes.lines(wanted), root=False, timeout=_PROBE_SECONDS))
     return probes.parse(wanted, done.text)
 
 
@@ -214,19 +216,19 @@ def _script(name: str) -> str:
     return (SCRIPTS / f"{name}.sh").read_text()
 
 
-def _running(scene: Scene) -> list[Pod]:
-    if not scene.pods:
+def _running(context: SmokeContext) -> list[Pod]:
+    if not context.pods:
         raise NotReached("no pod runs")
-    return scene.pods
+    return context.pods
 
 
-def encrypted(scene: Scene) -> str:
-    if not scene.made:
+def encrypted(context: SmokeContext) -> str:
+    if not context.made:
         raise NotReached("there is no namespace to put a Secret into")
-    scene.apply([objects.secret(scene.namespace)])
-    key = f"/registry/secrets/{scene.namespace}/probe"
+    context.apply([objects.secret(context.namespace)])
+    key = f"/registry/secrets/{context.namespace}/probe"
     argv = ("/bin/sh", "-c", _script("encrypted"), "encrypted", host.ENDPOINT, key, host.ENCRYPTION_CONFIGURATION)
-    said = scene.primary.must(Command(argv)).text.splitlines()
+    said = context.primary.run_checked(Command(argv)).text.splitlines()
     found, first = (*said, "", "")[:2]
     if found != f"k8s:enc:secretbox:v1:{first}":
         hint = "keys/EncryptionConfiguration.yaml.age is not what the API server uses, or has identity first"
@@ -234,27 +236,29 @@ def encrypted(scene: Scene) -> str:
     return f"with {first}"
 
 
-def clean(scene: Scene) -> str:
+def clean(context: SmokeContext) -> str:
     """Remove the namespace, and see it gone; over a new connection when the old one is lost."""
-    words = ("delete", "namespace", scene.namespace, "--ignore-not-found", "--wait=false")
+    words = ("delete", "namespace", context.namespace, "--ignore-not-found", "--wait=false")
     try:
-        scene.kubectl(*words)
+        context.kubectl(*words)
     except Failed:
         raise
     except SmallkubeError:
-        scene.reconnect()
-        scene.kubectl(*words)
-    done = scene.ask("wait", "--for=delete", f"namespace/{scene.namespace}", "--timeout=60s", seconds=65)
+        context.reconnect()
+        context.kubectl(*words)
+    done = context.ask("wait", "--for=delete", f"namespace/{context.namespace}", "--timeout=60s", seconds=65)
     if not done.ok and "not found" not in done.stderr.lower():
-        raise Failed(f"namespace {scene.namespace} is not gone after 60 s: {done.last_words}; the next run tries again")
+        raise Failed(
+            f"namespace {context.namespace} is not gone after 60 s: {done.last_line}; the next run tries again"
+        )
     return ""
 
 
-def evidence(scene: Scene) -> str:
+def evidence(context: SmokeContext) -> str:
     """What may explain a failure: the namespace's pods, events and last lines."""
     parts = []
     for words in (("get", "pods", "-o", "wide"), ("get", "events"), ("describe", "pods"), ("logs", "-l", "app=probe")):
-        done = scene.ask(*words, "-n", scene.namespace)
-        lines = (done.text or done.last_words).splitlines()
+        done = context.ask(*words, "-n", context.namespace)
+        lines = (done.text or done.last_line).splitlines()
         parts.append(f"--- kubectl {' '.join(words)}\n" + "\n".join(lines[-60:]))
     return "\n".join(parts)

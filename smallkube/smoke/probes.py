@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from smallkube.inventory.models import Node
-from smallkube.smoke.context import Failed, NotReached, Pod, Scene, listed
+from smallkube.smoke.context import Failed, NotReached, Pod, SmokeContext, listed
 from smallkube.smoke.objects import PORT
 
 
@@ -32,46 +32,46 @@ HINTS = {
 }
 
 
-def of_pod(scene: Scene, pod: Pod) -> list[Probe]:
+def of_pod(context: SmokeContext, pod: Pod) -> list[Probe]:
     """All that ``pod`` tries."""
-    plan = scene.inventory.addressing
+    plan = context.inventory.addressing
     found = []
-    for other in scene.pods:
-        expected = plan.node_host(scene.inventory.node(other.node).index)
+    for other in context.pods:
+        expected = plan.node_host(context.inventory.node(other.node).index)
         for check, known, host in (
             ("network.ipv6", other.ip6, f"[{other.ip6}]"),
             ("network.ipv4", other.ip4, other.ip4),
         ):
             if known and other.node != pod.node:
                 found.append(Probe(check, other.node, ("http", f"http://{host}:{PORT}/", expected)))
-    if address := scene.services.get("probe"):
-        full = f"probe.{scene.namespace}.svc.{plan.domain}"
+    if address := context.services.get("probe"):
+        full = f"probe.{context.namespace}.svc.{plan.domain}"
         found.append(Probe("network.service", address, ("serves", f"http://{address}/")))
         found.append(Probe("dns.services", full, ("name", full, address)))
         found.append(Probe("dns.services", "probe (by the search list)", ("known", "http://probe/")))
-    if address := scene.services.get(f"probe-{pod.node}"):
-        own = plan.node_host(scene.inventory.node(pod.node).index)
+    if address := context.services.get(f"probe-{pod.node}"):
+        own = plan.node_host(context.inventory.node(pod.node).index)
         found.append(Probe("network.hairpin", address, ("http", f"http://{address}/", own)))
     found.append(Probe("network.api", plan.api_service_ip, ("api", f"https://{plan.api_service_ip}:443/version")))
-    for node in scene.members:
+    for node in context.members:
         name = plan.node_host(node.index)
         found.append(Probe("dns.nodes", name, ("name", name, plan.host6(node.index), plan.host4(node.index))))
-    if scene.options.egress:
-        name, _, port = scene.options.egress.rpartition(":")
-        found.append(Probe("egress.internet", scene.options.egress, ("connect", name.strip("[]"), port)))
+    if context.options.egress:
+        name, _, port = context.options.egress.rpartition(":")
+        found.append(Probe("egress.internet", context.options.egress, ("connect", name.strip("[]"), port)))
     return found
 
 
-def of_machine(scene: Scene, node: Node) -> list[Probe]:
+def of_machine(context: SmokeContext, node: Node) -> list[Probe]:
     """All that the machine of ``node`` tries by itself."""
-    plan = scene.inventory.addressing
+    plan = context.inventory.addressing
     name = f"kubernetes.default.svc.{plan.domain}"
     found = [Probe("dns.servers", name, ("server", plan.host6(node.index), name, plan.api_service_ip))]
-    if address := scene.services.get("probe"):
+    if address := context.services.get("probe"):
         found.append(Probe("network.host", address, ("fetch", f"http://{address}/")))
-    if scene.node_port:
-        for other in scene.members:
-            url = f"http://{plan.host4(other.index)}:{scene.node_port}/"
+    if context.node_port:
+        for other in context.members:
+            url = f"http://{plan.host4(other.index)}:{context.node_port}/"
             found.append(Probe("network.nodeport", other.name, ("fetch", url)))
     return found
 
@@ -91,28 +91,30 @@ def parse(wanted: Sequence[Probe], text: str) -> dict[str, str]:
     return said
 
 
-def by_pods(scene: Scene, check: str) -> str:
+def by_pods(context: SmokeContext, check: str) -> str:
     """Judge one check by what the pods found."""
-    if not scene.answers:
+    if not context.answers:
         raise NotReached("no pod could be asked")
     family = {"network.ipv6": "ip6", "network.ipv4": "ip4"}.get(check)
-    if family and (bare := [pod.node for pod in scene.pods if not getattr(pod, family)]):
+    if family and (bare := [pod.node for pod in context.pods if not getattr(pod, family)]):
         raise Failed(f"no such address has the pod of {listed(bare)}; /etc/cni/net.d there (nix/modules/cri-o.nix)")
-    silent = [pod.node for pod in scene.pods if pod.node not in scene.answers]
+    silent = [pod.node for pod in context.pods if pod.node not in context.answers]
     unasked = f" (not asked: {listed(silent)})" if silent else ""
-    tried = _judge(scene.answers, check, unasked)
-    if not tried and family and len(scene.inventory.nodes) == 1:
+    tried = _judge(context.answers, check, unasked)
+    if not tried and family and len(context.inventory.nodes) == 1:
         return "a single node: nothing to try"
     if not tried:
         raise NotReached("no other pod runs" if family else "there is no Service")
     return f"{tried} tries{unasked}"
 
 
-def by_machines(scene: Scene, check: str) -> str:
+def by_machines(context: SmokeContext, check: str) -> str:
     """Judge one check by what the machines found."""
-    tried = _judge(scene.heard, check, f"; not asked: {listed(list(scene.deaf))}" if scene.deaf else "")
-    if scene.deaf:
-        raise NotReached(listed([f"{node}: {why}" for node, why in scene.deaf.items()]))
+    tried = _judge(
+        context.results, check, f"; not asked: {listed(list(context.unreachable))}" if context.unreachable else ""
+    )
+    if context.unreachable:
+        raise NotReached(listed([f"{node}: {why}" for node, why in context.unreachable.items()]))
     if not tried:
         raise NotReached("there is no Service")
     return f"{tried} tries"

@@ -10,10 +10,10 @@ from smallkube.core.errors import SmallkubeError, UsageError
 from smallkube.inventory.models import Inventory
 from smallkube.remote.host import Connect
 from smallkube.smoke import control, objects, pods, probes
-from smallkube.smoke.context import NotReached, Options, Scene
+from smallkube.smoke.context import NotReached, Options, SmokeContext
 from smallkube.smoke.report import Outcome, Result, ordered
 
-Work = Callable[[Scene], str]
+Work = Callable[[SmokeContext], str]
 
 WITHOUT_API: dict[str, Work] = {
     "etcd.health": control.etcd_health,
@@ -54,16 +54,16 @@ CLEANING_SECONDS = 90
 class Run:
     """One run. ``step`` is told each check as it begins."""
 
-    def __init__(self, scene: Scene, wanted: Sequence[str], step: Callable[[str], object]) -> None:
-        self.scene, self.wanted, self.step = scene, wanted, step
+    def __init__(self, context: SmokeContext, wanted: Sequence[str], step: Callable[[str], object]) -> None:
+        self.context, self.wanted, self.step = context, wanted, step
         self.results: list[Result] = []
         self.begun = False
-        scene.deadline = time.monotonic() + scene.options.timeout
+        context.deadline = time.monotonic() + context.options.timeout
 
     def checks(self) -> None:
         """All but the cleaning up."""
         for name, work in WITHOUT_API.items():
-            if name == "api.certificate" and self.scene.inventory.cluster.api.tls != "pinned":
+            if name == "api.certificate" and self.context.inventory.cluster.api.tls != "pinned":
                 self._note(name, "skipped", "cluster.api.tls is insecure")
             else:
                 self._check(name, work)
@@ -79,7 +79,7 @@ class Run:
 
     def _no_api(self) -> str:
         try:
-            return "" if self.scene.readyz.ok else "the API server is not ready"
+            return "" if self.context.readyz.ok else "the API server is not ready"
         except SmallkubeError as error:
             return error.message
 
@@ -87,10 +87,10 @@ class Run:
         self.begun = True
         self._check("pods.rollout", pods.prepare, always=True)
         for name, work in WITH_PODS.items():
-            if name == "egress.internet" and not self.scene.options.egress:
+            if name == "egress.internet" and not self.context.options.egress:
                 self._note(name, "skipped", "no --egress HOST:PORT given")
             else:
-                self._check(name, work, always=name == "kubelet.exec" and bool(self.scene.pods))
+                self._check(name, work, always=name == "kubelet.exec" and bool(self.context.pods))
 
     def failed_with_pods(self) -> bool:
         """Whether something failed that the pods' own events and logs may explain."""
@@ -100,11 +100,11 @@ class Run:
         """Remove what was made, unless it is to be kept."""
         if not self.begun:
             self._note("cleanup.done", "skipped", "nothing was made")
-        elif self.scene.options.keep:
-            kept = f"kept: namespace {self.scene.namespace}; the next run removes it"
+        elif self.context.options.keep:
+            kept = f"kept: namespace {self.context.namespace}; the next run removes it"
             self._note("cleanup.done", "skipped", kept)
         else:
-            self.scene.deadline = time.monotonic() + CLEANING_SECONDS
+            self.context.deadline = time.monotonic() + CLEANING_SECONDS
             self._check("cleanup.done", pods.clean, always=True)
 
     def unreached(self, reason: str, names: Sequence[str]) -> None:
@@ -117,12 +117,12 @@ class Run:
         if name not in self.wanted and not always:
             return
         began = time.monotonic()
-        if began > self.scene.deadline:
-            self._note(name, "not reached", f"--timeout {self.scene.options.timeout} is over")
+        if began > self.context.deadline:
+            self._note(name, "not reached", f"--timeout {self.context.options.timeout} is over")
             return
         self.step(name)
         try:
-            self._note(name, "ok", work(self.scene), began)
+            self._note(name, "ok", work(self.context), began)
         except NotReached as error:
             self._note(name, "not reached", error.message, began)
         except SmallkubeError as error:
@@ -151,10 +151,10 @@ def run(
     """
     with ExitStack() as stack:
         name = f"{objects.MARK}-{secrets.token_hex(4)}"
-        scene = Scene(inventory, connect, options, certificate, name, stack)
-        current = Run(scene, wanted, step)
+        context = SmokeContext(inventory, connect, options, certificate, name, stack)
+        current = Run(context, wanted, step)
         try:
-            scene.machine(inventory.primary)
+            context.machine(inventory.primary)
         except UsageError:
             raise
         except SmallkubeError as error:
@@ -165,7 +165,7 @@ def run(
             current.checks()
             if current.failed_with_pods():
                 with suppress(SmallkubeError):
-                    explain(pods.evidence(scene))
+                    explain(pods.evidence(context))
         finally:
             current.clean()
     return ordered(current.results)

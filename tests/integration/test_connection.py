@@ -64,7 +64,7 @@ def test_output_errors_and_status_come_back(bench: Bench) -> None:
         assert (result.status, result.text, result.stderr) == (3, "a'b\n$HOME", "oops\n")
         assert [session.run(sh(f"exit {status}")).status for status in (0, 1, 127, 255)] == [0, 1, 127, 255]
         with pytest.raises(SmallkubeError, match="sh failed: oops"):
-            session.must(sh("echo oops >&2; exit 3"))
+            session.run_checked(sh("echo oops >&2; exit 3"))
 
 
 def test_another_host_key_is_refused_before_anything_is_sent(bench: Bench) -> None:
@@ -153,16 +153,16 @@ def test_bytes_pass_both_ways_at_once(bench: Bench, reader: str) -> None:
 
 
 def test_a_flood_on_standard_error_blocks_nothing(bench: Bench) -> None:
-    said = 0
+    on_stderr = 0
 
     def count(data: bytes) -> None:
-        nonlocal said
-        said += len(data)
+        nonlocal on_stderr
+        on_stderr += len(data)
 
     flood = f"head -c {MEGABYTES << 20} /dev/zero >&2; echo done"
     with bench.session() as session:
-        assert session.run(sh(flood), said=count).text == "done"
-    assert said == MEGABYTES << 20
+        assert session.run(sh(flood), on_stderr=count).text == "done"
+    assert on_stderr == MEGABYTES << 20
 
 
 def test_a_log_that_cant_be_written_is_told_once_the_command_has_ended(bench: Bench) -> None:
@@ -170,7 +170,7 @@ def test_a_log_that_cant_be_written_is_told_once_the_command_has_ended(bench: Be
         raise SmallkubeError("disk full")
 
     with bench.session() as session, pytest.raises(SmallkubeError, match="disk full"):
-        session.run(sh("head -c 5000000 /dev/zero >&2"), said=full)
+        session.run(sh("head -c 5000000 /dev/zero >&2"), on_stderr=full)
 
 
 def test_a_command_need_not_read_what_it_is_given(bench: Bench) -> None:
@@ -204,7 +204,9 @@ def test_a_held_command_notices_that_nobody_waits(bench: Bench, tmp_path: Path) 
     stop = threading.Event()
     script = 'echo started >&2; cat; touch "$1"'
     with bench.session() as session, pytest.raises(SmallkubeError, match="interrupted while sh ran"):
-        session.run(sh(script, str(tmp_path / "noticed"), hold=True), said=lambda _: stop.set(), stopped=stop.is_set)
+        session.run(
+            sh(script, str(tmp_path / "noticed"), hold=True), on_stderr=lambda _: stop.set(), stopped=stop.is_set
+        )
     await_file(tmp_path / "noticed")
 
 
@@ -258,7 +260,7 @@ def test_a_command_that_speaks_now_and_then_is_not_given_up(bench: Bench) -> Non
 def test_a_connection_that_breaks_is_one_line(bench: Bench) -> None:
     with bench.session() as session:
         with pytest.raises(SmallkubeError) as caught:
-            session.run(sh("echo now >&2; sleep 600"), said=lambda _: bench.server.kill_sessions())
+            session.run(sh("echo now >&2; sleep 600"), on_stderr=lambda _: bench.server.kill_sessions())
         assert re.fullmatch(r"node1 \(\S+\): connection lost while sh ran: .*", str(caught.value))
         with pytest.raises(SmallkubeError, match="connection lost while true ran"):
             session.run(Command(("true",)))

@@ -24,7 +24,7 @@ from smallkube.etcd import backup, catalog, verify
 from smallkube.etcd.host import Source
 from smallkube.etcd.stream import check_sealed
 from smallkube.remote.local import Local
-from smallkube.secrets.keyring import demand_master, read_recipient
+from smallkube.secrets.keyring import read_recipient, require_master
 from tests.integration.conftest import Cluster, Completed
 from tests.integration.etcd import VERSIONS, Etcd, like_kubernetes, programs
 from tests.integration.sshd import Server
@@ -221,7 +221,7 @@ def through_ssh(site: Site, sshd: Server) -> None:
 def test_200_flipped_bits_and_cuts_are_all_noticed(site: Site) -> None:
     site.taken()
     there = catalog.read(site.folder)
-    record, master = there.records[0], demand_master(site.cluster.workspace, "to verify")
+    record, master = there.records[0], require_master(site.cluster.workspace, "to verify")
     path, chooser, now = there.path(there.records[0]), random.Random(7), datetime.now(UTC)
     whole = path.read_bytes()
     for number in range(200):
@@ -238,7 +238,7 @@ def test_200_flipped_bits_and_cuts_are_all_noticed(site: Site) -> None:
 def test_each_damaged_place_is_noticed_also_by_decrypting_alone(site: Site) -> None:
     site.taken()
     there = catalog.read(site.folder)
-    master = demand_master(site.cluster.workspace, "to verify")
+    master = require_master(site.cluster.workspace, "to verify")
     path, chooser = there.path(there.records[0]), random.Random(8)
     whole = path.read_bytes()
     for _ in range(100):

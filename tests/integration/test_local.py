@@ -24,7 +24,7 @@ def test_a_program_that_missed_the_signal_is_told_again() -> None:
 
     def run() -> None:
         with pytest.raises(NobodyWaits):
-            Local("here").run(command, heard=stop)
+            Local("here").run(command, on_stdout=stop)
 
     running = threading.Thread(target=run, daemon=True)
     running.start()

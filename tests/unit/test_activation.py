@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 
 from smallkube.core.errors import SmallkubeError
 from smallkube.deploy.activation import GRACE_SECONDS, Activation, Clock, Ending, Verdict
-from smallkube.deploy.facts import Look
+from smallkube.deploy.facts import HostFacts
 from smallkube.remote.command import Command, Result
 from smallkube.remote.ssh import Session
 
 OLD, NEW = "/nix/store/old", "/nix/store/new"
 SECONDS = 100
-BEFORE = Look(True, True, "", 0, 1 << 30, 1 << 30, OLD, OLD, "1", "", frozenset(), ())
+BEFORE = HostFacts(True, True, "", 0, 1 << 30, 1 << 30, OLD, OLD, "1", "", frozenset(), ())
 
 
 @dataclass
@@ -127,7 +127,7 @@ class FakeSession:
             raise SmallkubeError(f"connection lost while {command.name} ran")
         return result
 
-    def must(self, command: Command, **more: Any) -> Result:
+    def run_checked(self, command: Command, **more: Any) -> Result:
         result = self.run(command, **more)
         assert result.ok
         return result
@@ -259,7 +259,7 @@ def test_an_interruption_while_the_machine_is_away_says_what_is_armed() -> None:
 def test_without_a_rollback_an_ill_machine_stays_as_it_is_and_is_told() -> None:
     machine = Machine(status=4)
     verdict = deploy(machine, armed=False)
-    assert (verdict.ending, verdict.reason) == (Ending.ILL, "switch-to-configuration ended with status 4")
+    assert (verdict.ending, verdict.reason) == (Ending.UNHEALTHY, "switch-to-configuration ended with status 4")
     assert "give-up" not in machine.did
 
 

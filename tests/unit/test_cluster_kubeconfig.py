@@ -10,7 +10,7 @@ from smallkube.core.errors import UsageError
 from smallkube.inventory.load import parse
 from smallkube.inventory.models import Inventory
 from smallkube.kube import kubeconfig
-from smallkube.kube.kubeconfig import Way
+from smallkube.kube.kubeconfig import ApiEndpoint
 
 TEXT = "cluster: {name: test}\nnodes: {node1: {peer_ip: 192.0.2.1}, node2: {peer_ip: 192.0.2.2}}\n"
 NAMES = {"test-kube.example.com", "api.k8s.internal", "fd88:1::1", "10.88.1.1"}
@@ -56,11 +56,12 @@ def test_an_old_certificate_is_still_met_under_its_own_name() -> None:
 
 
 def test_nothing_is_expected_where_nothing_is_checked() -> None:
-    assert kubeconfig.way(inventory(), "localhost:1", ()) == Way("localhost", 1)
+    assert kubeconfig.way(inventory(), "localhost:1", ()) == ApiEndpoint("localhost", 1)
 
 
 def test_a_kubeconfig_trusts_exactly_the_pinned_certificate() -> None:
-    found = json.loads(kubeconfig.render(inventory(), b"token\n", b"PEM", Way("localhost", 1, "api.k8s.internal")))
+    endpoint = ApiEndpoint("localhost", 1, "api.k8s.internal")
+    found = json.loads(kubeconfig.render(inventory(), b"token\n", b"PEM", endpoint))
     cluster = found["clusters"][0]["cluster"]
     assert base64.b64decode(cluster["certificate-authority-data"]) == b"PEM"
     assert cluster["tls-server-name"] == "api.k8s.internal"
@@ -70,12 +71,12 @@ def test_a_kubeconfig_trusts_exactly_the_pinned_certificate() -> None:
 
 
 def test_without_a_certificate_the_file_says_that_nothing_is_checked() -> None:
-    cluster = json.loads(kubeconfig.render(inventory(), b"token", None, Way("h", 1)))["clusters"][0]["cluster"]
+    cluster = json.loads(kubeconfig.render(inventory(), b"token", None, ApiEndpoint("h", 1)))["clusters"][0]["cluster"]
     assert cluster == {"insecure-skip-tls-verify": True, "server": "https://h:1"}
 
 
 def test_a_file_of_ours_is_known_by_what_is_in_it() -> None:
-    text = kubeconfig.render(inventory(), b"token", None, Way("h", 1))
+    text = kubeconfig.render(inventory(), b"token", None, ApiEndpoint("h", 1))
     assert kubeconfig.is_ours(text, "test")
     assert not kubeconfig.is_ours(text, "another")
     merged = json.loads(text)

@@ -16,7 +16,7 @@ from smallkube.kube import versions
 from smallkube.kube.kubectl import Api, Member
 from smallkube.kube.versions import Deprecated
 from smallkube.operations import upgrade_guard
-from smallkube.operations.cluster_facts import Room, Running, parse
+from smallkube.operations.cluster_facts import DeployReadiness, Running, parse
 from smallkube.operations.upgrade_guard import Facts
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -94,9 +94,9 @@ def inventory(kubernetes: str = "1.35") -> Inventory:
     return parse_inventory(text, Path("inventory.yaml"))
 
 
-def machine(**versions: str) -> Room:
+def machine(**versions: str) -> DeployReadiness:
     programs = {name.replace("_", "-"): version for name, version in versions.items()}
-    return Room(50 << 20, (), Running("6.12", {"kubelet": "v1.34.2", "kube-proxy": "v1.34.2", **programs}))
+    return DeployReadiness(50 << 20, (), Running("6.12", {"kubelet": "v1.34.2", "kube-proxy": "v1.34.2", **programs}))
 
 
 def record(age: timedelta) -> Record:
@@ -140,7 +140,7 @@ assert isinstance(ETCD, Status)
 FULL = replace(machine(), unfit=("only 1 MiB free in /nix/store",))
 
 
-def node2(seen: Room | SmallkubeError) -> Facts:
+def node2(seen: DeployReadiness | SmallkubeError) -> Facts:
     return replace(well(), machines={**well().machines, "node2": seen})
 
 

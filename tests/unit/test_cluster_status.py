@@ -18,7 +18,7 @@ from smallkube.kube import kubectl
 from smallkube.kube.kubectl import Api, Lease, Member
 from smallkube.kube.members import MARK
 from smallkube.operations import status
-from smallkube.operations.cluster_facts import Running, Sight
+from smallkube.operations.cluster_facts import NodeState, Running
 from smallkube.operations.status import Row
 from smallkube.remote.command import Result
 from smallkube.secrets import certificates, policy
@@ -56,17 +56,17 @@ def inventory() -> Inventory:
     return parse(TEXT, Path("inventory.yaml"))
 
 
-def sight(before: str = "", after: str = "") -> Sight:
+def sight(before: str = "", after: str = "") -> NodeState:
     units = "\n\n".join(f"Id={name}.service\nActiveState=active" for name in inspection.NODE_UNITS)
     state = inspection.parse((PRINTED + units).replace(before, after))
-    return Sight(state, Running("6.12.1", {"kubelet": "v1.34.2", "kube-proxy": "v1.34.2"}))
+    return NodeState(state, Running("6.12.1", {"kubelet": "v1.34.2", "kube-proxy": "v1.34.2"}))
 
 
 READY = Member(True, False, False, "v1.34.1")
 WELL = Api("v1.34.2", (), {HOST: READY}, {HOST: Lease(NOW - timedelta(seconds=7), 40)})
 
 
-def row(said: Api = WELL, seen: Sight | SmallkubeError | None = None, digest: str = "digest-of-the-bundle") -> Row:
+def row(said: Api = WELL, seen: NodeState | SmallkubeError | None = None, digest: str = "digest-of-the-bundle") -> Row:
     return status.row(inventory(), inventory().nodes[1], seen or sight(), said, digest, KEYS)
 
 

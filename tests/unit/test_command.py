@@ -50,5 +50,5 @@ def test_messages_name_the_program_or_its_title(command: Command, name: str) -> 
     ],
 )
 def test_the_last_words_are_the_last_line_that_was_said(result: Result, words: str) -> None:
-    assert result.last_words == words
+    assert result.last_line == words
     assert not result.ok

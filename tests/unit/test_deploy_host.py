@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from smallkube.core.errors import SmallkubeError
 from smallkube.deploy import facts, health, history
-from smallkube.deploy.facts import Look, Progress
+from smallkube.deploy.facts import HostFacts, Progress
 
 SYSTEM = "/nix/store/aaa-nixos-system-node1"
 LOOK = f"""\
@@ -28,7 +28,7 @@ armed=smallkube-rollback-1234.timer
 PROGRESS = f"begun=yes\nstatus=4\noutcome=\nrollback=\nsystem={SYSTEM}\nfailed=x.service \n\nlog=no\n\nlast line\n"
 
 
-def a_look(**other: object) -> Look:
+def a_look(**other: object) -> HostFacts:
     return replace(facts.parse_look(LOOK), **other)  # type: ignore[arg-type]
 
 

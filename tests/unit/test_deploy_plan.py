@@ -2,7 +2,7 @@
 
 import pytest
 
-from smallkube.core.errors import ManyErrors, UsageError
+from smallkube.core.errors import ErrorGroup, UsageError
 from smallkube.core.workspace import Workspace
 from smallkube.deploy import plan
 from smallkube.deploy.plan import STEPS, Goal, Options, Step
@@ -120,7 +120,7 @@ def test_a_secret_that_another_node_reads_is_no_obstacle(inventory: Inventory) -
 
 def test_every_secret_that_could_not_be_read_is_told_with_its_command(inventory: Inventory) -> None:
     bad = next(state for state in State if state not in (State.GOOD, State.MISSING))
-    with pytest.raises(ManyErrors) as refused:
+    with pytest.raises(ErrorGroup) as refused:
         plan.check_secrets(inventory.nodes, findings(inventory, wgkube1=State.MISSING, wgkube2=bad))
     assert refused.value.exit_status == 2
     assert str(refused.value).splitlines() == [

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smallkube.core.errors import ManyErrors, SmallkubeError
+from smallkube.core.errors import ErrorGroup, SmallkubeError
 from smallkube.inventory.models import Node
 from smallkube.remote import fleet
 
@@ -65,7 +65,7 @@ def test_a_failure_stays_with_its_node() -> None:
     assert [outcome.node for outcome in outcomes] == list(NODES)
     assert [outcome.value for outcome in outcomes] == [1, None, 3, None, 5]
     assert [outcome.failed for outcome in outcomes] == [False, True, False, True, False]
-    with pytest.raises(ManyErrors) as caught:
+    with pytest.raises(ErrorGroup) as caught:
         fleet.raise_errors(outcomes)
     assert str(caught.value).splitlines() == ["node2: broken", "node4: broken"]
 
@@ -80,7 +80,7 @@ def test_stages_after_one_that_may_not_go_on_never_come() -> None:
     outcomes = fleet.run(
         fleet.stages(NODES, 2),
         work,
-        may_go_on=lambda done: 2 not in {outcome.value for outcome in done},
+        should_continue=lambda done: 2 not in {outcome.value for outcome in done},
     )
     assert sorted(came) == ["node1", "node2", "node3"]
     assert [(outcome.value, outcome.error) for outcome in outcomes[3:]] == [(None, None)] * 2

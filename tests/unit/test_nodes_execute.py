@@ -26,7 +26,7 @@ class Fake:
         assert command.argv == ("uptime",)
         return Result(0, b"up\nand well\n", "") if self.node.index == 1 else Result(3, b"", "ill\n")
 
-    def must(self, command: Command) -> Result:
+    def run_checked(self, command: Command) -> Result:
         raise AssertionError(command)
 
 

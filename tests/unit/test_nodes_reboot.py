@@ -12,7 +12,7 @@ from smallkube.core.workspace import Workspace
 from smallkube.kube import members
 from smallkube.operations import reboot
 from smallkube.remote.host import Machine
-from smallkube.remote.rolling import Report, Word
+from smallkube.remote.rolling import NodeOutcome, Report
 from tests.unit.world import Computer, Member, Silent, World
 
 
@@ -35,7 +35,7 @@ def outcomes(reports: tuple[Report, ...]) -> list[tuple[str, str]]:
 def test_workers_by_index_then_the_primary(world: World, workspace: Workspace) -> None:
     reports = run(world, workspace)
     assert world.done == ["restart node2", "restart node10", "restart node1"]
-    assert {report.outcome for report in reports} == {Word.REBOOTED}
+    assert {report.outcome for report in reports} == {NodeOutcome.REBOOTED}
 
 
 def test_a_member_is_drained_before_and_admitted_after(world: World, workspace: Workspace) -> None:
@@ -55,7 +55,7 @@ def test_a_node_that_a_person_cordoned_stays_so(world: World, workspace: Workspa
     world.join()
     world.members["node2.k8s.internal"].cordoned = True
     (report,) = run(world, workspace, "node2")
-    assert (report.outcome, report.reason) == (Word.REBOOTED, "stays cordoned, as it was before")
+    assert (report.outcome, report.reason) == (NodeOutcome.REBOOTED, "stays cordoned, as it was before")
     assert world.members["node2.k8s.internal"].cordoned
 
 
@@ -63,7 +63,7 @@ def test_a_node_left_cordoned_by_a_killed_run_is_admitted_again(world: World, wo
     world.join()
     world.members["node2.k8s.internal"] = Member(cordoned=True, marked=True)
     (report,) = run(world, workspace, "node2")
-    assert (report.outcome, report.reason) == (Word.REBOOTED, "")
+    assert (report.outcome, report.reason) == (NodeOutcome.REBOOTED, "")
     assert world.members["node2.k8s.internal"] == Member()
 
 
@@ -71,7 +71,7 @@ def test_a_machine_outside_the_cluster_is_named_so(world: World, workspace: Work
     world.join()
     del world.members["node2.k8s.internal"]
     (report,) = run(world, workspace, "node2")
-    assert (report.outcome, report.reason) == (Word.REBOOTED, "not a member of the cluster, so not drained")
+    assert (report.outcome, report.reason) == (NodeOutcome.REBOOTED, "not a member of the cluster, so not drained")
 
 
 def test_it_waits_through_refusals_starting_and_reports_from_before(world: World, workspace: Workspace) -> None:
@@ -116,7 +116,7 @@ def test_a_kubelet_that_does_not_report_leaves_the_node_cordoned(world: World, w
     world.join()
     world.members["node2.k8s.internal"].stale = 10**9
     (report,) = run(world, workspace, "node2", seconds=0.1)
-    assert report.outcome is Word.UNKNOWN
+    assert report.outcome is NodeOutcome.UNKNOWN
     assert "its kubelet has not reported Ready; it stays cordoned" in report.reason
     assert world.members["node2.k8s.internal"].cordoned
 
@@ -136,7 +136,7 @@ def test_a_node_that_can_not_be_drained_is_not_restarted(world: World, workspace
 def test_a_machine_being_deployed_to_is_left_alone(world: World, workspace: Workspace) -> None:
     world.computers["node2"].deploy = "ann@laptop since 12:00:00 UTC\n"
     (report,) = run(world, workspace, "node2")
-    assert report.outcome is Word.FAILED
+    assert report.outcome is NodeOutcome.FAILED
     assert "ann@laptop" in report.reason
     assert world.done == []
 
@@ -162,9 +162,9 @@ def test_without_the_api_it_is_said_and_nothing_is_drained(world: World, workspa
     assert world.done == ["restart node2"]
 
 
-def change(world: World, outcome: Word, *names: str) -> tuple[Report, ...]:
+def change(world: World, outcome: NodeOutcome, *names: str) -> tuple[Report, ...]:
     act: Callable[[Machine, str], None] = members.uncordon
-    if outcome is Word.DRAINED:
+    if outcome is NodeOutcome.DRAINED:
         act = lambda primary, host: members.drain(primary, host, 300)  # noqa: E731
     nodes = world.inventory.select(names)
     return members.change(world.inventory, nodes, world.connect, act, outcome, Silent(), threading.Event())
@@ -172,18 +172,21 @@ def change(world: World, outcome: Word, *names: str) -> tuple[Report, ...]:
 
 def test_drain_and_uncordon_by_hand(world: World) -> None:
     with pytest.raises(SmallkubeError, match=r"kube-apiserver\.service on node1 is inactive"):
-        change(world, Word.DRAINED, "node2")
+        change(world, NodeOutcome.DRAINED, "node2")
     world.join()
-    assert outcomes(change(world, Word.DRAINED, "node2")) == [("node2", "drained")]
+    assert outcomes(change(world, NodeOutcome.DRAINED, "node2")) == [("node2", "drained")]
     assert world.members["node2.k8s.internal"] == Member(cordoned=True, marked=False)
-    assert outcomes(change(world, Word.UNCORDONED, "node2")) == [("node2", "uncordoned")]
+    assert outcomes(change(world, NodeOutcome.UNCORDONED, "node2")) == [("node2", "uncordoned")]
     assert world.members["node2.k8s.internal"] == Member()
 
 
 def test_a_drain_that_fails_is_the_last(world: World) -> None:
     world.join()
     world.drain_error = "error: no\n"
-    assert outcomes(change(world, Word.DRAINED, "node2", "node10")) == [("node2", "failed"), ("node10", "not run")]
+    assert outcomes(change(world, NodeOutcome.DRAINED, "node2", "node10")) == [
+        ("node2", "failed"),
+        ("node10", "not run"),
+    ]
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"metadata": {}, "spec": null, "status": {}}', "Error"])

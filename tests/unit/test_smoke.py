@@ -16,9 +16,9 @@ from smallkube.core.errors import SmallkubeError, UsageError
 from smallkube.core.workspace import Workspace
 from smallkube.inventory.load import parse
 from smallkube.inventory.models import Inventory
-from smallkube.remote.host import over_ssh
+from smallkube.remote.host import ssh_connector
 from smallkube.smoke import objects, pods, probes, report, runner
-from smallkube.smoke.context import Failed, NotReached, Options, Pod, Scene
+from smallkube.smoke.context import Failed, NotReached, Options, Pod, SmokeContext
 from smallkube.smoke.report import NAMES, Outcome, Result
 
 PEERS = ("node1: {peer_ip: 192.0.2.1}", "node2: {peer_ip: 192.0.2.2}")
@@ -29,10 +29,10 @@ def inventory(nodes: int = 2) -> Inventory:
     return parse(f"cluster: {{name: t}}\nnodes: {{{', '.join(PEERS[:nodes])}}}\n", Path("inventory.yaml"))
 
 
-def scene(egress: str = "", nodes: int = 2) -> Scene:
-    made = Scene(
+def scene(egress: str = "", nodes: int = 2) -> SmokeContext:
+    made = SmokeContext(
         inventory(nodes),
-        over_ssh(Workspace(Path("/nowhere"))),
+        ssh_connector(Workspace(Path("/nowhere"))),
         Options("busybox", "Never", egress),
         None,
         "space",
@@ -151,7 +151,7 @@ def test_a_choice_that_makes_no_sense_is_a_usage_error(only: list[str], skip: li
         report.select(only, skip)
 
 
-def tried(made: Scene, pod: Pod = PODS[0]) -> list[probes.Probe]:
+def tried(made: SmokeContext, pod: Pod = PODS[0]) -> list[probes.Probe]:
     return probes.of_pod(made, pod)
 
 
@@ -188,7 +188,7 @@ def test_machines_try_the_node_ports_of_all_nodes_that_the_cluster_has() -> None
     ]
 
 
-def answers(node1: str, node2: str | None, check: str = "network.ipv6") -> Scene:
+def answers(node1: str, node2: str | None, check: str = "network.ipv6") -> SmokeContext:
     made = scene()
     made.answers = {"node1": {f"{check} node2": node1}}
     if node2 is not None:
@@ -229,13 +229,13 @@ def test_one_node_alone_has_no_other_to_reach() -> None:
 
 def test_machines_that_can_t_be_asked_are_named() -> None:
     made = scene()
-    made.heard, made.deaf = {"node1": {"network.host 10.88.0.7": ""}}, {"node2": "no route"}
+    made.results, made.unreachable = {"node1": {"network.host 10.88.0.7": ""}}, {"node2": "no route"}
     with pytest.raises(NotReached, match="node2: no route"):
         probes.by_machines(made, "network.host")
-    made.heard["node1"]["network.host 10.88.0.7"] = "timed out"
+    made.results["node1"]["network.host 10.88.0.7"] = "timed out"
     with pytest.raises(Failed, match=r"timed out.*not asked: node2"):
         probes.by_machines(made, "network.host")
-    made.deaf = {}
+    made.unreachable = {}
     with pytest.raises(NotReached, match="no Service"):
         probes.by_machines(made, "network.nodeport")
 

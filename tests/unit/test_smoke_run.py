@@ -18,7 +18,7 @@ from smallkube.inventory.models import Node
 from smallkube.remote.command import Command, Result
 from smallkube.remote.host import Machine
 from smallkube.smoke import control, pods, runner
-from smallkube.smoke.context import Options, Scene
+from smallkube.smoke.context import Options, SmokeContext
 from smallkube.smoke.report import NAMES
 from smallkube.smoke.report import Result as Row
 
@@ -48,7 +48,7 @@ class Primary:
                 return answer if isinstance(answer, Result) else Result(0, answer.encode(), "")
         return Result(0, b'{"items": []}', "")
 
-    def must(self, command: Command) -> Result:
+    def run_checked(self, command: Command) -> Result:
         return self.run(command)
 
     @contextmanager
@@ -220,8 +220,8 @@ def test_a_pod_without_an_image_is_not_waited_for(
     assert "cluster.smoke.image in inventory.yaml, or --image" in found.message or not last
 
 
-def scene(primary: Primary) -> Scene:
-    return Scene(INVENTORY, primary.connect, Options("i", "Never"), b"PEM", "space", ExitStack())
+def scene(primary: Primary) -> SmokeContext:
+    return SmokeContext(INVENTORY, primary.connect, Options("i", "Never"), b"PEM", "space", ExitStack())
 
 
 @pytest.mark.parametrize(

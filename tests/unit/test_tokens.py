@@ -8,7 +8,7 @@ from smallkube.core.errors import SmallkubeError, UsageError
 from smallkube.inventory.load import parse
 from smallkube.inventory.models import Inventory
 from smallkube.kube import token_clients, token_users
-from smallkube.kube.token_clients import Holder
+from smallkube.kube.token_clients import TokenClient
 from smallkube.operations import tokens
 from smallkube.secrets.store import Keys
 
@@ -99,7 +99,7 @@ def test_a_missing_token_is_named() -> None:
 def test_clients_with_another_token_are_behind() -> None:
     found = token_clients.parse_holders("node2", "kubelet aa\nkube-proxy -\ncoredns bb")
     found += token_clients.parse_holders("node1", "kubelet cc\nkube-scheduler dd\nroot ee")
-    assert found[0] == Holder("node2", "kubelet", "aa")
+    assert found[0] == TokenClient("node2", "kubelet", "aa")
     assert [one.user for one in found] == ["node2", "node2", "node2", "node1", "kube-scheduler", "root"]
     assert token_clients.behind(found, {"node2": "aa", "root": "ff"}) == [
         "kube-proxy on node2",

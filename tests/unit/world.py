@@ -78,10 +78,10 @@ class Hands:
     def __init__(self, world: World, name: str) -> None:
         self.world, self.name, self.computer = world, name, world.computers[name]
 
-    def must(self, command: Command) -> Result:
+    def run_checked(self, command: Command) -> Result:
         result = self.run(command)
         if not result.ok:
-            raise SmallkubeError(f"{command.argv[0]} failed: {result.last_words}", where=self.name)
+            raise SmallkubeError(f"{command.argv[0]} failed: {result.last_line}", where=self.name)
         return result
 
     def run(self, command: Command, *, stopped: Callable[[], bool] = lambda: False) -> Result:
