@@ -27,14 +27,14 @@ from pathlib import Path
 from smallkube.etcd import backup, catalog
 from smallkube.etcd.host import Source
 from smallkube.inventory.load import load
-from smallkube.remote.ssh import Session
+from smallkube.remote.ssh import SshHost
 from smallkube.core.workspace import Workspace
 root, endpoint, recipient = sys.argv[1:]
 workspace = Workspace(Path(root))
 folder = workspace.root / "backups"
 backup.make_folder(folder)
 source = Source(endpoint, f"{root}/scratch")
-with Session(workspace, load(workspace.inventory_file).primary) as session:
+with SshHost(workspace, load(workspace.inventory_file).primary) as session:
     record = backup.take(session, catalog.read(folder), backup.Request("bench", recipient, datetime.now(UTC), source))
 catalog.read(folder).remove(record.name)
 (workspace.root / "memory").write_text(str(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024))

@@ -72,7 +72,7 @@ def smoke(
 
     from smallkube.core import ui
     from smallkube.core.workspace import lock, write_file
-    from smallkube.remote.host import ssh_connector
+    from smallkube.remote.ssh import connector
     from smallkube.smoke import report, runner
     from smallkube.smoke.context import Options
 
@@ -93,7 +93,7 @@ def smoke(
     with busy, ui.Progress(["smoke"] if sys.stderr.isatty() else []) as progress:
         results = runner.run(
             inventory,
-            ssh_connector(here.workspace),
+            connector(here.workspace),
             certificate,
             options,
             wanted,

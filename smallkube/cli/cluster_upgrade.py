@@ -85,7 +85,7 @@ def _smoke(here: "Current", options: "Options", wanted: tuple[str, ...]) -> Call
     """Makes the smoke test; returns what was not well, each with its reason."""
     from smallkube.core import ui
     from smallkube.core.workspace import lock
-    from smallkube.remote.host import ssh_connector
+    from smallkube.remote.ssh import connector
     from smallkube.smoke import runner
 
     pinned = here.workspace.keys_dir / "apiserver.crt"
@@ -93,7 +93,7 @@ def _smoke(here: "Current", options: "Options", wanted: tuple[str, ...]) -> Call
 
     def run() -> list[str]:
         with lock(here.workspace.state_dir / "smoke.lock", "the smoke test"):
-            connect = ssh_connector(here.workspace)
+            connect = connector(here.workspace)
             results = runner.run(here.inventory, connect, certificate, options, wanted, lambda _: None, ui.message)
         return [f"{one.check} ({one.message})" for one in results if one.outcome in ("failed", "not reached")]
 

@@ -102,14 +102,14 @@ def plan(_: Context, node: list[str], role: list[str], tag: list[str], json: boo
     from smallkube.deploy import prepare, preview, run
     from smallkube.deploy.plan import Goal
     from smallkube.remote import fleet
-    from smallkube.remote.ssh import Session
+    from smallkube.remote.ssh import SshHost
 
     here = current()
     nodes = here.inventory.select(words(node), words(role), words(tag))
     planned, bundle = prepare.prepare(here.workspace, here.inventory, nodes, Goal.DRY_ACTIVATE)
 
     def compare(each: "Node") -> preview.Changes:
-        with Session(here.workspace, each) as session:
+        with SshHost(here.workspace, each) as session:
             return preview.changes(session, bundle)
 
     outcomes = fleet.run(planned.stages, compare)
@@ -171,12 +171,12 @@ def history(_: Context, node: list[str], json: bool = False) -> None:
     from smallkube.core import ui
     from smallkube.deploy import history as kept
     from smallkube.remote import fleet
-    from smallkube.remote.ssh import Session
+    from smallkube.remote.ssh import SshHost
 
     here = current()
 
     def read(each: "Node") -> tuple[kept.Entry, ...]:
-        with Session(here.workspace, each) as session:
+        with SshHost(here.workspace, each) as session:
             return kept.read(session)
 
     outcomes = fleet.run([here.inventory.select(words(node))], read)

@@ -42,13 +42,13 @@ def rotate(
     from smallkube.core import ui
     from smallkube.operations import downtime
     from smallkube.operations import encryption as rotating
-    from smallkube.remote.host import ssh_connector
+    from smallkube.remote.ssh import connector
     from smallkube.secrets.keyring import require_master
 
     here = current()
     inventory = here.inventory
     master = require_master(here.workspace, "to change the encryption key")
-    connect = ssh_connector(here.workspace)
+    connect = connector(here.workspace)
     rotation = rotating.Rotation(here.workspace, inventory, master, connect)
     plan = rotation.plan(back=abort)
     backup = () if no_backup else ("take a backup of etcd, and verify it",)

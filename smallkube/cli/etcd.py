@@ -17,8 +17,7 @@ if TYPE_CHECKING:
     from smallkube.etcd.record import Record
     from smallkube.etcd.run import Report
     from smallkube.inventory.models import Node
-    from smallkube.remote.local import Local
-    from smallkube.remote.ssh import Session
+    from smallkube.remote.host import Host
 
 __all__ = ["backup", "list_", "prune", "schedule", "verify"]
 
@@ -76,15 +75,15 @@ def backup(
 
 
 @contextmanager
-def reach(here: "Current", node: "Node", local: bool) -> "Iterator[Session | Local]":
+def reach(here: "Current", node: "Node", local: bool) -> "Iterator[Host]":
     """The machine ``node``, which is this one when it is the primary and ``local`` was given."""
-    from smallkube.remote.local import Local
-    from smallkube.remote.ssh import Session
+    from smallkube.remote.local import LocalHost
+    from smallkube.remote.ssh import SshHost
 
     if local and node.role == "primary":
-        yield Local("this machine")
+        yield LocalHost(node)
         return
-    with Session(here.workspace, node) as session:
+    with SshHost(here.workspace, node) as session:
         yield session
 
 

@@ -87,10 +87,10 @@ def _rotate(here: "Current", plan: "Plan", choice: "Choice | None", pause: bool,
     from smallkube.core import ui
     from smallkube.operations import downtime
     from smallkube.operations.certificates import Rotation
-    from smallkube.remote.host import ssh_connector
+    from smallkube.remote.ssh import connector
     from smallkube.secrets.staged import Stage
 
-    workspace, inventory, connect = here.workspace, here.inventory, ssh_connector(here.workspace)
+    workspace, inventory, connect = here.workspace, here.inventory, connector(here.workspace)
     names = [node.name for node in inventory.nodes]
     with ui.Progress([*names, "certificates"]) as progress, downtime.counted(connect, inventory.primary) as counted:
         rotation = Rotation(workspace, inventory, connect, progress, timeout)
@@ -154,7 +154,7 @@ def rotate_issuer(
     from smallkube.kube import token_clients
     from smallkube.operations import downtime
     from smallkube.operations import issuer as rotating
-    from smallkube.remote.host import ssh_connector
+    from smallkube.remote.ssh import connector
     from smallkube.secrets.keyring import require_master
     from smallkube.secrets.store import read_keys
 
@@ -162,7 +162,7 @@ def rotate_issuer(
         raise UsageError(f"--timeout {timeout} --overlap {overlap}: must be at least 1 and 0")
     here = current()
     workspace, inventory = here.workspace, here.inventory
-    connect = ssh_connector(workspace)
+    connect = connector(workspace)
     with connect(inventory.primary) as primary:
         deployed = token_clients.deployed(primary)
     row = rotating.secret_of(inventory)

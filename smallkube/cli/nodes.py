@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from smallkube.inventory.models import Node
     from smallkube.remote.command import Result
     from smallkube.remote.fleet import Outcome
-    from smallkube.remote.host import Machine
+    from smallkube.remote.host import Host
     from smallkube.remote.rolling import NodeOutcome, Report
 
 __all__ = ["add", "drain", "exec_", "reboot", "remove", "uncordon"]
@@ -117,12 +117,12 @@ def exec_(
     from smallkube.core import ui
     from smallkube.core.errors import ErrorGroup
     from smallkube.operations import execute
-    from smallkube.remote.host import ssh_connector
+    from smallkube.remote.ssh import connector
 
     here = current()
     wanted = execute.command(_after_dashes(), root=root, timeout=timeout)
     nodes = here.inventory.select(words(node), words(role), words(tag))
-    outcomes = execute.everywhere(nodes, wanted, ssh_connector(here.workspace))
+    outcomes = execute.everywhere(nodes, wanted, connector(here.workspace))
     if json:
         ui.json_result([execute.as_json(outcome) for outcome in outcomes])
     else:
@@ -175,7 +175,7 @@ def drain(
     ui.confirm(f"evict all pods of {', '.join(each.name for each in nodes)}?", yes=yes)
     stop = threading.Event()
 
-    def evict(primary: "Machine", host: str) -> None:
+    def evict(primary: "Host", host: str) -> None:
         members.drain(primary, host, timeout, stop.is_set)
 
     _change(here, nodes, evict, rolling.NodeOutcome.DRAINED, stop, json)
@@ -204,17 +204,17 @@ def _named(node: list[str], role: list[str], tag: list[str]) -> "tuple[Current, 
 def _change(
     here: "Current",
     nodes: "Sequence[Node]",
-    act: "Callable[[Machine, str], None]",
+    act: "Callable[[Host, str], None]",
     outcome: "NodeOutcome",
     stop: threading.Event,
     json: bool,
 ) -> None:
     from smallkube.core import ui
     from smallkube.kube import members
-    from smallkube.remote.host import ssh_connector
+    from smallkube.remote.ssh import connector
 
     with ui.Progress([each.name for each in nodes]) as progress:
-        reports = members.change(here.inventory, nodes, ssh_connector(here.workspace), act, outcome, progress, stop)
+        reports = members.change(here.inventory, nodes, connector(here.workspace), act, outcome, progress, stop)
     _show_reports(reports, json)
 
 
@@ -246,10 +246,10 @@ def reboot(
     from smallkube.core import ui
     from smallkube.kube import members
     from smallkube.operations import reboot as rebooting
-    from smallkube.remote.host import ssh_connector
+    from smallkube.remote.ssh import connector
 
     here = current()
-    connect = ssh_connector(here.workspace)
+    connect = connector(here.workspace)
     nodes = here.inventory.select(words(node), words(role), words(tag))
     undrained = members.api_down(here.inventory, connect) if drain else "--no-drain"
     plan = rebooting.make(nodes, undrained, timeout, drain_timeout)

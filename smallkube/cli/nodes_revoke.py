@@ -16,7 +16,7 @@ def revoke(here: Current, name: str, *, yes: bool, dry_run: bool, json: bool) ->
     """
     from smallkube.core import ui
     from smallkube.operations import revoke as revoking
-    from smallkube.remote.host import ssh_connector
+    from smallkube.remote.ssh import connector
     from smallkube.secrets.keyring import require_master
 
     plan = revoking.make(here.workspace, here.inventory, name)
@@ -27,7 +27,7 @@ def revoke(here: Current, name: str, *, yes: bool, dry_run: bool, json: bool) ->
     ui.confirm(f"put {name} out of the cluster, and end its pods?", yes=yes)
     others = [node.name for node in here.inventory.nodes if node.name != name]
     with ui.Progress([*others, name]) as progress:
-        revocation = revoking.Revocation(here.workspace, master, ssh_connector(here.workspace), progress)
+        revocation = revoking.Revocation(here.workspace, master, connector(here.workspace), progress)
         outcome = revocation.execute(plan, here.inventory, lambda text: progress.step(name, text))
         progress.done(name, "out")
     if json:

@@ -28,12 +28,12 @@ def report(
     from smallkube.deploy import inspection
     from smallkube.deploy.checks import Finding
     from smallkube.remote import fleet
-    from smallkube.remote.ssh import Session
+    from smallkube.remote.ssh import SshHost
 
     inventory = here.inventory
 
     def read(node: "Node") -> "State":
-        with Session(here.workspace, node) as session:
+        with SshHost(here.workspace, node) as session:
             return inspection.read(session, inventory, digest)
 
     findings: list[Finding] = []

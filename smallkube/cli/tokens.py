@@ -42,7 +42,7 @@ def rotate(
     from smallkube.kube import token_clients, token_users
     from smallkube.operations import downtime
     from smallkube.operations import tokens as rotating
-    from smallkube.remote.host import ssh_connector
+    from smallkube.remote.ssh import connector
     from smallkube.secrets.keyring import require_master
     from smallkube.secrets.store import read_keys
 
@@ -52,7 +52,7 @@ def rotate(
     workspace, inventory = here.workspace, here.inventory
     everybody = token_users.all_users(inventory)
     wanted = token_users.select(inventory, words(user), everybody=all or abort)
-    connect = ssh_connector(workspace)
+    connect = connector(workspace)
     with connect(inventory.primary) as primary:
         deployed = token_clients.deployed(primary)
     plan = rotating.make(read_keys(workspace), wanted, everybody, deployed, back=abort)
@@ -83,12 +83,12 @@ def status(_: Context, json: bool = False) -> None:
     from smallkube.core import ui
     from smallkube.kube import token_clients, token_users
     from smallkube.operations import token_status as looking
-    from smallkube.remote.host import ssh_connector
+    from smallkube.remote.ssh import connector
     from smallkube.secrets.keyring import read_master
     from smallkube.secrets.store import read_keys
 
     here = current()
-    found, silent = token_clients.holders(here.inventory, ssh_connector(here.workspace))
+    found, silent = token_clients.holders(here.inventory, connector(here.workspace))
     everybody, master = token_users.all_users(here.inventory), read_master(here.workspace)
     rows = looking.rows(here.workspace, read_keys(here.workspace), everybody, master, found, datetime.now(UTC))
     if json:

@@ -13,7 +13,7 @@ from smallkube.core.errors import SmallkubeError
 from smallkube.deploy import facts, health
 from smallkube.deploy.barrier import SyncPoint
 from smallkube.deploy.facts import HostFacts, Progress, script
-from smallkube.remote.ssh import Session
+from smallkube.remote.host import Host
 
 POLL_SECONDS = 0.5
 GRACE_SECONDS = 60
@@ -60,13 +60,13 @@ class Activation:
     machines that change together: waiting for the others at a point, and telling them that this one goes back.
     """
 
-    connect: Callable[[], Session]
+    connect: Callable[[], Host]
     nonce: str
     system: str
     before: HostFacts
     seconds: int
     stopped: Callable[[], bool] = lambda: False
-    examine: Callable[[Session], Sequence[str]] = lambda _: ()
+    examine: Callable[[Host], Sequence[str]] = lambda _: ()
     agree: Callable[[SyncPoint, str, Callable[[], bool]], str] = lambda _point, _complaint, _impatient: ""
     withdraw: Callable[[str], None] = lambda _: None
     clock: Clock = field(default_factory=Clock)
@@ -75,13 +75,13 @@ class Activation:
     _last: Progress | None = None
     _lost: str = ""
 
-    def arm(self, session: Session) -> None:
+    def arm(self, session: Host) -> None:
         """From here on the machine goes back by itself after ``seconds``."""
         session.run_checked(script("arm", self.nonce, str(self.seconds)))
         self._due = self.clock.now() + self.seconds
         self._armed = True
 
-    def activate(self, session: Session) -> None:
+    def activate(self, session: Host) -> None:
         """Start the activation and follow it to its end, over new connections if need be.
 
         Raises SmallkubeError when it was certainly not started.
@@ -114,7 +114,7 @@ class Activation:
                 self.clock.sleep(POLL_SECONDS)
         return self._watch(reason or self._lost or TOO_LATE)
 
-    def _judge(self, session: Session) -> Verdict:
+    def _judge(self, session: Host) -> Verdict:
         now = self._last = facts.progress(session, self.nonce)
         if not now.begun:
             return self._watch("")
@@ -132,7 +132,7 @@ class Activation:
             return self._watch(decided.last_line)
         return Verdict(Ending.CONFIRMED, log=now.log)
 
-    def _against(self, session: Session) -> str:
+    def _against(self, session: Host) -> str:
         """What speaks against the new system, here or on a machine that changes together with this one."""
 
         def impatient() -> bool:
@@ -187,7 +187,7 @@ class Activation:
         return self._last.log if self._last else ""
 
     def _until(
-        self, condition: Callable[[Progress], bool], deadline: Callable[[], float], session: Session | None = None
+        self, condition: Callable[[Progress], bool], deadline: Callable[[], float], session: Host | None = None
     ) -> Progress | None:
         """Ask until ``condition`` holds, over ``session`` as long as it lives, then new ones. None: out of time."""
         while self.clock.now() < deadline():
@@ -211,7 +211,7 @@ class Activation:
         return self._due + (GOING_BACK_SECONDS if going_back else GRACE_SECONDS)
 
     @contextmanager
-    def _fresh(self, session: Session | None = None) -> Iterator[Session]:
+    def _fresh(self, session: Host | None = None) -> Iterator[Host]:
         if session:
             yield session
             return

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from smallkube.core.errors import SmallkubeError
 from smallkube.inventory.models import Inventory, Node
 from smallkube.kube import members
-from smallkube.remote.ssh import Session
+from smallkube.remote.host import Host
 
 DISTURBING = frozenset({"crio.service", "kubelet.service", "kube-proxy.service", "systemd-networkd.service"})
 """Units whose restart pods on the machine, or those who talk to them, may notice."""
@@ -20,7 +20,7 @@ class Drain:
         self,
         inventory: Inventory,
         node: Node,
-        connect: Callable[[Node], Session],
+        connect: Callable[[Node], Host],
         turn: AbstractContextManager[object],
     ) -> None:
         self.inventory, self.node, self.connect, self.turn = inventory, node, connect, turn

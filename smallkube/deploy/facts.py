@@ -9,7 +9,7 @@ from pathlib import Path
 from smallkube.core.errors import SmallkubeError
 from smallkube.nix.bundle import Bundle
 from smallkube.remote.command import Command, Result
-from smallkube.remote.ssh import Session
+from smallkube.remote.host import Host
 
 HOME = "/var/lib/smallkube"
 BUILD_SECONDS = 3600
@@ -75,7 +75,7 @@ def unpushed_script(name: str, *arguments: str, timeout: float = 60.0) -> Comman
     return Command(argv, stdin=scripts().files[f"{name}.sh"], timeout=timeout, title=name)
 
 
-def look(session: Session, bundle: Bundle) -> HostFacts:
+def look(session: Host, bundle: Bundle) -> HostFacts:
     """Read the machine; needs nothing of ours there."""
     return parse_look(session.run_checked(unpushed_script("look", bundle.digest, scripts().digest)).text)
 
@@ -101,7 +101,7 @@ def parse_look(text: str) -> HostFacts:
     )
 
 
-def push(session: Session, kind: str, bundle: Bundle) -> None:
+def push(session: Host, kind: str, bundle: Bundle) -> None:
     """Unpack ``bundle`` at HOME/``kind``/DIGEST, as a whole or not at all."""
     archive = bundle.archive
     expected = hashlib.sha256(archive).hexdigest()
@@ -110,7 +110,7 @@ def push(session: Session, kind: str, bundle: Bundle) -> None:
     session.run_checked(Command(command, stdin=archive, timeout=120, title="receive"))
 
 
-def progress(session: Session, nonce: str) -> Progress:
+def progress(session: Host, nonce: str) -> Progress:
     """How the activation of this deploy stands."""
     return parse_progress(session.run_checked(script("progress", nonce, timeout=PROGRESS_SECONDS)).text)
 
@@ -129,9 +129,7 @@ def parse_progress(text: str) -> Progress:
     )
 
 
-def build(
-    session: Session, bundle: Bundle, on_stderr: Callable[[bytes], object], stopped: Callable[[], bool]
-) -> Result:
+def build(session: Host, bundle: Bundle, on_stderr: Callable[[bytes], object], stopped: Callable[[], bool]) -> Result:
     """Build the machine's system; standard output is its store path, ``on_stderr`` gets the build's log.
 
     The build ends with the connection, and when ``stopped`` becomes true.

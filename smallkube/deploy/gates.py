@@ -7,7 +7,7 @@ from enum import StrEnum
 from smallkube.deploy.facts import script, unpushed_script
 from smallkube.inventory.models import Inventory
 from smallkube.remote.command import Command
-from smallkube.remote.ssh import Session
+from smallkube.remote.host import Host
 
 READY_SECONDS = 60
 PATIENT_TRIES = 20
@@ -35,7 +35,7 @@ class Gate:
         return f"{self.name}: {self.detail}" if self.detail else self.name
 
 
-def measure(session: Session, inventory: Inventory, *, patient: bool, tunnel: bool = True) -> tuple[Gate, ...]:
+def measure(session: Host, inventory: Inventory, *, patient: bool, tunnel: bool = True) -> tuple[Gate, ...]:
     """Ask the machine about everything that can be asked of it alone, about the ``tunnel`` if that is wanted.
 
     ``patient``: give what was just started the time to come up.
@@ -53,7 +53,7 @@ def measure(session: Session, inventory: Inventory, *, patient: bool, tunnel: bo
     return tuple(gates)
 
 
-def readiness(primary: Session, node_host: str, seconds: int) -> tuple[Gate, ...]:
+def readiness(primary: Host, node_host: str, seconds: int) -> tuple[Gate, ...]:
     """Ask the primary whether ``node_host`` is a Ready member, or becomes one within ``seconds``."""
     done = primary.run(unpushed_script("node-ready", node_host, str(seconds), timeout=seconds + 60))
     return parse(done.text) if done.ok else (Gate("node Ready", Result.NOT_APPLICABLE, done.last_line),)

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, fields
 
 from smallkube.deploy.facts import HOME, script
 from smallkube.remote.command import Command
-from smallkube.remote.ssh import Session
+from smallkube.remote.host import Host
 
 
 @dataclass(frozen=True)
@@ -24,13 +24,13 @@ class Entry:
     reason: str
 
 
-def append(session: Session, entry: Entry) -> None:
+def append(session: Host, entry: Entry) -> None:
     """Add ``entry`` to the machine's history."""
     line = json.dumps(asdict(entry), ensure_ascii=False) + "\n"
     session.run_checked(script("record", stdin=line.encode()))
 
 
-def read(session: Session) -> tuple[Entry, ...]:
+def read(session: Host) -> tuple[Entry, ...]:
     """The machine's history, oldest first; empty where nothing was ever deployed."""
     found = session.run(Command(("cat", f"{HOME}/history.jsonl")))
     return parse(found.text) if found.ok else ()

@@ -7,7 +7,7 @@ from typing import Any
 
 from smallkube.deploy.facts import unpushed_script
 from smallkube.inventory.models import Inventory, Node
-from smallkube.remote.ssh import Session
+from smallkube.remote.host import Host
 
 PRIMARY_UNITS = ("etcd", "kube-apiserver", "kube-activation", "kube-scheduler", "kube-controller-manager")
 NODE_UNITS = ("generate-kubeconfig-node", "crio", "kubelet", "kube-proxy", "coredns")
@@ -89,7 +89,7 @@ def units_of(node: Node) -> tuple[str, ...]:
     return (*PRIMARY_UNITS, *NODE_UNITS) if node.role == "primary" else NODE_UNITS
 
 
-def read(session: Session, inventory: Inventory, bundle_digest: str) -> State:
+def read(session: Host, inventory: Inventory, bundle_digest: str) -> State:
     """Look at the node; pings every other node across the tunnel, in both families, also with full-sized packets."""
     plan, others = inventory.addressing, [node for node in inventory.nodes if node != session.node]
     targets = [address for node in others for address in (plan.host6(node.index), plan.host4(node.index))]

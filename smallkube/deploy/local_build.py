@@ -12,7 +12,7 @@ from smallkube.deploy.facts import BUILD_SECONDS, script
 from smallkube.nix import build, check
 from smallkube.nix.bundle import Bundle
 from smallkube.remote.command import Command, Result
-from smallkube.remote.ssh import Session
+from smallkube.remote.host import Host
 
 AT_ONCE = 2
 """Builds at a time: each evaluates a whole system, which takes about a gigabyte."""
@@ -37,7 +37,7 @@ class BuildHere:
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._system = ""
 
-    def build(self, session: Session, on_stderr: Callable[[bytes], object], stopped: Callable[[], bool]) -> Result:
+    def build(self, session: Host, on_stderr: Callable[[bytes], object], stopped: Callable[[], bool]) -> Result:
         """As ``host.build``: standard output is the system's store path, ``on_stderr`` gets the build's log.
 
         Meanwhile the lock on the machine at the end of ``session`` is kept fresh. Raises UsageError when Nix is not
@@ -61,7 +61,7 @@ class BuildHere:
             self._system = str(build.result(tree).resolve())
         return Result(status, self._system.encode(), b"".join(log).decode(errors="replace"))
 
-    def copy(self, session: Session, told: Callable[[str], object], stopped: Callable[[], bool]) -> None:
+    def copy(self, session: Host, told: Callable[[str], object], stopped: Callable[[], bool]) -> None:
         """Copy what the machine lacks of the closure; ``told`` hears how much that is.
 
         Raises SmallkubeError when it does not arrive; what did is whole.
@@ -92,7 +92,7 @@ class BuildHere:
             self.turn.release()
 
 
-def _keep_lock_alive(session: Session, stopped: Callable[[], bool], log: list[bytes]) -> Callable[[], None]:
+def _keep_lock_alive(session: Host, stopped: Callable[[], bool], log: list[bytes]) -> Callable[[], None]:
     """To be called often: refreshes the lock now and then.
 
     Raises SmallkubeError when ``stopped``, disconnected, or nothing came to ``log`` for BUILD_SECONDS.

@@ -25,7 +25,8 @@ from smallkube.deploy.report import EXPECTED, Outcome, Report, Watcher, kept_log
 from smallkube.inventory.models import Inventory, Node
 from smallkube.nix.bundle import Bundle
 from smallkube.remote.command import Command, Result
-from smallkube.remote.ssh import Session
+from smallkube.remote.host import Host
+from smallkube.remote.ssh import SshHost
 
 TAIL_LINES = 20
 COMMIT_SECONDS = 120
@@ -61,7 +62,7 @@ class NodeDeploy:
         self.digest = self.plan.digest
         self.log_file = self.workspace.state_dir / "logs" / f"{self.plan.nonce}-{node.name}.log"
         self.gates_before: tuple[Gate, ...] = ()
-        self.drain = Drain(job.inventory, node, lambda other: Session(job.workspace, other), job.drain_turn)
+        self.drain = Drain(job.inventory, node, lambda other: SshHost(job.workspace, other), job.drain_turn)
         self.here = BuildHere(self.bundle, node.name, job.build_turn)
         self.locked = False
         self.look: HostFacts
@@ -102,8 +103,8 @@ class NodeDeploy:
             self._leave()
         return self.report
 
-    def _connect(self) -> Session:
-        return Session(self.workspace, self.node)
+    def _connect(self) -> Host:
+        return SshHost(self.workspace, self.node)
 
     def _end(self, outcome: Outcome, reason: str = "", log: str = "") -> None:
         self.report = replace(self.report, outcome=outcome, reason=reason, log=log or self.report.log)
@@ -127,23 +128,23 @@ class NodeDeploy:
         """Where the peers change, the tunnel has to work afterwards, whatever it did before."""
         self.gates_before = self._gates(self.session, patient=False, tunnel=not self.plan.together)
 
-    def _gates(self, session: Session, *, patient: bool, tunnel: bool) -> tuple[Gate, ...]:
+    def _gates(self, session: Host, *, patient: bool, tunnel: bool) -> tuple[Gate, ...]:
         """What the machine is for, asked of itself and of the primary."""
         measured = gates.measure(session, self.job.inventory, patient=patient, tunnel=tunnel)
         return (*measured, *self._readiness(session, gates.READY_SECONDS if patient else 1))
 
-    def _readiness(self, session: Session, seconds: int) -> tuple[Gate, ...]:
+    def _readiness(self, session: Host, seconds: int) -> tuple[Gate, ...]:
         inventory = self.job.inventory
         name = inventory.addressing.node_host(self.node.index)
         if self.node.role == "primary":
             return gates.readiness(session, name, seconds)
         try:
-            with Session(self.workspace, inventory.primary) as primary:
+            with SshHost(self.workspace, inventory.primary) as primary:
                 return gates.readiness(primary, name, seconds)
         except SmallkubeError as error:
             return (Gate("node Ready", gates.Result.NOT_APPLICABLE, f"the primary can't be asked: {error.message}"),)
 
-    def _examine(self, session: Session) -> list[str]:
+    def _examine(self, session: Host) -> list[str]:
         after = self._gates(session, patient=True, tunnel=not self.plan.left_out)
         if self.plan.left_out:
             why = f"{', '.join(self.plan.left_out)} did not learn of the change"

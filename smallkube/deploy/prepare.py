@@ -10,7 +10,7 @@ from smallkube.deploy.stale_peers import Survey
 from smallkube.inventory.models import Inventory, Node
 from smallkube.nix import build, bundle, lock, render
 from smallkube.nix.bundle import Bundle
-from smallkube.remote.ssh import Session
+from smallkube.remote.ssh import SshHost
 from smallkube.secrets import keyring, policy, proof, store
 
 
@@ -48,7 +48,7 @@ def _lock(workspace: Workspace, inventory: Inventory, unlocked: Bundle) -> bytes
     """Pin the flake's inputs with the Nix of this machine, else with that of the primary."""
     if runner.find("nix"):
         return lock.here(unlocked.files, update=False)
-    with Session(workspace, inventory.primary) as session:
+    with SshHost(workspace, inventory.primary) as session:
         for kind, content in (("scripts", facts.scripts()), ("bundles", unlocked)):
             facts.push(session, kind, content)
         return session.run_checked(facts.script("lock-flake", unlocked.digest, timeout=lock.SECONDS)).stdout

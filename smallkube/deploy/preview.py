@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from smallkube.deploy.facts import unpushed_script
 from smallkube.nix.bundle import Bundle
-from smallkube.remote.ssh import Session
+from smallkube.remote.host import Host
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Changes:
         return [f"{mark} {name}" for mark, names in marked for name in names]
 
 
-def changes(session: Session, bundle: Bundle) -> Changes:
+def changes(session: Host, bundle: Bundle) -> Changes:
     """Compare ``bundle`` with what was deployed to this machine last."""
     return compare(session.run_checked(unpushed_script("files")).text, bundle.files)
 

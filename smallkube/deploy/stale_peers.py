@@ -8,7 +8,7 @@ from smallkube.core.workspace import Workspace
 from smallkube.inventory.models import Inventory, Node
 from smallkube.remote import fleet
 from smallkube.remote.command import Command
-from smallkube.remote.ssh import Session
+from smallkube.remote.ssh import SshHost
 
 PEERS_ON_HOST = "/etc/smallkube/peers.json"
 
@@ -44,7 +44,7 @@ def compare(known: Mapping[str, str], others: Mapping[str, str], wanted: str) ->
 
 def _ask(workspace: Workspace, nodes: Sequence[Node]) -> dict[str, str]:
     def ask(node: Node) -> str:
-        with Session(workspace, node) as session:
+        with SshHost(workspace, node) as session:
             return session.run(Command(("sha256sum", PEERS_ON_HOST))).text.partition(" ")[0]
 
     return {outcome.node.name: outcome.value or "" for outcome in fleet.run([nodes], ask) if not outcome.failed}

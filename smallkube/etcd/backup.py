@@ -1,11 +1,9 @@
 """Taking a backup: a snapshot that was proven on the primary, proven again on its way, sealed, and put in its place."""
 
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Protocol
 
 from smallkube.core.errors import SmallkubeError, UsageError
 from smallkube.core.workspace import TEMPORARY_PREFIX, sync_folder
@@ -15,17 +13,9 @@ from smallkube.etcd.host import DEFAULT_SOURCE, Source, snapshot
 from smallkube.etcd.pipe import Pipe
 from smallkube.etcd.record import SUFFIX, Record, timestamp
 from smallkube.etcd.stream import Checked, Sealed, check, seal
-from smallkube.remote.command import Command, Result
+from smallkube.remote.host import Host
 
 FOLDER_MODE = 0o700
-
-
-class Primary(Protocol):
-    """Of a ``remote.connection.Session`` or ``remote.local.Local``, what is used here."""
-
-    where: str
-
-    def run(self, command: Command, *, on_stdout: Callable[[bytes], object] | None = ...) -> Result: ...
 
 
 @dataclass(frozen=True)
@@ -48,7 +38,7 @@ def make_folder(folder: Path) -> None:
         raise UsageError(f"can't be made: {error.strerror}", where=str(folder), hint=hint) from error
 
 
-def take(primary: Primary, existing: Catalog, request: Request) -> Record:
+def take(primary: Host, existing: Catalog, request: Request) -> Record:
     """A new backup in the folder of ``existing``; to be called under its lock.
 
     Nothing is there under its final name before all was proven. Raises SmallkubeError.

@@ -7,9 +7,7 @@ itself when etcd or the API server does not come up, and does not need us to end
 import hashlib
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import BinaryIO, Protocol
 
 from smallkube.core.errors import SmallkubeError, UsageError
 from smallkube.etcd import host
@@ -20,6 +18,7 @@ from smallkube.etcd.stream import opened
 from smallkube.inventory.models import Node
 from smallkube.remote import fleet
 from smallkube.remote.command import Command, Result
+from smallkube.remote.host import Connect, Host
 from smallkube.secrets.age import Master
 
 RESTARTED = ("kubelet.service", "kube-proxy.service", "coredns.service")
@@ -27,18 +26,6 @@ RESTARTED = ("kubelet.service", "kube-proxy.service", "coredns.service")
 _UNPACK_SECONDS = 1800
 _STOP_SECONDS = 600
 _POLL_SECONDS = 1.0
-
-
-class Machine(Protocol):
-    """Of a Session or a Local, what is used here."""
-
-    where: str
-
-    def run(self, command: Command, *, source: BinaryIO | None = ...) -> Result: ...
-    def run_checked(self, command: Command) -> Result: ...
-
-
-Connect = Callable[[Node], AbstractContextManager[Machine]]
 
 
 @dataclass(frozen=True)
@@ -112,7 +99,7 @@ def execute(plan: Plan, existing: Catalog, master: Master, connect: Connect, ste
     return Outcome(old, begun["bumped"] == "yes", restart_clients(plan.nodes, connect))
 
 
-def _begin(plan: Plan, existing: Catalog, master: Master, primary: Machine) -> dict[str, str]:
+def _begin(plan: Plan, existing: Catalog, master: Master, primary: Host) -> dict[str, str]:
     with opened(existing.path(plan.record), master) as stream:
         result = primary.run(_command(plan), source=stream)
     if not result.ok:

@@ -14,6 +14,7 @@ from smallkube.etcd.catalog import Catalog
 from smallkube.etcd.host import Source
 from smallkube.etcd.record import Record
 from smallkube.inventory.models import Backup, Inventory, Keep
+from smallkube.remote.host import Host
 from smallkube.remote.sftp import Destination
 from smallkube.secrets.keyring import MASTER_RECIPIENT, read_recipient
 
@@ -59,7 +60,7 @@ def locked(folder: Path) -> Iterator[Catalog]:
 def run(
     workspace: Workspace,
     inventory: Inventory,
-    connect: Callable[[], AbstractContextManager[backup.Primary]],
+    connect: Callable[[], AbstractContextManager[Host]],
     wanted: backup.Request,
     step: Callable[[str], object],
 ) -> Report:

@@ -4,25 +4,18 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Protocol
+from typing import Any
 
 from smallkube.core.errors import SmallkubeError
 from smallkube.etcd import host
 from smallkube.etcd.record import Record
-from smallkube.remote.command import Command, Result
+from smallkube.remote.command import Command
+from smallkube.remote.host import Host
 
 DEFAULT_QUOTA = 2 << 30
 """Bytes at which etcd refuses writes unless told otherwise (--quota-backend-bytes, etcd.io/docs/v3.6/op-guide)."""
 OLD = timedelta(hours=36)
 """The age from which a newest backup is worth a word: one night was missed."""
-
-
-class Primary(Protocol):
-    """Of a Session or a Local, what is used here."""
-
-    where: str
-
-    def run(self, command: Command) -> Result: ...
 
 
 @dataclass(frozen=True)
@@ -41,7 +34,7 @@ class Status:
     errors: tuple[str, ...]
 
 
-def read(primary: Primary, seconds: int) -> Status:
+def read(primary: Host, seconds: int) -> Status:
     """Raises SmallkubeError when etcd gives no answer within ``seconds``."""
     reply = _ask(primary, seconds, "endpoint", "status", "--write-out", "json")
     alarms = _ask(primary, seconds, "alarm", "list")
@@ -69,7 +62,7 @@ def parse(status: str, alarms: str) -> Status:
     )
 
 
-def _ask(primary: Primary, seconds: int, *words: str) -> str:
+def _ask(primary: Host, seconds: int, *words: str) -> str:
     limits = ("--dial-timeout", "5s", "--command-timeout", f"{seconds}s")
     result = primary.run(Command(("etcdctl", "--endpoints", host.ENDPOINT, *limits, *words), timeout=seconds + 10))
     if not result.ok:

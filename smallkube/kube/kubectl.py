@@ -10,7 +10,7 @@ from typing import Any
 from smallkube.core.errors import SmallkubeError
 from smallkube.kube.members import KUBECTL, MARK
 from smallkube.remote.command import Command, Result
-from smallkube.remote.host import Machine
+from smallkube.remote.host import Host
 
 _LEASE_SECONDS = 40
 """What a kubelet asks for unless told otherwise (nodeLeaseDurationSeconds, KubeletConfiguration v1beta1)."""
@@ -48,7 +48,7 @@ class Api:
     leases: Mapping[str, Lease] = field(default_factory=dict)
 
 
-def read(primary: Machine) -> Api:
+def read(primary: Host) -> Api:
     """Everything that can be had; what does not answer is left out. Raises SmallkubeError without a connection."""
     version = parse_version(_get(primary, "--raw", "/version"))
     if not version:
@@ -62,7 +62,7 @@ def read(primary: Machine) -> Api:
     return Api(version, failing, members, parse_leases(leases or ()))
 
 
-def metrics(primary: Machine) -> str:
+def metrics(primary: Host) -> str:
     """The API server's metrics; raises SmallkubeError."""
     reply = _get(primary, "--raw", "/metrics")
     if not reply.ok:
@@ -70,7 +70,7 @@ def metrics(primary: Machine) -> str:
     return reply.text
 
 
-def _get(primary: Machine, *words: str) -> Result:
+def _get(primary: Host, *words: str) -> Result:
     return primary.run(Command(("timeout", "20", *KUBECTL, "--request-timeout=10s", "get", *words), timeout=30))
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from smallkube.core.errors import SmallkubeError
 from smallkube.inventory.models import Inventory, Node
 from smallkube.remote.command import Command, Result
-from smallkube.remote.host import Connect, Machine
+from smallkube.remote.host import Connect, Host
 from smallkube.remote.rolling import NodeOutcome, Report, Watcher, one_by_one
 
 API_UNIT = "kube-apiserver.service"
@@ -48,7 +48,7 @@ def change(
     inventory: Inventory,
     nodes: Sequence[Node],
     connect: Connect,
-    act: Callable[[Machine, str], None],
+    act: Callable[[Host, str], None],
     outcome: NodeOutcome,
     watcher: Watcher,
     stop: threading.Event,
@@ -69,7 +69,7 @@ def change(
     return one_by_one(nodes, work, watcher, stop, halt=outcome is NodeOutcome.DRAINED)
 
 
-def member(primary: Machine, host: str) -> Member | None:
+def member(primary: Host, host: str) -> Member | None:
     """The node called ``host``, None when the cluster has no such node. Raises SmallkubeError without an answer."""
     reply = primary.run_checked(_kubectl("get", "node", host, "--ignore-not-found", "--output=json"))
     return parse_member(reply.text) if reply.text.strip() else None
@@ -90,7 +90,7 @@ def parse_member(text: str) -> Member:
         raise SmallkubeError("kubectl's answer can't be understood: not a Node") from error
 
 
-def drain(primary: Machine, host: str, seconds: int, stopped: Callable[[], bool] = lambda: False) -> None:
+def drain(primary: Host, host: str, seconds: int, stopped: Callable[[], bool] = lambda: False) -> None:
     """Cordon ``host`` and evict its pods (what a DaemonSet runs stays).
 
     Raises SmallkubeError when pods are left after ``seconds``; the node is cordoned then.
@@ -107,13 +107,13 @@ def _complaint(reply: Result) -> str:
     return errors[-1].removeprefix("error: ") if errors else reply.last_line
 
 
-def uncordon(primary: Machine, host: str) -> None:
+def uncordon(primary: Host, host: str) -> None:
     """Let pods be scheduled on ``host`` again, and forget that it was us who cordoned it."""
     primary.run_checked(_kubectl("uncordon", host))
     primary.run_checked(_kubectl("annotate", "node", host, f"{MARK}-"))
 
 
-def mark(primary: Machine, host: str, purpose: str) -> None:
+def mark(primary: Host, host: str, purpose: str) -> None:
     """Note on the node that it is we who cordon it, before we do."""
     primary.run_checked(_kubectl("annotate", "node", host, f"{MARK}={purpose}", "--overwrite"))
 

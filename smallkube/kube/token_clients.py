@@ -10,7 +10,7 @@ from smallkube.core.errors import SmallkubeError
 from smallkube.inventory.models import Inventory, Node
 from smallkube.remote import fleet
 from smallkube.remote.command import Command
-from smallkube.remote.host import Connect, Machine
+from smallkube.remote.host import Connect, Host
 
 Answer = Literal["accepted", "refused", "unknown"]
 _ANSWERS: dict[str, Answer] = {"accepted": "accepted", "refused": "refused"}
@@ -37,7 +37,7 @@ def sha256(token: bytes) -> str:
     return hashlib.sha256(token.strip()).hexdigest()
 
 
-def attempt(primary: Machine, tokens: Mapping[str, bytes]) -> dict[str, Answer]:
+def attempt(primary: Host, tokens: Mapping[str, bytes]) -> dict[str, Answer]:
     """How the API server answers each of ``tokens`` (any name → token). They travel by standard input alone."""
     numbered = list(enumerate(tokens.values()))
     lines = b"".join(b"%d %s\n" % (number, token.strip()) for number, token in numbered)
@@ -47,7 +47,7 @@ def attempt(primary: Machine, tokens: Mapping[str, bytes]) -> dict[str, Answer]:
     return {name: _ANSWERS.get(found.get(str(number), ""), "unknown") for number, name in enumerate(tokens)}
 
 
-def deployed(primary: Machine) -> list[str]:
+def deployed(primary: Host) -> list[str]:
     """Names of the secrets that the primary has now."""
     return primary.run_checked(Command(("ls", "/run/agenix"))).text.splitlines()
 

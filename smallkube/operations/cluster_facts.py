@@ -14,7 +14,8 @@ from smallkube.inventory.models import Inventory, Node
 from smallkube.nix.bundle import Bundle
 from smallkube.remote import fleet
 from smallkube.remote.command import Command
-from smallkube.remote.ssh import Session
+from smallkube.remote.host import Host
+from smallkube.remote.ssh import SshHost
 
 API_SERVER = "kube-apiserver"
 KUBELET = "kubelet"
@@ -59,7 +60,7 @@ def sights(workspace: Workspace, inventory: Inventory, digest: str) -> dict[str,
 def rooms(workspace: Workspace, inventory: Inventory) -> dict[str, DeployReadiness | SmallkubeError]:
     """What a deploy's own preflight would say of every machine, by its name."""
 
-    def room(session: Session) -> DeployReadiness:
+    def room(session: Host) -> DeployReadiness:
         look = facts.look(session, Bundle({}))
         file = workspace.hosts_keys_dir / f"{session.node.name}.pub"
         return DeployReadiness(
@@ -69,16 +70,16 @@ def rooms(workspace: Workspace, inventory: Inventory) -> dict[str, DeployReadine
     return _each(workspace, inventory, room)
 
 
-def _each(workspace: Workspace, inventory: Inventory, ask: Callable[[Session], T]) -> dict[str, T | SmallkubeError]:
+def _each(workspace: Workspace, inventory: Inventory, ask: Callable[[Host], T]) -> dict[str, T | SmallkubeError]:
     def read(node: Node) -> T:
-        with Session(workspace, node) as session:
+        with SshHost(workspace, node) as session:
             return ask(session)
 
     outcomes = fleet.run([inventory.nodes], read)
     return {out.node.name: out.value or out.error or SmallkubeError("was not asked") for out in outcomes}
 
 
-def running(session: Session) -> Running:
+def running(session: Host) -> Running:
     """Raises SmallkubeError when the machine does not answer."""
     units = (API_SERVER, KUBELET, PROXY) if session.node.role == "primary" else (KUBELET, PROXY)
     argv = ("/bin/sh", "-s", "--", *units)

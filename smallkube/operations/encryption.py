@@ -17,7 +17,7 @@ from smallkube.etcd import host
 from smallkube.inventory.models import Inventory
 from smallkube.operations.encryption_phases import Configuration, Phase, parse
 from smallkube.remote.command import Command
-from smallkube.remote.host import Connect, Machine
+from smallkube.remote.host import Connect, Host
 from smallkube.secrets import change, policy
 from smallkube.secrets.age import Master
 from smallkube.secrets.change import Contents
@@ -139,11 +139,11 @@ class Rotation:
         nodes = self.inventory.nodes if everywhere else [self.inventory.primary]
         roll_out(self.workspace, self.inventory, nodes, watcher)
 
-    def _rewrite(self, primary: Machine, resources: Sequence[str]) -> int:
+    def _rewrite(self, primary: Host, resources: Sequence[str]) -> int:
         reply = primary.run_checked(_script("rewrite", KUBECONFIG, *resources, seconds=_REWRITE_SECONDS))
         return int(reply.text or 0)
 
-    def stored(self, primary: Machine, resources: Sequence[str]) -> dict[str, int]:
+    def stored(self, primary: Host, resources: Sequence[str]) -> dict[str, int]:
         """How many values in etcd are encrypted with the key of which name; "clear": with none."""
         reply = primary.run_checked(_script("stored", host.ENDPOINT, *paths(resources), seconds=_REWRITE_SECONDS))
         rows = (line.split() for line in reply.text.splitlines())

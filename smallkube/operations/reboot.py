@@ -17,7 +17,7 @@ from smallkube.inventory.models import Inventory, Node
 from smallkube.kube import members
 from smallkube.kube.members import Member
 from smallkube.remote.command import Command
-from smallkube.remote.host import Connect, Machine
+from smallkube.remote.host import Connect, Host
 from smallkube.remote.rolling import NodeOutcome, Report, Watcher, one_by_one, reason_of
 
 RETURN_SECONDS = 600
@@ -63,7 +63,7 @@ def make(nodes: Sequence[Node], undrained: str, return_seconds: int, drain_secon
     return Plan(order(nodes), undrained, return_seconds, drain_seconds)
 
 
-def look(machine: Machine) -> Look:
+def look(machine: Host) -> Look:
     """Read a machine's boot id and state."""
     boot_id = machine.run_checked(Command(("cat", "/proc/sys/kernel/random/boot_id"), root=False)).text.strip()
     state = machine.run(Command(("systemctl", "is-system-running"), root=False)).text.strip()
@@ -140,7 +140,7 @@ class NodeReboot:
             self._uncordon()
         return Report(self.node.name, NodeOutcome.REBOOTED, reason=self._remark(joined))
 
-    def _refuse_during_deploy(self, machine: Machine) -> None:
+    def _refuse_during_deploy(self, machine: Host) -> None:
         holder = machine.run(Command(_HOLDER)).text.strip()
         if holder:
             raise SmallkubeError(f"a deploy is under way there: {holder}", hint="wait until it has ended")
@@ -168,7 +168,7 @@ class NodeReboot:
         with suppress(SmallkubeError):
             self._uncordon()
 
-    def _restart(self, machine: Machine) -> None:
+    def _restart(self, machine: Host) -> None:
         if self.stop.is_set():
             self._take_back()
             raise SmallkubeError("interrupted before it was restarted")

@@ -22,7 +22,7 @@ from smallkube.etcd.stream import opened
 from smallkube.inventory.models import Inventory, Node
 from smallkube.kube import kubectl
 from smallkube.remote.command import Command
-from smallkube.remote.ssh import Session
+from smallkube.remote.ssh import SshHost
 from smallkube.secrets import generate, rekey, scan
 from smallkube.secrets.age import Master
 from smallkube.secrets.scan import Scanned
@@ -119,7 +119,7 @@ class Rebuild:
         roll_out(self.workspace, self.inventory, [plan.primary], self.watcher, WITH_PEERS)
         began = datetime.now(UTC)
         step("restart who watches the API server")
-        unrestarted = restore.restart_clients(plan.workers, lambda node: Session(self.workspace, node))
+        unrestarted = restore.restart_clients(plan.workers, lambda node: SshHost(self.workspace, node))
         step("wait until all nodes are Ready")
         self._await(plan, began)
         return Outcome(found, unrestarted)
@@ -133,7 +133,7 @@ class Rebuild:
 
     def _look(self, plan: Plan) -> str:
         """The backup that an earlier run has restored, "" when there is no data yet."""
-        with Session(self.workspace, plan.primary) as primary:
+        with SshHost(self.workspace, plan.primary) as primary:
             found = primary.run_checked(_script("look")).text.strip()
         return self._judged(found, plan.primary)
 
@@ -160,7 +160,7 @@ class Rebuild:
         record = plan.record
         about = (str(record.size), record.snapshot_sha256, " ".join(map(str, minor(record.etcd))))
         file = catalog.folder_of(self.workspace, self.inventory) / record.file
-        with opened(file, self.master) as stream, Session(self.workspace, plan.primary) as primary:
+        with opened(file, self.master) as stream, SshHost(self.workspace, plan.primary) as primary:
             reply = primary.run(_script("seed", record.name, system, *about), source=stream)
         if not reply.ok:
             raise SmallkubeError(f"the backup was not restored: {reply.last_line}", where=primary.where)
@@ -178,7 +178,7 @@ class Rebuild:
 
     def _silent(self, plan: Plan, hosts: dict[str, str], began: datetime) -> list[str]:
         try:
-            with Session(self.workspace, plan.primary) as primary:
+            with SshHost(self.workspace, plan.primary) as primary:
                 found = kubectl.read(primary)
         except SmallkubeError:
             found = kubectl.Api()

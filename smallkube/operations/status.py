@@ -17,7 +17,7 @@ from smallkube.kube.kubectl import Api
 from smallkube.nix import bundle
 from smallkube.operations import cluster_facts
 from smallkube.operations.cluster_facts import KUBELET, NodeState
-from smallkube.remote.ssh import Session
+from smallkube.remote.ssh import SshHost
 from smallkube.secrets import certificates, peers, policy
 from smallkube.secrets.store import Keys, read_keys
 
@@ -88,7 +88,7 @@ def _control_plane(
     if isinstance(sight, SmallkubeError):
         return None, None, [f"neither the API server nor etcd can be asked without {name}"]
     try:
-        with Session(workspace, inventory.primary) as primary:
+        with SshHost(workspace, inventory.primary) as primary:
             api = api_server.read(primary)
             problems = list(_api_problems(api))
             try:

@@ -17,7 +17,7 @@ from smallkube.inventory.models import Inventory, Node
 from smallkube.kube import kubectl, versions
 from smallkube.operations import upgrade_guard as guard
 from smallkube.operations.upgrade_guard import Facts
-from smallkube.remote.ssh import Session
+from smallkube.remote.ssh import SshHost
 
 _PAUSE_SECONDS = 2.0
 
@@ -112,7 +112,7 @@ class Upgrade:
 
     def _running(self, plan: Plan) -> str:
         """The API server's version, which must be the target's now."""
-        with Session(self.workspace, self.inventory.primary) as primary:
+        with SshHost(self.workspace, self.inventory.primary) as primary:
             version = kubectl.read(primary).version
         if not version or versions.minor(version) != versions.minor(plan.target):
             hint = f"does NixOS {self.inventory.cluster.nixos} have {plan.target}? inv nix.render --update-lock"

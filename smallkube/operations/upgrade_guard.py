@@ -17,7 +17,8 @@ from smallkube.kube.kubectl import Api
 from smallkube.kube.versions import Deprecated
 from smallkube.operations import cluster_facts
 from smallkube.operations.cluster_facts import API_SERVER, KUBELET, PROXY, DeployReadiness
-from smallkube.remote.ssh import Session
+from smallkube.remote.host import Host
+from smallkube.remote.ssh import SshHost
 
 RECENT = timedelta(days=1)
 _ETCD_SECONDS = 10
@@ -56,21 +57,21 @@ def read(workspace: Workspace, inventory: Inventory) -> Facts:
     rooms = cluster_facts.rooms(workspace, inventory)
     backup = catalog.read(catalog.folder_of(workspace, inventory)).newest
     try:
-        with Session(workspace, inventory.primary) as primary:
+        with SshHost(workspace, inventory.primary) as primary:
             api = api_server.read(primary)
             return Facts(api, _etcd(primary), _deprecated(primary, api), rooms, backup)
     except SmallkubeError as error:
         return Facts(Api(), error, error, rooms, backup)
 
 
-def _etcd(primary: Session) -> etcd_status.Status | SmallkubeError:
+def _etcd(primary: Host) -> etcd_status.Status | SmallkubeError:
     try:
         return etcd_status.read(primary, _ETCD_SECONDS)
     except SmallkubeError as error:
         return error
 
 
-def _deprecated(primary: Session, api: Api) -> tuple[Deprecated, ...] | SmallkubeError:
+def _deprecated(primary: Host, api: Api) -> tuple[Deprecated, ...] | SmallkubeError:
     if api.members is None:
         return SmallkubeError("the API server does not answer")
     try:

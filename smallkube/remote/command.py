@@ -13,8 +13,10 @@ class Command:
     """What to run on a node, as root unless told otherwise.
 
     ``stdin`` is where secrets and data go: never into ``argv``. ``timeout`` is in seconds, counted from when anything
-    was last heard. ``hold`` leaves standard input open until the command has ended, so that its end tells the command
-    that nobody waits for it any more. ``title`` is what messages call it (by default the program).
+    was last heard; see ``total_timeout`` too. ``hold`` leaves standard input open until the command has ended, so that
+    its end tells the command that nobody waits for it any more. ``title`` is what messages call it (by default the
+    program).
+    ``limit`` is how many bytes a Result may hold of each of its streams.
     """
 
     argv: tuple[str, ...]
@@ -23,6 +25,12 @@ class Command:
     timeout: float = 60.0
     hold: bool = False
     title: str = ""
+    limit: int = 64 << 20
+
+    @property
+    def total_timeout(self) -> float:
+        """Seconds after which it is given up in any case."""
+        return max(600.0, 10 * self.timeout)
 
     @property
     def name(self) -> str:
@@ -32,6 +40,28 @@ class Command:
         """The command line for the login shell of a user who becomes root in this way."""
         prefix = ("sudo", "-n", "--") if self.root and become == "sudo" else ()
         return shlex.join((*prefix, *self.argv))
+
+
+class OutputLimitError(Exception):
+    """A command printed more than its Result may hold."""
+
+
+class Output:
+    """What a command prints on one stream, kept up to its limit."""
+
+    def __init__(self, command: Command) -> None:
+        self._limit, self._size, self._pieces = command.limit, 0, list[bytes]()
+
+    def write(self, data: bytes) -> None:
+        """Raises OutputLimitError."""
+        self._size += len(data)
+        if self._size > self._limit:
+            raise OutputLimitError
+        self._pieces.append(data)
+
+    @property
+    def data(self) -> bytes:
+        return b"".join(self._pieces)
 
 
 @dataclass(frozen=True)

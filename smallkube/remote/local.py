@@ -4,37 +4,40 @@ import os
 import subprocess
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import IO, BinaryIO
 
-from smallkube.core.errors import SmallkubeError, UsageError
-from smallkube.remote.command import Command, Result
+from smallkube.core.errors import UsageError
+from smallkube.inventory.models import Node
+from smallkube.remote.command import Command, Output, OutputLimitError, Result
+from smallkube.remote.host import Host
 
 _CHUNK = 1 << 18
 
 
-class Local:
-    """Runs commands as ``remote.connection.Session`` does, but as the user that we are; ``where`` is in its errors.
+class LocalHost(Host):
+    """This machine in the place of ``node``: the same commands, run as the user that we are.
 
     ``Command.timeout`` does not apply: what runs here must give up by itself.
     """
 
-    def __init__(self, where: str) -> None:
-        self.where = where
+    def __init__(self, node: Node) -> None:
+        super().__init__(node, "this machine")
 
-    def run(
+    def _run(
         self,
         command: Command,
-        *,
-        on_stderr: Callable[[bytes], object] = lambda _: None,
-        source: BinaryIO | None = None,
-        on_stdout: Callable[[bytes], object] | None = None,
+        on_stderr: Callable[[bytes], object],
+        stopped: Callable[[], bool],
+        source: BinaryIO | None,
+        on_stdout: Callable[[bytes], object] | None,
     ) -> Result:
-        """Run ``command``; raises UsageError when its program is not here, and whatever ``on_stdout`` raises."""
-        output: list[bytes] = []
-        errors: list[bytes] = []
+        """Raises UsageError when the command's program is not here."""
+        output, errors = Output(command), Output(command)
 
         def hear_errors(data: bytes) -> None:
-            errors.append(data)
+            with suppress(OutputLimitError):  # the rest must still be read, or the command blocks
+                errors.write(data)
             on_stderr(data)
 
         with _start(command, self.where) as process:
@@ -44,23 +47,18 @@ class Local:
             speaking.start()
             hearing.start()
             try:
-                _hear(process.stdout, on_stdout or output.append)
+                _hear(process.stdout, on_stdout or output.write)
                 hearing.join()
                 status = process.wait()
-            except BaseException:
+            except BaseException as error:
                 process.stdin.close()
                 if not command.hold:  # else it has just been told, and has to tell the others
                     process.terminate()
                 hearing.join()
+                if isinstance(error, OutputLimitError):
+                    raise self.error(f"{command.name} printed more than {command.limit >> 20} MiB") from error
                 raise
-        return Result(status, b"".join(output), b"".join(errors).decode(errors="replace"))
-
-    def run_checked(self, command: Command) -> Result:
-        """``run``, and a command that fails is a SmallkubeError with its last words."""
-        result = self.run(command)
-        if not result.ok:
-            raise SmallkubeError(f"{command.name} failed: {result.last_line}", where=self.where)
-        return result
+        return Result(status, output.data, errors.data.decode(errors="replace"))
 
 
 def _start(command: Command, where: str) -> subprocess.Popen[bytes]:

@@ -3,8 +3,7 @@
 import logging
 import socket
 from collections.abc import Callable
-from types import TracebackType
-from typing import Any, BinaryIO, Self
+from typing import Any, BinaryIO
 
 import fabric
 import paramiko
@@ -12,7 +11,8 @@ import paramiko
 from smallkube.core.errors import SmallkubeError, UsageError
 from smallkube.core.workspace import Workspace
 from smallkube.inventory.models import Node
-from smallkube.remote.command import Command, Result
+from smallkube.remote.command import Command, OutputLimitError, Result
+from smallkube.remote.host import Connect, Host
 from smallkube.remote.streams import ChannelStreams
 from smallkube.secrets import ssh_keys
 
@@ -38,15 +38,11 @@ class RefuseUnknown(paramiko.MissingHostKeyPolicy):
         raise UnknownHostKeyError(hostname)
 
 
-class Session:
-    """A connection to a node; a context manager.
-
-    Every fault is a SmallkubeError whose ``where`` is the node with its address.
-    """
+class SshHost(Host):
+    """A node over SSH; ``where`` has its address."""
 
     def __init__(self, workspace: Workspace, node: Node) -> None:
-        self.node = node
-        self.where = f"{node.name} ({node.ssh.user}@{node.ssh.host}:{node.ssh.port})"
+        super().__init__(node, f"{node.name} ({node.ssh.user}@{node.ssh.host}:{node.ssh.port})")
         self._expected = _host_key(workspace, node)
         own_key = workspace.state_dir / "ssh_key"
         options: dict[str, object] = {}
@@ -71,15 +67,6 @@ class Session:
         name = self._fabric.host if port == paramiko.config.SSH_PORT else f"[{self._fabric.host}]:{port}"
         names.add(name, self._expected.get_name(), self._expected)
 
-    def __enter__(self) -> Self:
-        self.open()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
     def open(self) -> None:
         """Connect and authenticate; nothing is sent before the host key was found to be the expected one."""
         try:
@@ -98,63 +85,50 @@ class Session:
         except paramiko.BadHostKeyException as error:
             raise self._wrong_key(error.key) from error
         except paramiko.PasswordRequiredException as error:
-            raise self._error("the SSH key has a passphrase", "load it into ssh-agent (ssh-add)") from error
+            raise self.error("the SSH key has a passphrase", "load it into ssh-agent (ssh-add)") from error
         except paramiko.AuthenticationException as error:
             hint = f"let your SSH key in for {self.node.ssh.user}"
-            raise self._error("the machine does not accept our SSH key", hint) from error
+            raise self.error("the machine does not accept our SSH key", hint) from error
         except UnknownHostKeyError as error:
             # The key of the node itself is always known: see __init__.
             hint = "compare it, then add it to ~/.ssh/known_hosts"
-            raise self._error(f"the host key of the jump host {error} is not known; nothing was sent", hint) from error
+            raise self.error(f"the host key of the jump host {error} is not known; nothing was sent", hint) from error
         except paramiko.SSHException as error:
-            raise self._error(f"no SSH connection: {str(error) or type(error).__name__}") from error
+            raise self.error(f"no SSH connection: {str(error) or type(error).__name__}") from error
         except (OSError, EOFError) as error:
             reason = (error.strerror if isinstance(error, OSError) else None) or str(error) or "connection closed"
-            raise self._error(f"can't be reached: {reason}", "is the machine up, and ssh.host right?") from error
+            raise self.error(f"can't be reached: {reason}", "is the machine up, and ssh.host right?") from error
 
     def close(self) -> None:
         """Disconnect; what was started detached on the machine goes on."""
         self._fabric.close()
         self._fabric.client.close()  # Fabric's own leaves a connection open that failed to authenticate
 
-    def run(
+    def _run(
         self,
         command: Command,
-        *,
-        on_stderr: Callable[[bytes], object] = lambda _: None,
-        stopped: Callable[[], bool] = lambda: False,
-        source: BinaryIO | None = None,
-        on_stdout: Callable[[bytes], object] | None = None,
+        on_stderr: Callable[[bytes], object],
+        stopped: Callable[[], bool],
+        source: BinaryIO | None,
+        on_stdout: Callable[[bytes], object] | None,
     ) -> Result:
-        """Run ``command``; ``on_stderr`` is given standard error piece by piece as it comes.
-
-        ``source`` is read to its end, and sent after ``command.stdin``, no faster than the command takes it.
-        ``on_stdout`` is given standard output in the same way, which the Result does not have then.
-
-        Raises SmallkubeError when the connection breaks, nothing is heard for ``command.timeout`` seconds, ``stopped``
-        becomes true, or sudo wants a password; a command that fails is a Result.
-        """
+        """Raises UsageError when sudo wants a password."""
         try:
             result = self._exchange(command, on_stderr, stopped, source, on_stdout)
         except InterruptedError as error:
-            raise self._error(f"interrupted while {command.name} ran") from error
+            raise self.error(f"interrupted while {command.name} ran") from error
         except TimeoutError as error:
-            raise self._error(f"{command.name}: nothing heard for {command.timeout:.0f} s") from error
+            raise self.error(f"{command.name}: {error}") from error
+        except OutputLimitError as error:
+            raise self.error(f"{command.name} printed more than {command.limit >> 20} MiB") from error
         except (paramiko.SSHException, OSError, EOFError) as error:
-            raise self._error(f"connection lost while {command.name} ran: {str(error) or 'closed'}") from error
+            raise self.error(f"connection lost while {command.name} ran: {str(error) or 'closed'}") from error
         if result.status == _SUDO_REFUSED and not self._becomes_root(command):
-            raise self._error(
+            raise self.error(
                 f"{self.node.ssh.user} may not use sudo without a password",
                 f"allow it on the machine (NOPASSWD for {self.node.ssh.user}), or connect as root",
                 usage=True,
             )
-        return result
-
-    def run_checked(self, command: Command) -> Result:
-        """``run``, and a command that fails is a SmallkubeError with its last words."""
-        result = self.run(command)
-        if not result.ok:
-            raise self._error(f"{command.name} failed: {result.last_line}")
         return result
 
     def _exchange(
@@ -172,11 +146,8 @@ class Session:
             channel.exec_command(command.line(self.node.ssh.become))
             return ChannelStreams(channel, command, on_stderr, stopped, source, on_stdout).result()
 
-    def _error(self, message: str, hint: str | None = None, *, usage: bool = False) -> SmallkubeError:
-        return (UsageError if usage else SmallkubeError)(message, where=self.where, hint=hint)
-
     def _wrong_key(self, offered: paramiko.PKey) -> SmallkubeError:
-        return self._error(
+        return self.error(
             f"host key differs: offered {offered.fingerprint}, expected {self._expected.fingerprint}"
             f" (keys/hosts/{self.node.name}.pub); nothing was sent",
             f"if the machine was reinstalled: inv keys.scan --node {self.node.name} --replace",
@@ -187,6 +158,11 @@ class Session:
         if self.node.ssh.become == "none" or not command.root:
             return True
         return self.run(Command(("sudo", "-n", "--", "true"), root=False)).ok
+
+
+def connector(workspace: Workspace) -> Connect:
+    """Connections as the inventory and keys/hosts say."""
+    return lambda node: SshHost(workspace, node)
 
 
 def transport(wire: socket.socket, **options: Any) -> paramiko.Transport:

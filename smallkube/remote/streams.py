@@ -8,7 +8,7 @@ from typing import BinaryIO, TypeVar
 
 import paramiko
 
-from smallkube.remote.command import Command, Result
+from smallkube.remote.command import Command, Output, Result
 
 _CHUNK = 1 << 16
 _POLL_SECONDS = 1.0
@@ -30,9 +30,10 @@ class ChannelStreams:
     ) -> None:
         self.channel, self.command, self._source, self._listener = channel, command, source, on_stdout
         self._said, self._stopped = on_stderr, stopped
-        self._errors: list[bytes] = []
+        self._errors = Output(command)
         self._fault: Exception | None = None
         self._heard = time.monotonic()
+        self._deadline = self._heard + command.total_timeout
         channel.settimeout(min(command.timeout, _POLL_SECONDS))
 
     def result(self) -> Result:
@@ -52,15 +53,14 @@ class ChannelStreams:
             raise EOFError("closed before the command ended")
         if self._fault:
             raise self._fault
-        return Result(status, output, b"".join(self._errors).decode(errors="replace"))
+        return Result(status, output, self._errors.data.decode(errors="replace"))
 
     def _hear_output(self) -> bytes:
-        pieces = self._hear(self.channel.recv)
-        if self._listener is None:
-            return b"".join(pieces)
-        for data in pieces:
-            self._listener(data)
-        return b""
+        output = Output(self.command)
+        listener = self._listener or output.write
+        for data in self._hear(self.channel.recv):
+            listener(data)
+        return output.data
 
     def _ended(self) -> None:
         if not self.channel.status_event.wait(_POLL_SECONDS):
@@ -91,7 +91,6 @@ class ChannelStreams:
     def _hear_errors(self) -> None:
         try:
             for data in self._hear(self.channel.recv_stderr):
-                self._errors.append(data)
                 self._pass_on(data)
         except OSError:
             return  # whoever reads standard output meets the same fault and reports it
@@ -99,6 +98,7 @@ class ChannelStreams:
     def _pass_on(self, data: bytes) -> None:
         if self._fault is None:
             try:
+                self._errors.write(data)
                 self._said(data)
             except Exception as error:
                 self._fault = error  # raised at the end; what follows must still be heard, or the command blocks
@@ -107,11 +107,13 @@ class ChannelStreams:
         while True:
             if self._stopped():
                 raise InterruptedError("interrupted")
+            if time.monotonic() > self._deadline:
+                raise TimeoutError(f"not done after {self.command.total_timeout:.0f} s")
             try:
                 result = attempt()
             except TimeoutError:
                 if time.monotonic() - self._heard > self.command.timeout:
-                    raise
+                    raise TimeoutError(f"nothing heard for {self.command.timeout:.0f} s") from None
             else:
                 self._heard = time.monotonic()
                 return result

@@ -15,7 +15,7 @@ from smallkube.core.errors import SmallkubeError
 from smallkube.inventory.models import Inventory, Node
 from smallkube.kube.members import KUBECTL
 from smallkube.remote.command import Command, Result
-from smallkube.remote.host import Connect, Machine
+from smallkube.remote.host import Connect, Host
 
 AT_ONCE = 8
 """Commands at a time over one connection: sshd allows ten (MaxSessions)."""
@@ -79,11 +79,11 @@ class SmokeContext:
     unreachable: dict[str, str] = field(default_factory=dict)
     services: dict[str, str] = field(default_factory=dict)
     node_port: int = 0
-    _machines: dict[str, Machine | SmallkubeError] = field(default_factory=dict)
+    _machines: dict[str, Host | SmallkubeError] = field(default_factory=dict)
     _locks: dict[str, threading.Lock] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def machine(self, node: Node) -> Machine:
+    def machine(self, node: Node) -> Host:
         """A connection that lasts for the whole run; raises SmallkubeError, the same again when asked again."""
         with self._lock:
             own = self._locks.setdefault(node.name, threading.Lock())
@@ -99,7 +99,7 @@ class SmokeContext:
         return found
 
     @property
-    def primary(self) -> Machine:
+    def primary(self) -> Host:
         return self.machine(self.inventory.primary)
 
     def reconnect(self) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from smallkube.core.workspace import Workspace
 from smallkube.inventory.models import Node, Ssh
-from smallkube.remote.ssh import Session
+from smallkube.remote.ssh import SshHost
 
 SSHD = shutil.which("sshd") or "/usr/sbin/sshd"
 
@@ -112,8 +112,8 @@ class Bench:
         values = {"host": "127.0.0.1", "port": self.server.port, "user": os.environ.get("USER", "root"), **ssh}
         return Node(name="node1", index=1, peer_ip="192.168.0.1", ssh=Ssh.model_validate(values))
 
-    def session(self, **ssh: object) -> Session:
-        return Session(self.workspace, self.node(**ssh))
+    def session(self, **ssh: object) -> SshHost:
+        return SshHost(self.workspace, self.node(**ssh))
 
 
 Require = Callable[[str, object, str], None]

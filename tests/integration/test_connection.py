@@ -16,7 +16,7 @@ import pytest
 from smallkube.core.errors import SmallkubeError, UsageError
 from smallkube.core.workspace import Workspace
 from smallkube.remote.command import Command
-from smallkube.remote.ssh import Session
+from smallkube.remote.ssh import SshHost
 from tests.integration.sshd import SSHD, Bench, Require, Server, free_port, make_key
 
 pytestmark = pytest.mark.integration
@@ -43,7 +43,7 @@ def sh(script: str, *arguments: str, stdin: bytes | None = None, timeout: float 
     return Command(("sh", "-c", script, "sh", *arguments), stdin=stdin, timeout=timeout, hold=hold)
 
 
-def refused(session: Session) -> str:
+def refused(session: SshHost) -> str:
     """The one line with which the connection is refused."""
     with pytest.raises(SmallkubeError) as caught, session:
         pass

@@ -23,7 +23,8 @@ from smallkube.core.workspace import REPOSITORY
 from smallkube.etcd import backup, catalog, verify
 from smallkube.etcd.host import Source
 from smallkube.etcd.stream import check_sealed
-from smallkube.remote.local import Local
+from smallkube.inventory.models import Node
+from smallkube.remote.local import LocalHost
 from smallkube.secrets.keyring import read_recipient, require_master
 from tests.integration.conftest import Cluster, Completed
 from tests.integration.etcd import VERSIONS, Etcd, like_kubernetes, programs
@@ -281,7 +282,9 @@ def test_a_clock_that_went_back_changes_neither_order_nor_choice(site: Site) -> 
     wanted = replace(wanted, source=Source(site.etcd.endpoint, str(site.scratch)))
     os.environ["PATH"], path = site.etcd.path, os.environ["PATH"]
     try:
-        second = backup.take(Local("here"), catalog.read(site.folder), wanted)
+        second = backup.take(
+            LocalHost(Node(name="node1", index=1, peer_ip="192.0.2.1")), catalog.read(site.folder), wanted
+        )
     finally:
         os.environ["PATH"] = path
     there = catalog.read(site.folder)

@@ -5,8 +5,9 @@ import threading
 import pytest
 
 from smallkube.etcd import host
+from smallkube.inventory.models import Node
 from smallkube.remote.command import Command
-from smallkube.remote.local import Local
+from smallkube.remote.local import LocalHost
 
 MISSES_ONE_SIGNAL = "trap 'trap - TERM' TERM; echo begun; while :; do sleep 0.1; done"
 
@@ -24,7 +25,7 @@ def test_a_program_that_missed_the_signal_is_told_again() -> None:
 
     def run() -> None:
         with pytest.raises(NobodyWaits):
-            Local("here").run(command, on_stdout=stop)
+            LocalHost(Node(name="node1", index=1, peer_ip="192.0.2.1")).run(command, on_stdout=stop)
 
     running = threading.Thread(target=run, daemon=True)
     running.start()

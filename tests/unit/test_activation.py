@@ -14,7 +14,7 @@ from smallkube.core.errors import SmallkubeError
 from smallkube.deploy.activation import GRACE_SECONDS, Activation, Clock, Ending, Verdict
 from smallkube.deploy.facts import HostFacts
 from smallkube.remote.command import Command, Result
-from smallkube.remote.ssh import Session
+from smallkube.remote.host import Host
 
 OLD, NEW = "/nix/store/old", "/nix/store/new"
 SECONDS = 100
@@ -135,7 +135,7 @@ class FakeSession:
 
 def deploy(machine: Machine, stopped: Callable[[], bool] = lambda: False, *, armed: bool = True) -> Verdict:
     activation = Activation(
-        connect=lambda: cast(Session, FakeSession(machine)),
+        connect=lambda: cast(Host, FakeSession(machine)),
         nonce="n",
         system=NEW,
         before=BEFORE,
@@ -143,7 +143,7 @@ def deploy(machine: Machine, stopped: Callable[[], bool] = lambda: False, *, arm
         stopped=stopped,
         clock=Clock(machine.now, machine.sleep),
     )
-    session = cast(Session, FakeSession(machine, alive=True))
+    session = cast(Host, FakeSession(machine, alive=True))
     if armed:
         activation.arm(session)
     activation.activate(session)

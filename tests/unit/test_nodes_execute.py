@@ -1,40 +1,26 @@
 """Proves what `inv nodes.exec` makes of answers: words, lines, JSON, and one fault a node."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import pytest
 
 from smallkube.core.errors import SmallkubeError, UsageError
 from smallkube.inventory.models import Node
 from smallkube.operations import execute
 from smallkube.remote.command import Command, Result
-from smallkube.remote.host import Machine
+from smallkube.remote.fake import FakeHost, reply
 
 NODES = tuple(Node(name=f"node{index}", index=index, peer_ip=f"192.168.0.{index}") for index in (1, 2, 3))
 
 
-class Fake:
+def connect(node: Node) -> FakeHost:
     """node1 succeeds, node2 fails, node3 is not there."""
 
-    where = "a fake"
-
-    def __init__(self, node: Node) -> None:
-        self.node = node
-
-    def run(self, command: Command, **_: object) -> Result:
+    def answer(command: Command) -> Result:
         assert command.argv == ("uptime",)
-        return Result(0, b"up\nand well\n", "") if self.node.index == 1 else Result(3, b"", "ill\n")
+        return reply("up\nand well\n") if node.index == 1 else reply(status=3, stderr="ill\n")
 
-    def run_checked(self, command: Command) -> Result:
-        raise AssertionError(command)
-
-
-@contextmanager
-def connect(node: Node) -> Iterator[Machine]:
     if node.index == 3:
         raise SmallkubeError("can't be reached", where=node.name)
-    yield Fake(node)
+    return FakeHost(node, answer)
 
 
 def test_every_node_has_its_own_outcome() -> None:

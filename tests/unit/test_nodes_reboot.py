@@ -11,7 +11,7 @@ from smallkube.core.errors import SmallkubeError, UsageError
 from smallkube.core.workspace import Workspace
 from smallkube.kube import members
 from smallkube.operations import reboot
-from smallkube.remote.host import Machine
+from smallkube.remote.host import Host
 from smallkube.remote.rolling import NodeOutcome, Report
 from tests.unit.world import Computer, Member, Silent, World
 
@@ -163,7 +163,7 @@ def test_without_the_api_it_is_said_and_nothing_is_drained(world: World, workspa
 
 
 def change(world: World, outcome: NodeOutcome, *names: str) -> tuple[Report, ...]:
-    act: Callable[[Machine, str], None] = members.uncordon
+    act: Callable[[Host, str], None] = members.uncordon
     if outcome is NodeOutcome.DRAINED:
         act = lambda primary, host: members.drain(primary, host, 300)  # noqa: E731
     nodes = world.inventory.select(names)

@@ -16,7 +16,7 @@ from smallkube.core.errors import SmallkubeError, UsageError
 from smallkube.core.workspace import Workspace
 from smallkube.inventory.load import parse
 from smallkube.inventory.models import Inventory
-from smallkube.remote.host import ssh_connector
+from smallkube.remote.ssh import connector
 from smallkube.smoke import objects, pods, probes, report, runner
 from smallkube.smoke.context import Failed, NotReached, Options, Pod, SmokeContext
 from smallkube.smoke.report import NAMES, Outcome, Result
@@ -32,7 +32,7 @@ def inventory(nodes: int = 2) -> Inventory:
 def scene(egress: str = "", nodes: int = 2) -> SmokeContext:
     made = SmokeContext(
         inventory(nodes),
-        ssh_connector(Workspace(Path("/nowhere"))),
+        connector(Workspace(Path("/nowhere"))),
         Options("busybox", "Never", egress),
         None,
         "space",

@@ -3,8 +3,7 @@ made is said so, quickly, and how the answers of Kubernetes and etcd are judged.
 """
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,7 +15,7 @@ from smallkube.core.errors import SmallkubeError, UsageError
 from smallkube.inventory.load import parse
 from smallkube.inventory.models import Node
 from smallkube.remote.command import Command, Result
-from smallkube.remote.host import Machine
+from smallkube.remote.fake import FakeHost
 from smallkube.smoke import control, pods, runner
 from smallkube.smoke.context import Options, SmokeContext
 from smallkube.smoke.report import NAMES
@@ -36,9 +35,8 @@ class Primary:
 
     answers: dict[str, Answer] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
-    where: str = "node1"
 
-    def run(self, command: Command, *, stopped: Callable[[], bool] = lambda: False) -> Result:
+    def answer(self, command: Command) -> Result:
         line = " ".join(command.argv)
         self.asked.append(line)
         for words, answer in self.answers.items():
@@ -48,12 +46,8 @@ class Primary:
                 return answer if isinstance(answer, Result) else Result(0, answer.encode(), "")
         return Result(0, b'{"items": []}', "")
 
-    def run_checked(self, command: Command) -> Result:
-        return self.run(command)
-
-    @contextmanager
-    def connect(self, node: Node) -> Iterator[Machine]:
-        yield self
+    def connect(self, node: Node) -> FakeHost:
+        return FakeHost(node, self.answer)
 
     def did(self, *words: str) -> list[str]:
         return [line for line in self.asked if all(word in line for word in words)]
@@ -123,17 +117,16 @@ def test_what_can_t_be_understood_is_a_failure_of_its_check_alone() -> None:
 
 def test_a_lost_connection_is_made_anew_to_clean_up() -> None:
     class Fragile(Primary):
-        def run(self, command: Command, *, stopped: Callable[[], bool] = lambda: False) -> Result:
+        def answer(self, command: Command) -> Result:
             if self.made == 1 and "delete namespace smallkube" in " ".join(command.argv):
                 raise SmallkubeError("connection lost")
-            return super().run(command)
+            return super().answer(command)
 
         made = 0
 
-        @contextmanager
-        def connect(self, node: Node) -> Iterator[Machine]:
+        def connect(self, node: Node) -> FakeHost:
             self.made += 1
-            yield self
+            return super().connect(node)
 
     primary = Fragile()
     assert run(primary, "pods.rollout", "cleanup.done")["cleanup.done"].outcome == "ok"
@@ -204,12 +197,12 @@ def test_a_pod_without_an_image_is_not_waited_for(
     answers = iter(reasons)
 
     class Kubelet(Primary):
-        def run(self, command: Command, *, stopped: Callable[[], bool] = lambda: False) -> Result:
+        def answer(self, command: Command) -> Result:
             line = " ".join(command.argv)
             if "get --output=json pods" in line:
                 self.asked.append(line)
                 return Result(0, items(container(next(answers))).encode(), "")
-            return super().run(command)
+            return super().answer(command)
 
     primary = Kubelet({"get endpointslices": items({"endpoints": [{}, {}, {}]})})
     found = run(primary, "pods.rollout", rollout=60)["pods.rollout"]

@@ -1,8 +1,7 @@
 """Machines and a Kubernetes cluster that exist only in memory, and record what is done to them."""
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from smallkube.inventory.load import parse
 from smallkube.inventory.models import Inventory, Node
 from smallkube.kube import members
 from smallkube.remote.command import Command, Result
-from smallkube.remote.host import Machine
+from smallkube.remote.fake import FakeHost, reply
 
 INVENTORY = """\
 cluster: {name: test}
@@ -61,47 +60,38 @@ class World:
         self.api = "active"
         self.members = {f"{name}.k8s.internal": Member() for name in self.computers}
 
-    @contextmanager
-    def connect(self, node: Node) -> Iterator[Machine]:
+    def connect(self, node: Node) -> FakeHost:
         computer = self.computers[node.name]
         if computer.boots > 1 and computer.refusals:
             computer.refusals -= 1
             raise SmallkubeError("connection refused", where=node.name)
-        yield Hands(self, node.name)
+        return FakeHost(node, Hands(self, node.name).answer)
 
 
 class Hands:
-    """A connection to one machine."""
-
-    where = "a machine of this world"
+    """What one machine answers."""
 
     def __init__(self, world: World, name: str) -> None:
         self.world, self.name, self.computer = world, name, world.computers[name]
 
-    def run_checked(self, command: Command) -> Result:
-        result = self.run(command)
-        if not result.ok:
-            raise SmallkubeError(f"{command.argv[0]} failed: {result.last_line}", where=self.name)
-        return result
-
-    def run(self, command: Command, *, stopped: Callable[[], bool] = lambda: False) -> Result:
+    def answer(self, command: Command) -> Result:
         computer = self.computer
         match command.argv:
             case ("cat", "/proc/sys/kernel/random/boot_id"):
-                return said(f"{self.name}-boot-{computer.boots}\n")
+                return reply(f"{self.name}-boot-{computer.boots}\n")
             case ("systemctl", "is-system-running"):
                 if computer.boots > 1 and computer.starting:
                     computer.starting -= 1
-                    return said("starting\n", 1)
-                return said("degraded\n", 1) if computer.failed else said("running\n")
+                    return reply("starting\n", 1)
+                return reply("degraded\n", 1) if computer.failed else reply("running\n")
             case ("systemctl", "list-units", *_):
-                return said("".join(f"{unit} loaded failed failed Something\n" for unit in computer.failed))
+                return reply("".join(f"{unit} loaded failed failed Something\n" for unit in computer.failed))
             case ("systemctl", "is-active", "kube-apiserver.service"):
-                return said(f"{self.world.api}\n", 0 if self.world.api == "active" else 3)
+                return reply(f"{self.world.api}\n", 0 if self.world.api == "active" else 3)
             case ("systemctl", "--no-block", "reboot"):
                 return self._restart()
             case ("find", *_):
-                return said(computer.deploy)
+                return reply(computer.deploy)
             case ("kubectl", "--kubeconfig=/run/kubeconfig-root", *words):
                 assert self.name == "node1"
                 return self._kubectl([word for word in words if not word.startswith("--")])
@@ -118,7 +108,7 @@ class Hands:
         name = words[-1] if words[0] == "get" else words[2] if words[0] == "annotate" else words[1]
         found = self.world.members.get(name)
         if words[0] == "get":
-            return said(self._node(name, found) if found else "")
+            return reply(self._node(name, found) if found else "")
         self.world.done.append(" ".join(words[:2] if words[0] != "annotate" else words[2:]))
         assert found
         match words[0]:
@@ -131,7 +121,7 @@ class Hands:
                     return Result(1, b"", self.world.drain_error)
             case "uncordon":
                 found.cordoned = False
-        return said("")
+        return reply("")
 
     def _node(self, name: str, found: Member) -> str:
         machine = name.partition(".")[0]
@@ -149,10 +139,6 @@ class Hands:
                 },
             }
         )
-
-
-def said(text: str, status: int = 0) -> Result:
-    return Result(status, text.encode(), "")
 
 
 class Silent:
