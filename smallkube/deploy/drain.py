@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from smallkube.core.errors import SmallkubeError
 from smallkube.inventory.models import Inventory, Node
 from smallkube.kube import members
-from smallkube.remote.host import Host
+from smallkube.remote.host import Connect
 
 DISTURBING = frozenset({"crio.service", "kubelet.service", "kube-proxy.service", "systemd-networkd.service"})
 """Units whose restart pods on the machine, or those who talk to them, may notice."""
@@ -20,12 +20,12 @@ class Drain:
         self,
         inventory: Inventory,
         node: Node,
-        connect: Callable[[Node], Host],
+        connect: Connect,
         turn: AbstractContextManager[object],
     ) -> None:
         self.inventory, self.node, self.connect, self.turn = inventory, node, connect, turn
         self.host = inventory.addressing.node_host(node.index)
-        self.drained = False
+        self.drained = self.uncordons = False
 
     def begin(self, dry_activation: str, purpose: str, stopped: Callable[[], bool]) -> str:
         """Drain if the machine is a member and the activation would disturb its pods.
@@ -41,16 +41,19 @@ class Drain:
         except SmallkubeError as error:
             return f"the primary can't be asked: {error.message}"
         with self.connect(self.inventory.primary) as primary:
-            if members.member(primary, self.host) is None:
+            found = members.member(primary, self.host)
+            if found is None:
                 return f"{self.host} is not a member"
             self.turn.__enter__()
             self.drained = True
-            members.mark(primary, self.host, purpose)
+            self.uncordons = found.marked or not found.cordoned
+            if self.uncordons:
+                members.mark(primary, self.host, purpose)
             members.drain(primary, self.host, members.DRAIN_SECONDS, stopped)
         return ""
 
     def end(self) -> None:
-        """Let pods be scheduled there again, if ``begin`` had moved them away.
+        """Let pods be scheduled there again, if ``begin`` had moved them away and it was not cordoned before.
 
         Raises SmallkubeError when the primary can't be asked; the machine then stays cordoned.
         """
@@ -58,8 +61,9 @@ class Drain:
             return
         self.drained = False
         try:
-            with self.connect(self.inventory.primary) as primary:
-                members.uncordon(primary, self.host)
+            if self.uncordons:
+                with self.connect(self.inventory.primary) as primary:
+                    members.uncordon(primary, self.host)
         except SmallkubeError as error:
             hint = f"inv nodes.uncordon --node {self.node.name}"
             raise SmallkubeError(f"it is still cordoned: {error.message}", hint=hint) from error

@@ -26,7 +26,7 @@ from smallkube.inventory.models import Inventory, Node
 from smallkube.nix.bundle import Bundle
 from smallkube.remote.command import Command, Result
 from smallkube.remote.host import Host
-from smallkube.remote.ssh import SshHost
+from smallkube.remote.ssh import SshHost, connector
 
 TAIL_LINES = 20
 COMMIT_SECONDS = 120
@@ -57,12 +57,12 @@ class NodeDeploy:
         self.job, self.node = job, node
         self.plan, self.bundle, self.workspace = job.plan, job.bundle, job.workspace
         self.watcher, self.stop = job.watcher, job.stop
-        self.session = self._connect()
+        self.session, self.connected = self._connect(), False
         self.report = Report(node.name, EXPECTED[self.plan.goal])
         self.digest = self.plan.digest
         self.log_file = self.workspace.state_dir / "logs" / f"{self.plan.nonce}-{node.name}.log"
         self.gates_before: tuple[Gate, ...] = ()
-        self.drain = Drain(job.inventory, node, lambda other: SshHost(job.workspace, other), job.drain_turn)
+        self.drain = Drain(job.inventory, node, connector(job.workspace), job.drain_turn)
         self.here = BuildHere(self.bundle, node.name, job.build_turn)
         self.locked = False
         self.look: HostFacts
@@ -71,7 +71,7 @@ class NodeDeploy:
     def execute(self) -> Report:
         """Run the steps; a step that fails ends them."""
         handlers: dict[Step, Callable[[], None]] = {
-            Step.CONNECT: self.session.open,
+            Step.CONNECT: self._open,
             Step.PREFLIGHT: self._preflight,
             Step.PUSH: self._push,
             Step.BUILD: partial(self._build, partial(facts.build, self.session, self.bundle)),
@@ -227,7 +227,7 @@ class NodeDeploy:
             self.watcher.step(self.node.name, f"not drained: {reason}")
 
     def _confirm(self) -> None:
-        self.session.close()
+        self._disconnect()
         verdict = self.activation.confirm()
         with suppress(SmallkubeError), kept_log(self.log_file, "ab") as log:  # how it ended counts more than its log
             log(b"\n--- activation\n" + verdict.log.encode())
@@ -259,14 +259,25 @@ class NodeDeploy:
         self.report = replace(self.report, generation=done.text.rpartition("\n")[2])
 
     def _again(self, attempt: Callable[[], T]) -> T:
-        """``attempt`` and, should the connection be lost or not be there, once more over a new one."""
+        """``attempt`` and, should the connection be lost, once more over a new one."""
         try:
-            return attempt()
+            return self._connected(attempt)
         except SmallkubeError:
-            self.session.close()
-            self.session = self._connect()
-            self.session.open()
-            return attempt()
+            self._disconnect()
+            return self._connected(attempt)
+
+    def _connected(self, attempt: Callable[[], T]) -> T:
+        if not self.connected:
+            self._open()
+        return attempt()
+
+    def _open(self) -> None:
+        self.session.open()
+        self.connected = True
+
+    def _disconnect(self) -> None:
+        self.session.close()
+        self.session, self.connected = self._connect(), False
 
     def _record(self) -> None:
         known = self.report.outcome is Outcome.UNCHANGED and self.look.deployed == self.digest
@@ -296,7 +307,8 @@ class NodeDeploy:
             self._end(self.report.outcome, "; ".join(filter(None, (self.report.reason, reason_of(error)))))
         try:
             if self.locked and self.report.outcome is not Outcome.UNKNOWN:
-                self.session.run(unpushed_script("lock", "drop", self.plan.nonce))
+                drop = unpushed_script("lock", "drop", self.plan.nonce)
+                self._connected(lambda: self.session.run(drop))
         except SmallkubeError:
             pass  # the next deploy from this workspace takes the lock over, another one after a quarter of an hour
         finally:

@@ -1,0 +1,67 @@
+"""Proves whom a deploy drains and uncordons again, against a cluster that exists only in memory."""
+
+import pytest
+
+from smallkube.core.errors import SmallkubeError
+from smallkube.deploy.drain import Drain, turns
+from smallkube.kube import members
+from tests.unit.world import World
+
+HOST = "node2.k8s.internal"
+RESTARTS = "would restart the following units: kubelet.service"
+
+
+@pytest.fixture
+def world() -> World:
+    made = World()
+    made.join()
+    return made
+
+
+def drain(world: World) -> Drain:
+    return Drain(world.inventory, world.inventory.node("node2"), world.connect, turns(1))
+
+
+def test_a_member_is_uncordoned_afterwards(world: World) -> None:
+    begun = drain(world)
+    assert begun.begin(RESTARTS, "nonce", lambda: False) == ""
+    assert world.members[HOST].cordoned
+    begun.end()
+    assert world.done[-2:] == [f"uncordon {HOST}", f"{HOST} {members.MARK}-"]
+
+
+def test_a_node_cordoned_by_an_operator_stays_cordoned(world: World) -> None:
+    world.members[HOST].cordoned = True
+    begun = drain(world)
+    assert begun.begin(RESTARTS, "nonce", lambda: False) == ""
+    begun.end()
+    assert world.done == [f"drain {HOST}"]
+    assert world.members[HOST].cordoned
+
+
+def test_a_node_cordoned_by_a_killed_deploy_is_uncordoned(world: World) -> None:
+    world.members[HOST].cordoned = world.members[HOST].marked = True
+    begun = drain(world)
+    begun.begin(RESTARTS, "nonce", lambda: False)
+    begun.end()
+    assert not world.members[HOST].cordoned
+
+
+def test_a_node_that_cannot_be_drained_is_uncordoned(world: World) -> None:
+    world.drain_error = "error: a budget forbids it\n"
+    begun = drain(world)
+    with pytest.raises(SmallkubeError, match="a budget forbids it"):
+        begun.begin(RESTARTS, "nonce", lambda: False)
+    begun.end()
+    assert not world.members[HOST].cordoned
+
+
+@pytest.mark.parametrize(("activation", "reason"), [
+    ("would restart the following units: sshd.service", "nothing that pods run on restarts"),
+    ("", "nothing that pods run on restarts"),
+])  # fmt: skip
+def test_nothing_is_drained_without_need(activation: str, reason: str, world: World) -> None:
+    begun = drain(world)
+    assert begun.begin(activation, "nonce", lambda: False) == reason
+    begun.end()
+    assert world.done == []
