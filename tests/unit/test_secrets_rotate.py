@@ -61,6 +61,40 @@ def test_the_next_who_takes_the_lock_completes_the_change(
     journal.refuse_unfinished(workspace)
 
 
+@pytest.mark.parametrize("newer", [b"newer", None])
+def test_a_leftover_journal_does_not_undo_newer_work(
+    workspace: Workspace, newer: bytes | None, interrupted: Callable[[], journal.Change]
+) -> None:
+    workspace.keys_dir.mkdir()
+    file = workspace.keys_dir / "a.age"
+    file.write_bytes(b"replaced")
+    interrupted()
+    if newer is None:
+        file.unlink()
+    else:
+        file.write_bytes(newer)
+    with pytest.raises(UsageError, match=r"keys-change\.json: .*changed since: a\.age"), changing_keys(workspace):
+        pass
+    assert [path.name for path in workspace.keys_dir.iterdir()] == ([] if newer is None else ["a.age"])
+
+
+def test_a_half_completed_journal_is_completed(workspace: Workspace, interrupted: Callable[[], journal.Change]) -> None:
+    workspace.keys_dir.mkdir()
+    change = interrupted()
+    (workspace.keys_dir / "a.age").write_bytes(change.files["a.age"])
+    with changing_keys(workspace) as completed:
+        assert completed == ("node1",)
+
+
+def test_a_journal_of_version_1_is_completed(workspace: Workspace) -> None:
+    workspace.state_dir.mkdir()
+    text = '{"version": 1, "nodes": ["node1"], "files": {"a.age": "eA=="}, "gone": []}'
+    (workspace.state_dir / "keys-change.json").write_text(text)
+    with changing_keys(workspace) as completed:
+        assert completed == ("node1",)
+    assert (workspace.keys_dir / "a.age").read_bytes() == b"x"
+
+
 def test_a_full_disk_while_completing_keeps_the_journal(
     workspace: Workspace, interrupted: Callable[[], journal.Change], monkeypatch: pytest.MonkeyPatch
 ) -> None:
