@@ -1,6 +1,6 @@
 # What the cluster itself must contain (nix/addons) and what the user adds: applied on the primary, server-side, once
 # the API answers. A service of its own, so that a changed add-on does not restart the API server.
-{ config, lib, pkgs, ... }:
+{ config, kubeLib, lib, pkgs, ... }:
 let
   inherit (lib) mkOption types;
   cfg = config.kube;
@@ -53,13 +53,13 @@ in
         wantedBy = [ "multi-user.target" ];
         wants = [ "kube-apiserver.service" ];
         after = [ "agenix-install-secrets.service" "kube-apiserver.service" ];
-        unitConfig = cfg.unit.endless;
-        restartTriggers = cfg.secretTriggers [ "kube_token_root" ];
+        unitConfig = kubeLib.noStartLimit;
+        restartTriggers = kubeLib.secretTriggers [ "kube_token_root" ];
         environment = {
           KUBECONFIG = kubeconfig;
           HOME = "/run/kube-activation";
         };
-        serviceConfig = cfg.unit.hardening // {
+        serviceConfig = kubeLib.hardening // {
           Type = "oneshot";
           RemainAfterExit = true;
           Restart = "on-failure";
@@ -67,7 +67,7 @@ in
           DynamicUser = true;
           RuntimeDirectory = "kube-activation";
           RuntimeDirectoryMode = "0700";
-          LoadCredential = cfg.loadSecrets [ "kube_token_root" ];
+          LoadCredential = kubeLib.loadSecrets [ "kube_token_root" ];
           ExecStartPre = [
             "${lib.getExe cfg.mkkubeconfig} %d/kube_token_root"
             "${kubectl} --request-timeout=30s get --output=name namespace default"

@@ -1,5 +1,5 @@
 # Where the API server is, under which names, and how its clients know that it is the right one.
-{ config, lib, ... }:
+{ config, kubeLib, lib, ... }:
 let
   inherit (lib) mkOption types;
   cfg = config.kube;
@@ -27,7 +27,7 @@ in
       default = [ ];
       description = "CIDRs that may reach the API besides the tunnel and the nodes.";
     };
-    serviceIp = str "Cluster IP of the API's own Service, always the first of the range." (cfg.mkHostIp4 0);
+    serviceIp = str "Cluster IP of the API's own Service, always the first of the range." (kubeLib.mkHostIp4 0);
     internalHost = str "Name of the API server inside the cluster." "api.${cfg.domain}";
     internalUrl = str "How nodes reach the API server." "https://${api.internalHost}:${toString api.port}";
     externalUrl = str "The API server's address outside; also the issuer of service accounts." "https://${api.externalHost}:${toString api.port}";

@@ -1,6 +1,6 @@
 # The API server's serving key and certificate: those that keys.generate made and every client pins, or, with
 # api.tls = "insecure", a pair that the primary makes once and nobody looks at.
-{ config, lib, pkgs, ... }:
+{ config, kubeLib, lib, pkgs, ... }:
 let
   inherit (lib) mkOption types;
   cfg = config.kube;
@@ -25,8 +25,8 @@ let
 in
 {
   options.kube.apiserver = {
-    certificate = path "The certificate in use." (cfg.publicFile "apiserver.crt") "/var/lib/kube-apiserver/insecure.crt";
-    trusted = path "What clients are given to check it." "${cfg.trustedFile [ "apiserver.crt" ]}" "/var/lib/kube-apiserver/insecure.crt";
+    certificate = path "The certificate in use." (kubeLib.publicFile "apiserver.crt") "/var/lib/kube-apiserver/insecure.crt";
+    trusted = path "What clients are given to check it." "${kubeLib.trustBundle [ "apiserver.crt" ]}" "/var/lib/kube-apiserver/insecure.crt";
     # %d is the folder of the unit's credentials (systemd.unit(5)).
     key = path "Its key, as the unit sees it." "%d/apiserver.key" "/var/lib/kube-apiserver/insecure.key";
     makeCertificate = mkOption {

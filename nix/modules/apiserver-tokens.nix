@@ -3,7 +3,7 @@
 #
 # The API server refuses the whole file for one bad row (k8s.io/apiserver tokenfile), and of two rows with one token the
 # last wins: both are found here, before the file is replaced, and say which secret is wrong.
-{ config, lib, pkgs, ... }:
+{ config, kubeLib, lib, pkgs, ... }:
 let
   inherit (lib) mkOption types;
   cfg = config.kube;
@@ -14,7 +14,7 @@ let
     if cfg.nodeTokens == "separate" then "kube_token_node${toString index}"
     else if index == cfg.nodeIndex then "wgkube.key"
     else "wgkube${toString index}.key";
-  node = { index, ... }: row (nodeSecret index) "system:node:${cfg.mkNodeHost index}" "system:nodes";
+  node = { index, ... }: row (nodeSecret index) "system:node:${kubeLib.mkNodeHost index}" "system:nodes";
   current = [
     (row "kube_token_root" "root" "system:masters")
     (component "kube-controller-manager")

@@ -1,7 +1,7 @@
 # The API server, on the primary: the only client of etcd, and what everything else talks to.
 #
 # Flags: https://kubernetes.io/docs/reference/command-line-tools-reference/kube-apiserver/ (1.34).
-{ config, lib, pkgs, ... }:
+{ config, kubeLib, lib, pkgs, ... }:
 let
   cfg = config.kube;
   webhook = cfg.kubeletAuth == "webhook";
@@ -40,7 +40,7 @@ let
     # Without it open watches hold up each stop for sixty seconds, in which nobody is answered.
     shutdown-watch-termination-grace-period = "10s";
   } // lib.optionalAttrs webhook {
-    kubelet-client-certificate = cfg.publicFile "kubelet-client.crt";
+    kubelet-client-certificate = kubeLib.publicFile "kubelet-client.crt";
     kubelet-client-key = "%d/kubelet-client.key";
   };
 
@@ -76,13 +76,13 @@ in
       wantedBy = [ "multi-user.target" ];
       wants = [ "etcd.service" ];
       after = [ "network.target" "agenix-install-secrets.service" "etcd.service" ];
-      unitConfig = cfg.unit.endless;
-      restartTriggers = cfg.secretTriggers secrets;
+      unitConfig = kubeLib.noStartLimit;
+      restartTriggers = kubeLib.secretTriggers secrets;
       environment = {
         KUBECONFIG = kubeconfig;
         HOME = "/run/kube-apiserver";
       };
-      serviceConfig = cfg.unit.hardening // cfg.unit.restart // {
+      serviceConfig = kubeLib.hardening // kubeLib.restart // {
         Type = "notify";
         # sixty tries of the check that follows, each of which may take some seconds itself
         TimeoutStartSec = 480;
@@ -93,11 +93,11 @@ in
         RuntimeDirectory = "kube-apiserver";
         RuntimeDirectoryMode = "0700";
         WorkingDirectory = "/var/lib/kube-apiserver";
-        LoadCredential = cfg.loadSecrets secrets;
+        LoadCredential = kubeLib.loadSecrets secrets;
         LimitNOFILE = 65536;
         ExecStartPre = [ "${lib.getExe cfg.apiserver.writeTokens} /var/lib/kube-apiserver/tokens.csv" ]
           ++ lib.optional (!pinned) (lib.getExe cfg.apiserver.makeCertificate);
-        ExecStart = cfg.unit.command "${pkgs.kubernetes}/bin/kube-apiserver" flags;
+        ExecStart = kubeLib.commandLine "${pkgs.kubernetes}/bin/kube-apiserver" flags;
         ExecStartPost = lib.getExe awaitAnswer;
       };
     };

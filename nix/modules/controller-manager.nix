@@ -1,6 +1,6 @@
 # The controller manager, on the primary; like the scheduler it listens nowhere and holds no lease. Pods get the API
 # server's certificate as the authority that they trust (kube-root-ca.crt), always the one in use.
-{ config, lib, pkgs, ... }:
+{ config, kubeLib, lib, pkgs, ... }:
 let
   cfg = config.kube;
   token = "kube_token_system_kube-controller-manager";
@@ -17,17 +17,17 @@ in
       wantedBy = [ "multi-user.target" ];
       wants = [ "kube-apiserver.service" ];
       after = [ "agenix-install-secrets.service" "kube-apiserver.service" ];
-      unitConfig = cfg.unit.endless;
-      restartTriggers = cfg.secretTriggers secrets;
+      unitConfig = kubeLib.noStartLimit;
+      restartTriggers = kubeLib.secretTriggers secrets;
       environment.KUBECONFIG = kubeconfig;
-      serviceConfig = cfg.unit.hardening // cfg.unit.restart // {
+      serviceConfig = kubeLib.hardening // kubeLib.restart // {
         DynamicUser = true;
         RuntimeDirectory = "kube-controller-manager";
         RuntimeDirectoryMode = "0700";
         # As a credential, because the certificate of api.tls = "insecure" lies in a folder of the API server's own.
-        LoadCredential = cfg.loadSecrets secrets ++ [ "apiserver.crt:${cfg.apiserver.trusted}" ];
+        LoadCredential = kubeLib.loadSecrets secrets ++ [ "apiserver.crt:${cfg.apiserver.trusted}" ];
         ExecStartPre = "${lib.getExe cfg.mkkubeconfig} %d/${token}";
-        ExecStart = cfg.unit.command "${pkgs.kubernetes}/bin/kube-controller-manager" {
+        ExecStart = kubeLib.commandLine "${pkgs.kubernetes}/bin/kube-controller-manager" {
           inherit kubeconfig;
           use-service-account-credentials = "true";
           root-ca-file = "%d/apiserver.crt";

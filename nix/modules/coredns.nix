@@ -2,7 +2,7 @@
 #
 # Node names come from the hosts file, Services from the API. What the kubernetes plugin does not know in the cluster's
 # zones does not exist: passed on, it would come back from resolved for ever.
-{ config, lib, pkgs, ... }:
+{ config, kubeLib, lib, pkgs, ... }:
 let
   cfg = config.kube;
   delegate = "systemd/dns-delegate.d/kubernetes.dns-delegate";
@@ -34,11 +34,11 @@ in
 
     systemd.services.coredns = {
       wants = [ "generate-kubeconfig-node.service" ];
-      after = cfg.afterNode;
-      unitConfig = cfg.unit.endless;
+      after = cfg.afterKubeconfig;
+      unitConfig = kubeLib.noStartLimit;
       restartTriggers = cfg.nodeTriggers;
       # NixOS lets it keep the one capability it needs, to bind port 53, and sets its user.
-      serviceConfig = removeAttrs cfg.unit.hardening [ "CapabilityBoundingSet" "NoNewPrivileges" ] // {
+      serviceConfig = removeAttrs kubeLib.hardening [ "CapabilityBoundingSet" "NoNewPrivileges" ] // {
         LoadCredential = [ "kubeconfig:${cfg.kubeconfigNode}" ];
         Restart = lib.mkForce "always";
         # Its address may not be there yet.

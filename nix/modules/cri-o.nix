@@ -1,6 +1,6 @@
 # CRI-O, which runs the containers, and CNI, which connects each pod to brkube with one address of each family; the
 # node's IPv6 range comes first, so that a pod's main address is IPv6.
-{ config, lib, pkgs, ... }:
+{ config, kubeLib, lib, pkgs, ... }:
 let
   cfg = config.kube;
   network = {
@@ -41,7 +41,7 @@ in
 
     systemd.services.crio = {
       path = [ pkgs.nftables ];
-      unitConfig = cfg.unit.endless;
+      unitConfig = kubeLib.noStartLimit;
       serviceConfig = {
         Restart = lib.mkForce "always";
         RestartSec = 5;

@@ -1,6 +1,7 @@
 # All modules, on every node; what only the primary does is guarded by kube.role inside them.
 {
   imports = [
+    ./lib.nix
     ./base.nix
     ./addressing.nix
     ./peers.nix
@@ -9,7 +10,6 @@
     ./wireguard.nix
     ./firewall.nix
     ./secrets.nix
-    ./hardening.nix
     ./api.nix
     ./kubeconfig.nix
     ./etcd.nix

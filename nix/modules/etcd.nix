@@ -3,7 +3,7 @@
 # etcd binds a peer URL by its host part alone (server/embed/etcd.go), so "unix:///run/etcd/peer" becomes an abstract
 # socket without any permissions, on which it also answers clients. "unix://peer" in the working directory is a real
 # file; the network namespace of its own closes abstract sockets to everybody else in any case.
-{ config, lib, pkgs, ... }:
+{ config, kubeLib, lib, pkgs, ... }:
 let
   cfg = config.kube;
 in
@@ -20,8 +20,8 @@ in
       description = "etcd, the cluster's database";
       documentation = [ "https://etcd.io/docs/v3.6/" ];
       wantedBy = [ "multi-user.target" ];
-      unitConfig = cfg.unit.endless;
-      serviceConfig = cfg.unit.hardening // cfg.unit.restart // {
+      unitConfig = kubeLib.noStartLimit;
+      serviceConfig = kubeLib.hardening // kubeLib.restart // {
         Type = "notify";
         User = "etcd";
         Group = "etcd";
@@ -34,7 +34,7 @@ in
         # Sockets become 0770: membership of the group is the access control.
         UMask = "0007";
         LimitNOFILE = 65536;
-        ExecStart = cfg.unit.command "${pkgs.etcd}/bin/etcd" {
+        ExecStart = kubeLib.commandLine "${pkgs.etcd}/bin/etcd" {
           name = cfg.nodeHost;
           data-dir = "/var/lib/etcd";
           listen-peer-urls = "unix://peer";

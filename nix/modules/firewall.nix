@@ -3,7 +3,7 @@
 # All rules stand in this one file, in the order in which they must be read: the kubelet's port is closed before the
 # rules that let pods in through a Service, because whoever may write Services could otherwise point one at it.
 # kube-proxy's tables live beside ours, so the rule set as a whole is never flushed.
-{ config, lib, ... }:
+{ config, kubeLib, lib, ... }:
 let
   inherit (lib) mkOption types optionalString;
   cfg = config.kube;
@@ -20,8 +20,8 @@ let
   openPorts = set (map toString cfg.openToPods);
 
   kubeletRules = ''
-    iifname "wgkube" ip6 saddr ${cfg.mkHostIp6 1} tcp dport 10250 accept comment "kubelet: API server"
-    iifname "wgkube" ip saddr ${cfg.mkHostIp4 1} tcp dport 10250 accept comment "kubelet: API server"
+    iifname "wgkube" ip6 saddr ${kubeLib.mkHostIp6 1} tcp dport 10250 accept comment "kubelet: API server"
+    iifname "wgkube" ip saddr ${kubeLib.mkHostIp4 1} tcp dport 10250 accept comment "kubelet: API server"
     tcp dport 10250 reject comment "kubelet: nobody else"
   '';
   apiRules = optionalString cfg.isPrimary (''

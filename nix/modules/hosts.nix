@@ -1,13 +1,13 @@
 # Names: which node has which role, and one hosts file for the machines themselves (networking.hostFiles) and for
 # CoreDNS. The node's own name comes first for each address, because a reverse look-up returns the first one. The
 # machine's hostname stays what it is.
-{ config, lib, pkgs, ... }:
+{ config, kubeLib, lib, pkgs, ... }:
 let
   inherit (lib) mkOption types;
   cfg = config.kube;
-  addressesOf = { index, ... }: map (address: lib.nameValuePair address [ (cfg.mkNodeHost index) ]) [
-    (cfg.mkHostIp6 index)
-    (cfg.mkHostIp4 index)
+  addressesOf = { index, ... }: map (address: lib.nameValuePair address [ (kubeLib.mkNodeHost index) ]) [
+    (kubeLib.mkHostIp6 index)
+    (kubeLib.mkHostIp4 index)
   ];
   line = address: names: "${address} ${lib.concatStringsSep " " names}\n";
 in
@@ -26,7 +26,7 @@ in
     };
     primaryIp = mkOption {
       type = types.str;
-      default = cfg.mkHostIp6 1;
+      default = kubeLib.mkHostIp6 1;
       description = "IPv6 address of the primary.";
     };
     allHosts = mkOption {

@@ -1,7 +1,7 @@
 # kube-proxy on every node: Services become nftables rules in tables of its own.
 #
 # Flags: cmd/kube-proxy/app/options.go (1.34).
-{ config, lib, pkgs, ... }:
+{ config, kubeLib, lib, pkgs, ... }:
 let
   cfg = config.kube;
 in
@@ -11,14 +11,14 @@ in
     documentation = [ "https://kubernetes.io/docs/" ];
     wantedBy = [ "multi-user.target" ];
     wants = [ "generate-kubeconfig-node.service" ];
-    after = [ "network.target" "nftables.service" ] ++ cfg.afterNode;
-    unitConfig = cfg.unit.endless;
+    after = [ "network.target" "nftables.service" ] ++ cfg.afterKubeconfig;
+    unitConfig = kubeLib.noStartLimit;
     restartTriggers = cfg.nodeTriggers;
     path = [ pkgs.nftables ];
-    serviceConfig = cfg.unit.hardening // cfg.unit.restart // {
+    serviceConfig = kubeLib.hardening // kubeLib.restart // {
       CapabilityBoundingSet = "CAP_NET_ADMIN";
       LoadCredential = [ "kubeconfig:${cfg.kubeconfigNode}" ];
-      ExecStart = cfg.unit.command "${pkgs.kubernetes}/bin/kube-proxy" {
+      ExecStart = kubeLib.commandLine "${pkgs.kubernetes}/bin/kube-proxy" {
         kubeconfig = "%d/kubeconfig";
         hostname-override = cfg.nodeHost;
         proxy-mode = "nftables";

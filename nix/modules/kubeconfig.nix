@@ -4,7 +4,7 @@
 #
 # Both are services, not activation scripts: so they come after agenix no matter whether it runs at activation or, with
 # sysusers or userborn, as agenix-install-secrets.service.
-{ config, lib, pkgs, ... }:
+{ config, kubeLib, lib, pkgs, ... }:
 let
   inherit (lib) mkOption types;
   cfg = config.kube;
@@ -13,7 +13,7 @@ let
   echo = lib.concatMapStringsSep "\n" (line: "echo ${lib.escapeShellArg line}");
   authority =
     if cfg.api.tls == "pinned"
-    then ''printf '    certificate-authority-data: %s\n' "$(base64 -w0 ${cfg.trustedFile [ "apiserver.crt" ]})"''
+    then ''printf '    certificate-authority-data: %s\n' "$(base64 -w0 ${kubeLib.trustBundle [ "apiserver.crt" ]})"''
     else echo [ "    insecure-skip-tls-verify: true" ];
 
   mkkubeconfig = pkgs.writeShellApplication {
@@ -81,17 +81,17 @@ let
     inherit description;
     wantedBy = [ "multi-user.target" ];
     after = [ "agenix-install-secrets.service" ];
-    unitConfig = cfg.unit.endless;
-    restartTriggers = cfg.secretTriggers [ secret ];
+    unitConfig = kubeLib.noStartLimit;
+    restartTriggers = kubeLib.secretTriggers [ secret ];
     environment.KUBECONFIG = kubeconfig;
-    serviceConfig = cfg.unit.hardening // {
+    serviceConfig = kubeLib.hardening // {
       Type = "oneshot";
       RemainAfterExit = true;
       Restart = "on-failure";
       RestartSec = 10;
       PrivateNetwork = true;
       ReadWritePaths = [ "/run" ];
-      ExecStart = [ "${lib.getExe mkkubeconfig} ${cfg.secretPath secret}" ] ++ exec;
+      ExecStart = [ "${lib.getExe mkkubeconfig} ${kubeLib.secretPath secret}" ] ++ exec;
     } // serviceConfig;
   };
 in
@@ -120,10 +120,10 @@ in
     nodeTriggers = mkOption {
       type = types.listOf types.str;
       internal = true;
-      default = cfg.secretTriggers [ cfg.nodeSecret ] ++ [ "${mkkubeconfig}" ];
+      default = kubeLib.secretTriggers [ cfg.nodeSecret ] ++ [ "${mkkubeconfig}" ];
       description = "restartTriggers of what uses it: the token, and all else that stands in it.";
     };
-    afterNode = mkOption {
+    afterKubeconfig = mkOption {
       type = types.listOf types.str;
       internal = true;
       default = [ "generate-kubeconfig-node.service" ] ++ lib.optional cfg.isPrimary "kube-activation.service";

@@ -4,7 +4,7 @@
 # decide (nix/addons/kubelet-api-admin.yaml). firewall: kubelets let everybody do everything, and only the firewall
 # stands before them; any local user and any pod in the host's network can then run commands in every pod of the node.
 # In both cases the API server accepts exactly the nodes' own certificates.
-{ config, lib, ... }:
+{ config, kubeLib, lib, ... }:
 let
   inherit (lib) mkOption types;
   cfg = config.kube;
@@ -22,7 +22,7 @@ in
       type = types.path;
       internal = true;
       readOnly = true;
-      default = cfg.trustedFile certificates;
+      default = kubeLib.trustBundle certificates;
       description = "The serving certificates of all kubelets.";
     };
     kubeletAccess = mkOption {
@@ -33,7 +33,7 @@ in
         authentication = {
           anonymous.enabled = !webhook;
           webhook.enabled = webhook;
-        } // lib.optionalAttrs webhook { x509.clientCAFile = "${cfg.trustedFile [ "kubelet-client.crt" ]}"; };
+        } // lib.optionalAttrs webhook { x509.clientCAFile = "${kubeLib.trustBundle [ "kubelet-client.crt" ]}"; };
         authorization.mode = if webhook then "Webhook" else "AlwaysAllow";
       };
       description = "authentication and authorization of the KubeletConfiguration.";

@@ -4,7 +4,7 @@
 # setting of systemd.exec(5) that implies one is out, and so are credentials. What can be had without is set below.
 #
 # Configuration: https://kubernetes.io/docs/reference/config-api/kubelet-config.v1beta1/ (1.34).
-{ config, lib, pkgs, ... }:
+{ config, kubeLib, lib, pkgs, ... }:
 let
   inherit (lib) mkOption types;
   cfg = config.kube;
@@ -16,8 +16,8 @@ let
       kind = "KubeletConfiguration";
       address = cfg.hostIp6;
       healthzPort = 0;
-      tlsCertFile = cfg.publicFile certificate;
-      tlsPrivateKeyFile = cfg.secretPath key;
+      tlsCertFile = kubeLib.publicFile certificate;
+      tlsPrivateKeyFile = kubeLib.secretPath key;
       containerRuntimeEndpoint = "unix:///run/crio/crio.sock";
       cgroupDriver = "systemd";
       failSwapOn = false;
@@ -57,11 +57,11 @@ in
       documentation = [ "https://kubernetes.io/docs/" ];
       wantedBy = [ "multi-user.target" ];
       wants = [ "generate-kubeconfig-node.service" "crio.service" ];
-      after = [ "network.target" "agenix-install-secrets.service" "crio.service" ] ++ cfg.afterNode;
-      unitConfig = cfg.unit.endless;
-      restartTriggers = cfg.nodeTriggers ++ cfg.secretTriggers [ key ];
+      after = [ "network.target" "agenix-install-secrets.service" "crio.service" ] ++ cfg.afterKubeconfig;
+      unitConfig = kubeLib.noStartLimit;
+      restartTriggers = cfg.nodeTriggers ++ kubeLib.secretTriggers [ key ];
       path = [ pkgs.util-linux ];
-      serviceConfig = cfg.unit.restart // {
+      serviceConfig = kubeLib.restart // {
         Type = "notify";
         OOMScoreAdjust = -999;
         # What a kubelet never does: load modules, set the clock, reboot, audit, administer MAC.
@@ -72,7 +72,7 @@ in
         RestrictAddressFamilies = [ "AF_UNIX" "AF_INET" "AF_INET6" "AF_NETLINK" ];
         RestrictRealtime = true;
         SystemCallArchitectures = "native";
-        ExecStart = cfg.unit.command "${pkgs.kubernetes}/bin/kubelet" {
+        ExecStart = kubeLib.commandLine "${pkgs.kubernetes}/bin/kubelet" {
           config = "${configFile}";
           kubeconfig = cfg.kubeconfigNode;
           hostname-override = cfg.nodeHost;

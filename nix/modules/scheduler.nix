@@ -1,6 +1,6 @@
 # The scheduler, on the primary. It listens nowhere: --secure-port=0 serves nothing (cmd/kube-scheduler/app/options).
 # There is one of it, so it needs no lease, which would cost seconds after each restart.
-{ config, lib, pkgs, ... }:
+{ config, kubeLib, lib, pkgs, ... }:
 let
   cfg = config.kube;
   secret = "kube_token_system_kube-scheduler";
@@ -23,16 +23,16 @@ in
       wantedBy = [ "multi-user.target" ];
       wants = [ "kube-apiserver.service" ];
       after = [ "agenix-install-secrets.service" "kube-apiserver.service" ];
-      unitConfig = cfg.unit.endless;
-      restartTriggers = cfg.secretTriggers [ secret ];
+      unitConfig = kubeLib.noStartLimit;
+      restartTriggers = kubeLib.secretTriggers [ secret ];
       environment.KUBECONFIG = kubeconfig;
-      serviceConfig = cfg.unit.hardening // cfg.unit.restart // {
+      serviceConfig = kubeLib.hardening // kubeLib.restart // {
         DynamicUser = true;
         RuntimeDirectory = "kube-scheduler";
         RuntimeDirectoryMode = "0700";
-        LoadCredential = cfg.loadSecrets [ secret ];
+        LoadCredential = kubeLib.loadSecrets [ secret ];
         ExecStartPre = "${lib.getExe cfg.mkkubeconfig} %d/${secret}";
-        ExecStart = cfg.unit.command "${pkgs.kubernetes}/bin/kube-scheduler" {
+        ExecStart = kubeLib.commandLine "${pkgs.kubernetes}/bin/kube-scheduler" {
           config = "${configFile}";
           secure-port = "0";
         };

@@ -1,5 +1,5 @@
 # The tunnel wgkube: a mesh of WireGuard peers over which the nodes reach each other's pods and hosts.
-{ config, lib, pkgs, ... }:
+{ config, kubeLib, lib, pkgs, ... }:
 let
   inherit (lib) mkOption types;
   cfg = config.kube;
@@ -8,17 +8,17 @@ let
     inherit PublicKey;
     Endpoint = endpoint PeerIP;
     AllowedIPs = [
-      (cfg.mkNodeCidr6 index)
-      (cfg.mkNodeCidr4 index)
+      (kubeLib.mkNodeCidr6 index)
+      (kubeLib.mkNodeCidr4 index)
     ];
   } // lib.optionalAttrs (cfg.persistentKeepalive != null) { PersistentKeepalive = cfg.persistentKeepalive; };
   routes = { index, ... }: [
     {
-      Destination = cfg.mkNodeCidr6 index;
+      Destination = kubeLib.mkNodeCidr6 index;
       PreferredSource = cfg.hostIp6;
     }
     {
-      Destination = cfg.mkNodeCidr4 index;
+      Destination = kubeLib.mkNodeCidr4 index;
       PreferredSource = cfg.hostIp4;
     }
   ];
@@ -50,7 +50,7 @@ in
         MTUBytes = toString cfg.mtu;
       };
       wireguardConfig = {
-        PrivateKeyFile = cfg.secretPath "wgkube.key";
+        PrivateKeyFile = kubeLib.secretPath "wgkube.key";
         ListenPort = cfg.wgPort;
       };
       wireguardPeers = map peer cfg.otherPeers;
@@ -81,7 +81,7 @@ in
     # networkd reads the key when it makes the interface; nothing else tells it that the key has changed.
     systemd.services.systemd-networkd = {
       after = [ "agenix-install-secrets.service" ];
-      restartTriggers = cfg.secretTriggers [ "wgkube.key" ];
+      restartTriggers = kubeLib.secretTriggers [ "wgkube.key" ];
     };
 
     environment.systemPackages = [ pkgs.wireguard-tools ];

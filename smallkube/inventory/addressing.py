@@ -1,4 +1,4 @@
-"""Node index to subnets, addresses and names; the twin of nix/modules/addressing.nix.
+"""Node index to subnets, addresses and names; the twin of nix/modules/lib.nix.
 
 Index 0 is the Services' range. N is written in decimal in both families, so N is at most 254.
 """

@@ -46,7 +46,7 @@ class Certificate:
 
     @property
     def trusted_files(self) -> tuple[str, ...]:
-        """Those that the other side trusts, as far as they exist (see nix/modules/secrets.nix)."""
+        """Those that the other side trusts, as far as they exist (see nix/modules/lib.nix)."""
         return (self.file, self.beside(NEW).file, self.beside(OLD).file)
 
 

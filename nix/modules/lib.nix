@@ -1,0 +1,85 @@
+# What several modules share, as the module argument `kubeLib`: functions of a node's index, of secrets and certificates,
+# and what our services have in common: how they come back after any fault, and how little of the machine they see.
+{ config, lib, pkgs, ... }:
+let
+  cfg = config.kube;
+
+  secretPath = name: config.age.secrets.${name}.path or "/run/agenix/${name}";
+
+  # A certificate in keys/.
+  public = name: cfg.keysDir + "/${name}";
+  isPublic = name: builtins.pathExists (public name);
+  # NAME.crt, and during a rotation NAME.new.crt or NAME.old.crt beside it.
+  versions = name: map (word: "${lib.removeSuffix ".crt" name}${word}.crt") [ "" ".new" ".old" ];
+
+  # systemd.service(5), "Command lines": double quotes and C escapes; %-specifiers stay what they are.
+  quoted = word:
+    if builtins.match "[][A-Za-z0-9,._+:@%/=-]+" word != null then word
+    else builtins.replaceStrings [ "$" ] [ "$$" ] (builtins.toJSON word);
+in
+{
+  _module.args.kubeLib = {
+    # Node index to subnets, addresses and names; the twin of smallkube/inventory/addressing.py. Index 0 is the
+    # Services' range. N is written in decimal in both families.
+    mkNodeCidr6 = index: "${cfg.prefix6}:${toString index}::/32";
+    mkNodeCidr4 = index: "${cfg.prefix4}.${toString index}.0/24";
+    mkHostIp6 = index: "${cfg.prefix6}:${toString index}::1";
+    mkHostIp4 = index: "${cfg.prefix4}.${toString index}.1";
+    mkNodeHost = index: "node${toString index}.${cfg.domain}";
+
+    # Where a secret lies in clear.
+    inherit secretPath;
+    # restartTriggers of a service that uses these secrets: their encrypted files in the store.
+    secretTriggers = names: map (name: "${cfg.secretFiles.${name}}") (lib.filter (name: cfg.secretFiles ? ${name}) names);
+    # LoadCredential= of a service that uses these secrets.
+    loadSecrets = map (name: "${name}:${secretPath name}");
+
+    inherit isPublic;
+    # A certificate as a store path of its own, so that it changes only with its content.
+    publicFile = name: if isPublic name then "${public name}" else "/var/empty/${name}";
+    # What whoever is shown one of these certificates trusts: also the one that replaces it, or that it has replaced.
+    trustBundle = names: pkgs.writeText "trusted.crt" (
+      lib.concatMapStrings (name: builtins.readFile (public name)) (lib.filter isPublic (lib.concatMap versions names))
+    );
+
+    # ExecStart= of a program with its flags; one that has a list of values is given for each.
+    commandLine = program: flags:
+      lib.concatStringsSep " " ([ program ] ++ lib.concatLists (lib.mapAttrsToList (name: value: map (one: quoted "--${name}=${one}") (lib.toList value)) flags));
+
+    # [Unit] settings of a service that is started again however often it failed.
+    noStartLimit.StartLimitIntervalSec = 0;
+    # [Service] settings of a service that comes back ten seconds after it ended, for whatever reason. Nothing is bound to
+    # another unit, so that a killed or late one never takes others down with it (systemd.unit(5): Requires=, BindsTo=).
+    restart = {
+      Restart = "always";
+      RestartSec = 10;
+    };
+    # [Service] settings of a service that needs the network, its own folders and nothing else.
+    hardening = {
+      CapabilityBoundingSet = "";
+      LockPersonality = true;
+      MemoryDenyWriteExecute = true;
+      NoNewPrivileges = true;
+      PrivateDevices = true;
+      PrivateTmp = true;
+      ProtectClock = true;
+      ProtectControlGroups = true;
+      ProtectHome = true;
+      ProtectHostname = true;
+      ProtectKernelLogs = true;
+      ProtectKernelModules = true;
+      ProtectKernelTunables = true;
+      ProtectProc = "invisible";
+      ProtectSystem = "strict";
+      RemoveIPC = true;
+      RestrictAddressFamilies = [ "AF_UNIX" "AF_INET" "AF_INET6" "AF_NETLINK" ];
+      RestrictNamespaces = true;
+      RestrictRealtime = true;
+      RestrictSUIDSGID = true;
+      SystemCallArchitectures = "native";
+      SystemCallErrorNumber = "EPERM";
+      SystemCallFilter = [ "@system-service" "~@privileged @resources" ];
+      UMask = "0077";
+    };
+  };
+}
