@@ -4,7 +4,6 @@
 let
   inherit (lib) mkOption types;
   cfg = config.kube;
-  str = description: default: mkOption { type = types.str; inherit default description; };
 in
 {
   options.kube = {
@@ -12,19 +11,71 @@ in
       type = types.ints.positive;
       description = "Index of this node, 1 to 254; node 1 is the primary.";
     };
-    prefix6 = str "First group of the cluster's IPv6 addresses." "fd88";
-    prefix4 = str "First two octets of the cluster's IPv4 addresses." "10.88";
-    domain = str "Domain of the cluster (not .local, which belongs to mDNS)." "k8s.internal";
+    prefix6 = mkOption {
+      type = types.strMatching "f[cd][0-9a-f]{2}";
+      default = "fd88";
+      description = "First group of the cluster's IPv6 addresses.";
+    };
+    prefix4 = mkOption {
+      type = types.strMatching "[0-9]{1,3}\\.[0-9]{1,3}";
+      default = "10.88";
+      description = "First two octets of the cluster's IPv4 addresses.";
+    };
+    domain = mkOption {
+      type = types.str;
+      default = "k8s.internal";
+      description = "Domain of the cluster (not .local, which belongs to mDNS).";
+    };
 
-    nodeCidr6 = str "IPv6 subnet of this node's containers." (kubeLib.mkNodeCidr6 cfg.nodeIndex);
-    nodeCidr4 = str "IPv4 subnet of this node's containers." (kubeLib.mkNodeCidr4 cfg.nodeIndex);
-    hostIp6 = str "IPv6 address of this node." (kubeLib.mkHostIp6 cfg.nodeIndex);
-    hostIp4 = str "IPv4 address of this node." (kubeLib.mkHostIp4 cfg.nodeIndex);
-    nodeHost = str "Name of this node in Kubernetes." (kubeLib.mkNodeHost cfg.nodeIndex);
+    nodeCidr6 = mkOption {
+      type = types.str;
+      readOnly = true;
+      default = kubeLib.mkNodeCidr6 cfg.nodeIndex;
+      description = "IPv6 subnet of this node's containers.";
+    };
+    nodeCidr4 = mkOption {
+      type = types.str;
+      readOnly = true;
+      default = kubeLib.mkNodeCidr4 cfg.nodeIndex;
+      description = "IPv4 subnet of this node's containers.";
+    };
+    hostIp6 = mkOption {
+      type = types.str;
+      readOnly = true;
+      default = kubeLib.mkHostIp6 cfg.nodeIndex;
+      description = "IPv6 address of this node, its containers' gateway.";
+    };
+    hostIp4 = mkOption {
+      type = types.str;
+      readOnly = true;
+      default = kubeLib.mkHostIp4 cfg.nodeIndex;
+      description = "IPv4 address of this node, its containers' gateway.";
+    };
+    nodeHost = mkOption {
+      type = types.str;
+      readOnly = true;
+      default = kubeLib.mkNodeHost cfg.nodeIndex;
+      description = "Name of this node in Kubernetes.";
+    };
 
-    clusterCidr6 = str "Everything of this cluster in IPv6." "${cfg.prefix6}::/16";
-    clusterCidr4 = str "Everything of this cluster in IPv4." "${cfg.prefix4}.0.0/16";
-    servicesCidr = str "Range of the Services' cluster IPs (IPv4, because many applications want it)." (kubeLib.mkNodeCidr4 0);
+    clusterCidr6 = mkOption {
+      type = types.str;
+      readOnly = true;
+      default = "${cfg.prefix6}::/16";
+      description = "Everything of this cluster in IPv6.";
+    };
+    clusterCidr4 = mkOption {
+      type = types.str;
+      readOnly = true;
+      default = "${cfg.prefix4}.0.0/16";
+      description = "Everything of this cluster in IPv4.";
+    };
+    servicesCidr = mkOption {
+      type = types.str;
+      readOnly = true;
+      default = kubeLib.mkNodeCidr4 0;
+      description = "Range of the Services' cluster IPs (IPv4, because many applications want it).";
+    };
   };
 
   config.assertions = [

@@ -4,7 +4,6 @@ let
   inherit (lib) mkOption types;
   cfg = config.kube;
   api = cfg.api;
-  str = description: default: mkOption { type = types.str; inherit default description; };
 in
 {
   options.kube.api = {
@@ -13,7 +12,11 @@ in
       default = 6443;
       description = "TCP port of the API server.";
     };
-    externalHost = str "Name of the API server outside of the cluster." "test-kube.example.com";
+    externalHost = mkOption {
+      type = types.str;
+      default = "test-kube.example.com";
+      description = "Name of the API server outside of the cluster.";
+    };
     tls = mkOption {
       type = types.enum [ "pinned" "insecure" ];
       default = "pinned";
@@ -23,17 +26,40 @@ in
       '';
     };
     allowFrom = mkOption {
-      type = types.listOf types.str;
+      type = types.listOf kubeLib.types.cidr;
       default = [ ];
       description = "CIDRs that may reach the API besides the tunnel and the nodes.";
     };
-    serviceIp = str "Cluster IP of the API's own Service, always the first of the range." (kubeLib.mkHostIp4 0);
-    internalHost = str "Name of the API server inside the cluster." "api.${cfg.domain}";
-    internalUrl = str "How nodes reach the API server." "https://${api.internalHost}:${toString api.port}";
-    externalUrl = str "The API server's address outside; also the issuer of service accounts." "https://${api.externalHost}:${toString api.port}";
+
+    serviceIp = mkOption {
+      type = types.str;
+      readOnly = true;
+      default = kubeLib.mkHostIp4 0;
+      description = "Cluster IP of the API's own Service, always the first of the range.";
+    };
+    internalHost = mkOption {
+      type = types.str;
+      readOnly = true;
+      default = "api.${cfg.domain}";
+      description = "Name of the API server inside the cluster.";
+    };
+    internalUrl = mkOption {
+      type = types.str;
+      readOnly = true;
+      default = "https://${api.internalHost}:${toString api.port}";
+      description = "How nodes reach the API server.";
+    };
+    externalUrl = mkOption {
+      type = types.str;
+      readOnly = true;
+      default = "https://${api.externalHost}:${toString api.port}";
+      description = "The API server's address outside; also the issuer of service accounts.";
+    };
   };
 
-  # After the primary's own name, which a reverse look-up must return.
-  config.kube.requiredPublic = lib.optional (api.tls == "pinned") "apiserver.crt";
-  config.kube.allHosts.${cfg.primaryIp} = lib.mkAfter [ api.internalHost ];
+  config.kube = {
+    requiredPublic = lib.optional (api.tls == "pinned") "apiserver.crt";
+    # After the primary's own name, which a reverse look-up must return.
+    allHosts.${cfg.primaryIp} = lib.mkAfter [ api.internalHost ];
+  };
 }

@@ -14,21 +14,32 @@ let
   ];
   addresses = [ cfg.api.serviceIp cfg.hostIp6 cfg.hostIp4 ];
   alternatives = lib.concatStringsSep "," (map (name: "DNS:${name}") names ++ map (address: "IP:${address}") addresses);
-
-  path = description: pinned: insecure: mkOption {
-    type = types.str;
-    internal = true;
-    readOnly = true;
-    default = if cfg.api.tls == "pinned" then pinned else insecure;
-    inherit description;
-  };
+  pinned = cfg.api.tls == "pinned";
 in
 {
   options.kube.apiserver = {
-    certificate = path "The certificate in use." (kubeLib.publicFile "apiserver.crt") "/var/lib/kube-apiserver/insecure.crt";
-    trusted = path "What clients are given to check it." "${kubeLib.trustBundle [ "apiserver.crt" ]}" "/var/lib/kube-apiserver/insecure.crt";
-    # %d is the folder of the unit's credentials (systemd.unit(5)).
-    key = path "Its key, as the unit sees it." "%d/apiserver.key" "/var/lib/kube-apiserver/insecure.key";
+    certificate = mkOption {
+      type = types.str;
+      internal = true;
+      readOnly = true;
+      default = if pinned then kubeLib.publicFile "apiserver.crt" else "/var/lib/kube-apiserver/insecure.crt";
+      description = "The certificate in use.";
+    };
+    trusted = mkOption {
+      type = types.str;
+      internal = true;
+      readOnly = true;
+      default = if pinned then "${kubeLib.trustBundle [ "apiserver.crt" ]}" else "/var/lib/kube-apiserver/insecure.crt";
+      description = "What clients are given to check it.";
+    };
+    key = mkOption {
+      type = types.str;
+      internal = true;
+      readOnly = true;
+      # %d is the folder of the unit's credentials (systemd.unit(5)).
+      default = if pinned then "%d/apiserver.key" else "/var/lib/kube-apiserver/insecure.key";
+      description = "Its key, as the unit sees it.";
+    };
     makeCertificate = mkOption {
       type = types.package;
       internal = true;
@@ -56,5 +67,5 @@ in
     };
   };
 
-  config.kube.requiredSecrets = lib.optional (cfg.isPrimary && cfg.api.tls == "pinned") "apiserver.key";
+  config.kube.requiredSecrets = lib.optional (cfg.isPrimary && pinned) "apiserver.key";
 }

@@ -12,7 +12,7 @@ in
       description = "Name of the cluster, as it stands in kubeconfigs.";
     };
     kubernetesMinor = mkOption {
-      type = types.str;
+      type = types.strMatching "1\\.[0-9]{2}";
       example = "1.34";
       description = "Minor version of Kubernetes that the package must have: minors are upgraded one at a time.";
     };

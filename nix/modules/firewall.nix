@@ -14,7 +14,7 @@ let
   from = sources: rest:
     lib.concatMapStrings (source: "${if isV6 source then "ip6" else "ip"} saddr ${source} ${rest}\n") sources;
 
-  peerAddresses = map (peer: peer.PeerIP) cfg.otherPeers;
+  peerAddresses = map (peer: peer.PeerIP) kubeLib.otherPeers;
   tunnelSources = if cfg.privateRanges == [ ] then peerAddresses else cfg.privateRanges;
   apiPort = toString cfg.api.port;
   openPorts = set (map toString cfg.openToPods);
@@ -40,7 +40,7 @@ in
       description = "TCP and UDP ports of the hosts that pods may reach, of this node and of others.";
     };
     privateRanges = mkOption {
-      type = types.listOf types.str;
+      type = types.listOf kubeLib.types.cidr;
       default = [ ];
       description = "CIDRs WireGuard packets may come from, for peers behind NAT; empty: exactly the peers' addresses.";
     };

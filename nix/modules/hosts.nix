@@ -15,17 +15,20 @@ in
   options.kube = {
     role = mkOption {
       type = types.enum [ "primary" "worker" ];
+      readOnly = true;
       default = if cfg.nodeIndex == 1 then "primary" else "worker";
       description = "What this node does: node 1 is the primary, which runs the control plane.";
     };
     isPrimary = mkOption {
       type = types.bool;
       internal = true;
+      readOnly = true;
       default = cfg.role == "primary";
       description = "Whether this node is the primary.";
     };
     primaryIp = mkOption {
       type = types.str;
+      readOnly = true;
       default = kubeLib.mkHostIp6 1;
       description = "IPv6 address of the primary.";
     };
@@ -36,6 +39,7 @@ in
     hostsFile = mkOption {
       type = types.path;
       internal = true;
+      readOnly = true;
       default = pkgs.writeText "kube-hosts" (lib.concatStrings (lib.mapAttrsToList line cfg.allHosts));
       description = "kube.allHosts in the format of /etc/hosts.";
     };

@@ -114,18 +114,21 @@ in
     nodeSecret = mkOption {
       type = types.str;
       internal = true;
+      readOnly = true;
       default = if cfg.nodeTokens == "separate" then "kube_token_node${toString cfg.nodeIndex}" else "wgkube.key";
       description = "The secret that is the node's API token.";
     };
     nodeTriggers = mkOption {
       type = types.listOf types.str;
       internal = true;
+      readOnly = true;
       default = kubeLib.secretTriggers [ cfg.nodeSecret ] ++ [ "${mkkubeconfig}" ];
       description = "restartTriggers of what uses it: the token, and all else that stands in it.";
     };
     afterKubeconfig = mkOption {
       type = types.listOf types.str;
       internal = true;
+      readOnly = true;
       default = [ "generate-kubeconfig-node.service" ] ++ lib.optional cfg.isPrimary "kube-activation.service";
       description = "What services of the node that talk to the API are ordered after.";
     };

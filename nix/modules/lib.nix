@@ -19,6 +19,9 @@ let
 in
 {
   _module.args.kubeLib = {
+    # An IPv4 or IPv6 range, or one address.
+    types.cidr = lib.types.strMatching "[0-9A-Fa-f:.]+(/[0-9]{1,3})?";
+
     # Node index to subnets, addresses and names; the twin of smallkube/inventory/addressing.py. Index 0 is the
     # Services' range. N is written in decimal in both families.
     mkNodeCidr6 = index: "${cfg.prefix6}:${toString index}::/32";
@@ -26,6 +29,9 @@ in
     mkHostIp6 = index: "${cfg.prefix6}:${toString index}::1";
     mkHostIp4 = index: "${cfg.prefix4}.${toString index}.1";
     mkNodeHost = index: "node${toString index}.${cfg.domain}";
+
+    # All nodes but this one: index, PublicKey, PeerIP.
+    otherPeers = lib.filter (peer: peer.index != cfg.nodeIndex) cfg.peers;
 
     # Where a secret lies in clear.
     inherit secretPath;

@@ -8,6 +8,22 @@ let
     if builtins.pathExists cfg.peersFile then builtins.fromJSON (builtins.readFile cfg.peersFile) else [ ];
   numbered = lib.imap1 (index: entry: { inherit index entry; }) entries;
   present = lib.filter ({ entry, ... }: entry != null) numbered;
+  peer = types.submodule {
+    options = {
+      index = mkOption {
+        type = types.ints.positive;
+        description = "Index of the node.";
+      };
+      PublicKey = mkOption {
+        type = types.str;
+        description = "Its WireGuard public key.";
+      };
+      PeerIP = mkOption {
+        type = types.str;
+        description = "The address under which the other nodes reach it.";
+      };
+    };
+  };
   distinct = key: let values = map (peer: peer.${key}) cfg.peers; in lib.unique values == values;
 in
 {
@@ -17,16 +33,11 @@ in
       description = "JSON array ordered by node index: {\"PublicKey\": …, \"PeerIP\": …}, or null for a removed node.";
     };
     peers = mkOption {
-      type = types.listOf (types.attrsOf types.unspecified);
+      type = types.listOf peer;
       internal = true;
+      readOnly = true;
       default = map ({ index, entry }: { inherit index; inherit (entry) PublicKey PeerIP; }) present;
-      description = "All nodes, this one included: index, PublicKey, PeerIP.";
-    };
-    otherPeers = mkOption {
-      type = types.listOf (types.attrsOf types.unspecified);
-      internal = true;
-      default = lib.filter (peer: peer.index != cfg.nodeIndex) cfg.peers;
-      description = "All nodes but this one.";
+      description = "All nodes, this one included, in the order of their indices.";
     };
   };
 

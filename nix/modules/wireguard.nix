@@ -53,7 +53,7 @@ in
         PrivateKeyFile = kubeLib.secretPath "wgkube.key";
         ListenPort = cfg.wgPort;
       };
-      wireguardPeers = map peer cfg.otherPeers;
+      wireguardPeers = map peer kubeLib.otherPeers;
     };
     systemd.network.networks."11-wgkube" = {
       matchConfig.Name = "wgkube";
@@ -70,7 +70,7 @@ in
           DuplicateAddressDetection = "none";
         }
       ];
-      routes = lib.concatMap routes cfg.otherPeers;
+      routes = lib.concatMap routes kubeLib.otherPeers;
     };
 
     kube.requiredSecrets = [ "wgkube.key" ];

@@ -105,13 +105,8 @@ def test_syntax_errors_are_reported_for_every_file(tree: Tree, nix: str) -> None
 
 
 def test_an_overlap_between_nodes_is_found(tree: Tree, nix: str) -> None:
-    report = check(
-        tree.with_file(
-            HOST,
-            '{ lib, ... }: { kube.nodeCidr4 = lib.mkForce "10.88.1.0/24"; kube.hostIp4 = lib.mkForce "10.88.1.2"; }',
-        ).files,
-        tree.nodes,
-    )
+    own = '{ systemd.network.networks."10-brkube".addresses = [ { Address = "10.88.1.2/24"; } ]; }'
+    report = check(tree.with_file(HOST, own).files, tree.nodes)
     assert "networks overlap" in details(report, "consistency", CLUSTER)
 
 

@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+from smallkube.core.errors import SmallkubeError
 from smallkube.nix.evaluate import Description
 from smallkube.nix.systemd_text import Section, sections
 
@@ -297,3 +298,24 @@ def test_the_inventory_reaches_tunnel_and_firewall(build: Build, describe: Descr
         "--service-account-issuer=https://kube.example.org:7443"
         in description["units"]["kube-apiserver.service"]["text"]
     )
+
+
+@pytest.mark.parametrize(
+    ("setting", "complaint"),
+    [
+        ('kube.hostIp6 = "fd88:9::1"', "kube.hostIp6' is read-only"),
+        ('kube.role = "primary"', "kube.role' is read-only"),
+        ('kube.api.internalUrl = "https://x"', "kube.api.internalUrl' is read-only"),
+        ("kube.peers = [ ]", "kube.peers' is read-only"),
+        ('kube.api.allowFrom = [ "kube.example.org" ]', 'kube.api.allowFrom."[definition 1-entry 1]"\' is not of type'),
+        ('kube.privateRanges = [ "192.0.2.0/24/8" ]', 'kube.privateRanges."[definition 1-entry 1]"\' is not of type'),
+        ('kube.prefix6 = lib.mkForce "2001"', "kube.prefix6' is not of type"),
+        ('kube.kubernetesMinor = lib.mkForce "1.34.2"', "kube.kubernetesMinor' is not of type"),
+    ],
+)
+def test_a_host_cannot_set_derived_or_malformed_values(
+    setting: str, complaint: str, build: Build, describe: Describe
+) -> None:
+    tree = build((1, 2)).with_file("nix/hosts/node1.nix", f"{{ lib, ... }}: {{ {setting}; }}")
+    with pytest.raises(SmallkubeError, match=re.escape(complaint)):
+        describe(tree)
