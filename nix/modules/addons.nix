@@ -59,21 +59,23 @@ in
           KUBECONFIG = kubeconfig;
           HOME = "/run/kube-activation";
         };
-        serviceConfig = kubeLib.hardening // {
-          Type = "oneshot";
-          RemainAfterExit = true;
-          Restart = "on-failure";
-          RestartSec = 10;
-          DynamicUser = true;
-          RuntimeDirectory = "kube-activation";
-          RuntimeDirectoryMode = "0700";
-          LoadCredential = kubeLib.loadSecrets [ "kube_token_root" ];
-          ExecStartPre = [
-            "${lib.getExe cfg.mkkubeconfig} %d/kube_token_root"
-            "${kubectl} --request-timeout=30s get --output=name namespace default"
-          ];
-          ExecStart = lib.getExe script;
-        };
+        serviceConfig = lib.mkMerge [
+          kubeLib.hardening
+          kubeLib.retry
+          {
+            Type = "oneshot";
+            RemainAfterExit = true;
+            DynamicUser = true;
+            RuntimeDirectory = "kube-activation";
+            RuntimeDirectoryMode = "0700";
+            LoadCredential = kubeLib.loadSecrets [ "kube_token_root" ];
+            ExecStartPre = [
+              "${lib.getExe cfg.mkkubeconfig} %d/kube_token_root"
+              "${kubectl} --request-timeout=30s get --output=name namespace default"
+            ];
+            ExecStart = lib.getExe script;
+          }
+        ];
       };
     };
   };

@@ -82,24 +82,28 @@ in
         KUBECONFIG = kubeconfig;
         HOME = "/run/kube-apiserver";
       };
-      serviceConfig = kubeLib.hardening // kubeLib.restart // {
-        Type = "notify";
-        # sixty tries of the check that follows, each of which may take some seconds itself
-        TimeoutStartSec = 480;
-        User = "kube-apiserver";
-        Group = "etcd";
-        StateDirectory = "kube-apiserver";
-        StateDirectoryMode = "0700";
-        RuntimeDirectory = "kube-apiserver";
-        RuntimeDirectoryMode = "0700";
-        WorkingDirectory = "/var/lib/kube-apiserver";
-        LoadCredential = kubeLib.loadSecrets secrets;
-        LimitNOFILE = 65536;
-        ExecStartPre = [ "${lib.getExe cfg.apiserver.writeTokens} /var/lib/kube-apiserver/tokens.csv" ]
-          ++ lib.optional (!pinned) (lib.getExe cfg.apiserver.makeCertificate);
-        ExecStart = kubeLib.commandLine "${pkgs.kubernetes}/bin/kube-apiserver" flags;
-        ExecStartPost = lib.getExe awaitAnswer;
-      };
+      serviceConfig = lib.mkMerge [
+        kubeLib.hardening
+        kubeLib.restart
+        {
+          Type = "notify";
+          # sixty tries of the check that follows, each of which may take some seconds itself
+          TimeoutStartSec = lib.mkDefault 480;
+          User = "kube-apiserver";
+          Group = "etcd";
+          StateDirectory = "kube-apiserver";
+          StateDirectoryMode = "0700";
+          RuntimeDirectory = "kube-apiserver";
+          RuntimeDirectoryMode = "0700";
+          WorkingDirectory = "/var/lib/kube-apiserver";
+          LoadCredential = kubeLib.loadSecrets secrets;
+          LimitNOFILE = lib.mkDefault 65536;
+          ExecStartPre = [ "${lib.getExe cfg.apiserver.writeTokens} /var/lib/kube-apiserver/tokens.csv" ]
+            ++ lib.optional (!pinned) (lib.getExe cfg.apiserver.makeCertificate);
+          ExecStart = kubeLib.commandLine "${pkgs.kubernetes}/bin/kube-apiserver" flags;
+          ExecStartPost = lib.getExe awaitAnswer;
+        }
+      ];
     };
   };
 }

@@ -1,6 +1,6 @@
 # The ground that every node stands on: what NixOS itself must switch on, the kernel settings that bridged pods need,
 # and the assertions about the cluster as a whole.
-{ config, lib, pkgs, ... }:
+{ config, kubeLib, lib, pkgs, ... }:
 let
   inherit (lib) mkOption types;
   cfg = config.kube;
@@ -31,8 +31,8 @@ in
     # bridge directly, past the translation that must undo the Service's address.
     boot.kernelModules = [ "br_netfilter" ];
     boot.kernel.sysctl = {
-      "net.bridge.bridge-nf-call-iptables" = 1;
-      "net.bridge.bridge-nf-call-ip6tables" = 1;
+      "net.bridge.bridge-nf-call-iptables" = kubeLib.mkSysctl 1;
+      "net.bridge.bridge-nf-call-ip6tables" = kubeLib.mkSysctl 1;
     };
 
     assertions = [

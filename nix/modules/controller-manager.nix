@@ -20,25 +20,29 @@ in
       unitConfig = kubeLib.noStartLimit;
       restartTriggers = kubeLib.secretTriggers secrets;
       environment.KUBECONFIG = kubeconfig;
-      serviceConfig = kubeLib.hardening // kubeLib.restart // {
-        DynamicUser = true;
-        RuntimeDirectory = "kube-controller-manager";
-        RuntimeDirectoryMode = "0700";
-        # As a credential, because the certificate of api.tls = "insecure" lies in a folder of the API server's own.
-        LoadCredential = kubeLib.loadSecrets secrets ++ [ "apiserver.crt:${cfg.apiserver.trusted}" ];
-        ExecStartPre = "${lib.getExe cfg.mkkubeconfig} %d/${token}";
-        ExecStart = kubeLib.commandLine "${pkgs.kubernetes}/bin/kube-controller-manager" {
-          inherit kubeconfig;
-          use-service-account-credentials = "true";
-          root-ca-file = "%d/apiserver.crt";
-          service-account-private-key-file = "%d/issuer.key";
-          leader-elect = "false";
-          secure-port = "0";
-          # Its default lies under /usr, where nothing can be made.
-          flex-volume-plugin-dir = "/run/kube-controller-manager/flexvolume";
-          profiling = "false";
-        };
-      };
+      serviceConfig = lib.mkMerge [
+        kubeLib.hardening
+        kubeLib.restart
+        {
+          DynamicUser = true;
+          RuntimeDirectory = "kube-controller-manager";
+          RuntimeDirectoryMode = "0700";
+          # As a credential, because the certificate of api.tls = "insecure" lies in a folder of the API server's own.
+          LoadCredential = kubeLib.loadSecrets secrets ++ [ "apiserver.crt:${cfg.apiserver.trusted}" ];
+          ExecStartPre = "${lib.getExe cfg.mkkubeconfig} %d/${token}";
+          ExecStart = kubeLib.commandLine "${pkgs.kubernetes}/bin/kube-controller-manager" {
+            inherit kubeconfig;
+            use-service-account-credentials = "true";
+            root-ca-file = "%d/apiserver.crt";
+            service-account-private-key-file = "%d/issuer.key";
+            leader-elect = "false";
+            secure-port = "0";
+            # Its default lies under /usr, where nothing can be made.
+            flex-volume-plugin-dir = "/run/kube-controller-manager/flexvolume";
+            profiling = "false";
+          };
+        }
+      ];
     };
   };
 }

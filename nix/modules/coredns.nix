@@ -37,13 +37,16 @@ in
       after = cfg.afterKubeconfig;
       unitConfig = kubeLib.noStartLimit;
       restartTriggers = cfg.nodeTriggers;
-      # NixOS lets it keep the one capability it needs, to bind port 53, and sets its user.
-      serviceConfig = removeAttrs kubeLib.hardening [ "CapabilityBoundingSet" "NoNewPrivileges" ] // {
-        LoadCredential = [ "kubeconfig:${cfg.kubeconfigNode}" ];
-        Restart = lib.mkForce "always";
-        # Its address may not be there yet.
-        RestartSec = 5;
-      };
+      # Beside what NixOS sets: its user, and the one capability it needs, to bind port 53.
+      serviceConfig = lib.mkMerge [
+        kubeLib.hardening
+        {
+          LoadCredential = [ "kubeconfig:${cfg.kubeconfigNode}" ];
+          Restart = kubeLib.mkOverNixos "always";
+          # Its address may not be there yet.
+          RestartSec = lib.mkDefault 5;
+        }
+      ];
     };
 
     services.resolved.enable = true;

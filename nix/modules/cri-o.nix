@@ -33,7 +33,7 @@ in
   config = {
     virtualisation.cri-o = {
       enable = true;
-      settings.crio.runtime.log_to_journald = true;
+      settings.crio.runtime.log_to_journald = lib.mkDefault true;
     };
     # NixOS puts CRI-O's example here (nixos/modules/virtualisation/cri-o.nix).
     environment.etc."cni/net.d/10-crio-bridge.conflist".source =
@@ -43,8 +43,8 @@ in
       path = [ pkgs.nftables ];
       unitConfig = kubeLib.noStartLimit;
       serviceConfig = {
-        Restart = lib.mkForce "always";
-        RestartSec = 5;
+        Restart = kubeLib.mkOverNixos "always";
+        RestartSec = lib.mkDefault 5;
       };
     };
   };

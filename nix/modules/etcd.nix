@@ -21,30 +21,34 @@ in
       documentation = [ "https://etcd.io/docs/v3.6/" ];
       wantedBy = [ "multi-user.target" ];
       unitConfig = kubeLib.noStartLimit;
-      serviceConfig = kubeLib.hardening // kubeLib.restart // {
-        Type = "notify";
-        User = "etcd";
-        Group = "etcd";
-        StateDirectory = "etcd";
-        StateDirectoryMode = "0700";
-        RuntimeDirectory = "etcd";
-        RuntimeDirectoryMode = "0750";
-        WorkingDirectory = "/run/etcd";
-        PrivateNetwork = true;
-        # Sockets become 0770: membership of the group is the access control.
-        UMask = "0007";
-        LimitNOFILE = 65536;
-        ExecStart = kubeLib.commandLine "${pkgs.etcd}/bin/etcd" {
-          name = cfg.nodeHost;
-          data-dir = "/var/lib/etcd";
-          listen-peer-urls = "unix://peer";
-          listen-client-urls = "unix:///run/etcd/grpc";
-          listen-client-http-urls = "unix:///run/etcd/http";
-          # Demanded, and used by nobody.
-          advertise-client-urls = "http://localhost:2379";
-          auto-compaction-retention = "8h";
-        };
-      };
+      serviceConfig = lib.mkMerge [
+        kubeLib.hardening
+        kubeLib.restart
+        {
+          Type = "notify";
+          User = "etcd";
+          Group = "etcd";
+          StateDirectory = "etcd";
+          StateDirectoryMode = "0700";
+          RuntimeDirectory = "etcd";
+          RuntimeDirectoryMode = "0750";
+          WorkingDirectory = "/run/etcd";
+          PrivateNetwork = true;
+          # Sockets become 0770: membership of the group is the access control.
+          UMask = "0007";
+          LimitNOFILE = lib.mkDefault 65536;
+          ExecStart = kubeLib.commandLine "${pkgs.etcd}/bin/etcd" {
+            name = cfg.nodeHost;
+            data-dir = "/var/lib/etcd";
+            listen-peer-urls = "unix://peer";
+            listen-client-urls = "unix:///run/etcd/grpc";
+            listen-client-http-urls = "unix:///run/etcd/http";
+            # Demanded, and used by nobody.
+            advertise-client-urls = "http://localhost:2379";
+            auto-compaction-retention = "8h";
+          };
+        }
+      ];
     };
 
     # zstd packs the snapshots that inv etcd.backup fetches.

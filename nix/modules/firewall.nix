@@ -48,8 +48,8 @@ in
 
   config = {
     boot.kernel.sysctl = {
-      "net.ipv4.conf.all.forwarding" = 1;
-      "net.ipv6.conf.all.forwarding" = 1;
+      "net.ipv4.conf.all.forwarding" = kubeLib.mkSysctl 1;
+      "net.ipv6.conf.all.forwarding" = kubeLib.mkSysctl 1;
     };
 
     networking.nftables.flushRuleset = false;

@@ -15,23 +15,27 @@ in
     unitConfig = kubeLib.noStartLimit;
     restartTriggers = cfg.nodeTriggers;
     path = [ pkgs.nftables ];
-    serviceConfig = kubeLib.hardening // kubeLib.restart // {
-      CapabilityBoundingSet = "CAP_NET_ADMIN";
-      LoadCredential = [ "kubeconfig:${cfg.kubeconfigNode}" ];
-      ExecStart = kubeLib.commandLine "${pkgs.kubernetes}/bin/kube-proxy" {
-        kubeconfig = "%d/kubeconfig";
-        hostname-override = cfg.nodeHost;
-        proxy-mode = "nftables";
-        detect-local-mode = "BridgeInterface";
-        pod-bridge-interface = "brkube";
-        nodeport-addresses = "${cfg.hostIp6}/128,${cfg.hostIp4}/32";
-        healthz-bind-address = "[::1]:10256";
-        metrics-bind-address = "[::1]:10249";
-        # The kernel's settings stay the machine's own, so that this service needs no right to change any.
-        conntrack-max-per-core = "0";
-        conntrack-tcp-timeout-established = "0s";
-        conntrack-tcp-timeout-close-wait = "0s";
-      };
-    };
+    serviceConfig = lib.mkMerge [
+      kubeLib.hardening
+      kubeLib.restart
+      {
+        CapabilityBoundingSet = "CAP_NET_ADMIN";
+        LoadCredential = [ "kubeconfig:${cfg.kubeconfigNode}" ];
+        ExecStart = kubeLib.commandLine "${pkgs.kubernetes}/bin/kube-proxy" {
+          kubeconfig = "%d/kubeconfig";
+          hostname-override = cfg.nodeHost;
+          proxy-mode = "nftables";
+          detect-local-mode = "BridgeInterface";
+          pod-bridge-interface = "brkube";
+          nodeport-addresses = "${cfg.hostIp6}/128,${cfg.hostIp4}/32";
+          healthz-bind-address = "[::1]:10256";
+          metrics-bind-address = "[::1]:10249";
+          # The kernel's settings stay the machine's own, so that this service needs no right to change any.
+          conntrack-max-per-core = "0";
+          conntrack-tcp-timeout-established = "0s";
+          conntrack-tcp-timeout-close-wait = "0s";
+        };
+      }
+    ];
   };
 }

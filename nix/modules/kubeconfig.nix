@@ -84,15 +84,18 @@ let
     unitConfig = kubeLib.noStartLimit;
     restartTriggers = kubeLib.secretTriggers [ secret ];
     environment.KUBECONFIG = kubeconfig;
-    serviceConfig = kubeLib.hardening // {
-      Type = "oneshot";
-      RemainAfterExit = true;
-      Restart = "on-failure";
-      RestartSec = 10;
-      PrivateNetwork = true;
-      ReadWritePaths = [ "/run" ];
-      ExecStart = [ "${lib.getExe mkkubeconfig} ${kubeLib.secretPath secret}" ] ++ exec;
-    } // serviceConfig;
+    serviceConfig = lib.mkMerge [
+      kubeLib.hardening
+      kubeLib.retry
+      {
+        Type = "oneshot";
+        RemainAfterExit = true;
+        PrivateNetwork = lib.mkDefault true;
+        ReadWritePaths = [ "/run" ];
+        ExecStart = [ "${lib.getExe mkkubeconfig} ${kubeLib.secretPath secret}" ] ++ exec;
+      }
+      serviceConfig
+    ];
   };
 in
 {
@@ -151,7 +154,7 @@ in
         exec = [ (lib.getExe linkRoot) ];
         serviceConfig = {
           ProtectHome = false;
-          ReadWritePaths = [ "/run" "/root" ];
+          ReadWritePaths = [ "/root" ];
         };
       };
     };

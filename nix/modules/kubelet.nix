@@ -61,26 +61,31 @@ in
       unitConfig = kubeLib.noStartLimit;
       restartTriggers = cfg.nodeTriggers ++ kubeLib.secretTriggers [ key ];
       path = [ pkgs.util-linux ];
-      serviceConfig = kubeLib.restart // {
-        Type = "notify";
-        OOMScoreAdjust = -999;
-        # What a kubelet never does: load modules, set the clock, reboot, audit, administer MAC.
-        CapabilityBoundingSet = "~CAP_SYS_MODULE CAP_SYS_TIME CAP_SYS_BOOT CAP_AUDIT_CONTROL CAP_AUDIT_READ CAP_AUDIT_WRITE CAP_MAC_ADMIN CAP_MAC_OVERRIDE CAP_WAKE_ALARM CAP_BLOCK_SUSPEND";
-        LockPersonality = true;
-        MemoryDenyWriteExecute = true;
-        NoNewPrivileges = true;
-        RestrictAddressFamilies = [ "AF_UNIX" "AF_INET" "AF_INET6" "AF_NETLINK" ];
-        RestrictRealtime = true;
-        SystemCallArchitectures = "native";
-        ExecStart = kubeLib.commandLine "${pkgs.kubernetes}/bin/kubelet" {
-          config = "${configFile}";
-          kubeconfig = cfg.kubeconfigNode;
-          hostname-override = cfg.nodeHost;
-          # IPv6 alone would leave hostNetwork pods without endpoints in IPv4 Services.
-          node-ip = "${cfg.hostIp6},${cfg.hostIp4}";
-          node-labels = "role=${cfg.role}";
-        };
-      };
+      serviceConfig = lib.mkMerge [
+        kubeLib.restart
+        (kubeLib.defaults {
+          OOMScoreAdjust = -999;
+          # What a kubelet never does: load modules, set the clock, reboot, audit, administer MAC.
+          CapabilityBoundingSet = "~CAP_SYS_MODULE CAP_SYS_TIME CAP_SYS_BOOT CAP_AUDIT_CONTROL CAP_AUDIT_READ CAP_AUDIT_WRITE CAP_MAC_ADMIN CAP_MAC_OVERRIDE CAP_WAKE_ALARM CAP_BLOCK_SUSPEND";
+          LockPersonality = true;
+          MemoryDenyWriteExecute = true;
+          NoNewPrivileges = true;
+          RestrictAddressFamilies = [ "AF_UNIX" "AF_INET" "AF_INET6" "AF_NETLINK" ];
+          RestrictRealtime = true;
+          SystemCallArchitectures = "native";
+        })
+        {
+          Type = "notify";
+          ExecStart = kubeLib.commandLine "${pkgs.kubernetes}/bin/kubelet" {
+            config = "${configFile}";
+            kubeconfig = cfg.kubeconfigNode;
+            hostname-override = cfg.nodeHost;
+            # IPv6 alone would leave hostNetwork pods without endpoints in IPv4 Services.
+            node-ip = "${cfg.hostIp6},${cfg.hostIp4}";
+            node-labels = "role=${cfg.role}";
+          };
+        }
+      ];
     };
   };
 }

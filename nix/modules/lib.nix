@@ -12,6 +12,9 @@ let
   # NAME.crt, and during a rotation NAME.new.crt or NAME.old.crt beside it.
   versions = name: map (word: "${lib.removeSuffix ".crt" name}${word}.crt") [ "" ".new" ".old" ];
 
+  # Settings that a plain definition replaces, lists as a whole: that of a service of ours, or of the machine's own file.
+  defaults = lib.mapAttrs (_: lib.mkDefault);
+
   # systemd.service(5), "Command lines": double quotes and C escapes; %-specifiers stay what they are.
   quoted = word:
     if builtins.match "[][A-Za-z0-9,._+:@%/=-]+" word != null then word
@@ -52,16 +55,27 @@ in
     commandLine = program: flags:
       lib.concatStringsSep " " ([ program ] ++ lib.concatLists (lib.mapAttrsToList (name: value: map (one: quoted "--${name}=${one}") (lib.toList value)) flags));
 
+    inherit defaults;
+    # A value that wins over NixOS's own and loses against the mkForce of a machine's file.
+    mkOverNixos = lib.mkOverride 90;
+    # A kernel setting: NixOS has some of them as mkDefault, and refuses two definitions of the same priority.
+    mkSysctl = lib.mkOverride 900;
+
     # [Unit] settings of a service that is started again however often it failed.
-    noStartLimit.StartLimitIntervalSec = 0;
+    noStartLimit = defaults { StartLimitIntervalSec = 0; };
     # [Service] settings of a service that comes back ten seconds after it ended, for whatever reason. Nothing is bound to
     # another unit, so that a killed or late one never takes others down with it (systemd.unit(5): Requires=, BindsTo=).
-    restart = {
+    restart = defaults {
       Restart = "always";
       RestartSec = 10;
     };
+    # The same of one that ends when its work is done (systemd refuses Restart=always with Type=oneshot).
+    retry = defaults {
+      Restart = "on-failure";
+      RestartSec = 10;
+    };
     # [Service] settings of a service that needs the network, its own folders and nothing else.
-    hardening = {
+    hardening = defaults {
       CapabilityBoundingSet = "";
       LockPersonality = true;
       MemoryDenyWriteExecute = true;

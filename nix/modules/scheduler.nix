@@ -26,17 +26,21 @@ in
       unitConfig = kubeLib.noStartLimit;
       restartTriggers = kubeLib.secretTriggers [ secret ];
       environment.KUBECONFIG = kubeconfig;
-      serviceConfig = kubeLib.hardening // kubeLib.restart // {
-        DynamicUser = true;
-        RuntimeDirectory = "kube-scheduler";
-        RuntimeDirectoryMode = "0700";
-        LoadCredential = kubeLib.loadSecrets [ secret ];
-        ExecStartPre = "${lib.getExe cfg.mkkubeconfig} %d/${secret}";
-        ExecStart = kubeLib.commandLine "${pkgs.kubernetes}/bin/kube-scheduler" {
-          config = "${configFile}";
-          secure-port = "0";
-        };
-      };
+      serviceConfig = lib.mkMerge [
+        kubeLib.hardening
+        kubeLib.restart
+        {
+          DynamicUser = true;
+          RuntimeDirectory = "kube-scheduler";
+          RuntimeDirectoryMode = "0700";
+          LoadCredential = kubeLib.loadSecrets [ secret ];
+          ExecStartPre = "${lib.getExe cfg.mkkubeconfig} %d/${secret}";
+          ExecStart = kubeLib.commandLine "${pkgs.kubernetes}/bin/kube-scheduler" {
+            config = "${configFile}";
+            secure-port = "0";
+          };
+        }
+      ];
     };
   };
 }

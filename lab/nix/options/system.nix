@@ -94,7 +94,8 @@ in
       type = types.attrsOf (lib.mkOptionType {
         name = "sysctl option value";
         check = value: value == null || builtins.isBool value || builtins.isString value || builtins.isInt value;
-        merge = lib.mergeEqualOption;
+        # The same value twice is refused too.
+        merge = lib.mergeOneOption;
       });
     };
 

@@ -205,6 +205,23 @@ def test_a_machine_may_set_its_kubelet_otherwise(build: Build, describe: Describ
     assert changed["clusterDomain"] == plain["clusterDomain"]
 
 
+def test_a_machine_may_override_defaults_without_force(build: Build, describe: Describe) -> None:
+    own = """{
+      systemd.services.etcd.serviceConfig = { RestartSec = 30; ProtectHome = "read-only"; };
+      systemd.services.etcd.startLimitIntervalSec = 60;
+      systemd.services.kubelet.serviceConfig.OOMScoreAdjust = -500;
+      systemd.services.coredns.serviceConfig.RestartSec = 1;
+      boot.kernel.sysctl."net.ipv6.conf.all.forwarding" = 2;
+    }"""
+    description = describe(build((1, 2)).with_file("nix/hosts/node1.nix", own))["node1"]
+    etcd = service(description, "etcd")
+    assert (etcd["RestartSec"], etcd["Restart"], etcd["ProtectHome"]) == (["30"], ["always"], ["read-only"])
+    assert service(description, "etcd", "Unit")["StartLimitIntervalSec"] == ["60"]
+    assert service(description, "kubelet")["OOMScoreAdjust"] == ["-500"]
+    assert service(description, "coredns")["RestartSec"] == ["1"]
+    assert description["sysctl"]["net.ipv6.conf.all.forwarding"] == "2"
+
+
 def test_a_rotation_in_progress_accepts_both_tokens(build: Build, describe: Describe) -> None:
     tree = build((1, 2))
     old = '"kube_token_node2.old" = ../../keys/kube_token_node2.old.age;\n  "kube_token_node2" ='
