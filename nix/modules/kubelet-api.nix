@@ -25,20 +25,21 @@ in
       default = kubeLib.trustBundle certificates;
       description = "The serving certificates of all kubelets.";
     };
-    kubeletAccess = mkOption {
-      type = types.attrsOf types.unspecified;
-      internal = true;
-      readOnly = true;
-      default = {
+  };
+
+  config.kube = {
+    kubeletSettings = lib.mkMerge [
+      (kubeLib.deepDefaults {
         authentication = {
           anonymous.enabled = !webhook;
           webhook.enabled = webhook;
-        } // lib.optionalAttrs webhook { x509.clientCAFile = "${kubeLib.trustBundle [ "kubelet-client.crt" ]}"; };
+        };
         authorization.mode = if webhook then "Webhook" else "AlwaysAllow";
-      };
-      description = "authentication and authorization of the KubeletConfiguration.";
-    };
+      })
+      (lib.mkIf webhook (kubeLib.deepDefaults {
+        authentication.x509.clientCAFile = "${kubeLib.trustBundle [ "kubelet-client.crt" ]}";
+      }))
+    ];
+    requiredPublic = lib.optional webhook "kubelet-client.crt" ++ lib.optionals cfg.isPrimary certificates;
   };
-
-  config.kube.requiredPublic = lib.optional webhook "kubelet-client.crt" ++ lib.optionals cfg.isPrimary certificates;
 }

@@ -10,45 +10,46 @@ let
   cfg = config.kube;
   key = "kubelet_node${toString cfg.nodeIndex}.key";
   certificate = "kubelet_node${toString cfg.nodeIndex}.crt";
-  configFile = pkgs.writeText "kubelet.json" (builtins.toJSON (lib.recursiveUpdate
-    (cfg.kubeletAccess // {
-      apiVersion = "kubelet.config.k8s.io/v1beta1";
-      kind = "KubeletConfiguration";
-      address = cfg.hostIp6;
-      healthzPort = 0;
-      tlsCertFile = kubeLib.publicFile certificate;
-      tlsPrivateKeyFile = kubeLib.secretPath key;
-      containerRuntimeEndpoint = "unix:///run/crio/crio.sock";
-      cgroupDriver = "systemd";
-      failSwapOn = false;
-      memorySwap.swapBehavior = "LimitedSwap";
-      clusterDomain = cfg.domain;
-      clusterDNS = [ cfg.hostIp6 ];
-      # The default lies under /usr.
-      volumePluginDir = "/var/lib/kubelet/volumeplugins";
-      # resolved's stub on 127.0.0.53 can't be reached from a pod.
-      resolvConf = "/run/systemd/resolve/resolv.conf";
-    } // lib.optionalAttrs cfg.isPrimary {
-      registerWithTaints = [
-        {
-          key = "role";
-          value = "primary";
-          effect = "NoSchedule";
-        }
-      ];
-    })
-    cfg.kubeletSettings
-  ));
+  configFile = pkgs.writeText "kubelet.json" (builtins.toJSON cfg.kubeletSettings);
 in
 {
   options.kube.kubeletSettings = mkOption {
-    type = types.attrsOf types.unspecified;
+    type = (pkgs.formats.json { }).type;
     default = { };
     example = { maxPods = 250; };
-    description = "Fields of the KubeletConfiguration to add or to set otherwise, for a machine that needs it.";
+    description = "The KubeletConfiguration. What the modules set are defaults, field by field; a list is replaced as a whole.";
   };
 
   config = {
+    kube.kubeletSettings = lib.mkMerge [
+      (kubeLib.deepDefaults {
+        apiVersion = "kubelet.config.k8s.io/v1beta1";
+        kind = "KubeletConfiguration";
+        address = cfg.hostIp6;
+        healthzPort = 0;
+        tlsCertFile = kubeLib.publicFile certificate;
+        tlsPrivateKeyFile = kubeLib.secretPath key;
+        containerRuntimeEndpoint = "unix:///run/crio/crio.sock";
+        cgroupDriver = "systemd";
+        failSwapOn = false;
+        memorySwap.swapBehavior = "LimitedSwap";
+        clusterDomain = cfg.domain;
+        clusterDNS = [ cfg.hostIp6 ];
+        # The default lies under /usr.
+        volumePluginDir = "/var/lib/kubelet/volumeplugins";
+        # resolved's stub on 127.0.0.53 can't be reached from a pod.
+        resolvConf = "/run/systemd/resolve/resolv.conf";
+      })
+      (lib.mkIf cfg.isPrimary (kubeLib.deepDefaults {
+        registerWithTaints = [
+          {
+            key = "role";
+            value = "primary";
+            effect = "NoSchedule";
+          }
+        ];
+      }))
+    ];
     kube.requiredSecrets = [ key ];
     kube.requiredPublic = [ certificate ];
 

@@ -14,6 +14,7 @@ let
 
   # Settings that a plain definition replaces, lists as a whole: that of a service of ours, or of the machine's own file.
   defaults = lib.mapAttrs (_: lib.mkDefault);
+  deepDefaults = lib.mapAttrsRecursive (_: lib.mkDefault);
 
   # systemd.service(5), "Command lines": double quotes and C escapes; %-specifiers stay what they are.
   quoted = word:
@@ -55,7 +56,7 @@ in
     commandLine = program: flags:
       lib.concatStringsSep " " ([ program ] ++ lib.concatLists (lib.mapAttrsToList (name: value: map (one: quoted "--${name}=${one}") (lib.toList value)) flags));
 
-    inherit defaults;
+    inherit defaults deepDefaults;
     # A value that wins over NixOS's own and loses against the mkForce of a machine's file.
     mkOverNixos = lib.mkOverride 90;
     # A kernel setting: NixOS has some of them as mkDefault, and refuses two definitions of the same priority.
