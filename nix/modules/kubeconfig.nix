@@ -8,17 +8,47 @@
 let
   inherit (lib) mkOption types;
   cfg = config.kube;
-  # JSON strings are YAML strings.
-  name = builtins.toJSON cfg.clusterName;
-  echo = lib.concatMapStringsSep "\n" (line: "echo ${lib.escapeShellArg line}");
-  authority =
-    if cfg.api.tls == "pinned"
-    then ''printf '    certificate-authority-data: %s\n' "$(base64 -w0 ${kubeLib.trustBundle [ "apiserver.crt" ]})"''
-    else echo [ "    insecure-skip-tls-verify: true" ];
+  pinned = cfg.api.tls == "pinned";
+
+  # Everything but the token and the certificate. JSON is YAML.
+  template = pkgs.writeText "kubeconfig.json" (builtins.toJSON {
+    apiVersion = "v1";
+    kind = "Config";
+    clusters = [
+      {
+        name = cfg.clusterName;
+        cluster = {
+          server = cfg.api.internalUrl;
+        } // lib.optionalAttrs (!pinned) { insecure-skip-tls-verify = true; };
+      }
+    ];
+    users = [
+      {
+        name = cfg.clusterName;
+        user = { };
+      }
+    ];
+    contexts = [
+      {
+        name = cfg.clusterName;
+        context = {
+          cluster = cfg.clusterName;
+          user = cfg.clusterName;
+        };
+      }
+    ];
+    current-context = cfg.clusterName;
+  });
+  filter = lib.concatStringsSep " | " (
+    [ ''.users[0].user.token = ($token | split("\n")[0])'' ]
+    ++ lib.optional pinned ''.clusters[0].cluster."certificate-authority-data" = ($authority | @base64)''
+  );
+  files = "--rawfile token \"$1\""
+    + lib.optionalString pinned " --rawfile authority ${kubeLib.trustBundle [ "apiserver.crt" ]}";
 
   mkkubeconfig = pkgs.writeShellApplication {
     name = "mkkubeconfig";
-    runtimeInputs = [ pkgs.coreutils ];
+    runtimeInputs = [ pkgs.coreutils pkgs.jq ];
     text = ''
       if [ "$#" -ne 1 ] || [ -z "''${KUBECONFIG:-}" ]; then
         echo "usage: KUBECONFIG=FILE mkkubeconfig TOKENFILE" >&2
@@ -36,31 +66,7 @@ let
       umask 077
       new=$(mktemp "$KUBECONFIG.XXXXXX")
       trap 'rm -f "$new"' EXIT
-      {
-        ${echo [
-          "apiVersion: v1"
-          "kind: Config"
-          "clusters:"
-          "- name: ${name}"
-          "  cluster:"
-          "    server: ${builtins.toJSON cfg.api.internalUrl}"
-        ]}
-        ${authority}
-        ${echo [
-          "users:"
-          "- name: ${name}"
-          "  user:"
-        ]}
-        printf '    token: "%s"\n' "$token"
-        ${echo [
-          "contexts:"
-          "- name: ${name}"
-          "  context:"
-          "    cluster: ${name}"
-          "    user: ${name}"
-          "current-context: ${name}"
-        ]}
-      } >"$new"
+      jq ${files} ${lib.escapeShellArg filter} ${template} >"$new"
       mv -fT "$new" "$KUBECONFIG"
     '';
   };

@@ -23,8 +23,8 @@ _CURL = (
 
 def by_kubeconfig(node: str, file: str) -> tuple[str, str]:
     """A client with a kubeconfig, which is read anew for each request."""
-    token = f"""token=$(sed -n 's/^ *token: "\\(.*\\)"$/\\1/p' {file})"""
-    authority = f"ca=$(mktemp); sed -n 's/^ *certificate-authority-data: //p' {file} | base64 -d >$ca"
+    token = f"token=$(jq -r .users[0].user.token {file})"
+    authority = f"""ca=$(mktemp); jq -r '.clusters[0].cluster."certificate-authority-data"' {file} | base64 -d >$ca"""
     return node, f"{token}; {authority}; {_CURL}; status=$?; rm $ca; exit $status"
 
 

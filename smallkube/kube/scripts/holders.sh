@@ -2,8 +2,9 @@
 # Says which tokens the clients on this machine use: lines UNIT SHA256, "-" for a unit that has not taken up its file yet.
 set -eu
 
+# One line of a kubeconfig: JSON in jq's layout, or the YAML that mkkubeconfig wrote previously.
 token_of() {
-  sed -n 's/^ *token: "\(.*\)"$/\1/p' "$1" | tr -d '\n' | sha256sum | cut -d ' ' -f 1
+  sed -n 's/^ *"\{0,1\}token"\{0,1\}: "\(.*\)"$/\1/p' "$1" | tr -d '\n' | sha256sum | cut -d ' ' -f 1
 }
 
 # What systemd gave to a service when it started is what it uses; the kubelet reads the file itself, when it starts.

@@ -1,11 +1,16 @@
 """Proves how services are set up: etcd out of reach of other processes, credentials named one by one, restarts when a
 secret changes, and that no failed service leaves another one down for good."""
 
+import base64
 import json
 import re
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+import yaml
 
+from smallkube.core import runner
 from smallkube.nix.evaluate import Description
 from smallkube.nix.systemd_text import section
 
@@ -14,6 +19,7 @@ from .conftest import Build, Describe
 pytestmark = pytest.mark.integration
 
 Cluster = dict[str, Description]
+Needs = Callable[[str, object, str], None]
 
 
 def service(description: Description, name: str, part: str = "Service") -> dict[str, list[str]]:
@@ -167,12 +173,48 @@ def test_the_kubeconfig_of_a_node_is_made_once_and_kept(cluster: Cluster) -> Non
         )
 
 
-def test_pinned_clients_carry_the_certificate(build: Build, describe: Describe, two: Cluster) -> None:
-    insecure = describe(build((1, 2), api={"tls": "insecure"}))
-    for description, pinned in ((two["node2"], True), (insecure["node2"], False)):
-        (script,) = {text for path, text in description["scripts"].items() if path.endswith("-mkkubeconfig")}
-        assert ("certificate-authority-data" in script) == pinned
-        assert ("insecure-skip-tls-verify" in script) != pinned
+def mkkubeconfig(description: Description, folder: Path, token: str) -> runner.Result:
+    """Run it on ``token``, with what it refers to in the store put into ``folder``; writes ``folder/kubeconfig``."""
+    (text,) = [text for path, text in description["scripts"].items() if path.endswith("-mkkubeconfig")]
+    for path, content in description["files"].items():
+        if path in text:
+            (folder / Path(path).name).write_text(content)
+            text = text.replace(path, str(folder / Path(path).name))
+    (folder / "token").write_text(token)
+    argv = ["bash", "-c", text, "mkkubeconfig", folder / "token"]
+    return runner.run(argv, environment={"KUBECONFIG": str(folder / "kubeconfig")})
+
+
+@pytest.mark.parametrize("pinned", [True, False])
+def test_mkkubeconfig(pinned: bool, build: Build, describe: Describe, needs: Needs, tmp_path: Path) -> None:
+    needs("integration", runner.find("jq"), "jq")
+    tree = build((1, 2), api={"tls": "pinned" if pinned else "insecure"})
+    for name in ("apiserver", "apiserver.new") if pinned else ():
+        tree = tree.with_file(f"keys/{name}.crt", f"{name} ü\n")
+    result = mkkubeconfig(describe(tree)["node2"], tmp_path, "aB3+/=\n")
+    assert (result.ok, result.stdout, result.stderr) == (True, "", "")
+    assert (tmp_path / "kubeconfig").stat().st_mode & 0o777 == 0o600
+    certificates = base64.b64encode("apiserver ü\napiserver.new ü\n".encode()).decode()
+    trust = {"certificate-authority-data": certificates} if pinned else {"insecure-skip-tls-verify": True}
+    assert yaml.safe_load((tmp_path / "kubeconfig").read_text()) == {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{"name": "test", "cluster": {"server": "https://api.k8s.internal:6443", **trust}}],
+        "users": [{"name": "test", "user": {"token": "aB3+/="}}],
+        "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
+        "current-context": "test",
+    }
+    # The scripts that look for the token in it, also on machines without jq.
+    assert re.search(r'^ *"token": "aB3\+/="$', (tmp_path / "kubeconfig").read_text(), re.M)
+
+
+@pytest.mark.parametrize("token", ["", "two words", "a\nb", 'a"b'])
+def test_mkkubeconfig_refuses_what_is_no_token(token: str, two: Cluster, tmp_path: Path) -> None:
+    (tmp_path / "kubeconfig").write_text("previous")
+    result = mkkubeconfig(two["node2"], tmp_path, token)
+    assert (result.status, "does not hold one token" in result.stderr) == (65, True)
+    assert (tmp_path / "kubeconfig").read_text() == "previous"
+    assert not list(tmp_path.glob("kubeconfig.*"))
 
 
 def test_nodes_that_use_their_wireguard_key_as_token(build: Build, describe: Describe) -> None:
