@@ -40,6 +40,7 @@ in
         }
       ];
     };
-    environment.systemPackages = [ pkgs.bridge-utils ];
+    # For `bridge`.
+    environment.systemPackages = [ pkgs.iproute2 ];
   };
 }

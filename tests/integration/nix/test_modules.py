@@ -248,7 +248,7 @@ def test_only_the_primary_has_the_control_plane(cluster: Cluster) -> None:
         assert set(description["users"]) == ({"etcd", "kube-apiserver"} if name == "node1" else set())
         assert set(description["groups"]) == ({"etcd"} if name == "node1" else set())
         programs = {path.rsplit("/", 1)[1] for path in description["packages"]}
-        assert {"dig", "wireguard-tools", "bridge-utils"} <= programs
+        assert {"dig", "wireguard-tools", "iproute2"} <= programs
         assert ({"etcd", "kubernetes"} <= programs) == (name == "node1")
 
 
