@@ -1,6 +1,12 @@
 # What the cluster itself must contain (nix/addons) and what the user adds: applied on the primary, server-side, once
 # the API answers. A service of its own, so that a changed add-on does not restart the API server.
-{ config, kubeLib, lib, pkgs, ... }:
+{
+  config,
+  kubeLib,
+  lib,
+  pkgs,
+  ...
+}:
 let
   inherit (lib) mkOption types;
   cfg = config.kube;
@@ -8,7 +14,10 @@ let
   kubectl = "${pkgs.kubernetes}/bin/kubectl";
   script = pkgs.writeShellApplication {
     name = "kube-activation";
-    runtimeInputs = [ pkgs.coreutils pkgs.kubernetes ];
+    runtimeInputs = [
+      pkgs.coreutils
+      pkgs.kubernetes
+    ];
     text = cfg.activationScript;
   };
 in
@@ -32,7 +41,10 @@ in
 
   config = {
     kube.addons = lib.mkIf cfg.isPrimary (
-      [ ../addons/coredns.yaml ../addons/kube-proxy.yaml ]
+      [
+        ../addons/coredns.yaml
+        ../addons/kube-proxy.yaml
+      ]
       ++ lib.optional (cfg.kubeletAuth == "webhook") ../addons/kubelet-api-admin.yaml
       ++ cfg.userAddons
     );
@@ -52,7 +64,10 @@ in
         description = "Apply the cluster's add-ons";
         wantedBy = [ "multi-user.target" ];
         wants = [ "kube-apiserver.service" ];
-        after = [ "agenix-install-secrets.service" "kube-apiserver.service" ];
+        after = [
+          "agenix-install-secrets.service"
+          "kube-apiserver.service"
+        ];
         unitConfig = kubeLib.noStartLimit;
         restartTriggers = kubeLib.secretTriggers [ "kube_token_root" ];
         environment = {

@@ -1,6 +1,11 @@
 # This node's index, subnets, addresses and name (functions of the index: lib.nix). The index is written in decimal in
 # both families, hence the limit of 254 nodes.
-{ config, kubeLib, lib, ... }:
+{
+  config,
+  kubeLib,
+  lib,
+  ...
+}:
 let
   inherit (lib) mkOption types;
   cfg = config.kube;

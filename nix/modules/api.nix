@@ -1,5 +1,10 @@
 # Where the API server is, under which names, and how its clients know that it is the right one.
-{ config, kubeLib, lib, ... }:
+{
+  config,
+  kubeLib,
+  lib,
+  ...
+}:
 let
   inherit (lib) mkOption types;
   cfg = config.kube;
@@ -18,7 +23,10 @@ in
       description = "Name of the API server outside of the cluster.";
     };
     tls = mkOption {
-      type = types.enum [ "pinned" "insecure" ];
+      type = types.enum [
+        "pinned"
+        "insecure"
+      ];
       default = "pinned";
       description = ''
         pinned: every client has the API server's certificate and accepts no other.

@@ -1,6 +1,12 @@
 # The API server's serving key and certificate: those that keys.generate made and every client pins, or, with
 # api.tls = "insecure", a pair that the primary makes once and nobody looks at.
-{ config, kubeLib, lib, pkgs, ... }:
+{
+  config,
+  kubeLib,
+  lib,
+  pkgs,
+  ...
+}:
 let
   inherit (lib) mkOption types;
   cfg = config.kube;
@@ -12,8 +18,14 @@ let
     "kubernetes.default.svc"
     "kubernetes.default.svc.${cfg.domain}"
   ];
-  addresses = [ cfg.api.serviceIp cfg.hostIp6 cfg.hostIp4 ];
-  alternatives = lib.concatStringsSep "," (map (name: "DNS:${name}") names ++ map (address: "IP:${address}") addresses);
+  addresses = [
+    cfg.api.serviceIp
+    cfg.hostIp6
+    cfg.hostIp4
+  ];
+  alternatives = lib.concatStringsSep "," (
+    map (name: "DNS:${name}") names ++ map (address: "IP:${address}") addresses
+  );
   pinned = cfg.api.tls == "pinned";
 in
 {
@@ -22,14 +34,19 @@ in
       type = types.str;
       internal = true;
       readOnly = true;
-      default = if pinned then kubeLib.publicFile "apiserver.crt" else "/var/lib/kube-apiserver/insecure.crt";
+      default =
+        if pinned then kubeLib.publicFile "apiserver.crt" else "/var/lib/kube-apiserver/insecure.crt";
       description = "The certificate in use.";
     };
     trusted = mkOption {
       type = types.str;
       internal = true;
       readOnly = true;
-      default = if pinned then "${kubeLib.trustBundle [ "apiserver.crt" ]}" else "/var/lib/kube-apiserver/insecure.crt";
+      default =
+        if pinned then
+          "${kubeLib.trustBundle [ "apiserver.crt" ]}"
+        else
+          "/var/lib/kube-apiserver/insecure.crt";
       description = "What clients are given to check it.";
     };
     key = mkOption {
@@ -46,7 +63,10 @@ in
       readOnly = true;
       default = pkgs.writeShellApplication {
         name = "kube-apiserver-certificate";
-        runtimeInputs = [ pkgs.coreutils pkgs.openssl ];
+        runtimeInputs = [
+          pkgs.coreutils
+          pkgs.openssl
+        ];
         text = ''
           cd /var/lib/kube-apiserver
           if [ -s insecure.key ] && [ -s insecure.crt ]; then

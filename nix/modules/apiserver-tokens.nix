@@ -3,25 +3,38 @@
 #
 # The API server refuses the whole file for one bad row (k8s.io/apiserver tokenfile), and of two rows with one token the
 # last wins: both are found here, before the file is replaced, and say which secret is wrong.
-{ config, kubeLib, lib, pkgs, ... }:
+{
+  config,
+  kubeLib,
+  lib,
+  pkgs,
+  ...
+}:
 let
   inherit (lib) mkOption types;
   cfg = config.kube;
 
   row = secret: name: group: { inherit secret name group; };
   component = name: row "kube_token_system_${name}" "system:${name}" "";
-  nodeSecret = index:
-    if cfg.nodeTokens == "separate" then "kube_token_node${toString index}"
-    else if index == cfg.nodeIndex then "wgkube.key"
-    else "wgkube${toString index}.key";
-  node = { index, ... }: row (nodeSecret index) "system:node:${kubeLib.mkNodeHost index}" "system:nodes";
+  nodeSecret =
+    index:
+    if cfg.nodeTokens == "separate" then
+      "kube_token_node${toString index}"
+    else if index == cfg.nodeIndex then
+      "wgkube.key"
+    else
+      "wgkube${toString index}.key";
+  node =
+    { index, ... }: row (nodeSecret index) "system:node:${kubeLib.mkNodeHost index}" "system:nodes";
   current = [
     (row "kube_token_root" "root" "system:masters")
     (component "kube-controller-manager")
     (component "kube-scheduler")
-  ] ++ map node cfg.peers;
+  ]
+  ++ map node cfg.peers;
   named = word: map (entry: entry // { secret = entry.secret + word; }) current;
-  rows = current ++ lib.filter (entry: cfg.secretFiles ? ${entry.secret}) (named ".new" ++ named ".old");
+  rows =
+    current ++ lib.filter (entry: cfg.secretFiles ? ${entry.secret}) (named ".new" ++ named ".old");
 in
 {
   options.kube.apiserver = {
@@ -73,7 +86,16 @@ in
             fi >>"$new"
           }
 
-          ${lib.concatMapStringsSep "\n" (entry: "row ${lib.escapeShellArgs [ entry.secret entry.name entry.group ]}") rows}
+          ${lib.concatMapStringsSep "\n" (
+            entry:
+            "row ${
+              lib.escapeShellArgs [
+                entry.secret
+                entry.name
+                entry.group
+              ]
+            }"
+          ) rows}
           mv -fT "$new" "$1"
         '';
       };

@@ -1,17 +1,31 @@
 # The API server, on the primary: the only client of etcd, and what everything else talks to.
 #
 # Flags: https://kubernetes.io/docs/reference/command-line-tools-reference/kube-apiserver/ (1.34).
-{ config, kubeLib, lib, pkgs, ... }:
+{
+  config,
+  kubeLib,
+  lib,
+  pkgs,
+  ...
+}:
 let
   cfg = config.kube;
   webhook = cfg.kubeletAuth == "webhook";
   pinned = cfg.api.tls == "pinned";
-  secrets = cfg.apiserver.tokenSecrets
-    ++ [ "EncryptionConfiguration.yaml" "issuer.key" ] ++ otherIssuer
+  secrets =
+    cfg.apiserver.tokenSecrets
+    ++ [
+      "EncryptionConfiguration.yaml"
+      "issuer.key"
+    ]
+    ++ otherIssuer
     ++ lib.optional pinned "apiserver.key"
     ++ lib.optional webhook "kubelet-client.key";
   # The other key of a rotation: tokens that it has signed are accepted until that has ended.
-  otherIssuer = lib.filter (name: cfg.secretFiles ? ${name}) [ "issuer.key.new" "issuer.key.old" ];
+  otherIssuer = lib.filter (name: cfg.secretFiles ? ${name}) [
+    "issuer.key.new"
+    "issuer.key.old"
+  ];
   kubeconfig = "/run/kube-apiserver/kubeconfig";
 
   flags = {
@@ -39,14 +53,19 @@ let
     profiling = "false";
     # Without it open watches hold up each stop for sixty seconds, in which nobody is answered.
     shutdown-watch-termination-grace-period = "10s";
-  } // lib.optionalAttrs webhook {
+  }
+  // lib.optionalAttrs webhook {
     kubelet-client-certificate = kubeLib.publicFile "kubelet-client.crt";
     kubelet-client-key = "%d/kubelet-client.key";
   };
 
   awaitAnswer = pkgs.writeShellApplication {
     name = "kube-apiserver-await";
-    runtimeInputs = [ pkgs.coreutils pkgs.kubernetes cfg.mkkubeconfig ];
+    runtimeInputs = [
+      pkgs.coreutils
+      pkgs.kubernetes
+      cfg.mkkubeconfig
+    ];
     text = ''
       mkkubeconfig "$CREDENTIALS_DIRECTORY/kube_token_root"
       for ((try = 1; try <= 60; try++)); do
@@ -75,7 +94,11 @@ in
       documentation = [ "https://kubernetes.io/docs/" ];
       wantedBy = [ "multi-user.target" ];
       wants = [ "etcd.service" ];
-      after = [ "network.target" "agenix-install-secrets.service" "etcd.service" ];
+      after = [
+        "network.target"
+        "agenix-install-secrets.service"
+        "etcd.service"
+      ];
       unitConfig = kubeLib.noStartLimit;
       restartTriggers = kubeLib.secretTriggers secrets;
       environment = {
@@ -98,8 +121,10 @@ in
           WorkingDirectory = "/var/lib/kube-apiserver";
           LoadCredential = kubeLib.loadSecrets secrets;
           LimitNOFILE = lib.mkDefault 65536;
-          ExecStartPre = [ "${lib.getExe cfg.apiserver.writeTokens} /var/lib/kube-apiserver/tokens.csv" ]
-            ++ lib.optional (!pinned) (lib.getExe cfg.apiserver.makeCertificate);
+          ExecStartPre = [
+            "${lib.getExe cfg.apiserver.writeTokens} /var/lib/kube-apiserver/tokens.csv"
+          ]
+          ++ lib.optional (!pinned) (lib.getExe cfg.apiserver.makeCertificate);
           ExecStart = kubeLib.commandLine "${pkgs.kubernetes}/bin/kube-apiserver" flags;
           ExecStartPost = lib.getExe awaitAnswer;
         }

@@ -1,6 +1,12 @@
 # The ground that every node stands on: what NixOS itself must switch on, the kernel settings that bridged pods need,
 # and the assertions about the cluster as a whole.
-{ config, kubeLib, lib, pkgs, ... }:
+{
+  config,
+  kubeLib,
+  lib,
+  pkgs,
+  ...
+}:
 let
   inherit (lib) mkOption types;
   cfg = config.kube;

@@ -1,5 +1,10 @@
 # The bridge brkube, to which CNI connects this node's pods. The host's cluster addresses live on it.
-{ config, lib, pkgs, ... }:
+{
+  config,
+  lib,
+  pkgs,
+  ...
+}:
 let
   cfg = config.kube;
   # A tentative address can't be the preferred source of a route.

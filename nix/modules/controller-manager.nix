@@ -1,10 +1,19 @@
 # The controller manager, on the primary; like the scheduler it listens nowhere and holds no lease. Pods get the API
 # server's certificate as the authority that they trust (kube-root-ca.crt), always the one in use.
-{ config, kubeLib, lib, pkgs, ... }:
+{
+  config,
+  kubeLib,
+  lib,
+  pkgs,
+  ...
+}:
 let
   cfg = config.kube;
   token = "kube_token_system_kube-controller-manager";
-  secrets = [ token "issuer.key" ];
+  secrets = [
+    token
+    "issuer.key"
+  ];
   kubeconfig = "/run/kube-controller-manager/kubeconfig";
 in
 {
@@ -16,7 +25,10 @@ in
       documentation = [ "https://kubernetes.io/docs/" ];
       wantedBy = [ "multi-user.target" ];
       wants = [ "kube-apiserver.service" ];
-      after = [ "agenix-install-secrets.service" "kube-apiserver.service" ];
+      after = [
+        "agenix-install-secrets.service"
+        "kube-apiserver.service"
+      ];
       unitConfig = kubeLib.noStartLimit;
       restartTriggers = kubeLib.secretTriggers secrets;
       environment.KUBECONFIG = kubeconfig;

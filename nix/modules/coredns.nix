@@ -2,7 +2,13 @@
 #
 # Node names come from the hosts file, Services from the API. What the kubernetes plugin does not know in the cluster's
 # zones does not exist: passed on, it would come back from resolved for ever.
-{ config, kubeLib, lib, pkgs, ... }:
+{
+  config,
+  kubeLib,
+  lib,
+  pkgs,
+  ...
+}:
 let
   cfg = config.kube;
   delegate = "systemd/dns-delegate.d/kubernetes.dns-delegate";

@@ -1,6 +1,12 @@
 # CRI-O, which runs the containers, and CNI, which connects each pod to brkube with one address of each family; the
 # node's IPv6 range comes first, so that a pod's main address is IPv6.
-{ config, kubeLib, lib, pkgs, ... }:
+{
+  config,
+  kubeLib,
+  lib,
+  pkgs,
+  ...
+}:
 let
   cfg = config.kube;
   network = {
@@ -36,8 +42,9 @@ in
       settings.crio.runtime.log_to_journald = lib.mkDefault true;
     };
     # NixOS puts CRI-O's example here (nixos/modules/virtualisation/cri-o.nix).
-    environment.etc."cni/net.d/10-crio-bridge.conflist".source =
-      lib.mkForce (pkgs.writeText "10-crio-bridge.conflist" (builtins.toJSON network));
+    environment.etc."cni/net.d/10-crio-bridge.conflist".source = lib.mkForce (
+      pkgs.writeText "10-crio-bridge.conflist" (builtins.toJSON network)
+    );
 
     systemd.services.crio = {
       path = [ pkgs.nftables ];

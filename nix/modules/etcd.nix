@@ -3,7 +3,13 @@
 # etcd binds a peer URL by its host part alone (server/embed/etcd.go), so "unix:///run/etcd/peer" becomes an abstract
 # socket without any permissions, on which it also answers clients. "unix://peer" in the working directory is a real
 # file; the network namespace of its own closes abstract sockets to everybody else in any case.
-{ config, kubeLib, lib, pkgs, ... }:
+{
+  config,
+  kubeLib,
+  lib,
+  pkgs,
+  ...
+}:
 let
   cfg = config.kube;
 in

@@ -3,7 +3,12 @@
 # All rules stand in this one file, in the order in which they must be read: the kubelet's port is closed before the
 # rules that let pods in through a Service, because whoever may write Services could otherwise point one at it.
 # kube-proxy's tables live beside ours, so the rule set as a whole is never flushed.
-{ config, kubeLib, lib, ... }:
+{
+  config,
+  kubeLib,
+  lib,
+  ...
+}:
 let
   inherit (lib) mkOption types optionalString;
   cfg = config.kube;
@@ -11,8 +16,11 @@ let
   isV6 = lib.hasInfix ":";
   set = values: "{ ${lib.concatStringsSep ", " values} }";
   # A rule for each source, because ranges that overlap can't be in one set.
-  from = sources: rest:
-    lib.concatMapStrings (source: "${if isV6 source then "ip6" else "ip"} saddr ${source} ${rest}\n") sources;
+  from =
+    sources: rest:
+    lib.concatMapStrings (
+      source: "${if isV6 source then "ip6" else "ip"} saddr ${source} ${rest}\n"
+    ) sources;
 
   peerAddresses = map (peer: peer.PeerIP) kubeLib.otherPeers;
   tunnelSources = if cfg.privateRanges == [ ] then peerAddresses else cfg.privateRanges;
@@ -24,13 +32,15 @@ let
     iifname "wgkube" ip saddr ${kubeLib.mkHostIp4 1} tcp dport 10250 accept comment "kubelet: API server"
     tcp dport 10250 reject comment "kubelet: nobody else"
   '';
-  apiRules = optionalString cfg.isPrimary (''
-    iifname "brkube" tcp dport ${apiPort} accept comment "API: pods of the primary"
-    iifname "wgkube" ip6 saddr ${cfg.clusterCidr6} tcp dport ${apiPort} accept comment "API: cluster"
-    iifname "wgkube" ip saddr ${cfg.clusterCidr4} tcp dport ${apiPort} accept comment "API: cluster"
-  ''
-  + from peerAddresses ''tcp dport ${apiPort} accept comment "API: nodes"''
-  + from cfg.api.allowFrom ''tcp dport ${apiPort} accept comment "API: inventory"'');
+  apiRules = optionalString cfg.isPrimary (
+    ''
+      iifname "brkube" tcp dport ${apiPort} accept comment "API: pods of the primary"
+      iifname "wgkube" ip6 saddr ${cfg.clusterCidr6} tcp dport ${apiPort} accept comment "API: cluster"
+      iifname "wgkube" ip saddr ${cfg.clusterCidr4} tcp dport ${apiPort} accept comment "API: cluster"
+    ''
+    + from peerAddresses ''tcp dport ${apiPort} accept comment "API: nodes"''
+    + from cfg.api.allowFrom ''tcp dport ${apiPort} accept comment "API: inventory"''
+  );
 in
 {
   options.kube = {

@@ -1,20 +1,31 @@
 # Names: which node has which role, and one hosts file for the machines themselves (networking.hostFiles) and for
 # CoreDNS. The node's own name comes first for each address, because a reverse look-up returns the first one. The
 # machine's hostname stays what it is.
-{ config, kubeLib, lib, pkgs, ... }:
+{
+  config,
+  kubeLib,
+  lib,
+  pkgs,
+  ...
+}:
 let
   inherit (lib) mkOption types;
   cfg = config.kube;
-  addressesOf = { index, ... }: map (address: lib.nameValuePair address [ (kubeLib.mkNodeHost index) ]) [
-    (kubeLib.mkHostIp6 index)
-    (kubeLib.mkHostIp4 index)
-  ];
+  addressesOf =
+    { index, ... }:
+    map (address: lib.nameValuePair address [ (kubeLib.mkNodeHost index) ]) [
+      (kubeLib.mkHostIp6 index)
+      (kubeLib.mkHostIp4 index)
+    ];
   line = address: names: "${address} ${lib.concatStringsSep " " names}\n";
 in
 {
   options.kube = {
     role = mkOption {
-      type = types.enum [ "primary" "worker" ];
+      type = types.enum [
+        "primary"
+        "worker"
+      ];
       readOnly = true;
       default = if cfg.nodeIndex == 1 then "primary" else "worker";
       description = "What this node does: node 1 is the primary, which runs the control plane.";

@@ -1,7 +1,13 @@
 # kube-proxy on every node: Services become nftables rules in tables of its own.
 #
 # Flags: cmd/kube-proxy/app/options.go (1.34).
-{ config, kubeLib, lib, pkgs, ... }:
+{
+  config,
+  kubeLib,
+  lib,
+  pkgs,
+  ...
+}:
 let
   cfg = config.kube;
 in
@@ -11,7 +17,11 @@ in
     documentation = [ "https://kubernetes.io/docs/" ];
     wantedBy = [ "multi-user.target" ];
     wants = [ "generate-kubeconfig-node.service" ];
-    after = [ "network.target" "nftables.service" ] ++ cfg.afterKubeconfig;
+    after = [
+      "network.target"
+      "nftables.service"
+    ]
+    ++ cfg.afterKubeconfig;
     unitConfig = kubeLib.noStartLimit;
     restartTriggers = cfg.nodeTriggers;
     path = [ pkgs.nftables ];

@@ -4,51 +4,64 @@
 #
 # Both are services, not activation scripts: so they come after agenix no matter whether it runs at activation or, with
 # sysusers or userborn, as agenix-install-secrets.service.
-{ config, kubeLib, lib, pkgs, ... }:
+{
+  config,
+  kubeLib,
+  lib,
+  pkgs,
+  ...
+}:
 let
   inherit (lib) mkOption types;
   cfg = config.kube;
   pinned = cfg.api.tls == "pinned";
 
   # Everything but the token and the certificate. JSON is YAML.
-  template = pkgs.writeText "kubeconfig.json" (builtins.toJSON {
-    apiVersion = "v1";
-    kind = "Config";
-    clusters = [
-      {
-        name = cfg.clusterName;
-        cluster = {
-          server = cfg.api.internalUrl;
-        } // lib.optionalAttrs (!pinned) { insecure-skip-tls-verify = true; };
-      }
-    ];
-    users = [
-      {
-        name = cfg.clusterName;
-        user = { };
-      }
-    ];
-    contexts = [
-      {
-        name = cfg.clusterName;
-        context = {
-          cluster = cfg.clusterName;
-          user = cfg.clusterName;
-        };
-      }
-    ];
-    current-context = cfg.clusterName;
-  });
+  template = pkgs.writeText "kubeconfig.json" (
+    builtins.toJSON {
+      apiVersion = "v1";
+      kind = "Config";
+      clusters = [
+        {
+          name = cfg.clusterName;
+          cluster = {
+            server = cfg.api.internalUrl;
+          }
+          // lib.optionalAttrs (!pinned) { insecure-skip-tls-verify = true; };
+        }
+      ];
+      users = [
+        {
+          name = cfg.clusterName;
+          user = { };
+        }
+      ];
+      contexts = [
+        {
+          name = cfg.clusterName;
+          context = {
+            cluster = cfg.clusterName;
+            user = cfg.clusterName;
+          };
+        }
+      ];
+      current-context = cfg.clusterName;
+    }
+  );
   filter = lib.concatStringsSep " | " (
     [ ''.users[0].user.token = ($token | split("\n")[0])'' ]
     ++ lib.optional pinned ''.clusters[0].cluster."certificate-authority-data" = ($authority | @base64)''
   );
-  files = "--rawfile token \"$1\""
+  files =
+    "--rawfile token \"$1\""
     + lib.optionalString pinned " --rawfile authority ${kubeLib.trustBundle [ "apiserver.crt" ]}";
 
   mkkubeconfig = pkgs.writeShellApplication {
     name = "mkkubeconfig";
-    runtimeInputs = [ pkgs.coreutils pkgs.jq ];
+    runtimeInputs = [
+      pkgs.coreutils
+      pkgs.jq
+    ];
     text = ''
       if [ "$#" -ne 1 ] || [ -z "''${KUBECONFIG:-}" ]; then
         echo "usage: KUBECONFIG=FILE mkkubeconfig TOKENFILE" >&2
@@ -83,26 +96,34 @@ let
     '';
   };
 
-  oneshot = { description, secret, kubeconfig, exec ? [ ], serviceConfig ? { } }: {
-    inherit description;
-    wantedBy = [ "multi-user.target" ];
-    after = [ "agenix-install-secrets.service" ];
-    unitConfig = kubeLib.noStartLimit;
-    restartTriggers = kubeLib.secretTriggers [ secret ];
-    environment.KUBECONFIG = kubeconfig;
-    serviceConfig = lib.mkMerge [
-      kubeLib.hardening
-      kubeLib.retry
-      {
-        Type = "oneshot";
-        RemainAfterExit = true;
-        PrivateNetwork = lib.mkDefault true;
-        ReadWritePaths = [ "/run" ];
-        ExecStart = [ "${lib.getExe mkkubeconfig} ${kubeLib.secretPath secret}" ] ++ exec;
-      }
-      serviceConfig
-    ];
-  };
+  oneshot =
+    {
+      description,
+      secret,
+      kubeconfig,
+      exec ? [ ],
+      serviceConfig ? { },
+    }:
+    {
+      inherit description;
+      wantedBy = [ "multi-user.target" ];
+      after = [ "agenix-install-secrets.service" ];
+      unitConfig = kubeLib.noStartLimit;
+      restartTriggers = kubeLib.secretTriggers [ secret ];
+      environment.KUBECONFIG = kubeconfig;
+      serviceConfig = lib.mkMerge [
+        kubeLib.hardening
+        kubeLib.retry
+        {
+          Type = "oneshot";
+          RemainAfterExit = true;
+          PrivateNetwork = lib.mkDefault true;
+          ReadWritePaths = [ "/run" ];
+          ExecStart = [ "${lib.getExe mkkubeconfig} ${kubeLib.secretPath secret}" ] ++ exec;
+        }
+        serviceConfig
+      ];
+    };
 in
 {
   options.kube = {
@@ -124,7 +145,8 @@ in
       type = types.str;
       internal = true;
       readOnly = true;
-      default = if cfg.nodeTokens == "separate" then "kube_token_node${toString cfg.nodeIndex}" else "wgkube.key";
+      default =
+        if cfg.nodeTokens == "separate" then "kube_token_node${toString cfg.nodeIndex}" else "wgkube.key";
       description = "The secret that is the node's API token.";
     };
     nodeTriggers = mkOption {
@@ -138,7 +160,10 @@ in
       type = types.listOf types.str;
       internal = true;
       readOnly = true;
-      default = [ "generate-kubeconfig-node.service" ] ++ lib.optional cfg.isPrimary "kube-activation.service";
+      default = [
+        "generate-kubeconfig-node.service"
+      ]
+      ++ lib.optional cfg.isPrimary "kube-activation.service";
       description = "What services of the node that talk to the API are ordered after.";
     };
   };
@@ -152,7 +177,8 @@ in
         secret = cfg.nodeSecret;
         kubeconfig = cfg.kubeconfigNode;
       };
-    } // lib.optionalAttrs cfg.isPrimary {
+    }
+    // lib.optionalAttrs cfg.isPrimary {
       generate-kubeconfig-root = oneshot {
         description = "Kubeconfig of root";
         secret = "kube_token_root";

@@ -4,7 +4,12 @@
 # decide (nix/addons/kubelet-api-admin.yaml). firewall: kubelets let everybody do everything, and only the firewall
 # stands before them; any local user and any pod in the host's network can then run commands in every pod of the node.
 # In both cases the API server accepts exactly the nodes' own certificates.
-{ config, kubeLib, lib, ... }:
+{
+  config,
+  kubeLib,
+  lib,
+  ...
+}:
 let
   inherit (lib) mkOption types;
   cfg = config.kube;
@@ -14,7 +19,10 @@ in
 {
   options.kube = {
     kubeletAuth = mkOption {
-      type = types.enum [ "webhook" "firewall" ];
+      type = types.enum [
+        "webhook"
+        "firewall"
+      ];
       default = "webhook";
       description = "What protects the kubelets' own API.";
     };
@@ -36,10 +44,13 @@ in
         };
         authorization.mode = if webhook then "Webhook" else "AlwaysAllow";
       })
-      (lib.mkIf webhook (kubeLib.deepDefaults {
-        authentication.x509.clientCAFile = "${kubeLib.trustBundle [ "kubelet-client.crt" ]}";
-      }))
+      (lib.mkIf webhook (
+        kubeLib.deepDefaults {
+          authentication.x509.clientCAFile = "${kubeLib.trustBundle [ "kubelet-client.crt" ]}";
+        }
+      ))
     ];
-    requiredPublic = lib.optional webhook "kubelet-client.crt" ++ lib.optionals cfg.isPrimary certificates;
+    requiredPublic =
+      lib.optional webhook "kubelet-client.crt" ++ lib.optionals cfg.isPrimary certificates;
   };
 }

@@ -4,7 +4,13 @@
 # setting of systemd.exec(5) that implies one is out, and so are credentials. What can be had without is set below.
 #
 # Configuration: https://kubernetes.io/docs/reference/config-api/kubelet-config.v1beta1/ (1.34).
-{ config, kubeLib, lib, pkgs, ... }:
+{
+  config,
+  kubeLib,
+  lib,
+  pkgs,
+  ...
+}:
 let
   inherit (lib) mkOption types;
   cfg = config.kube;
@@ -16,7 +22,9 @@ in
   options.kube.kubeletSettings = mkOption {
     type = (pkgs.formats.json { }).type;
     default = { };
-    example = { maxPods = 250; };
+    example = {
+      maxPods = 250;
+    };
     description = "The KubeletConfiguration. What the modules set are defaults, field by field; a list is replaced as a whole.";
   };
 
@@ -40,15 +48,17 @@ in
         # resolved's stub on 127.0.0.53 can't be reached from a pod.
         resolvConf = "/run/systemd/resolve/resolv.conf";
       })
-      (lib.mkIf cfg.isPrimary (kubeLib.deepDefaults {
-        registerWithTaints = [
-          {
-            key = "role";
-            value = "primary";
-            effect = "NoSchedule";
-          }
-        ];
-      }))
+      (lib.mkIf cfg.isPrimary (
+        kubeLib.deepDefaults {
+          registerWithTaints = [
+            {
+              key = "role";
+              value = "primary";
+              effect = "NoSchedule";
+            }
+          ];
+        }
+      ))
     ];
     kube.requiredSecrets = [ key ];
     kube.requiredPublic = [ certificate ];
@@ -57,8 +67,16 @@ in
       description = "Kubernetes node agent";
       documentation = [ "https://kubernetes.io/docs/" ];
       wantedBy = [ "multi-user.target" ];
-      wants = [ "generate-kubeconfig-node.service" "crio.service" ];
-      after = [ "network.target" "agenix-install-secrets.service" "crio.service" ] ++ cfg.afterKubeconfig;
+      wants = [
+        "generate-kubeconfig-node.service"
+        "crio.service"
+      ];
+      after = [
+        "network.target"
+        "agenix-install-secrets.service"
+        "crio.service"
+      ]
+      ++ cfg.afterKubeconfig;
       unitConfig = kubeLib.noStartLimit;
       restartTriggers = cfg.nodeTriggers ++ kubeLib.secretTriggers [ key ];
       path = [ pkgs.util-linux ];
@@ -71,7 +89,12 @@ in
           LockPersonality = true;
           MemoryDenyWriteExecute = true;
           NoNewPrivileges = true;
-          RestrictAddressFamilies = [ "AF_UNIX" "AF_INET" "AF_INET6" "AF_NETLINK" ];
+          RestrictAddressFamilies = [
+            "AF_UNIX"
+            "AF_INET"
+            "AF_INET6"
+            "AF_NETLINK"
+          ];
           RestrictRealtime = true;
           SystemCallArchitectures = "native";
         })

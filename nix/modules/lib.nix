@@ -1,6 +1,11 @@
 # What several modules share, as the module argument `kubeLib`: functions of a node's index, of secrets and certificates,
 # and what our services have in common: how they come back after any fault, and how little of the machine they see.
-{ config, lib, pkgs, ... }:
+{
+  config,
+  lib,
+  pkgs,
+  ...
+}:
 let
   cfg = config.kube;
 
@@ -10,16 +15,25 @@ let
   public = name: cfg.keysDir + "/${name}";
   isPublic = name: builtins.pathExists (public name);
   # NAME.crt, and during a rotation NAME.new.crt or NAME.old.crt beside it.
-  versions = name: map (word: "${lib.removeSuffix ".crt" name}${word}.crt") [ "" ".new" ".old" ];
+  versions =
+    name:
+    map (word: "${lib.removeSuffix ".crt" name}${word}.crt") [
+      ""
+      ".new"
+      ".old"
+    ];
 
   # Settings that a plain definition replaces, lists as a whole: that of a service of ours, or of the machine's own file.
   defaults = lib.mapAttrs (_: lib.mkDefault);
   deepDefaults = lib.mapAttrsRecursive (_: lib.mkDefault);
 
   # systemd.service(5), "Command lines": double quotes and C escapes; %-specifiers stay what they are.
-  quoted = word:
-    if builtins.match "[][A-Za-z0-9,._+:@%/=-]+" word != null then word
-    else builtins.replaceStrings [ "$" ] [ "$$" ] (builtins.toJSON word);
+  quoted =
+    word:
+    if builtins.match "[][A-Za-z0-9,._+:@%/=-]+" word != null then
+      word
+    else
+      builtins.replaceStrings [ "$" ] [ "$$" ] (builtins.toJSON word);
 in
 {
   _module.args.kubeLib = {
@@ -40,7 +54,9 @@ in
     # Where a secret lies in clear.
     inherit secretPath;
     # restartTriggers of a service that uses these secrets: their encrypted files in the store.
-    secretTriggers = names: map (name: "${cfg.secretFiles.${name}}") (lib.filter (name: cfg.secretFiles ? ${name}) names);
+    secretTriggers =
+      names:
+      map (name: "${cfg.secretFiles.${name}}") (lib.filter (name: cfg.secretFiles ? ${name}) names);
     # LoadCredential= of a service that uses these secrets.
     loadSecrets = map (name: "${name}:${secretPath name}");
 
@@ -48,13 +64,23 @@ in
     # A certificate as a store path of its own, so that it changes only with its content.
     publicFile = name: if isPublic name then "${public name}" else "/var/empty/${name}";
     # What whoever is shown one of these certificates trusts: also the one that replaces it, or that it has replaced.
-    trustBundle = names: pkgs.writeText "trusted.crt" (
-      lib.concatMapStrings (name: builtins.readFile (public name)) (lib.filter isPublic (lib.concatMap versions names))
-    );
+    trustBundle =
+      names:
+      pkgs.writeText "trusted.crt" (
+        lib.concatMapStrings (name: builtins.readFile (public name)) (
+          lib.filter isPublic (lib.concatMap versions names)
+        )
+      );
 
     # ExecStart= of a program with its flags; one that has a list of values is given for each.
-    commandLine = program: flags:
-      lib.concatStringsSep " " ([ program ] ++ lib.concatLists (lib.mapAttrsToList (name: value: map (one: quoted "--${name}=${one}") (lib.toList value)) flags));
+    commandLine =
+      program: flags:
+      lib.concatStringsSep " " (
+        [ program ]
+        ++ lib.concatLists (
+          lib.mapAttrsToList (name: value: map (one: quoted "--${name}=${one}") (lib.toList value)) flags
+        )
+      );
 
     inherit defaults deepDefaults;
     # A value that wins over NixOS's own and loses against the mkForce of a machine's file.
@@ -93,13 +119,21 @@ in
       ProtectProc = "invisible";
       ProtectSystem = "strict";
       RemoveIPC = true;
-      RestrictAddressFamilies = [ "AF_UNIX" "AF_INET" "AF_INET6" "AF_NETLINK" ];
+      RestrictAddressFamilies = [
+        "AF_UNIX"
+        "AF_INET"
+        "AF_INET6"
+        "AF_NETLINK"
+      ];
       RestrictNamespaces = true;
       RestrictRealtime = true;
       RestrictSUIDSGID = true;
       SystemCallArchitectures = "native";
       SystemCallErrorNumber = "EPERM";
-      SystemCallFilter = [ "@system-service" "~@privileged @resources" ];
+      SystemCallFilter = [
+        "@system-service"
+        "~@privileged @resources"
+      ];
       UMask = "0077";
     };
   };

@@ -5,7 +5,10 @@ let
   inherit (lib) mkOption types;
   cfg = config.kube;
   entries =
-    if builtins.pathExists cfg.peersFile then builtins.fromJSON (builtins.readFile cfg.peersFile) else [ ];
+    if builtins.pathExists cfg.peersFile then
+      builtins.fromJSON (builtins.readFile cfg.peersFile)
+    else
+      [ ];
   numbered = lib.imap1 (index: entry: { inherit index entry; }) entries;
   present = lib.filter ({ entry, ... }: entry != null) numbered;
   peer = types.submodule {
@@ -24,7 +27,12 @@ let
       };
     };
   };
-  distinct = key: let values = map (peer: peer.${key}) cfg.peers; in lib.unique values == values;
+  distinct =
+    key:
+    let
+      values = map (peer: peer.${key}) cfg.peers;
+    in
+    lib.unique values == values;
 in
 {
   options.kube = {
@@ -36,7 +44,10 @@ in
       type = types.listOf peer;
       internal = true;
       readOnly = true;
-      default = map ({ index, entry }: { inherit index; inherit (entry) PublicKey PeerIP; }) present;
+      default = map ({ index, entry }: {
+        inherit index;
+        inherit (entry) PublicKey PeerIP;
+      }) present;
       description = "All nodes, this one included, in the order of their indices.";
     };
   };

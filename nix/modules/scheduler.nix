@@ -1,17 +1,25 @@
 # The scheduler, on the primary. It listens nowhere: --secure-port=0 serves nothing (cmd/kube-scheduler/app/options).
 # There is one of it, so it needs no lease, which would cost seconds after each restart.
-{ config, kubeLib, lib, pkgs, ... }:
+{
+  config,
+  kubeLib,
+  lib,
+  pkgs,
+  ...
+}:
 let
   cfg = config.kube;
   secret = "kube_token_system_kube-scheduler";
   kubeconfig = "/run/kube-scheduler/kubeconfig";
-  configFile = pkgs.writeText "kube-scheduler.json" (builtins.toJSON {
-    apiVersion = "kubescheduler.config.k8s.io/v1";
-    kind = "KubeSchedulerConfiguration";
-    clientConnection.kubeconfig = kubeconfig;
-    leaderElection.leaderElect = false;
-    enableProfiling = false;
-  });
+  configFile = pkgs.writeText "kube-scheduler.json" (
+    builtins.toJSON {
+      apiVersion = "kubescheduler.config.k8s.io/v1";
+      kind = "KubeSchedulerConfiguration";
+      clientConnection.kubeconfig = kubeconfig;
+      leaderElection.leaderElect = false;
+      enableProfiling = false;
+    }
+  );
 in
 {
   config = lib.mkIf cfg.isPrimary {
@@ -22,7 +30,10 @@ in
       documentation = [ "https://kubernetes.io/docs/" ];
       wantedBy = [ "multi-user.target" ];
       wants = [ "kube-apiserver.service" ];
-      after = [ "agenix-install-secrets.service" "kube-apiserver.service" ];
+      after = [
+        "agenix-install-secrets.service"
+        "kube-apiserver.service"
+      ];
       unitConfig = kubeLib.noStartLimit;
       restartTriggers = kubeLib.secretTriggers [ secret ];
       environment.KUBECONFIG = kubeconfig;

@@ -1,6 +1,11 @@
 # Secrets reach this node one by one, named by the policy (kube.secretFiles), never by what happens to lie in a folder.
 # agenix decrypts them to /run/agenix and restarts nothing: whoever uses a secret takes kubeLib.secretTriggers.
-{ config, kubeLib, lib, ... }:
+{
+  config,
+  kubeLib,
+  lib,
+  ...
+}:
 let
   inherit (lib) mkOption types;
   cfg = config.kube;
@@ -14,7 +19,10 @@ in
       description = "Folder with the public certificates.";
     };
     nodeTokens = mkOption {
-      type = types.enum [ "separate" "wireguard" ];
+      type = types.enum [
+        "separate"
+        "wireguard"
+      ];
       default = "separate";
       description = "What a node presents to the API: a token of its own, or its WireGuard private key.";
     };

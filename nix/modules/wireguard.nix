@@ -1,17 +1,32 @@
 # The tunnel wgkube: a mesh of WireGuard peers over which the nodes reach each other's pods and hosts.
-{ config, kubeLib, lib, pkgs, ... }:
+{
+  config,
+  kubeLib,
+  lib,
+  pkgs,
+  ...
+}:
 let
   inherit (lib) mkOption types;
   cfg = config.kube;
   endpoint = ip: "${if lib.hasInfix ":" ip then "[${ip}]" else ip}:${toString cfg.wgPort}";
-  peer = { index, PublicKey, PeerIP }: {
-    inherit PublicKey;
-    Endpoint = endpoint PeerIP;
-    AllowedIPs = [
-      (kubeLib.mkNodeCidr6 index)
-      (kubeLib.mkNodeCidr4 index)
-    ];
-  } // lib.optionalAttrs (cfg.persistentKeepalive != null) { PersistentKeepalive = cfg.persistentKeepalive; };
+  peer =
+    {
+      index,
+      PublicKey,
+      PeerIP,
+    }:
+    {
+      inherit PublicKey;
+      Endpoint = endpoint PeerIP;
+      AllowedIPs = [
+        (kubeLib.mkNodeCidr6 index)
+        (kubeLib.mkNodeCidr4 index)
+      ];
+    }
+    // lib.optionalAttrs (cfg.persistentKeepalive != null) {
+      PersistentKeepalive = cfg.persistentKeepalive;
+    };
   routes = { index, ... }: [
     {
       Destination = kubeLib.mkNodeCidr6 index;
