@@ -17,7 +17,7 @@ help:
 	@echo "make test            unit, integration and lab tests; skips state the reason"
 	@echo "make test-all        the same, and the cluster tests (real Kubernetes)"
 	@echo "make test-newest     unit tests with the newest versions of all dependencies"
-	@echo "make lint            ruff, mypy --strict, shellcheck"
+	@echo "make lint            ruff, mypy --strict, shellcheck, nixfmt where there is one"
 	@echo "make bench           measurements, side by side (BENCH=--quick: each once, to see that it works)"
 	@echo "make lab-kubernetes  build Kubernetes for the lab and the tests (once)"
 	@echo "make setup           Debian's packages and the virtual environment (the others call it)"
@@ -61,6 +61,8 @@ lint: setup
 	ruff format --check .
 	mypy
 	shellcheck setup.sh .ci/run $$(git ls-files '*.sh')
+	if command -v nixfmt >/dev/null; then nixfmt --check $$(git ls-files 'nix/modules/*.nix'); \
+	else echo "lint: no nixfmt, so the layout of nix/modules is not checked (cargo install nixfmt_rs has one)"; fi
 
 # More processes than cores: most tests wait for machines. The longest first.
 test: setup
