@@ -53,6 +53,7 @@ TOOLS = (
     Tool("nix-instantiate", ("nix-instantiate",), "nix.check, tests", "nix", {Family.DEBIAN: "nix-bin"}),
     Tool("nft", ("nft",), "nix.check, tests", "nftables"),
     Tool("shellcheck", ("shellcheck",), "nix.check, tests", "shellcheck", {Family.FEDORA: "ShellCheck"}),
+    Tool("jq", ("jq",), "tests", "jq"),
     Tool("systemd-analyze", ("systemd-analyze",), "nix.check, tests", "systemd"),
     Tool(
         "systemd-networkd",
