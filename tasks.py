@@ -1,5 +1,6 @@
 """The tasks of smallkube: `inv --list` shows them, `inv --help TASK` explains one."""
 
-from smallkube.cli.collection import namespace
+from lab.tasks import collection as lab
+from smallkube.cli.app import tree
 
-__all__ = ["namespace"]
+namespace = tree(lab)

@@ -1,23 +1,31 @@
-"""The cluster as a whole: does it work?"""
+"""The cluster as a whole: does it work, its state, and the administrator's access."""
 
 import re
 import signal
 import sys
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, get_args
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
 
 from invoke.context import Context
 
-from smallkube.cli import current, task, words
-from smallkube.core.errors import SmallkubeError, UsageError
+from smallkube.cli import output
+from smallkube.cli.context import JSON, Current, at_least, current, task, words
+from smallkube.core import ui
+from smallkube.core.errors import ErrorGroup, SmallkubeError, UsageError
 
 if TYPE_CHECKING:
     from smallkube.inventory.models import Smoke
+    from smallkube.operations.status import Row, Status
+    from smallkube.smoke.context import Options
+    from smallkube.smoke.report import Result
 
-__all__ = ["smoke"]
-
-IMAGE_HELP = "a busybox for the smoke test's pods (default: cluster.smoke.image)"
-POLICY_HELP = "Always, IfNotPresent or Never (default: cluster.smoke.pull_policy)"
+IMAGE = {
+    "image": "busybox image for the smoke test's pods (default: cluster.smoke.image)",
+    "pull-policy": "Always, IfNotPresent or Never (default: cluster.smoke.pull_policy)",
+}
 
 
 def image_of(smoke: "Smoke", image: str | None, pull_policy: str | None) -> tuple[str, str]:
@@ -38,13 +46,12 @@ def image_of(smoke: "Smoke", image: str | None, pull_policy: str | None) -> tupl
     iterable=["only", "skip"],
     help={
         "only": "only these checks or groups (repeatable, or separated by commas)",
-        "skip": "not these checks or groups",
-        "image": IMAGE_HELP,
-        "pull-policy": POLICY_HELP,
-        "egress": "HOST:PORT outside that pods should reach",
-        "timeout": "seconds for everything, cleaning up excepted",
-        "rollout": "seconds that the pods may take to start",
-        "keep": "leave the pods there to look at; the next run removes them",
+        "skip": "skip these checks or groups",
+        **IMAGE,
+        "egress": "HOST:PORT outside the cluster that pods should reach",
+        "timeout": "seconds for the whole test, clean-up excluded",
+        "rollout": "seconds for the pods to start",
+        "keep": "keep the pods for inspection; the next run removes them",
         "junit": "also write the report to this file, as JUnit XML",
         "json": "print the report as JSON",
     },
@@ -62,57 +69,190 @@ def smoke(
     junit: str | None = None,
     json: bool = False,
 ) -> None:
-    """Prove that the cluster works, and clean up after it.
+    """Test that the cluster works, and clean up.
 
-    Makes a namespace with a pod on every node and removes it again, whatever happens. Exit
-    status: 0 every check is ok or skipped; 1 one failed or could not be made. One run at a
-    time: a run removes what earlier ones left.
+    Makes a namespace with a pod on every node, and always removes it again. Exit
+    status: 0 every check is ok or skipped; 1 a check failed or could not run. One
+    run at a time; a run removes what an interrupted one left.
     """
-    from pathlib import Path
-
-    from smallkube.core import ui
-    from smallkube.core.workspace import lock, write_file
-    from smallkube.remote.ssh import connector
-    from smallkube.smoke import report, runner
+    from smallkube.core.workspace import write_file
+    from smallkube.smoke import report
     from smallkube.smoke.context import Options
 
     if egress and not egress.rpartition(":")[2].isdecimal():
         raise UsageError(f"--egress {egress}", hint="expected HOST:PORT")
-    if timeout < 1 or rollout < 1:
-        raise UsageError("--timeout and --rollout must be at least 1")
+    at_least(1, timeout=timeout, rollout=rollout)
     if junit and Path(junit).is_dir():
         raise UsageError(f"--junit {junit}: is a folder", hint="name a file")
     wanted = report.select(words(only), words(skip))
     here = current()
-    inventory = here.inventory
-    options = Options(*image_of(inventory.cluster.smoke, image, pull_policy), egress, timeout, rollout, keep)
+    cluster = here.inventory.cluster
+    options = Options(*image_of(cluster.smoke, image, pull_policy), egress, timeout, rollout, keep)
+    _signals_as_interruption()
+    with output.steps("smoke", shown=sys.stderr.isatty()) as step:
+        results = run_smoke(here, options, wanted, step)
+    rows = [(one.check, one.outcome, f"{one.seconds:.1f}", one.message) for one in results]
+    output.table(results, ("CHECK", "RESULT", "SECONDS", "DETAIL"), rows, json=json)
+    if junit:
+        write_file(Path(junit), report.junit(results, cluster.name))
+    if bad := [one.check for one in failures(results)]:
+        raise SmallkubeError(f"checks failed: {', '.join(bad)}", where=cluster.name)
+
+
+def run_smoke(
+    here: Current, options: "Options", wanted: Sequence[str], step: Callable[[str], object] = lambda _: None
+) -> "Sequence[Result]":
+    """Run the checks ``wanted`` under the lock that makes it one run at a time."""
+    from smallkube.core.workspace import lock
+    from smallkube.smoke import runner
+
     pinned = here.workspace.keys_dir / "apiserver.crt"
     certificate = pinned.read_bytes() if pinned.is_file() else None
-    _end_as_by_interruption()
-    busy = lock(here.workspace.state_dir / "smoke.lock", "the smoke test")
-    with busy, ui.Progress(["smoke"] if sys.stderr.isatty() else []) as progress:
-        results = runner.run(
-            inventory,
-            connector(here.workspace),
-            certificate,
-            options,
-            wanted,
-            lambda name: progress.step("smoke", name) if sys.stderr.isatty() else None,
-            ui.message,
-        )
-    if json:
-        ui.json_result([asdict(result) for result in results])
-    else:
-        rows = [(one.check, one.outcome, f"{one.seconds:.1f}", one.message) for one in results]
-        ui.table(("CHECK", "RESULT", "SECONDS", "DETAIL"), rows)
-    if junit:
-        write_file(Path(junit), report.junit(results, inventory.cluster.name))
-    if bad := [one.check for one in results if one.outcome in ("failed", "not reached")]:
-        raise SmallkubeError(f"not all is well: {', '.join(bad)}", where=inventory.cluster.name)
+    with lock(here.workspace.state_dir / "smoke.lock", "the smoke test"):
+        return runner.run(here.inventory, here.connect, certificate, options, wanted, step, ui.message)
 
 
-def _end_as_by_interruption() -> None:
-    """Who asks us to end, or hangs up, must not stop us from cleaning up."""
+def failures(results: "Sequence[Result]") -> "list[Result]":
+    """The checks that failed or could not run."""
+    return [one for one in results if one.outcome in ("failed", "not reached")]
+
+
+def _signals_as_interruption() -> None:
+    """SIGTERM and SIGHUP must not keep the test from cleaning up."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
         signal.signal(signal.SIGHUP, signal.default_int_handler)
+
+
+@task(help=JSON)
+def status(_: Context, json: bool = False) -> None:
+    """Show the state of nodes, API server and etcd.
+
+    With versions, tunnel, certificates and last backup. Exit status: 0 all
+    healthy; 1 something is not healthy or not reachable (one line for each).
+    """
+    from smallkube.operations import status as reading
+
+    here, now = current(), datetime.now(UTC)
+    found = reading.read(here.workspace, here.inventory, now)
+    ui.json_result(_as_json(found, now)) if json else _show(found, now)
+    if found.problems:
+        raise ErrorGroup([SmallkubeError(problem) for problem in found.problems])
+
+
+def _as_json(found: "Status", now: datetime) -> dict[str, Any]:
+    backup = found.backup
+    age = int((now - backup.time).total_seconds()) if backup else 0
+    return {
+        "nodes": found.rows,
+        "api": found.api.version if found.api else "",
+        "not_ready": found.api.failing if found.api else (),
+        "etcd": found.etcd,
+        "certificates": found.certificates,
+        "last_backup": {**asdict(backup), "age_seconds": age} if backup else None,
+        "problems": found.problems,
+    }
+
+
+def _show(found: "Status", now: datetime) -> None:
+
+    columns = ("NODE", "ROLE", "KUBELET", "KERNEL", "GENERATION", "READY", "LEASE", "TUNNEL", "DEPLOYED")
+    ui.table(columns, [_cells(row) for row in found.rows])
+    ui.result(f"API server    {_api(found)}")
+    etcd = found.etcd
+    alarms = ", ".join(etcd.alarms) or "none" if etcd else ""
+    ui.result(f"etcd          {f'{etcd.version}, {etcd.size >> 20} MiB, alarms: {alarms}' if etcd else '?'}")
+    days = (f"{file.removesuffix('.crt')} {left}" for file, left in _shortest(found.certificates).items())
+    ui.result(f"certificates  days left: {', '.join(days)}")
+    backup = found.backup
+    ui.result(f"last backup   {f'{backup.name}, {ui.age(now - backup.time)} old' if backup else 'none here'}")
+
+
+def _api(found: "Status") -> str:
+    if not found.api:
+        return "?"
+    if not found.api.version:
+        return "does not answer"
+    ready = f"not ready: {', '.join(found.api.failing)}" if found.api.failing else "ready"
+    return f"{found.api.version}, {ready}"
+
+
+def _cells(row: "Row") -> tuple[str, ...]:
+    ready = f"{row.ready}, cordoned" if row.cordoned else row.ready
+    lease = "none" if row.lease_seconds is None else f"{row.lease_seconds} s"
+    deployed = f"{row.deployed} (drift)" if row.drift else row.deployed
+    return (row.node, row.role, row.kubelet, row.kernel, row.generation, ready, lease, row.tunnel, deployed)
+
+
+def _shortest(certificates: Mapping[str, int]) -> dict[str, int]:
+    """Of the kubelets' many only the first to expire."""
+    kubelets = [file for file in certificates if file.startswith("kubelet_")]
+    first = min(kubelets, key=lambda file: certificates[file], default="")
+    return {file: left for file, left in certificates.items() if file not in kubelets or file == first}
+
+
+@task(
+    help={
+        "out": "file to write, or - (default: .smallkube/kubeconfig in the workspace)",
+        "via": "external | tunnel | HOST[:PORT]: where to reach the API server",
+        "force": "overwrite a file that this task has not written",
+    }
+)
+def kubeconfig(_: Context, out: str | None = None, via: str = "external", force: bool = False) -> None:
+    """Write the administrator's kubeconfig.
+
+    A file of mode 0600 with root's token and the API server's certificate, for
+    kubectl --kubeconfig FILE. --via HOST:PORT is for an SSH port-forward:
+    ssh -L PORT:api.k8s.internal:6443 root@node1
+    """
+    from smallkube.core.workspace import write_file
+    from smallkube.kube import kubeconfig as making
+    from smallkube.secrets import certificates, store
+
+    here = current()
+    inventory = here.inventory
+    trusted = _pinned(here)
+    names = certificates.names_in(certificates.load(trusted[0], "keys/apiserver.crt")) if trusted else ()
+    way = making.way(inventory, via, names)
+    path = Path(out).expanduser() if out else here.workspace.state_dir / "kubeconfig"
+    if out != "-":
+        _may_write(path, inventory.cluster.name, force)
+    token = store.show(here.workspace, inventory, "kube_token_root")
+    text = making.render(inventory, token, b"".join(trusted) or None, way)
+    if not trusted:
+        ui.warn("cluster.api.tls is insecure: any server at that address can read the token")
+    if out == "-":
+        ui.raw_result(text.encode())
+        return
+    write_file(path, text, 0o600)
+    ui.result(str(path))
+
+
+def _pinned(here: Current) -> list[bytes]:
+    """The API server's certificate, and what is trusted beside it during a rotation; none where it isn't checked."""
+    from smallkube.secrets import policy
+
+    if here.inventory.cluster.api.tls != "pinned":
+        return []
+    files = [here.workspace.keys_dir / name for name in policy.api_certificate(here.inventory).trusted_files]
+    if not files[0].is_file():
+        raise UsageError("missing", where=here.workspace.relative(files[0]), hint="run `inv keys.generate`")
+    return [file.read_bytes() for file in files if file.is_file()]
+
+
+def _may_write(path: Path, cluster: str, force: bool) -> None:
+    """Raises UsageError where a file would be lost that this task has not written."""
+    from smallkube.kube import kubeconfig as making
+
+    if path.is_symlink():
+        raise UsageError("is a link", where=str(path), hint="name the file itself")
+    if not path.exists():
+        return
+    if not path.is_file():
+        raise UsageError("is not a file", where=str(path))
+    try:
+        text = path.read_text()
+    except (OSError, ValueError):
+        text = "unreadable"
+    if not force and not making.is_ours(text, cluster):
+        raise UsageError("is another file, which would be lost", where=str(path), hint="--out another, or --force")

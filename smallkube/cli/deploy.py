@@ -1,4 +1,4 @@
-"""The rebuild of the machines, from a plan, under a rollback that each machine arms for itself."""
+"""Deploys: the plan, the run with automatic rollback, what was deployed and what differs."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING
 
 from invoke.context import Context
 
-from smallkube.cli import current, task, words
+from smallkube.cli import output
+from smallkube.cli.context import JSON, NODE, SELECTION, Current, current, task
+from smallkube.core import ui
 from smallkube.core.errors import SmallkubeError, UsageError
 
 if TYPE_CHECKING:
-    from smallkube.cli import Current
     from smallkube.deploy.checks import Finding
     from smallkube.deploy.inspection import State
     from smallkube.deploy.plan import Plan
@@ -19,13 +20,8 @@ if TYPE_CHECKING:
     from smallkube.inventory.models import Node
     from smallkube.nix.bundle import Bundle
 
-__all__ = ["deploy", "history", "plan", "rollback", "status"]
-
-SELECTION = {
-    "node": "only these nodes (repeatable, or separated by commas)",
-    "role": "only the primary, or only the workers: primary | worker",
-    "tag": "only nodes with this tag",
-}
+CONFIRM_TIMEOUT = {"confirm-timeout": "seconds after which a node rolls back unless confirmed"}
+PLAN = {"dry-run": "print the plan and change nothing"}
 
 
 @task(
@@ -34,15 +30,15 @@ SELECTION = {
     help={
         **SELECTION,
         "goal": "switch | boot | test | dry-activate | build, as in nixos-rebuild",
-        "build-on": "target: each machine builds its own; local: build here and copy",
-        "batch": "how many workers at a time (0: all at once)",
-        "max-failures": "how many machines may fail before the rest is left alone",
-        "confirm-timeout": "seconds after which a machine goes back unless confirmed",
-        "no-rollback": "do not go back, whatever happens",
-        "no-drain": "do not move pods away before a machine's services restart",
-        "with-peers": "also deploy to machines that have yet to learn of changed peers",
-        "dry-run": "print the plan and touch nothing",
-        "json": "print the outcome as JSON",
+        "build-on": "target: build on each machine; local: build here and copy",
+        "batch": "workers deployed at the same time (0: all)",
+        "max-failures": "nodes that may fail before the deploy stops",
+        **CONFIRM_TIMEOUT,
+        "no-rollback": "disable automatic rollback; failures are reported, not undone",
+        "no-drain": "do not drain nodes whose services restart",
+        "with-peers": "also deploy to nodes whose WireGuard peers have changed",
+        **PLAN,
+        **JSON,
     },
 )
 def deploy(
@@ -61,13 +57,16 @@ def deploy(
     dry_run: bool = False,
     json: bool = False,
 ) -> None:
-    """Rebuild the machines: primary first, then the workers."""
-    from smallkube.core import ui
+    """Deploy to the nodes, with automatic rollback.
+
+    The primary first, then the workers in batches. Each node rolls back to its
+    previous generation unless a new connection confirms that it is healthy.
+    """
     from smallkube.deploy import prepare
     from smallkube.deploy.plan import Options, parse_build_on, parse_goal
 
     here = current()
-    nodes = here.inventory.select(words(node), words(role), words(tag))
+    nodes = here.select(node, role, tag)
     where = parse_build_on(build_on)
     options = Options(batch or None, max_failures, confirm_timeout, not no_rollback, not no_drain, with_peers, where)
     plan, bundle = prepare.prepare(
@@ -75,7 +74,7 @@ def deploy(
     )
     if plan.left_out:
         ui.warn(
-            f"the peers have changed, and {', '.join(plan.left_out)} will not learn of it; --with-peers includes them"
+            f"the peers have changed; {', '.join(plan.left_out)} will not get the new ones; --with-peers includes them"
         )
     if dry_run:
         _show_plan(plan, json=json)
@@ -83,8 +82,7 @@ def deploy(
     _carry_out(here, plan, bundle, json=json)
 
 
-def _carry_out(here: "Current", plan: "Plan", bundle: "Bundle", *, json: bool) -> None:
-    from smallkube.core import ui
+def _carry_out(here: Current, plan: "Plan", bundle: "Bundle", *, json: bool) -> None:
     from smallkube.deploy import run
 
     with ui.Progress([each.name for each in plan.nodes]) as progress:
@@ -95,22 +93,23 @@ def _carry_out(here: "Current", plan: "Plan", bundle: "Bundle", *, json: bool) -
         raise SmallkubeError(f"not everything was deployed: {', '.join(f'{r.node} {r.outcome}' for r in bad)}")
 
 
-@task(iterable=["node", "role", "tag"], help={**SELECTION, "json": "print JSON"})
+@task(iterable=["node", "role", "tag"], help={**SELECTION, **JSON})
 def plan(_: Context, node: list[str], role: list[str], tag: list[str], json: bool = False) -> None:
-    """Build on the machines, show what a deploy would change."""
-    from smallkube.core import ui
+    """Show what a deploy would change.
+
+    Builds on the nodes, and activates nothing.
+    """
     from smallkube.deploy import prepare, preview, run
     from smallkube.deploy.plan import Goal
     from smallkube.remote import fleet
-    from smallkube.remote.ssh import SshHost
 
     here = current()
-    nodes = here.inventory.select(words(node), words(role), words(tag))
+    nodes = here.select(node, role, tag)
     planned, bundle = prepare.prepare(here.workspace, here.inventory, nodes, Goal.DRY_ACTIVATE)
 
     def compare(each: "Node") -> preview.Changes:
-        with SshHost(here.workspace, each) as session:
-            return preview.changes(session, bundle)
+        with here.connect(each) as host:
+            return preview.changes(host, bundle)
 
     outcomes = fleet.run(planned.stages, compare)
     fleet.raise_errors(outcomes)
@@ -118,22 +117,22 @@ def plan(_: Context, node: list[str], role: list[str], tag: list[str], json: boo
     with ui.Progress([each.name for each in planned.nodes]) as progress:
         reports = run.execute(planned, bundle, here.workspace, here.inventory, progress)
     if json:
-        ui.json_result([{**asdict(report), "files": asdict(changes[report.node])} for report in reports])
+        ui.json_result([{**asdict(report), "files": changes[report.node]} for report in reports])
     else:
         _show_preview(reports, changes)
     if not all(report.good for report in reports):
-        raise SmallkubeError("not every node could be planned for")
+        raise SmallkubeError("the plan failed on some nodes")
 
 
 @task(
     iterable=["node", "role", "tag"],
     help={
         **SELECTION,
-        "generation": "which one (default: the newest before the one that boots)",
-        "confirm-timeout": "seconds after which a machine goes back unless confirmed",
-        "dry-run": "print the plan and touch nothing",
-        "json": "print the outcome as JSON",
-        "yes": "do not ask",
+        "generation": "number of the generation (default: the previous one)",
+        **CONFIRM_TIMEOUT,
+        **PLAN,
+        "yes": "do not ask for confirmation",
+        **JSON,
     },
 )
 def rollback(
@@ -147,13 +146,16 @@ def rollback(
     json: bool = False,
     yes: bool = False,
 ) -> None:
-    """Go back to an earlier generation, as safely as forward."""
-    from smallkube.core import ui
+    """Roll back nodes to a previous generation.
+
+    As in a deploy, a node returns to the present generation unless it is
+    confirmed.
+    """
     from smallkube.deploy import plan as planning
     from smallkube.nix.bundle import Bundle
 
     here = current()
-    nodes = here.inventory.select(words(node), words(role), words(tag))
+    nodes = here.select(node, role, tag)
     if generation and not generation.isdecimal():
         raise UsageError(f"--generation {generation}: not a number", hint="see inv deploy.history")
     options = planning.Options(confirm_seconds=confirm_timeout)
@@ -161,39 +163,35 @@ def rollback(
     if dry_run:
         _show_plan(planned, json=json)
         return
-    ui.confirm(f"Go back on {', '.join(each.name for each in nodes)}?", yes=yes)
+    ui.confirm(f"Roll back {', '.join(each.name for each in nodes)}?", yes=yes)
     _carry_out(here, planned, Bundle({}), json=json)
 
 
-@task(iterable=["node"], help={"node": SELECTION["node"], "json": "print JSON"})
+@task(iterable=["node"], help={**NODE, **JSON})
 def history(_: Context, node: list[str], json: bool = False) -> None:
-    """Show what was deployed to each machine, when and by whom."""
-    from smallkube.core import ui
+    """Show what was deployed, when and by whom."""
     from smallkube.deploy import history as kept
     from smallkube.remote import fleet
-    from smallkube.remote.ssh import SshHost
 
     here = current()
 
     def read(each: "Node") -> tuple[kept.Entry, ...]:
-        with SshHost(here.workspace, each) as session:
-            return kept.read(session)
+        with here.connect(each) as host:
+            return kept.read(host)
 
-    outcomes = fleet.run([here.inventory.select(words(node))], read)
-    if json:
-        ui.json_result({out.node.name: [asdict(entry) for entry in out.value or ()] for out in outcomes})
-    else:
-        rows = [
-            (out.node.name, entry.time, entry.operator, entry.goal, entry.digest[:12], entry.generation, entry.outcome)
-            for out in outcomes
-            for entry in out.value or ()
-        ]
-        ui.table(("NODE", "TIME", "OPERATOR", "GOAL", "BUNDLE", "GENERATION", "OUTCOME"), rows)
+    outcomes = fleet.run([here.select(node)], read)
+    rows = [
+        (out.node.name, entry.time, entry.operator, entry.goal, entry.digest[:12], entry.generation, entry.outcome)
+        for out in outcomes
+        for entry in out.value or ()
+    ]
+    entries = {out.node.name: out.value or () for out in outcomes}
+    columns = ("NODE", "TIME", "OPERATOR", "GOAL", "BUNDLE", "GENERATION", "OUTCOME")
+    output.table(entries, columns, rows, json=json)
     fleet.raise_errors(outcomes)
 
 
 def _show_plan(plan: "Plan", *, json: bool) -> None:
-    from smallkube.core import ui
 
     if json:
         ui.json_result(
@@ -208,19 +206,18 @@ def _show_plan(plan: "Plan", *, json: bool) -> None:
             }
         )
         return
-    aim = f"bundle {plan.digest[:12]}" if plan.generation is None else f"generation {plan.generation or 'before'}"
+    aim = f"bundle {plan.digest[:12]}" if plan.generation is None else f"generation {plan.generation or 'previous'}"
     ui.result(f"{plan.goal} to {aim}")
     if plan.together:
-        ui.result("the peers have changed: all machines are activated, and confirmed, together")
+        ui.result("the peers have changed: all nodes are activated and confirmed in lockstep")
     elif plan.options.rollback:
-        ui.result(f"a machine goes back by itself after {plan.options.confirm_seconds} s unless it is confirmed")
+        ui.result(f"each node rolls back after {plan.options.confirm_seconds} s unless it is confirmed")
     for position, stage in enumerate(plan.stages, 1):
         ui.result(f"stage {position}: {', '.join(node.name for node in stage)}")
     ui.result("on each node: " + " → ".join(plan.steps))
 
 
 def _show_preview(reports: "Sequence[Report]", changes: "Mapping[str, Changes]") -> None:
-    from smallkube.core import ui
 
     for report in reports:
         files = changes[report.node]
@@ -238,7 +235,7 @@ def _summary(report: "Report", files: "Changes") -> str:
     if report.outcome == "unchanged":
         return "nothing to do"
     if not files.known:
-        return "nothing to compare with: not deployed from here before"
+        return "nothing to compare with: first deploy from here"
     count = len(files.lines())
     return f"{count} file{'s' if count != 1 else ''} of the configuration, {len(files.secrets)} of them secrets"
 
@@ -249,10 +246,9 @@ def _shortened(text: str, limit: int = 30) -> list[str]:
 
 
 def _show(reports: "Sequence[Report]", *, json: bool) -> None:
-    from smallkube.core import ui
 
     if json:
-        ui.json_result([asdict(report) for report in reports])
+        ui.json_result(reports)
         return
     for report in reports:
         for name, text in (("difference", report.difference), ("log", report.log)):
@@ -264,16 +260,18 @@ def _show(reports: "Sequence[Report]", *, json: bool) -> None:
     ui.table(("NODE", "OUTCOME", "SECONDS", "GENERATION", "REASON"), rows)
 
 
-@task(iterable=["node"], help={"node": SELECTION["node"], "json": "print JSON"})
+@task(iterable=["node"], help={**NODE, **JSON})
 def status(_: Context, node: list[str], json: bool = False) -> None:
-    """Show what runs where, against the workspace and the policy."""
-    from smallkube.cli.states import report
+    """Show what each node runs, and drift.
+
+    Compares the system, its secrets and its services with the workspace.
+    """
     from smallkube.deploy import checks
     from smallkube.nix import bundle
 
     here = current()
     inventory = here.inventory
-    nodes = inventory.select(words(node))
+    nodes = here.select(node)
     digest = bundle.assemble(here.workspace, inventory).digest
     existing = {path.name for path in here.workspace.keys_dir.glob("*.age")}
 
@@ -282,4 +280,4 @@ def status(_: Context, node: list[str], json: bool = False) -> None:
         yield from checks.protection(inventory, each, state, existing)
         yield from checks.services(each, state)
 
-    report(here, nodes, findings, digest, json=json)
+    output.check_nodes(here, nodes, findings, digest, json=json)

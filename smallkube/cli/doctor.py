@@ -1,26 +1,25 @@
 """What this machine has and lacks for the tasks."""
 
-from dataclasses import asdict
-
 from invoke.context import Context
 
-from smallkube.cli import current, task
+from smallkube.cli.context import JSON, current, task
+from smallkube.core import ui
+from smallkube.core.errors import SmallkubeError
 
-__all__ = ["doctor"]
 
-
-@task(help={"json": "print JSON"})
+@task(help=JSON)
 def doctor(_: Context, json: bool = False) -> None:
-    """Say what is installed here, what is missing, how to get it."""
-    from smallkube.core import ui
-    from smallkube.core.errors import SmallkubeError
+    """Check which tools are installed and missing.
+
+    Says for which tasks each matters, and the command that installs it.
+    """
     from smallkube.doctor import diagnosis
     from smallkube.doctor.look import look
 
     facts = look(current().workspace)
     rows = diagnosis.diagnose(facts)
     if json:
-        ui.json_result([asdict(row) for row in rows])
+        ui.json_result(rows)
     else:
         for position, part in enumerate(diagnosis.Part):
             if position:

@@ -1,25 +1,25 @@
-"""Backups of etcd: taken and proven, listed, checked, thinned out, and put into a timetable."""
+"""Backups of etcd (take, list, verify, prune, schedule), and how etcd is."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from invoke.context import Context
 
-from smallkube.cli import current, task, words
+from smallkube.cli import output
+from smallkube.cli.context import CHANGE, JSON, Current, at_least, current, task, words
+from smallkube.core import ui
 from smallkube.core.errors import SmallkubeError, UsageError
 
 if TYPE_CHECKING:
-    from smallkube.cli import Current
     from smallkube.etcd.record import Record
     from smallkube.etcd.run import Report
     from smallkube.inventory.models import Node
     from smallkube.remote.host import Host
-
-__all__ = ["backup", "list_", "prune", "schedule", "verify"]
 
 UNTOUCHED = "no earlier backup was touched"
 
@@ -27,12 +27,12 @@ UNTOUCHED = "no earlier backup was touched"
 @task(
     help={
         "local": "this machine is the primary: no SSH (for cron there)",
-        "allow-older-revision": "also when etcd is at a lower revision than in the last backup",
-        "timeout": "seconds that each question to etcd may take",
-        "endpoint": "where etcd answers on the primary (default: its unix socket)",
-        "scratch": "folder on the primary that has the snapshot meanwhile",
-        "verbose": "say what is done, also where nobody watches",
-        "json": "print what was done as JSON",
+        "allow-older-revision": "also when etcd's revision is lower than in the last backup",
+        "timeout": "seconds for each request to etcd",
+        "endpoint": "endpoint of etcd on the primary (default: its unix socket)",
+        "scratch": "folder on the primary for the temporary snapshot",
+        "verbose": "print the steps, also without a terminal, and each command that is run",
+        **JSON,
     },
 )
 def backup(
@@ -45,63 +45,45 @@ def backup(
     verbose: bool = False,
     json: bool = False,
 ) -> None:
-    """Take a snapshot of etcd, prove it, encrypt it, keep it.
+    """Take a verified, encrypted snapshot of etcd.
 
-    For cron: without a terminal it says nothing unless something is wrong. Exit status:
-    0 the backup is here and at each copy_to; 1 none was taken, or a copy failed (the message
-    says which); 2 wrong usage or inventory, something is missing, another run has not ended.
+    Applies the retention policy and makes the off-site copies. For cron: without
+    a terminal it prints nothing unless something is wrong. Exit status: 0 the
+    backup is here and at each copy_to; 1 no backup was taken, or a copy failed
+    (the message says which); 2 wrong usage or inventory, missing prerequisite, or
+    another run is active.
     """
-    from smallkube.core import ui
     from smallkube.core.process import signals_as_errors
     from smallkube.etcd import host, run
 
-    if timeout < 1:
-        raise UsageError(f"--timeout {timeout}: must be at least 1")
+    at_least(1, timeout=timeout)
     here = current()
-    talkative = verbose or sys.stdout.isatty()
+    shown = verbose or sys.stdout.isatty()
     inventory = here.inventory
     source = host.Source(endpoint or host.ENDPOINT, scratch or host.SCRATCH, timeout)
     wanted = run.request(here.workspace, inventory, datetime.now(UTC), source, older=allow_older_revision)
-    with signals_as_errors(UNTOUCHED), steps(inventory.primary.name, talkative) as step:
+    with signals_as_errors(UNTOUCHED), output.steps(inventory.primary.name, shown=shown) as step:
         report = run.run(here.workspace, inventory, lambda: reach(here, inventory.primary, local), wanted, step)
     for fault in report.failed_notifications:
         ui.warn(fault)
     if json:
-        ui.json_result(asdict(report))
-    elif talkative:
+        ui.json_result(report)
+    elif shown:
         _show(report)
     if report.fault:
         raise SmallkubeError(report.fault)
 
 
 @contextmanager
-def reach(here: "Current", node: "Node", local: bool) -> "Iterator[Host]":
+def reach(here: Current, node: "Node", local: bool) -> "Iterator[Host]":
     """The machine ``node``, which is this one when it is the primary and ``local`` was given."""
     from smallkube.remote.local import LocalHost
-    from smallkube.remote.ssh import SshHost
 
-    if local and node.role == "primary":
-        yield LocalHost(node)
-        return
-    with SshHost(here.workspace, node) as session:
-        yield session
-
-
-@contextmanager
-def steps(name: str, talkative: bool) -> "Iterator[Callable[[str], None]]":
-    """Show each step of one piece of work, if somebody is to see it."""
-    from smallkube.core import ui
-
-    if not talkative:
-        yield lambda _: None
-        return
-    with ui.Progress([name]) as progress:
-        yield lambda text: progress.step(name, text)
+    with LocalHost(node) if local and node.role == "primary" else here.connect(node) as host:
+        yield host
 
 
 def _show(report: "Report") -> None:
-    from smallkube.core import ui
-
     record = report.record
     ui.result(
         f"{record.name}: revision {record.revision}, {_count(record.keys)} keys, {_size(record.size)}"
@@ -114,25 +96,22 @@ def _show(report: "Report") -> None:
         ui.result(f"removed here: {', '.join(report.removed)}")
 
 
-@task(name="list", help={"json": "print the list as JSON"})
+@task(name="list", help=JSON)
 def list_(_: Context, json: bool = False) -> None:
-    """Show the backups that are here and why each is kept."""
-    from smallkube.core import ui
+    """List the backups and why each is kept."""
     from smallkube.etcd import catalog, retention
 
     here = current()
     there = catalog.read(catalog.folder_of(here.workspace, here.inventory))
-    staying = retention.kept(there.records, here.inventory.cluster.backup.keep)
-    if json:
-        rows = [{**asdict(record), "kept": staying.get(record.name, ())} for record in there.records]
-        ui.json_result({"folder": str(there.folder), "backups": rows, "faults": there.faults})
-        return
-    if not (there.records or there.faults):
+    kept = retention.kept(there.records, here.inventory.cluster.backup.keep)
+    if not (there.records or there.faults or json):
         ui.message(f"no backup in {there.folder}; inv etcd.backup takes one")
         return
-    table = [_row(record, staying.get(record.name, ("next prune removes it",))) for record in there.records]
+    rows = [{**asdict(record), "kept": kept.get(record.name, ())} for record in there.records]
+    table = [_row(record, kept.get(record.name, ("next prune removes it",))) for record in there.records]
     table += [(name, "", "", "", "", "", fault) for name, fault in there.faults.items()]
-    ui.table(("NAME", "TAKEN", "REVISION", "KEYS", "SIZE", "STORED", "KEPT"), table)
+    columns = ("NAME", "TAKEN", "REVISION", "KEYS", "SIZE", "STORED", "KEPT")
+    output.table({"folder": there.folder, "backups": rows, "faults": there.faults}, columns, table, json=json)
 
 
 def _row(record: "Record", why: tuple[str, ...]) -> tuple[str, ...]:
@@ -141,89 +120,61 @@ def _row(record: "Record", why: tuple[str, ...]) -> tuple[str, ...]:
     return (record.name, record.created, str(record.revision), _count(record.keys), *sizes, state)
 
 
-@task(
-    positional=["name"],
-    iterable=["name"],
-    help={"name": "only this backup (repeatable; default: all)", "json": "print the findings as JSON"},
-)
+@task(positional=["name"], iterable=["name"], help={"name": "only these backups (repeatable; default: all)", **JSON})
 def verify(_: Context, name: list[str], json: bool = False) -> None:
-    """Check every byte of the backups, down to etcd's hash.
+    """Verify the integrity of the backups.
 
-    With keys/master_key each snapshot is decrypted (in memory) and compared with the hash
-    that etcd appended; without it, the encrypted file with the hash that was recorded.
+    With keys/master_key each snapshot is decrypted (in memory) and compared with
+    the hash that etcd appended; without it, the encrypted file with the hash that
+    was recorded.
     """
-    from smallkube.core import ui
-    from smallkube.etcd import catalog, run
+    from smallkube.etcd import run
     from smallkube.etcd import verify as verifying
     from smallkube.secrets.keyring import read_master
 
     here = current()
     master = read_master(here.workspace)
-    folder = catalog.folder_of(here.workspace, here.inventory)
-    _demand_folder(folder.is_dir(), str(folder))
-    with run.locked(folder) as there, steps("verify", sys.stderr.isatty()) as step:
+    folder = _folder(here)
+    with run.locked(folder) as there, output.steps("verify", shown=sys.stderr.isatty()) as step:
         chosen = [there.find(each) for each in words(name)] or list(there.records)
         findings = verifying.verify(there, chosen, master, datetime.now(UTC), step)
     if not name:
         findings += [verifying.Finding(each, "failed", "record", fault) for each, fault in there.faults.items()]
-    if json:
-        ui.json_result([asdict(finding) for finding in findings])
-    elif findings:
-        rows = [(finding.name, finding.result, finding.proof, finding.detail) for finding in findings]
-        ui.table(("NAME", "RESULT", "PROOF", "DETAIL"), rows)
+    rows = [(finding.name, finding.result, finding.proof, finding.detail) for finding in findings]
+    if json or findings:
+        output.table(findings, ("NAME", "RESULT", "PROOF", "DETAIL"), rows, json=json)
     if not findings:
-        raise UsageError("no backup is here", where=str(folder), hint="inv etcd.backup takes one")
+        raise _no_backup(folder)
     if bad := [finding.name for finding in findings if finding.result == "failed"]:
         raise SmallkubeError(f"not sound: {', '.join(bad)}", hint="inv etcd.backup takes a new one")
 
 
-@task(
-    help={
-        "unsound": "also remove what is damaged, incomplete or without a record",
-        "dry-run": "show what would be removed and remove nothing",
-        "yes": "do not ask",
-        "json": "print the names as JSON",
-    },
-)
+@task(help={**CHANGE, "unsound": "also remove damaged and incomplete backups, and those without a record"})
 def prune(_: Context, unsound: bool = False, dry_run: bool = False, yes: bool = False, json: bool = False) -> None:
-    """Remove backups that the rule in inventory.yaml lets go.
+    """Remove backups by the retention policy.
 
-    cluster.backup.keep: the last so many, and the newest of so many days, weeks and months.
-    The newest sound one always stays.
+    cluster.backup.keep in inventory.yaml: the last N backups, and the newest
+    backup of each of the last N days, weeks and months. The newest verified
+    backup is never removed.
     """
-    from smallkube.core import ui
-    from smallkube.etcd import catalog, retention, run
+    from smallkube.etcd import retention, run
 
     here = current()
-    folder = catalog.folder_of(here.workspace, here.inventory)
-    _demand_folder(folder.is_dir(), str(folder))
-    with run.locked(folder) as there:
-        staying = retention.kept(there.records, here.inventory.cluster.backup.keep)
-        gone = [record.name for record in there.records if record.name not in staying]
+    with run.locked(_folder(here)) as there:
+        kept = retention.kept(there.records, here.inventory.cluster.backup.keep)
+        gone = [record.name for record in there.records if record.name not in kept]
         if unsound:
             gone += [*there.faults, *(record.name for record in there.records if not record.sound)]
         if gone and not dry_run:
             ui.confirm(f"remove {len(gone)} of {len(there.records) + len(there.faults)} backups?", yes=yes)
             for name in gone:
                 there.remove(name)
-    if json:
-        ui.json_result(gone)
-    else:
-        ui.result("\n".join(gone) if gone else "nothing to remove")
+    output.show(gone, "\n".join(gone) or "nothing to remove", json=json)
 
 
-@task(
-    help={
-        "at": "when, every day, as HH:MM",
-        "local": "for the primary itself: no SSH",
-        "json": "print the three texts as JSON",
-    },
-)
+@task(help={"at": "time of day, as HH:MM", "local": "for the primary itself: no SSH", **JSON})
 def schedule(_: Context, at: str = "03:17", local: bool = False, json: bool = False) -> None:
-    """Print lines for cron and systemd that take backups."""
-    from pathlib import Path
-
-    from smallkube.core import ui
+    """Print cron and systemd entries for backups."""
     from smallkube.core.workspace import REPOSITORY
     from smallkube.etcd import schedule as timetable
 
@@ -237,16 +188,52 @@ def schedule(_: Context, at: str = "03:17", local: bool = False, json: bool = Fa
         "smallkube-etcd-backup.service": timetable.service(job),
         "smallkube-etcd-backup.timer": timetable.timer(job),
     }
-    if json:
-        ui.json_result(texts)
-        return
-    parts = [f"# {name}\n{text}" for name, text in texts.items()]
-    ui.result("\n".join(parts).rstrip())
+    output.show(texts, "\n".join(f"# {name}\n{text}" for name, text in texts.items()).rstrip(), json=json)
 
 
-def _demand_folder(there: bool, folder: str) -> None:
-    if not there:
-        raise UsageError("no backup is here", where=folder, hint="inv etcd.backup takes one")
+@task(
+    help={"local": "this machine is the primary: no SSH", "timeout": "seconds for each request to etcd", **JSON},
+)
+def status(_: Context, local: bool = False, timeout: int = 10, json: bool = False) -> None:
+    """Show etcd's health, size, alarms, last backup."""
+    from smallkube.etcd import catalog
+    from smallkube.etcd import status as asking
+
+    at_least(1, timeout=timeout)
+    here = current()
+    newest = catalog.read(catalog.folder_of(here.workspace, here.inventory)).newest
+    with reach(here, here.inventory.primary, local) as primary:
+        found = asking.read(primary, timeout)
+    problems, now = list(asking.problems(found)), datetime.now(UTC)
+    remarks = list(asking.remarks(newest, now))
+    rows = [
+        ("version", found.version),
+        ("revision", found.revision),
+        ("database", f"{found.size >> 20} MiB, {found.in_use >> 20} in use, at most {found.quota >> 20}"),
+        ("raft", f"term {found.term}, index {found.index}, {'leader' if found.leader else 'no leader'}"),
+        ("alarms", ", ".join(found.alarms) or "none"),
+        ("last backup", f"{newest.name}, {ui.age(now - newest.time)} old" if newest else "none here"),
+    ]
+    value = {**asdict(found), "last_backup": newest, "problems": problems, "remarks": remarks}
+    output.table(value, ("ETCD", here.inventory.primary.name), rows, json=json)
+    for remark in remarks:
+        ui.warn(remark)
+    if problems:
+        raise SmallkubeError("; ".join(problems), where="etcd")
+
+
+def _folder(here: Current) -> Path:
+    """The folder of the backups. Raises UsageError when there is none."""
+    from smallkube.etcd import catalog
+
+    folder = catalog.folder_of(here.workspace, here.inventory)
+    if not folder.is_dir():
+        raise _no_backup(folder)
+    return folder
+
+
+def _no_backup(folder: Path) -> UsageError:
+    return UsageError("no backup found", where=str(folder), hint="inv etcd.backup takes one")
 
 
 def _size(count: int) -> str:

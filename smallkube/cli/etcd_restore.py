@@ -1,37 +1,36 @@
-"""What backups of etcd are for: putting one back, rehearsing it, and how etcd is."""
+"""What backups of etcd are for: restoring one on the primary, and rehearsing that here."""
 
 import sys
 import time
 from dataclasses import asdict
-from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from invoke.context import Context
 
-from smallkube.cli import current, task
-from smallkube.cli.etcd import reach, steps
-from smallkube.core.errors import SmallkubeError, UsageError
+from smallkube.cli import output
+from smallkube.cli.context import CHANGE, JSON, Current, at_least, current, task
+from smallkube.cli.etcd import reach
+from smallkube.core import ui
+from smallkube.core.errors import SmallkubeError
 
 if TYPE_CHECKING:
-    from smallkube.cli import Current
+    from collections.abc import Mapping
+
     from smallkube.etcd.record import Record
     from smallkube.etcd.restore import Outcome
 
-__all__ = ["drill", "restore", "status"]
-
-NAME = "the backup, as etcd.list shows it (default: the newest)"
+NAME = {"name": "name of the backup, as etcd.list shows it (default: the newest)"}
 
 
 @task(
     help={
-        "name": NAME,
+        **NAME,
+        **CHANGE,
         "local": "this machine is the primary: no SSH to it",
-        "timeout": "seconds that etcd, and then the API server, may take to come up",
-        "without-encryption-key": "even if its Secrets can't be read afterwards",
-        "other-cluster": "even if it is the backup of another cluster",
-        "dry-run": "print the steps and touch nothing",
-        "yes": "do not ask",
-        "json": "print the outcome as JSON",
+        "timeout": "seconds for etcd, and then for the API server, to start",
+        "without-encryption-key": "even if Secrets can't be decrypted afterwards",
+        "other-cluster": "even if the backup is of another cluster",
     },
 )
 def restore(
@@ -45,17 +44,17 @@ def restore(
     yes: bool = False,
     json: bool = False,
 ) -> None:
-    """Put a backup back on the primary, in the safe order.
+    """Restore etcd from a backup.
 
-    The data of before is kept. If etcd or the API server does not come up, the primary goes
-    back to it by itself, also when this machine is gone by then.
+    Keeps the previous data on the primary. If etcd or the API server does not
+    start, the primary rolls back to the previous data, also when this machine is
+    disconnected.
     """
-    from smallkube.core import ui
     from smallkube.etcd import catalog, run
     from smallkube.etcd import restore as restoring
     from smallkube.secrets.keyring import require_master
 
-    _demand_positive(timeout)
+    at_least(1, timeout=timeout)
     here = current()
     inventory = here.inventory
     folder = catalog.folder_of(here.workspace, inventory)
@@ -66,17 +65,15 @@ def restore(
         check_encryption_key(here, record)
     plan = restoring.Plan(record, inventory.primary, inventory.nodes, timeout, without_encryption_key)
     if dry_run:
-        ui.json_result(plan.steps) if json else ui.result("\n".join(plan.steps))
+        output.show_steps(plan.steps, json=json)
         return
-    for text in plan.steps:
-        ui.message(f"- {text}")
-    ui.confirm(f"replace etcd's data on {inventory.primary.name}?", yes=yes)
-    with run.locked(folder) as there, steps(inventory.primary.name, True) as step:
+    output.confirm_steps(plan.steps, f"replace etcd's data on {inventory.primary.name}?", yes=yes)
+    with run.locked(folder) as there, output.steps(inventory.primary.name, shown=True) as step:
         outcome = restoring.execute(plan, there, master, lambda node: reach(here, node, local), step)
     _show_restored(record, outcome, json)
 
 
-def check_encryption_key(here: "Current", record: "Record") -> None:
+def check_encryption_key(here: Current, record: "Record") -> None:
     """Raise UsageError when keys/ lacks a key without which the Secrets in ``record`` can't be read."""
     from smallkube.etcd import restore as restoring
     from smallkube.secrets import kinds, store
@@ -87,46 +84,43 @@ def check_encryption_key(here: "Current", record: "Record") -> None:
 
 
 def _show_restored(record: "Record", outcome: "Outcome", json: bool) -> None:
-    from smallkube.core import ui
-
-    if json:
-        ui.json_result({"name": record.name, **asdict(outcome)})
-    else:
-        ui.result(f"restored {record.name}")
-        if outcome.old:
-            ui.message(f"the data of before is in {outcome.old} on the primary; when all is well: rm -rf {outcome.old}")
+    output.show({"name": record.name, **asdict(outcome)}, f"restored {record.name}", json=json)
+    if outcome.old and not json:
+        ui.message(f"the previous data is in {outcome.old} on the primary; when all is Ready: rm -rf {outcome.old}")
     if not outcome.bumped:
-        ui.warn("this etcdutl can't raise revisions: restart what watches the API server")
-    if outcome.unrestarted:
-        details = "; ".join(f"{node}: {reason}" for node, reason in outcome.unrestarted.items())
-        hint = "systemctl restart kubelet kube-proxy coredns there"
-        raise SmallkubeError(f"restored, but kubelet, kube-proxy and CoreDNS were not restarted: {details}", hint=hint)
+        ui.warn("this etcdutl can't raise revisions: restart clients that watch the API server")
+    require_restarted("restored, but kubelet, kube-proxy and CoreDNS were not restarted", outcome.unrestarted)
+
+
+def require_restarted(problem: str, unrestarted: "Mapping[str, str]") -> None:
+    """Raise SmallkubeError with the nodes where services that watch the API server still run on previous data."""
+    if unrestarted:
+        details = "; ".join(f"{node}: {reason}" for node, reason in unrestarted.items())
+        raise SmallkubeError(f"{problem}: {details}", hint="systemctl restart kubelet kube-proxy coredns there")
 
 
 @task(
     help={
-        "name": NAME,
+        **NAME,
         "etcd-dir": "folder with etcd, etcdctl and etcdutl (default: from PATH)",
-        "timeout": "seconds that each question to the throw-away etcd may take",
-        "json": "print the checks as JSON",
+        "timeout": "seconds for each request to the ephemeral etcd",
+        **JSON,
     },
 )
 def drill(
     _: Context, name: str | None = None, etcd_dir: str | None = None, timeout: int = 60, json: bool = False
 ) -> None:
-    """Rehearse a restore in a throw-away etcd on this machine.
+    """Restore a backup into an ephemeral etcd here.
 
-    Needs keys/master_key and etcd's programs, but neither root nor the cluster.
+    Verifies that its keys are there. Needs keys/master_key and etcd's programs on
+    this machine, but neither root nor the cluster.
     """
-    from pathlib import Path
-
-    from smallkube.core import ui
     from smallkube.core.process import signals_as_errors
     from smallkube.etcd import catalog, programs
     from smallkube.etcd import drill as drilling
     from smallkube.secrets.keyring import require_master
 
-    _demand_positive(timeout)
+    at_least(1, timeout=timeout)
     here = current()
     folder, began = catalog.folder_of(here.workspace, here.inventory), time.monotonic()
     there = catalog.read(folder)
@@ -134,59 +128,13 @@ def drill(
     master = require_master(here.workspace, "to open backups")
     found = programs.find(Path(etcd_dir) if etcd_dir else None, record.etcd)
     base = here.workspace.state_dir
-    talkative = sys.stderr.isatty()
     tidy = signals_as_errors("the rehearsal is cleaned up")
-    with tidy, steps(record.name, talkative) as step:
+    with tidy, output.steps(record.name, shown=sys.stderr.isatty()) as step:
         checks = drilling.rehearse(there, record, master, found, base, timeout, step)
     seconds = time.monotonic() - began
-    if json:
-        ui.json_result({"name": record.name, "seconds": seconds, "checks": [asdict(check) for check in checks]})
-    else:
-        title = f"{record.name} restored in {seconds:.1f} s"
-        ui.table(("CHECK", "RESULT", "DETAIL"), [(one.check, one.result, one.detail) for one in checks], title=title)
+    title = f"{record.name} restored in {seconds:.1f} s"
+    rows = [(one.check, one.result, one.detail) for one in checks]
+    value = {"name": record.name, "seconds": seconds, "checks": checks}
+    output.table(value, ("CHECK", "RESULT", "DETAIL"), rows, json=json, title=title)
     if bad := [one.check for one in checks if one.result == "failed"]:
         raise SmallkubeError(f"differs from what was recorded: {', '.join(bad)}", where=record.name)
-
-
-@task(
-    help={
-        "local": "this machine is the primary: no SSH",
-        "timeout": "seconds that each question to etcd may take",
-        "json": "print it as JSON",
-    }
-)
-def status(_: Context, local: bool = False, timeout: int = 10, json: bool = False) -> None:
-    """Show etcd's health, size and alarms, and its last backup."""
-    from smallkube.core import ui
-    from smallkube.etcd import catalog
-    from smallkube.etcd import status as asking
-
-    _demand_positive(timeout)
-    here = current()
-    newest = catalog.read(catalog.folder_of(here.workspace, here.inventory)).newest
-    with reach(here, here.inventory.primary, local) as primary:
-        found = asking.read(primary, timeout)
-    problems, now = list(asking.problems(found)), datetime.now(UTC)
-    remarks = list(asking.remarks(newest, now))
-    if json:
-        backup = asdict(newest) if newest else None
-        ui.json_result({**asdict(found), "last_backup": backup, "problems": problems, "remarks": remarks})
-    else:
-        rows = [
-            ("version", found.version),
-            ("revision", found.revision),
-            ("database", f"{found.size >> 20} MiB, {found.in_use >> 20} in use, at most {found.quota >> 20}"),
-            ("raft", f"term {found.term}, index {found.index}, {'leader' if found.leader else 'no leader'}"),
-            ("alarms", ", ".join(found.alarms) or "none"),
-            ("last backup", f"{newest.name}, {ui.age(now - newest.time)} old" if newest else "none here"),
-        ]
-        ui.table(("ETCD", here.inventory.primary.name), rows)
-    for remark in remarks:
-        ui.warn(remark)
-    if problems:
-        raise SmallkubeError("; ".join(problems), where="etcd")
-
-
-def _demand_positive(timeout: int) -> None:
-    if timeout < 1:
-        raise UsageError(f"--timeout {timeout}: must be at least 1")

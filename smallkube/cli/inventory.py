@@ -2,17 +2,18 @@
 
 from invoke.context import Context
 
-from smallkube.cli import current, task
-
-__all__ = ["check", "schema", "show"]
+from smallkube.cli import output
+from smallkube.cli.context import JSON, current, task
+from smallkube.core import ui
+from smallkube.core.errors import ErrorGroup, UsageError
 
 
 @task(help={"json": "print the problems as JSON"})
 def check(_: Context, json: bool = False) -> None:
-    """Validate inventory.yaml and report every problem at once."""
-    from smallkube.core import ui
-    from smallkube.core.errors import ErrorGroup, UsageError
+    """Validate inventory.yaml.
 
+    Reports every problem at once, each with file, line and key.
+    """
     here = current()
     try:
         inventory = here.inventory
@@ -23,27 +24,25 @@ def check(_: Context, json: bool = False) -> None:
                 {"problems": [{"where": item.where, "message": item.message, "hint": item.hint} for item in problems]}
             )
         raise
-    if json:
-        ui.json_result({"problems": []})
-    else:
-        nodes = len(inventory.nodes)
-        ui.result(f"{here.workspace.inventory_file.name}: valid, {nodes} node{'s' if nodes > 1 else ''}")
+    nodes = len(inventory.nodes)
+    text = f"{here.workspace.inventory_file.name}: valid, {nodes} node{'s' if nodes > 1 else ''}"
+    output.show({"problems": []}, text, json=json)
 
 
 @task
 def schema(_: Context) -> None:
-    """Print the JSON Schema of inventory.yaml (for editors)."""
-    from smallkube.core import ui
+    """Print the JSON Schema of inventory.yaml.
+
+    Editors use it for completion.
+    """
     from smallkube.inventory.load import json_schema
 
     ui.json_result(json_schema())
 
 
-@task(help={"json": "print JSON"})
+@task(help=JSON)
 def show(_: Context, json: bool = False) -> None:
-    """List the nodes with role, addresses and subnets."""
-    from smallkube.core import ui
-
+    """Show the nodes' roles, addresses and subnets."""
     inventory = current().inventory
     plan = inventory.addressing
     rows = [
@@ -60,8 +59,6 @@ def show(_: Context, json: bool = False) -> None:
         }
         for node in inventory.nodes
     ]
-    if json:
-        ui.json_result(rows)
-    else:
-        shown = ("node", "role", "peer_ip", "host6", "host4", "subnet6", "subnet4", "tags")
-        ui.table([name.upper() for name in shown], [[row[name] for name in shown] for row in rows])
+    columns = ("node", "role", "peer_ip", "host6", "host4", "subnet6", "subnet4", "tags")
+    cells = [[row[name] for name in columns] for row in rows]
+    output.table(rows, [name.upper() for name in columns], cells, json=json)

@@ -1,32 +1,48 @@
-"""The cluster's secrets: host keys, generation, proof of who can read what, re-encryption, reading and editing."""
+"""The cluster's secrets: host keys, generation, who can decrypt what, re-encryption, reading and editing."""
 
 import os
 import shlex
-from dataclasses import asdict
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from invoke.context import Context
 
-from smallkube.cli import current, task, words
+from smallkube.cli import output
+from smallkube.cli.context import JSON, NODE, Current, current, task
+from smallkube.core import ui
+from smallkube.core.errors import ErrorGroup, SmallkubeError, UsageError
 
 if TYPE_CHECKING:
-    from smallkube.core.errors import SmallkubeError
+    from smallkube.secrets.check import Report
+    from smallkube.secrets.generate import Outcome, Plan
     from smallkube.secrets.scan import Scanned
 
-__all__ = ["check", "edit", "generate", "list_", "rekey", "scan", "show"]
+DRY_RUN = {"dry-run": "print what would change and change nothing"}
 
-NODE = "only this node (repeatable, or a,b)"
+
+@contextmanager
+def changing(here: Current) -> Iterator[tuple[str, ...]]:
+    """``store.changing_keys``, which says what it had to complete."""
+    from smallkube.secrets.store import changing_keys
+
+    with changing_keys(here.workspace) as completed:
+        if completed:
+            ui.message(f"completed an interrupted change of the keys of {', '.join(completed)}")
+        yield completed
 
 
 @task(
     iterable=["node"],
     help={
-        "node": NODE,
-        "yes": "store new keys without asking; a changed one is refused",
+        **NODE,
+        "yes": "store new keys without confirmation; refuse changed ones",
         "replace": "with --yes: also replace changed keys",
         "timeout": "seconds to wait for each node",
-        "json": "print JSON",
+        **JSON,
     },
 )
 def scan(
@@ -37,45 +53,58 @@ def scan(
     timeout: int = 10,
     json: bool = False,
 ) -> None:
-    """Read the nodes' SSH host keys, store what is confirmed.
+    """Read the nodes' SSH host keys and store them.
 
-    Compare each fingerprint with what the machine itself says:
+    Compare each fingerprint with the output of this command on the machine
+    itself:
     ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub
     """
-    from smallkube.cli import keys_output
-    from smallkube.core import ui
-    from smallkube.core.errors import ErrorGroup, SmallkubeError
     from smallkube.secrets import scan as scanning
     from smallkube.secrets.keyring import listed
 
     here = current()
-    nodes = here.inventory.select(words(node))
+    nodes = here.select(node)
     with ui.Progress([item.name for item in nodes]) as progress:
         rows = scanning.scan(here.workspace, nodes, timeout, progress.done)
-    keys_output.show_scanned(rows, json)
+    _show_scanned(rows, json)
     new = [row for row in rows if row.state is scanning.State.NEW]
     changed = [row for row in rows if row.state is scanning.State.CHANGED]
     if new:
         ui.confirm(f"Store the new host keys of {listed(row.node.name for row in new)}?", yes=yes)
-    with keys_output.changing(here.workspace):
+    with changing(here):
         written = scanning.store(here.workspace, new)
     for path in written:
         ui.message(f"written: {path}")
-    faults = [fault for row in changed if (fault := _replace(row, yes, replace))]
+    faults = [fault for row in changed if (fault := _replace(here, row, yes, replace))]
     if failed := [row.node.name for row in rows if row.state is scanning.State.FAILED]:
         faults.append(SmallkubeError(f"no host key from {listed(failed)}"))
     if faults:
         raise ErrorGroup(faults)
 
 
-def _replace(row: "Scanned", yes: bool, replace: bool) -> "SmallkubeError | None":
-    """A changed key is a reinstalled machine, or another machine that answers: never taken silently.
+def _show_scanned(rows: "tuple[Scanned, ...]", json: bool) -> None:
+    """Each node with its fingerprint, or why there is none."""
+    table = [
+        {
+            "node": row.node.name,
+            "host": row.node.ssh.host,
+            "port": row.node.ssh.port,
+            "state": str(row.state),
+            "fingerprint": row.key.fingerprint if row.key else None,
+            "stored": row.stored.fingerprint if row.stored else None,
+            "reason": row.reason,
+        }
+        for row in rows
+    ]
+    cells = [[row["node"], row["state"], row["fingerprint"] or row["reason"]] for row in table]
+    output.table(table, ["NODE", "STATE", "FINGERPRINT"], cells, json=json)
 
-    Returns why it was not taken.
+
+def _replace(here: Current, row: "Scanned", yes: bool, replace: bool) -> SmallkubeError | None:
+    """A changed key is a reinstalled machine, or another machine that answers: never accepted without confirmation.
+
+    Returns why it was not accepted.
     """
-    from smallkube.cli import keys_output
-    from smallkube.core import ui
-    from smallkube.core.errors import SmallkubeError, UsageError
     from smallkube.secrets import scan as scanning
 
     name = row.node.name
@@ -87,154 +116,158 @@ def _replace(row: "Scanned", yes: bool, replace: bool) -> "SmallkubeError | None
         hint = f"if the machine was reinstalled: inv keys.scan --node {name} --yes --replace"
         return SmallkubeError(f"the host key of {name} has changed", hint=hint)
     try:
-        ui.confirm(f"Trust the new host key of {name} and forget the old one?", yes=yes and replace)
+        ui.confirm(f"Trust the new host key of {name} and forget the previous one?", yes=yes and replace)
     except UsageError as error:
         return UsageError(error.message, where=f"keys/hosts/{name}.pub", hint=error.hint)
-    workspace = current().workspace
-    with keys_output.changing(workspace):
-        scanning.store(workspace, [row])
+    with changing(here):
+        scanning.store(here.workspace, [row])
     ui.message(f"written: keys/hosts/{name}.pub; now run `inv keys.rekey`, so that {name} can read its secrets")
     return None
 
 
-@task(
-    iterable=["node"],
-    help={"node": NODE, "dry_run": "show what would be made, change nothing", "json": "print JSON"},
-)
+@task(iterable=["node"], help={**NODE, **DRY_RUN, **JSON})
 def generate(_: Context, node: list[str], dry_run: bool = False, json: bool = False) -> None:
-    """Make whatever secret is missing; never overwrite one.
+    """Generate missing secrets; overwrite none.
 
     Writes the encrypted secrets, certificates, peers.json and secrets.nix into
-    keys/, says what it created and kept, and what must be re-encrypted.
+    keys/. Says what was created and kept, and what must be re-encrypted.
     """
-    from smallkube.cli import keys_output
-    from smallkube.core import ui
     from smallkube.secrets import generate as making
 
     here = current()
     inventory = here.inventory
-    nodes = {item.name for item in inventory.select(words(node))} if node else set()
-    with keys_output.changing(here.workspace):
+    nodes = {item.name for item in here.select(node)} if node else set()
+    with changing(here):
         planned = making.plan(here.workspace, inventory, nodes)
         outcome = None if dry_run else making.act(here.workspace, inventory, planned)
-    report = keys_output.generated(planned, outcome)
-    if json:
-        ui.json_result(asdict(report))
-    else:
-        keys_output.show_generated(report, dry_run)
+    report = _generated(planned, outcome)
+    output.show(report, "\n".join(report.lines("would create" if dry_run else "created")), json=json)
     if planned.new_master and not dry_run:
-        ui.warn("keys/master_key opens every secret and is not in git: keep a copy in a safe place")
+        ui.warn("keys/master_key decrypts every secret and is not in git: keep a copy in a safe place")
     for item in report.rekey:
         ui.warn(f"keys/{item['file']}: {item['why']}")
     if report.rekey:
         ui.warn(f"{len(report.rekey)} existing file(s) must be re-encrypted: run `inv keys.rekey`")
 
 
-@task(help={"json": "print JSON"})
-def check(_: Context, json: bool = False) -> None:
-    """Prove that exactly the right hosts can read each secret.
+@dataclass(frozen=True)
+class _Generated:
+    """What `keys.generate` made, or would make."""
 
-    Needs no private key; with keys/master_key here it proves more: contents,
+    created: list[str]
+    kept: int
+    peers: list[str]
+    updated: list[str]
+    rekey: list[dict[str, str]]
+
+    def lines(self, verb: str) -> Iterator[str]:
+        yield from (f"{verb} keys/{name}" for name in self.created)
+        yield from (f"peers.json: {change}" for change in self.peers)
+        yield from (f"updated keys/{name}" for name in self.updated)
+        yield f"{verb} {len(self.created)}, kept {self.kept}"
+
+
+def _generated(planned: "Plan", outcome: "Outcome | None") -> _Generated:
+    """The report of a run; of a plan alone when there is no outcome."""
+    rekey = [{"file": item.secret.file, "why": "; ".join(item.faults)} for item in planned.rekey]
+    if outcome:
+        return _Generated(list(outcome.created), outcome.kept, list(outcome.peers), list(outcome.updated), rekey)
+    created = [row.file for row in planned.create]
+    created += [row.certificate.file for row in (*planned.create, *planned.certify) if row.certificate]
+    return _Generated(created, len(planned.kept), [], [], rekey)
+
+
+@task(help=JSON)
+def check(_: Context, json: bool = False) -> None:
+    """Verify who can decrypt each secret.
+
+    Needs no private key. With keys/master_key it also verifies contents,
     certificates and peers.json against the private keys.
     """
-    from smallkube.cli import keys_output
-    from smallkube.core import ui
-    from smallkube.core.errors import SmallkubeError
     from smallkube.secrets.check import check as check_keys
 
     here = current()
     report = check_keys(here.workspace, here.inventory)
     if json:
-        ui.json_result(
-            {
-                "proofs": [{"file": name, "proof": str(proof)} for name, proof in report.proofs],
-                "problems": [asdict(problem) for problem in report.problems],
-            }
-        )
+        proofs = [{"file": name, "proof": str(proof)} for name, proof in report.proofs]
+        ui.json_result({"proofs": proofs, "problems": report.problems})
     else:
-        keys_output.show_report(report)
+        _show_report(report)
     if report.problems:
         raise SmallkubeError(f"{len(report.problems)} problem{'s' if len(report.problems) > 1 else ''} in keys/")
 
 
-@task(
-    iterable=["node"],
-    help={"node": NODE, "dry_run": "show what would be re-encrypted, change nothing", "json": "print JSON"},
-)
-def rekey(_: Context, node: list[str], dry_run: bool = False, json: bool = False) -> None:
-    """Re-encrypt what is encrypted to the wrong set of keys.
+def _show_report(report: "Report") -> None:
+    """A table of the problems, or how many secrets are verified in which way."""
+    proofs = {name: str(proof) for name, proof in report.proofs}
+    if report.problems:
+        rows = [[item.file, item.fault, proofs.get(item.file, ""), item.mend] for item in report.problems]
+        ui.table(["FILE IN keys/", "FAULT", "PROOF", "FIXED BY"], rows)
+    else:
+        counted = ", ".join(f"{number} {kind}" for kind, number in sorted(Counter(proofs.values()).items()))
+        ui.result(f"{len(proofs)} secrets verified (proof: {counted})")
+    if "header" in proofs.values():
+        ui.message("proof 'header': which hosts can read a file, but not which master; `inv keys.rekey` proves it")
 
-    Touches nothing else. Needs keys/master_key. To change the master, put the new
-    identity as the first line of keys/master_key, above the old one, run this,
-    then remove the old one.
+
+@task(iterable=["node"], help={**NODE, **DRY_RUN, **JSON})
+def rekey(_: Context, node: list[str], dry_run: bool = False, json: bool = False) -> None:
+    """Re-encrypt secrets with wrong recipients.
+
+    Needs keys/master_key. To use a master key of your own, make its identity the
+    first line of keys/master_key, above the current one; run this; then remove
+    the previous identity. inv keys.rotate-master generates a new one.
     """
-    from smallkube.cli import keys_output
-    from smallkube.core import ui
-    from smallkube.core.errors import SmallkubeError
     from smallkube.secrets import rekey as rekeying
 
     here = current()
     inventory = here.inventory
-    nodes = {item.name for item in inventory.select(words(node))} if node else set()
-    with keys_output.changing(here.workspace):
+    nodes = {item.name for item in here.select(node)} if node else set()
+    with changing(here):
         planned = rekeying.plan(here.workspace, inventory, nodes)
         updated = () if dry_run else rekeying.act(here.workspace, inventory, planned)
     changed = [{"file": item.secret.file, "why": "; ".join(item.faults)} for item in planned.change]
-    if json:
-        kept, failed = len(planned.good), planned.failed
-        ui.json_result({"rekeyed": changed, "kept": kept, "updated": updated, "failed": failed})
-    else:
-        verb = "would re-encrypt" if dry_run else "re-encrypted"
-        for item in changed:
-            ui.result(f"{verb} keys/{item['file']}: {item['why']}")
-        for name in updated:
-            ui.result(f"updated keys/{name}")
-        ui.result(f"{verb} {len(changed)}, kept {len(planned.good)}")
+    verb = "would re-encrypt" if dry_run else "re-encrypted"
+    lines = [f"{verb} keys/{item['file']}: {item['why']}" for item in changed]
+    lines += [f"updated keys/{name}" for name in updated]
+    lines.append(f"{verb} {len(changed)}, kept {len(planned.good)}")
+    value = {"rekeyed": changed, "kept": len(planned.good), "updated": updated, "failed": planned.failed}
+    output.show(value, "\n".join(lines), json=json)
     for name, reason in planned.failed.items():
         ui.warn(f"keys/{name} is left as it is: {reason}")
     if any("must not" in item["why"] for item in changed):
-        ui.message("what a host could read before, it may have kept, and git history still holds it for that host")
+        ui.message("a host may have kept what it could read, and can still decrypt it from git history")
     if planned.failed:
         raise SmallkubeError(f"{len(planned.failed)} files could not be re-encrypted", hint="restore them from git")
 
 
-@task(name="list", help={"json": "print JSON"})
+@task(name="list", help=JSON)
 def list_(_: Context, json: bool = False) -> None:
-    """List the secrets: content, readers, whether it is here."""
-    from smallkube.core import ui
+    """List the secrets with content and recipients."""
     from smallkube.secrets import policy
 
     here = current()
     existing = {path.name for path in here.workspace.keys_dir.glob("*.age")}
-    rows = policy.expected(here.inventory, existing)
-    states = ["ok" if row.file in existing else "missing" for row in rows]
-    if json:
-        ui.json_result(
-            [
-                {
-                    "name": row.name,
-                    "holds": str(row.kind),
-                    "readers": ["master", *row.readers],
-                    "certificate": row.certificate.file if row.certificate else None,
-                    "state": state,
-                }
-                for row, state in zip(rows, states, strict=True)
-            ]
-        )
-        return
-    cells = [
-        [row.name, row.kind, " ".join(("master", *row.readers)), state] for row, state in zip(rows, states, strict=True)
+    rows: list[dict[str, Any]] = [
+        {
+            "name": row.name,
+            "holds": str(row.kind),
+            "readers": ["master", *row.readers],
+            "certificate": row.certificate.file if row.certificate else None,
+            "state": "ok" if row.file in existing else "missing",
+        }
+        for row in policy.expected(here.inventory, existing)
     ]
-    ui.table(["NAME", "HOLDS", "READ BY", "STATE"], cells)
+    cells = [[row["name"], row["holds"], " ".join(row["readers"]), row["state"]] for row in rows]
+    output.table(rows, ["NAME", "HOLDS", "READ BY", "STATE"], cells, json=json)
 
 
 @task(positional=["name"], help={"name": "as keys.list shows it"})
 def show(_: Context, name: str) -> None:
-    """Print a secret to standard output, byte for byte.
+    """Decrypt a secret to standard output.
 
-    Needs the master key.
+    Byte for byte. Needs keys/master_key.
     """
-    from smallkube.core import ui
     from smallkube.secrets import store
 
     here = current()
@@ -245,24 +278,21 @@ def show(_: Context, name: str) -> None:
 def edit(_: Context, name: str) -> None:
     """Edit a secret with $EDITOR, in memory only.
 
-    Needs the master key. Re-encrypts only when it changed. Content that this
-    secret can't have is refused, and what is derived from it (certificate, public
-    key in peers.json) is renewed.
+    Needs keys/master_key. Re-encrypts the secret only when it changed. Refuses
+    content that is invalid for this secret, and renews what is derived from it
+    (certificate, public key in peers.json).
     """
-    from smallkube.cli import keys_output
-    from smallkube.core import ui
     from smallkube.secrets import edit as editing
 
     here = current()
     inventory = here.inventory
     command = shlex.split(os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi")
-    runtime = os.environ.get("XDG_RUNTIME_DIR")
-    folders = [*([Path(runtime)] if runtime else []), Path("/dev/shm")]
+    folders = [Path(path) for path in (os.environ.get("XDG_RUNTIME_DIR"), "/dev/shm") if path]
 
     def edited(label: str, plaintext: bytes) -> bytes:
         return editing.run_editor(command, folders, label, plaintext)
 
-    with keys_output.changing(here.workspace):
+    with changing(here):
         written = editing.edit(here.workspace, inventory, name, edited)
     for file in written:
         ui.result(f"written keys/{file}")

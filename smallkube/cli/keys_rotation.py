@@ -1,45 +1,295 @@
-"""Replacing WireGuard key pairs that are in use."""
+"""Rotations of keys: WireGuard, certificates, the key that signs ServiceAccount tokens, the master key."""
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 from invoke.context import Context
 
-from smallkube.cli import current, task, words
-from smallkube.cli.keys import NODE
+from smallkube.cli import output
+from smallkube.cli.context import CHANGE, NODE, Current, at_least, current, task
+from smallkube.cli.keys import changing
+from smallkube.core import ui
+from smallkube.core.errors import UsageError
 
-__all__ = ["rotate_wireguard"]
+if TYPE_CHECKING:
+    from smallkube.operations.certificate_plan import Choice
+    from smallkube.operations.certificate_plan import Plan as CertificatePlan
+    from smallkube.operations.master import Plan as MasterPlan
+    from smallkube.operations.master import Reissue
 
 
-@task(
-    iterable=["node"],
-    help={
-        "node": NODE,
-        "yes": "do not ask",
-        "dry_run": "show whose key would be replaced, change nothing",
-        "json": "print JSON",
-    },
-)
+@task(iterable=["node"], help={**NODE, **CHANGE, "dry-run": "print whose key would be replaced and change nothing"})
 def rotate_wireguard(_: Context, node: list[str], yes: bool = False, dry_run: bool = False, json: bool = False) -> None:
-    """Replace the nodes' WireGuard keys, and peers.json with them.
+    """Rotate the WireGuard keys and peers.json.
 
-    Needs no private key. The old keys are gone from keys/, but stay in git history.
-    Interrupted at any point, the same command (or keys.generate) completes it.
+    Needs no private key. The previous keys are removed from keys/, but stay in
+    git history. After an interruption the same command (or keys.generate)
+    resumes.
     """
-    from smallkube.cli import keys_output
-    from smallkube.core import ui
     from smallkube.operations import wireguard
     from smallkube.secrets.keyring import listed
 
     here = current()
     workspace, inventory = here.workspace, here.inventory
-    nodes = [item.name for item in inventory.select(words(node))]
+    nodes = [item.name for item in here.select(node)]
+    outcome = wireguard.WireguardOutcome((), ())
     if dry_run:
         wireguard.plan_wireguard(workspace, inventory, nodes)
-        keys_output.show_rotated(nodes, None, json)
+    else:
+        with changing(here) as completed:
+            if remaining := [name for name in nodes if name not in completed]:
+                planned = wireguard.plan_wireguard(workspace, inventory, remaining)
+                ui.confirm(f"replace the WireGuard keys of {listed(remaining)}?", yes=yes)
+                outcome = wireguard.act_wireguard(workspace, inventory, planned)
+    lines = [f"written keys/{name}" for name in outcome.written]
+    lines += [f"peers.json: {change}" for change in outcome.peers]
+    lines.append(f"{'would make new' if dry_run else 'new'} WireGuard keys: {', '.join(nodes)}")
+    output.show({"rotated": nodes, "written": outcome.written, "peers": outcome.peers}, "\n".join(lines), json=json)
+    if dry_run:
         return
-    outcome = wireguard.WireguardOutcome((), ())
-    with keys_output.changing(workspace) as completed:
-        if remaining := [name for name in nodes if name not in completed]:
-            planned = wireguard.plan_wireguard(workspace, inventory, remaining)
-            ui.confirm(f"replace the WireGuard keys of {listed(remaining)}?", yes=yes)
-            outcome = wireguard.act_wireguard(workspace, inventory, planned)
-    keys_output.show_rotated(nodes, outcome, json)
-    keys_output.after_wireguard(inventory.cluster.secrets.node_tokens)
+    ui.message("next: inv deploy (all nodes in lockstep; each rolls back unless the tunnel works)")
+    if inventory.cluster.secrets.node_tokens == "wireguard":
+        ui.message("with node_tokens: wireguard these keys are also the nodes' API tokens: the same deploy")
+        ui.message("changes both, and a node is not Ready until the primary and the node have the new one")
+
+
+@task(
+    iterable=["node"],
+    help={
+        **NODE,
+        **CHANGE,
+        "all": "also certificates without a problem",
+        "pause": "stop when the new ones are trusted everywhere, before they are used",
+        "abort": "undo a rotation under way: the previous certificates stay",
+        "no-deploy": "replace them in keys/ only: for a cluster that does not run",
+        "timeout": "seconds for pods and kubelets to use the new ones",
+        "dry-run": "print the certificates and the steps, and change nothing",
+    },
+)
+def rotate_certificates(
+    _: Context,
+    node: list[str],
+    all: bool = False,
+    pause: bool = False,
+    abort: bool = False,
+    no_deploy: bool = False,
+    timeout: int = 300,
+    dry_run: bool = False,
+    yes: bool = False,
+    json: bool = False,
+) -> None:
+    """Rotate certificates without an outage.
+
+    Replaces the certificates that keys.check complains about, and their keys.
+    Deploys the new ones as trusted, then uses them, then removes the trust in the
+    previous ones. Pods that read ca.crt only at start must be restarted in
+    between: --pause. After an interruption the same command resumes.
+    """
+    from smallkube.operations import certificate_plan as planning
+    from smallkube.secrets import change, policy, staged
+    from smallkube.secrets.store import read_keys
+
+    at_least(1, timeout=timeout)
+    here = current()
+    workspace, inventory = here.workspace, here.inventory
+    nodes = {item.name for item in here.select(node)}
+    plan, choice = planning.under_way(inventory, read_keys(workspace), back=abort), None
+    if plan is None:
+        choice = planning.choose(workspace, inventory, nodes, everything=all, now=datetime.now(UTC))
+        plan = planning.new(tuple(choice.renew))
+    elif no_deploy:
+        raise UsageError("a rotation is under way", hint="complete it without --no-deploy, or --abort it")
+    else:
+        ui.message("a rotation is under way and is completed first; to rotate others, run this again afterwards")
+    if dry_run or not plan.rows:
+        steps = plan.steps if plan.rows and not no_deploy else ()
+        _show_issued(plan, choice, "would issue" if dry_run else "issued", json, steps=steps)
+        return
+    ui.confirm(f"replace {', '.join(plan.files)}, and their keys?", yes=yes)
+    if no_deploy:
+        with changing(here):
+            change.apply(workspace, inventory, staged.replaced(plan.rows, datetime.now(UTC)))
+        _show_issued(plan, choice, "issued", json)
+        ui.message("next: inv deploy, to all nodes: each trusts only the certificates that it was deployed with")
+    else:
+        _rotate(here, plan, choice, pause, timeout, json)
+    if policy.API_CERTIFICATE in plan.files:
+        ui.message("kubeconfigs outside the cluster have the previous certificate: inv cluster.kubeconfig")
+
+
+def _rotate(
+    here: Current, plan: "CertificatePlan", choice: "Choice | None", pause: bool, timeout: int, json: bool
+) -> None:
+    from smallkube.operations.certificates import Rotation
+    from smallkube.secrets.staged import Stage
+
+    with output.operation(here, "certificates", downtime=True) as running:
+        rotation = Rotation(here.workspace, here.inventory, here.connect, running.progress, timeout)
+        reached = rotation.execute(plan, running.step, pause=pause)
+    outage = running.outage
+    more = {"reached": reached, "outage": outage.as_json if outage else None}
+    _show_issued(plan, choice, "aborted" if plan.back else "issued", json, **more)
+    if outage:
+        ui.message(outage.words)
+    if reached is Stage.TRUSTED:
+        ui.message("paused: the new certificates are trusted everywhere, and the previous ones are in use")
+        ui.message("next: restart pods that read ca.crt only at start, then run the same without --pause")
+
+
+def _show_issued(plan: "CertificatePlan", choice: "Choice | None", verb: str, json: bool, **more: object) -> None:
+    """``choice`` is None when a rotation was resumed."""
+    why = choice.renew if choice else {}
+    issued = [
+        {"file": row.certificate.file, "why": "; ".join(why.get(row, ("rotation resumed",)))}
+        for row in plan.rows
+        if row.certificate
+    ]
+    kept = choice.kept if choice else 0
+    lines = [f"{verb} keys/{one['file']}: {one['why']}" for one in issued]
+    lines.append(f"{verb} {len(issued)}, kept {kept}")
+    steps = more.get("steps")
+    lines += [f"- {text}" for text in (steps if isinstance(steps, tuple) else ())]
+    output.show({"issued": issued, "kept": kept, **more}, "\n".join(lines), json=json)
+
+
+@task(
+    help={
+        **CHANGE,
+        "overlap": "seconds for programs to read their new token",
+        "abort": "undo a rotation under way: the previous key stays",
+        "timeout": "seconds for kubelets to replace the tokens of their pods",
+    },
+)
+def rotate_issuer(
+    _: Context,
+    overlap: int = 120,
+    abort: bool = False,
+    timeout: int = 300,
+    dry_run: bool = False,
+    yes: bool = False,
+    json: bool = False,
+) -> None:
+    """Rotate the key that signs ServiceAccount tokens.
+
+    The new key signs at once; tokens of the previous key are accepted until no
+    pod and no Secret has one. Pods keep running; tokens made by `kubectl create
+    token` must be made again. After an interruption the same command resumes.
+    """
+    from smallkube.kube import token_clients
+    from smallkube.operations import issuer as rotating
+    from smallkube.secrets.keyring import require_master
+    from smallkube.secrets.store import read_keys
+
+    at_least(1, timeout=timeout)
+    at_least(0, overlap=overlap)
+    here = current()
+    workspace, inventory = here.workspace, here.inventory
+    with here.connect(inventory.primary) as primary:
+        deployed = token_clients.deployed(primary)
+    row = rotating.secret_of(inventory)
+    plan = rotating.make(row, read_keys(workspace), deployed, back=abort, overlap=overlap)
+    if plan.stage is not rotating.Stage.ONE:
+        ui.message("a rotation is under way and is completed")
+    if dry_run:
+        output.show_steps(plan.steps, json=json)
+        return
+    master = require_master(workspace, "to tell the keys apart")
+    ui.confirm("replace the key that signs ServiceAccount tokens?", yes=yes)
+    with output.operation(here, "issuer", downtime=True) as running:
+        rotation = rotating.Rotation(workspace, inventory, master, here.connect, running.progress, timeout)
+        key = rotation.execute(plan, running.step)
+    text = f"tokens are signed by the key {key}; tokens of other keys are refused"
+    output.show_operation({"key": key}, text, running, json=json)
+
+
+@task(
+    help={
+        **CHANGE,
+        "drop-old": "remove the previous identity from keys/master_key, once a rotation is complete",
+        "dry-run": "print what would change and change nothing",
+    }
+)
+def rotate_master(
+    _: Context, drop_old: bool = False, dry_run: bool = False, yes: bool = False, json: bool = False
+) -> None:
+    """Rotate the master key.
+
+    It decrypts every secret. Adds a new identity above the current one in
+    keys/master_key and re-encrypts all of keys/. The previous identity stays, for
+    earlier backups, until you run this with --drop-old. Lists what to replace if
+    the previous identity was exposed.
+    """
+    from smallkube.operations import master as rotating
+
+    here = current()
+    workspace, inventory = here.workspace, here.inventory
+    done: tuple[str, ...] = ()
+    with changing(here):
+        planned = rotating.plan(workspace, inventory)
+        if not dry_run and drop_old and planned.stage is rotating.Stage.BOTH:
+            _confirm_drop(here, planned, yes)
+        elif not dry_run and not drop_old and planned.stage is not rotating.Stage.BOTH:
+            ui.confirm("replace the master identity?", yes=yes)
+        if dry_run:
+            done = planned.old if drop_old else planned.files
+        else:
+            done = rotating.drop(workspace, planned) if drop_old else rotating.act(workspace, inventory, planned)
+        after = planned if dry_run else rotating.plan(workspace, inventory)
+    affected = rotating.reissue(inventory, tuple(path.name for path in workspace.keys_dir.glob("*.age")))
+    if json:
+        found = {"dropped" if drop_old else "rekeyed": done, "stage": after.stage, "master": after.master}
+        backups = [] if dry_run else _backups(here, after.master)
+        ui.json_result({**found, "old": after.old, "reissue": affected, "backups": backups})
+        return
+    if drop_old:
+        verb = "would remove" if dry_run else "removed"
+        lines = [f"{verb} the identity of {recipient}" for recipient in done]
+        ui.result("\n".join(lines) or "keys/master_key holds no identity but the master")
+    else:
+        _show_rotated(here, planned, after, done, dry_run)
+        _show_affected(affected)
+    if planned.stray:
+        ui.warn(f"not re-encrypted, no secrets of this inventory: {', '.join(planned.stray)} (inv keys.check)")
+
+
+def _backups(here: Current, master: str) -> list[str]:
+    """Names of the backups here that ``master`` does not decrypt."""
+    from smallkube.etcd import catalog
+
+    there = catalog.read(catalog.folder_of(here.workspace, here.inventory))
+    return [record.name for record in there.records if record.recipient != master]
+
+
+def _confirm_drop(here: Current, planned: "MasterPlan", yes: bool) -> None:
+    backups = _backups(here, planned.master)
+    if backups:
+        ui.warn(f"{len(backups)} backups here ({backups[0]} to {backups[-1]}) can't be decrypted without it")
+    ui.warn("nor can earlier versions of keys/ in git history, and backups elsewhere")
+    ui.confirm("remove the previous identity from keys/master_key?", yes=yes)
+
+
+def _show_rotated(here: Current, planned: "MasterPlan", after: "MasterPlan", done: tuple[str, ...], dry: bool) -> None:
+    from smallkube.operations.master import Stage
+
+    if planned.stage is Stage.BOTH:
+        ui.result(f"nothing to do: {planned.master} is the master already, and a previous identity is below it")
+        ui.message("inv keys.rotate-master --drop-old removes the previous one; only then can you rotate again")
+    else:
+        for name in done:
+            ui.result(f"{'would re-encrypt' if dry else 're-encrypted'} keys/{name}")
+    if dry:
+        return
+    if planned.stage is not Stage.BOTH:
+        ui.result(f"the master is now {after.master}")
+        ui.warn("keep a copy of keys/master_key in a safe place; commit keys/")
+        ui.message("no node needs the new files; the next deploy brings them, and restarts services that use them")
+    backups = len(_backups(here, after.master))
+    ui.message(f"the previous identity stays in keys/master_key: {backups} backups here are encrypted to it alone")
+    ui.message("when they are no longer needed: inv etcd.backup, then inv keys.rotate-master --drop-old")
+
+
+def _show_affected(affected: "tuple[Reissue, ...]") -> None:
+    ui.message("the previous identity and git history together decrypt all of this; if it was exposed, replace:")
+    for row in affected:
+        ui.message(f"  {row.command}\n    ({', '.join(row.names)})")
+    ui.message("with a backup of etcd as well: every Secret in the cluster; change those at their source")

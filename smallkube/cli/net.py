@@ -2,20 +2,23 @@
 
 from invoke.context import Context
 
-from smallkube.cli import current, task, words
-from smallkube.cli.deploy import SELECTION
-from smallkube.cli.states import report
-
-__all__ = ["check"]
+from smallkube.cli import output
+from smallkube.cli.context import JSON, NODE, current, task
 
 
-@task(iterable=["node"], help={"node": SELECTION["node"], "json": "print JSON"})
+@task(iterable=["node"], help={**NODE, **JSON})
 def check(_: Context, node: list[str], json: bool = False) -> None:
-    """Check bridge, WireGuard handshakes, pings over the tunnel."""
+    """Check the bridge, WireGuard and the tunnel.
+
+    WireGuard handshakes between all nodes, and pings through the tunnel in IPv4
+    and IPv6.
+    """
     from smallkube.deploy import checks
     from smallkube.secrets import peers
 
     here = current()
     keys = peers.public_keys(peers.read(here.workspace))
-    nodes = here.inventory.select(words(node))
-    report(here, nodes, lambda each, state: checks.network(here.inventory, each, state, keys), "", json=json)
+    nodes = here.select(node)
+    output.check_nodes(
+        here, nodes, lambda each, state: checks.network(here.inventory, each, state, keys), "", json=json
+    )

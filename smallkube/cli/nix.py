@@ -1,33 +1,33 @@
 """The Nix configuration: render it from the inventory, check it."""
 
-from dataclasses import asdict
-
 from invoke.context import Context
 
-from smallkube.cli import current, task, words
-
-__all__ = ["check", "render"]
+from smallkube.cli import output
+from smallkube.cli.context import JSON, NODE, current, task, words
+from smallkube.core import ui
+from smallkube.core.errors import SmallkubeError
 
 
 @task(
     help={
-        "check": "write nothing; exit 1 when something is stale",
-        "diff": "show the change as a unified diff",
-        "update-lock": "renew nix/flake.lock (needs Nix and network here)",
+        "check": "write nothing; exit status 1 when a file is stale",
+        "diff": "show the changes as a unified diff",
+        "update-lock": "update nix/flake.lock (needs Nix and network here)",
     }
 )
 def render(_: Context, check: bool = False, diff: bool = False, update_lock: bool = False) -> None:
-    """Render nix/flake.nix and nix/rendered/ from the inventory."""
-    from smallkube.core import ui
-    from smallkube.core.errors import SmallkubeError
+    """Render the Nix configuration from the inventory.
+
+    Writes nix/flake.nix and nix/rendered/.
+    """
     from smallkube.core.workspace import write_file
     from smallkube.nix import bundle, lock, render
 
     here = current()
     plan = render.plan(here.workspace, here.inventory)
     changed = plan.changed
-    if diff:
-        ui.result(plan.diff(here.workspace.root).rstrip("\n")) if changed else None
+    if diff and changed:
+        ui.result(plan.diff(here.workspace.root).rstrip("\n"))
     names = [here.workspace.relative(path) for path in changed]
     if check:
         if names:
@@ -44,13 +44,14 @@ def render(_: Context, check: bool = False, diff: bool = False, update_lock: boo
         ui.message("nothing to do: everything rendered is current")
 
 
-@task(iterable=["node"], help={"node": "only these nodes (repeatable, or separated by commas)", "json": "print JSON"})
+@task(iterable=["node"], help={**NODE, **JSON})
 def check(_: Context, node: list[str], json: bool = False) -> None:
-    """Parse every Nix file, evaluate every node, check the result."""
+    """Parse all Nix files and evaluate every node.
+
+    Checks the result, and says what could not be checked here.
+    """
     import os
 
-    from smallkube.core import ui
-    from smallkube.core.errors import SmallkubeError
     from smallkube.nix import bundle, evaluate
     from smallkube.nix.check import check as check_files
 
@@ -58,15 +59,12 @@ def check(_: Context, node: list[str], json: bool = False) -> None:
     nodes = [each.name for each in here.inventory.select(words(node))]
     files = bundle.assemble(here.workspace, here.inventory).files
     report = check_files(files, nodes, evaluate.nixpkgs_lib(os.environ))
-    if json:
-        ui.json_result([asdict(finding) for finding in report.findings])
-    else:
-        rows = [
-            (finding.node, finding.check, finding.outcome, detail)
-            for finding in report.findings
-            for detail in finding.details or ("",)
-        ]
-        ui.table(("NODE", "CHECK", "RESULT", "DETAIL"), rows)
+    rows = [
+        (finding.node, finding.check, finding.outcome, detail)
+        for finding in report.findings
+        for detail in finding.details or ("",)
+    ]
+    output.table(report.findings, ("NODE", "CHECK", "RESULT", "DETAIL"), rows, json=json)
     if report.failed:
         places = sorted({finding.node for finding in report.failed})
         raise SmallkubeError(f"the configuration has faults: {', '.join(places)}")

@@ -1,4 +1,4 @@
-"""The machines of the cluster: add one, take one out, run commands on them, drain and restart them."""
+"""The machines of the cluster: add and remove them, run commands on them, drain and reboot them."""
 
 import sys
 import threading
@@ -7,36 +7,34 @@ from typing import TYPE_CHECKING
 
 from invoke.context import Context
 
-from smallkube.cli import current, task, words
+from smallkube.cli import output
+from smallkube.cli.context import CHANGE, JSON, SELECTION, Current, current, task
+from smallkube.core import ui
+from smallkube.core.errors import ErrorGroup, SmallkubeError, UsageError
 
 if TYPE_CHECKING:
-    from smallkube.cli import Current
     from smallkube.inventory.models import Node
+    from smallkube.operations.revoke import Outcome as Revoked
+    from smallkube.operations.revoke import Plan
     from smallkube.remote.command import Result
     from smallkube.remote.fleet import Outcome
     from smallkube.remote.host import Host
-    from smallkube.remote.rolling import NodeOutcome, Report
-
-__all__ = ["add", "drain", "exec_", "reboot", "remove", "uncordon"]
-
-SELECTION = {
-    "node": "only these nodes (repeatable, or separated by commas)",
-    "role": "only the primary, or only the workers: primary | worker",
-    "tag": "only nodes with this tag",
-}
+    from smallkube.remote.rolling import NodeOutcome
 
 
 @task(
     positional=["name"],
     help={
         "name": "nodeN, with N from 2 to 254",
-        "peer-ip": "address at which the other nodes reach it",
-        "ssh-host": "address at which this machine reaches it, when that differs",
+        "peer-ip": "address where the other nodes reach it",
+        "ssh-host": "address where this machine reaches it (default: the peer IP)",
     },
 )
 def add(_: Context, name: str, peer_ip: str, ssh_host: str | None = None) -> None:
-    """Add a node to inventory.yaml, keeping all else as it is."""
-    from smallkube.core import ui
+    """Add a node to inventory.yaml.
+
+    Comments and everything else in the file stay as they are.
+    """
     from smallkube.core.workspace import write_file
     from smallkube.inventory import edit, load, positions
 
@@ -52,34 +50,32 @@ def add(_: Context, name: str, peer_ip: str, ssh_host: str | None = None) -> Non
 @task(
     positional=["name"],
     help={
+        **CHANGE,
         "name": "nodeN",
-        "revoke": "it is compromised: put it out of the running cluster, and see it refused",
-        "dry-run": "with --revoke: print the steps and touch nothing",
-        "yes": "do not ask",
-        "json": "with --revoke: print the outcome as JSON",
+        "revoke": "the node is compromised: also revoke its access, and verify that it is refused",
+        "dry-run": "with --revoke: print the steps and change nothing",
+        "json": "with --revoke: print JSON",
     },
 )
 def remove(
     _: Context, name: str, yes: bool = False, revoke: bool = False, dry_run: bool = False, json: bool = False
 ) -> None:
-    """Take a node out of inventory.yaml; no other is renumbered.
+    """Remove a node, or revoke a compromised one.
 
-    With --revoke also out of the cluster: its token and its WireGuard key are taken from all other
-    machines, its Node object goes, its files in keys/ last. Interrupted at any point, the same
-    command goes on from there.
+    Removes it from inventory.yaml; the other nodes keep their numbers. With
+    --revoke also from the running cluster: its token and WireGuard key are
+    removed from all other machines, then its Node object, then its files in
+    keys/. After an interruption the same command resumes.
     """
-    from smallkube.cli import nodes_revoke
-    from smallkube.core import ui
-    from smallkube.core.errors import UsageError
     from smallkube.core.workspace import write_file
     from smallkube.inventory import edit, load, positions
 
+    here = current()
     if revoke:
-        nodes_revoke.revoke(current(), name, yes=yes, dry_run=dry_run, json=json)
+        _revoke(here, name, yes=yes, dry_run=dry_run, json=json)
         return
     if dry_run or json:
         raise UsageError("--dry-run and --json are for --revoke")
-    here = current()
     here.inventory.node(name)
     file = here.workspace.inventory_file
     text = edit.remove_node(positions.read_text(file), name)
@@ -87,7 +83,44 @@ def remove(
     ui.confirm(f"remove {name} from {file.name}?", yes=yes)
     write_file(file, text, mode=file.stat().st_mode & 0o777)
     ui.message(f"removed {name}; its files in keys/ are left (inv keys.check lists them); next: inv keys.generate,")
-    ui.message("inv nix.render, inv deploy, so that the other nodes forget it")
+    ui.message("inv nix.render, inv deploy, which removes it from the other nodes")
+
+
+def _revoke(here: Current, name: str, *, yes: bool, dry_run: bool, json: bool) -> None:
+    from smallkube.operations import revoke as revoking
+    from smallkube.secrets.keyring import require_master
+
+    plan = revoking.make(here.workspace, here.inventory, name)
+    if dry_run:
+        output.show_steps(plan.steps, json=json)
+        return
+    master = require_master(here.workspace, "to try the node's token")
+    ui.confirm(f"revoke {name}, and end its pods?", yes=yes)
+    with output.operation(here, name, done="revoked") as running:
+        revocation = revoking.Revocation(here.workspace, master, here.connect, running.progress)
+        outcome = revocation.execute(plan, here.inventory, running.step)
+    lines = [f"{name} is revoked: its token is refused, no other machine has its WireGuard key"]
+    lines += [f"removed keys/{file}" for file in outcome.removed]
+    output.show(outcome, "\n".join(lines), json=json)
+    _show_remaining(plan, outcome)
+
+
+def _show_remaining(plan: "Plan", outcome: "Revoked") -> None:
+    """What is left for the administrator."""
+    from smallkube.operations.master import commands
+
+    name = outcome.node
+    if outcome.exposed is None:
+        ui.warn("the API server did not run: which Secrets the pods on it used is not known")
+    elif outcome.exposed:
+        ui.warn(f"pods on {name} used these Secrets, change them at their source: {', '.join(outcome.exposed)}")
+    ui.message(f"so could pods that ran on {name} earlier; commit inventory.yaml, keys/ and nix/")
+    ui.message(f"the machine itself is unchanged: take it off the network; nix/hosts/{name}.nix is left")
+    if plan.shared:
+        details = "; ".join(f"{row.command} ({', '.join(row.names)})" for row in commands(list(plan.shared)))
+        raise SmallkubeError(
+            f"{name} is revoked, but keys/ had let it read more than its own", hint=f"replace it: {details}"
+        )
 
 
 @task(
@@ -95,9 +128,9 @@ def remove(
     iterable=["node", "role", "tag"],
     help={
         **SELECTION,
-        "root": "as root (default), or as the user who logs in",
-        "timeout": "seconds of silence after which a node is given up",
-        "json": "print the answers as JSON",
+        "root": "run as root (default), or as the user who logs in",
+        "timeout": "seconds without output after which a node has failed",
+        **JSON,
     },
 )
 def exec_(
@@ -109,20 +142,17 @@ def exec_(
     timeout: int = 300,
     json: bool = False,
 ) -> None:
-    """Run the command that follows -- on the nodes, in parallel.
+    """Run a command on the nodes, in parallel.
 
+    The command follows --:
     inv nodes.exec --node node2 -- journalctl --boot --unit kubelet
     inv nodes.exec -- sh -c 'df / | tail -1'
     """
-    from smallkube.core import ui
-    from smallkube.core.errors import ErrorGroup
     from smallkube.operations import execute
-    from smallkube.remote.ssh import connector
 
     here = current()
     wanted = execute.command(_after_dashes(), root=root, timeout=timeout)
-    nodes = here.inventory.select(words(node), words(role), words(tag))
-    outcomes = execute.everywhere(nodes, wanted, connector(here.workspace))
+    outcomes = execute.everywhere(here.select(node, role, tag), wanted, here.connect)
     if json:
         ui.json_result([execute.as_json(outcome) for outcome in outcomes])
     else:
@@ -138,14 +168,14 @@ def _after_dashes() -> Sequence[str]:
 
 def _show_answers(outcomes: "Sequence[Outcome[Result]]") -> None:
     """One node's output as it is, those of several with the node's name before each line."""
-    from smallkube.core import ui
     from smallkube.operations import execute
 
     for outcome in outcomes:
         answer = outcome.value
         if answer and len(outcomes) == 1:
             ui.raw_result(answer.stdout)
-            ui.message(answer.stderr.rstrip("\n")) if answer.stderr else None
+            if answer.stderr:
+                ui.message(answer.stderr.rstrip("\n"))
         elif answer:
             for line in execute.lines(outcome.node.name, answer.text):
                 ui.result(line)
@@ -155,7 +185,12 @@ def _show_answers(outcomes: "Sequence[Outcome[Result]]") -> None:
 
 @task(
     iterable=["node", "role", "tag"],
-    help={**SELECTION, "timeout": "seconds for each node's pods to end", "yes": "do not ask", "json": "print JSON"},
+    help={
+        **SELECTION,
+        "timeout": "seconds for the pods of a node to end",
+        "yes": "do not ask for confirmation",
+        **JSON,
+    },
 )
 def drain(
     _: Context,
@@ -166,8 +201,7 @@ def drain(
     yes: bool = False,
     json: bool = False,
 ) -> None:
-    """Evict the pods of the named nodes, and let no new ones in."""
-    from smallkube.core import ui
+    """Cordon nodes and evict their pods."""
     from smallkube.kube import members
     from smallkube.remote import rolling
 
@@ -181,9 +215,9 @@ def drain(
     _change(here, nodes, evict, rolling.NodeOutcome.DRAINED, stop, json)
 
 
-@task(iterable=["node", "role", "tag"], help={**SELECTION, "json": "print JSON"})
+@task(iterable=["node", "role", "tag"], help={**SELECTION, **JSON})
 def uncordon(_: Context, node: list[str], role: list[str], tag: list[str], json: bool = False) -> None:
-    """Let pods be scheduled on the named nodes again."""
+    """Make nodes schedulable again."""
     from smallkube.kube import members
     from smallkube.remote import rolling
 
@@ -192,42 +226,36 @@ def uncordon(_: Context, node: list[str], role: list[str], tag: list[str], json:
 
 
 def _named(node: list[str], role: list[str], tag: list[str]) -> "tuple[Current, tuple[Node, ...]]":
-    """The nodes asked for; all of them is never what is meant by naming none."""
-    from smallkube.core.errors import UsageError
-
+    """The selected nodes; without a flag none, not all. Raises UsageError then."""
     here = current()
     if not (node or role or tag):
-        raise UsageError("no node named", hint="--node, --role or --tag says which")
-    return here, here.inventory.select(words(node), words(role), words(tag))
+        raise UsageError("no node selected", hint="give --node, --role or --tag")
+    return here, here.select(node, role, tag)
 
 
 def _change(
-    here: "Current",
+    here: Current,
     nodes: "Sequence[Node]",
     act: "Callable[[Host, str], None]",
     outcome: "NodeOutcome",
     stop: threading.Event,
     json: bool,
 ) -> None:
-    from smallkube.core import ui
     from smallkube.kube import members
-    from smallkube.remote.ssh import connector
 
     with ui.Progress([each.name for each in nodes]) as progress:
-        reports = members.change(here.inventory, nodes, connector(here.workspace), act, outcome, progress, stop)
-    _show_reports(reports, json)
+        reports = members.change(here.inventory, nodes, here.connect, act, outcome, progress, stop)
+    output.show_reports(reports, json=json)
 
 
 @task(
     iterable=["node", "role", "tag"],
     help={
         **SELECTION,
-        "timeout": "seconds a machine may take to be back and well",
-        "drain-timeout": "seconds for a node's pods to end",
-        "drain": "evict the pods before (default where the API server runs)",
-        "dry-run": "print the plan and touch nothing",
-        "yes": "do not ask",
-        "json": "print JSON",
+        **CHANGE,
+        "timeout": "seconds for a machine to be back and Ready",
+        "drain-timeout": "seconds for the pods of a node to end",
+        "drain": "drain each node first (default where the API server runs)",
     },
 )
 def reboot(
@@ -242,39 +270,24 @@ def reboot(
     drain: bool = True,
     json: bool = False,
 ) -> None:
-    """Restart the nodes one by one, workers first; await each."""
-    from smallkube.core import ui
+    """Reboot the nodes one by one, workers first.
+
+    Drains each node first, and waits until it is Ready before the next one.
+    """
     from smallkube.kube import members
     from smallkube.operations import reboot as rebooting
-    from smallkube.remote.ssh import connector
 
     here = current()
-    connect = connector(here.workspace)
-    nodes = here.inventory.select(words(node), words(role), words(tag))
-    undrained = members.api_down(here.inventory, connect) if drain else "--no-drain"
+    nodes = here.select(node, role, tag)
+    undrained = members.api_down(here.inventory, here.connect) if drain else "--no-drain"
     plan = rebooting.make(nodes, undrained, timeout, drain_timeout)
-    drained = "members of the cluster are drained before, and admitted again after"
+    drained = "nodes of the cluster are drained first, and uncordoned afterwards"
     ui.message(f"{undrained}: nothing is drained" if undrained else drained)
     names = [each.name for each in plan.nodes]
     if dry_run:
-        ui.json_result(names) if json else ui.result(f"one after the other: {', '.join(names)}")
+        output.show(names, f"one after the other: {', '.join(names)}", json=json)
         return
     ui.confirm(f"restart {', '.join(names)}, one after the other?", yes=yes)
     with ui.Progress(names) as progress:
-        reports = rebooting.execute(plan, here.inventory, here.workspace, connect, progress)
-    _show_reports(reports, json)
-
-
-def _show_reports(reports: "Sequence[Report]", json: bool) -> None:
-    from dataclasses import asdict
-
-    from smallkube.core import ui
-    from smallkube.core.errors import SmallkubeError
-
-    if json:
-        ui.json_result([asdict(report) for report in reports])
-    else:
-        rows = [(report.node, report.outcome, f"{report.seconds:.1f}", report.reason) for report in reports]
-        ui.table(("NODE", "OUTCOME", "SECONDS", "REASON"), rows)
-    if bad := [report for report in reports if not report.good]:
-        raise SmallkubeError(", ".join(f"{report.node} {report.outcome}" for report in bad))
+        reports = rebooting.execute(plan, here.inventory, here.workspace, here.connect, progress)
+    output.show_reports(reports, json=json)

@@ -1,26 +1,24 @@
-"""API tokens: replace them while everybody goes on, and see who uses which."""
+"""API tokens: rotate them, show who uses which."""
 
 from dataclasses import asdict
 from datetime import UTC, datetime
 
 from invoke.context import Context
 
-from smallkube.cli import current, task, words
-from smallkube.core.errors import SmallkubeError, UsageError
-
-__all__ = ["rotate", "status"]
+from smallkube.cli import output
+from smallkube.cli.context import CHANGE, JSON, at_least, current, task, words
+from smallkube.core import ui
+from smallkube.core.errors import SmallkubeError
 
 
 @task(
     iterable=["user"],
     help={
         "user": "root, kube-scheduler, kube-controller-manager, nodeN (repeatable)",
-        "all": "everybody",
-        "abort": "take back a rotation that has not ended",
-        "timeout": "seconds that clients may take to use their new token",
-        "dry-run": "print the steps and touch nothing",
-        "yes": "do not ask",
-        "json": "print the outcome as JSON",
+        "all": "the tokens of all users",
+        "abort": "undo a rotation under way: the previous tokens stay",
+        "timeout": "seconds for clients to use their new token",
+        **CHANGE,
     },
 )
 def rotate(
@@ -33,71 +31,58 @@ def rotate(
     yes: bool = False,
     json: bool = False,
 ) -> None:
-    """Replace API tokens without an outage for their users.
+    """Rotate API tokens without an outage.
 
-    New beside old, deployed; every client seen with the new one; the old ones removed, deployed,
-    and seen refused. Interrupted at any point, the same command goes on from there.
+    Deploys the new tokens beside the current ones; waits until every client uses
+    its new token; removes the previous tokens and verifies that they are refused.
+    After an interruption the same command resumes.
     """
-    from smallkube.core import ui
     from smallkube.kube import token_clients, token_users
-    from smallkube.operations import downtime
     from smallkube.operations import tokens as rotating
-    from smallkube.remote.ssh import connector
     from smallkube.secrets.keyring import require_master
     from smallkube.secrets.store import read_keys
 
-    if timeout < 1:
-        raise UsageError(f"--timeout {timeout}: must be at least 1")
+    at_least(1, timeout=timeout)
     here = current()
     workspace, inventory = here.workspace, here.inventory
     everybody = token_users.all_users(inventory)
     wanted = token_users.select(inventory, words(user), everybody=all or abort)
-    connect = connector(workspace)
-    with connect(inventory.primary) as primary:
+    with here.connect(inventory.primary) as primary:
         deployed = token_clients.deployed(primary)
     plan = rotating.make(read_keys(workspace), wanted, everybody, deployed, back=abort)
     if plan.between or plan.ending:
-        ui.message("a rotation is under way, and is ended first; for others, run it again afterwards")
+        ui.message("a rotation is under way and is completed first; to rotate others, run this again afterwards")
     if dry_run:
-        ui.json_result(plan.steps) if json else ui.result("\n".join(plan.steps))
+        output.show_steps(plan.steps, json=json)
         return
     master = require_master(workspace, "to try tokens")
     ui.confirm(f"replace API tokens ({', '.join(one.short for one in plan.users) or 'the last step'})?", yes=yes)
-    names = [node.name for node in inventory.nodes]
-    with ui.Progress([*names, "tokens"]) as progress, downtime.counted(connect, inventory.primary) as counted:
-        rotation = rotating.Rotation(workspace, inventory, master, connect, progress, timeout)
-        outcome = rotation.execute(plan, lambda text: progress.step("tokens", text))
-        progress.done("tokens", "done")
-    if json:
-        ui.json_result({**asdict(outcome), "outage": counted.as_json})
-    else:
-        ui.result(f"current tokens accepted, former ones refused: {', '.join(outcome.rotated) or 'as deployed'}")
-    ui.message(counted.words)
+    with output.operation(here, "tokens", downtime=True) as running:
+        rotation = rotating.Rotation(workspace, inventory, master, here.connect, running.progress, timeout)
+        outcome = rotation.execute(plan, running.step)
+    text = f"current tokens accepted, previous ones refused: {', '.join(outcome.rotated) or 'as deployed'}"
+    output.show_operation(asdict(outcome), text, running, json=json)
     if "root" in outcome.rotated:
-        ui.message("kubeconfigs outside the cluster hold root's former token: inv cluster.kubeconfig writes one anew")
+        ui.message("kubeconfigs outside the cluster have root's previous token: inv cluster.kubeconfig writes new ones")
 
 
-@task(help={"json": "print it as JSON"})
+@task(help=JSON)
 def status(_: Context, json: bool = False) -> None:
-    """Show each token's age, and which clients use which."""
-    from smallkube.core import ui
+    """Show the age and the clients of each token."""
     from smallkube.kube import token_clients, token_users
     from smallkube.operations import token_status as looking
-    from smallkube.remote.ssh import connector
     from smallkube.secrets.keyring import read_master
     from smallkube.secrets.store import read_keys
 
     here = current()
-    found, silent = token_clients.holders(here.inventory, connector(here.workspace))
+    found, silent = token_clients.holders(here.inventory, here.connect)
     everybody, master = token_users.all_users(here.inventory), read_master(here.workspace)
     rows = looking.rows(here.workspace, read_keys(here.workspace), everybody, master, found, datetime.now(UTC))
-    if json:
-        ui.json_result({"tokens": [asdict(row) for row in rows], "silent": silent})
-    else:
-        table = [(row.user, f"{row.days} d", "yes" if row.overlap else "no", _clients(row.clients)) for row in rows]
-        ui.table(("USER", "AGE", "OVERLAP", "CLIENTS"), table)
+    table = [(row.user, f"{row.days} d", "yes" if row.overlap else "no", _clients(row.clients)) for row in rows]
+    columns = ("USER", "AGE", "OVERLAP", "CLIENTS")
+    output.table({"tokens": rows, "silent": silent}, columns, table, json=json)
     if silent:
-        raise SmallkubeError("not asked: " + ", ".join(f"{node} ({why})" for node, why in silent.items()))
+        raise SmallkubeError("unreachable: " + ", ".join(f"{node} ({why})" for node, why in silent.items()))
 
 
 def _clients(clients: dict[str, str]) -> str:

@@ -2,9 +2,14 @@
 
 import logging
 import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from io import TextIOWrapper
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
+
+from smallkube.core.errors import one_line
 
 _LOGGER = logging.getLogger("smallkube.commands")
 _LOGGER.setLevel(logging.INFO)
@@ -17,28 +22,53 @@ MAX_BYTES = 1 << 20
 
 def command(where: str, name: str, seconds: float, outcome: str) -> None:
     """Note that a command ended: on which host, its name without arguments, its duration, its exit status or fault."""
-    _LOGGER.info("%s: %s: %s after %.1f s", where, name, outcome, seconds)
+    _LOGGER.info("%s", one_line(f"{where}: {name}: {outcome} after {seconds:.1f} s"))
 
 
-def to_file(path: Path) -> None:
-    """From now on log to ``path``; the file is made when something is logged."""
-    handler = _PrivateFile(path, maxBytes=MAX_BYTES, backupCount=2, encoding="utf-8", delay=True)
-    handler.setFormatter(_FORMAT)
-    _LOGGER.addHandler(handler)
+@contextmanager
+def recording(path: Path | None, *, shown: bool) -> Iterator[Callable[[], bool]]:
+    """During the block log to ``path``, whose file is made when something is logged; ``shown``: to standard error too.
+
+    Yields a function that tells whether anything was written to ``path``.
+    """
+    file = _PrivateFile(path, maxBytes=MAX_BYTES, backupCount=2, encoding="utf-8", delay=True) if path else None
+    handlers: list[logging.Handler] = [file] if file else []
+    if file:
+        file.setFormatter(_FORMAT)
+    if shown:
+        handlers.append(_StandardError())
+    for handler in handlers:
+        _LOGGER.addHandler(handler)
+    try:
+        yield lambda: file is not None and file.written
+    finally:
+        for handler in handlers:
+            _LOGGER.removeHandler(handler)
+            handler.close()
 
 
-def to_stderr() -> None:
-    """From now on show what is logged on standard error too (--verbose)."""
-    _LOGGER.addHandler(logging.StreamHandler())
+class _StandardError(logging.Handler):
+    """Standard error as it is at the time: a live display puts itself in its place."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        sys.stderr.write(f"{self.format(record)}\n")
+        sys.stderr.flush()
 
 
 class _PrivateFile(RotatingFileHandler):
     """A log that only its owner may read; one that can't be written is given up without a word."""
+
+    written = False
 
     def _open(self) -> TextIOWrapper:
         Path(self.baseFilename).parent.mkdir(mode=0o700, exist_ok=True)
         handle = os.open(self.baseFilename, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         return os.fdopen(handle, "a", encoding="utf-8")
 
+    def emit(self, record: logging.LogRecord) -> None:
+        self.written = True
+        super().emit(record)
+
     def handleError(self, record: logging.LogRecord) -> None:
         """A full disk must not end the task."""
+        self.written = False

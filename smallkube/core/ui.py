@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import asdict, is_dataclass
 from datetime import timedelta
 from importlib.util import find_spec
 from types import TracebackType
@@ -29,8 +30,12 @@ def result(text: str) -> None:
 
 
 def json_result(value: Any) -> None:
-    """Print the task's result as JSON."""
-    print(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+    """Print the task's result as JSON: dataclasses as objects, and what JSON has no form for as text."""
+    print(json.dumps(value, indent=2, ensure_ascii=False, default=_plain))
+
+
+def _plain(value: Any) -> Any:
+    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else str(value)
 
 
 def raw_result(data: bytes) -> None:
@@ -50,14 +55,14 @@ def warn(text: str) -> None:
 
 
 def confirm(question: str, *, yes: bool = False) -> None:
-    """Return if the person agrees.
+    """Return when the operator agrees, or did so beforehand (``yes``).
 
-    Raises UsageError when they don't, and where nobody can be asked and ``yes`` was not given.
+    Raises UsageError otherwise, and without a terminal.
     """
     if yes:
         return
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
-        raise UsageError(f"{question}: nobody to ask here", hint="give --yes to agree beforehand")
+        raise UsageError(f"{question} confirmation required", hint="pass --yes")
     print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
         raise UsageError("nothing was changed: not confirmed")

@@ -66,7 +66,7 @@ def test_a_failing_build_stops_there(machine: Operator) -> None:
     assert done.returncode == 1
     assert re.search(r"^node2 +failed .*the build failed: .*the whole log is in .smallkube/logs/", done.stdout, re.M)
     assert "syntax error" in done.stderr
-    assert done.stderr.splitlines()[-1] == "not everything was deployed: node2 failed"
+    assert done.stderr.splitlines()[-1] == "not everything was deployed: node2 failed (log: .smallkube/log)"
 
 
 def test_a_failing_primary_leaves_the_workers_untouched(machine: Operator) -> None:

@@ -102,7 +102,7 @@ def test_one_node_answers_as_it_is_and_words_arrive_whole(up: Up) -> None:
 def test_one_failing_node_fails_it_and_is_named(up: Up) -> None:
     ran = inv(up.workspace, "nodes.exec", "--json", "--", "sh", "-c", '[ "$(hostname)" = node1 ] || exit 7')
     assert ran.returncode == 1
-    assert ran.stderr == "node2: exit status 7\n"
+    assert ran.stderr == "node2: exit status 7 (log: .smallkube/log)\n"
     assert [(row["node"], row["outcome"], row["status"]) for row in json.loads(ran.stdout)] == [
         ("node1", "ok", 0),
         ("node2", "failed", 7),

@@ -1,27 +1,31 @@
-"""Machines to deploy to where there are none: containers on this machine (see lab/)."""
+"""The lab's tasks: machines to deploy to, as containers or virtual machines on this machine.
+
+They import the rest of the lab when they run, so that `inv --list` stays fast.
+"""
 
 import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from smallkube.cli import task
+from invoke.collection import Collection
+from invoke.exceptions import Exit
+
+from smallkube.cli.context import JSON, task
 from smallkube.core import ui
+from smallkube.core.errors import SmallkubeError, UsageError
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from lab.cluster import Lab
 
-NAME = "which lab; several can be up side by side"
+NAME = {"name": "name of the lab; several can be up at the same time"}
 
 
 def _lab(name: str) -> "Lab":
-    import re
-
     from lab.cluster import Lab
     from lab.places import Places
-    from smallkube.core.errors import UsageError
 
     if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,30}", name):
         raise UsageError(f"{name!r} is not a lab's name", hint="lower-case letters, digits and hyphens")
@@ -30,10 +34,10 @@ def _lab(name: str) -> "Lab":
 
 @task(
     help={
-        "nodes": "how many machines (1 to 254)",
-        "name": NAME,
-        "workspace": "folder for inventory.yaml and the rest (default: one of the lab's own)",
-        "kubernetes": "leave Kubernetes' programs out, also where they are built (make lab-kubernetes)",
+        "nodes": "number of machines (1 to 254)",
+        **NAME,
+        "workspace": "folder for inventory.yaml, keys/ and nix/ (default: in the lab's own folder)",
+        "kubernetes": "leave out Kubernetes, also where it is built (make lab-kubernetes)",
         "backend": "container (systemd-nspawn), or qemu (NixOS virtual machines; needs Nix and nixpkgs)",
     }
 )
@@ -45,13 +49,11 @@ def up(
     backend: str = "container",
     kubernetes: bool = True,
 ) -> None:
-    """Start machines and make a workspace that fits them.
+    """Start a lab's machines and write its workspace.
 
-    On a lab that is up: start what is missing. A new lab's machines have Kubernetes when it is built.
+    Of a lab that is up, starts the machines that are off. The machines of a new
+    lab have Kubernetes if it is built.
     """
-    from pathlib import Path
-
-    from smallkube.core.errors import UsageError
 
     if not 1 <= nodes <= 254:
         raise UsageError(f"--nodes {nodes}: a cluster has 1 to 254 nodes")
@@ -77,7 +79,7 @@ def up(
         ui.message(f"  {line}")
 
 
-def _programs(lab: "Lab", wanted: bool) -> "Path | None":
+def _programs(lab: "Lab", wanted: bool) -> Path | None:
     from lab import kubernetes
 
     found = kubernetes.built(lab.places.cache) if wanted else None
@@ -88,10 +90,11 @@ def _programs(lab: "Lab", wanted: bool) -> "Path | None":
 
 @task
 def kubernetes(_context: Any) -> None:
-    """Build Kubernetes for the lab's machines, unless it is built.
+    """Build Kubernetes for the lab's machines.
 
-    The programs come from the Go modules that lab/go pins and lie in the
-    user's cache; the folder is printed. An interrupted build resumes.
+    From the Go modules that lab/go pins, into the user's cache, unless it is
+    built already; prints the folder. After an interruption the same command
+    resumes.
     """
     from lab.kubernetes import ensure
     from lab.places import Places
@@ -101,11 +104,12 @@ def kubernetes(_context: Any) -> None:
     ui.result(str(built))
 
 
-@task(help={"name": NAME, "all": "every lab of this user"})
+@task(help={**NAME, "all": "all labs of this user"})
 def down(_context: Any, name: str = "lab", all: bool = False) -> None:
-    """Take a lab down, also one that crashed: machines and files.
+    """Remove a lab's machines and files.
 
-    Images and builds stay; inv lab.prune removes those that no lab needs.
+    Also of a lab that crashed. Images and builds stay; inv lab.prune removes
+    unused ones.
     """
     from lab import cache
     from lab.cluster import all_labs
@@ -121,23 +125,20 @@ def down(_context: Any, name: str = "lab", all: bool = False) -> None:
 
 @task(
     help={
-        "all": "remove the current image and builds too; making them again takes minutes",
-        "dry-run": "only list what would be removed",
-        "yes": "with --all: don't ask",
-        "json": "as JSON",
+        "all": "also remove the current image and builds; building them again takes minutes",
+        "dry-run": "list what would be removed and remove nothing",
+        "yes": "with --all: do not ask for confirmation",
+        **JSON,
     }
 )
 def prune(_context: Any, all: bool = False, dry_run: bool = False, yes: bool = False, json: bool = False) -> None:
-    """Remove images and builds that no lab needs any more.
+    """Remove images and builds that no lab needs.
 
     From the user's cache: images and builds of Kubernetes that are not current,
-    and what interrupted builds left. What a lab that is up uses stays.
+    and unfinished builds. Images that a running lab uses stay.
     """
-    from dataclasses import asdict
-
     from lab import cache
     from lab.places import Places
-    from smallkube.core.errors import SmallkubeError
 
     places = Places.find(os.environ)
     if all and not dry_run:
@@ -147,8 +148,7 @@ def prune(_context: Any, all: bool = False, dry_run: bool = False, yes: bool = F
     failed = [each for each in found if each.outcome == "failed"]
     freed = sum(each.size for each in gone)
     if json:
-        folders = [asdict(each) for each in found]
-        ui.json_result({"cache": str(places.cache), "freed": 0 if dry_run else freed, "folders": folders})
+        ui.json_result({"cache": places.cache, "freed": 0 if dry_run else freed, "folders": found})
     elif found:
         rows = [(each.name, each.state, _mebibytes(each.size), each.outcome) for each in found]
         ui.table(("folder", "state", "size", "outcome"), rows, title=str(places.cache))
@@ -160,15 +160,13 @@ def prune(_context: Any, all: bool = False, dry_run: bool = False, yes: bool = F
         raise SmallkubeError("; ".join(each.reason for each in failed))
 
 
-@task(help={"name": "only this lab's machines", "json": "as JSON; sizes in bytes"})
+@task(help={"name": "only this lab", "json": "print JSON; sizes in bytes"})
 def status(_context: Any, name: str | None = None, json: bool = False) -> None:
-    """Show the labs, their machines, and the disk space of all.
+    """Show the labs, their machines and disk space.
 
-    An image or build is in use, current (the next lab takes it), old or
-    unfinished; inv lab.prune removes the old and unfinished ones.
+    An image or build is in use, current (for the next lab), old or unfinished;
+    inv lab.prune removes the old and unfinished ones.
     """
-    from dataclasses import asdict
-
     from lab import cache
     from lab.cluster import all_labs
     from lab.places import Places
@@ -187,7 +185,7 @@ def status(_context: Any, name: str | None = None, json: bool = False) -> None:
                         "workspace": record.workspace,
                         "complete": record.complete,
                         "size": size,
-                        "nodes": [asdict(machine) for machine in machines],
+                        "nodes": machines,
                     }
                     for lab, record, machines, size in found
                     if record
@@ -221,14 +219,12 @@ def _mebibytes(size: int) -> str:
     return f"{size / (1 << 20):.0f} MiB"
 
 
-@task(positional=["node"], help={"node": "which machine, such as node1", "name": NAME})
+@task(positional=["node"], help={"node": "name of the machine, such as node1", **NAME})
 def shell(_context: Any, node: str, name: str = "lab") -> None:
     """Open a root shell on a machine, without SSH.
 
-    What stands after -- runs instead of it: inv lab.shell node1 -- uptime
+    A command after -- runs instead of the shell: inv lab.shell node1 -- uptime
     """
-    from invoke.exceptions import Exit
-
     # Invoke keeps what follows -- from its tasks.
     command = sys.argv[sys.argv.index("--") + 1 :] if "--" in sys.argv else []
     terminal = [f"TERM={os.environ.get('TERM', 'dumb')}"]
@@ -236,3 +232,6 @@ def shell(_context: Any, node: str, name: str = "lab") -> None:
     finished = subprocess.run(argv, check=False)
     if finished.returncode:
         raise Exit(code=finished.returncode)
+
+
+collection = Collection("lab", up, kubernetes, down, prune, status, shell)

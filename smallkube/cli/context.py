@@ -1,0 +1,161 @@
+"""What every task shares: its workspace, the selection of nodes, one-line errors, exit statuses, the log of commands.
+
+Tasks import what they need when they run, so that `inv --list` stays fast.
+"""
+
+import functools
+import inspect
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, TypeVar, overload
+
+from invoke.exceptions import Exit
+from invoke.parser.argument import Argument
+from invoke.tasks import Task
+from invoke.tasks import task as invoke_task
+
+from smallkube.core.errors import SmallkubeError, UsageError
+from smallkube.core.workspace import Workspace
+
+if TYPE_CHECKING:
+    from smallkube.inventory.models import Inventory, Node
+    from smallkube.remote.host import Connect
+
+INTERRUPTED = 130
+"""Exit status after Ctrl-C, as shells give it (128 + SIGINT)."""
+
+NODE = {"node": "only these nodes (repeatable, or separated by commas)"}
+SELECTION = {
+    **NODE,
+    "role": "only this role: primary | worker",
+    "tag": "only nodes with this tag",
+}
+"""Help for the flags that select nodes."""
+
+JSON = {"json": "print JSON"}
+CHANGE = {"dry-run": "print the steps and change nothing", "yes": "do not ask for confirmation", **JSON}
+"""Help for the flags of a task that changes something."""
+
+
+@dataclass(frozen=True)
+class Current:
+    """The workspace a task works on; its inventory is read when first asked for."""
+
+    workspace: Workspace
+
+    @cached_property
+    def inventory(self) -> "Inventory":
+        from smallkube.inventory.load import load
+
+        return load(self.workspace.inventory_file)
+
+    @property
+    def connect(self) -> "Connect":
+        """Makes the connection to a node."""
+        from smallkube.remote.ssh import connector
+
+        return connector(self.workspace)
+
+    def select(self, node: Sequence[str], role: Sequence[str] = (), tag: Sequence[str] = ()) -> "tuple[Node, ...]":
+        """The nodes that the flags select; all of them without a flag. Raises UsageError for an unknown one."""
+        return self.inventory.select(words(node), words(role), words(tag))
+
+
+def current() -> Current:
+    """The workspace of ``SMALLKUBE_WORKSPACE``, else the repository. Raises UsageError when it does not exist."""
+    return Current(Workspace.find(os.environ))
+
+
+def words(values: Sequence[str] | None) -> tuple[str, ...]:
+    """A repeatable flag's values, each of which may hold several separated by commas."""
+    given = [values] if isinstance(values, str) else values or []
+    return tuple(word for value in given for word in value.split(",") if word)
+
+
+def at_least(least: int, **flags: int) -> None:
+    """Raise UsageError for the first flag whose value is below ``least``."""
+    for name, value in flags.items():
+        if value < least:
+            raise UsageError(f"--{name} {value}: must be at least {least}")
+
+
+class _Number(Argument):
+    """A flag for a whole number; of anything else Invoke (2.2) makes a traceback."""
+
+    def set_value(self, value: Any, cast: bool = True) -> None:
+        try:
+            super().set_value(value, cast)
+        except ValueError as error:
+            raise Exit(f"--{self.name} {value!r}: not a whole number", UsageError.exit_status) from error
+
+
+class _Task(Task[Any]):
+    """Adds --verbose to every task, and adjusts the arguments that Invoke makes itself."""
+
+    def get_arguments(self, ignore_unknown_help: bool | None = None) -> list[Argument]:
+        arguments: list[Argument] = super().get_arguments(ignore_unknown_help)
+        for argument in arguments:
+            if argument.kind is int:
+                argument.__class__ = _Number
+        if not any(argument.name == "verbose" for argument in arguments):
+            arguments.append(Argument(name="verbose", kind=bool, default=False, help="show each command that is run"))
+        return arguments
+
+
+Body = TypeVar("Body", bound=Callable[..., Any])
+
+
+@overload
+def task(body: Body, /) -> Body: ...
+@overload
+def task(**options: Any) -> Callable[[Body], Body]: ...
+def task(body: Any = None, /, **options: Any) -> Any:
+    """``invoke.task`` with the log of commands, and whose foreseeable faults are one line and an exit status.
+
+    ``SMALLKUBE_DEBUG=1`` lets the traceback through.
+    """
+    # Given automatically, the short forms depend on the order of the flags, and run out.
+    options.setdefault("auto_shortflags", False)
+    if body is not None:
+        return invoke_task(klass=_Task, **options)(_guard(body))
+    return lambda decorated: invoke_task(klass=_Task, **options)(_guard(decorated))
+
+
+def _guard(body: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(body)
+    def guarded(*args: Any, verbose: bool = False, **kwargs: Any) -> Any:
+        if "verbose" in inspect.signature(body).parameters:
+            kwargs["verbose"] = verbose
+        with _logged(verbose) as log:
+            try:
+                return body(*args, **kwargs)
+            except SmallkubeError as error:
+                if os.environ.get("SMALLKUBE_DEBUG"):
+                    raise
+                named = log() if error.exit_status == SmallkubeError.exit_status else ""
+                raise Exit(f"{error}{named}", error.exit_status) from error
+            except KeyboardInterrupt as error:
+                raise Exit("interrupted; run the same command again to complete it", INTERRUPTED) from error
+            except BrokenPipeError as error:
+                os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+                raise Exit(code=1) from error
+
+    return guarded
+
+
+@contextmanager
+def _logged(verbose: bool) -> Iterator[Callable[[], str]]:
+    """Log the task's commands in the workspace, if there is one; yields what an error's line says of the log."""
+    from smallkube.core import log
+
+    try:
+        workspace = Workspace.find(os.environ)
+    except UsageError:
+        file = None
+    else:
+        file = workspace.state_dir / "log" if workspace.inventory_file.is_file() else None
+    with log.recording(file, shown=verbose) as written:
+        yield lambda: f" (log: {workspace.relative(file)})" if file and written() else ""

@@ -1,0 +1,127 @@
+"""What several namespaces show in the same way: JSON or text, tables, reports of nodes, long operations."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from smallkube.core import ui
+from smallkube.core.errors import SmallkubeError
+
+if TYPE_CHECKING:
+    from smallkube.cli.context import Current
+    from smallkube.deploy.checks import Finding
+    from smallkube.deploy.inspection import State
+    from smallkube.inventory.models import Node
+    from smallkube.operations.downtime import Outage
+    from smallkube.remote.rolling import Report
+
+
+def show(value: Any, text: str, *, json: bool) -> None:
+    """The result: ``value`` as JSON, or ``text``."""
+    ui.json_result(value) if json else ui.result(text)
+
+
+def table(
+    value: Any, columns: Sequence[str], rows: Sequence[Sequence[object]], *, json: bool, title: str | None = None
+) -> None:
+    """The result: ``value`` as JSON, or the table."""
+    ui.json_result(value) if json else ui.table(columns, rows, title=title)
+
+
+def show_steps(steps: Sequence[str], *, json: bool) -> None:
+    """The result of --dry-run."""
+    show(steps, "\n".join(steps), json=json)
+
+
+def confirm_steps(steps: Iterable[str], question: str, *, yes: bool) -> None:
+    """Print what will be done and ask for confirmation. Raises UsageError without it."""
+    for text in steps:
+        ui.message(f"- {text}")
+    ui.confirm(question, yes=yes)
+
+
+def show_reports(reports: "Sequence[Report]", *, json: bool) -> None:
+    """How each node ended. Raises SmallkubeError when one failed."""
+    rows = [(report.node, report.outcome, f"{report.seconds:.1f}", report.reason) for report in reports]
+    table(reports, ("NODE", "OUTCOME", "SECONDS", "REASON"), rows, json=json)
+    if bad := [report for report in reports if not report.good]:
+        raise SmallkubeError(", ".join(f"{report.node} {report.outcome}" for report in bad))
+
+
+@dataclass(frozen=True)
+class Operation:
+    """A long operation while it runs: where its steps are shown, and the downtime of the API server meanwhile."""
+
+    progress: ui.Progress
+    step: Callable[[str], None]
+    outage: "Outage | None"
+
+
+@contextmanager
+def operation(here: "Current", name: str, *, downtime: bool = False, done: str = "done") -> Iterator[Operation]:
+    """Show the steps of the operation ``name`` and of each node; ``downtime`` of the API server is measured on demand.
+
+    The Outage is filled in, and the operation is shown as ``done``, when the block ends without an error.
+    """
+    with ExitStack() as stack:
+        nodes = [node.name for node in here.inventory.nodes if node.name != name]
+        progress = stack.enter_context(ui.Progress([*nodes, name]))
+        outage = None
+        if downtime:
+            from smallkube.operations.downtime import counted
+
+            outage = stack.enter_context(counted(here.connect, here.inventory.primary))
+        yield Operation(progress, lambda text: progress.step(name, text), outage)
+        progress.done(name, done)
+
+
+def show_operation(value: dict[str, Any], text: str, running: Operation, *, json: bool) -> None:
+    """The result of an operation during which the downtime of the API server was measured."""
+    outage = running.outage
+    show({**value, "outage": outage.as_json} if outage else value, text, json=json)
+    if outage:
+        ui.message(outage.words)
+
+
+@contextmanager
+def steps(name: str, *, shown: bool) -> Iterator[Callable[[str], None]]:
+    """Show the steps of what is done for ``name`` alone, unless they are not to be ``shown``."""
+    if not shown:
+        yield lambda _: None
+        return
+    with ui.Progress([name]) as progress:
+        yield lambda text: progress.step(name, text)
+
+
+def check_nodes(
+    here: "Current",
+    nodes: "Sequence[Node]",
+    judge: "Callable[[Node, State], Iterable[Finding]]",
+    digest: str,
+    *,
+    json: bool,
+) -> None:
+    """Inspect ``nodes`` in parallel and print what ``judge`` finds.
+
+    Raises SmallkubeError (exit status 1) when a check failed or a node could not
+    be reached.
+    """
+    from smallkube.deploy import inspection
+    from smallkube.deploy.checks import Finding
+    from smallkube.remote import fleet
+
+    def read(node: "Node") -> "State":
+        with here.connect(node) as host:
+            return inspection.read(host, here.inventory, digest)
+
+    findings: list[Finding] = []
+    for outcome in fleet.run([nodes], read):
+        if outcome.value:
+            findings += judge(outcome.node, outcome.value)
+        else:
+            findings.append(Finding(outcome.node.name, "connection", "failed", str(outcome.error)))
+    rows = [(finding.node, finding.check, finding.result, finding.detail) for finding in findings]
+    table(findings, ("NODE", "CHECK", "RESULT", "DETAIL"), rows, json=json)
+    if failed := sorted({finding.node for finding in findings if finding.result == "failed"}):
+        raise SmallkubeError(f"checks failed on {', '.join(failed)}")

@@ -1,0 +1,22 @@
+"""A backup of etcd that is verified before something is changed."""
+
+from datetime import UTC, datetime
+
+from smallkube.core.errors import SmallkubeError
+from smallkube.core.workspace import Workspace
+from smallkube.etcd import catalog, host, run, verify
+from smallkube.inventory.models import Inventory
+from smallkube.remote.ssh import SshHost
+from smallkube.secrets.age import Master
+
+
+def back_up(workspace: Workspace, inventory: Inventory, master: Master) -> str:
+    """Take a backup of etcd and verify it; its name. Raises SmallkubeError when it is not sound."""
+    now, primary = datetime.now(UTC), inventory.primary
+    wanted = run.request(workspace, inventory, now, host.Source(), older=False)
+    report = run.run(workspace, inventory, lambda: SshHost(workspace, primary), wanted, lambda _: None)
+    with run.locked(catalog.folder_of(workspace, inventory)) as there:
+        findings = verify.verify(there, [there.find(report.record.name)], master, now)
+    if bad := [finding.detail for finding in findings if finding.result == "failed"]:
+        raise SmallkubeError(f"nothing was changed: the backup is not sound: {bad[0]}", where=report.record.name)
+    return report.record.name
