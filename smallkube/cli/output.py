@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from smallkube.deploy.inspection import State
     from smallkube.inventory.models import Node
     from smallkube.operations.downtime import Outage
+    from smallkube.operations.engine import Operation as EngineOperation
     from smallkube.remote.rolling import Report
 
 
@@ -82,6 +83,47 @@ def show_operation(value: dict[str, Any], text: str, running: Operation, *, json
     show({**value, "outage": outage.as_json} if outage else value, text, json=json)
     if outage:
         ui.message(outage.words)
+
+
+class Runner:
+    """An operation of the engine from the command line: its dry run, confirmation, progress, downtime and result."""
+
+    def __init__(self, here: "Current", name: str) -> None:
+        self.here, self.name = here, name
+        self.progress = ui.Progress([*(node.name for node in here.inventory.nodes), name])
+        self.outage: Outage | None = None
+
+    def deploy(self, nodes: "Sequence[Node] | None" = None) -> None:
+        """A step that deploys to ``nodes`` (all without) shows them in the operation's progress."""
+        from smallkube.deploy.rollout import roll_out
+
+        inventory = self.here.inventory
+        roll_out(self.here.workspace, inventory, inventory.nodes if nodes is None else nodes, self.progress)
+
+    def run(self, operation: "EngineOperation", question: str, *, dry_run: bool, yes: bool, json: bool) -> bool:
+        """Print the steps that remain, or run just those; whether they ran. Raises UsageError when not confirmed."""
+        from smallkube.operations import engine
+        from smallkube.operations.downtime import counted
+        from smallkube.secrets.store import read_keys
+
+        keys = read_keys(self.here.workspace)
+        if operation.under_way(keys):
+            ui.message("resumes the operation that is under way")
+        if dry_run:
+            show_steps(operation.titles(keys), json=json)
+            return False
+        ui.confirm(question, yes=yes)
+        with self.progress, counted(self.here.connect, self.here.inventory.primary) as self.outage:
+            engine.execute(operation, keys, lambda title: self.progress.step(self.name, title))
+            self.progress.done(self.name, "done")
+        return True
+
+    def show(self, value: dict[str, Any], text: str, *, json: bool) -> None:
+        """The result, with the downtime of the API server."""
+        outage = self.outage
+        show({**value, "outage": outage.as_json} if outage else value, text, json=json)
+        if outage:
+            ui.message(outage.words)
 
 
 @contextmanager

@@ -1,6 +1,5 @@
 """API tokens: rotate them, show who uses which."""
 
-from dataclasses import asdict
 from datetime import UTC, datetime
 
 from invoke.context import Context
@@ -37,9 +36,9 @@ def rotate(
     its new token; removes the previous tokens and verifies that they are refused.
     After an interruption the same command resumes.
     """
-    from smallkube.kube import token_clients, token_users
+    from smallkube.kube import token_users
     from smallkube.operations import tokens as rotating
-    from smallkube.secrets.keyring import require_master
+    from smallkube.secrets.keyring import read_master, require_master
     from smallkube.secrets.store import read_keys
 
     at_least(1, timeout=timeout)
@@ -47,22 +46,18 @@ def rotate(
     workspace, inventory = here.workspace, here.inventory
     everybody = token_users.all_users(inventory)
     wanted = token_users.select(inventory, words(user), everybody=all or abort)
-    with here.connect(inventory.primary) as primary:
-        deployed = token_clients.deployed(primary)
-    plan = rotating.make(read_keys(workspace), wanted, everybody, deployed, back=abort)
-    if plan.between or plan.ending:
-        ui.message("a rotation is under way and is completed first; to rotate others, run this again afterwards")
-    if dry_run:
-        output.show_steps(plan.steps, json=json)
+    keys = read_keys(workspace)
+    users = rotating.affected(keys, wanted, everybody, abort=abort)
+    names = [one.short for one in users]
+    runner = output.Runner(here, rotating.NAME)
+    master = read_master(workspace) if dry_run else require_master(workspace, "to try tokens")
+    rotation = rotating.Rotation(workspace, inventory, users, master, here.connect, runner.deploy, timeout)
+    operation = rotation.operation(keys, abort=abort)
+    if not runner.run(operation, f"replace API tokens ({', '.join(names)})?", dry_run=dry_run, yes=yes, json=json):
         return
-    master = require_master(workspace, "to try tokens")
-    ui.confirm(f"replace API tokens ({', '.join(one.short for one in plan.users) or 'the last step'})?", yes=yes)
-    with output.operation(here, "tokens", downtime=True) as running:
-        rotation = rotating.Rotation(workspace, inventory, master, here.connect, running.progress, timeout)
-        outcome = rotation.execute(plan, running.step)
-    text = f"current tokens accepted, previous ones refused: {', '.join(outcome.rotated) or 'as deployed'}"
-    output.show_operation(asdict(outcome), text, running, json=json)
-    if "root" in outcome.rotated:
+    text = f"current tokens accepted, previous ones refused: {', '.join(names)}"
+    runner.show({"rotated": names, "refused": names}, text, json=json)
+    if "root" in names:
         ui.message("kubeconfigs outside the cluster have root's previous token: inv cluster.kubeconfig writes new ones")
 
 

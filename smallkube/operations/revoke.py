@@ -103,7 +103,7 @@ def _former(inventory: Inventory, name: str) -> Node:
 def _secrets(inventory: Inventory, node: Node) -> list[Secret]:
     """The node's own, also those of a rotation, as if it were in the inventory."""
     whole = inventory.model_copy(update={"nodes": (*(one for one in inventory.nodes if one.name != node.name), node)})
-    return [each for row in policy.secrets_of(whole) if row.node == node.name for each in (row, *row.beside)]
+    return [each for row in policy.secrets_of(whole) if row.node == node.name for each in (row, *row.versions)]
 
 
 @dataclass(frozen=True)

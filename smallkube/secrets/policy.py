@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 SUFFIX = ".age"
 OLD = ".old"
 NEW = ".new"
+RETIRED = ".retired"
 API_CERTIFICATE = "apiserver.crt"
 
 
@@ -84,8 +85,18 @@ class Secret:
         return self._beside(NEW)
 
     @property
-    def beside(self) -> "tuple[Secret, Secret]":
+    def retired(self) -> "Secret":
+        """One that is accepted no more, and is kept until that has been verified; only the master reads it."""
+        return replace(self._beside(RETIRED), readers=())
+
+    @property
+    def versions(self) -> "tuple[Secret, ...]":
         """All that may stand beside it."""
+        return (*self.beside, self.retired)
+
+    @property
+    def beside(self) -> "tuple[Secret, Secret]":
+        """Those beside it that are accepted as well."""
         return (self.new, self.old)
 
     def other(self, existing_files: Collection[str]) -> "Secret | None":
@@ -95,7 +106,7 @@ class Secret:
     @property
     def in_use(self) -> bool:
         """Whether its readers are given it: a key is used under its own name only."""
-        return self.kind is not Kind.SERVING_KEY or not self.name.endswith((OLD, NEW))
+        return self.kind is not Kind.SERVING_KEY or not self.name.endswith((OLD, NEW, RETIRED))
 
     def _beside(self, word: str) -> "Secret":
         return replace(self, name=self.name + word, certificate=self.certificate and self.certificate.beside(word))
@@ -110,10 +121,10 @@ def secrets_of(inventory: "Inventory") -> tuple[Secret, ...]:
 
 
 def expected(inventory: "Inventory", existing_files: Collection[str]) -> tuple[Secret, ...]:
-    """The table, and beside each secret its ``.new`` and ``.old`` when such files are there."""
+    """The table, and beside each secret its other versions as far as such files are there."""
     rows: list[Secret] = []
     for secret in secrets_of(inventory):
-        rows += [secret, *(row for row in secret.beside if row.file in existing_files)]
+        rows += [secret, *(row for row in secret.versions if row.file in existing_files)]
     return tuple(rows)
 
 

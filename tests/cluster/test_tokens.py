@@ -41,7 +41,16 @@ def test_nobody_is_refused_while_all_tokens_change(cluster: Cluster) -> None:
     cluster.eventually("all Ready", lambda: all(cluster.ready().values()))
 
 
-STEPS = ("deploy both", "try the tokens", "wait until", "deploy without")
+STEPS = (
+    *(
+        "deploy: both",
+        "verify that both",
+        "wait until",
+        "deploy: only",
+        "verify that the retired",
+        "delete the retired",
+    ),
+)
 
 
 def test_killed_at_each_step_it_is_ended_by_the_same_command(cluster: Cluster) -> None:
@@ -58,7 +67,7 @@ def test_killed_at_each_step_it_is_ended_by_the_same_command(cluster: Cluster) -
 
 def test_taken_back_before_its_end_everybody_keeps_the_old_token(cluster: Cluster) -> None:
     before = token(cluster, "kube_token_system_kube-scheduler")
-    killed_at(cluster, "tokens: try the tokens", "tokens.rotate", "--user", "kube-scheduler", "--yes")
+    killed_at(cluster, "tokens: verify that both", "tokens.rotate", "--user", "kube-scheduler", "--yes")
     between = token(cluster, "kube_token_system_kube-scheduler")
     assert between != before
     cluster.operator.done("tokens.rotate", "--abort", "--yes")

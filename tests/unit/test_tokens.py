@@ -1,4 +1,4 @@
-"""Proves whose tokens there are, what a rotation does from each point at which it may stand, and who is behind."""
+"""Proves whose tokens there are, and who uses another."""
 
 from pathlib import Path
 
@@ -9,8 +9,6 @@ from smallkube.inventory.load import parse
 from smallkube.inventory.models import Inventory
 from smallkube.kube import token_clients, token_users
 from smallkube.kube.token_clients import TokenClient
-from smallkube.operations import tokens
-from smallkube.secrets.store import Keys
 
 TEXT = "cluster: {name: test%s}\nnodes: {node1: {peer_ip: 192.0.2.1}, node2: {peer_ip: 192.0.2.2}}\n"
 
@@ -20,12 +18,6 @@ def inventory(more: str = "") -> Inventory:
 
 
 EVERYBODY = token_users.all_users(inventory())
-
-
-def keys(*old: str) -> Keys:
-    files = {user.secret.file: b"" for user in EVERYBODY}
-    files |= {user.secret.old.file: b"" for user in EVERYBODY if user.short in old}
-    return Keys(files, {}, {})
 
 
 def test_everybody_has_the_name_that_the_api_server_knows() -> None:
@@ -55,45 +47,6 @@ def test_users_are_chosen_by_either_name_and_once() -> None:
 def test_a_choice_that_can_not_be_met_is_a_usage_error(names: list[str], more: str, said: str) -> None:
     with pytest.raises(UsageError, match=said):
         token_users.select(inventory(more), names, everybody=False)
-
-
-def test_a_rotation_begins_with_those_that_were_chosen() -> None:
-    plan = tokens.make(keys(), EVERYBODY[:2], EVERYBODY, (), back=False)
-    assert (plan.begin, plan.between, plan.ending) == (EVERYBODY[:2], (), False)
-    assert len(plan.steps) == 5
-
-
-def test_what_was_begun_is_ended_first_and_alone() -> None:
-    plan = tokens.make(keys("node2"), EVERYBODY, EVERYBODY, (), back=False)
-    assert [user.short for user in plan.users] == ["node2"]
-    assert not plan.begin
-
-
-def test_what_the_primary_still_has_is_ended_by_a_deploy() -> None:
-    plan = tokens.make(keys(), EVERYBODY, EVERYBODY, ["kube_token_node2.old"], back=False)
-    assert plan.ending
-    assert not plan.users
-
-
-def test_only_what_has_not_ended_can_be_taken_back() -> None:
-    assert tokens.make(keys("root"), EVERYBODY, EVERYBODY, (), back=True).back
-    with pytest.raises(UsageError, match="no rotation is under way"):
-        tokens.make(keys(), EVERYBODY, EVERYBODY, (), back=True)
-
-
-def test_what_was_taken_back_already_is_ended_and_not_turned_round() -> None:
-    root = EVERYBODY[0]
-    found = keys()
-    begun = Keys({**found.files, root.secret.new.file: b""}, {}, {})
-    for back in (True, False):
-        plan = tokens.make(begun, EVERYBODY, EVERYBODY, (), back=back)
-        assert (plan.begin, plan.between, plan.back) == ((), (root,), ())
-    assert tokens.make(found, EVERYBODY, EVERYBODY, [root.secret.new.name], back=False).ending
-
-
-def test_a_missing_token_is_named() -> None:
-    with pytest.raises(UsageError, match=r"kube_token_root\.age"):
-        tokens.make(Keys({}, {}, {}), EVERYBODY[:1], EVERYBODY, (), back=False)
 
 
 def test_clients_with_another_token_are_behind() -> None:

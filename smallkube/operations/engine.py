@@ -1,0 +1,50 @@
+"""Long operations as lists of steps: what is printed is what runs, and what was interrupted resumes where keys/ says.
+
+A step may be run again. Only a step that changes keys/ can say that it is done, by what is in keys/ then: asking the
+machines would race, and could not tell an operation that has ended from one that never began. Under way, the same
+command runs the steps after the last one that is done.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from smallkube.secrets.store import Keys
+
+
+@dataclass(frozen=True)
+class Step:
+    """``title`` is imperative. ``done``: whether keys/ is as this step leaves it; None where it changes none."""
+
+    title: str
+    run: Callable[[], object]
+    done: Callable[[Keys], bool] | None = None
+
+
+@dataclass(frozen=True)
+class Operation:
+    """``name`` stands before each title in the progress; ``under_way``: by keys/, it was begun and has not ended."""
+
+    name: str
+    steps: tuple[Step, ...]
+    under_way: Callable[[Keys], bool]
+
+    def remaining(self, keys: Keys) -> tuple[Step, ...]:
+        """The steps that are still to be run, all of them where none is under way."""
+        if not self.under_way(keys):
+            return self.steps
+        last = max((number for number, step in enumerate(self.steps) if step.done and step.done(keys)), default=-1)
+        return self.steps[last + 1 :]
+
+    def titles(self, keys: Keys) -> tuple[str, ...]:
+        """What ``execute`` will do now."""
+        return tuple(step.title for step in self.remaining(keys))
+
+
+def execute(operation: Operation, keys: Keys, on_step: Callable[[str], object]) -> None:
+    """Run what remains; ``on_step`` is told each title as its step begins.
+
+    Raises SmallkubeError at a step that failed: the same operation resumes there.
+    """
+    for step in operation.remaining(keys):
+        on_step(step.title)
+        step.run()

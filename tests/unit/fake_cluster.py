@@ -1,0 +1,104 @@
+"""A cluster that exists only in memory, and takes up what the real keys/ of a workspace say when it is deployed to."""
+
+import hashlib
+from functools import cached_property
+
+from smallkube.core.workspace import Workspace
+from smallkube.inventory.load import load
+from smallkube.inventory.models import Inventory, Node
+from smallkube.kube import token_users
+from smallkube.kube.token_clients import NODE_CLIENTS
+from smallkube.operations.engine import Operation, execute
+from smallkube.remote.command import Command, Result
+from smallkube.remote.fake import FakeHost, reply
+from smallkube.secrets import age, change, generate
+from smallkube.secrets.keyring import require_master
+from smallkube.secrets.store import Keys, changing_keys, read_keys
+
+HOSTS = {
+    "node1": "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKuln964CDvuGUSVZqHhUY1et7pPXWWNyKqTze0Zd9Rr",
+    "node2": "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIFjg0kLwIy6BBWg6t5Jn9BA4BzzA3oDQfUWr4FZiaNxV",
+}
+"""Public host keys that nobody has the private half of."""
+
+
+def generate_keys(workspace: Workspace) -> None:
+    """All that keys/ of a workspace with two nodes needs."""
+    workspace.hosts_keys_dir.mkdir(parents=True)
+    for node, key in HOSTS.items():
+        (workspace.hosts_keys_dir / f"{node}.pub").write_text(f"{key}\n")
+    inventory = load(workspace.inventory_file)
+    with changing_keys(workspace):
+        generate.act(workspace, inventory, generate.plan(workspace, inventory))
+
+
+class Killed(BaseException):
+    """The process is gone."""
+
+
+class FakeCluster:
+    """``accepted`` are the tokens that the API server was started with; ``used`` is each user's own."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self.workspace = workspace
+        self.accepted: set[bytes] = set()
+        self.used: dict[str, bytes] = {}
+        self.answers: list[tuple[bytes, bool]] = []
+        self.deploy()
+
+    @cached_property
+    def inventory(self) -> Inventory:
+        return load(self.workspace.inventory_file)
+
+    @cached_property
+    def master(self) -> age.Master:
+        return require_master(self.workspace, "to test")
+
+    @property
+    def keys(self) -> Keys:
+        return read_keys(self.workspace)
+
+    def deploy(self) -> None:
+        keys = self.keys
+        self.accepted, self.used = set(), {}
+        for user in token_users.all_users(self.inventory):
+            self.used[user.short] = change.opened(keys, self.master, user.secret)
+            for row in (user.secret, *user.secret.beside):
+                if row.file in keys.files:
+                    self.accepted.add(change.opened(keys, self.master, row))
+
+    def connect(self, node: Node) -> FakeHost:
+        return FakeHost(node, lambda command: self._answer(node, command))
+
+    def _answer(self, node: Node, command: Command) -> Result:
+        match command.name:
+            case "try tokens":
+                assert node.role == "primary"
+                return reply("".join(self._try(line) for line in (command.stdin or b"").splitlines()))
+            case "tokens in use":
+                names = [(client, node.name) for client in NODE_CLIENTS]
+                if node.role == "primary":
+                    names += [(name, name) for name in ("root", "kube-scheduler", "kube-controller-manager")]
+                lines = (f"{client} {hashlib.sha256(self.used[user].strip()).hexdigest()}\n" for client, user in names)
+                return reply("".join(lines))
+        raise AssertionError(command)
+
+    def _try(self, line: bytes) -> str:
+        number, _, token = line.partition(b" ")
+        good = token in {each.strip() for each in self.accepted}
+        self.answers.append((token, good))
+        return f"{number.decode()} {'accepted' if good else 'refused'}\n"
+
+
+def run(operation: Operation, keys: Keys, kill_before: str | None = None) -> bool:
+    """Run what remains; whether it came to its end, or was killed before the step of this title."""
+
+    def on_step(title: str) -> None:
+        if title == kill_before:
+            raise Killed
+
+    try:
+        execute(operation, keys, on_step)
+    except Killed:
+        return False
+    return True

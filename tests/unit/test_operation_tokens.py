@@ -1,0 +1,173 @@
+"""Proves on a cluster in memory, with real keys/, that a rotation of tokens ends well from wherever it was killed."""
+
+import itertools
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from smallkube.core.errors import SmallkubeError, UsageError
+from smallkube.core.workspace import Workspace
+from smallkube.kube import token_users
+from smallkube.kube.token_users import User
+from smallkube.operations import tokens
+from smallkube.operations.engine import Operation
+from smallkube.remote.command import Command, Result
+from smallkube.secrets import change
+from tests.conftest import INVENTORY
+from tests.unit.fake_cluster import FakeCluster, generate_keys, run
+
+CHOSEN = ("node2", "kube-scheduler")
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace with keys, to be copied."""
+    root = tmp_path_factory.mktemp("template")
+    (root / "inventory.yaml").write_text(INVENTORY)
+    generate_keys(Workspace(root))
+    return root
+
+
+@pytest.fixture
+def cluster(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeCluster:
+    monkeypatch.setattr(os, "fsync", lambda _: None)  # what a power cut leaves is no matter here, and time is
+    return FakeCluster(Workspace(shutil.copytree(template, tmp_path / "workspace")))
+
+
+def users(cluster: FakeCluster) -> tuple[User, ...]:
+    return token_users.all_users(cluster.inventory)
+
+
+def operation(cluster: FakeCluster, wanted: Sequence[str] = CHOSEN, *, abort: bool = False) -> Operation:
+    everybody = users(cluster)
+    chosen = tokens.affected(cluster.keys, [user for user in everybody if user.short in wanted], everybody, abort=abort)
+    rotation = tokens.Rotation(
+        cluster.workspace, cluster.inventory, chosen, cluster.master, cluster.connect, cluster.deploy, 0
+    )
+    return rotation.operation(cluster.keys, abort=abort)
+
+
+def rotate(cluster: FakeCluster, kill_before: str | None = None, *, abort: bool = False) -> bool:
+    return run(operation(cluster, abort=abort), cluster.keys, kill_before)
+
+
+def current(cluster: FakeCluster) -> dict[str, bytes]:
+    return {user.short: change.opened(cluster.keys, cluster.master, user.secret) for user in users(cluster)}
+
+
+def versions(cluster: FakeCluster) -> list[str]:
+    return [row.file for user in users(cluster) for row in user.secret.versions if row.file in cluster.keys.files]
+
+
+def titles() -> list[str]:
+    """Of a whole rotation, and None for one that is not killed."""
+    names = "kube-scheduler, node2"
+    return [
+        f"generate tokens for {names}, keep the previous",
+        "deploy: both versions are accepted, clients use the current one",
+        "verify that both are accepted",
+        "wait until every client uses the current one",
+        "retire the other version",
+        "deploy: only the current one is accepted",
+        "verify that the retired one is refused",
+        "delete the retired one",
+    ]
+
+
+def test_the_printed_titles_are_the_steps_that_run(cluster: FakeCluster) -> None:
+    assert operation(cluster).titles(cluster.keys) == tuple(titles())
+
+
+def assert_rotated(cluster: FakeCluster, before: dict[str, bytes]) -> None:
+    """Exactly the chosen have another token, which alone is accepted, and the previous was seen refused."""
+    after = current(cluster)
+    assert {name for name in after if after[name] != before[name]} == {*CHOSEN}
+    assert versions(cluster) == []
+    assert cluster.accepted == {*after.values()}
+    assert cluster.used == after
+    assert {(before[name].strip(), False) for name in CHOSEN} <= {*cluster.answers}
+
+
+@pytest.mark.parametrize(("first", "second"), list(itertools.combinations_with_replacement([*titles(), None], 2)))
+def test_killed_twice_the_same_command_ends_the_rotation(
+    first: str | None, second: str | None, cluster: FakeCluster
+) -> None:
+    before = current(cluster)
+    if not rotate(cluster, first) and not rotate(cluster, second):
+        assert rotate(cluster)
+    assert_rotated(cluster, before)
+
+
+@pytest.mark.parametrize(("killed", "again"), list(itertools.product(titles()[1:5], [*titles()[1:], None])))
+def test_aborted_before_it_is_retired_the_previous_token_stays(
+    killed: str, again: str | None, cluster: FakeCluster
+) -> None:
+    before = current(cluster)
+    rotate(cluster, killed)
+    between = current(cluster)
+    if not rotate(cluster, again, abort=True):
+        assert rotate(cluster)
+    assert current(cluster) == cluster.used == before
+    assert cluster.accepted == {*before.values()}
+    assert versions(cluster) == []
+    assert {(between[name].strip(), False) for name in CHOSEN} <= {*cluster.answers}
+
+
+@pytest.mark.parametrize("killed", [None, *titles()[5:]])
+def test_what_is_retired_is_not_made_current_again(killed: str | None, cluster: FakeCluster) -> None:
+    rotate(cluster, killed)
+    with pytest.raises(UsageError, match="no rotation that can be aborted"):
+        operation(cluster, abort=True)
+
+
+def test_a_rotation_under_way_is_ended_alone(cluster: FakeCluster) -> None:
+    before = current(cluster)
+    rotate(cluster, titles()[2])
+    assert run(operation(cluster, ["root"]), cluster.keys)
+    assert_rotated(cluster, before)
+
+
+def test_a_retired_token_is_delivered_to_nobody(cluster: FakeCluster) -> None:
+    rotate(cluster, titles()[5])
+    (first, second) = versions(cluster)
+    assert first.endswith(".retired.age") and second.endswith(".retired.age")
+    assert ".retired" in cluster.workspace.secrets_nix.read_text()
+    record = cluster.keys.records[first]
+    assert len(record.recipients) == 1
+
+
+def test_a_client_that_keeps_the_previous_token_is_named(cluster: FakeCluster) -> None:
+    before = dict(cluster.used)
+    take_up = cluster.deploy
+
+    def deploy() -> None:
+        take_up()
+        cluster.used["node2"] = before["node2"]
+
+    cluster.deploy = deploy  # type: ignore[method-assign]
+    with pytest.raises(SmallkubeError, match="kubelet on node2, kube-proxy on node2, coredns on node2"):
+        rotate(cluster)
+    assert all(".old" in name for name in versions(cluster))
+
+
+def test_a_previous_token_that_is_still_accepted_fails(cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = current(cluster)["node2"]
+    answer = cluster._answer
+
+    def generous(node: object, command: Command) -> Result:
+        cluster.accepted.add(before)
+        return answer(node, command)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(cluster, "_answer", generous)
+    with pytest.raises(SmallkubeError, match=r"kube_token_node2\.retired is accepted, not refused"):
+        rotate(cluster)
+    assert {name for name in versions(cluster) if "node2" in name} == {"kube_token_node2.retired.age"}
+
+
+def test_a_missing_token_is_named(cluster: FakeCluster) -> None:
+    (cluster.workspace.keys_dir / "kube_token_root.age").unlink()
+    with pytest.raises(UsageError, match=r"kube_token_root\.age"):
+        operation(cluster, ["root"])
