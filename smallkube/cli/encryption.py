@@ -1,6 +1,6 @@
 """The key that encrypts Secrets in etcd."""
 
-from dataclasses import asdict
+from functools import partial
 
 from invoke.context import Context
 
@@ -34,22 +34,19 @@ def rotate(
     from smallkube.operations import encryption as rotating
     from smallkube.operations.verified_backup import back_up
     from smallkube.secrets.keyring import require_master
+    from smallkube.secrets.store import read_keys
 
     here = current()
     workspace, inventory = here.workspace, here.inventory
     master = require_master(workspace, "to change the encryption key")
-    rotation = rotating.Rotation(workspace, inventory, master, here.connect)
-    plan = rotation.plan(back=abort)
-    if dry_run:
-        backup = () if no_backup else ("take a backup of etcd, and verify it",)
-        output.show_steps((*backup, *plan.steps), json=json)
+    runner = output.Runner(here, rotating.NAME)
+    backup = None if no_backup else partial(back_up, workspace, inventory, master)
+    rotation = rotating.Rotation(workspace, inventory, master, here.connect, runner.deploy, backup)
+    operation = rotation.operation(read_keys(workspace), abort=abort)
+    question = "replace the key that encrypts Secrets in etcd?"
+    if not runner.run(operation, question, dry_run=dry_run, yes=yes, json=json):
         return
-    ui.confirm("replace the key that encrypts Secrets in etcd?", yes=yes)
-    with output.operation(here, "encryption", downtime=True) as running:
-        if not no_backup:
-            running.step("back up etcd")
-            back_up(workspace, inventory, master)
-        outcome = rotation.execute(plan, running.progress, running.step)
-    text = f"{outcome.key} encrypts all {sum(outcome.stored.values())} objects in etcd"
-    output.show_operation(asdict(outcome), text, running, json=json)
+    objects = f"all {sum(rotation.stored.values())} objects" if rotation.stored else "the objects"
+    text = f"{rotation.key} encrypts {objects} in etcd"
+    runner.show({"key": rotation.key, "rewritten": rotation.rewritten, "stored": rotation.stored}, text, json=json)
     ui.message("commit keys/: earlier backups need the previous key, which is in its git history")

@@ -1,65 +1,33 @@
 """A new key for the Secrets in etcd, in the phases in which everything stays readable at every moment.
 
-Where a rotation stands follows from keys/ (see ``phases``); each step may be done again. Going back, as long as both
-keys are there, is to go on with the old one as the one that stays.
+The phase follows from the keys of the EncryptionConfiguration (see ``encryption_phases``). The key that goes is kept as
+EncryptionConfiguration.yaml.retired until the machines run without it, so that a run that was killed after the removal
+still deploys it. Aborted before that, the previous key is the one that stays.
 """
 
 import secrets
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from smallkube.core.errors import SmallkubeError, UsageError
 from smallkube.core.workspace import Workspace
-from smallkube.deploy.report import Watcher
-from smallkube.deploy.rollout import roll_out
 from smallkube.etcd import host
-from smallkube.inventory.models import Inventory
+from smallkube.inventory.models import Inventory, Node
 from smallkube.operations.encryption_phases import Configuration, Phase, parse
+from smallkube.operations.engine import Operation, Step
 from smallkube.remote.command import Command
-from smallkube.remote.host import Connect, Host
+from smallkube.remote.host import Connect
 from smallkube.secrets import change, policy
 from smallkube.secrets.age import Master
 from smallkube.secrets.change import Contents
 from smallkube.secrets.policy import Kind, Secret
-from smallkube.secrets.store import changing_keys, read_keys
+from smallkube.secrets.store import Keys, changing_keys, read_keys
 
+NAME = "encryption"
 _SCRIPTS = Path(__file__).with_name("scripts")
 _REWRITE_SECONDS = 1800
 KUBECONFIG = "/run/kubeconfig-root"
-
-
-@dataclass(frozen=True)
-class Plan:
-    """From where: ``phase``; ``back``: the older key stays. ``resources`` get encrypted from now on as well."""
-
-    phase: Phase
-    back: bool
-    resources: tuple[str, ...]
-
-    @property
-    def steps(self) -> tuple[str, ...]:
-        """What will be done, in words; a backup comes before."""
-        stays, goes = ("old", "new") if self.back else ("new", "old")
-        add = ("make a new key, which only decrypts at first; deploy the primary",) if self.phase is Phase.ONE else ()
-        first = Phase.ADDED if self.back else Phase.PROMOTED
-        turn = () if self.phase is first else (f"let the {stays} key encrypt; deploy the primary",)
-        return (
-            *add,
-            *turn,
-            f"write all {', '.join(self.resources)} again",
-            f"see in etcd that nothing is encrypted with the {goes} key, or not at all",
-            f"remove the {goes} key; deploy the primary",
-        )
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """``key`` is the name of the one key there is now; ``rewritten`` how many objects were written again."""
-
-    key: str
-    rewritten: int
-    stored: dict[str, int]
 
 
 def paths(resources: Sequence[str]) -> list[str]:
@@ -71,83 +39,116 @@ def paths(resources: Sequence[str]) -> list[str]:
     return found
 
 
-@dataclass(frozen=True)
+@dataclass
 class Rotation:
-    """What it takes to carry out a plan."""
+    """What it takes to rotate the key. ``back_up`` is a step before all others, None for none.
+
+    ``rewritten`` and ``stored`` are known once it has ended: how many objects were written again, and how many are
+    encrypted with the key of which name.
+    """
 
     workspace: Workspace
     inventory: Inventory
     master: Master
     connect: Connect
+    deploy: Callable[[Sequence[Node]], object]
+    back_up: Callable[[], object] | None = None
+    rewritten: int = 0
+    stored: dict[str, int] = field(default_factory=dict)
 
-    def read(self) -> Configuration:
-        """The configuration in keys/, with all resources that the inventory wants encrypted. Raises SmallkubeError."""
-        plaintext = change.opened(read_keys(self.workspace), self.master, self._secret)
-        return parse(plaintext).covering(self.inventory.cluster.secrets.encrypted_resources)
-
-    def plan(self, *, back: bool) -> Plan:
-        """Raises UsageError when nothing can be gone back from."""
-        found = self.read()
-        if back and found.phase is Phase.ONE:
-            raise UsageError("no rotation is under way", hint="only one that has not ended can be taken back")
+    def operation(self, keys: Keys, *, abort: bool) -> Operation:
+        """The steps. Raises UsageError when there is nothing to abort, or a resource's objects can't be listed."""
+        found, retired = self._read(keys), self._retired(keys)
+        if abort and (retired or found.phase is Phase.ONE):
+            raise UsageError("no rotation that can be aborted is under way")
         if patterns := [resource for resource in found.resources if "*" in resource]:
             hint = "name the resources one by one in cluster.secrets.encrypted_resources"
             raise UsageError(f"what {', '.join(patterns)} stands for is not known here", hint=hint)
-        return Plan(found.phase, back, found.resources)
+        stays, goes = ("previous", "new") if abort else ("new", "previous")
+        final = Phase.ADDED if abort else Phase.PROMOTED
 
-    def execute(self, plan: Plan, watcher: Watcher, step: Callable[[str], object]) -> Outcome:
-        """Carry out ``plan``. Raises SmallkubeError at a step that failed: the same again goes on from there."""
-        found = self.read()
-        if found.phase is Phase.ONE:
-            step("add a new key")
-            found = found.with_new(secrets.token_bytes(32))
-            self._deploy(found, watcher)
-        else:
-            step("deploy both keys")
-            self._deploy(found, watcher)
-        if (found.phase is Phase.ADDED) != plan.back:
-            step(f"let {found.keys[1][0]} encrypt")
-            found = found.swapped()
-            self._deploy(found, watcher)
-        (stays, _), (goes, _) = found.keys
-        with self.connect(self.inventory.primary) as primary:
-            step(f"write all {', '.join(found.resources)} again")
-            rewritten = self._rewrite(primary, found.resources)
-            step("look into etcd")
-            stored = self.stored(primary, found.resources)
-        if bad := {name: count for name, count in stored.items() if name != stays}:
-            reply = ", ".join(f"{count} with {name}" for name, count in bad.items())
-            hint = "run the same command again; both keys stay until then"
-            raise SmallkubeError(f"not everything is encrypted with {stays}: {reply}", hint=hint)
-        step(f"remove {goes}")
-        self._deploy(found.first_only(), watcher, everywhere=True)
-        return Outcome(stays, rewritten, stored)
+        def deployed(title: str) -> Step:
+            return Step(f"deploy the primary: {title}", self._deploy_primary)
+
+        adding = (
+            Step("add a new key that only decrypts", self._add, lambda now: self._phase(now) is not Phase.ONE),
+            deployed("both keys decrypt"),
+        )
+        steps = (
+            *(() if abort else adding),
+            Step(f"let the {stays} key encrypt", self._swap(final), lambda now: self._phase(now) is final),
+            deployed(f"the {stays} key encrypts"),
+            Step(f"rewrite all {', '.join(found.resources)}", self._rewrite),
+            Step(f"verify in etcd that nothing is encrypted with the {goes} key, or in clear", self._verify),
+            Step(f"retire the {goes} key", self._retire, self._retired),
+            Step("deploy without the retired key", lambda: self.deploy(self.inventory.nodes)),
+            Step("delete the retired key", self._delete),
+        )
+        backup = (Step("back up etcd and verify the backup", self.back_up),) if self.back_up else ()
+        return Operation(NAME, (*backup, *steps), lambda now: self._retired(now) or self._phase(now) is not Phase.ONE)
+
+    @property
+    def key(self) -> str:
+        """The name of the key that encrypts, by keys/."""
+        return self._read(read_keys(self.workspace)).keys[0][0]
 
     @property
     def _secret(self) -> Secret:
         return next(row for row in policy.secrets_of(self.inventory) if row.kind is Kind.ENCRYPTION)
 
-    def _deploy(self, configuration: Configuration, watcher: Watcher, *, everywhere: bool = False) -> None:
-        """The API server reads it when it starts, which a changed file makes it do.
+    def _read(self, keys: Keys) -> Configuration:
+        """The configuration in keys/, with all resources that the inventory wants encrypted."""
+        plaintext = change.opened(keys, self.master, self._secret)
+        return parse(plaintext).covering(self.inventory.cluster.secrets.encrypted_resources)
 
-        ``everywhere`` so that no machine is left with another state of the workspace, though it is the same for it.
-        """
+    def _phase(self, keys: Keys) -> Phase:
+        return self._read(keys).phase
+
+    def _retired(self, keys: Keys) -> bool:
+        return self._secret.retired.file in keys.files
+
+    def _write(self, change_of: Callable[[Configuration], Configuration], *, retire: bool = False) -> None:
         with changing_keys(self.workspace):
             plaintext = change.opened(read_keys(self.workspace), self.master, self._secret)
-            if parse(plaintext) != configuration:
-                change.apply(self.workspace, self.inventory, Contents({self._secret: configuration.text()}, {}))
-        nodes = self.inventory.nodes if everywhere else [self.inventory.primary]
-        roll_out(self.workspace, self.inventory, nodes, watcher)
+            after = change_of(self._read(read_keys(self.workspace))).text()
+            if after != plaintext:
+                kept = {self._secret.retired: plaintext} if retire else {}
+                change.apply(self.workspace, self.inventory, Contents({self._secret: after, **kept}, {}))
 
-    def _rewrite(self, primary: Host, resources: Sequence[str]) -> int:
-        reply = primary.run_checked(_script("rewrite", KUBECONFIG, *resources, seconds=_REWRITE_SECONDS))
-        return int(reply.text or 0)
+    def _add(self) -> None:
+        self._write(lambda found: found.with_new(secrets.token_bytes(32)))
 
-    def stored(self, primary: Host, resources: Sequence[str]) -> dict[str, int]:
-        """How many values in etcd are encrypted with the key of which name; "clear": with none."""
-        reply = primary.run_checked(_script("stored", host.ENDPOINT, *paths(resources), seconds=_REWRITE_SECONDS))
-        rows = (line.split() for line in reply.text.splitlines())
-        return {name: int(count) for count, name in rows}
+    def _swap(self, final: Phase) -> Callable[[], None]:
+        return lambda: self._write(lambda found: found if found.phase is final else found.swapped())
+
+    def _retire(self) -> None:
+        self._write(Configuration.first_only, retire=True)
+
+    def _delete(self) -> None:
+        with changing_keys(self.workspace):
+            change.apply(self.workspace, self.inventory, Contents({}, {}, (self._secret.retired,)))
+
+    def _deploy_primary(self) -> None:
+        """The API server reads it when it starts, which a changed file makes it do."""
+        self._write(lambda found: found)  # the inventory may want more resources than when this rotation began
+        self.deploy([self.inventory.primary])
+
+    def _rewrite(self) -> None:
+        with self.connect(self.inventory.primary) as primary:
+            resources = self._read(read_keys(self.workspace)).resources
+            reply = primary.run_checked(_script("rewrite", KUBECONFIG, *resources, seconds=_REWRITE_SECONDS))
+        self.rewritten = int(reply.text or 0)
+
+    def _verify(self) -> None:
+        found = self._read(read_keys(self.workspace))
+        with self.connect(self.inventory.primary) as primary:
+            script = _script("stored", host.ENDPOINT, *paths(found.resources), seconds=_REWRITE_SECONDS)
+            rows = (line.split() for line in primary.run_checked(script).text.splitlines())
+            self.stored = {name: int(count) for count, name in rows}
+        if bad := {name: count for name, count in self.stored.items() if name != self.key}:
+            others = ", ".join(f"{count} with {name}" for name, count in bad.items())
+            hint = "run the same command again; both keys stay until then"
+            raise SmallkubeError(f"not everything is encrypted with {self.key}: {others}", hint=hint)
 
 
 def _script(name: str, *arguments: str, seconds: int) -> Command:

@@ -1,6 +1,8 @@
 """A cluster that exists only in memory, and takes up what the real keys/ of a workspace say when it is deployed to."""
 
 import hashlib
+from collections import Counter
+from collections.abc import Sequence
 from functools import cached_property
 
 from smallkube.core.workspace import Workspace
@@ -8,11 +10,13 @@ from smallkube.inventory.load import load
 from smallkube.inventory.models import Inventory, Node
 from smallkube.kube import token_users
 from smallkube.kube.token_clients import NODE_CLIENTS
+from smallkube.operations import encryption_phases
 from smallkube.operations.engine import Operation, execute
 from smallkube.remote.command import Command, Result
 from smallkube.remote.fake import FakeHost, reply
-from smallkube.secrets import age, change, generate
+from smallkube.secrets import age, change, generate, policy
 from smallkube.secrets.keyring import require_master
+from smallkube.secrets.policy import Kind
 from smallkube.secrets.store import Keys, changing_keys, read_keys
 
 HOSTS = {
@@ -37,7 +41,10 @@ class Killed(BaseException):
 
 
 class FakeCluster:
-    """``accepted`` are the tokens that the API server was started with; ``used`` is each user's own."""
+    """``accepted`` are the tokens that the API server was started with; ``used`` is each user's own.
+
+    ``configuration`` is what it encrypts with; ``objects`` says with which key each object in etcd is encrypted.
+    """
 
     def __init__(self, workspace: Workspace) -> None:
         self.workspace = workspace
@@ -45,6 +52,7 @@ class FakeCluster:
         self.used: dict[str, bytes] = {}
         self.answers: list[tuple[bytes, bool]] = []
         self.deploy()
+        self.objects = {f"object{number}": self.configuration.keys[0][0] for number in range(3)}
 
     @cached_property
     def inventory(self) -> Inventory:
@@ -58,8 +66,11 @@ class FakeCluster:
     def keys(self) -> Keys:
         return read_keys(self.workspace)
 
-    def deploy(self) -> None:
+    def deploy(self, nodes: Sequence[Node] | None = None) -> None:
         keys = self.keys
+        if nodes is None or self.inventory.primary in nodes:
+            secret = next(row for row in policy.secrets_of(self.inventory) if row.kind is Kind.ENCRYPTION)
+            self.configuration = encryption_phases.parse(change.opened(keys, self.master, secret))
         self.accepted, self.used = set(), {}
         for user in token_users.all_users(self.inventory):
             self.used[user.short] = change.opened(keys, self.master, user.secret)
@@ -81,7 +92,17 @@ class FakeCluster:
                     names += [(name, name) for name in ("root", "kube-scheduler", "kube-controller-manager")]
                 lines = (f"{client} {hashlib.sha256(self.used[user].strip()).hexdigest()}\n" for client, user in names)
                 return reply("".join(lines))
+            case "rewrite":
+                self.read_all()
+                self.objects = dict.fromkeys(self.objects, self.configuration.keys[0][0])
+                return reply(str(len(self.objects)))
+            case "stored":
+                return reply("".join(f"{count} {name}\n" for name, count in Counter(self.objects.values()).items()))
         raise AssertionError(command)
+
+    def read_all(self) -> None:
+        """What the API server can't decrypt is lost."""
+        assert {*self.objects.values()} <= {name for name, _ in self.configuration.keys}
 
     def _try(self, line: bytes) -> str:
         number, _, token = line.partition(b" ")

@@ -6,7 +6,7 @@ import itertools
 import pytest
 
 from smallkube.core.errors import UsageError
-from smallkube.operations.encryption import Plan, paths
+from smallkube.operations.encryption import paths
 from smallkube.operations.encryption_phases import Configuration, Phase, parse
 from smallkube.secrets import kinds
 from smallkube.secrets.policy import Kind
@@ -73,21 +73,6 @@ def test_neither_key_is_ever_shown() -> None:
 def test_what_smallkube_does_not_write_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="other providers or parts"):
         parse(text.encode())
-
-
-@pytest.mark.parametrize(
-    ("phase", "back", "steps"),
-    [
-        (Phase.ONE, False, ["make a new key", "let the new key", "write all", "see in etcd", "remove the old"]),
-        (Phase.ADDED, False, ["let the new key", "write all", "see in etcd", "remove the old"]),
-        (Phase.PROMOTED, False, ["write all", "see in etcd", "remove the old"]),
-        (Phase.PROMOTED, True, ["let the old key", "write all", "see in etcd", "remove the new"]),
-        (Phase.ADDED, True, ["write all", "see in etcd", "remove the new"]),
-    ],
-)
-def test_the_steps_that_are_left(phase: Phase, back: bool, steps: list[str]) -> None:
-    found = Plan(phase, back, ("secrets",)).steps
-    assert [text.startswith(step) for text, step in zip(found, steps, strict=True)] == [True] * len(steps), found
 
 
 def test_custom_resources_lie_under_their_group() -> None:

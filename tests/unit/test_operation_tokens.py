@@ -1,40 +1,21 @@
 """Proves on a cluster in memory, with real keys/, that a rotation of tokens ends well from wherever it was killed."""
 
 import itertools
-import os
-import shutil
 from collections.abc import Sequence
-from pathlib import Path
 
 import pytest
 
 from smallkube.core.errors import SmallkubeError, UsageError
-from smallkube.core.workspace import Workspace
+from smallkube.inventory.models import Node
 from smallkube.kube import token_users
 from smallkube.kube.token_users import User
 from smallkube.operations import tokens
 from smallkube.operations.engine import Operation
 from smallkube.remote.command import Command, Result
 from smallkube.secrets import change
-from tests.conftest import INVENTORY
-from tests.unit.fake_cluster import FakeCluster, generate_keys, run
+from tests.unit.fake_cluster import FakeCluster, run
 
 CHOSEN = ("node2", "kube-scheduler")
-
-
-@pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A workspace with keys, to be copied."""
-    root = tmp_path_factory.mktemp("template")
-    (root / "inventory.yaml").write_text(INVENTORY)
-    generate_keys(Workspace(root))
-    return root
-
-
-@pytest.fixture
-def cluster(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeCluster:
-    monkeypatch.setattr(os, "fsync", lambda _: None)  # what a power cut leaves is no matter here, and time is
-    return FakeCluster(Workspace(shutil.copytree(template, tmp_path / "workspace")))
 
 
 def users(cluster: FakeCluster) -> tuple[User, ...]:
@@ -143,8 +124,8 @@ def test_a_client_that_keeps_the_previous_token_is_named(cluster: FakeCluster) -
     before = dict(cluster.used)
     take_up = cluster.deploy
 
-    def deploy() -> None:
-        take_up()
+    def deploy(nodes: Sequence[Node] | None = None) -> None:
+        take_up(nodes)
         cluster.used["node2"] = before["node2"]
 
     cluster.deploy = deploy  # type: ignore[method-assign]

@@ -1,0 +1,86 @@
+"""Proves on a cluster in memory, with real keys/, that a rotation of the encryption key ends well from wherever it was
+killed, and that the API server can decrypt everything at each moment.
+"""
+
+import itertools
+
+import pytest
+
+from smallkube.core.errors import SmallkubeError, UsageError
+from smallkube.operations.encryption import Rotation
+from smallkube.operations.engine import Operation
+from tests.unit.fake_cluster import FakeCluster, run
+
+TITLES = (
+    "back up etcd and verify the backup",
+    "add a new key that only decrypts",
+    "deploy the primary: both keys decrypt",
+    "let the new key encrypt",
+    "deploy the primary: the new key encrypts",
+    "rewrite all secrets",
+    "verify in etcd that nothing is encrypted with the previous key, or in clear",
+    "retire the previous key",
+    "deploy without the retired key",
+    "delete the retired key",
+)
+
+
+def operation(cluster: FakeCluster, *, abort: bool = False) -> Operation:
+    rotation = Rotation(
+        cluster.workspace, cluster.inventory, cluster.master, cluster.connect, cluster.deploy, lambda: None
+    )
+    return rotation.operation(cluster.keys, abort=abort)
+
+
+def rotate(cluster: FakeCluster, kill_before: str | None = None, *, abort: bool = False) -> bool:
+    done = run(operation(cluster, abort=abort), cluster.keys, kill_before)
+    cluster.read_all()
+    return done
+
+
+def assert_only(cluster: FakeCluster, key: str) -> None:
+    """The machines and all objects use this key, and keys/ has no other."""
+    assert {name for name, _ in cluster.configuration.keys} == {*cluster.objects.values()} == {key}
+    assert [name for name in cluster.keys.files if "Encryption" in name] == ["EncryptionConfiguration.yaml.age"]
+
+
+def test_the_printed_titles_are_the_steps_that_run(cluster: FakeCluster) -> None:
+    assert operation(cluster).titles(cluster.keys) == TITLES
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), list(itertools.combinations_with_replacement([*TITLES, None], 2)), ids=lambda title: title
+)
+def test_killed_twice_the_same_command_ends_the_rotation(
+    first: str | None, second: str | None, cluster: FakeCluster
+) -> None:
+    if not rotate(cluster, first) and not rotate(cluster, second):
+        assert rotate(cluster)
+    assert_only(cluster, "key2")
+
+
+@pytest.mark.parametrize(("killed", "again"), list(itertools.product(TITLES[2:8], [None, *TITLES[5:6]])))
+def test_aborted_before_it_is_retired_the_previous_key_stays(
+    killed: str, again: str | None, cluster: FakeCluster
+) -> None:
+    rotate(cluster, killed)
+    if not rotate(cluster, again, abort=True):
+        assert rotate(cluster, abort=True)
+    assert_only(cluster, "key1")
+
+
+@pytest.mark.parametrize("killed", [None, *TITLES[:2], *TITLES[8:]])
+def test_what_is_retired_or_not_begun_is_not_aborted(killed: str | None, cluster: FakeCluster) -> None:
+    rotate(cluster, killed)
+    with pytest.raises(UsageError, match="no rotation that can be aborted"):
+        operation(cluster, abort=True)
+
+
+def test_an_object_left_under_the_previous_key_keeps_both(cluster: FakeCluster) -> None:
+    rotate(cluster, TITLES[6])
+    cluster.objects["object1"] = "key1"
+    steps = [step for step in operation(cluster).steps if step.title == TITLES[6]]
+    with pytest.raises(SmallkubeError, match="not everything is encrypted with key2: 1 with key1"):
+        steps[0].run()
+    assert rotate(cluster)
+    assert_only(cluster, "key2")
