@@ -175,31 +175,22 @@ def rotate_issuer(
     pod and no Secret has one. Pods keep running; tokens made by `kubectl create
     token` must be made again. After an interruption the same command resumes.
     """
-    from smallkube.kube import token_clients
     from smallkube.operations import issuer as rotating
-    from smallkube.secrets.keyring import require_master
+    from smallkube.secrets.keyring import read_master, require_master
     from smallkube.secrets.store import read_keys
 
     at_least(1, timeout=timeout)
     at_least(0, overlap=overlap)
     here = current()
     workspace, inventory = here.workspace, here.inventory
-    with here.connect(inventory.primary) as primary:
-        deployed = token_clients.deployed(primary)
-    row = rotating.secret_of(inventory)
-    plan = rotating.make(row, read_keys(workspace), deployed, back=abort, overlap=overlap)
-    if plan.stage is not rotating.Stage.ONE:
-        ui.message("a rotation is under way and is completed")
-    if dry_run:
-        output.show_steps(plan.steps, json=json)
-        return
-    master = require_master(workspace, "to tell the keys apart")
-    ui.confirm("replace the key that signs ServiceAccount tokens?", yes=yes)
-    with output.operation(here, "issuer", downtime=True) as running:
-        rotation = rotating.Rotation(workspace, inventory, master, here.connect, running.progress, timeout)
-        key = rotation.execute(plan, running.step)
-    text = f"tokens are signed by the key {key}; tokens of other keys are refused"
-    output.show_operation({"key": key}, text, running, json=json)
+    runner = output.Runner(here, rotating.NAME)
+    master = read_master(workspace) if dry_run else require_master(workspace, "to tell the keys apart")
+    rotation = rotating.Rotation(workspace, inventory, master, here.connect, runner.deploy, overlap, timeout)
+    operation = rotation.operation(read_keys(workspace), abort=abort)
+    question = "replace the key that signs ServiceAccount tokens?"
+    if runner.run(operation, question, dry_run=dry_run, yes=yes, json=json):
+        text = f"tokens are signed by the key {rotation.key}; tokens of other keys are refused"
+        runner.show({"key": rotation.key}, text, json=json)
 
 
 @task(

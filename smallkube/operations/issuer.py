@@ -1,21 +1,20 @@
-"""A new key for service accounts' tokens: it signs at once, those of the old one are accepted until nobody has any.
+"""A new key for service accounts' tokens: it signs at once, tokens of the previous one are accepted while they exist.
 
-The old key stands beside as issuer.key.old (see nix/modules/apiserver.nix). Where a rotation stands follows from keys/
-and from what the primary was given; each step may be done again. Going back makes the old key the one that signs, with
-the new one as issuer.key.new beside it, and goes on.
+The API server signs with issuer.key and accepts tokens of issuer.key.old and issuer.key.new, too (see
+nix/modules/apiserver.nix). Aborted before the previous key is retired, it signs again, with the new one as
+issuer.key.new.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from enum import StrEnum
 
 from smallkube.core.errors import SmallkubeError, UsageError
+from smallkube.core.polling import wait_until
 from smallkube.core.workspace import Workspace
-from smallkube.deploy.report import Watcher
-from smallkube.deploy.rollout import roll_out
 from smallkube.inventory.models import Inventory
 from smallkube.operations import issuer_keys
+from smallkube.operations.engine import Operation, Step
 from smallkube.remote.host import Connect
 from smallkube.secrets import change, kinds, policy
 from smallkube.secrets.age import Master
@@ -23,146 +22,119 @@ from smallkube.secrets.change import Contents
 from smallkube.secrets.policy import Kind, Secret
 from smallkube.secrets.store import Keys, changing_keys, read_keys
 
-_POLL_SECONDS = 1.0
-
-
-class Stage(StrEnum):
-    """How far a rotation has come."""
-
-    ONE = "one key"
-    BOTH = "one key signs, tokens of the other are accepted"
-    ENDING = "one key, of which the primary has not been told"
-
-
-@dataclass(frozen=True)
-class Plan:
-    """``back``: the old key is to sign again. ``overlap``: for how many seconds, when no file holds an old token any
-    more, those in memory are accepted.
-    """
-
-    stage: Stage
-    back: bool
-    overlap: int
-
-    @property
-    def steps(self) -> tuple[str, ...]:
-        """What will be done, in words."""
-        last = ("deploy, and see its tokens refused",)
-        if self.stage is Stage.ENDING:
-            return last
-        begin = ("make a new key; the old one stays beside it",) if self.stage is Stage.ONE else ()
-        turn = ("make the old key the one that signs again",) if self.back else ()
-        return (
-            *begin,
-            *turn,
-            "deploy: tokens are signed with the current key, those of the other are accepted",
-            "where pods have tokens of the other, restart the kubelets, which makes them ask for new ones",
-            "wait until no pod and no Secret has one",
-            f"wait {self.overlap} s for programs that have read their token before",
-            "remove the other key",
-            *last,
-        )
-
-
-def secret_of(inventory: Inventory) -> Secret:
-    """The key that signs."""
-    return next(row for row in policy.secrets_of(inventory) if row.kind is Kind.SIGNING_KEY)
-
-
-def make(row: Secret, keys: Keys, deployed: Sequence[str], *, back: bool, overlap: int) -> Plan:
-    """What is to be done. ``deployed`` are the names of secrets under /run/agenix of the primary. Raises UsageError."""
-    if row.file not in keys.files:
-        raise UsageError("missing", where=f"keys/{row.file}", hint="run `inv keys.generate`, or restore it from git")
-    if row.other(keys.files):
-        return Plan(Stage.BOTH, back and row.old.file in keys.files, overlap)
-    if back:
-        raise UsageError("no rotation is under way", hint="only one that has not ended can be taken back")
-    told = not any(each.name in deployed for each in row.beside)
-    return Plan(Stage.ONE if told else Stage.ENDING, False, overlap)
+NAME = "issuer"
 
 
 @dataclass(frozen=True)
 class Rotation:
-    """What it takes to carry out a plan; ``seconds``: how long tokens may take to be replaced."""
+    """What it takes to rotate the key. ``overlap``: for how many seconds tokens in memory are still accepted when no
+    file holds a previous one any more; ``seconds``: how long tokens may take to be replaced.
+    """
 
     workspace: Workspace
     inventory: Inventory
-    master: Master
+    master: Master | None
     connect: Connect
-    watcher: Watcher
+    deploy: Callable[[], object]
+    overlap: int
     seconds: int
 
-    def execute(self, plan: Plan, step: Callable[[str], object]) -> str:
-        """Carry out ``plan``; the id of the key that is left.
+    def operation(self, keys: Keys, *, abort: bool) -> Operation:
+        """The steps; ``keys`` say whether it goes forward or back. Raises UsageError when there is nothing to abort."""
+        row = self.row
+        if row.file not in keys.files:
+            hint = "run `inv keys.generate`, or restore it from git"
+            raise UsageError("missing", where=f"keys/{row.file}", hint=hint)
+        if abort and not row.other(keys.files):
+            raise UsageError("no rotation that can be aborted is under way")
 
-        Raises SmallkubeError at a step that failed: the same again goes on from there.
-        """
-        row = secret_of(self.inventory)
-        if plan.stage is not Stage.ENDING:
-            self._write(plan, row)
-            other = row.other(read_keys(self.workspace).files)
-            assert other
-            self._overlap(plan, row, other, step)
-            with changing_keys(self.workspace):
-                change.apply(self.workspace, self.inventory, Contents({}, {}, (other,)))
-        step("deploy without the other key")
-        self._deploy()
-        step("see its tokens refused")
-        current = self._key_id(row)
-        self._expect({current})
-        return current
+        def there(*rows: Secret) -> Callable[[Keys], bool]:
+            return lambda now: any(each.file in now.files for each in rows)
 
-    def _overlap(self, plan: Plan, row: Secret, beside: Secret, step: Callable[[str], object]) -> None:
-        current, other = self._key_id(row), self._key_id(beside)
-        step("deploy both keys")
-        self._deploy()
-        self._expect({current, other})
-        step("replace pods' tokens of the other key")
-        self._renew(other)
-        if found := issuer_keys.secrets_with(self.inventory, self.connect, other):
-            patch = """kubectl -n NAMESPACE patch secret NAME --type=json -p '[{"op":"remove","path":"/data/token"}]'"""
-            hint = f"each gets a new one by `{patch}`; give it to whoever has a copy, then run the same command again"
-            raise SmallkubeError(f"Secrets hold tokens of the other key: {', '.join(found)}", hint=hint)
-        step(f"wait {plan.overlap} s for programs that have read their token before")
-        time.sleep(plan.overlap)
+        if abort or there(row.new)(keys):
+            first = Step("let the previous key sign again", self._back, there(row.new, row.retired))
+        else:
+            first = Step("generate a key, keep the previous", self._begin, there(row.old, row.retired))
+        return Operation(
+            NAME,
+            (
+                first,
+                Step("deploy: the current key signs, tokens of both are accepted", self.deploy),
+                Step("verify that tokens of both are accepted", self._verify_both),
+                Step("replace the pods' tokens of the other key (restarts kubelets)", self._renew),
+                Step("verify that no Secret holds a token of the other key", self._verify_secrets),
+                Step(f"wait {self.overlap} s for programs to read their new token", lambda: time.sleep(self.overlap)),
+                Step("retire the other key", self._retire, there(row.retired)),
+                Step("deploy: only tokens of the current key are accepted", self.deploy),
+                Step("verify that tokens of the retired key are refused", lambda: self._expect({self.key})),
+                Step("delete the retired key", lambda: self._change(Contents({}, {}, (row.retired,)))),
+            ),
+            there(*row.versions),
+        )
 
-    def _renew(self, kid: str) -> None:
-        """A kubelet asks for its pods' tokens anew when it starts; else it would when they are nearly an hour old."""
-        if not issuer_keys.pods_with(self.inventory, self.connect, kid):
-            return
-        if silent := issuer_keys.restart_kubelets(self.inventory, self.connect):
-            raise _waiting([f"{node} ({why})" for node, why in silent.items()])
-        deadline = time.monotonic() + self.seconds
-        while found := issuer_keys.pods_with(self.inventory, self.connect, kid):
-            if time.monotonic() > deadline:
-                raise _waiting(found)
-            time.sleep(_POLL_SECONDS)
+    @property
+    def row(self) -> Secret:
+        """The key that signs."""
+        return next(row for row in policy.secrets_of(self.inventory) if row.kind is Kind.SIGNING_KEY)
 
-    def _write(self, plan: Plan, row: Secret) -> None:
+    @property
+    def key(self) -> str:
+        """The id of the key that signs, by keys/."""
+        return self._key_id(self.row)
+
+    def _change(self, contents: Contents) -> None:
         with changing_keys(self.workspace):
-            if plan.stage is Stage.ONE:
-                contents = Contents({row: kinds.make(row.kind, ())}, {row.old: row})
-            elif plan.back:
-                contents = Contents({}, {row: row.old, row.new: row}, (row.old,))
-            else:
-                return
             change.apply(self.workspace, self.inventory, contents)
 
-    def _key_id(self, row: Secret) -> str:
-        return issuer_keys.key_id(change.opened(read_keys(self.workspace), self.master, row), f"keys/{row.file}")
+    def _begin(self) -> None:
+        self._change(Contents({self.row: kinds.make(self.row.kind, ())}, {self.row.old: self.row}))
 
-    def _deploy(self) -> None:
-        roll_out(self.workspace, self.inventory, self.inventory.nodes, self.watcher)
+    def _back(self) -> None:
+        self._change(Contents({}, {self.row: self.row.old, self.row.new: self.row}, (self.row.old,)))
+
+    def _retire(self) -> None:
+        other = self._other
+        self._change(Contents({self.row.retired: self._open(other)}, {}, (other,)))
+
+    @property
+    def _other(self) -> Secret:
+        other = self.row.other(read_keys(self.workspace).files)
+        assert other
+        return other
+
+    def _open(self, row: Secret) -> bytes:
+        assert self.master
+        return change.opened(read_keys(self.workspace), self.master, row)
+
+    def _key_id(self, row: Secret) -> str:
+        return issuer_keys.key_id(self._open(row), f"keys/{row.file}")
+
+    def _verify_both(self) -> None:
+        self._expect({self.key, self._key_id(self._other)})
 
     def _expect(self, wanted: set[str]) -> None:
         found = issuer_keys.accepted(self.inventory, self.connect)
         if found != wanted:
-            reply = f"it accepts {', '.join(sorted(found))}, not {', '.join(sorted(wanted))}"
-            raise SmallkubeError(
-                f"the API server has other keys than keys/: {reply}", hint="run the same command again"
-            )
+            differs = f"it accepts {', '.join(sorted(found))}, not {', '.join(sorted(wanted))}"
+            hint = "run the same command again"
+            raise SmallkubeError(f"the API server has other keys than keys/: {differs}", hint=hint)
+
+    def _renew(self) -> None:
+        """A kubelet asks for its pods' tokens anew when it starts; else it would when they are nearly an hour old."""
+        other = self._key_id(self._other)
+        if not issuer_keys.pods_with(self.inventory, self.connect, other):
+            return
+        if unreachable := issuer_keys.restart_kubelets(self.inventory, self.connect):
+            raise _waiting(", ".join(f"{node} ({why})" for node, why in unreachable.items()))
+        wait_until(lambda: issuer_keys.pods_with(self.inventory, self.connect, other), self.seconds, _waiting)
+
+    def _verify_secrets(self) -> None:
+        if found := issuer_keys.secrets_with(self.inventory, self.connect, self._key_id(self._other)):
+            patch = """kubectl -n NAMESPACE patch secret NAME --type=json -p '[{"op":"remove","path":"/data/token"}]'"""
+            hint = f"each gets a new one by `{patch}`; give it to whoever has a copy, then run the same command again"
+            raise SmallkubeError(f"Secrets hold tokens of the other key: {', '.join(found)}", hint=hint)
 
 
-def _waiting(found: list[str]) -> SmallkubeError:
-    hint = "tokens of both keys are accepted still; run the same command again when it is mended, or --abort"
-    return SmallkubeError(f"not all have a new token: {', '.join(found)}", hint=hint)
+def _waiting(missing: str) -> SmallkubeError:
+    hint = "tokens of both keys are still accepted; run the same command again when it is fixed, or --abort"
+    return SmallkubeError(f"not all have a new token: {missing}", hint=hint)

@@ -52,17 +52,7 @@ def test_every_secret_gets_the_new_key_and_stays_readable(secrets: Cluster) -> N
     load.judge(restarts=3)
 
 
-STEPS = (
-    *(
-        "add a new key",
-        "let the new key",
-        "rewrite all",
-        "verify in etcd",
-        "retire the",
-        "deploy without",
-        "delete the",
-    ),
-)
+STEPS = ("add a new", "let the new", "rewrite all", "verify in etcd", "retire the", "deploy without", "delete the")
 
 
 def test_killed_at_each_step_it_is_ended_by_the_same_command(secrets: Cluster) -> None:

@@ -154,7 +154,7 @@ def test_a_token_in_a_secret_holds_it_up(cluster: Cluster) -> None:
 
 def test_killed_at_each_step_the_issuer_s_rotation_is_ended_by_the_same_command(cluster: Cluster) -> None:
     former = account(cluster)
-    for step in ("replace pods'", "deploy without"):
+    for step in ("replace the pods'", "deploy: only"):
         killed_at(cluster, f"issuer: {step}", *ISSUER)
     await_("ended", lambda: cluster.operator.inv(*ISSUER).returncode == 0, 240)
     assert (status(cluster, former), status(cluster, account(cluster))) == ("401", "200")
@@ -164,7 +164,7 @@ def test_killed_at_each_step_the_issuer_s_rotation_is_ended_by_the_same_command(
 
 def test_taken_back_the_old_key_signs_again(cluster: Cluster) -> None:
     former = account(cluster)
-    killed_at(cluster, "issuer: replace pods'", *ISSUER)
+    killed_at(cluster, "issuer: replace the pods'", *ISSUER)
     between = account(cluster)
     await_("ended", lambda: cluster.operator.inv(*ISSUER, "--abort").returncode == 0, 240)
     assert (status(cluster, former), status(cluster, between)) == ("200", "401")

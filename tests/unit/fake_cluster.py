@@ -1,6 +1,7 @@
 """A cluster that exists only in memory, and takes up what the real keys/ of a workspace say when it is deployed to."""
 
 import hashlib
+import json
 from collections import Counter
 from collections.abc import Sequence
 from functools import cached_property
@@ -10,13 +11,13 @@ from smallkube.inventory.load import load
 from smallkube.inventory.models import Inventory, Node
 from smallkube.kube import token_users
 from smallkube.kube.token_clients import NODE_CLIENTS
-from smallkube.operations import encryption_phases
+from smallkube.operations import encryption_phases, issuer_keys
 from smallkube.operations.engine import Operation, execute
 from smallkube.remote.command import Command, Result
 from smallkube.remote.fake import FakeHost, reply
 from smallkube.secrets import age, change, generate, policy
 from smallkube.secrets.keyring import require_master
-from smallkube.secrets.policy import Kind
+from smallkube.secrets.policy import Kind, Secret
 from smallkube.secrets.store import Keys, changing_keys, read_keys
 
 HOSTS = {
@@ -44,6 +45,8 @@ class FakeCluster:
     """``accepted`` are the tokens that the API server was started with; ``used`` is each user's own.
 
     ``configuration`` is what it encrypts with; ``objects`` says with which key each object in etcd is encrypted.
+    ``issuers`` are ids of the keys whose tokens it accepts, the signing one first; ``pod_tokens`` has the one of each
+    node's pods, ``secrets`` those of Secrets.
     """
 
     def __init__(self, workspace: Workspace) -> None:
@@ -52,6 +55,8 @@ class FakeCluster:
         self.used: dict[str, bytes] = {}
         self.answers: list[tuple[bytes, bool]] = []
         self.deploy()
+        self.pod_tokens = {node.name: self.issuers[0] for node in self.inventory.nodes}
+        self.secrets: dict[str, str] = {}
         self.objects = {f"object{number}": self.configuration.keys[0][0] for number in range(3)}
 
     @cached_property
@@ -69,7 +74,8 @@ class FakeCluster:
     def deploy(self, nodes: Sequence[Node] | None = None) -> None:
         keys = self.keys
         if nodes is None or self.inventory.primary in nodes:
-            secret = next(row for row in policy.secrets_of(self.inventory) if row.kind is Kind.ENCRYPTION)
+            (secret, *_) = self._versions(Kind.ENCRYPTION)
+            self.issuers = [self._issuer(row) for row in self._versions(Kind.SIGNING_KEY)]
             self.configuration = encryption_phases.parse(change.opened(keys, self.master, secret))
         self.accepted, self.used = set(), {}
         for user in token_users.all_users(self.inventory):
@@ -77,6 +83,14 @@ class FakeCluster:
             for row in (user.secret, *user.secret.beside):
                 if row.file in keys.files:
                     self.accepted.add(change.opened(keys, self.master, row))
+
+    def _versions(self, kind: Kind) -> list[Secret]:
+        """The current secret of this kind, and those that are accepted as well."""
+        row = next(row for row in policy.secrets_of(self.inventory) if row.kind is kind)
+        return [row, *(other for other in row.beside if other.file in self.keys.files)]
+
+    def _issuer(self, row: Secret) -> str:
+        return issuer_keys.key_id(change.opened(self.keys, self.master, row), row.file)
 
     def connect(self, node: Node) -> FakeHost:
         return FakeHost(node, lambda command: self._answer(node, command))
@@ -92,6 +106,17 @@ class FakeCluster:
                     names += [(name, name) for name in ("root", "kube-scheduler", "kube-controller-manager")]
                 lines = (f"{client} {hashlib.sha256(self.used[user].strip()).hexdigest()}\n" for client, user in names)
                 return reply("".join(lines))
+            case "kubectl":
+                assert command.argv[-1] == "/openid/v1/jwks"
+                return reply(json.dumps({"keys": [{"kid": kid} for kid in self.issuers]}))
+            case "look for tokens":
+                kid = command.argv[5]
+                if command.argv[4] == "secrets":
+                    return reply("".join(f"{name}\n" for name, held in self.secrets.items() if held == kid))
+                return reply("a token\n" if self.pod_tokens[node.name] == kid else "")
+            case "restart the kubelet":
+                self.pod_tokens[node.name] = self.issuers[0]
+                return reply()
             case "rewrite":
                 self.read_all()
                 self.objects = dict.fromkeys(self.objects, self.configuration.keys[0][0])

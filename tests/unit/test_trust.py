@@ -1,4 +1,4 @@
-"""Proves what a rotation of certificates, or of the issuer's key, does from each point at which it may stand."""
+"""Proves what a rotation of certificates does from each point at which it may stand."""
 
 import base64
 import hashlib
@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from smallkube.core.errors import SmallkubeError, UsageError
 from smallkube.inventory.load import parse
-from smallkube.operations import certificate_plan, downtime, issuer, issuer_keys
+from smallkube.operations import certificate_plan, downtime, issuer_keys
 from smallkube.secrets import certificates, policy, staged
 from smallkube.secrets.staged import Stage
 from smallkube.secrets.store import Keys
@@ -19,7 +19,6 @@ from smallkube.secrets.store import Keys
 INVENTORY = parse("cluster: {name: test}\nnodes: {node1: {peer_ip: 192.0.2.1}}\n", Path("inventory.yaml"))
 ROWS = [row for row in policy.secrets_of(INVENTORY) if row.certificate]
 API = next(row for row in ROWS if row.name == "apiserver.key")
-ISSUER = issuer.secret_of(INVENTORY)
 NOW = datetime.now(UTC)
 
 
@@ -90,30 +89,6 @@ def test_a_key_that_waits_is_given_to_nobody() -> None:
     assert set(policy.public_files(INVENTORY, ["apiserver.new.crt", "x.new.crt"])) == {
         *policy.public_files(INVENTORY), "apiserver.new.crt",
     }  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("files", "deployed", "back", "expected"),
-    [
-        ((), (), False, (issuer.Stage.ONE, False)),
-        ((), ("issuer.key.old",), False, (issuer.Stage.ENDING, False)),
-        ((), ("issuer.key.new",), False, (issuer.Stage.ENDING, False)),
-        (("issuer.key.old.age",), (), False, (issuer.Stage.BOTH, False)),
-        (("issuer.key.old.age",), (), True, (issuer.Stage.BOTH, True)),
-        # Taken back already: to take it back once more is to go on.
-        (("issuer.key.new.age",), (), True, (issuer.Stage.BOTH, False)),
-    ],
-)
-def test_where_the_issuer_s_rotation_stands(
-    files: tuple[str, ...], deployed: tuple[str, ...], back: bool, expected: tuple[issuer.Stage, bool]
-) -> None:
-    found = issuer.make(ISSUER, keys(*files), deployed, back=back, overlap=5)
-    assert (found.stage, found.back) == expected
-
-
-def test_the_issuer_s_rotation_that_can_not_be_taken_back() -> None:
-    with pytest.raises(UsageError, match="no rotation is under way"):
-        issuer.make(ISSUER, keys(), (), back=True, overlap=5)
 
 
 def test_the_id_of_a_key_is_that_of_its_public_half() -> None:
