@@ -2,7 +2,6 @@
 
 import fcntl
 import os
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -129,6 +128,8 @@ def write_file(path: Path, data: bytes | str, mode: int = 0o644) -> bool:
 
 
 def _replace(path: Path, content: bytes, mode: int) -> None:
+    import tempfile  # slow to import, and only needed to write
+
     handle, name = tempfile.mkstemp(prefix=f"{TEMPORARY_PREFIX}{path.name}.", dir=path.parent)
     temporary = Path(name)
     try:

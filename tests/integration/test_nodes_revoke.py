@@ -72,7 +72,7 @@ def test_nodes_that_can_not_be_revoked(ready: Any, name: str, reason: str) -> No
 
 
 def test_it_needs_consent_and_the_master(ready: Any) -> None:
-    assert "give --yes" in ready.refused("nodes.remove", "node2", "--revoke")
+    assert "pass --yes" in ready.refused("nodes.remove", "node2", "--revoke")
     assert "for --revoke" in ready.refused("nodes.remove", "node2", "--json")
     ready.without_master()
     assert "keys/master_key: is not here" in ready.refused("nodes.remove", "node2", "--revoke", "--yes")

@@ -76,7 +76,7 @@ def test_a_second_run_changes_nothing_and_the_old_one_goes_when_told(ready: Any)
     assert ready.snapshot() == before
     unasked = ready.inv("keys.rotate-master", "--drop-old")
     assert (unasked.returncode, ready.snapshot()) == (2, before), unasked.stderr
-    assert "give --yes" in unasked.stderr
+    assert "pass --yes" in unasked.stderr
     assert old in ready.done(*DROP, "--dry-run")
     assert ready.snapshot() == before
     new = identities(ready).recipient
@@ -97,7 +97,7 @@ def test_a_dry_run_names_the_files_and_changes_nothing(ready: Any) -> None:
 
 
 def test_without_consent_nothing_changes(ready: Any) -> None:
-    assert "give --yes" in ready.refused("keys.rotate-master")
+    assert "pass --yes" in ready.refused("keys.rotate-master")
 
 
 def test_a_file_that_would_be_left_behind_stops_it_before_it_begins(ready: Any) -> None:

@@ -133,7 +133,7 @@ def test_workers_restart_before_the_primary_and_not_without_consent(up: Up) -> N
     before = [boot_id(up, node) for node in ("node1", "node2")]
     refused = inv(up.workspace, "nodes.reboot")
     assert refused.returncode == 2
-    assert "give --yes" in refused.stderr
+    assert "pass --yes" in refused.stderr
     planned = inv(up.workspace, "nodes.reboot", "--dry-run")
     assert planned.stdout == "one after the other: node2, node1\n"
     assert "kube-apiserver.service on node1 is inactive: nothing is drained" in planned.stderr
