@@ -14,8 +14,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from lab.bar import Bar
 from lab.command import run, with_parent
-from smallkube.core import ui
 from smallkube.core.errors import SmallkubeError
 
 WITHOUT_DEBUG = ("-trimpath", "-gcflags=all=-dwarf=false")
@@ -127,7 +127,7 @@ def _runs(process: "subprocess.Popen[bytes]") -> bool:
     return False
 
 
-def build(builds: Sequence[Build], go: Go, bar: ui.Bar) -> None:
+def build(builds: Sequence[Build], go: Go, bar: Bar) -> None:
     """Download what is missing, then compile and link every program that is not there yet.
 
     Raises SmallkubeError with the last line of the log when a command fails.
@@ -142,7 +142,7 @@ def build(builds: Sequence[Build], go: Go, bar: ui.Bar) -> None:
         done += planned.total
 
 
-def _download(builds: Sequence[Build], go: Go, bar: ui.Bar) -> None:
+def _download(builds: Sequence[Build], go: Go, bar: Bar) -> None:
     missing = {path for one in builds for path in _modules(one, go) if not path.is_dir()}
     if not missing:
         return
@@ -217,7 +217,7 @@ class _Compilation:
 
     build: Build
     plan: Plan
-    bar: ui.Bar
+    bar: Bar
     before: int
     begun: set[str] = field(default_factory=set)
     last: str = ""

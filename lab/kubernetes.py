@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lab import gobuild, toolchain
+from lab.bar import Bar
 from lab.command import run, waiting_lock
 from lab.removal import remove_tree
-from smallkube.core import ui
 from smallkube.core.errors import SmallkubeError, UsageError
 
 MODULES = Path(__file__).with_name("go")
@@ -105,7 +105,7 @@ def built(cache: Path) -> Path | None:
     return folder if folder.is_dir() else None
 
 
-def ensure(cache: Path, bar: ui.Bar) -> Path:
+def ensure(cache: Path, bar: Bar) -> Path:
     """The folder with the programs; builds them when they are not there yet, and goes on with an interrupted build.
 
     Raises UsageError when a program for building is missing, SmallkubeError when the build fails.
@@ -119,7 +119,7 @@ def ensure(cache: Path, bar: ui.Bar) -> Path:
     return folder
 
 
-def _build(folder: Path, bar: ui.Bar) -> None:
+def _build(folder: Path, bar: Bar) -> None:
     missing = [name for name in ("gcc", "pkg-config") if shutil.which(name) is None]
     if missing:
         hint = f"apt-get install {' '.join(missing)} libc6-dev libseccomp-dev"

@@ -96,10 +96,11 @@ def kubernetes(_context: Any) -> None:
     built already; prints the folder. After an interruption the same command
     resumes.
     """
+    from lab.bar import Bar
     from lab.kubernetes import ensure
     from lab.places import Places
 
-    with ui.Bar() as bar:
+    with Bar() as bar:
         built = ensure(Places.find(os.environ).cache, bar)
     ui.result(str(built))
 

@@ -16,8 +16,8 @@ import urllib.request
 import zipfile
 from pathlib import Path
 
+from lab.bar import Bar
 from lab.removal import remove_tree
-from smallkube.core import ui
 from smallkube.core.errors import SmallkubeError
 
 VERSION = "1.26.11"
@@ -33,7 +33,7 @@ CHUNK = 1 << 20
 HINT = "check the network and GOPROXY, or install Go yourself: go.dev/doc/install"
 
 
-def ensure(cache: Path, oldest: tuple[int, ...], bar: ui.Bar) -> Path:
+def ensure(cache: Path, oldest: tuple[int, ...], bar: Bar) -> Path:
     """The go program: this machine's if it is of version ``oldest`` or newer, else the one below ``cache``.
 
     Raises SmallkubeError when it can't be fetched or is not what its checksum says.
@@ -61,7 +61,7 @@ def proxy(setting: str) -> str:
     return next((entry for entry in listed if entry.startswith(("https://", "http://"))), DEFAULT_PROXY)
 
 
-def _fetch(folder: Path, bar: ui.Bar) -> None:
+def _fetch(folder: Path, bar: Bar) -> None:
     if platform.machine() not in SUMS:
         raise SmallkubeError(f"there is no Go for {platform.machine()} to fetch", hint="go.dev/doc/install")
     system, wanted = SUMS[platform.machine()]
@@ -87,7 +87,7 @@ def _fetch(folder: Path, bar: ui.Bar) -> None:
         remove_tree(work)
 
 
-def _download(address: str, target: Path, bar: ui.Bar) -> None:
+def _download(address: str, target: Path, bar: Bar) -> None:
     try:
         with urllib.request.urlopen(address, timeout=60) as answer, target.open("wb") as file:
             bar.stage(f"downloading Go {VERSION}", int(answer.headers["Content-Length"] or 0))

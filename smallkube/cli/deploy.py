@@ -206,8 +206,8 @@ def _show_plan(plan: "Plan", *, json: bool) -> None:
             }
         )
         return
-    aim = f"bundle {plan.digest[:12]}" if plan.generation is None else f"generation {plan.generation or 'previous'}"
-    ui.result(f"{plan.goal} to {aim}")
+    generation = f"generation {plan.generation}" if plan.generation else "the previous generation"
+    ui.result(f"{plan.goal} to {generation if plan.generation is not None else f'bundle {plan.digest[:12]}'}")
     if plan.together:
         ui.result("the peers have changed: all nodes are activated and confirmed in lockstep")
     elif plan.options.rollback:

@@ -10,15 +10,15 @@ from pathlib import Path
 import pytest
 
 from lab import gobuild, kubernetes, toolchain
+from lab.bar import Bar
 from lab.places import Places
-from smallkube.core import ui
 from smallkube.core.errors import SmallkubeError
 
 MAIN = 'package main\n\nimport "example.test/m/shared"\n\nfunc main() { println(shared.Word, version) }\n'
 SYMBOL = '\nvar version = "none"\n'
 
 
-class Seen(ui.Bar):
+class Seen(Bar):
     """A bar that keeps what it is told."""
 
     def __init__(self) -> None:
@@ -38,7 +38,7 @@ def go(tmp_path: Path, needs: Callable[[str, object, str], None], monkeypatch: p
     cache = Places.find(os.environ).cache
     cache.mkdir(parents=True, exist_ok=True)
     try:
-        program = toolchain.ensure(cache, (1, 21), ui.Bar())
+        program = toolchain.ensure(cache, (1, 21), Bar())
     except SmallkubeError as error:
         needs("integration", False, f"Go: {error}")
         raise

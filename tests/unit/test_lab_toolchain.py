@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from lab import kubernetes, toolchain
-from smallkube.core import ui
+from lab.bar import Bar
 from smallkube.core.errors import SmallkubeError
 
 
@@ -68,7 +68,7 @@ def test_the_checksum_is_that_of_the_sum_database() -> None:
 @pytest.mark.parametrize(("said", "own"), [("go1.26.8", True), ("go1.25", True), ("go1.19.8", False), ("", False)])
 def test_the_own_go_is_used_if_new_enough(said: str, own: bool, served: bytes, tmp_path: Path) -> None:
     go(tmp_path / "bin", said)
-    with ui.Bar() as bar:
+    with Bar() as bar:
         found = toolchain.ensure(tmp_path, (1, 25), bar)
     assert found == (tmp_path / "bin/go" if own else tmp_path / f"go-{toolchain.VERSION}/bin/go")
     assert toolchain.version(str(found)) >= (1, 25), "it must be executable"
@@ -79,7 +79,7 @@ def test_another_archive_is_refused_and_removed(served: bytes, tmp_path: Path, m
     wrong = f"h1:{hashlib.sha256(served).hexdigest()}"
     monkeypatch.setattr(toolchain, "SUMS", {"x86_64": ("amd64", wrong)})
     go(tmp_path / "bin", "go1.19")
-    with pytest.raises(SmallkubeError, match="checksum"), ui.Bar() as bar:
+    with pytest.raises(SmallkubeError, match="checksum"), Bar() as bar:
         toolchain.ensure(tmp_path, (1, 25), bar)
     assert [path.name for path in tmp_path.iterdir()] == ["bin"]
 
@@ -87,7 +87,7 @@ def test_another_archive_is_refused_and_removed(served: bytes, tmp_path: Path, m
 def test_a_proxy_that_does_not_answer_is_named(served: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     go(tmp_path / "bin", "go1.19")
     monkeypatch.setenv("GOPROXY", "http://127.0.0.1:1")
-    with pytest.raises(SmallkubeError, match=r"can't be fetched from http://127\.0\.0\.1:1/golang"), ui.Bar() as bar:
+    with pytest.raises(SmallkubeError, match=r"can't be fetched from http://127\.0\.0\.1:1/golang"), Bar() as bar:
         toolchain.ensure(tmp_path, (1, 25), bar)
 
 
