@@ -1,5 +1,6 @@
 """Rotations of keys: WireGuard, certificates, the key that signs ServiceAccount tokens, the master key."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -13,9 +14,9 @@ from smallkube.core.errors import UsageError
 
 if TYPE_CHECKING:
     from smallkube.operations.certificate_plan import Choice
-    from smallkube.operations.certificate_plan import Plan as CertificatePlan
     from smallkube.operations.master import Plan as MasterPlan
     from smallkube.operations.master import Reissue
+    from smallkube.secrets.policy import Secret
 
 
 @task(iterable=["node"], help={**NODE, **CHANGE, "dry-run": "print whose key would be replaced and change nothing"})
@@ -86,6 +87,7 @@ def rotate_certificates(
     between: --pause. After an interruption the same command resumes.
     """
     from smallkube.operations import certificate_plan as planning
+    from smallkube.operations import certificates
     from smallkube.secrets import change, policy, staged
     from smallkube.secrets.store import read_keys
 
@@ -93,55 +95,46 @@ def rotate_certificates(
     here = current()
     workspace, inventory = here.workspace, here.inventory
     nodes = {item.name for item in here.select(node)}
-    plan, choice = planning.under_way(inventory, read_keys(workspace), back=abort), None
-    if plan is None:
+    keys, choice = read_keys(workspace), None
+    rows = planning.under_way(inventory, keys)
+    if not rows and not abort:
         choice = planning.choose(workspace, inventory, nodes, everything=all, now=datetime.now(UTC))
-        plan = planning.new(tuple(choice.renew))
+        rows = tuple(choice.renew)
     elif no_deploy:
         raise UsageError("a rotation is under way", hint="complete it without --no-deploy, or --abort it")
-    else:
-        ui.message("a rotation is under way and is completed first; to rotate others, run this again afterwards")
-    if dry_run or not plan.rows:
-        steps = plan.steps if plan.rows and not no_deploy else ()
-        _show_issued(plan, choice, "would issue" if dry_run else "issued", json, steps=steps)
+    runner = output.Runner(here, certificates.NAME)
+    rotation = certificates.Rotation(workspace, inventory, rows, here.connect, runner.deploy, timeout)
+    operation = rotation.operation(keys, abort=abort, pause=pause)
+    if dry_run or not rows:
+        steps = operation.titles(keys) if rows and not no_deploy else ()
+        _show_issued(rows, choice, "would issue" if dry_run else "issued", json, steps=steps)
         return
-    ui.confirm(f"replace {', '.join(plan.files)}, and their keys?", yes=yes)
+    question = f"replace {', '.join(rotation.files)}, and their keys?"
     if no_deploy:
+        ui.confirm(question, yes=yes)
         with changing(here):
-            change.apply(workspace, inventory, staged.replaced(plan.rows, datetime.now(UTC)))
-        _show_issued(plan, choice, "issued", json)
+            change.apply(workspace, inventory, staged.replaced(rows, datetime.now(UTC)))
+        _show_issued(rows, choice, "issued", json)
         ui.message("next: inv deploy, to all nodes: each trusts only the certificates that it was deployed with")
     else:
-        _rotate(here, plan, choice, pause, timeout, json)
-    if policy.API_CERTIFICATE in plan.files:
+        runner.run(operation, question, dry_run=False, yes=yes, json=json)
+        more = {"reached": rotation.stage, "outage": runner.outage.as_json if runner.outage else None}
+        _show_issued(rows, choice, "aborted" if abort else "issued", json, **more)
+        if runner.outage:
+            ui.message(runner.outage.words)
+        if rotation.stage is staged.Stage.TRUSTED:
+            ui.message("paused: the new certificates are trusted everywhere, and the previous ones are in use")
+            ui.message("next: restart pods that read ca.crt only at start, then run the same without --pause")
+    if policy.API_CERTIFICATE in rotation.files:
         ui.message("kubeconfigs outside the cluster have the previous certificate: inv cluster.kubeconfig")
 
 
-def _rotate(
-    here: Current, plan: "CertificatePlan", choice: "Choice | None", pause: bool, timeout: int, json: bool
-) -> None:
-    from smallkube.operations.certificates import Rotation
-    from smallkube.secrets.staged import Stage
-
-    with output.operation(here, "certificates", downtime=True) as running:
-        rotation = Rotation(here.workspace, here.inventory, here.connect, running.progress, timeout)
-        reached = rotation.execute(plan, running.step, pause=pause)
-    outage = running.outage
-    more = {"reached": reached, "outage": outage.as_json if outage else None}
-    _show_issued(plan, choice, "aborted" if plan.back else "issued", json, **more)
-    if outage:
-        ui.message(outage.words)
-    if reached is Stage.TRUSTED:
-        ui.message("paused: the new certificates are trusted everywhere, and the previous ones are in use")
-        ui.message("next: restart pods that read ca.crt only at start, then run the same without --pause")
-
-
-def _show_issued(plan: "CertificatePlan", choice: "Choice | None", verb: str, json: bool, **more: object) -> None:
+def _show_issued(rows: "Sequence[Secret]", choice: "Choice | None", verb: str, json: bool, **more: object) -> None:
     """``choice`` is None when a rotation was resumed."""
     why = choice.renew if choice else {}
     issued = [
         {"file": row.certificate.file, "why": "; ".join(why.get(row, ("rotation resumed",)))}
-        for row in plan.rows
+        for row in rows
         if row.certificate
     ]
     kept = choice.kept if choice else 0

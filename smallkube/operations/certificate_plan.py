@@ -1,7 +1,7 @@
-"""Which certificates are to be replaced, and by which steps."""
+"""Which certificates are to be replaced."""
 
 import datetime
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from smallkube.core.errors import SmallkubeError, UsageError
@@ -20,45 +20,6 @@ class Choice:
 
     renew: Mapping[Secret, tuple[str, ...]]
     kept: int
-
-
-@dataclass(frozen=True)
-class Plan:
-    """``rows`` all stand at ``stage``; ``back``: the certificates of before stay."""
-
-    rows: tuple[Secret, ...]
-    stage: Stage
-    back: bool = False
-
-    @property
-    def files(self) -> tuple[str, ...]:
-        """The certificates that it concerns."""
-        return tuple(row.certificate.file for row in self.rows if row.certificate)
-
-    @property
-    def steps(self) -> tuple[str, ...]:
-        """What will be done, in words."""
-        names = ", ".join(self.files)
-        begin = (f"make new keys and certificates beside {names}",)
-        switch = (
-            "deploy: everybody trusts the new ones too",
-            "wait until every pod's ca.crt has the API server's new one",
-            "put the new ones in the place of the old",
-        )
-        use = ("deploy: they are used, the others still trusted", "see the API server and every kubelet show them")
-        end = (f"stop trusting what is beside {names}", "deploy, and see them shown again", "remove the keys beside")
-        match self.stage, self.back:
-            case Stage.ONE, _:
-                return (*begin, *switch, *use, *end)
-            case Stage.TRUSTED, False:
-                return (*switch, *use, *end)
-            case Stage.SWITCHED, True:
-                return (f"put the old ones in the place of the new: {names}", *use, *end)
-            case Stage.SWITCHED, False:
-                return (*use, *end)
-            case Stage.ENDING, _:
-                return end[1:]
-        return end
 
 
 def choose(
@@ -88,27 +49,14 @@ def choose(
     return Choice(renew, kept)
 
 
-def under_way(inventory: Inventory, keys: Keys, *, back: bool) -> Plan | None:
-    """What is to be done about a rotation that has not ended; None when there is none.
+def under_way(inventory: Inventory, keys: Keys) -> tuple[Secret, ...]:
+    """The keys whose certificates a rotation concerns that has not ended; none when there is none.
 
-    Raises UsageError when there is nothing that could be gone back from, SmallkubeError when files in keys/ are such
-    as no rotation leaves them.
+    Raises SmallkubeError when files in keys/ are such as no rotation leaves them.
     """
     rows = [row for row in policy.secrets_of(inventory) if row.certificate]
     found = {row: stage for row in rows if (stage := staged.of(row, keys)) is not Stage.ONE}
-    reached = set(found.values())
-    if len(reached) > 1:
-        reply = ", ".join(f"{row.name}: {stage}" for row, stage in found.items())
-        raise SmallkubeError(f"certificates stand at different steps: {reply}", hint="restore keys/ from git")
-    if back and reached == {Stage.ENDING}:
-        raise UsageError("only the last deploy of the rotation is missing", hint="run it without --abort")
-    if not found:
-        if back:
-            raise UsageError("no rotation is under way", hint="only one that has not ended can be taken back")
-        return None
-    return Plan(tuple(found), reached.pop(), back)
-
-
-def new(chosen: Sequence[Secret]) -> Plan:
-    """A rotation from its beginning."""
-    return Plan(tuple(chosen), Stage.ONE)
+    if len(set(found.values())) > 1:
+        stages = ", ".join(f"{row.name}: {stage}" for row, stage in found.items())
+        raise SmallkubeError(f"certificates stand at different steps: {stages}", hint="restore keys/ from git")
+    return tuple(found)

@@ -1,104 +1,121 @@
-"""New keys and certificates without an outage: trusted beside the old, used, the old no longer trusted.
+"""New keys and certificates without an outage: trusted beside the previous ones, used, the previous no longer trusted.
 
 API server, kubelets and the API server's client certificate trust each other by pinning exactly the other's. So all
-must trust the new ones before anybody shows them, and the old ones until nobody does. Where a rotation stands follows
-from keys/ alone (see ``stages``); each step may be done again.
+must trust the new ones before anybody shows them, and the previous ones until nobody does.
 """
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 
-from smallkube.core.errors import SmallkubeError
+from smallkube.core.errors import SmallkubeError, UsageError
+from smallkube.core.polling import wait_until
 from smallkube.core.workspace import Workspace
-from smallkube.deploy.report import Watcher
-from smallkube.deploy.rollout import roll_out
 from smallkube.inventory.models import Inventory
 from smallkube.operations import certificate_clients
-from smallkube.operations.certificate_plan import Plan
+from smallkube.operations.engine import Operation, Step
 from smallkube.remote.host import Connect
 from smallkube.secrets import change, policy, staged
 from smallkube.secrets.change import Contents
+from smallkube.secrets.policy import Secret
 from smallkube.secrets.staged import Stage
 from smallkube.secrets.store import Keys, changing_keys, read_keys
 
-_POLL_SECONDS = 1.0
+NAME = "certificates"
 
 
 @dataclass(frozen=True)
 class Rotation:
-    """What it takes to carry out a plan; ``seconds``: how long pods and kubelets may take to follow."""
+    """What it takes to replace ``rows``; ``seconds``: how long pods and kubelets may take to follow."""
 
     workspace: Workspace
     inventory: Inventory
+    rows: tuple[Secret, ...]
     connect: Connect
-    watcher: Watcher
+    deploy: Callable[[], object]
     seconds: int
 
-    def execute(self, plan: Plan, step: Callable[[str], object], *, pause: bool) -> Stage:
-        """Carry out ``plan``, or with ``pause`` only until all trust the new certificates; the stage that is reached.
+    def operation(self, keys: Keys, *, abort: bool, pause: bool) -> Operation:
+        """The steps; with ``pause`` only until all trust the new ones. Raises UsageError when it can't be aborted."""
+        if abort and not (self.rows and self._at(Stage.TRUSTED, Stage.SWITCHED)(keys)):
+            raise UsageError("no rotation that can be aborted is under way")
+        rows = self.rows
+        if abort:
+            steps: tuple[Step, ...] = (
+                Step(
+                    "use the previous certificates again",
+                    lambda: self._write(staged.switched_back, Stage.SWITCHED),
+                    self._at(Stage.TRUSTED, Stage.ENDING),
+                ),
+            )
+        else:
+            steps = (
+                Step(
+                    f"issue new keys and certificates for {', '.join(self.files)}",
+                    lambda: self._write(lambda rows, _: staged.begun(rows, datetime.now(UTC)), Stage.ONE),
+                    self._at(Stage.TRUSTED, Stage.SWITCHED, Stage.ENDING),
+                ),
+                Step("deploy: the new certificates are trusted as well", self.deploy),
+                Step("wait until every pod trusts the API server's new certificate", self._await_pods),
+                Step(
+                    "use the new certificates, keep the previous trusted",
+                    lambda: self._write(staged.switched, Stage.TRUSTED),
+                    self._at(Stage.SWITCHED, Stage.ENDING),
+                ),
+            )
+        if pause:
+            steps = steps[:-1]
+        else:
+            steps += (
+                Step("deploy: they are used, the others still trusted", self.deploy),
+                Step("verify that the API server and every kubelet use them", self._await_used),
+                Step(
+                    "stop trusting the others",
+                    lambda: self._write(staged.untrusted, Stage.TRUSTED, Stage.SWITCHED),
+                    self._at(Stage.ENDING),
+                ),
+                Step("deploy: only those in use are trusted", self.deploy),
+                Step("verify again that they are used", self._await_used),
+                Step("delete the others' keys", lambda: self._write(staged.ended, Stage.ENDING)),
+            )
+        return Operation(NAME, steps, lambda now: any(staged.of(row, now) is not Stage.ONE for row in rows))
 
-        Raises SmallkubeError at a step that failed: the same again goes on from there.
-        """
-        rows, stage = plan.rows, plan.stage
-        if stage is Stage.ONE:
-            step("make new keys and certificates")
-            self._write(lambda _: staged.begun(rows, datetime.now(UTC)))
-            stage = Stage.TRUSTED
-        if stage is Stage.TRUSTED and not plan.back:
-            step("deploy trust in the new ones")
-            self._deploy()
-            step("wait until pods trust the new one")
-            self._await_pods(plan)
-            if pause:
-                return stage
-            step("switch to the new ones")
-            self._write(lambda keys: staged.switched(rows, keys))
-            stage = Stage.SWITCHED
-        elif stage is Stage.SWITCHED and plan.back:
-            step("switch back to the old ones")
-            self._write(lambda keys: staged.switched_back(rows, keys))
-        if stage is Stage.SWITCHED:
-            step("deploy those in use")
-            self._deploy()
-            step("see them in use")
-            self._await_shown()
-        if stage is not Stage.ENDING:
-            self._write(lambda keys: staged.untrusted(rows, keys))
-        step("deploy trust in those in use alone")
-        self._deploy()
-        step("see them in use again")
-        self._await_shown()
-        self._write(lambda keys: staged.ended(rows, keys))
-        return Stage.ONE
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The certificates that it concerns."""
+        return tuple(row.certificate.file for row in self.rows if row.certificate)
 
-    def _write(self, contents: Callable[[Keys], Contents]) -> None:
+    @property
+    def stage(self) -> Stage:
+        """How far the rotation has come, by keys/."""
+        return staged.of(self.rows[0], read_keys(self.workspace))
+
+    def _at(self, *stages: Stage) -> Callable[[Keys], bool]:
+        return lambda now: all(staged.of(row, now) in stages for row in self.rows)
+
+    def _write(self, contents: Callable[[tuple[Secret, ...], Keys], Contents], *stages: Stage) -> None:
+        """Change keys/ where they are at one of ``stages``; else they are further already."""
         with changing_keys(self.workspace):
-            change.apply(self.workspace, self.inventory, contents(read_keys(self.workspace)))
+            keys = read_keys(self.workspace)
+            if self._at(*stages)(keys):
+                change.apply(self.workspace, self.inventory, contents(self.rows, keys))
 
-    def _deploy(self) -> None:
-        roll_out(self.workspace, self.inventory, self.inventory.nodes, self.watcher)
-
-    def _await_pods(self, plan: Plan) -> None:
+    def _await_pods(self) -> None:
         """The kubelet brings ca.crt up to date when the controller manager has published it."""
-        if policy.API_CERTIFICATE not in plan.files:
+        if policy.API_CERTIFICATE not in self.files:
             return
         new = policy.api_certificate(self.inventory).beside(policy.NEW)
         pem = read_keys(self.workspace).certificates[new.file]
         missing = partial(certificate_clients.without, self.inventory, self.connect, pem)
-        self._await(missing, "without the API server's new certificate in ca.crt")
+        wait_until(missing, self.seconds, partial(_waiting, "without the API server's new certificate in ca.crt"))
 
-    def _await_shown(self) -> None:
+    def _await_used(self) -> None:
         certificates = read_keys(self.workspace).certificates
         missing = partial(certificate_clients.mismatched_certificates, self.inventory, self.connect, certificates)
-        self._await(missing, "not with the certificates in keys/")
+        wait_until(missing, self.seconds, partial(_waiting, "not with the certificates in keys/"))
 
-    def _await(self, missing: Callable[[], list[str]], what: str) -> None:
-        deadline = time.monotonic() + self.seconds
-        while found := missing():
-            if time.monotonic() > deadline:
-                hint = "old and new are trusted still; run the same command again when it is mended, or --abort"
-                raise SmallkubeError(f"{what}: {', '.join(found)}", hint=hint)
-            time.sleep(_POLL_SECONDS)
+
+def _waiting(what: str, missing: str) -> SmallkubeError:
+    hint = "both are still trusted; run the same command again when it is fixed, or --abort"
+    return SmallkubeError(f"{what}: {missing}", hint=hint)

@@ -6,8 +6,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from tests.cluster.conftest import Cluster, killed_at
 from tests.cluster.load import busy
 from tests.lab.operating import await_
@@ -67,13 +65,9 @@ def test_nobody_is_turned_away_while_all_certificates_change(cluster: Cluster) -
     healthy(cluster)
 
 
-STEPS = ("deploy trust in the", "deploy those", "see them in use", "deploy trust in those")
-
-
-def test_killed_at_each_step_it_is_ended_by_the_same_command(cluster: Cluster) -> None:
+def test_killed_it_is_ended_by_the_same_command(cluster: Cluster) -> None:
     before = certificates(cluster)
-    for step in STEPS:
-        killed_at(cluster, f"certificates: {step}", *CERTIFICATES, "--node", "node2")
+    killed_at(cluster, "certificates: deploy: they are used", *CERTIFICATES, "--node", "node2")
     await_("ended", lambda: cluster.operator.inv(*CERTIFICATES, "--node", "node2").returncode == 0, 240)
     after = certificates(cluster)
     assert {file for file in before if before[file] != after.get(file)} == {"kubelet_node2.crt"}
@@ -81,10 +75,9 @@ def test_killed_at_each_step_it_is_ended_by_the_same_command(cluster: Cluster) -
     healthy(cluster)
 
 
-@pytest.mark.parametrize("step", ["wait until", "see them in use"])
-def test_taken_back_the_old_ones_stay(step: str, cluster: Cluster) -> None:
+def test_aborted_the_previous_ones_stay(cluster: Cluster) -> None:
     before = certificates(cluster)
-    killed_at(cluster, f"certificates: {step}", *CERTIFICATES)
+    killed_at(cluster, "certificates: verify that", *CERTIFICATES)
     await_("ended", lambda: cluster.operator.inv("keys.rotate-certificates", "--abort", "--yes").returncode == 0, 240)
     assert (certificates(cluster), beside(cluster)) == (before, [])
     healthy(cluster)
@@ -152,10 +145,9 @@ def test_a_token_in_a_secret_holds_it_up(cluster: Cluster) -> None:
     assert beside(cluster) == []
 
 
-def test_killed_at_each_step_the_issuer_s_rotation_is_ended_by_the_same_command(cluster: Cluster) -> None:
+def test_killed_the_issuer_s_rotation_is_ended_by_the_same_command(cluster: Cluster) -> None:
     former = account(cluster)
-    for step in ("replace the pods'", "deploy: only"):
-        killed_at(cluster, f"issuer: {step}", *ISSUER)
+    killed_at(cluster, "issuer: deploy: only", *ISSUER)
     await_("ended", lambda: cluster.operator.inv(*ISSUER).returncode == 0, 240)
     assert (status(cluster, former), status(cluster, account(cluster))) == ("401", "200")
     assert beside(cluster) == []

@@ -54,6 +54,8 @@ class FakeCluster:
         self.accepted: set[bytes] = set()
         self.used: dict[str, bytes] = {}
         self.answers: list[tuple[bytes, bool]] = []
+        self.shown: dict[str, dict[str, bytes]] = {}
+        self.trusted: dict[str, dict[str, set[bytes]]] = {}
         self.deploy()
         self.pod_tokens = {node.name: self.issuers[0] for node in self.inventory.nodes}
         self.secrets: dict[str, str] = {}
@@ -92,6 +94,18 @@ class FakeCluster:
     def _issuer(self, row: Secret) -> str:
         return issuer_keys.key_id(change.opened(self.keys, self.master, row), row.file)
 
+    def deploy_certificates(self, nodes: Sequence[Node] | None = None) -> None:
+        """Node after node; once all have been deployed to, each must trust the others at every moment."""
+        certificates = self.keys.certificates
+        rows = [row.certificate for row in policy.secrets_of(self.inventory) if row.certificate]
+        for node in self.inventory.nodes:
+            self.shown[node.name] = {row.file: certificates[row.file] for row in rows}
+            self.trusted[node.name] = {
+                row.file: {certificates[file] for file in row.trusted_files if file in certificates} for row in rows
+            }
+            if len(self.shown) == len(self.inventory.nodes):
+                assert [stranger for each in self.inventory.nodes for stranger in self._strangers(each.name)] == []
+
     def connect(self, node: Node) -> FakeHost:
         return FakeHost(node, lambda command: self._answer(node, command))
 
@@ -106,6 +120,14 @@ class FakeCluster:
                     names += [(name, name) for name in ("root", "kube-scheduler", "kube-controller-manager")]
                 lines = (f"{client} {hashlib.sha256(self.used[user].strip()).hexdigest()}\n" for client, user in names)
                 return reply("".join(lines))
+            case "pods' authorities":
+                return reply("" if (command.stdin or b"") in self.trusted[node.name]["apiserver.crt"] else "a pod\n")
+            case "curl":
+                shown = self.shown["node1"]["apiserver.crt"]
+                return reply("401") if command.stdin == shown else reply(status=60, stderr="curl: (60) another\n")
+            case "kubectl" if command.argv[-1].endswith("/proxy/healthz"):
+                asked = command.argv[-1].split("/")[4].partition(".")[0]
+                return reply("ok") if not self._strangers(asked) else reply(status=1, stderr="not trusted")
             case "kubectl":
                 assert command.argv[-1] == "/openid/v1/jwks"
                 return reply(json.dumps({"keys": [{"kid": kid} for kid in self.issuers]}))
@@ -124,6 +146,16 @@ class FakeCluster:
             case "stored":
                 return reply("".join(f"{count} {name}\n" for name, count in Counter(self.objects.values()).items()))
         raise AssertionError(command)
+
+    def _strangers(self, node: str) -> list[str]:
+        """Who of ``node`` and the API server shows a certificate that the other does not trust."""
+        file = f"kubelet_{node}.crt"
+        pairs = {
+            "apiserver.crt": (self.shown["node1"], self.trusted[node]),
+            "kubelet-client.crt": (self.shown["node1"], self.trusted[node]),
+            file: (self.shown[node], self.trusted["node1"]),
+        }
+        return [name for name, (shown, trusted) in pairs.items() if shown[name] not in trusted[name]]
 
     def read_all(self) -> None:
         """What the API server can't decrypt is lost."""

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from smallkube.core.errors import SmallkubeError, UsageError
+from smallkube.core.errors import SmallkubeError
 from smallkube.inventory.load import parse
 from smallkube.operations import certificate_plan, downtime, issuer_keys
 from smallkube.secrets import certificates, policy, staged
@@ -41,31 +41,13 @@ def keys(*more: str) -> Keys:
 )
 def test_the_stage_follows_from_the_files(files: tuple[str, ...], stage: Stage) -> None:
     assert staged.of(API, keys(*files)) is stage
-    found = certificate_plan.under_way(INVENTORY, keys(*files), back=False)
-    assert found == (None if stage is Stage.ONE else certificate_plan.Plan((API,), stage))
-
-
-def test_from_each_stage_the_rest_of_the_steps() -> None:
-    whole = certificate_plan.new([API]).steps
-    rest = [certificate_plan.Plan((API,), stage).steps for stage in (Stage.TRUSTED, Stage.SWITCHED, Stage.ENDING)]
-    assert [whole[-len(steps) :] for steps in rest] == rest
-    assert len(whole) == 9 and len(rest[2]) == 2
-    back = certificate_plan.Plan((API,), Stage.SWITCHED, back=True).steps
-    assert back[0] == "put the old ones in the place of the new: apiserver.crt"
-    assert certificate_plan.Plan((API,), Stage.TRUSTED, back=True).steps == whole[-3:]
-
-
-def test_only_what_has_not_ended_can_be_taken_back() -> None:
-    with pytest.raises(UsageError, match="no rotation is under way"):
-        certificate_plan.under_way(INVENTORY, keys(), back=True)
-    with pytest.raises(UsageError, match="without --abort"):
-        certificate_plan.under_way(INVENTORY, keys("apiserver.key.old.age"), back=True)
+    assert certificate_plan.under_way(INVENTORY, keys(*files)) == (() if stage is Stage.ONE else (API,))
 
 
 def test_certificates_that_stand_at_different_steps_are_named() -> None:
     files = ("apiserver.key.new.age", "apiserver.new.crt", "kubelet-client.key.old.age")
     with pytest.raises(SmallkubeError, match=r"apiserver\.key: the new one is trusted.*kubelet-client\.key: one"):
-        certificate_plan.under_way(INVENTORY, keys(*files), back=False)
+        certificate_plan.under_way(INVENTORY, keys(*files))
 
 
 def test_new_keys_and_certificates_stand_beside_under_names_of_their_own() -> None:

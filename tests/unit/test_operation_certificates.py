@@ -1,0 +1,107 @@
+"""Proves on a cluster in memory, with real keys/, that a rotation of certificates ends well from wherever it was
+killed, and that at no moment, even half-way through a deploy, somebody shows a certificate that another mistrusts.
+"""
+
+import itertools
+from collections.abc import Mapping
+
+import pytest
+
+from smallkube.core.errors import UsageError
+from smallkube.operations import certificate_plan
+from smallkube.operations.certificates import Rotation
+from smallkube.operations.engine import Operation
+from smallkube.secrets import policy
+from smallkube.secrets.staged import Stage
+from tests.unit.fake_cluster import FakeCluster, run
+
+FILES = ("apiserver.crt", "kubelet-client.crt", "kubelet_node1.crt", "kubelet_node2.crt")
+TITLES = (
+    f"issue new keys and certificates for {', '.join(FILES)}",
+    "deploy: the new certificates are trusted as well",
+    "wait until every pod trusts the API server's new certificate",
+    "use the new certificates, keep the previous trusted",
+    "deploy: they are used, the others still trusted",
+    "verify that the API server and every kubelet use them",
+    "stop trusting the others",
+    "deploy: only those in use are trusted",
+    "verify again that they are used",
+    "delete the others' keys",
+)
+
+
+@pytest.fixture(autouse=True)
+def deployed(cluster: FakeCluster) -> None:
+    cluster.deploy_certificates()
+
+
+def rotation(cluster: FakeCluster) -> Rotation:
+    rows = certificate_plan.under_way(cluster.inventory, cluster.keys)
+    rows = rows or tuple(row for row in policy.secrets_of(cluster.inventory) if row.certificate)
+    return Rotation(cluster.workspace, cluster.inventory, rows, cluster.connect, cluster.deploy_certificates, seconds=0)
+
+
+def operation(cluster: FakeCluster, *, abort: bool = False, pause: bool = False) -> Operation:
+    return rotation(cluster).operation(cluster.keys, abort=abort, pause=pause)
+
+
+def rotate(cluster: FakeCluster, kill_before: str | None = None, *, abort: bool = False) -> bool:
+    return run(operation(cluster, abort=abort), cluster.keys, kill_before)
+
+
+def certificates(cluster: FakeCluster) -> Mapping[str, bytes]:
+    return cluster.keys.certificates
+
+
+def assert_alone(cluster: FakeCluster) -> None:
+    """keys/ has one version of each, and all machines show and trust exactly that."""
+    found = certificates(cluster)
+    assert tuple(sorted(found)) == tuple(sorted(FILES))
+    assert [name for name in cluster.keys.files if name.endswith((".new.age", ".old.age"))] == []
+    for node in cluster.inventory.nodes:
+        assert cluster.shown[node.name] == found
+        assert cluster.trusted[node.name] == {name: {pem} for name, pem in found.items()}
+
+
+def test_the_printed_titles_are_the_steps_that_run(cluster: FakeCluster) -> None:
+    assert operation(cluster).titles(cluster.keys) == TITLES
+
+
+@pytest.mark.parametrize(("first", "second"), list(itertools.combinations_with_replacement([*TITLES, None], 2)))
+def test_killed_twice_the_same_command_ends_the_rotation(
+    first: str | None, second: str | None, cluster: FakeCluster
+) -> None:
+    before = certificates(cluster)
+    if not rotate(cluster, first) and not rotate(cluster, second):
+        assert rotate(cluster)
+    assert not {*before.values()} & {*certificates(cluster).values()}
+    assert_alone(cluster)
+
+
+@pytest.mark.parametrize(("killed", "again"), list(itertools.product(TITLES[1:7], [None, *TITLES[4:]])))
+def test_aborted_the_previous_certificates_stay(killed: str, again: str | None, cluster: FakeCluster) -> None:
+    before = certificates(cluster)
+    rotate(cluster, killed)
+    if not rotate(cluster, again, abort=True):
+        at = rotation(cluster).stage
+        assert rotate(cluster, abort=at is Stage.TRUSTED)
+    assert certificates(cluster) == before
+    assert_alone(cluster)
+
+
+@pytest.mark.parametrize("killed", [None, TITLES[0], *TITLES[7:]])
+def test_what_has_ended_or_not_begun_is_not_aborted(killed: str | None, cluster: FakeCluster) -> None:
+    rotate(cluster, killed)
+    with pytest.raises(UsageError, match="no rotation that can be aborted"):
+        operation(cluster, abort=True)
+
+
+def test_a_pause_ends_before_they_are_used(cluster: FakeCluster) -> None:
+    before = certificates(cluster)
+    paused = operation(cluster, pause=True)
+    assert paused.titles(cluster.keys) == TITLES[:3]
+    assert run(paused, cluster.keys)
+    assert rotation(cluster).stage is Stage.TRUSTED
+    assert {name: pem for name, pem in certificates(cluster).items() if name in FILES} == before
+    assert rotate(cluster)
+    assert_alone(cluster)
