@@ -10,11 +10,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from smallkube.core.errors import SmallkubeError, UsageError
-from smallkube.core.files import write_files
 from smallkube.core.process import signals_as_errors
-from smallkube.core.workspace import Workspace, write_file
+from smallkube.core.workspace import Workspace
 from smallkube.inventory.models import Inventory
-from smallkube.secrets import age, certificates, kinds, peers, policy, recipients_file, store
+from smallkube.secrets import age, certificates, change, kinds, peers, policy, store
+from smallkube.secrets.change import Contents
 from smallkube.secrets.keyring import Keyring, demand, load_hosts, read_recipient, require_master
 from smallkube.secrets.policy import Kind, Secret
 
@@ -39,27 +39,22 @@ def edit(
     if after == before:
         return ()
     kinds.validate(row.kind, after, f"{row.name} (nothing was changed)")
-    return _save(workspace, inventory, row, after, keyring)
+    return _save(workspace, inventory, row, after)
 
 
-def _save(
-    workspace: Workspace, inventory: Inventory, row: Secret, plaintext: bytes, keyring: Keyring
-) -> tuple[str, ...]:
-    data = age.encrypt(plaintext, keyring.recipients(row))
-    write_files(workspace.keys_dir, {row.file: data})
-    written = [row.file]
+def _save(workspace: Workspace, inventory: Inventory, row: Secret, plaintext: bytes) -> tuple[str, ...]:
+    clear: dict[str, bytes | None] = {}
     if row.certificate:
-        issued = certificates.issue(row.certificate, plaintext, datetime.datetime.now(datetime.UTC))
-        write_files(workspace.keys_dir, {row.certificate.file: issued})
-        written.append(row.certificate.file)
+        clear[row.certificate.file] = certificates.issue(
+            row.certificate, plaintext, datetime.datetime.now(datetime.UTC)
+        )
     if row.kind is Kind.WIREGUARD and not row.name.endswith(policy.OLD):
         public = {inventory.node(row.node).index: kinds.wireguard_public(plaintext, row.file)}
-        change = peers.updated(peers.read(workspace), inventory, public)
-        if change.words and write_file(workspace.peers_file, change.text):
-            written.append(workspace.peers_file.name)
-    rows = {**recipients_file.read(workspace), row.file: recipients_file.record(data, keyring.recipients(row))}
-    write_file(workspace.recipients_file, recipients_file.render(rows))
-    return tuple(written)
+        found = peers.updated(peers.read(workspace), inventory, public)
+        if found.words:
+            clear[workspace.peers_file.name] = found.text.encode()
+    change.apply(workspace, inventory, Contents({row: plaintext}, {}, clear=clear))
+    return (row.file, *clear)
 
 
 def run_editor(command: Sequence[str], folders: Sequence[Path], name: str, plaintext: bytes) -> bytes:

@@ -17,7 +17,8 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from smallkube.secrets import age
+from smallkube.secrets import age, certificates
+from smallkube.secrets import edit as editing
 from smallkube.secrets import generate as making
 from smallkube.secrets import rekey as rekeying
 from smallkube.secrets.check import check
@@ -192,3 +193,26 @@ def test_rekey_killed_before_each_single_change(make_cluster: Callable[..., Any]
         assert plaintexts(cluster) == secret
         assert check(cluster.workspace, cluster.inventory).problems == ()
     assert step > 20
+
+
+def edited(cluster: Any) -> None:
+    """A new key for a certificate, which is issued anew with it."""
+    with changing_keys(cluster.workspace):
+        editing.edit(
+            cluster.workspace, cluster.inventory, "apiserver.key", lambda _name, _before: certificates.new_key()
+        )
+
+
+def test_edit_killed_before_each_single_change(make_cluster: Callable[..., Any]) -> None:
+    cluster = make_cluster((1, 2))
+    generate(cluster)
+    changed = 0
+    for step in count(1):
+        before = plaintexts(cluster)
+        if not killed_at(step, cluster.workspace.root, lambda: edited(cluster)):
+            break
+        with changing_keys(cluster.workspace):
+            pass
+        assert check(cluster.workspace, cluster.inventory).problems == ()
+        changed += plaintexts(cluster) != before
+    assert step > 5 and changed > 3
