@@ -6,14 +6,13 @@ They import the rest of the lab when they run, so that `inv --list` stays fast.
 import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from invoke.collection import Collection
 from invoke.exceptions import Exit
 
-from smallkube.cli.context import JSON, task
+from smallkube.cli.context import JSON, after_dashes, task
 from smallkube.core import ui
 from smallkube.core.errors import SmallkubeError, UsageError
 
@@ -226,10 +225,8 @@ def shell(_context: Any, node: str, name: str = "lab") -> None:
 
     A command after -- runs instead of the shell: inv lab.shell node1 -- uptime
     """
-    # Invoke keeps what follows -- from its tasks.
-    command = sys.argv[sys.argv.index("--") + 1 :] if "--" in sys.argv else []
     terminal = [f"TERM={os.environ.get('TERM', 'dumb')}"]
-    argv = _lab(name).machine(node).argv(command or ["bash", "--login"], environment=terminal)
+    argv = _lab(name).machine(node).argv(after_dashes() or ["bash", "--login"], environment=terminal)
     finished = subprocess.run(argv, check=False)
     if finished.returncode:
         raise Exit(code=finished.returncode)

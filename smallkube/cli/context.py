@@ -6,6 +6,7 @@ Tasks import what they need when they run, so that `inv --list` stays fast.
 import functools
 import inspect
 import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -73,6 +74,11 @@ def words(values: Sequence[str] | None) -> tuple[str, ...]:
     """A repeatable flag's values, each of which may hold several separated by commas."""
     given = [values] if isinstance(values, str) else values or []
     return tuple(word for value in given for word in value.split(",") if word)
+
+
+def after_dashes() -> Sequence[str]:
+    """What follows ``--``, word by word: Invoke (2.2) has it only joined by blanks, and not where a task could see."""
+    return sys.argv[sys.argv.index("--") + 1 :] if "--" in sys.argv else ()
 
 
 def at_least(least: int, **flags: int) -> None:

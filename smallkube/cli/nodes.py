@@ -1,6 +1,5 @@
 """The machines of the cluster: add and remove them, run commands on them, drain and reboot them."""
 
-import sys
 import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
@@ -8,7 +7,7 @@ from typing import TYPE_CHECKING
 from invoke.context import Context
 
 from smallkube.cli import output
-from smallkube.cli.context import CHANGE, JSON, SELECTION, Current, current, task
+from smallkube.cli.context import CHANGE, JSON, SELECTION, Current, after_dashes, current, task
 from smallkube.core import ui
 from smallkube.core.errors import ErrorGroup, SmallkubeError, UsageError
 
@@ -151,7 +150,7 @@ def exec_(
     from smallkube.operations import execute
 
     here = current()
-    wanted = execute.command(_after_dashes(), root=root, timeout=timeout)
+    wanted = execute.command(after_dashes(), root=root, timeout=timeout)
     outcomes = execute.everywhere(here.select(node, role, tag), wanted, here.connect)
     if json:
         ui.json_result([execute.as_json(outcome) for outcome in outcomes])
@@ -159,11 +158,6 @@ def exec_(
         _show_answers(outcomes)
     if faults := list(execute.faults(outcomes)):
         raise ErrorGroup(faults)
-
-
-def _after_dashes() -> Sequence[str]:
-    """What follows ``--``, word by word: Invoke (2.2) has it only joined by blanks, and not where a task could see."""
-    return sys.argv[sys.argv.index("--") + 1 :] if "--" in sys.argv else ()
 
 
 def _show_answers(outcomes: "Sequence[Outcome[Result]]") -> None:

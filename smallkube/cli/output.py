@@ -139,12 +139,12 @@ def steps(name: str, *, shown: bool) -> Iterator[Callable[[str], None]]:
 def check_nodes(
     here: "Current",
     nodes: "Sequence[Node]",
-    judge: "Callable[[Node, State], Iterable[Finding]]",
+    examine: "Callable[[Node, State], Iterable[Finding]]",
     digest: str,
     *,
     json: bool,
 ) -> None:
-    """Inspect ``nodes`` in parallel and print what ``judge`` finds.
+    """Inspect ``nodes`` in parallel and print what ``examine`` finds.
 
     Raises SmallkubeError (exit status 1) when a check failed or a node could not
     be reached.
@@ -160,7 +160,7 @@ def check_nodes(
     findings: list[Finding] = []
     for outcome in fleet.run([nodes], read):
         if outcome.value:
-            findings += judge(outcome.node, outcome.value)
+            findings += examine(outcome.node, outcome.value)
         else:
             findings.append(Finding(outcome.node.name, "connection", "failed", str(outcome.error)))
     rows = [(finding.node, finding.check, finding.result, finding.detail) for finding in findings]
