@@ -16,16 +16,9 @@ let
 
   row = secret: name: group: { inherit secret name group; };
   component = name: row "kube_token_system_${name}" "system:${name}" "";
-  nodeSecret =
-    index:
-    if cfg.nodeTokens == "separate" then
-      "kube_token_node${toString index}"
-    else if index == cfg.nodeIndex then
-      "wgkube.key"
-    else
-      "wgkube${toString index}.key";
   node =
-    { index, ... }: row (nodeSecret index) "system:node:${kubeLib.mkNodeHost index}" "system:nodes";
+    { index, ... }:
+    row "kube_token_node${toString index}" "system:node:${kubeLib.mkNodeHost index}" "system:nodes";
   current = [
     (row "kube_token_root" "root" "system:masters")
     (component "kube-controller-manager")

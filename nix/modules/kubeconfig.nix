@@ -145,8 +145,7 @@ in
       type = types.str;
       internal = true;
       readOnly = true;
-      default =
-        if cfg.nodeTokens == "separate" then "kube_token_node${toString cfg.nodeIndex}" else "wgkube.key";
+      default = "kube_token_node${toString cfg.nodeIndex}";
       description = "The secret that is the node's API token.";
     };
     nodeTriggers = mkOption {

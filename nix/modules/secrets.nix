@@ -18,14 +18,6 @@ in
       type = types.path;
       description = "Folder with the public certificates.";
     };
-    nodeTokens = mkOption {
-      type = types.enum [
-        "separate"
-        "wireguard"
-      ];
-      default = "separate";
-      description = "What a node presents to the API: a token of its own, or its WireGuard private key.";
-    };
     secretFiles = mkOption {
       type = types.attrsOf types.path;
       default = { };

@@ -49,9 +49,6 @@ def rotate_wireguard(_: Context, node: list[str], yes: bool = False, dry_run: bo
     if dry_run:
         return
     ui.message("next: inv deploy (all nodes in lockstep; each rolls back unless the tunnel works)")
-    if inventory.cluster.secrets.node_tokens == "wireguard":
-        ui.message("with node_tokens: wireguard these keys are also the nodes' API tokens: the same deploy")
-        ui.message("changes both, and a node is not Ready until the primary and the node have the new one")
 
 
 @task(

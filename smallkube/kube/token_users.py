@@ -45,15 +45,7 @@ def select(inventory: Inventory, names: Sequence[str], *, everybody: bool) -> tu
     known = {name: user for user in users for name in (user.short, user.name)}
     for name in names:
         if name not in known:
-            _refuse(inventory, name, users)
+            raise UsageError(f"no user {name!r}", hint=f"there are {', '.join(user.short for user in users)}")
     if not names:
-        raise UsageError("nobody is named", hint="--user NAME (repeatable), or --all")
+        raise UsageError("no user selected", hint="--user NAME (repeatable), or --all")
     return tuple(dict.fromkeys(known[name] for name in names))
-
-
-def _refuse(inventory: Inventory, name: str, users: Sequence[User]) -> None:
-    shared = inventory.cluster.secrets.node_tokens == "wireguard"
-    if shared and any(node.name == name for node in inventory.nodes):
-        hint = f"inv keys.rotate-wireguard --node {name}"
-        raise UsageError(f"{name} has no token of its own: its WireGuard key is its token", hint=hint)
-    raise UsageError(f"no user {name!r}", hint=f"there are {', '.join(user.short for user in users)}")

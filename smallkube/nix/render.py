@@ -92,7 +92,6 @@ def _cluster(inventory: Inventory) -> dict[str, object]:
         "privateRanges": network.private,
         "peersFile": NixPath("../../keys/peers.json"),
         "keysDir": NixPath("../../keys"),
-        "nodeTokens": cluster.secrets.node_tokens,
         "kubeletAuth": cluster.kubelet_auth,
         "api": {
             "port": cluster.api.port,

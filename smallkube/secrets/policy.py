@@ -71,8 +71,9 @@ class Secret:
 
     def name_on(self, node: str) -> str:
         """Its name under /run/agenix on ``node``: a node's own WireGuard key is called the same everywhere."""
-        own = self.kind is Kind.WIREGUARD and node == self.node
-        return self.name.replace(f"wgkube{node.removeprefix('node')}.key", "wgkube.key", 1) if own else self.name
+        if self.kind is not Kind.WIREGUARD:
+            return self.name
+        return self.name.replace(f"wgkube{node.removeprefix('node')}.key", "wgkube.key", 1)
 
     @property
     def old(self) -> "Secret":
@@ -173,10 +174,8 @@ def _cluster_secrets(inventory: "Inventory") -> Iterator[Secret]:
 def _node_secrets(inventory: "Inventory", node: "Node") -> Iterator[Secret]:
     name, index = node.name, node.index
     with_primary = (name,) if node == inventory.primary else (inventory.primary.name, name)
-    separate = inventory.cluster.secrets.node_tokens == "separate"
-    yield Secret(f"wgkube{index}.key", Kind.WIREGUARD, name, (name,) if separate else with_primary)
-    if separate:
-        yield Secret(f"kube_token_{name}", Kind.TOKEN, name, with_primary)
+    yield Secret(f"wgkube{index}.key", Kind.WIREGUARD, name, (name,))
+    yield Secret(f"kube_token_{name}", Kind.TOKEN, name, with_primary)
     plan = inventory.addressing
     certificate = Certificate(
         file=f"kubelet_{name}.crt",

@@ -32,8 +32,6 @@ def test_the_steps_are_shown_and_nothing_is_touched(ready: Any) -> None:
 def test_only_its_own_secrets_are_its_own(ready: Any) -> None:
     assert own(ready) == OWN
     assert plan(ready).shared == ()
-    ready.write_inventory((1, 2), secrets={"node_tokens": "wireguard"})
-    assert own(ready) == OWN - {"kube_token_node2.age"}
 
 
 def test_a_token_of_before_a_rotation_is_its_own_too(ready: Any) -> None:

@@ -85,21 +85,6 @@ def test_changed_policy_and_host_key_are_reported_and_rekey_touches_only_those(r
     assert ready.problems() == {}
 
 
-def test_node_tokens_wireguard_lets_the_primary_read_the_wireguard_keys(ready: Any) -> None:
-    ready.write_inventory((1, 2), secrets={"node_tokens": "wireguard"})
-    report = json.loads(ready.done("keys.generate", "--json"))
-    assert report["rekey"] == [{"file": "wgkube2.key.age", "why": "node1 can't read it"}]
-    ready.done("keys.rekey")
-    stale = ready.problems()
-    assert set(stale) == {"kube_token_node1.age", "kube_token_node2.age"}
-    assert stale["kube_token_node2.age"][1] == "git rm keys/kube_token_node2.age"
-    ready.write_inventory((1, 2))
-    ready.done("keys.generate")
-    assert ready.problems()["wgkube2.key.age"][0] == "node1 can read it and must not"
-    ready.without_master()
-    assert ready.problems()["wgkube2.key.age"][0] == "node1 can read it and must not"
-
-
 def test_removed_node_leaves_stale_files_that_are_only_reported(ready: Any) -> None:
     ready.write_inventory((1,))
     ready.done("keys.generate")

@@ -29,9 +29,8 @@ def age_decrypt(identity: Path, file: Path) -> bytes | None:
     return run.stdout if run.returncode == 0 else None
 
 
-@pytest.mark.parametrize("node_tokens", ["separate", "wireguard"])
-def test_every_file_opens_for_exactly_its_readers(make_cluster: Callable[..., Any], node_tokens: str) -> None:
-    cluster = make_cluster(INDICES, secrets={"node_tokens": node_tokens})
+def test_every_file_opens_for_exactly_its_readers(make_cluster: Callable[..., Any]) -> None:
+    cluster = make_cluster(INDICES)
     cluster.done("keys.generate")
     rows = {row.file: row for row in policy.secrets_of(cluster.inventory)}
     files = sorted(cluster.keys.glob("*.age"))

@@ -39,16 +39,15 @@ def changed(cluster: Any, before: dict[str, bytes]) -> set[str]:
     return {name for name in before if after[name] != before[name]}
 
 
-@pytest.mark.parametrize("node_tokens", ["separate", "wireguard"])
-def test_new_keys_for_exactly_their_readers_that_wg_knows(make_cluster: Make, node_tokens: str) -> None:
+def test_new_keys_for_exactly_their_readers_that_wg_knows(make_cluster: Make) -> None:
     indices = (1, 2, 4)
-    cluster = make_cluster(indices, secrets={"node_tokens": node_tokens})
+    cluster = make_cluster(indices)
     cluster.done("keys.generate")
     cluster.without_master()
     before, old_peers = cluster.content(), json.loads(cluster.workspace.peers_file.read_text())
     run = cluster.inv("keys.rotate-wireguard", "--yes")
     assert run.returncode == 0, run.stderr
-    assert "inv deploy" in run.stderr and ("API tokens" in run.stderr) is (node_tokens == "wireguard")
+    assert "inv deploy" in run.stderr
     files = {f"wgkube{index}.key.age" for index in indices}
     assert changed(cluster, before) == files | {"peers.json", "recipients.json"}
     peers = json.loads(cluster.workspace.peers_file.read_text())

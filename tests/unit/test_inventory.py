@@ -100,6 +100,10 @@ nodes:
         (("node2", "node255"), "a node is named nodeN"),
         (("node2", "node1"), "inventory.yaml:6: node1: this key stands already in line 4"),
         (("name: demo", "name: demo\n  domain: kube.local"), ".local belongs to multicast DNS"),
+        (
+            ("name: demo", "name: demo\n  secrets: {node_tokens: wireguard}"),
+            "inventory.yaml:3: cluster.secrets.node_tokens: wireguard is no longer supported, each node has a token",
+        ),
         (("name: demo", "name: demo\n  addons: [../x.yaml]"), "must be a path inside the workspace"),
         (("name: demo", "name: demo\n  addons: [x.yaml]"), "x.yaml: no such file in the workspace"),
         (("name: demo", "name: demo\n  network: {prefix4: '8.8'}"), "not a private range"),

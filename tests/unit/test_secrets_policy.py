@@ -48,17 +48,6 @@ def test_default_table(tmp_path: Path) -> None:
     }
 
 
-def test_wireguard_keys_as_tokens(tmp_path: Path) -> None:
-    assert readers(inventory(tmp_path, secrets={"node_tokens": "wireguard"})) == SHARED | {
-        "wgkube1.key.age": {"node1"},
-        "wgkube2.key.age": {"node1", "node2"},
-        "wgkube4.key.age": {"node1", "node4"},
-        "kubelet_node1.key.age": {"node1"},
-        "kubelet_node2.key.age": {"node2"},
-        "kubelet_node4.key.age": {"node4"},
-    }
-
-
 @pytest.mark.parametrize(
     ("cluster", "absent"),
     [
@@ -78,19 +67,6 @@ def test_names_on_a_node(tmp_path: Path) -> None:
         "kube_token_node2": "kube_token_node2.age",
         "kubelet_node2.key": "kubelet_node2.key.age",
     }
-
-
-def test_the_primary_keeps_the_names_of_other_nodes_wireguard_keys(tmp_path: Path) -> None:
-    given = inventory(tmp_path, secrets={"node_tokens": "wireguard"})
-    on_primary = policy.secret_files(given, given.primary, ())
-    assert on_primary["wgkube.key"] == "wgkube1.key.age"
-    assert on_primary["wgkube2.key"] == "wgkube2.key.age"
-    assert "wgkube1.key" not in on_primary
-
-
-def test_index_that_is_a_prefix_of_another(tmp_path: Path) -> None:
-    given = inventory(tmp_path, (1, 11), secrets={"node_tokens": "wireguard"})
-    assert policy.secret_files(given, given.primary, ())["wgkube11.key"] == "wgkube11.key.age"
 
 
 def test_old_files_of_a_rotation_go_to_the_same_readers(tmp_path: Path) -> None:

@@ -39,9 +39,8 @@ def test_every_node_is_the_same_with_both(
     [
         {"api": {"tls": "insecure", "allow_from": ["0.0.0.0/0", "::/0"]}},
         {"kubelet_auth": "firewall", "network": {"open_to_pods": [53], "private": ["192.0.2.0/24"]}},
-        {"secrets": {"node_tokens": "wireguard"}},
     ],
-    ids=["insecure", "firewall", "wireguard"],
+    ids=["insecure", "firewall"],
 )
 def test_other_settings_are_the_same_with_both(
     settings: dict[str, object], build: Build, describe: Describe, nixpkgs: Path

@@ -217,16 +217,6 @@ def test_mkkubeconfig_refuses_what_is_no_token(token: str, two: Cluster, tmp_pat
     assert not list(tmp_path.glob("kubeconfig.*"))
 
 
-def test_nodes_that_use_their_wireguard_key_as_token(build: Build, describe: Describe) -> None:
-    described = describe(build((1, 2), secrets={"node_tokens": "wireguard"}))
-    assert set(described["node2"]["secrets"]) == {"wgkube.key", "kubelet_node2.key"}
-    assert not any(name.startswith("kube_token_node") for name in described["node1"]["secrets"])
-    for description in described.values():
-        assert (description["failedAssertions"], description["unsupported"]) == ([], [])
-        text = description["units"]["generate-kubeconfig-node.service"]["text"]
-        assert "/run/agenix/wgkube.key" in text
-
-
 def test_kubelets_without_webhook(build: Build, describe: Describe) -> None:
     description = describe(build((1, 2), kubelet_auth="firewall"))["node2"]
     (text,) = [text for path, text in description["files"].items() if path.endswith("-kubelet.json")]
