@@ -128,7 +128,7 @@ def drill(
     master = require_master(here.workspace, "to open backups")
     found = programs.find(Path(etcd_dir) if etcd_dir else None, record.etcd)
     base = here.workspace.state_dir
-    tidy = signals_as_errors("the rehearsal is cleaned up")
+    tidy = signals_as_errors("the drill is cleaned up")
     with tidy, output.steps(record.name, shown=sys.stderr.isatty()) as step:
         checks = drilling.rehearse(there, record, master, found, base, timeout, step)
     seconds = time.monotonic() - began
