@@ -91,6 +91,8 @@ def rotate_certificates(
     at_least(1, timeout=timeout)
     here = current()
     workspace, inventory = here.workspace, here.inventory
+    if abort and (pause or no_deploy):
+        raise UsageError("--abort can't be combined with --pause or --no-deploy")
     nodes = {item.name for item in here.select(node)}
     keys, choice = read_keys(workspace), None
     rows = planning.under_way(inventory, keys)
