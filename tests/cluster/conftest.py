@@ -122,6 +122,14 @@ def killed_at(cluster: Cluster, line: str, *command: str) -> None:
         assert time.monotonic() < deadline, f"never said {line!r}"
 
 
+def ended(cluster: Cluster, *command: str) -> None:
+    """Run ``command`` until it succeeds: what a killed deploy left on machines rolls back in its own time."""
+    deadline = time.monotonic() + 240
+    while (done := cluster.operator.inv(*command)).returncode:
+        assert time.monotonic() < deadline, f"{command}: {done.stderr}"
+        time.sleep(1)
+
+
 def _killed(operator: Operator, line: str, *command: str) -> bool:
     process = operator.start(*command)
     assert process.stderr

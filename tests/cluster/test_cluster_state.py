@@ -28,7 +28,7 @@ def state(cluster: Cluster) -> tuple[dict[str, Any], list[str]]:
     done = cluster.operator.inv("cluster.status", "--json")
     found: dict[str, Any] = json.loads(done.stdout)
     assert done.returncode == bool(found["problems"]), done.stderr
-    lines = done.stderr.splitlines()
+    lines = done.stderr.strip().removesuffix(" (log: .smallkube/log)").splitlines()
     assert lines == found["problems"]
     return found, lines
 

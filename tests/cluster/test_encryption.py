@@ -11,9 +11,8 @@ from smallkube.inventory.load import load
 from smallkube.operations import encryption_phases
 from smallkube.secrets import change, policy
 from smallkube.secrets.store import changing_keys
-from tests.cluster.conftest import Cluster, killed_at
+from tests.cluster.conftest import Cluster, ended, killed_at
 from tests.cluster.load import busy
-from tests.lab.operating import await_
 
 NAMESPACE = "test-encryption"
 ROTATE = ("encryption.rotate", "--yes", "--no-backup")
@@ -55,7 +54,7 @@ def test_every_secret_gets_the_new_key_and_stays_readable(secrets: Cluster) -> N
 def test_killed_it_is_ended_by_the_same_command(secrets: Cluster) -> None:
     readable = numbers(secrets)
     killed_at(secrets, "encryption: retire", *ROTATE)
-    await_("ended", lambda: secrets.operator.inv(*ROTATE).returncode == 0, 240)
+    ended(secrets, *ROTATE)
     secrets.eventually("readable", lambda: numbers(secrets) == readable)
     assert len(stored(secrets)) == 1
 
@@ -65,7 +64,7 @@ def test_taken_back_the_old_key_stays(secrets: Cluster) -> None:
     killed_at(secrets, "encryption: verify in etcd", *ROTATE)
     assert stored(secrets) != before
     done = ("encryption.rotate", "--abort", "--yes", "--no-backup")
-    await_("ended", lambda: secrets.operator.inv(*done).returncode == 0, 240)
+    ended(secrets, *done)
     assert stored(secrets) == before
 
 

@@ -9,9 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.cluster.conftest import Cluster, MakeCluster, killed_at, pod
+from tests.cluster.conftest import Cluster, MakeCluster, ended, killed_at, pod
 from tests.cluster.test_tokens import answer
-from tests.lab.operating import await_
 
 REBUILD = ("cluster.rebuild-primary", "--yes")
 GET = "wget -q -T 2 -O /dev/null http://$WEB_SERVICE_HOST/"
@@ -109,7 +108,7 @@ def test_killed_at_each_step_the_same_command_ends_it(busy: Cluster) -> None:
     asked = len(said(busy))
     for line in LINES:
         killed_at(busy, line, *command)
-    await_("ended", lambda: busy.operator.inv(*command).returncode == 0, 240)
+    ended(busy, *command)
     assert_same(busy, before, asked)
 
 

@@ -3,9 +3,8 @@
 import json
 from typing import Any
 
-from tests.cluster.conftest import Cluster, killed_at
+from tests.cluster.conftest import Cluster, ended, killed_at
 from tests.cluster.load import busy
-from tests.lab.operating import await_
 
 NAMESPACE = "test-tokens"
 ASK = "kubectl --kubeconfig /tmp/k get --raw /api 2>&1 || :"
@@ -45,7 +44,7 @@ def test_killed_it_is_ended_by_the_same_command(cluster: Cluster) -> None:
     before = token(cluster, "kube_token_node2")
     killed_at(cluster, "tokens: deploy: only", "tokens.rotate", "--user", "node2", "--yes")
     # What the killed one left on a machine goes back by itself, or is taken over; see deploys.
-    await_("ended", lambda: cluster.operator.inv("tokens.rotate", "--user", "node2", "--yes").returncode == 0, 240)
+    ended(cluster, "tokens.rotate", "--user", "node2", "--yes")
     assert old_files(cluster) == []
     assert answer(cluster, before) == "refused"
     assert answer(cluster, token(cluster, "kube_token_node2")) == "accepted"

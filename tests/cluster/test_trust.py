@@ -6,9 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tests.cluster.conftest import Cluster, killed_at
+from tests.cluster.conftest import Cluster, ended, killed_at
 from tests.cluster.load import busy
-from tests.lab.operating import await_
 
 CERTIFICATES = ("keys.rotate-certificates", "--yes", "--all")
 ISSUER = ("keys.rotate-issuer", "--yes", "--overlap", "0")
@@ -68,7 +67,7 @@ def test_nobody_is_turned_away_while_all_certificates_change(cluster: Cluster) -
 def test_killed_it_is_ended_by_the_same_command(cluster: Cluster) -> None:
     before = certificates(cluster)
     killed_at(cluster, "certificates: deploy: they are used", *CERTIFICATES, "--node", "node2")
-    await_("ended", lambda: cluster.operator.inv(*CERTIFICATES, "--node", "node2").returncode == 0, 240)
+    ended(cluster, *CERTIFICATES, "--node", "node2")
     after = certificates(cluster)
     assert {file for file in before if before[file] != after.get(file)} == {"kubelet_node2.crt"}
     assert beside(cluster) == []
@@ -78,7 +77,7 @@ def test_killed_it_is_ended_by_the_same_command(cluster: Cluster) -> None:
 def test_aborted_the_previous_ones_stay(cluster: Cluster) -> None:
     before = certificates(cluster)
     killed_at(cluster, "certificates: verify that", *CERTIFICATES)
-    await_("ended", lambda: cluster.operator.inv("keys.rotate-certificates", "--abort", "--yes").returncode == 0, 240)
+    ended(cluster, "keys.rotate-certificates", "--abort", "--yes")
     assert (certificates(cluster), beside(cluster)) == (before, [])
     healthy(cluster)
 
@@ -148,7 +147,7 @@ def test_a_token_in_a_secret_holds_it_up(cluster: Cluster) -> None:
 def test_killed_the_issuer_s_rotation_is_ended_by_the_same_command(cluster: Cluster) -> None:
     former = account(cluster)
     killed_at(cluster, "issuer: deploy: only", *ISSUER)
-    await_("ended", lambda: cluster.operator.inv(*ISSUER).returncode == 0, 240)
+    ended(cluster, *ISSUER)
     assert (status(cluster, former), status(cluster, account(cluster))) == ("401", "200")
     assert beside(cluster) == []
     healthy(cluster)
@@ -158,7 +157,7 @@ def test_taken_back_the_old_key_signs_again(cluster: Cluster) -> None:
     former = account(cluster)
     killed_at(cluster, "issuer: replace the pods'", *ISSUER)
     between = account(cluster)
-    await_("ended", lambda: cluster.operator.inv(*ISSUER, "--abort").returncode == 0, 240)
+    ended(cluster, *ISSUER, "--abort")
     assert (status(cluster, former), status(cluster, between)) == ("200", "401")
     assert beside(cluster) == []
     healthy(cluster)

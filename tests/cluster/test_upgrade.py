@@ -12,8 +12,8 @@ from contextlib import ExitStack, contextmanager
 import pytest
 
 from lab.containers import BUSYBOX
-from tests.cluster.conftest import Cluster, MakeCluster, killed_at
-from tests.lab.operating import Completed, await_
+from tests.cluster.conftest import Cluster, MakeCluster, ended, killed_at
+from tests.lab.operating import Completed
 
 UPGRADE = ("cluster.upgrade", "--yes", "--image", BUSYBOX, "--skip", "egress")
 DROP_IN = "/run/systemd/system/kube-scheduler.service.d"
@@ -91,7 +91,7 @@ def test_killed_at_each_step_the_same_command_goes_on(three: Cluster) -> None:
         for line in ("upgrade: back up", "node1: activate", "upgrade: smoke", "upgrade: deploy node2"):
             killed_at(three, line, *UPGRADE, *CONTROL_ONLY)
         again = (*UPGRADE, "--batch", "2", *CONTROL_ONLY)
-        await_("ended", lambda: three.operator.inv(*again).returncode == 0, 240)
+        ended(three, *again)
         assert marks(three) == [mark] * 3
     three.eventually("all Ready", lambda: all(three.ready().values()))
 
