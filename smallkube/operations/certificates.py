@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 
-from smallkube.core.errors import SmallkubeError, UsageError
+from smallkube.core.errors import SmallkubeError
 from smallkube.core.polling import wait_until
 from smallkube.core.workspace import Workspace
 from smallkube.inventory.models import Inventory
 from smallkube.operations import certificate_clients
-from smallkube.operations.engine import Operation, Step
+from smallkube.operations.engine import Operation, Step, not_abortable
 from smallkube.remote.host import Connect
 from smallkube.secrets import change, policy, staged
 from smallkube.secrets.change import Contents
@@ -39,7 +39,7 @@ class Rotation:
     def operation(self, keys: Keys, *, abort: bool, pause: bool) -> Operation:
         """The steps; with ``pause`` only until all trust the new ones. Raises UsageError when it can't be aborted."""
         if abort and not (self.rows and self._at(Stage.TRUSTED, Stage.SWITCHED)(keys)):
-            raise UsageError("no rotation that can be aborted is under way")
+            raise not_abortable(retired=bool(self.rows) and self._at(Stage.ENDING)(keys))
         rows = self.rows
         if abort:
             steps: tuple[Step, ...] = (

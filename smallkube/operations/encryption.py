@@ -15,7 +15,7 @@ from smallkube.core.workspace import Workspace
 from smallkube.etcd import host
 from smallkube.inventory.models import Inventory, Node
 from smallkube.operations.encryption_phases import Configuration, Phase, parse
-from smallkube.operations.engine import Operation, Step
+from smallkube.operations.engine import Operation, Step, not_abortable
 from smallkube.remote.command import Command
 from smallkube.remote.host import Connect
 from smallkube.secrets import change, policy
@@ -60,7 +60,7 @@ class Rotation:
         """The steps. Raises UsageError when there is nothing to abort, or a resource's objects can't be listed."""
         found, retired = self._read(keys), self._retired(keys)
         if abort and (retired or found.phase is Phase.ONE):
-            raise UsageError("no rotation that can be aborted is under way")
+            raise not_abortable(retired=retired)
         if patterns := [resource for resource in found.resources if "*" in resource]:
             hint = "name the resources one by one in cluster.secrets.encrypted_resources"
             raise UsageError(f"what {', '.join(patterns)} stands for is not known here", hint=hint)

@@ -8,6 +8,7 @@ command runs the steps after the last one that is done.
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from smallkube.core.errors import UsageError
 from smallkube.secrets.store import Keys
 
 
@@ -38,6 +39,14 @@ class Operation:
     def titles(self, keys: Keys) -> tuple[str, ...]:
         """What ``execute`` will do now."""
         return tuple(step.title for step in self.remaining(keys))
+
+
+def not_abortable(*, retired: bool) -> UsageError:
+    """Why --abort is refused: nothing is under way, or the other version is ``retired`` already."""
+    if retired:
+        hint = "to complete the rotation, run the same command without --abort"
+        return UsageError("no rotation that can be aborted is under way: the other version is retired", hint=hint)
+    return UsageError("no rotation that can be aborted is under way")
 
 
 def execute(operation: Operation, keys: Keys, on_step: Callable[[str], object]) -> None:

@@ -14,7 +14,7 @@ from smallkube.core.polling import wait_until
 from smallkube.core.workspace import Workspace
 from smallkube.inventory.models import Inventory
 from smallkube.operations import issuer_keys
-from smallkube.operations.engine import Operation, Step
+from smallkube.operations.engine import Operation, Step, not_abortable
 from smallkube.remote.host import Connect
 from smallkube.secrets import change, kinds, policy
 from smallkube.secrets.age import Master
@@ -46,7 +46,7 @@ class Rotation:
             hint = "run `inv keys.generate`, or restore it from git"
             raise UsageError("missing", where=f"keys/{row.file}", hint=hint)
         if abort and not row.other(keys.files):
-            raise UsageError("no rotation that can be aborted is under way")
+            raise not_abortable(retired=row.retired.file in keys.files)
 
         def there(*rows: Secret) -> Callable[[Keys], bool]:
             return lambda now: any(each.file in now.files for each in rows)

@@ -13,7 +13,7 @@ from smallkube.core.workspace import Workspace
 from smallkube.inventory.models import Inventory
 from smallkube.kube import token_clients
 from smallkube.kube.token_users import User
-from smallkube.operations.engine import Operation, Step
+from smallkube.operations.engine import Operation, Step, not_abortable
 from smallkube.remote.host import Connect
 from smallkube.secrets import change, kinds
 from smallkube.secrets.age import Master
@@ -31,8 +31,7 @@ def affected(keys: Keys, wanted: Sequence[User], everybody: Sequence[User], *, a
     """
     begun = tuple(user for user in everybody if any(row.file in keys.files for row in user.secret.versions))
     if abort and not any(user.secret.other(keys.files) for user in begun):
-        hint = "retired tokens are not made current again; run the command without --abort" if begun else None
-        raise UsageError("no rotation that can be aborted is under way", hint=hint)
+        raise not_abortable(retired=bool(begun))
     if begun:
         return begun
     missing = [user.secret.file for user in wanted if user.secret.file not in keys.files]
