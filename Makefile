@@ -61,7 +61,7 @@ lint: setup
 	ruff format --check .
 	mypy
 	shellcheck setup.sh .ci/run $$(git ls-files '*.sh')
-	if command -v nixfmt >/dev/null; then nixfmt --check $$(git ls-files 'nix/modules/*.nix'); \
+	@if command -v nixfmt >/dev/null; then nixfmt --check $$(git ls-files 'nix/modules/*.nix'); \
 	else echo "lint: no nixfmt, so the layout of nix/modules is not checked (cargo install nixfmt_rs has one)"; fi
 
 # More processes than cores: most tests wait for machines. The longest first.

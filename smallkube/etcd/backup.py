@@ -120,9 +120,9 @@ class _Arrival:
         return self._facts, sealed
 
     def abandon(self) -> None:
-        for tube in (self._checking, self._sealing):
-            if tube:
-                tube.abandon()
+        for pipe in (self._checking, self._sealing):
+            if pipe:
+                pipe.abandon()
         self._path.unlink(missing_ok=True)
 
 
