@@ -1,7 +1,7 @@
 """What several namespaces show in the same way: JSON or text, tables, reports of nodes, long operations."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -52,37 +52,19 @@ def show_reports(reports: "Sequence[Report]", *, json: bool) -> None:
 
 @dataclass(frozen=True)
 class Operation:
-    """A long operation while it runs: where its steps are shown, and the downtime of the API server meanwhile."""
+    """A long operation while it runs: where its steps are shown."""
 
     progress: ui.Progress
     step: Callable[[str], None]
-    outage: "Outage | None"
 
 
 @contextmanager
-def operation(here: "Current", name: str, *, downtime: bool = False, done: str = "done") -> Iterator[Operation]:
-    """Show the steps of the operation ``name`` and of each node; ``downtime`` of the API server is measured on demand.
-
-    The Outage is filled in, and the operation is shown as ``done``, when the block ends without an error.
-    """
-    with ExitStack() as stack:
-        nodes = [node.name for node in here.inventory.nodes if node.name != name]
-        progress = stack.enter_context(ui.Progress([*nodes, name]))
-        outage = None
-        if downtime:
-            from smallkube.operations.downtime import counted
-
-            outage = stack.enter_context(counted(here.connect, here.inventory.primary))
-        yield Operation(progress, lambda text: progress.step(name, text), outage)
+def operation(here: "Current", name: str, *, done: str = "done") -> Iterator[Operation]:
+    """Show the steps of the operation ``name`` and of each node; ``done`` when the block ends without an error."""
+    nodes = [node.name for node in here.inventory.nodes if node.name != name]
+    with ui.Progress([*nodes, name]) as progress:
+        yield Operation(progress, lambda text: progress.step(name, text))
         progress.done(name, done)
-
-
-def show_operation(value: dict[str, Any], text: str, running: Operation, *, json: bool) -> None:
-    """The result of an operation during which the downtime of the API server was measured."""
-    outage = running.outage
-    show({**value, "outage": outage.as_json} if outage else value, text, json=json)
-    if outage:
-        ui.message(outage.words)
 
 
 class Runner:

@@ -47,11 +47,6 @@ def attempt(primary: Host, tokens: Mapping[str, bytes]) -> dict[str, Answer]:
     return {name: _ANSWERS.get(found.get(str(number), ""), "unknown") for number, name in enumerate(tokens)}
 
 
-def deployed(primary: Host) -> list[str]:
-    """Names of the secrets that the primary has now."""
-    return primary.run_checked(Command(("ls", "/run/agenix"))).text.splitlines()
-
-
 def holders(inventory: Inventory, connect: Connect) -> tuple[list[TokenClient], dict[str, str]]:
     """What the clients of all nodes use; and node → why it could not be asked."""
 

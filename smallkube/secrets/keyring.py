@@ -1,6 +1,5 @@
 """The public keys that secrets are encrypted to, and the master identity where it is here."""
 
-import stat
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -134,9 +133,3 @@ def read_recipient(workspace: Workspace, master: age.Master | None) -> str | Non
             hint=f"bring the identity of {where}; to change the master, put the new identity above the old one",
         )
     return recipient
-
-
-def mode_of(workspace: Workspace) -> int | None:
-    """Permission bits of keys/master_key; None when it is not here."""
-    path = workspace.master_key
-    return stat.S_IMODE(path.stat().st_mode) if path.exists() else None
