@@ -10,6 +10,7 @@ from bench.harness import INV, Plan, Row, absent, compare
 from bench.secrets import Fresh, make_workspace
 from smallkube.core import runner
 from smallkube.core.workspace import Workspace
+from smallkube.inventory.cluster import Cluster
 from smallkube.inventory.load import load
 from smallkube.nix import bundle, check, evaluate, render
 
@@ -40,7 +41,7 @@ def _evaluation(plan: Plan, workspace: Workspace, nodes: int) -> Iterator[Row]:
         return
     with tempfile.TemporaryDirectory() as folder:
         tree = Path(folder) / "tree"
-        check.materialise(bundle.assemble(workspace, load(workspace.inventory_file)).files, tree)
+        check.materialise(bundle.assemble(Cluster(workspace, load(workspace.inventory_file))).files, tree)
         for count in plan.evaluated:
             names = [f"node{index}" for index in range(1, count + 1)]
             work = partial(_evaluate, program, tree, names)

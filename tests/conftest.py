@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from smallkube.core.workspace import Workspace
 
@@ -25,6 +26,9 @@ LONGEST = (
 def pytest_configure() -> None:
     """Shells start background jobs with Ctrl-C ignored, which Python and all its children would inherit."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    # How long an example takes says what else this machine does, and nothing of what is tested.
+    settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("untimed")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

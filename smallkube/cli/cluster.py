@@ -134,7 +134,7 @@ def status(_: Context, json: bool = False) -> None:
     from smallkube.operations import status as reading
 
     here, now = current(), datetime.now(UTC)
-    found = reading.read(here.workspace, here.inventory, now)
+    found = reading.read(here.cluster, now)
     ui.json_result(_as_json(found, now)) if json else _show(found, now)
     if found.problems:
         raise ErrorGroup([SmallkubeError(problem) for problem in found.problems])
@@ -217,7 +217,7 @@ def kubeconfig(_: Context, out: str | None = None, via: str = "external", force:
     path = Path(out).expanduser() if out else here.workspace.state_dir / "kubeconfig"
     if out != "-":
         _may_write(path, inventory.cluster.name, force)
-    token = store.show(here.workspace, inventory, "kube_token_root")
+    token = store.show(here.cluster, "kube_token_root")
     text = making.render(inventory, token, b"".join(trusted) or None, way)
     if not trusted:
         ui.warn("cluster.api.tls is insecure: any server at that address can read the token")

@@ -29,7 +29,7 @@ def upgrade_check(_: Context, json: bool = False) -> None:
 
     here = current()
     inventory = here.inventory
-    facts = upgrade_guard.read(here.workspace, inventory)
+    facts = upgrade_guard.read(here.cluster)
     findings = upgrade_guard.judge(inventory, facts, datetime.now(UTC))
     value = {
         "runs": facts.server(inventory.primary.name),
@@ -84,7 +84,7 @@ def upgrade(
     here = current()
     workspace, inventory = here.workspace, here.inventory
     options = Options(*image_of(inventory.cluster.smoke, image, pull_policy))
-    plan = upgrading.make(inventory, guard.read(workspace, inventory), batch)
+    plan = upgrading.make(inventory, guard.read(here.cluster), batch)
     if dry_run:
         output.show_steps(plan.steps, json=json)
         return
@@ -96,10 +96,10 @@ def upgrade(
         return [f"{one.check} ({one.message})" for one in failures(run_smoke(here, options, wanted))]
 
     def backup() -> str:
-        return back_up(workspace, inventory, master)
+        return back_up(here.cluster, master)
 
     with output.operation(here, "upgrade") as running:
-        run = upgrading.Upgrade(workspace, inventory, running.progress, backup, smoke, settle)
+        run = upgrading.Upgrade(here.cluster, running.progress, backup, smoke, settle)
         outcome = run.execute(plan, running.step)
     names = ", ".join(node.name for node in inventory.nodes)
     text = f"all of {names} have Kubernetes {plan.target} ({outcome.version}), and work"
@@ -153,7 +153,7 @@ def rebuild_primary(
         raise UsageError(f"its host key is not the one in keys/hosts: {details}", where=plan.primary.name, hint=hint)
     ui.confirm(f"make this machine the primary, from {plan.record.name}?", yes=yes)
     with output.operation(here, "primary") as running:
-        rebuild = rebuilding.Rebuild(here.workspace, here.inventory, master, running.progress)
+        rebuild = rebuilding.Rebuild(here.cluster, master, running.progress)
         outcome = rebuild.execute(plan, running.step)
     text = f"{plan.primary.name} is the primary again, with the data of {outcome.backup}; all nodes are Ready"
     output.show(outcome, text, json=json)
@@ -169,7 +169,7 @@ def _plan(here: Current, backup: str | None, seconds: int) -> "Plan":
     from smallkube.secrets import scan
 
     inventory = here.inventory
-    record = catalog.read(catalog.folder_of(here.workspace, inventory)).find(backup)
+    record = catalog.read(catalog.folder_of(here.cluster)).find(backup)
     restore.check_cluster(record, inventory.cluster.name, other=False)
     (scanned,) = scan.scan(here.workspace, [inventory.primary], 10, lambda _node, _outcome: None)
     if scanned.state is scan.State.FAILED:

@@ -22,6 +22,7 @@ from smallkube.core.errors import SmallkubeError, UsageError
 from smallkube.core.workspace import Workspace
 
 if TYPE_CHECKING:
+    from smallkube.inventory.cluster import Cluster
     from smallkube.inventory.models import Inventory, Node
     from smallkube.remote.host import Connect
 
@@ -52,6 +53,12 @@ class Current:
         from smallkube.inventory.load import load
 
         return load(self.workspace.inventory_file)
+
+    @cached_property
+    def cluster(self) -> "Cluster":
+        from smallkube.inventory.cluster import Cluster
+
+        return Cluster(self.workspace, self.inventory)
 
     @property
     def connect(self) -> "Connect":

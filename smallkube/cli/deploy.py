@@ -69,9 +69,7 @@ def deploy(
     nodes = here.select(node, role, tag)
     where = parse_build_on(build_on)
     options = Options(batch or None, max_failures, confirm_timeout, not no_rollback, not no_drain, with_peers, where)
-    plan, bundle = prepare.prepare(
-        here.workspace, here.inventory, nodes, parse_goal(goal), options, may_lock=not dry_run
-    )
+    plan, bundle = prepare.prepare(here.cluster, nodes, parse_goal(goal), options, may_lock=not dry_run)
     if plan.left_out:
         ui.warn(
             f"the peers have changed; {', '.join(plan.left_out)} will not get the new ones; --with-peers includes them"
@@ -86,7 +84,7 @@ def _carry_out(here: Current, plan: "Plan", bundle: "Bundle", *, json: bool) -> 
     from smallkube.deploy import run
 
     with ui.Progress([each.name for each in plan.nodes]) as progress:
-        reports = run.execute(plan, bundle, here.workspace, here.inventory, progress)
+        reports = run.execute(plan, bundle, here.cluster, progress)
     _show(reports, json=json)
     bad = [report for report in reports if not report.good]
     if bad:
@@ -105,7 +103,7 @@ def plan(_: Context, node: list[str], role: list[str], tag: list[str], json: boo
 
     here = current()
     nodes = here.select(node, role, tag)
-    planned, bundle = prepare.prepare(here.workspace, here.inventory, nodes, Goal.DRY_ACTIVATE)
+    planned, bundle = prepare.prepare(here.cluster, nodes, Goal.DRY_ACTIVATE)
 
     def compare(each: "Node") -> preview.Changes:
         with here.connect(each) as host:
@@ -115,7 +113,7 @@ def plan(_: Context, node: list[str], role: list[str], tag: list[str], json: boo
     fleet.raise_errors(outcomes)
     changes = {outcome.node.name: outcome.value for outcome in outcomes if outcome.value}
     with ui.Progress([each.name for each in planned.nodes]) as progress:
-        reports = run.execute(planned, bundle, here.workspace, here.inventory, progress)
+        reports = run.execute(planned, bundle, here.cluster, progress)
     if json:
         ui.json_result([{**asdict(report), "files": changes[report.node]} for report in reports])
     else:
@@ -272,7 +270,7 @@ def status(_: Context, node: list[str], json: bool = False) -> None:
     here = current()
     inventory = here.inventory
     nodes = here.select(node)
-    digest = bundle.assemble(here.workspace, inventory).digest
+    digest = bundle.assemble(here.cluster).digest
     existing = {path.name for path in here.workspace.keys_dir.glob("*.age")}
 
     def findings(each: "Node", state: "State") -> "Iterator[Finding]":

@@ -37,11 +37,11 @@ def rotate(
     from smallkube.secrets.store import read_keys
 
     here = current()
-    workspace, inventory = here.workspace, here.inventory
+    workspace = here.workspace
     master = require_master(workspace, "to change the encryption key")
     runner = output.Runner(here, rotating.NAME)
-    backup = None if no_backup else partial(back_up, workspace, inventory, master)
-    rotation = rotating.Rotation(workspace, inventory, master, here.connect, runner.deploy, backup)
+    backup = None if no_backup else partial(back_up, here.cluster, master)
+    rotation = rotating.Rotation(here.cluster, master, here.connect, runner.deploy, backup)
     operation = rotation.operation(read_keys(workspace), abort=abort)
     question = "replace the key that encrypts Secrets in etcd?"
     if not runner.run(operation, question, dry_run=dry_run, yes=yes, json=json):

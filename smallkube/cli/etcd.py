@@ -61,9 +61,9 @@ def backup(
     shown = verbose or sys.stdout.isatty()
     inventory = here.inventory
     source = host.Source(endpoint or host.ENDPOINT, scratch or host.SCRATCH, timeout)
-    wanted = run.request(here.workspace, inventory, datetime.now(UTC), source, older=allow_older_revision)
+    wanted = run.request(here.cluster, datetime.now(UTC), source, older=allow_older_revision)
     with signals_as_errors(UNTOUCHED), output.steps(inventory.primary.name, shown=shown) as step:
-        report = run.run(here.workspace, inventory, lambda: reach(here, inventory.primary, local), wanted, step)
+        report = run.run(here.cluster, lambda: reach(here, inventory.primary, local), wanted, step)
     for fault in report.failed_notifications:
         ui.warn(fault)
     if json:
@@ -102,7 +102,7 @@ def list_(_: Context, json: bool = False) -> None:
     from smallkube.etcd import catalog, retention
 
     here = current()
-    there = catalog.read(catalog.folder_of(here.workspace, here.inventory))
+    there = catalog.read(catalog.folder_of(here.cluster))
     kept = retention.kept(there.records, here.inventory.cluster.backup.keep)
     if not (there.records or there.faults or json):
         ui.message(f"no backup in {there.folder}; inv etcd.backup takes one")
@@ -201,7 +201,7 @@ def status(_: Context, local: bool = False, timeout: int = 10, json: bool = Fals
 
     at_least(1, timeout=timeout)
     here = current()
-    newest = catalog.read(catalog.folder_of(here.workspace, here.inventory)).newest
+    newest = catalog.read(catalog.folder_of(here.cluster)).newest
     with reach(here, here.inventory.primary, local) as primary:
         found = asking.read(primary, timeout)
     problems, now = list(asking.problems(found)), datetime.now(UTC)
@@ -226,7 +226,7 @@ def _folder(here: Current) -> Path:
     """The folder of the backups. Raises UsageError when there is none."""
     from smallkube.etcd import catalog
 
-    folder = catalog.folder_of(here.workspace, here.inventory)
+    folder = catalog.folder_of(here.cluster)
     if not folder.is_dir():
         raise _no_backup(folder)
     return folder

@@ -57,7 +57,7 @@ def restore(
     at_least(1, timeout=timeout)
     here = current()
     inventory = here.inventory
-    folder = catalog.folder_of(here.workspace, inventory)
+    folder = catalog.folder_of(here.cluster)
     record = catalog.read(folder).find(name)
     restoring.check_cluster(record, inventory.cluster.name, other=other_cluster)
     master = require_master(here.workspace, "to open backups")
@@ -79,7 +79,7 @@ def check_encryption_key(here: Current, record: "Record") -> None:
     from smallkube.secrets import kinds, store
 
     if record.encryption_keys:
-        plaintext = store.show(here.workspace, here.inventory, "EncryptionConfiguration.yaml")
+        plaintext = store.show(here.cluster, "EncryptionConfiguration.yaml")
         restoring.check_keys(record, kinds.encryption_keys(plaintext))
 
 
@@ -122,7 +122,7 @@ def drill(
 
     at_least(1, timeout=timeout)
     here = current()
-    folder, began = catalog.folder_of(here.workspace, here.inventory), time.monotonic()
+    folder, began = catalog.folder_of(here.cluster), time.monotonic()
     there = catalog.read(folder)
     record = there.find(name)
     master = require_master(here.workspace, "to open backups")

@@ -135,11 +135,10 @@ def generate(_: Context, node: list[str], dry_run: bool = False, json: bool = Fa
     from smallkube.secrets import generate as making
 
     here = current()
-    inventory = here.inventory
     nodes = {item.name for item in here.select(node)} if node else set()
     with changing(here):
-        planned = making.plan(here.workspace, inventory, nodes)
-        outcome = None if dry_run else making.act(here.workspace, inventory, planned)
+        planned = making.plan(here.cluster, nodes)
+        outcome = None if dry_run else making.act(here.cluster, planned)
     report = _generated(planned, outcome)
     output.show(report, "\n".join(report.lines("would create" if dry_run else "created")), json=json)
     if planned.new_master and not dry_run:
@@ -187,7 +186,7 @@ def check(_: Context, json: bool = False) -> None:
     from smallkube.secrets.check import check as check_keys
 
     here = current()
-    report = check_keys(here.workspace, here.inventory)
+    report = check_keys(here.cluster)
     if json:
         proofs = [{"file": name, "proof": str(proof)} for name, proof in report.proofs]
         ui.json_result({"proofs": proofs, "problems": report.problems})
@@ -221,11 +220,10 @@ def rekey(_: Context, node: list[str], dry_run: bool = False, json: bool = False
     from smallkube.secrets import rekey as rekeying
 
     here = current()
-    inventory = here.inventory
     nodes = {item.name for item in here.select(node)} if node else set()
     with changing(here):
-        planned = rekeying.plan(here.workspace, inventory, nodes)
-        updated = () if dry_run else rekeying.act(here.workspace, inventory, planned)
+        planned = rekeying.plan(here.cluster, nodes)
+        updated = () if dry_run else rekeying.act(here.cluster, planned)
     changed = [{"file": item.secret.file, "why": "; ".join(item.faults)} for item in planned.change]
     verb = "would re-encrypt" if dry_run else "re-encrypted"
     lines = [f"{verb} keys/{item['file']}: {item['why']}" for item in changed]
@@ -271,7 +269,7 @@ def show(_: Context, name: str) -> None:
     from smallkube.secrets import store
 
     here = current()
-    ui.raw_result(store.show(here.workspace, here.inventory, name))
+    ui.raw_result(store.show(here.cluster, name))
 
 
 @task(positional=["name"], help={"name": "as keys.list shows it"})
@@ -285,7 +283,6 @@ def edit(_: Context, name: str) -> None:
     from smallkube.secrets import edit as editing
 
     here = current()
-    inventory = here.inventory
     command = shlex.split(os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi")
     folders = [Path(path) for path in (os.environ.get("XDG_RUNTIME_DIR"), "/dev/shm") if path]
 
@@ -293,7 +290,7 @@ def edit(_: Context, name: str) -> None:
         return editing.run_editor(command, folders, label, plaintext)
 
     with changing(here):
-        written = editing.edit(here.workspace, inventory, name, edited)
+        written = editing.edit(here.cluster, name, edited)
     for file in written:
         ui.result(f"written keys/{file}")
     if not written:

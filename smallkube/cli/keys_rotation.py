@@ -31,17 +31,16 @@ def rotate_wireguard(_: Context, node: list[str], yes: bool = False, dry_run: bo
     from smallkube.secrets.keyring import listed
 
     here = current()
-    workspace, inventory = here.workspace, here.inventory
     nodes = [item.name for item in here.select(node)]
     outcome = wireguard.WireguardOutcome((), ())
     if dry_run:
-        wireguard.plan_wireguard(workspace, inventory, nodes)
+        wireguard.plan_wireguard(here.cluster, nodes)
     else:
         with changing(here) as completed:
             if remaining := [name for name in nodes if name not in completed]:
-                planned = wireguard.plan_wireguard(workspace, inventory, remaining)
+                planned = wireguard.plan_wireguard(here.cluster, remaining)
                 ui.confirm(f"replace the WireGuard keys of {listed(remaining)}?", yes=yes)
-                outcome = wireguard.act_wireguard(workspace, inventory, planned)
+                outcome = wireguard.act_wireguard(here.cluster, planned)
     lines = [f"written keys/{name}" for name in outcome.written]
     lines += [f"peers.json: {change}" for change in outcome.peers]
     lines.append(f"{'would make new' if dry_run else 'new'} WireGuard keys: {', '.join(nodes)}")
@@ -97,12 +96,12 @@ def rotate_certificates(
     keys, choice = read_keys(workspace), None
     rows = planning.under_way(inventory, keys)
     if not rows and not abort:
-        choice = planning.choose(workspace, inventory, nodes, everything=all, now=datetime.now(UTC))
+        choice = planning.choose(here.cluster, nodes, everything=all, now=datetime.now(UTC))
         rows = tuple(choice.renew)
     elif no_deploy:
         raise UsageError("a rotation is under way", hint="complete it without --no-deploy, or --abort it")
     runner = output.Runner(here, certificates.NAME)
-    rotation = certificates.Rotation(workspace, inventory, rows, here.connect, runner.deploy, timeout)
+    rotation = certificates.Rotation(here.cluster, rows, here.connect, runner.deploy, timeout)
     operation = rotation.operation(keys, abort=abort, pause=pause)
     if dry_run or not rows:
         steps = operation.titles(keys) if rows and not no_deploy else ()
@@ -112,7 +111,7 @@ def rotate_certificates(
     if no_deploy:
         ui.confirm(question, yes=yes)
         with changing(here):
-            change.apply(workspace, inventory, staged.replaced(rows, datetime.now(UTC)))
+            change.apply(here.cluster, staged.replaced(rows, datetime.now(UTC)))
         _show_issued(rows, choice, "issued", json)
         ui.message("next: inv deploy, to all nodes: each trusts only the certificates that it was deployed with")
     else:
@@ -174,10 +173,10 @@ def rotate_issuer(
     at_least(1, timeout=timeout)
     at_least(0, overlap=overlap)
     here = current()
-    workspace, inventory = here.workspace, here.inventory
+    workspace = here.workspace
     runner = output.Runner(here, rotating.NAME)
     master = read_master(workspace) if dry_run else require_master(workspace, "to tell the keys apart")
-    rotation = rotating.Rotation(workspace, inventory, master, here.connect, runner.deploy, overlap, timeout)
+    rotation = rotating.Rotation(here.cluster, master, here.connect, runner.deploy, overlap, timeout)
     operation = rotation.operation(read_keys(workspace), abort=abort)
     question = "replace the key that signs ServiceAccount tokens?"
     if runner.run(operation, question, dry_run=dry_run, yes=yes, json=json):
@@ -208,7 +207,7 @@ def rotate_master(
     workspace, inventory = here.workspace, here.inventory
     done: tuple[str, ...] = ()
     with changing(here):
-        planned = rotating.plan(workspace, inventory)
+        planned = rotating.plan(here.cluster)
         if not dry_run and drop_old and planned.stage is rotating.Stage.BOTH:
             _confirm_drop(here, planned, yes)
         elif not dry_run and not drop_old and planned.stage is not rotating.Stage.BOTH:
@@ -216,8 +215,8 @@ def rotate_master(
         if dry_run:
             done = planned.old if drop_old else planned.files
         else:
-            done = rotating.drop(workspace, planned) if drop_old else rotating.act(workspace, inventory, planned)
-        after = planned if dry_run else rotating.plan(workspace, inventory)
+            done = rotating.drop(workspace, planned) if drop_old else rotating.act(here.cluster, planned)
+        after = planned if dry_run else rotating.plan(here.cluster)
     affected = rotating.reissue(inventory, tuple(path.name for path in workspace.keys_dir.glob("*.age")))
     if json:
         found = {"dropped" if drop_old else "rekeyed": done, "stage": after.stage, "master": after.master}
@@ -239,7 +238,7 @@ def _backups(here: Current, master: str) -> list[str]:
     """Names of the backups here that ``master`` does not decrypt."""
     from smallkube.etcd import catalog
 
-    there = catalog.read(catalog.folder_of(here.workspace, here.inventory))
+    there = catalog.read(catalog.folder_of(here.cluster))
     return [record.name for record in there.records if record.recipient != master]
 
 

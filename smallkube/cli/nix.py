@@ -24,7 +24,7 @@ def render(_: Context, check: bool = False, diff: bool = False, update_lock: boo
     from smallkube.nix import bundle, lock, render
 
     here = current()
-    plan = render.plan(here.workspace, here.inventory)
+    plan = render.plan(here.cluster)
     changed = plan.changed
     if diff and changed:
         ui.result(plan.diff(here.workspace.root).rstrip("\n"))
@@ -37,7 +37,7 @@ def render(_: Context, check: bool = False, diff: bool = False, update_lock: boo
     for name, path in zip(names, changed, strict=True):
         ui.message(f"{'removed' if path in plan.obsolete else 'written'} {name}")
     if update_lock:
-        files = bundle.assemble(here.workspace, here.inventory).files
+        files = bundle.assemble(here.cluster).files
         renewed = write_file(here.workspace.flake_lock, lock.here(files, update=True))
         ui.message("nix/flake.lock is renewed" if renewed else "nix/flake.lock is the newest there is")
     elif not names:
@@ -57,7 +57,7 @@ def check(_: Context, node: list[str], json: bool = False) -> None:
 
     here = current()
     nodes = [each.name for each in here.inventory.select(words(node))]
-    files = bundle.assemble(here.workspace, here.inventory).files
+    files = bundle.assemble(here.cluster).files
     report = check_files(files, nodes, evaluate.nixpkgs_lib(os.environ))
     rows = [
         (finding.node, finding.check, finding.outcome, detail)

@@ -89,7 +89,7 @@ def _revoke(here: Current, name: str, *, yes: bool, dry_run: bool, json: bool) -
     from smallkube.operations import revoke as revoking
     from smallkube.secrets.keyring import require_master
 
-    plan = revoking.make(here.workspace, here.inventory, name)
+    plan = revoking.make(here.cluster, name)
     if dry_run:
         output.show_steps(plan.steps, json=json)
         return

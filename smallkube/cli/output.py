@@ -10,6 +10,7 @@ from smallkube.core.errors import SmallkubeError
 
 if TYPE_CHECKING:
     from smallkube.cli.context import Current
+    from smallkube.core.checks import Check
     from smallkube.deploy.checks import Finding
     from smallkube.deploy.inspection import State
     from smallkube.inventory.models import Node
@@ -40,6 +41,13 @@ def confirm_steps(steps: Iterable[str], question: str, *, yes: bool) -> None:
     for text in steps:
         ui.message(f"- {text}")
     ui.confirm(question, yes=yes)
+
+
+def show_checks(checks: "Sequence[Check]", *, json: bool, subject: str = "NODE") -> None:
+    """The table of checks; its first column, headed ``subject``, is left out where no check has one."""
+    named = any(check.subject for check in checks)
+    rows = [(check.subject, check.check, check.result, check.detail)[not named :] for check in checks]
+    table(checks, (subject, "CHECK", "RESULT", "DETAIL")[not named :], rows, json=json)
 
 
 def show_reports(reports: "Sequence[Report]", *, json: bool) -> None:
@@ -80,7 +88,7 @@ class Runner:
         from smallkube.deploy.rollout import roll_out
 
         inventory = self.here.inventory
-        roll_out(self.here.workspace, inventory, inventory.nodes if nodes is None else nodes, self.progress)
+        roll_out(self.here.cluster, inventory.nodes if nodes is None else nodes, self.progress)
 
     def run(self, operation: "EngineOperation", question: str, *, dry_run: bool, yes: bool, json: bool) -> bool:
         """Print the steps that remain, or run just those; whether they ran. Raises UsageError when not confirmed."""

@@ -51,7 +51,7 @@ def rotate(
     names = [one.short for one in users]
     runner = output.Runner(here, rotating.NAME)
     master = read_master(workspace) if dry_run else require_master(workspace, "to try tokens")
-    rotation = rotating.Rotation(workspace, inventory, users, master, here.connect, runner.deploy, timeout)
+    rotation = rotating.Rotation(here.cluster, users, master, here.connect, runner.deploy, timeout)
     operation = rotation.operation(keys, abort=abort)
     if not runner.run(operation, f"replace API tokens ({', '.join(names)})?", dry_run=dry_run, yes=yes, json=json):
         return

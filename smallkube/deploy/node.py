@@ -11,7 +11,6 @@ from functools import partial
 from typing import TypeVar
 
 from smallkube.core.errors import SmallkubeError
-from smallkube.core.workspace import Workspace
 from smallkube.deploy import facts, gates, health, history
 from smallkube.deploy.activation import GOING_BACK_SECONDS, Activation, Ending
 from smallkube.deploy.barrier import Barrier, SyncPoint
@@ -22,7 +21,8 @@ from smallkube.deploy.history import operator
 from smallkube.deploy.local_build import BuildHere
 from smallkube.deploy.plan import UNTOUCHED, Goal, Plan, Step
 from smallkube.deploy.report import EXPECTED, Outcome, Report, Watcher, kept_log, reason_of
-from smallkube.inventory.models import Inventory, Node
+from smallkube.inventory.cluster import Cluster
+from smallkube.inventory.models import Node
 from smallkube.nix.bundle import Bundle
 from smallkube.remote.command import Command, Result
 from smallkube.remote.host import Host
@@ -41,8 +41,7 @@ class DeployContext:
 
     plan: Plan
     bundle: Bundle
-    workspace: Workspace
-    inventory: Inventory
+    cluster: Cluster
     watcher: Watcher
     stop: threading.Event
     group: Barrier
@@ -55,14 +54,14 @@ class NodeDeploy:
 
     def __init__(self, job: DeployContext, node: Node) -> None:
         self.job, self.node = job, node
-        self.plan, self.bundle, self.workspace = job.plan, job.bundle, job.workspace
+        self.plan, self.bundle, self.workspace = job.plan, job.bundle, job.cluster.workspace
         self.watcher, self.stop = job.watcher, job.stop
         self.session, self.connected = self._connect(), False
         self.report = Report(node.name, EXPECTED[self.plan.goal])
         self.digest = self.plan.digest
         self.log_file = self.workspace.state_dir / "logs" / f"{self.plan.nonce}-{node.name}.log"
         self.gates_before: tuple[Gate, ...] = ()
-        self.drain = Drain(job.inventory, node, connector(job.workspace), job.drain_turn)
+        self.drain = Drain(job.cluster.inventory, node, connector(job.cluster.workspace), job.drain_turn)
         self.here = BuildHere(self.bundle, node.name, job.build_turn)
         self.locked = False
         self.look: HostFacts
@@ -130,11 +129,11 @@ class NodeDeploy:
 
     def _gates(self, session: Host, *, patient: bool, tunnel: bool) -> tuple[Gate, ...]:
         """What the machine is for, asked of itself and of the primary."""
-        measured = gates.measure(session, self.job.inventory, patient=patient, tunnel=tunnel)
+        measured = gates.measure(session, self.job.cluster.inventory, patient=patient, tunnel=tunnel)
         return (*measured, *self._readiness(session, gates.READY_SECONDS if patient else 1))
 
     def _readiness(self, session: Host, seconds: int) -> tuple[Gate, ...]:
-        inventory = self.job.inventory
+        inventory = self.job.cluster.inventory
         name = inventory.addressing.node_host(self.node.index)
         if self.node.role == "primary":
             return gates.readiness(session, name, seconds)

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 
 from smallkube.core.errors import SmallkubeError
-from smallkube.core.workspace import Workspace
 from smallkube.deploy import prepare, run
 from smallkube.deploy.plan import Goal, Options
 from smallkube.deploy.report import Report, Watcher
-from smallkube.inventory.models import Inventory, Node
+from smallkube.inventory.cluster import Cluster
+from smallkube.inventory.models import Node
 from smallkube.nix import render
 
 UNDRAINED = Options(drain=False)
@@ -15,8 +15,7 @@ UNDRAINED = Options(drain=False)
 
 
 def roll_out(
-    workspace: Workspace,
-    inventory: Inventory,
+    cluster: Cluster,
     nodes: Sequence[Node],
     watcher: Watcher,
     options: Options = UNDRAINED,
@@ -27,9 +26,9 @@ def roll_out(
 
     Raises SmallkubeError when a machine was not deployed to: the same again goes on from there.
     """
-    render.plan(workspace, inventory).apply()
-    plan, bundle = prepare.prepare(workspace, inventory, nodes, goal, options)
-    reports = run.execute(plan, bundle, workspace, inventory, watcher)
+    render.plan(cluster).apply()
+    plan, bundle = prepare.prepare(cluster, nodes, goal, options)
+    reports = run.execute(plan, bundle, cluster, watcher)
     if bad := [f"{one.node} {one.outcome}: {one.reason}" for one in reports if not one.good]:
         raise SmallkubeError(f"not everything was deployed: {'; '.join(bad)}", hint="run the same command again")
     return reports

@@ -6,20 +6,19 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from smallkube.core.errors import SmallkubeError
-from smallkube.core.workspace import Workspace, lock
+from smallkube.core.workspace import lock
 from smallkube.deploy import drain, local_build
 from smallkube.deploy.barrier import Barrier
 from smallkube.deploy.node import DeployContext, NodeDeploy
 from smallkube.deploy.plan import Plan
 from smallkube.deploy.report import Outcome, Report, Watcher, reason_of
-from smallkube.inventory.models import Inventory, Node
+from smallkube.inventory.cluster import Cluster
+from smallkube.inventory.models import Node
 from smallkube.nix.bundle import Bundle
 from smallkube.remote import fleet
 
 
-def execute(
-    plan: Plan, bundle: Bundle, workspace: Workspace, inventory: Inventory, watcher: Watcher
-) -> tuple[Report, ...]:
+def execute(plan: Plan, bundle: Bundle, cluster: Cluster, watcher: Watcher) -> tuple[Report, ...]:
     """Deploy; the reports are in the plan's order. No stage begins after more than the tolerated nodes failed.
 
     Ctrl-C ends every node at its next step; what is armed by then goes back.
@@ -29,8 +28,7 @@ def execute(
     job = DeployContext(
         plan,
         bundle,
-        workspace,
-        inventory,
+        cluster,
         watcher,
         stop,
         group,
@@ -47,7 +45,7 @@ def execute(
     def work(node: Node) -> Report:
         began = time.monotonic()
         try:
-            with lock(workspace.state_dir / "locks" / node.name, f"deploying to {node.name}"):
+            with lock(cluster.workspace.state_dir / "locks" / node.name, f"deploying to {node.name}"):
                 report = NodeDeploy(job, node).execute()
         except SmallkubeError as error:
             report = Report(node.name, Outcome.FAILED, reason=reason_of(error))

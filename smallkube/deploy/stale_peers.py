@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from smallkube.core.workspace import Workspace
-from smallkube.inventory.models import Inventory, Node
+from smallkube.inventory.cluster import Cluster
+from smallkube.inventory.models import Node
 from smallkube.remote import fleet
 from smallkube.remote.command import Command
 from smallkube.remote.ssh import SshHost
@@ -24,13 +25,13 @@ class Survey:
     left_out: tuple[str, ...] = ()
 
 
-def survey(workspace: Workspace, inventory: Inventory, nodes: Sequence[Node], peers: bytes) -> Survey:
+def survey(cluster: Cluster, nodes: Sequence[Node], peers: bytes) -> Survey:
     """Ask ``nodes``, and the others only if there is a change; machines that can't be asked are passed over."""
     wanted = hashlib.sha256(peers).hexdigest()
-    known = _ask(workspace, nodes)
+    known = _ask(cluster.workspace, nodes)
     if all(digest == wanted for digest in known.values()):
         return Survey()
-    others = _ask(workspace, [node for node in inventory.nodes if node not in nodes])
+    others = _ask(cluster.workspace, [node for node in cluster.inventory.nodes if node not in nodes])
     return compare(known, others, wanted)
 
 

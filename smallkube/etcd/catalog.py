@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from smallkube.core.errors import SmallkubeError, UsageError
-from smallkube.core.workspace import Workspace, sync_folder, write_file
+from smallkube.core.workspace import sync_folder, write_file
 from smallkube.etcd.record import RECORD_SUFFIX, SUFFIX, Record, dump, parse
 from smallkube.etcd.stream import FILE_MODE
-from smallkube.inventory.models import Inventory
+from smallkube.inventory.cluster import Cluster
 
 
 @dataclass(frozen=True)
@@ -58,9 +58,9 @@ class Catalog:
         sync_folder(self.folder)
 
 
-def folder_of(workspace: Workspace, inventory: Inventory) -> Path:
+def folder_of(cluster: Cluster) -> Path:
     """Where backups are kept: ``cluster.backup.dir``, from the workspace when it is relative."""
-    return workspace.root / Path(inventory.cluster.backup.dir).expanduser()
+    return cluster.workspace.root / Path(cluster.inventory.cluster.backup.dir).expanduser()
 
 
 def read(folder: Path) -> Catalog:

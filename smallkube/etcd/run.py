@@ -13,7 +13,8 @@ from smallkube.etcd import backup, catalog, copies, notify, retention
 from smallkube.etcd.catalog import Catalog
 from smallkube.etcd.host import Source
 from smallkube.etcd.record import Record
-from smallkube.inventory.models import Backup, Inventory, Keep
+from smallkube.inventory.cluster import Cluster
+from smallkube.inventory.models import Backup, Keep
 from smallkube.remote.host import Host
 from smallkube.remote.sftp import Destination
 from smallkube.secrets.keyring import MASTER_RECIPIENT, read_recipient
@@ -37,15 +38,13 @@ class Report:
         return f"{self.record.name} is here, but not everywhere: {'; '.join(bad)}" if bad else ""
 
 
-def request(
-    workspace: Workspace, inventory: Inventory, now: datetime, source: Source, *, older: bool
-) -> backup.Request:
+def request(cluster: Cluster, now: datetime, source: Source, *, older: bool) -> backup.Request:
     """What to take; raises UsageError without the master's public key."""
-    recipient = read_recipient(workspace, None)
+    recipient = read_recipient(cluster.workspace, None)
     if recipient is None:
-        where = workspace.relative(workspace.keys_dir / MASTER_RECIPIENT)
+        where = cluster.workspace.relative(cluster.workspace.keys_dir / MASTER_RECIPIENT)
         raise UsageError("is not here, and backups are encrypted to it", where=where, hint="run `inv keys.generate`")
-    return backup.Request(inventory.cluster.name, recipient, now, source, older)
+    return backup.Request(cluster.inventory.cluster.name, recipient, now, source, older)
 
 
 @contextmanager
@@ -58,8 +57,7 @@ def locked(folder: Path) -> Iterator[Catalog]:
 
 
 def run(
-    workspace: Workspace,
-    inventory: Inventory,
+    cluster: Cluster,
     connect: Callable[[], AbstractContextManager[Host]],
     wanted: backup.Request,
     step: Callable[[str], object],
@@ -68,22 +66,22 @@ def run(
 
     Raises SmallkubeError when no backup could be taken; that is told as well.
     """
-    settings, began = inventory.cluster.backup, time.monotonic()
+    settings, began = cluster.inventory.cluster.backup, time.monotonic()
     for url in settings.copy_to:
         Destination.parse(url)
-    with locked(catalog.folder_of(workspace, inventory)) as existing:
+    with locked(catalog.folder_of(cluster)) as existing:
         try:
             step("take the snapshot")
             with connect() as primary:
                 record = backup.take(primary, existing, wanted)
             removed = prune(catalog.read(existing.folder), settings.keep)
             there = catalog.read(existing.folder)
-            copied = tuple(copies.copy(workspace, there, url, settings.keep, step) for url in settings.copy_to)
+            copied = tuple(copies.copy(cluster.workspace, there, url, settings.keep, step) for url in settings.copy_to)
         except BaseException:
-            _tell(workspace, settings, _news(wanted, existing, began, good=False))
+            _tell(cluster.workspace, settings, _news(wanted, existing, began, good=False))
             raise
     good = not any(one.error for one in copied)
-    return Report(record, removed, copied, _tell(workspace, settings, _news(wanted, there, began, good=good)))
+    return Report(record, removed, copied, _tell(cluster.workspace, settings, _news(wanted, there, began, good=good)))
 
 
 def _news(wanted: backup.Request, there: Catalog, began: float, *, good: bool) -> notify.News:

@@ -13,8 +13,7 @@ from functools import cached_property
 from pathlib import Path
 
 from smallkube.core.errors import UsageError
-from smallkube.core.workspace import Workspace
-from smallkube.inventory.models import Inventory
+from smallkube.inventory.cluster import Cluster
 from smallkube.secrets import journal, policy
 
 _CLEAR_KEY = re.compile(rb"AGE-SECRET-KEY-1[A-Z0-9]|-----BEGIN [A-Z ]*PRIVATE KEY-----")
@@ -48,42 +47,42 @@ class Bundle:
         return out.getvalue()
 
 
-def assemble(workspace: Workspace, inventory: Inventory) -> Bundle:
+def assemble(cluster: Cluster) -> Bundle:
     """What Nix sees of ``workspace``.
 
     Raises UsageError when something of it is missing, is a link that leads out of its folder, is far too large, or
     holds a private key in clear.
     """
-    journal.refuse_unfinished(workspace)
-    found = dict(_files(workspace, inventory))
+    journal.refuse_unfinished(cluster.workspace)
+    found = dict(_files(cluster))
     return Bundle({name: _content(path, name) for name, path in sorted(found.items())})
 
 
-def _files(workspace: Workspace, inventory: Inventory) -> Iterator[tuple[str, Path]]:
-    if not workspace.flake_file.is_file() or not workspace.rendered_dir.is_dir():
-        raise UsageError("nothing is rendered", where=str(workspace.nix_dir), hint="run `inv nix.render`")
-    yield "nix/flake.nix", workspace.flake_file
-    if workspace.flake_lock.is_file():
-        yield "nix/flake.lock", workspace.flake_lock
+def _files(cluster: Cluster) -> Iterator[tuple[str, Path]]:
+    if not cluster.workspace.flake_file.is_file() or not cluster.workspace.rendered_dir.is_dir():
+        raise UsageError("nothing is rendered", where=str(cluster.workspace.nix_dir), hint="run `inv nix.render`")
+    yield "nix/flake.nix", cluster.workspace.flake_file
+    if cluster.workspace.flake_lock.is_file():
+        yield "nix/flake.lock", cluster.workspace.flake_lock
     folders = {
-        "modules": workspace.modules_dir,
-        "addons": workspace.addons_dir,
-        "hosts": workspace.hosts_dir,
-        "rendered": workspace.rendered_dir,
+        "modules": cluster.workspace.modules_dir,
+        "addons": cluster.workspace.addons_dir,
+        "hosts": cluster.workspace.hosts_dir,
+        "rendered": cluster.workspace.rendered_dir,
     }
     for name, folder in folders.items():
         for path in _tree(folder):
             yield f"nix/{name}/{path.relative_to(folder).as_posix()}", path
-    for addon in inventory.cluster.addons:
-        yield addon, _inside(workspace.root / addon, workspace.root.resolve())
-    yield from _keys(workspace, inventory)
+    for addon in cluster.inventory.cluster.addons:
+        yield addon, _inside(cluster.workspace.root / addon, cluster.workspace.root.resolve())
+    yield from _keys(cluster)
 
 
-def _keys(workspace: Workspace, inventory: Inventory) -> Iterator[tuple[str, Path]]:
-    keys = workspace.keys_dir
+def _keys(cluster: Cluster) -> Iterator[tuple[str, Path]]:
+    keys = cluster.workspace.keys_dir
     existing = frozenset(path.name for path in keys.glob("*.*"))
-    names = [secret.file for secret in policy.expected(inventory, existing) if secret.in_use]
-    names += [*policy.public_files(inventory, existing), workspace.peers_file.name]
+    names = [secret.file for secret in policy.expected(cluster.inventory, existing) if secret.in_use]
+    names += [*policy.public_files(cluster.inventory, existing), cluster.workspace.peers_file.name]
     missing = [name for name in names if not (keys / name).is_file()]
     if missing:
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from smallkube.core.workspace import Workspace, write_file
+from smallkube.inventory.cluster import Cluster
 from smallkube.inventory.models import Inventory
 from smallkube.nix.literal import NixPath, literal
 from smallkube.secrets import policy
@@ -53,26 +54,26 @@ class Plan:
             path.unlink(missing_ok=True)
 
 
-def plan(workspace: Workspace, inventory: Inventory) -> Plan:
+def plan(cluster: Cluster) -> Plan:
     """What ``nix/`` should hold for this inventory and the secrets that are there."""
-    environment = _environment(workspace)
-    rendered = workspace.rendered_dir
+    environment = _environment(cluster.workspace)
+    rendered = cluster.workspace.rendered_dir
     files = {
-        workspace.flake_file: environment.get_template("flake.nix.j2").render(inventory=inventory),
-        rendered / "cluster.nix": environment.get_template("cluster.nix.j2").render(kube=_cluster(inventory)),
+        cluster.workspace.flake_file: environment.get_template("flake.nix.j2").render(inventory=cluster.inventory),
+        rendered / "cluster.nix": environment.get_template("cluster.nix.j2").render(kube=_cluster(cluster.inventory)),
     }
     starters = {}
-    existing = frozenset(path.name for path in workspace.keys_dir.glob("*.age"))
-    secrets = policy.secret_files_by_node(inventory, existing)
-    for node in inventory.nodes:
+    existing = frozenset(path.name for path in cluster.workspace.keys_dir.glob("*.age"))
+    secrets = policy.secret_files_by_node(cluster.inventory, existing)
+    for node in cluster.inventory.nodes:
         secret_files = {name: NixPath(f"../../keys/{file}") for name, file in secrets[node.name].items()}
         files[rendered / f"{node.name}.nix"] = environment.get_template("node.nix.j2").render(
             node=node, secret_files=secret_files
         )
         files[rendered / "channel" / f"{node.name}.nix"] = environment.get_template("channel.nix.j2").render(node=node)
-        own = workspace.hosts_dir / f"{node.name}.nix"
+        own = cluster.workspace.hosts_dir / f"{node.name}.nix"
         if not own.exists():
-            starters[own] = environment.get_template("host.nix.j2").render(node=node, inventory=inventory)
+            starters[own] = environment.get_template("host.nix.j2").render(node=node, inventory=cluster.inventory)
     return Plan(files, starters, _obsolete(rendered, files))
 
 

@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from smallkube.core.errors import SmallkubeError, UsageError
-from smallkube.core.workspace import Workspace
+from smallkube.inventory.cluster import Cluster
 from smallkube.inventory.models import Inventory
 from smallkube.secrets import certificates, change, kinds, policy, staged
 from smallkube.secrets.keyring import read_master
@@ -22,17 +22,15 @@ class Choice:
     kept: int
 
 
-def choose(
-    workspace: Workspace, inventory: Inventory, nodes: Collection[str], *, everything: bool, now: datetime.datetime
-) -> Choice:
+def choose(cluster: Cluster, nodes: Collection[str], *, everything: bool, now: datetime.datetime) -> Choice:
     """Which have a fault (or ``everything``); of ``nodes`` (names) when there are any.
 
     Whether a certificate is over its key is known only where the master is. Raises UsageError when a key is missing,
     SmallkubeError when one can't be opened: a deploy would fail of it.
     """
-    keys, master = read_keys(workspace), read_master(workspace)
+    keys, master = read_keys(cluster.workspace), read_master(cluster.workspace)
     renew, kept = {}, 0
-    for row in policy.secrets_of(inventory):
+    for row in policy.secrets_of(cluster.inventory):
         if row.certificate is None or (nodes and row.node not in nodes):
             continue
         if row.file not in keys.files:

@@ -11,8 +11,7 @@ from functools import partial
 
 from smallkube.core.errors import SmallkubeError
 from smallkube.core.polling import wait_until
-from smallkube.core.workspace import Workspace
-from smallkube.inventory.models import Inventory
+from smallkube.inventory.cluster import Cluster
 from smallkube.operations import certificate_clients
 from smallkube.operations.engine import Operation, Step, not_abortable
 from smallkube.remote.host import Connect
@@ -29,8 +28,7 @@ NAME = "certificates"
 class Rotation:
     """What it takes to replace ``rows``; ``seconds``: how long pods and kubelets may take to follow."""
 
-    workspace: Workspace
-    inventory: Inventory
+    cluster: Cluster
     rows: tuple[Secret, ...]
     connect: Connect
     deploy: Callable[[], object]
@@ -89,30 +87,32 @@ class Rotation:
     @property
     def stage(self) -> Stage:
         """How far the rotation has come, by keys/."""
-        return staged.of(self.rows[0], read_keys(self.workspace))
+        return staged.of(self.rows[0], read_keys(self.cluster.workspace))
 
     def _at(self, *stages: Stage) -> Callable[[Keys], bool]:
         return lambda now: all(staged.of(row, now) in stages for row in self.rows)
 
     def _write(self, contents: Callable[[tuple[Secret, ...], Keys], Contents], *stages: Stage) -> None:
         """Change keys/ where they are at one of ``stages``; else they are further already."""
-        with changing_keys(self.workspace):
-            keys = read_keys(self.workspace)
+        with changing_keys(self.cluster.workspace):
+            keys = read_keys(self.cluster.workspace)
             if self._at(*stages)(keys):
-                change.apply(self.workspace, self.inventory, contents(self.rows, keys))
+                change.apply(self.cluster, contents(self.rows, keys))
 
     def _await_pods(self) -> None:
         """The kubelet brings ca.crt up to date when the controller manager has published it."""
         if policy.API_CERTIFICATE not in self.files:
             return
-        new = policy.api_certificate(self.inventory).beside(policy.NEW)
-        pem = read_keys(self.workspace).certificates[new.file]
-        missing = partial(certificate_clients.without, self.inventory, self.connect, pem)
+        new = policy.api_certificate(self.cluster.inventory).beside(policy.NEW)
+        pem = read_keys(self.cluster.workspace).certificates[new.file]
+        missing = partial(certificate_clients.without, self.cluster.inventory, self.connect, pem)
         wait_until(missing, self.seconds, partial(_waiting, "without the API server's new certificate in ca.crt"))
 
     def _await_used(self) -> None:
-        certificates = read_keys(self.workspace).certificates
-        missing = partial(certificate_clients.mismatched_certificates, self.inventory, self.connect, certificates)
+        certificates = read_keys(self.cluster.workspace).certificates
+        missing = partial(
+            certificate_clients.mismatched_certificates, self.cluster.inventory, self.connect, certificates
+        )
         wait_until(missing, self.seconds, partial(_waiting, "not with the certificates in keys/"))
 
 

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TypeVar
 
 from smallkube.core.errors import SmallkubeError
-from smallkube.core.workspace import Workspace
 from smallkube.deploy import facts, health, inspection
 from smallkube.deploy.inspection import State
-from smallkube.inventory.models import Inventory, Node
+from smallkube.inventory.cluster import Cluster
+from smallkube.inventory.models import Node
 from smallkube.nix.bundle import Bundle
 from smallkube.remote import fleet
 from smallkube.remote.command import Command
@@ -50,32 +50,32 @@ class DeployReadiness:
     running: Running
 
 
-def sights(workspace: Workspace, inventory: Inventory, digest: str) -> dict[str, NodeState | SmallkubeError]:
+def sights(cluster: Cluster, digest: str) -> dict[str, NodeState | SmallkubeError]:
     """Every machine's state, by its name; ``digest`` is that of the workspace's bundle."""
     return _each(
-        workspace, inventory, lambda session: NodeState(inspection.read(session, inventory, digest), running(session))
+        cluster, lambda session: NodeState(inspection.read(session, cluster.inventory, digest), running(session))
     )
 
 
-def rooms(workspace: Workspace, inventory: Inventory) -> dict[str, DeployReadiness | SmallkubeError]:
+def rooms(cluster: Cluster) -> dict[str, DeployReadiness | SmallkubeError]:
     """What a deploy's own preflight would say of every machine, by its name."""
 
     def room(session: Host) -> DeployReadiness:
         look = facts.look(session, Bundle({}))
-        file = workspace.hosts_keys_dir / f"{session.node.name}.pub"
+        file = cluster.workspace.hosts_keys_dir / f"{session.node.name}.pub"
         return DeployReadiness(
             look.store_free, tuple(health.unfit(look, time.time(), file.read_text())), running(session)
         )
 
-    return _each(workspace, inventory, room)
+    return _each(cluster, room)
 
 
-def _each(workspace: Workspace, inventory: Inventory, ask: Callable[[Host], T]) -> dict[str, T | SmallkubeError]:
+def _each(cluster: Cluster, ask: Callable[[Host], T]) -> dict[str, T | SmallkubeError]:
     def read(node: Node) -> T:
-        with SshHost(workspace, node) as session:
+        with SshHost(cluster.workspace, node) as session:
             return ask(session)
 
-    outcomes = fleet.run([inventory.nodes], read)
+    outcomes = fleet.run([cluster.inventory.nodes], read)
     return {out.node.name: out.value or out.error or SmallkubeError("was not asked") for out in outcomes}
 
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from smallkube.core.errors import SmallkubeError, UsageError
-from smallkube.core.workspace import Workspace
 from smallkube.etcd import host
-from smallkube.inventory.models import Inventory, Node
+from smallkube.inventory.cluster import Cluster
+from smallkube.inventory.models import Node
 from smallkube.operations.encryption_phases import Configuration, Phase, parse
 from smallkube.operations.engine import Operation, Step, not_abortable
 from smallkube.remote.command import Command
@@ -47,8 +47,7 @@ class Rotation:
     encrypted with the key of which name.
     """
 
-    workspace: Workspace
-    inventory: Inventory
+    cluster: Cluster
     master: Master
     connect: Connect
     deploy: Callable[[Sequence[Node]], object]
@@ -81,7 +80,7 @@ class Rotation:
             Step(f"rewrite all {', '.join(found.resources)}", self._rewrite),
             Step(f"verify in etcd that nothing is encrypted with the {goes} key, or in clear", self._verify),
             Step(f"retire the {goes} key", self._retire, self._retired),
-            Step("deploy without the retired key", lambda: self.deploy(self.inventory.nodes)),
+            Step("deploy without the retired key", lambda: self.deploy(self.cluster.inventory.nodes)),
             Step("delete the retired key", self._delete),
         )
         backup = (Step("back up etcd and verify the backup", self.back_up),) if self.back_up else ()
@@ -90,16 +89,16 @@ class Rotation:
     @property
     def key(self) -> str:
         """The name of the key that encrypts, by keys/."""
-        return self._read(read_keys(self.workspace)).keys[0][0]
+        return self._read(read_keys(self.cluster.workspace)).keys[0][0]
 
     @property
     def _secret(self) -> Secret:
-        return next(row for row in policy.secrets_of(self.inventory) if row.kind is Kind.ENCRYPTION)
+        return next(row for row in policy.secrets_of(self.cluster.inventory) if row.kind is Kind.ENCRYPTION)
 
     def _read(self, keys: Keys) -> Configuration:
         """The configuration in keys/, with all resources that the inventory wants encrypted."""
         plaintext = change.opened(keys, self.master, self._secret)
-        return parse(plaintext).covering(self.inventory.cluster.secrets.encrypted_resources)
+        return parse(plaintext).covering(self.cluster.inventory.cluster.secrets.encrypted_resources)
 
     def _phase(self, keys: Keys) -> Phase:
         return self._read(keys).phase
@@ -108,12 +107,12 @@ class Rotation:
         return self._secret.retired.file in keys.files
 
     def _write(self, change_of: Callable[[Configuration], Configuration], *, retire: bool = False) -> None:
-        with changing_keys(self.workspace):
-            plaintext = change.opened(read_keys(self.workspace), self.master, self._secret)
-            after = change_of(self._read(read_keys(self.workspace))).text()
+        with changing_keys(self.cluster.workspace):
+            plaintext = change.opened(read_keys(self.cluster.workspace), self.master, self._secret)
+            after = change_of(self._read(read_keys(self.cluster.workspace))).text()
             if after != plaintext:
                 kept = {self._secret.retired: plaintext} if retire else {}
-                change.apply(self.workspace, self.inventory, Contents({self._secret: after, **kept}, {}))
+                change.apply(self.cluster, Contents({self._secret: after, **kept}, {}))
 
     def _add(self) -> None:
         self._write(lambda found: found.with_new(secrets.token_bytes(32)))
@@ -125,23 +124,23 @@ class Rotation:
         self._write(Configuration.first_only, retire=True)
 
     def _delete(self) -> None:
-        with changing_keys(self.workspace):
-            change.apply(self.workspace, self.inventory, Contents({}, {}, (self._secret.retired,)))
+        with changing_keys(self.cluster.workspace):
+            change.apply(self.cluster, Contents({}, {}, (self._secret.retired,)))
 
     def _deploy_primary(self) -> None:
         """The API server reads it when it starts, which a changed file makes it do."""
         self._write(lambda found: found)  # the inventory may want more resources than when this rotation began
-        self.deploy([self.inventory.primary])
+        self.deploy([self.cluster.inventory.primary])
 
     def _rewrite(self) -> None:
-        with self.connect(self.inventory.primary) as primary:
-            resources = self._read(read_keys(self.workspace)).resources
+        with self.connect(self.cluster.inventory.primary) as primary:
+            resources = self._read(read_keys(self.cluster.workspace)).resources
             reply = primary.run_checked(_script("rewrite", KUBECONFIG, *resources, seconds=_REWRITE_SECONDS))
         self.rewritten = int(reply.text or 0)
 
     def _verify(self) -> None:
-        found = self._read(read_keys(self.workspace))
-        with self.connect(self.inventory.primary) as primary:
+        found = self._read(read_keys(self.cluster.workspace))
+        with self.connect(self.cluster.inventory.primary) as primary:
             script = _script("stored", host.ENDPOINT, *paths(found.resources), seconds=_REWRITE_SECONDS)
             rows = (line.split() for line in primary.run_checked(script).text.splitlines())
             self.stored = {name: int(count) for count, name in rows}

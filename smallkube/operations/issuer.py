@@ -11,8 +11,7 @@ from dataclasses import dataclass
 
 from smallkube.core.errors import SmallkubeError, UsageError
 from smallkube.core.polling import wait_until
-from smallkube.core.workspace import Workspace
-from smallkube.inventory.models import Inventory
+from smallkube.inventory.cluster import Cluster
 from smallkube.operations import issuer_keys
 from smallkube.operations.engine import Operation, Step, not_abortable
 from smallkube.remote.host import Connect
@@ -31,8 +30,7 @@ class Rotation:
     file holds a previous one any more; ``seconds``: how long tokens may take to be replaced.
     """
 
-    workspace: Workspace
-    inventory: Inventory
+    cluster: Cluster
     master: Master | None
     connect: Connect
     deploy: Callable[[], object]
@@ -75,7 +73,7 @@ class Rotation:
     @property
     def row(self) -> Secret:
         """The key that signs."""
-        return next(row for row in policy.secrets_of(self.inventory) if row.kind is Kind.SIGNING_KEY)
+        return next(row for row in policy.secrets_of(self.cluster.inventory) if row.kind is Kind.SIGNING_KEY)
 
     @property
     def key(self) -> str:
@@ -83,8 +81,8 @@ class Rotation:
         return self._key_id(self.row)
 
     def _change(self, contents: Contents) -> None:
-        with changing_keys(self.workspace):
-            change.apply(self.workspace, self.inventory, contents)
+        with changing_keys(self.cluster.workspace):
+            change.apply(self.cluster, contents)
 
     def _begin(self) -> None:
         self._change(Contents({self.row: kinds.make(self.row.kind, ())}, {self.row.old: self.row}))
@@ -98,13 +96,13 @@ class Rotation:
 
     @property
     def _other(self) -> Secret:
-        other = self.row.other(read_keys(self.workspace).files)
+        other = self.row.other(read_keys(self.cluster.workspace).files)
         assert other
         return other
 
     def _open(self, row: Secret) -> bytes:
         assert self.master
-        return change.opened(read_keys(self.workspace), self.master, row)
+        return change.opened(read_keys(self.cluster.workspace), self.master, row)
 
     def _key_id(self, row: Secret) -> str:
         return issuer_keys.key_id(self._open(row), f"keys/{row.file}")
@@ -113,7 +111,7 @@ class Rotation:
         self._expect({self.key, self._key_id(self._other)})
 
     def _expect(self, wanted: set[str]) -> None:
-        found = issuer_keys.accepted(self.inventory, self.connect)
+        found = issuer_keys.accepted(self.cluster.inventory, self.connect)
         if found != wanted:
             differs = f"it accepts {', '.join(sorted(found))}, not {', '.join(sorted(wanted))}"
             hint = "run the same command again"
@@ -122,14 +120,14 @@ class Rotation:
     def _renew(self) -> None:
         """A kubelet asks for its pods' tokens anew when it starts; else it would when they are nearly an hour old."""
         other = self._key_id(self._other)
-        if not issuer_keys.pods_with(self.inventory, self.connect, other):
+        if not issuer_keys.pods_with(self.cluster.inventory, self.connect, other):
             return
-        if unreachable := issuer_keys.restart_kubelets(self.inventory, self.connect):
+        if unreachable := issuer_keys.restart_kubelets(self.cluster.inventory, self.connect):
             raise _waiting(", ".join(f"{node} ({why})" for node, why in unreachable.items()))
-        wait_until(lambda: issuer_keys.pods_with(self.inventory, self.connect, other), self.seconds, _waiting)
+        wait_until(lambda: issuer_keys.pods_with(self.cluster.inventory, self.connect, other), self.seconds, _waiting)
 
     def _verify_secrets(self) -> None:
-        if found := issuer_keys.secrets_with(self.inventory, self.connect, self._key_id(self._other)):
+        if found := issuer_keys.secrets_with(self.cluster.inventory, self.connect, self._key_id(self._other)):
             patch = """kubectl -n NAMESPACE patch secret NAME --type=json -p '[{"op":"remove","path":"/data/token"}]'"""
             hint = f"each gets a new one by `{patch}`; give it to whoever has a copy, then run the same command again"
             raise SmallkubeError(f"Secrets hold tokens of the other key: {', '.join(found)}", hint=hint)

@@ -11,6 +11,7 @@ from enum import StrEnum
 
 from smallkube.core.errors import SmallkubeError, UsageError
 from smallkube.core.workspace import Workspace, write_file
+from smallkube.inventory.cluster import Cluster
 from smallkube.inventory.models import Inventory
 from smallkube.secrets import age, policy, rekey
 from smallkube.secrets.keyring import listed, require_master
@@ -50,14 +51,14 @@ class Reissue:
     names: tuple[str, ...]
 
 
-def plan(workspace: Workspace, inventory: Inventory) -> Plan:
+def plan(cluster: Cluster) -> Plan:
     """Where a rotation stands, and which files it concerns; call it under the lock on keys/ to act on it.
 
     Raises UsageError when the master or a host key is not here, and SmallkubeError when a file can't be opened: a
     rotation would leave it behind.
     """
-    master = require_master(workspace, "to re-encrypt")
-    planned = rekey.plan(workspace, inventory)
+    master = require_master(cluster.workspace, "to re-encrypt")
+    planned = rekey.plan(cluster)
     if planned.failed:
         file, why = next(iter(planned.failed.items()))
         raise SmallkubeError(f"{why}; nothing was changed", where=f"keys/{file}", hint="restore it from git")
@@ -70,16 +71,16 @@ def plan(workspace: Workspace, inventory: Inventory) -> Plan:
     return Plan(stage, master.recipient, master.recipients[1:], mine, stray)
 
 
-def act(workspace: Workspace, inventory: Inventory, planned: Plan) -> tuple[str, ...]:
+def act(cluster: Cluster, planned: Plan) -> tuple[str, ...]:
     """Begin or end a rotation, under the lock that was held while planning; the files that were re-encrypted.
 
     Raises SmallkubeError when a file can't be written: the same again goes on from there.
     """
     if planned.stage is Stage.ONE:
         new, _ = age.new_identity()
-        _write(workspace, new + _text(workspace))
-    again = rekey.plan(workspace, inventory)
-    rekey.act(workspace, inventory, again)
+        _write(cluster.workspace, new + _text(cluster.workspace))
+    again = rekey.plan(cluster)
+    rekey.act(cluster, again)
     return tuple(finding.secret.file for finding in again.change)
 
 

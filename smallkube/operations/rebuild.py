@@ -11,7 +11,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from smallkube.core.errors import SmallkubeError, UsageError
-from smallkube.core.workspace import Workspace
 from smallkube.deploy.plan import Goal, Options
 from smallkube.deploy.report import Watcher
 from smallkube.deploy.rollout import roll_out
@@ -19,7 +18,8 @@ from smallkube.etcd import catalog, host, restore, run, verify
 from smallkube.etcd.programs import minor
 from smallkube.etcd.record import Record
 from smallkube.etcd.stream import opened
-from smallkube.inventory.models import Inventory, Node
+from smallkube.inventory.cluster import Cluster
+from smallkube.inventory.models import Node
 from smallkube.kube import kubectl
 from smallkube.remote.command import Command
 from smallkube.remote.ssh import SshHost
@@ -95,8 +95,7 @@ def is_back(found: kubectl.Api, name: str, began: datetime) -> bool:
 class Rebuild:
     """What it takes to carry out a plan."""
 
-    workspace: Workspace
-    inventory: Inventory
+    cluster: Cluster
     master: Master
     watcher: Watcher
 
@@ -104,28 +103,28 @@ class Rebuild:
         """Carry out ``plan``. Raises SmallkubeError at a step that failed: the same again goes on from there."""
         step("verify the backup")
         self._verify(plan.record)
-        with changing_keys(self.workspace):
-            scan.store(self.workspace, [plan.scanned] if plan.new_key else [])
+        with changing_keys(self.cluster.workspace):
+            scan.store(self.cluster.workspace, [plan.scanned] if plan.new_key else [])
         step("look at the machine")
         found = self._look(plan)
         step("encrypt to its host key")
         self._rekey()
         if not found:
             step("build its system")
-            (report,) = roll_out(self.workspace, self.inventory, [plan.primary], self.watcher, goal=Goal.BUILD)
+            (report,) = roll_out(self.cluster, [plan.primary], self.watcher, goal=Goal.BUILD)
             step("restore the backup")
             found = self._seed(plan, report.system)
         step("deploy")
-        roll_out(self.workspace, self.inventory, [plan.primary], self.watcher, WITH_PEERS)
+        roll_out(self.cluster, [plan.primary], self.watcher, WITH_PEERS)
         began = datetime.now(UTC)
         step("restart who watches the API server")
-        unrestarted = restore.restart_clients(plan.workers, lambda node: SshHost(self.workspace, node))
+        unrestarted = restore.restart_clients(plan.workers, lambda node: SshHost(self.cluster.workspace, node))
         step("wait until all nodes are Ready")
         self._await(plan, began)
         return Outcome(found, unrestarted)
 
     def _verify(self, record: Record) -> None:
-        with run.locked(catalog.folder_of(self.workspace, self.inventory)) as there:
+        with run.locked(catalog.folder_of(self.cluster)) as there:
             (finding,) = verify.verify(there, [there.find(record.name)], self.master, datetime.now(UTC))
         if finding.result == "failed" or finding.proof != "snapshot":
             hint = "inv etcd.list shows others; nothing was changed"
@@ -133,7 +132,7 @@ class Rebuild:
 
     def _look(self, plan: Plan) -> str:
         """The backup that an earlier run has restored, "" when there is no data yet."""
-        with SshHost(self.workspace, plan.primary) as primary:
+        with SshHost(self.cluster.workspace, plan.primary) as primary:
             found = primary.run_checked(_script("look")).text.strip()
         return self._judged(found, plan.primary)
 
@@ -148,19 +147,19 @@ class Rebuild:
         return name
 
     def _rekey(self) -> None:
-        with changing_keys(self.workspace):
-            planned = rekey.plan(self.workspace, self.inventory)
+        with changing_keys(self.cluster.workspace):
+            planned = rekey.plan(self.cluster)
             if planned.failed:
                 file, why = next(iter(planned.failed.items()))
                 raise SmallkubeError(why, where=f"keys/{file}", hint="restore it from git")
-            rekey.act(self.workspace, self.inventory, planned)
-            generate.act(self.workspace, self.inventory, generate.plan(self.workspace, self.inventory))
+            rekey.act(self.cluster, planned)
+            generate.act(self.cluster, generate.plan(self.cluster))
 
     def _seed(self, plan: Plan, system: str) -> str:
         record = plan.record
         about = (str(record.size), record.snapshot_sha256, " ".join(map(str, minor(record.etcd))))
-        file = catalog.folder_of(self.workspace, self.inventory) / record.file
-        with opened(file, self.master) as stream, SshHost(self.workspace, plan.primary) as primary:
+        file = catalog.folder_of(self.cluster) / record.file
+        with opened(file, self.master) as stream, SshHost(self.cluster.workspace, plan.primary) as primary:
             reply = primary.run(_script("seed", record.name, system, *about), source=stream)
         if not reply.ok:
             raise SmallkubeError(f"the backup was not restored: {reply.last_line}", where=primary.where)
@@ -169,7 +168,9 @@ class Rebuild:
     def _await(self, plan: Plan, began: datetime) -> None:
         """What the backup says of a node is old: its kubelet must have been heard since ``began``."""
         deadline = time.monotonic() + plan.seconds
-        hosts = {node.name: self.inventory.addressing.node_host(node.index) for node in self.inventory.nodes}
+        hosts = {
+            node.name: self.cluster.inventory.addressing.node_host(node.index) for node in self.cluster.inventory.nodes
+        }
         while waiting := self._silent(plan, hosts, began):
             if time.monotonic() > deadline:
                 hint = "inv cluster.status says more; run the same command again"
@@ -178,7 +179,7 @@ class Rebuild:
 
     def _silent(self, plan: Plan, hosts: dict[str, str], began: datetime) -> list[str]:
         try:
-            with SshHost(self.workspace, plan.primary) as primary:
+            with SshHost(self.cluster.workspace, plan.primary) as primary:
                 found = kubectl.read(primary)
         except SmallkubeError:
             found = kubectl.Api()

@@ -14,6 +14,7 @@ from smallkube.deploy.report import Watcher
 from smallkube.deploy.rollout import roll_out
 from smallkube.inventory import edit, positions
 from smallkube.inventory import load as inventories
+from smallkube.inventory.cluster import Cluster
 from smallkube.inventory.load import NODE_NAME
 from smallkube.inventory.models import Inventory, Node
 from smallkube.kube import token_clients
@@ -73,23 +74,25 @@ class Outcome:
     exposed: tuple[str, ...] | None
 
 
-def make(workspace: Workspace, inventory: Inventory, name: str) -> Plan:
+def make(cluster: Cluster, name: str) -> Plan:
     """What is to be done. Raises UsageError when ``name`` is the primary, or nothing of it is left anywhere."""
-    known = {node.name: node for node in inventory.nodes}
-    if name == inventory.primary.name:
+    known = {node.name: node for node in cluster.inventory.nodes}
+    if name == cluster.inventory.primary.name:
         raise UsageError(f"{name} is the primary and can't be removed")
-    node = known.get(name) or _former(inventory, name)
-    keys = read_keys(workspace)
-    own = tuple(row for row in _secrets(inventory, node) if row.file in keys.files)
-    host_key = workspace.hosts_keys_dir / f"{name}.pub"
+    node = known.get(name) or _former(cluster.inventory, name)
+    keys = read_keys(cluster.workspace)
+    own = tuple(row for row in _secrets(cluster.inventory, node) if row.file in keys.files)
+    host_key = cluster.workspace.hosts_keys_dir / f"{name}.pub"
     if name not in known and not own and not host_key.exists():
         raise UsageError(f"no node {name!r} in the inventory, and nothing of it in keys/")
     shared: tuple[Secret, ...] = ()
     if host_key.exists():
-        tag = read_host_key(host_key, workspace.relative(host_key)).tag
-        rows = (row for row in policy.expected(inventory, keys.files) if row.node != name and row.file in keys.files)
+        tag = read_host_key(host_key, cluster.workspace.relative(host_key)).tag
+        rows = (
+            row for row in policy.expected(cluster.inventory, keys.files) if row.node != name and row.file in keys.files
+        )
         shared = tuple(row for row in rows if tag in parse_header(keys.files[row.file], row.file).ssh_tags)
-    return Plan(node, inventory.addressing.node_host(node.index), name in known, own, shared)
+    return Plan(node, cluster.inventory.addressing.node_host(node.index), name in known, own, shared)
 
 
 def _former(inventory: Inventory, name: str) -> Node:
@@ -123,12 +126,13 @@ class Revocation:
         if plan.inside:
             step("take it out of the inventory")
             inventory = self._forget(plan.node.name)
+        cluster = Cluster(self.workspace, inventory)
         with changing_keys(self.workspace):
-            generate.act(self.workspace, inventory, generate.plan(self.workspace, inventory))
+            generate.act(cluster, generate.plan(cluster))
             if plan.shared:
-                rekey.act(self.workspace, inventory, rekey.plan(self.workspace, inventory))
+                rekey.act(cluster, rekey.plan(cluster))
         step("deploy all other machines together")
-        roll_out(self.workspace, inventory, inventory.nodes, self.watcher)
+        roll_out(cluster, inventory.nodes, self.watcher)
         step("remove its pods and its Node object")
         self._expel(plan, inventory)
         step("see it refused")

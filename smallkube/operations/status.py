@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from smallkube.core.errors import SmallkubeError
-from smallkube.core.workspace import Workspace
 from smallkube.deploy import checks
 from smallkube.deploy.inspection import State
 from smallkube.etcd import catalog
 from smallkube.etcd import status as etcd_status
 from smallkube.etcd.record import Record
+from smallkube.inventory.cluster import Cluster
 from smallkube.inventory.models import Inventory, Node
 from smallkube.kube import kubectl as api_server
 from smallkube.kube.kubectl import Api
@@ -63,32 +63,34 @@ class Status:
     problems: tuple[str, ...]
 
 
-def read(workspace: Workspace, inventory: Inventory, now: datetime) -> Status:
+def read(cluster: Cluster, now: datetime) -> Status:
     """Ask every machine, then API server and etcd; what can't be asked is a problem, and the rest is told.
 
     Raises SmallkubeError when the workspace itself can't be read.
     """
-    digest = bundle.assemble(workspace, inventory).digest
-    keys = peers.public_keys(peers.read(workspace))
-    sights = cluster_facts.sights(workspace, inventory, digest)
-    api, etcd, problems = _control_plane(workspace, inventory, sights[inventory.primary.name])
-    rows = tuple(row(inventory, node, sights[node.name], api or Api(), digest, keys) for node in inventory.nodes)
+    digest = bundle.assemble(cluster).digest
+    keys = peers.public_keys(peers.read(cluster.workspace))
+    sights = cluster_facts.sights(cluster, digest)
+    api, etcd, problems = _control_plane(cluster, sights[cluster.inventory.primary.name])
+    rows = tuple(
+        row(cluster.inventory, node, sights[node.name], api or Api(), digest, keys) for node in cluster.inventory.nodes
+    )
     problems += [f"{each.node}: {text}" for each in rows for text in each.problems]
-    problems += _strangers(inventory, api or Api())
-    days, faults = expiries(inventory, read_keys(workspace), now)
-    backup = catalog.read(catalog.folder_of(workspace, inventory)).newest
+    problems += _strangers(cluster.inventory, api or Api())
+    days, faults = expiries(cluster.inventory, read_keys(cluster.workspace), now)
+    backup = catalog.read(catalog.folder_of(cluster)).newest
     problems += [*faults, *etcd_status.remarks(backup, now)]
     return Status(rows, api, etcd, days, backup, tuple(problems))
 
 
 def _control_plane(
-    workspace: Workspace, inventory: Inventory, sight: NodeState | SmallkubeError
+    cluster: Cluster, sight: NodeState | SmallkubeError
 ) -> tuple[Api | None, etcd_status.Status | None, list[str]]:
-    name = inventory.primary.name
+    name = cluster.inventory.primary.name
     if isinstance(sight, SmallkubeError):
         return None, None, [f"neither the API server nor etcd can be asked without {name}"]
     try:
-        with SshHost(workspace, inventory.primary) as primary:
+        with SshHost(cluster.workspace, cluster.inventory.primary) as primary:
             api = api_server.read(primary)
             problems = list(_api_problems(api))
             try:

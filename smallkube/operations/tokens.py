@@ -9,8 +9,7 @@ from dataclasses import dataclass
 
 from smallkube.core.errors import SmallkubeError, UsageError
 from smallkube.core.polling import wait_until
-from smallkube.core.workspace import Workspace
-from smallkube.inventory.models import Inventory
+from smallkube.inventory.cluster import Cluster
 from smallkube.kube import token_clients
 from smallkube.kube.token_users import User
 from smallkube.operations.engine import Operation, Step, not_abortable
@@ -44,8 +43,7 @@ def affected(keys: Keys, wanted: Sequence[User], everybody: Sequence[User], *, a
 class Rotation:
     """What it takes to rotate the tokens of ``users``; ``seconds``: how long clients may take to switch."""
 
-    workspace: Workspace
-    inventory: Inventory
+    cluster: Cluster
     users: tuple[User, ...]
     master: Master | None
     connect: Connect
@@ -83,8 +81,8 @@ class Rotation:
         return [user.secret for user in self.users]
 
     def _change(self, contents: Contents) -> None:
-        with changing_keys(self.workspace):
-            change.apply(self.workspace, self.inventory, contents)
+        with changing_keys(self.cluster.workspace):
+            change.apply(self.cluster, contents)
 
     def _begin(self) -> None:
         new = {row: kinds.make(Kind.TOKEN, ()) for row in self._rows}
@@ -95,7 +93,7 @@ class Rotation:
         self._change(Contents({}, files, tuple(row.old for row in self._rows)))
 
     def _retire(self) -> None:
-        others = self._others(read_keys(self.workspace))
+        others = self._others(read_keys(self.cluster.workspace))
         retired = {row.retired: self._open(other) for row, other in others.items()}
         self._change(Contents(retired, {}, tuple(others.values())))
 
@@ -107,17 +105,17 @@ class Rotation:
 
     def _open(self, row: Secret) -> bytes:
         assert self.master
-        return change.opened(read_keys(self.workspace), self.master, row)
+        return change.opened(read_keys(self.cluster.workspace), self.master, row)
 
     def _verify_both(self) -> None:
-        self._verify([*self._rows, *self._others(read_keys(self.workspace)).values()], "accepted")
+        self._verify([*self._rows, *self._others(read_keys(self.cluster.workspace)).values()], "accepted")
 
     def _verify_refused(self) -> None:
         self._verify([row.retired for row in self._rows], "refused")
         self._verify(self._rows, "accepted")
 
     def _verify(self, rows: Sequence[Secret], wanted: token_clients.Answer) -> None:
-        with self.connect(self.inventory.primary) as primary:
+        with self.connect(self.cluster.inventory.primary) as primary:
             found = token_clients.attempt(primary, {row.name: self._open(row) for row in rows})
         if wrong := [f"{name} is {answer}" for name, answer in found.items() if answer != wanted]:
             hint = "run the same command again; inv tokens.status says more"
@@ -128,7 +126,7 @@ class Rotation:
         wait_until(lambda: self._outdated(wanted), self.seconds, _outdated_error)
 
     def _outdated(self, wanted: Mapping[str, str]) -> list[str]:
-        found, unreachable = token_clients.holders(self.inventory, self.connect)
+        found, unreachable = token_clients.holders(self.cluster.inventory, self.connect)
         return [*token_clients.behind(found, wanted), *(f"{node} ({why})" for node, why in unreachable.items())]
 
 

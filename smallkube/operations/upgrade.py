@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from smallkube.core.errors import SmallkubeError
-from smallkube.core.workspace import Workspace
 from smallkube.deploy.plan import Options
 from smallkube.deploy.report import Watcher
 from smallkube.deploy.rollout import roll_out
+from smallkube.inventory.cluster import Cluster
 from smallkube.inventory.models import Inventory, Node
 from smallkube.kube import kubectl, versions
 from smallkube.operations import upgrade_guard as guard
@@ -78,8 +78,7 @@ class Upgrade:
     server comes back to it in its own time (CoreDNS and the controllers try ever more rarely).
     """
 
-    workspace: Workspace
-    inventory: Inventory
+    cluster: Cluster
     watcher: Watcher
     back_up: Callable[[], str]
     smoke: Callable[[], Sequence[str]]
@@ -95,7 +94,7 @@ class Upgrade:
         for stage in plan.stages:
             names = ", ".join(node.name for node in stage)
             step(f"deploy {names}")
-            roll_out(self.workspace, self.inventory, stage, self.watcher, Options(batch=len(stage)))
+            roll_out(self.cluster, stage, self.watcher, Options(batch=len(stage)))
             version = version or self._running(plan)
             if bad := self._smoke(step):
                 way = way_back(stage, backup)
@@ -112,10 +111,10 @@ class Upgrade:
 
     def _running(self, plan: Plan) -> str:
         """The API server's version, which must be the target's now."""
-        with SshHost(self.workspace, self.inventory.primary) as primary:
+        with SshHost(self.cluster.workspace, self.cluster.inventory.primary) as primary:
             version = kubectl.read(primary).version
         if not version or versions.minor(version) != versions.minor(plan.target):
-            hint = f"does NixOS {self.inventory.cluster.nixos} have {plan.target}? inv nix.render --update-lock"
+            hint = f"does NixOS {self.cluster.inventory.cluster.nixos} have {plan.target}? inv nix.render --update-lock"
             raise SmallkubeError(f"the API server runs {version or 'no version'}, not {plan.target}", hint=hint)
         return version
 

@@ -6,10 +6,10 @@ from datetime import datetime, timedelta
 from typing import Literal
 
 from smallkube.core.errors import SmallkubeError
-from smallkube.core.workspace import Workspace
 from smallkube.etcd import catalog
 from smallkube.etcd import status as etcd_status
 from smallkube.etcd.record import Record
+from smallkube.inventory.cluster import Cluster
 from smallkube.inventory.models import Inventory
 from smallkube.kube import kubectl as api_server
 from smallkube.kube import versions
@@ -52,12 +52,12 @@ class Facts:
         return self.api.version or program
 
 
-def read(workspace: Workspace, inventory: Inventory) -> Facts:
+def read(cluster: Cluster) -> Facts:
     """Ask every machine, API server and etcd; only a workspace that can't be read raises SmallkubeError."""
-    rooms = cluster_facts.rooms(workspace, inventory)
-    backup = catalog.read(catalog.folder_of(workspace, inventory)).newest
+    rooms = cluster_facts.rooms(cluster)
+    backup = catalog.read(catalog.folder_of(cluster)).newest
     try:
-        with SshHost(workspace, inventory.primary) as primary:
+        with SshHost(cluster.workspace, cluster.inventory.primary) as primary:
             api = api_server.read(primary)
             return Facts(api, _etcd(primary), _deprecated(primary, api), rooms, backup)
     except SmallkubeError as error:

@@ -8,8 +8,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from smallkube.core.errors import SmallkubeError, UsageError
-from smallkube.core.workspace import Workspace
-from smallkube.inventory.models import Inventory
+from smallkube.inventory.cluster import Cluster
 from smallkube.secrets import age, journal, kinds, peers, policy, recipients_file
 from smallkube.secrets.keyring import Keyring, demand, load_hosts, read_master, read_recipient
 from smallkube.secrets.policy import Kind, Secret
@@ -35,23 +34,23 @@ class WireguardOutcome:
     peers: tuple[str, ...]
 
 
-def plan_wireguard(workspace: Workspace, inventory: Inventory, nodes: Collection[str] = ()) -> WireguardPlan:
+def plan_wireguard(cluster: Cluster, nodes: Collection[str] = ()) -> WireguardPlan:
     """Whose key would be replaced: that of ``nodes`` (names), of all when there are none.
 
     Raises UsageError when the master's public key or a reader's host key is missing, or peers.json is damaged.
     """
-    recipient = read_recipient(workspace, read_master(workspace))
+    recipient = read_recipient(cluster.workspace, read_master(cluster.workspace))
     if recipient is None:
-        where = workspace.relative(workspace.keys_dir)
+        where = cluster.workspace.relative(cluster.workspace.keys_dir)
         raise UsageError("no secrets yet", where=where, hint="run `inv keys.generate`")
-    keyring = Keyring(recipient, load_hosts(workspace, inventory))
-    table = policy.secrets_of(inventory)
+    keyring = Keyring(recipient, load_hosts(cluster))
+    table = policy.secrets_of(cluster.inventory)
     wanted = tuple(row for row in table if row.kind is Kind.WIREGUARD and (not nodes or row.node in nodes))
-    demand(workspace, keyring, wanted)
-    return WireguardPlan(wanted, keyring, read_keys(workspace), peers.read(workspace))
+    demand(cluster.workspace, keyring, wanted)
+    return WireguardPlan(wanted, keyring, read_keys(cluster.workspace), peers.read(cluster.workspace))
 
 
-def act_wireguard(workspace: Workspace, inventory: Inventory, planned: WireguardPlan) -> WireguardOutcome:
+def act_wireguard(cluster: Cluster, planned: WireguardPlan) -> WireguardOutcome:
     """Carry out ``planned``, under the lock on keys/ that was held while planning.
 
     Raises SmallkubeError when a file can't be written; either nothing has changed then, or the next command that
@@ -62,14 +61,14 @@ def act_wireguard(workspace: Workspace, inventory: Inventory, planned: Wireguard
     files, public = {}, {}
     for row in planned.replace:
         private = kinds.make(row.kind, ())
-        public[inventory.node(row.node).index] = kinds.wireguard_public(private, row.file)
+        public[cluster.inventory.node(row.node).index] = kinds.wireguard_public(private, row.file)
         files[row.file] = age.encrypt(private, keyring.recipients(row))
         rows[row.file] = recipients_file.record(files[row.file], keyring.recipients(row))
         found = examine(row, files[row.file], keyring, rows[row.file], None)
         if found.state is not State.GOOD:
             raise SmallkubeError("its encryption failed verification; nothing was changed", where=row.file)
-    change = peers.updated(planned.peers, inventory, public)
-    files[workspace.peers_file.name] = change.text.encode()
-    files[workspace.recipients_file.name] = recipients_file.render(rows).encode()
-    journal.commit(workspace, journal.Change(tuple(row.node for row in planned.replace), files))
+    change = peers.updated(planned.peers, cluster.inventory, public)
+    files[cluster.workspace.peers_file.name] = change.text.encode()
+    files[cluster.workspace.recipients_file.name] = recipients_file.render(rows).encode()
+    journal.commit(cluster.workspace, journal.Change(tuple(row.node for row in planned.replace), files))
     return WireguardOutcome(tuple(files), change.words)

@@ -4,8 +4,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from smallkube.core.errors import SmallkubeError, UsageError
-from smallkube.core.workspace import Workspace
-from smallkube.inventory.models import Inventory
+from smallkube.inventory.cluster import Cluster
 from smallkube.secrets import age, agenix, journal, policy, recipients_file
 from smallkube.secrets.keyring import Keyring, demand, load_hosts, read_master, read_recipient
 from smallkube.secrets.policy import Secret
@@ -34,13 +33,13 @@ class Contents:
         return (*(row.name for row in (*self.new, *self.copied, *self.gone)), *self.clear)
 
 
-def apply(workspace: Workspace, inventory: Inventory, contents: Contents) -> tuple[str, ...]:
+def apply(cluster: Cluster, contents: Contents) -> tuple[str, ...]:
     """Write ``contents`` with all that is derived from them, under the lock on keys/; the files that changed.
 
     Needs no private key. Raises SmallkubeError; nothing has changed then, or the next command that takes the lock
     completes it.
     """
-    keys, keyring = read_keys(workspace), _keyring(workspace, inventory, (*contents.new, *contents.copied))
+    keys, keyring = read_keys(cluster.workspace), _keyring(cluster, (*contents.new, *contents.copied))
     files = {row.file: _sealed(row, plaintext, keyring) for row, plaintext in contents.new.items()}
     files |= {row.file: keys.files[source.file] for row, source in contents.copied.items()}
     gone = tuple(row.file for row in contents.gone)
@@ -54,11 +53,11 @@ def apply(workspace: Workspace, inventory: Inventory, contents: Contents) -> tup
     files |= {name: data for name, data in contents.clear.items() if data is not None}
     gone += tuple(name for name, data in contents.clear.items() if data is None)
     derived = {
-        workspace.recipients_file.name: recipients_file.render(rows),
-        workspace.secrets_nix.name: agenix.render(policy.expected(inventory, present), keyring),
+        cluster.workspace.recipients_file.name: recipients_file.render(rows),
+        cluster.workspace.secrets_nix.name: agenix.render(policy.expected(cluster.inventory, present), keyring),
     }
     whole = {**files, **{name: text.encode() for name, text in derived.items()}}
-    journal.commit(workspace, journal.Change(contents.concerned, whole, gone))
+    journal.commit(cluster.workspace, journal.Change(contents.concerned, whole, gone))
     return (*files, *gone)
 
 
@@ -69,12 +68,16 @@ def opened(keys: Keys, master: age.Master, row: Secret) -> bytes:
     return age.decrypt(keys.files[row.file], master, f"keys/{row.file}")
 
 
-def _keyring(workspace: Workspace, inventory: Inventory, wanted: Collection[Secret]) -> Keyring:
-    recipient = read_recipient(workspace, read_master(workspace))
+def _keyring(cluster: Cluster, wanted: Collection[Secret]) -> Keyring:
+    recipient = read_recipient(cluster.workspace, read_master(cluster.workspace))
     if recipient is None:
-        raise UsageError("no secrets yet", where=workspace.relative(workspace.keys_dir), hint="run `inv keys.generate`")
-    keyring = Keyring(recipient, load_hosts(workspace, inventory))
-    demand(workspace, keyring, wanted)
+        raise UsageError(
+            "no secrets yet",
+            where=cluster.workspace.relative(cluster.workspace.keys_dir),
+            hint="run `inv keys.generate`",
+        )
+    keyring = Keyring(recipient, load_hosts(cluster))
+    demand(cluster.workspace, keyring, wanted)
     return keyring
 
 

@@ -8,8 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from smallkube.core.errors import UsageError
-from smallkube.core.workspace import Workspace
-from smallkube.inventory.models import Inventory
+from smallkube.inventory.cluster import Cluster
 from smallkube.secrets import age, agenix, certificates, journal, kinds, peers, policy
 from smallkube.secrets.keyring import Keyring, load_hosts, read_master, read_recipient
 from smallkube.secrets.leaks import exposures
@@ -44,8 +43,7 @@ class Report:
 class _Here:
     """Everything the parts look at, read once."""
 
-    workspace: Workspace
-    inventory: Inventory
+    cluster: Cluster
     keys: Keys
     keyring: Keyring
     findings: tuple[Finding, ...]
@@ -56,24 +54,26 @@ class _Here:
         return {item.secret.name: item.plaintext for item in self.findings if item.plaintext is not None}
 
 
-def check(workspace: Workspace, inventory: Inventory) -> Report:
+def check(cluster: Cluster) -> Report:
     """Look at all of keys/.
 
     Raises UsageError when there is nothing to compare with: no master's public key, damaged host keys or records.
     """
-    master = read_master(workspace)
-    recipient = read_recipient(workspace, master)
+    master = read_master(cluster.workspace)
+    recipient = read_recipient(cluster.workspace, master)
     if recipient is None:
-        raise UsageError("no secrets yet", where=workspace.relative(workspace.keys_dir), hint=f"run `{GENERATE}`")
-    keys = read_keys(workspace)
-    keyring = Keyring(recipient, load_hosts(workspace, inventory))
-    table = policy.expected(inventory, keys.files)
+        raise UsageError(
+            "no secrets yet", where=cluster.workspace.relative(cluster.workspace.keys_dir), hint=f"run `{GENERATE}`"
+        )
+    keys = read_keys(cluster.workspace)
+    keyring = Keyring(recipient, load_hosts(cluster))
+    table = policy.expected(cluster.inventory, keys.files)
     in_force = master.only(recipient) if master else None
     findings = examine_all(table, keys.files, keyring, keys.records, in_force)
-    here = _Here(workspace, inventory, keys, keyring, findings)
+    here = _Here(cluster, keys, keyring, findings)
     parts = (_secrets(here), _certificates(here), _peers(here), _derived(here, master), _stale(here))
     problems = [problem for part in parts for problem in part]
-    problems += [Problem(*exposed) for exposed in exposures(workspace)]
+    problems += [Problem(*exposed) for exposed in exposures(cluster.workspace)]
     proofs = tuple((finding.secret.file, finding.proof) for finding in findings)
     return Report(proofs, tuple(problems))
 
@@ -95,14 +95,14 @@ def _secrets(here: _Here) -> Iterator[Problem]:
 
 
 def _encrypted_resources(here: _Here, file: str, plaintext: bytes) -> Iterator[Problem]:
-    wanted = here.inventory.cluster.secrets.encrypted_resources
+    wanted = here.cluster.inventory.cluster.secrets.encrypted_resources
     if set(kinds.encrypted_resources(plaintext)) != set(wanted):
         fault = f"its resources are not those of the inventory ({', '.join(wanted)})"
         yield Problem(file, fault, f"inv keys.edit {file.removesuffix(policy.SUFFIX)}")
 
 
 def _certificates(here: _Here) -> Iterator[Problem]:
-    for row in policy.secrets_of(here.inventory):
+    for row in policy.secrets_of(here.cluster.inventory):
         if row.certificate is None:
             continue
         wanted = row.certificate
@@ -112,17 +112,17 @@ def _certificates(here: _Here) -> Iterator[Problem]:
 
 
 def _peers(here: _Here) -> Iterator[Problem]:
-    name = here.workspace.peers_file.name
-    if journal.unfinished(here.workspace):
+    name = here.cluster.workspace.peers_file.name
+    if journal.unfinished(here.cluster.workspace):
         yield Problem(name, "a change of WireGuard keys was interrupted", GENERATE)
         return
     try:
-        entries = peers.read(here.workspace)
+        entries = peers.read(here.cluster.workspace)
     except UsageError as error:
         yield Problem(name, error.message, f"git checkout -- keys/{name}")
         return
     public = peers.public_keys(entries)
-    for node in here.inventory.nodes:
+    for node in here.cluster.inventory.nodes:
         if node.index not in public:
             yield Problem(name, f"{node.name} is missing", GENERATE)
         private = here.plaintexts.get(f"wgkube{node.index}.key")
@@ -131,15 +131,15 @@ def _peers(here: _Here) -> Iterator[Problem]:
             if derived != public[node.index]:
                 fault = f"the PublicKey of {node.name} is not that of its private key"
                 yield Problem(name, fault, f"{WIREGUARD} --node {node.name}")
-    for words in peers.updated(entries, here.inventory, {}).words:
+    for words in peers.updated(entries, here.cluster.inventory, {}).words:
         yield Problem(name, words.replace(" removed", " is no longer in the inventory"), GENERATE)
 
 
 def _derived(here: _Here, master: age.Master | None) -> Iterator[Problem]:
-    path = here.workspace.secrets_nix
-    wanted = agenix.render(policy.expected(here.inventory, here.keys.files), here.keyring)
+    path = here.cluster.workspace.secrets_nix
+    wanted = agenix.render(policy.expected(here.cluster.inventory, here.keys.files), here.keyring)
     text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else None
-    complete = all(node.name in here.keyring.hosts for node in here.inventory.nodes)
+    complete = all(node.name in here.keyring.hosts for node in here.cluster.inventory.nodes)
     if text != wanted and (complete or text is None):
         yield Problem(path.name, "missing" if text is None else "stale: not what the inventory demands", GENERATE)
     if master and master.recipient != here.keyring.master:
@@ -147,13 +147,13 @@ def _derived(here: _Here, master: age.Master | None) -> Iterator[Problem]:
 
 
 def _stale(here: _Here) -> Iterator[Problem]:
-    table = policy.expected(here.inventory, here.keys.files)
-    known = {row.file for row in table} | set(policy.public_files(here.inventory, here.keys.certificates))
+    table = policy.expected(here.cluster.inventory, here.keys.files)
+    known = {row.file for row in table} | set(policy.public_files(here.cluster.inventory, here.keys.certificates))
     for name in (*here.keys.files, *here.keys.certificates):
         if name not in known:
             yield Problem(name, "stale: nothing in the inventory has this secret", f"git rm keys/{name}")
-    nodes = {f"{node.name}.pub" for node in here.inventory.nodes}
-    folder = here.workspace.hosts_keys_dir
+    nodes = {f"{node.name}.pub" for node in here.cluster.inventory.nodes}
+    folder = here.cluster.workspace.hosts_keys_dir
     for path in sorted(folder.glob("*.pub")) if folder.is_dir() else ():
         if path.name not in nodes:
             yield Problem(f"hosts/{path.name}", "stale: no such node", f"git rm keys/hosts/{path.name}")

@@ -11,8 +11,7 @@ from pathlib import Path
 
 from smallkube.core.errors import SmallkubeError, UsageError
 from smallkube.core.process import signals_as_errors
-from smallkube.core.workspace import Workspace
-from smallkube.inventory.models import Inventory
+from smallkube.inventory.cluster import Cluster
 from smallkube.secrets import age, certificates, change, kinds, peers, policy, store
 from smallkube.secrets.change import Contents
 from smallkube.secrets.keyring import Keyring, demand, load_hosts, read_recipient, require_master
@@ -21,39 +20,37 @@ from smallkube.secrets.policy import Kind, Secret
 _PREFIX = "smallkube-edit-"
 
 
-def edit(
-    workspace: Workspace, inventory: Inventory, name: str, edited: Callable[[str, bytes], bytes]
-) -> tuple[str, ...]:
+def edit(cluster: Cluster, name: str, edited: Callable[[str, bytes], bytes]) -> tuple[str, ...]:
     """Let ``edited(name, plaintext)`` change the secret ``name``; returns the files written, none if it is the same.
 
     What is derived from it (certificate, public key in peers.json) is renewed with it. Raises UsageError on an
     unknown name and SmallkubeError on content that is not what this secret must hold; nothing is changed then.
     """
-    row = store.find(workspace, inventory, name)
-    path = workspace.keys_dir / row.file
-    master = require_master(workspace, "to edit secrets")
-    keyring = Keyring(read_recipient(workspace, master) or master.recipient, load_hosts(workspace, inventory))
-    demand(workspace, keyring, (row,))
-    before = age.decrypt(path.read_bytes(), master, workspace.relative(path))
+    row = store.find(cluster, name)
+    path = cluster.workspace.keys_dir / row.file
+    master = require_master(cluster.workspace, "to edit secrets")
+    keyring = Keyring(read_recipient(cluster.workspace, master) or master.recipient, load_hosts(cluster))
+    demand(cluster.workspace, keyring, (row,))
+    before = age.decrypt(path.read_bytes(), master, cluster.workspace.relative(path))
     after = edited(row.name, before)
     if after == before:
         return ()
     kinds.validate(row.kind, after, f"{row.name} (nothing was changed)")
-    return _save(workspace, inventory, row, after)
+    return _save(cluster, row, after)
 
 
-def _save(workspace: Workspace, inventory: Inventory, row: Secret, plaintext: bytes) -> tuple[str, ...]:
+def _save(cluster: Cluster, row: Secret, plaintext: bytes) -> tuple[str, ...]:
     clear: dict[str, bytes | None] = {}
     if row.certificate:
         clear[row.certificate.file] = certificates.issue(
             row.certificate, plaintext, datetime.datetime.now(datetime.UTC)
         )
     if row.kind is Kind.WIREGUARD and not row.name.endswith(policy.OLD):
-        public = {inventory.node(row.node).index: kinds.wireguard_public(plaintext, row.file)}
-        found = peers.updated(peers.read(workspace), inventory, public)
+        public = {cluster.inventory.node(row.node).index: kinds.wireguard_public(plaintext, row.file)}
+        found = peers.updated(peers.read(cluster.workspace), cluster.inventory, public)
         if found.words:
-            clear[workspace.peers_file.name] = found.text.encode()
-    change.apply(workspace, inventory, Contents({row: plaintext}, {}, clear=clear))
+            clear[cluster.workspace.peers_file.name] = found.text.encode()
+    change.apply(cluster, Contents({row: plaintext}, {}, clear=clear))
     return (row.file, *clear)
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from smallkube.core.errors import ErrorGroup, UsageError
 from smallkube.core.files import write_files
 from smallkube.core.workspace import Workspace, write_file
-from smallkube.inventory.models import Inventory
+from smallkube.inventory.cluster import Cluster
 from smallkube.secrets import age, agenix, certificates, kinds, peers, policy, recipients_file
 from smallkube.secrets.keyring import MASTER_RECIPIENT, Keyring, demand, load_hosts, read_master, read_recipient
 from smallkube.secrets.policy import Kind, Secret
@@ -49,33 +49,35 @@ class Outcome:
     updated: tuple[str, ...]
 
 
-def plan(workspace: Workspace, inventory: Inventory, nodes: Collection[str] = ()) -> Plan:
+def plan(cluster: Cluster, nodes: Collection[str] = ()) -> Plan:
     """What a run would do; ``nodes`` (names) restricts it to what belongs to these.
 
     Raises UsageError when a host key or the master is missing, and ManyErrors when files contradict each other.
     """
-    keys = read_keys(workspace)
-    master = read_master(workspace)
-    recipient = read_recipient(workspace, master)
+    keys = read_keys(cluster.workspace)
+    master = read_master(cluster.workspace)
+    recipient = read_recipient(cluster.workspace, master)
     if recipient is None and keys.files:
         raise UsageError(
             f"{len(keys.files)} secrets are here, but neither master_key nor {MASTER_RECIPIENT}",
-            where=workspace.relative(workspace.keys_dir),
+            where=cluster.workspace.relative(cluster.workspace.keys_dir),
             hint=f"restore {MASTER_RECIPIENT} from git",
         )
-    keyring = Keyring(recipient or "", load_hosts(workspace, inventory))
-    table = policy.expected(inventory, keys.files)
+    keyring = Keyring(recipient or "", load_hosts(cluster))
+    table = policy.expected(cluster.inventory, keys.files)
     wanted = [row for row in table if not nodes or row.node in nodes]
-    demand(workspace, keyring, wanted)
+    demand(cluster.workspace, keyring, wanted)
     present = tuple(row for row in wanted if row.file in keys.files)
     create = tuple(row for row in wanted if row.file not in keys.files)
-    published = peers.public_keys(peers.read(workspace))
-    _refuse_contradictions(workspace, create, keys, published)
+    published = peers.public_keys(peers.read(cluster.workspace))
+    _refuse_contradictions(cluster.workspace, create, keys, published)
     used = (row for row in present if row.in_use)
     certify = tuple(row for row in used if row.certificate and row.certificate.file not in keys.certificates)
-    publish = tuple(row for row in present if _publishes(row) and inventory.node(row.node).index not in published)
+    publish = tuple(
+        row for row in present if _publishes(row) and cluster.inventory.node(row.node).index not in published
+    )
     if (certify or publish) and master is None:
-        raise _needs_master(workspace, (*certify, *publish))
+        raise _needs_master(cluster.workspace, (*certify, *publish))
     known = tuple(row for row in table if row.file in keys.files and keyring.knows(row))
     findings = examine_all(known, keys.files, keyring, keys.records, None) if recipient else ()
     rekey = tuple(finding for finding in findings if finding.state is State.WRONG_SET)
@@ -112,32 +114,34 @@ def _needs_master(workspace: Workspace, rows: tuple[Secret, ...]) -> UsageError:
     )
 
 
-def act(workspace: Workspace, inventory: Inventory, planned: Plan) -> Outcome:
+def act(cluster: Cluster, planned: Plan) -> Outcome:
     """Carry out ``planned``; call it under the lock on keys/ that was held while planning.
 
     Raises SmallkubeError when a file can't be written; the same run again then completes it.
     """
-    updated = _write_ignore(workspace)
-    keyring = planned.keyring or Keyring(_new_master(workspace), load_hosts(workspace, inventory))
-    updated += _write(workspace, MASTER_RECIPIENT, keyring.master + "\n")
-    resources = inventory.cluster.secrets.encrypted_resources
+    updated = _write_ignore(cluster.workspace)
+    keyring = planned.keyring or Keyring(_new_master(cluster.workspace), load_hosts(cluster))
+    updated += _write(cluster.workspace, MASTER_RECIPIENT, keyring.master + "\n")
+    resources = cluster.inventory.cluster.secrets.encrypted_resources
     plaintexts = {row: kinds.make(row.kind, resources) for row in planned.create}
     encrypted = {row: age.encrypt(text, keyring.recipients(row)) for row, text in plaintexts.items()}
-    updated += _write_records(workspace, planned, encrypted, keyring)
-    write_files(workspace.keys_dir, {row.file: data for row, data in encrypted.items()}, replace=False)
-    plaintexts |= _decrypt(workspace, planned)
+    updated += _write_records(cluster.workspace, planned, encrypted, keyring)
+    write_files(cluster.workspace.keys_dir, {row.file: data for row, data in encrypted.items()}, replace=False)
+    plaintexts |= _decrypt(cluster.workspace, planned)
     issued = _certificates(plaintexts)
-    write_files(workspace.keys_dir, issued, replace=False)
+    write_files(cluster.workspace.keys_dir, issued, replace=False)
     public = {
-        inventory.node(row.node).index: kinds.wireguard_public(text, row.file)
+        cluster.inventory.node(row.node).index: kinds.wireguard_public(text, row.file)
         for row, text in plaintexts.items()
         if _publishes(row)
     }
-    change = peers.updated(peers.read(workspace), inventory, public)
+    change = peers.updated(peers.read(cluster.workspace), cluster.inventory, public)
     if change.words:
-        write_file(workspace.peers_file, change.text)
+        write_file(cluster.workspace.peers_file, change.text)
     present = {*planned.keys.files, *(row.file for row in planned.create)}
-    updated += _write(workspace, "secrets.nix", agenix.render(policy.expected(inventory, present), keyring))
+    updated += _write(
+        cluster.workspace, "secrets.nix", agenix.render(policy.expected(cluster.inventory, present), keyring)
+    )
     created = (*(row.file for row in planned.create), *issued)
     return Outcome(created, len(planned.kept), change.words, tuple(updated))
 

@@ -6,7 +6,7 @@ from functools import cached_property
 
 from smallkube.core.errors import UsageError
 from smallkube.core.workspace import Workspace
-from smallkube.inventory.models import Inventory
+from smallkube.inventory.cluster import Cluster
 from smallkube.secrets import age
 from smallkube.secrets.policy import Secret
 from smallkube.secrets.ssh_keys import HostKey, read_host_key
@@ -45,20 +45,20 @@ class Keyring:
         return {str(key): node for node, key in self.hosts.items()}
 
 
-def load_hosts(workspace: Workspace, inventory: Inventory) -> dict[str, HostKey]:
+def load_hosts(cluster: Cluster) -> dict[str, HostKey]:
     """The stored host keys of the inventory's nodes.
 
     Raises UsageError on a damaged one, and on one that two nodes share: each could read the other's secrets.
     """
     hosts: dict[str, HostKey] = {}
-    for node in inventory.nodes:
-        path = workspace.hosts_keys_dir / f"{node.name}.pub"
+    for node in cluster.inventory.nodes:
+        path = cluster.workspace.hosts_keys_dir / f"{node.name}.pub"
         if path.exists() or path.is_symlink():
-            hosts[node.name] = read_host_key(path, workspace.relative(path))
+            hosts[node.name] = read_host_key(path, cluster.workspace.relative(path))
     for first, second in shared(hosts):
         raise UsageError(
             f"{first} and {second} have the same host key (a cloned machine?)",
-            where=workspace.relative(workspace.hosts_keys_dir / f"{second}.pub"),
+            where=cluster.workspace.relative(cluster.workspace.hosts_keys_dir / f"{second}.pub"),
             hint=f"make new SSH host keys on {second}, then run `inv keys.scan --node {second}`",
         )
     return hosts

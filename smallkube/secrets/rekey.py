@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from smallkube.core.errors import SmallkubeError, UsageError
 from smallkube.core.files import write_files
-from smallkube.core.workspace import Workspace, write_file
-from smallkube.inventory.models import Inventory
+from smallkube.core.workspace import write_file
+from smallkube.inventory.cluster import Cluster
 from smallkube.secrets import age, agenix, policy, recipients_file
 from smallkube.secrets.header import parse_header
 from smallkube.secrets.keyring import MASTER_RECIPIENT, Keyring, demand, load_hosts, read_recipient, require_master
@@ -35,20 +35,20 @@ class Plan:
         return f"Plan(change={self.change}, failed={dict(self.failed)}, new_master={self.new_master})"
 
 
-def plan(workspace: Workspace, inventory: Inventory, nodes: Collection[str] = ()) -> Plan:
+def plan(cluster: Cluster, nodes: Collection[str] = ()) -> Plan:
     """What has to be re-encrypted; the first identity in keys/master_key is the master from then on.
 
     Raises UsageError when the master or a host key is missing, or the master is not the one in force.
     """
-    master = require_master(workspace, "to re-encrypt")
-    in_force = read_recipient(workspace, master)
+    master = require_master(cluster.workspace, "to re-encrypt")
+    in_force = read_recipient(cluster.workspace, master)
     if nodes and in_force != master.recipient:
         raise UsageError("a new master concerns the secrets of all nodes", hint="run it without --node")
-    keys = read_keys(workspace)
-    keyring = Keyring(master.recipient, load_hosts(workspace, inventory))
-    table = policy.expected(inventory, keys.files)
+    keys = read_keys(cluster.workspace)
+    keyring = Keyring(master.recipient, load_hosts(cluster))
+    table = policy.expected(cluster.inventory, keys.files)
     wanted = tuple(row for row in table if row.file in keys.files and (not nodes or row.node in nodes))
-    demand(workspace, keyring, wanted)
+    demand(cluster.workspace, keyring, wanted)
     findings = examine_all(wanted, keys.files, keyring, keys.records, master.only(master.recipient))
     change, plaintexts, failed = [], {}, {}
     for finding in findings:
@@ -66,23 +66,23 @@ def plan(workspace: Workspace, inventory: Inventory, nodes: Collection[str] = ()
     return Plan(tuple(change), plaintexts, failed, good, in_force != master.recipient, keyring, keys)
 
 
-def act(workspace: Workspace, inventory: Inventory, planned: Plan) -> tuple[str, ...]:
+def act(cluster: Cluster, planned: Plan) -> tuple[str, ...]:
     """Carry out ``planned``, under the lock on keys/ that was held while planning; returns what else was updated.
 
     Raises SmallkubeError when a file can't be written; the old ones are then still in place.
     """
     keyring = planned.keyring
-    master = require_master(workspace, "to re-encrypt").only(keyring.master)
+    master = require_master(cluster.workspace, "to re-encrypt").only(keyring.master)
     encrypted = {}
     for finding in planned.change:
         plaintext = planned.plaintexts[finding.secret.file]
         encrypted[finding.secret.file] = _encrypt(finding.secret, plaintext, keyring, master)
-    recipient = workspace.keys_dir / MASTER_RECIPIENT
+    recipient = cluster.workspace.keys_dir / MASTER_RECIPIENT
     updated = [recipient.name] if write_file(recipient, keyring.master + "\n") else []
-    write_files(workspace.keys_dir, encrypted)
+    write_files(cluster.workspace.keys_dir, encrypted)
     derived = {
-        workspace.recipients_file: recipients_file.render(_records(planned, encrypted)),
-        workspace.secrets_nix: agenix.render(policy.expected(inventory, planned.keys.files), keyring),
+        cluster.workspace.recipients_file: recipients_file.render(_records(planned, encrypted)),
+        cluster.workspace.secrets_nix: agenix.render(policy.expected(cluster.inventory, planned.keys.files), keyring),
     }
     return (*updated, *(path.name for path, text in derived.items() if write_file(path, text)))
 

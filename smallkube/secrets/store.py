@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from smallkube.core.errors import SmallkubeError, UsageError
 from smallkube.core.workspace import Workspace, lock, remove_temporaries
-from smallkube.inventory.models import Inventory
+from smallkube.inventory.cluster import Cluster
 from smallkube.secrets import age, journal, policy, recipients_file
 from smallkube.secrets.keyring import listed, read_recipient, require_master
 from smallkube.secrets.policy import Secret
@@ -48,26 +48,26 @@ def changing_keys(workspace: Workspace) -> Iterator[tuple[str, ...]]:
         yield journal.complete(workspace)
 
 
-def find(workspace: Workspace, inventory: Inventory, name: str) -> Secret:
+def find(cluster: Cluster, name: str) -> Secret:
     """The secret called ``name`` (as in keys/, with or without .age).
 
     Raises UsageError when the policy has none of that name, or its file is missing.
     """
-    existing = {path.name for path in workspace.keys_dir.glob(f"*{policy.SUFFIX}")}
-    table = {row.name: row for row in policy.expected(inventory, existing)}
+    existing = {path.name for path in cluster.workspace.keys_dir.glob(f"*{policy.SUFFIX}")}
+    table = {row.name: row for row in policy.expected(cluster.inventory, existing)}
     row = table.get(name.removeprefix("keys/").removesuffix(policy.SUFFIX))
     if row is None:
         raise UsageError(f"no secret {name!r}", hint=f"there are {listed(table)}; see `inv keys.list`")
     if row.file not in existing:
-        where = workspace.relative(workspace.keys_dir / row.file)
+        where = cluster.workspace.relative(cluster.workspace.keys_dir / row.file)
         raise UsageError("missing", where=where, hint="run `inv keys.generate`")
     return row
 
 
-def show(workspace: Workspace, inventory: Inventory, name: str) -> bytes:
+def show(cluster: Cluster, name: str) -> bytes:
     """The plaintext of the secret called ``name``. Raises UsageError, and SmallkubeError when it can't be opened."""
-    row = find(workspace, inventory, name)
-    path = workspace.keys_dir / row.file
-    master = require_master(workspace, "to read secrets")
-    read_recipient(workspace, master)
-    return age.decrypt(path.read_bytes(), master, workspace.relative(path))
+    row = find(cluster, name)
+    path = cluster.workspace.keys_dir / row.file
+    master = require_master(cluster.workspace, "to read secrets")
+    read_recipient(cluster.workspace, master)
+    return age.decrypt(path.read_bytes(), master, cluster.workspace.relative(path))

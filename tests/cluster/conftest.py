@@ -29,7 +29,7 @@ EVERYWHERE = [{"operator": "Exists"}]
 
 
 @dataclass(frozen=True)
-class Cluster:
+class LabCluster:
     """A cluster that was deployed; what a test puts into it, it takes away again."""
 
     operator: Operator
@@ -112,7 +112,7 @@ def is_ready(item: dict[str, Any]) -> bool:
     return any(entry["type"] == "Ready" and entry["status"] == "True" for entry in conditions)
 
 
-def killed_at(cluster: Cluster, line: str, *command: str) -> None:
+def killed_at(cluster: LabCluster, line: str, *command: str) -> None:
     """Run ``command`` and kill it when it says ``line``.
 
     Again when it fails before: a killed deploy leaves machines that first have to roll back, or to let go of its lock.
@@ -122,7 +122,7 @@ def killed_at(cluster: Cluster, line: str, *command: str) -> None:
         assert time.monotonic() < deadline, f"never said {line!r}"
 
 
-def ended(cluster: Cluster, *command: str) -> None:
+def ended(cluster: LabCluster, *command: str) -> None:
     """Run ``command`` until it succeeds: what a killed deploy left on machines rolls back in its own time."""
     deadline, failures = time.monotonic() + 240, list[str]()
     while (done := cluster.operator.inv(*command)).returncode:
@@ -163,7 +163,7 @@ def pod(name: str, node: str, *command: str, **spec: Any) -> dict[str, Any]:
     }
 
 
-MakeCluster = Callable[[str, int], AbstractContextManager[Cluster]]
+MakeCluster = Callable[[str, int], AbstractContextManager[LabCluster]]
 
 
 @pytest.fixture(scope="session")
@@ -185,11 +185,11 @@ def make_cluster(programs: Path, tmp_path_factory: pytest.TempPathFactory) -> Ma
     places = Places(Places.find(os.environ).cache, tmp_path_factory.mktemp("clusters"))
 
     @contextmanager
-    def make(name: str, nodes: int) -> Iterator[Cluster]:
+    def make(name: str, nodes: int) -> Iterator[LabCluster]:
         lab = Lab(places, f"{name}-{os.getpid()}")
         try:
             place = lab.up(nodes, None, lambda _text: None, lambda _node, _text: None, programs)
-            cluster = Cluster(Operator(lab, place))
+            cluster = LabCluster(Operator(lab, place))
             deploy(cluster)
             yield cluster
         finally:
@@ -198,7 +198,7 @@ def make_cluster(programs: Path, tmp_path_factory: pytest.TempPathFactory) -> Ma
     return make
 
 
-def deploy(cluster: Cluster, steps: Sequence[str] = ("keys.generate", "nix.render", "deploy")) -> None:
+def deploy(cluster: LabCluster, steps: Sequence[str] = ("keys.generate", "nix.render", "deploy")) -> None:
     """What an operator does with new machines, until every one of them is a node that is Ready."""
     cluster.operator.done("keys.scan", "--yes")
     for step in steps:
@@ -209,7 +209,7 @@ def deploy(cluster: Cluster, steps: Sequence[str] = ("keys.generate", "nix.rende
 
 
 @pytest.fixture(scope="package")
-def cluster(make_cluster: MakeCluster) -> Iterator[Cluster]:
+def cluster(make_cluster: MakeCluster) -> Iterator[LabCluster]:
     """A cluster of two nodes that the tests of a session share; what one changes there it must undo."""
     with make_cluster("cluster", 2) as made:
         yield made

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
 
-from tests.cluster.conftest import Cluster, pod
+from tests.cluster.conftest import LabCluster, pod
 
 Clients = Mapping[str, tuple[str, str]]
 """Name → node, and the shell's commands that ask the API server from there."""
@@ -28,7 +28,7 @@ def by_kubeconfig(node: str, file: str) -> tuple[str, str]:
     return node, f"{token}; {authority}; {_CURL}; status=$?; rm $ca; exit $status"
 
 
-def as_pod(cluster: Cluster, namespace: str, name: str) -> tuple[str, str]:
+def as_pod(cluster: LabCluster, namespace: str, name: str) -> tuple[str, str]:
     """A client with what the kubelet gives to this pod: busybox in it could not check the API server's certificate."""
     found = cluster.get("-n", namespace, "pod", name)
     folder = f"/var/lib/kubelet/pods/{found['metadata']['uid']}/volumes/kubernetes.io~projected/kube-api-access-*"
@@ -48,7 +48,7 @@ def _word(status: int, said: str) -> str:
 class Load:
     """What each client was answered: "ok", "refused" (401), "untrusted" (certificates) or "down" (no answer at all)."""
 
-    cluster: Cluster
+    cluster: LabCluster
     answers: dict[str, list[str]] = field(default_factory=dict)
     said: set[str] = field(default_factory=set)
 
@@ -120,7 +120,7 @@ class Traffic:
     By the Service's address: while CoreDNS restarts, no name is known for a second.
     """
 
-    cluster: Cluster
+    cluster: LabCluster
     namespace: str
 
     def begin(self) -> None:
@@ -153,7 +153,7 @@ class Traffic:
 
 
 @contextmanager
-def busy(cluster: Cluster, namespace: str, *, make: bool = True) -> Iterator[Load]:
+def busy(cluster: LabCluster, namespace: str, *, make: bool = True) -> Iterator[Load]:
     """Clients of every kind and traffic between pods while the block runs; the traffic is judged at its end.
 
     ``namespace`` is made, or is there already and keeps what is put into it.

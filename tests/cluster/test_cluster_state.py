@@ -12,18 +12,18 @@ from typing import Any
 
 import pytest
 
-from tests.cluster.conftest import Cluster
+from tests.cluster.conftest import LabCluster
 
 
 @pytest.fixture(scope="module")
-def well(cluster: Cluster) -> Cluster:
+def well(cluster: LabCluster) -> LabCluster:
     """The shared cluster, with a backup: of nothing else could be said that it is not well."""
     cluster.operator.done("etcd.backup")
     cluster.eventually("all is well", lambda: not problems(cluster))
     return cluster
 
 
-def state(cluster: Cluster) -> tuple[dict[str, Any], list[str]]:
+def state(cluster: LabCluster) -> tuple[dict[str, Any], list[str]]:
     """What cluster.status says as JSON, and the lines on standard error; the status must fit."""
     done = cluster.operator.inv("cluster.status", "--json")
     found: dict[str, Any] = json.loads(done.stdout)
@@ -33,11 +33,11 @@ def state(cluster: Cluster) -> tuple[dict[str, Any], list[str]]:
     return found, lines
 
 
-def problems(cluster: Cluster) -> list[str]:
+def problems(cluster: LabCluster) -> list[str]:
     return state(cluster)[1]
 
 
-def version(cluster: Cluster) -> str:
+def version(cluster: LabCluster) -> str:
     """What all of the lab's Kubernetes is of, "v1.34.2"."""
     found: str = cluster.get("node", "node1.k8s.internal")["status"]["nodeInfo"]["kubeletVersion"]
     return found
@@ -48,7 +48,7 @@ def rows(found: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 @contextmanager
-def broken(cluster: Cluster, node: str, breaking: str, mending: str) -> Iterator[None]:
+def broken(cluster: LabCluster, node: str, breaking: str, mending: str) -> Iterator[None]:
     """The shared cluster with a fault, until every node is Ready again and nothing else is wrong."""
     machine = cluster.machine(node)
     machine.check("sh", "-c", breaking)
@@ -59,7 +59,7 @@ def broken(cluster: Cluster, node: str, breaking: str, mending: str) -> Iterator
         cluster.eventually("all is well again", lambda: not problems(cluster), seconds=120)
 
 
-def test_all_that_matters_is_in_one_table(well: Cluster) -> None:
+def test_all_that_matters_is_in_one_table(well: LabCluster) -> None:
     done = well.operator.inv("cluster.status")
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
@@ -76,7 +76,7 @@ def test_all_that_matters_is_in_one_table(well: Cluster) -> None:
     assert "0 min old" in lines[6]
 
 
-def test_without_the_api_server_the_rest_is_told(well: Cluster) -> None:
+def test_without_the_api_server_the_rest_is_told(well: LabCluster) -> None:
     runs = version(well)
     with broken(well, "node1", "systemctl stop kube-apiserver", "systemctl start kube-apiserver"):
         found, lines = state(well)
@@ -85,7 +85,7 @@ def test_without_the_api_server_the_rest_is_told(well: Cluster) -> None:
     assert found["etcd"]["version"].startswith("3.6.")
 
 
-def test_an_etcd_that_hangs_makes_no_empty_cluster(well: Cluster) -> None:
+def test_an_etcd_that_hangs_makes_no_empty_cluster(well: LabCluster) -> None:
     with broken(well, "node1", "systemctl kill -s STOP etcd", "systemctl kill -s CONT etcd"):
         found, lines = state(well)
     assert "etcd" in found["not_ready"]
@@ -95,7 +95,7 @@ def test_an_etcd_that_hangs_makes_no_empty_cluster(well: Cluster) -> None:
 
 
 @pytest.mark.parametrize("node", ["node1", "node2"])
-def test_a_machine_that_can_not_be_reached_is_one_row(node: str, well: Cluster) -> None:
+def test_a_machine_that_can_not_be_reached_is_one_row(node: str, well: LabCluster) -> None:
     with broken(well, node, "systemctl stop sshd", "systemctl start sshd"):
         found, lines = state(well)
     other = "node1" if node == "node2" else "node2"
@@ -107,7 +107,7 @@ def test_a_machine_that_can_not_be_reached_is_one_row(node: str, well: Cluster) 
     assert found["api"] == (version(well) if node == "node2" else "")
 
 
-def test_a_kubelet_that_is_silent_is_seen_before_its_node_is_given_up(well: Cluster) -> None:
+def test_a_kubelet_that_is_silent_is_seen_before_its_node_is_given_up(well: LabCluster) -> None:
     with broken(well, "node2", "systemctl stop kubelet", "systemctl start kubelet"):
         assert problems(well)[-1:] == ["node2: services: do not run: kubelet"]
         upgrade, failed = judged(well)
@@ -116,7 +116,7 @@ def test_a_kubelet_that_is_silent_is_seen_before_its_node_is_given_up(well: Clus
         well.eventually("an old lease", lambda: any("its lease was renewed" in line for line in problems(well)))
 
 
-def test_who_has_cordoned_a_node_makes_the_difference(well: Cluster) -> None:
+def test_who_has_cordoned_a_node_makes_the_difference(well: LabCluster) -> None:
     node = "node2.k8s.internal"
     well.kubectl("cordon", node)
     try:
@@ -130,14 +130,14 @@ def test_who_has_cordoned_a_node_makes_the_difference(well: Cluster) -> None:
     assert problems(well) == []
 
 
-def test_what_was_not_deployed_is_drift(well: Cluster) -> None:
+def test_what_was_not_deployed_is_drift(well: LabCluster) -> None:
     with well.operator.marked("node2", "later"):
         found, lines = state(well)
     assert all("the workspace has changed" in row["drift"] for row in found["nodes"])
     assert len(lines) == 2
 
 
-def judged(cluster: Cluster) -> tuple[dict[str, str], list[str]]:
+def judged(cluster: LabCluster) -> tuple[dict[str, str], list[str]]:
     """What cluster.upgrade-check finds, by check; and which forbid an upgrade."""
     done = cluster.operator.inv("cluster.upgrade-check", "--json")
     findings = json.loads(done.stdout)["findings"]
@@ -147,7 +147,7 @@ def judged(cluster: Cluster) -> tuple[dict[str, str], list[str]]:
 
 
 @contextmanager
-def wanted(cluster: Cluster, kubernetes: str) -> Iterator[None]:
+def wanted(cluster: LabCluster, kubernetes: str) -> Iterator[None]:
     """An inventory that asks for another minor version."""
     file = cluster.operator.workspace.inventory_file
     text = file.read_text()
@@ -159,7 +159,7 @@ def wanted(cluster: Cluster, kubernetes: str) -> Iterator[None]:
 
 
 @pytest.mark.parametrize(("step", "refused"), [(0, []), (1, []), (2, ["minor step"]), (-1, ["minor step"])])
-def test_a_cluster_that_is_well_goes_one_minor_up(step: int, refused: list[str], well: Cluster) -> None:
+def test_a_cluster_that_is_well_goes_one_minor_up(step: int, refused: list[str], well: LabCluster) -> None:
     runs = version(well)
     with wanted(well, f"1.{int(runs.split('.')[1]) + step}"):
         found, failed = judged(well)
@@ -167,13 +167,13 @@ def test_a_cluster_that_is_well_goes_one_minor_up(step: int, refused: list[str],
     assert runs in found["minor step"]
 
 
-def test_deprecated_apis_that_were_asked_for_are_named(well: Cluster) -> None:
+def test_deprecated_apis_that_were_asked_for_are_named(well: LabCluster) -> None:
     well.kubectl("get", "endpoints")
     done = well.operator.done("cluster.upgrade-check")
     assert "v1/endpoints" in done
 
 
-def test_an_upgrade_waits_for_an_api_server(well: Cluster) -> None:
+def test_an_upgrade_waits_for_an_api_server(well: LabCluster) -> None:
     with broken(well, "node1", "systemctl stop kube-apiserver", "systemctl start kube-apiserver"):
         found, failed = judged(well)
     assert failed == ["API server", "minor step", "version skew", "nodes"]
@@ -184,7 +184,7 @@ def token(config: dict[str, Any]) -> str:
     return str(config["users"][0]["user"]["token"])
 
 
-def test_a_kubeconfig_is_for_its_owner_alone(well: Cluster, tmp_path: Path) -> None:
+def test_a_kubeconfig_is_for_its_owner_alone(well: LabCluster, tmp_path: Path) -> None:
     default = well.operator.workspace.state_dir / "kubeconfig"
     done = well.operator.inv("cluster.kubeconfig")
     assert done.stdout == f"{default}\n"
@@ -204,7 +204,7 @@ def test_a_kubeconfig_is_for_its_owner_alone(well: Cluster, tmp_path: Path) -> N
 
 
 @contextmanager
-def forwarded(cluster: Cluster, folder: Path) -> Iterator[int]:
+def forwarded(cluster: LabCluster, folder: Path) -> Iterator[int]:
     """A port of this machine that ends at the API server, through SSH to the primary."""
     machine, ssh = cluster.machine("node1"), cluster.operator.node("node1").ssh
     known = folder / "known"
@@ -234,7 +234,7 @@ def forwarded(cluster: Cluster, folder: Path) -> Iterator[int]:
         process.wait()
 
 
-def test_an_administrator_comes_in_from_here(well: Cluster, programs: Path, tmp_path: Path) -> None:
+def test_an_administrator_comes_in_from_here(well: LabCluster, programs: Path, tmp_path: Path) -> None:
     file = tmp_path / "config"
     argv = [str(programs / "opt/smallkube-lab/kubernetes/bin/kubectl"), "--kubeconfig", str(file)]
     with forwarded(well, tmp_path) as port:

@@ -7,11 +7,12 @@ from collections.abc import Iterator
 
 import pytest
 
+from smallkube.inventory.cluster import Cluster
 from smallkube.inventory.load import load
 from smallkube.operations import encryption_phases
 from smallkube.secrets import change, policy
 from smallkube.secrets.store import changing_keys
-from tests.cluster.conftest import Cluster, ended, killed_at
+from tests.cluster.conftest import LabCluster, ended, killed_at
 from tests.cluster.load import busy
 
 NAMESPACE = "test-encryption"
@@ -19,7 +20,7 @@ ROTATE = ("encryption.rotate", "--yes", "--no-backup")
 
 
 @pytest.fixture(scope="module")
-def secrets(cluster: Cluster) -> Iterator[Cluster]:
+def secrets(cluster: LabCluster) -> Iterator[LabCluster]:
     """Thirty Secrets, number N of which holds N."""
     with cluster.namespace(NAMESPACE):
         for number in range(30):
@@ -28,7 +29,7 @@ def secrets(cluster: Cluster) -> Iterator[Cluster]:
         yield cluster
 
 
-def stored(cluster: Cluster) -> dict[str, int]:
+def stored(cluster: LabCluster) -> dict[str, int]:
     """How many Secrets in etcd begin with the name of which key, by another way than the task's own."""
     ask = "etcdctl --endpoints unix:///run/etcd/grpc get /registry/secrets/ --prefix --print-value-only"
     names = "grep -a -o '^k8s:enc:secretbox:v1:[^:]*' | sort | uniq -c"
@@ -36,11 +37,11 @@ def stored(cluster: Cluster) -> dict[str, int]:
     return {name.rsplit(":", 1)[1]: int(count) for count, name in (line.split() for line in said.splitlines())}
 
 
-def numbers(cluster: Cluster) -> set[str]:
+def numbers(cluster: LabCluster) -> set[str]:
     return {item["data"]["number"] for item in cluster.get("-n", NAMESPACE, "secrets")["items"]}
 
 
-def test_every_secret_gets_the_new_key_and_stays_readable(secrets: Cluster) -> None:
+def test_every_secret_gets_the_new_key_and_stays_readable(secrets: LabCluster) -> None:
     before, readable = stored(secrets), numbers(secrets)
     with busy(secrets, NAMESPACE, make=False) as load:
         done = json.loads(secrets.operator.done("encryption.rotate", "--yes", "--json"))
@@ -51,7 +52,7 @@ def test_every_secret_gets_the_new_key_and_stays_readable(secrets: Cluster) -> N
     load.judge(restarts=3)
 
 
-def test_killed_it_is_ended_by_the_same_command(secrets: Cluster) -> None:
+def test_killed_it_is_ended_by_the_same_command(secrets: LabCluster) -> None:
     readable = numbers(secrets)
     killed_at(secrets, "encryption: retire", *ROTATE)
     ended(secrets, *ROTATE)
@@ -59,7 +60,7 @@ def test_killed_it_is_ended_by_the_same_command(secrets: Cluster) -> None:
     assert len(stored(secrets)) == 1
 
 
-def test_taken_back_the_old_key_stays(secrets: Cluster) -> None:
+def test_taken_back_the_old_key_stays(secrets: LabCluster) -> None:
     before = stored(secrets)
     killed_at(secrets, "encryption: verify in etcd", *ROTATE)
     assert stored(secrets) != before
@@ -68,11 +69,11 @@ def test_taken_back_the_old_key_stays(secrets: Cluster) -> None:
     assert stored(secrets) == before
 
 
-def configuration(cluster: Cluster) -> encryption_phases.Configuration:
+def configuration(cluster: LabCluster) -> encryption_phases.Configuration:
     return encryption_phases.parse(cluster.operator.done("keys.show", "EncryptionConfiguration.yaml").encode())
 
 
-def test_a_backup_from_before_needs_the_key_of_before(secrets: Cluster) -> None:
+def test_a_backup_from_before_needs_the_key_of_before(secrets: LabCluster) -> None:
     operator, readable = secrets.operator, numbers(secrets)
     operator.done("etcd.backup")
     former = configuration(secrets)
@@ -85,7 +86,7 @@ def test_a_backup_from_before_needs_the_key_of_before(secrets: Cluster) -> None:
     inventory = load(operator.workspace.inventory_file)
     secret = next(row for row in policy.secrets_of(inventory) if row.kind is policy.Kind.ENCRYPTION)
     with changing_keys(operator.workspace):
-        change.apply(operator.workspace, inventory, change.Contents({secret: both.text()}, {}))
+        change.apply(Cluster(operator.workspace, inventory), change.Contents({secret: both.text()}, {}))
     undeployed = operator.inv("etcd.restore", "--yes")
     assert undeployed.returncode != 0
     assert "deploy keys/EncryptionConfiguration.yaml.age first" in undeployed.stderr

@@ -8,17 +8,17 @@ from typing import Any
 import pytest
 
 from lab.kubernetes import version
-from tests.cluster.conftest import Cluster
+from tests.cluster.conftest import LabCluster
 
 NOT_SERVICES_OF_OURS = ("systemd-", "dbus", "ssh")
 
 
-def manifest(cluster: Cluster, node: str) -> dict[str, Any]:
+def manifest(cluster: LabCluster, node: str) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(cluster.operator.say(node, "cat", "/run/current-system/manifest.json"))
     return found
 
 
-def test_every_node_is_ready_under_its_own_name(cluster: Cluster) -> None:
+def test_every_node_is_ready_under_its_own_name(cluster: LabCluster) -> None:
     nodes = {item["metadata"]["name"]: item for item in cluster.get("nodes")["items"]}
     assert set(nodes) == {"node1.k8s.internal", "node2.k8s.internal"}
     for index, (name, node) in enumerate(sorted(nodes.items()), 1):
@@ -35,7 +35,7 @@ def test_every_node_is_ready_under_its_own_name(cluster: Cluster) -> None:
 
 
 @pytest.mark.parametrize("node", ["node1", "node2"])
-def test_every_unit_is_active_and_none_is_left_out(cluster: Cluster, node: str) -> None:
+def test_every_unit_is_active_and_none_is_left_out(cluster: LabCluster, node: str) -> None:
     machine = cluster.machine(node)
     assert machine.report()["missing"] == {}
     wanted = [
@@ -50,14 +50,14 @@ def test_every_unit_is_active_and_none_is_left_out(cluster: Cluster, node: str) 
     assert machine.check("systemctl", "list-units", "--failed", "--no-legend") == ""
 
 
-def test_the_api_is_ready_with_all_its_parts(cluster: Cluster) -> None:
+def test_the_api_is_ready_with_all_its_parts(cluster: LabCluster) -> None:
     parts = cluster.kubectl("get", "--raw", "/readyz?verbose").splitlines()
     assert parts[-1] == "readyz check passed"
     assert [line for line in parts if line.startswith("[-]")] == []
     assert {"[+]etcd ok", "[+]poststarthook/rbac/bootstrap-roles ok"} <= set(parts)
 
 
-def test_etcd_is_reached_through_its_sockets_only(cluster: Cluster) -> None:
+def test_etcd_is_reached_through_its_sockets_only(cluster: LabCluster) -> None:
     process = cluster.operator.say("node1", "systemctl", "show", "--property=MainPID", "--value", "etcd.service")
     own, machines = f"--net=/proc/{process}/ns/net", "--net=/proc/1/ns/net"
     assert cluster.operator.say("node1", "readlink", f"/proc/{process}/ns/net") != cluster.operator.say(
@@ -73,7 +73,7 @@ def test_etcd_is_reached_through_its_sockets_only(cluster: Cluster) -> None:
     assert cluster.operator.say("node1", "nsenter", own, "ss", "-Hlntu") == ""
 
 
-def test_the_control_plane_listens_on_one_port_only(cluster: Cluster) -> None:
+def test_the_control_plane_listens_on_one_port_only(cluster: LabCluster) -> None:
     listening = cluster.operator.say("node1", "ss", "-Hlntp").splitlines()
     ports = {
         line.split()[3].rpartition(":")[2]
@@ -83,6 +83,6 @@ def test_the_control_plane_listens_on_one_port_only(cluster: Cluster) -> None:
     assert ports == {"6443"}
 
 
-def test_the_lab_applied_the_whole_configuration(cluster: Cluster) -> None:
+def test_the_lab_applied_the_whole_configuration(cluster: LabCluster) -> None:
     for node in cluster.nodes:
         assert cluster.machine(node).report()["unsupported"] == []

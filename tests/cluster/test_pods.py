@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.cluster.conftest import Cluster, is_ready, pod
+from tests.cluster.conftest import LabCluster, is_ready, pod
 
 SERVE = ("sh", "-c", 'mkdir /www; hostname >/www/index.html; echo serving; exec httpd -f -p "[::]:8080" -h /www')
 NAMESPACE = "test-pods"
@@ -30,7 +30,7 @@ def in_namespace(*objects: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def running(cluster: Cluster) -> Iterator[Cluster]:
+def running(cluster: LabCluster) -> Iterator[LabCluster]:
     """A pod that serves its own name on each node (serve1, serve2), each with a Service of that name."""
     with cluster.namespace(NAMESPACE):
         for index, node in enumerate(NODES, 1):
@@ -39,7 +39,7 @@ def running(cluster: Cluster) -> Iterator[Cluster]:
         yield cluster
 
 
-def await_ready(cluster: Cluster, *names: str) -> None:
+def await_ready(cluster: LabCluster, *names: str) -> None:
     def ready() -> bool:
         items = cluster.get("-n", NAMESPACE, "pods")["items"]
         return set(names) <= {item["metadata"]["name"] for item in items if is_ready(item)}
@@ -47,7 +47,7 @@ def await_ready(cluster: Cluster, *names: str) -> None:
     cluster.eventually(f"{', '.join(names)} Ready", ready)
 
 
-def addresses(cluster: Cluster, name: str) -> list[str]:
+def addresses(cluster: LabCluster, name: str) -> list[str]:
     status = cluster.get("-n", NAMESPACE, "pod", name)["status"]
     return [entry["ip"] for entry in status["podIPs"]]
 
@@ -56,13 +56,13 @@ def url(address: str, port: int = 8080) -> str:
     return f"http://[{address}]:{port}/" if ":" in address else f"http://{address}:{port}/"
 
 
-def fetch(cluster: Cluster, name: str, target: str) -> str:
+def fetch(cluster: LabCluster, name: str, target: str) -> str:
     """What a pod gets from there within three seconds; its error otherwise."""
     done = cluster.inside(NAMESPACE, name, "wget", "-q", "-T", "3", "-O", "-", target)
     return (done.stdout or done.stderr).strip()
 
 
-def test_a_pod_that_has_said_nothing_yet_is_found_from_another_node(running: Cluster) -> None:
+def test_a_pod_that_has_said_nothing_yet_is_found_from_another_node(running: LabCluster) -> None:
     silent_pods = [pod(f"silent{index}", node, *SERVE) for index, node in enumerate(NODES, 1)]
     running.apply(*in_namespace(*silent_pods))
     await_ready(running, "silent1", "silent2")
@@ -73,7 +73,9 @@ def test_a_pod_that_has_said_nothing_yet_is_found_from_another_node(running: Clu
 
 
 @pytest.mark.parametrize(("asking", "asked"), list(itertools.product(("serve1", "serve2"), repeat=2)))
-def test_pods_reach_each_other_in_both_families_and_through_services(running: Cluster, asking: str, asked: str) -> None:
+def test_pods_reach_each_other_in_both_families_and_through_services(
+    running: LabCluster, asking: str, asked: str
+) -> None:
     six, four = addresses(running, asked)
     assert six.startswith("fd88:") and four.startswith("10.88.")
     assert fetch(running, asking, url(six)) == asked
@@ -87,7 +89,7 @@ def test_pods_reach_each_other_in_both_families_and_through_services(running: Cl
 
 
 @pytest.mark.parametrize("node", NODES)
-def test_machines_reach_services_and_node_ports_of_every_node(running: Cluster, node: str) -> None:
+def test_machines_reach_services_and_node_ports_of_every_node(running: LabCluster, node: str) -> None:
     for index in (1, 2):
         cluster_ip = running.get("-n", NAMESPACE, "service", f"serve{index}")["spec"]["clusterIP"]
         targets = [url(cluster_ip, 80), *(url(f"10.88.{entry}.1", 30080 + index) for entry in (1, 2))]
@@ -96,7 +98,7 @@ def test_machines_reach_services_and_node_ports_of_every_node(running: Cluster, 
 
 
 @pytest.mark.parametrize("asking", ["serve1", "serve2"])
-def test_pods_reach_the_api_through_its_service_and_verify_it(running: Cluster, asking: str) -> None:
+def test_pods_reach_the_api_through_its_service_and_verify_it(running: LabCluster, asking: str) -> None:
     token = running.inside(NAMESPACE, asking, "cat", f"{ACCOUNT}/token").stdout
     trusted = running.inside(NAMESPACE, asking, "cat", f"{ACCOUNT}/ca.crt").stdout
     assert trusted.strip() == (running.operator.workspace.keys_dir / "apiserver.crt").read_text().strip()
@@ -107,7 +109,7 @@ def test_pods_reach_the_api_through_its_service_and_verify_it(running: Cluster, 
 
 
 @pytest.mark.parametrize("asking", ["serve1", "serve2"])
-def test_names_of_nodes_and_the_api_are_known_in_pods(running: Cluster, asking: str) -> None:
+def test_names_of_nodes_and_the_api_are_known_in_pods(running: LabCluster, asking: str) -> None:
     said = running.inside(NAMESPACE, asking, "nslookup", "node2.k8s.internal").stdout
     assert "fd88:2::1" in said and "10.88.2.1" in said
     assert "10.88.0.1" in running.inside(NAMESPACE, asking, "nslookup", "kubernetes.default.svc.k8s.internal").stdout
@@ -116,7 +118,7 @@ def test_names_of_nodes_and_the_api_are_known_in_pods(running: Cluster, asking: 
 
 
 @pytest.mark.parametrize("name", ["serve1", "serve2"])
-def test_logs_exec_and_port_forward(running: Cluster, name: str) -> None:
+def test_logs_exec_and_port_forward(running: LabCluster, name: str) -> None:
     assert running.kubectl("-n", NAMESPACE, "logs", name) == "serving\n"
     assert running.inside(NAMESPACE, name, "sh", "-c", "exit 7").returncode == 7
     script = (
@@ -128,7 +130,7 @@ def test_logs_exec_and_port_forward(running: Cluster, name: str) -> None:
     assert answer.strip() == name
 
 
-def test_a_guaranteed_pod_and_one_in_the_machines_network(running: Cluster) -> None:
+def test_a_guaranteed_pod_and_one_in_the_machines_network(running: LabCluster) -> None:
     guaranteed, host = pod("guaranteed", "node1"), pod("host", "node2", hostNetwork=True)
     limits = {"cpu": "20m", "memory": "32Mi"}
     guaranteed["spec"]["containers"][0]["resources"] = {"requests": limits, "limits": limits}

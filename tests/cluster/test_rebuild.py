@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.cluster.conftest import Cluster, MakeCluster, ended, killed_at, pod
+from tests.cluster.conftest import LabCluster, MakeCluster, ended, killed_at, pod
 from tests.cluster.test_tokens import answer
 
 REBUILD = ("cluster.rebuild-primary", "--yes")
@@ -29,7 +29,7 @@ LINES = (
 
 
 @pytest.fixture(scope="module")
-def busy(make_cluster: MakeCluster) -> Iterator[Cluster]:
+def busy(make_cluster: MakeCluster) -> Iterator[LabCluster]:
     """Two workers with pods that talk to each other through a Service, and a backup of it."""
     with make_cluster("rebuild", 3) as made:
         made.eventually("account", lambda: not made.ask("get", "sa", "default").returncode)
@@ -43,19 +43,19 @@ def busy(make_cluster: MakeCluster) -> Iterator[Cluster]:
         yield made
 
 
-def said(cluster: Cluster) -> list[str]:
+def said(cluster: LabCluster) -> list[str]:
     """Each answer that the client got, in order; read on its machine, for which no API server is needed."""
     # A process that was found may be gone by now; the pod's own is not.
     script = "for file in $(find /proc/[0-9]*/root/tmp/said 2>/dev/null); do cat $file 2>/dev/null && break; done"
     return cluster.machine("node3").check("sh", "-c", script).split()
 
 
-def identities(cluster: Cluster) -> dict[str, str]:
+def identities(cluster: LabCluster) -> dict[str, str]:
     items = [*cluster.get("namespaces")["items"], *cluster.get("nodes")["items"], *cluster.get("pods")["items"]]
     return {f"{item['kind']}/{item['metadata']['name']}": item["metadata"]["uid"] for item in items}
 
 
-def containers(cluster: Cluster) -> dict[str, tuple[str, int]]:
+def containers(cluster: LabCluster) -> dict[str, tuple[str, int]]:
     found: dict[str, tuple[str, int]] = {}
     for item in cluster.get("pods")["items"]:
         (status,) = item["status"]["containerStatuses"]
@@ -63,7 +63,7 @@ def containers(cluster: Cluster) -> dict[str, tuple[str, int]]:
     return found
 
 
-def lose(cluster: Cluster) -> str:
+def lose(cluster: LabCluster) -> str:
     """Another machine in the place of node1, with nothing on its disk; its host key's fingerprint."""
     lab, machine = cluster.operator.lab, cluster.machine("node1")
     machine.kill()
@@ -72,14 +72,14 @@ def lose(cluster: Cluster) -> str:
     return machine.check("ssh-keygen", "-lf", "/etc/ssh/ssh_host_ed25519_key.pub").split()[1]
 
 
-def assert_same(cluster: Cluster, before: Any, asked: int) -> None:
+def assert_same(cluster: LabCluster, before: Any, asked: int) -> None:
     assert (identities(cluster), containers(cluster)) == before
     cluster.eventually("traffic goes on", lambda: len(said(cluster)) > asked + 5)
     assert "lost" not in said(cluster)[asked:]
     assert all(cluster.ready().values())
 
 
-def test_the_primary_is_rebuilt_and_nobody_else_notices(busy: Cluster) -> None:
+def test_the_primary_is_rebuilt_and_nobody_else_notices(busy: LabCluster) -> None:
     token = busy.inside("default", "client", "cat", "/var/run/secrets/kubernetes.io/serviceaccount/token").stdout
     before = identities(busy), containers(busy)
     fingerprint = lose(busy)
@@ -101,7 +101,7 @@ def test_the_primary_is_rebuilt_and_nobody_else_notices(busy: Cluster) -> None:
     assert smoke.returncode == 0, smoke.stdout + smoke.stderr
 
 
-def test_killed_at_each_step_the_same_command_ends_it(busy: Cluster) -> None:
+def test_killed_at_each_step_the_same_command_ends_it(busy: LabCluster) -> None:
     busy.operator.done("etcd.backup")
     before = identities(busy), containers(busy)
     command = (*REBUILD, "--host-key", lose(busy))
@@ -112,7 +112,7 @@ def test_killed_at_each_step_the_same_command_ends_it(busy: Cluster) -> None:
     assert_same(busy, before, asked)
 
 
-def test_a_machine_with_data_is_left_alone(busy: Cluster) -> None:
+def test_a_machine_with_data_is_left_alone(busy: LabCluster) -> None:
     machine, before = busy.machine("node1"), identities(busy)
     machine.check("mv", "/var/lib/smallkube/etcd-seeded", "/run/kept")
     done = busy.operator.inv(*REBUILD)

@@ -5,20 +5,20 @@ identities, clients that list anew, pods that ran on; and that the state of a cl
 import json
 from typing import Any
 
-from tests.cluster.conftest import Cluster, pod
+from tests.cluster.conftest import LabCluster, pod
 
 CTL = "etcdctl --endpoints unix:///run/etcd/grpc --command-timeout 10s"
 NAMESPACE = "test-restore"
 
 
-def identities(cluster: Cluster) -> dict[str, str]:
+def identities(cluster: LabCluster) -> dict[str, str]:
     """UIDs of what must never be made anew."""
     items = [cluster.get("namespace", "kube-system"), *cluster.get("nodes")["items"]]
     items += cluster.get("-n", NAMESPACE, "secrets,configmaps,pods")["items"]
     return {f"{item['kind']}/{item['metadata']['name']}": item["metadata"]["uid"] for item in items}
 
 
-def test_a_destroyed_etcd_comes_back_with_the_cluster(cluster: Cluster) -> None:
+def test_a_destroyed_etcd_comes_back_with_the_cluster(cluster: LabCluster) -> None:
     primary = cluster.machine("node1")
     with cluster.namespace(NAMESPACE):
         made = pod("runs-on", "node2")
@@ -41,14 +41,14 @@ def test_a_destroyed_etcd_comes_back_with_the_cluster(cluster: Cluster) -> None:
         primary.check("sh", "-c", "rm -rf /var/lib/etcd.before-*")
 
 
-def state(cluster: Cluster, status: int) -> dict[str, Any]:
+def state(cluster: LabCluster, status: int) -> dict[str, Any]:
     done = cluster.operator.inv("cluster.status", "--json")
     assert done.returncode == status, done.stderr
     found: dict[str, Any] = json.loads(done.stdout)
     return found
 
 
-def test_the_state_of_the_cluster_is_told_as_it_is(cluster: Cluster) -> None:
+def test_the_state_of_the_cluster_is_told_as_it_is(cluster: LabCluster) -> None:
     cluster.operator.done("etcd.backup")
     found = state(cluster, 0)
     assert [(row["node"], row["ready"], row["tunnel"]) for row in found["nodes"]] == [
@@ -69,7 +69,7 @@ def test_the_state_of_the_cluster_is_told_as_it_is(cluster: Cluster) -> None:
     cluster.eventually("the API", lambda: cluster.ask("get", "--raw", "/readyz").returncode == 0)
 
 
-def test_an_upgrade_is_judged_by_what_runs(cluster: Cluster) -> None:
+def test_an_upgrade_is_judged_by_what_runs(cluster: LabCluster) -> None:
     said = json.loads(cluster.operator.done("cluster.upgrade-check", "--json"))
     assert said["runs"].startswith("v1.34.")
     file = cluster.operator.workspace.inventory_file

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.cluster.conftest import Cluster, MakeCluster, killed_at, pod
+from tests.cluster.conftest import LabCluster, MakeCluster, killed_at, pod
 from tests.cluster.test_tokens import answer
 from tests.lab.operating import await_
 
@@ -25,12 +25,12 @@ FROM = {"tunnel": "10.88.1.1", "tunnel 6": "fd88:1::1", "another worker": "10.88
 
 
 @pytest.fixture(scope="module")
-def three(make_cluster: MakeCluster) -> Iterator[Cluster]:
+def three(make_cluster: MakeCluster) -> Iterator[LabCluster]:
     with make_cluster("revoke", 3) as made:
         yield made
 
 
-def reached(cluster: Cluster) -> dict[str, bool]:
+def reached(cluster: LabCluster) -> dict[str, bool]:
     """What node3 gets an answer from."""
     machine = cluster.machine("node3")
     pings = {name: ["ping", "-c1", "-W2", address] for name, address in FROM.items()}
@@ -40,7 +40,7 @@ def reached(cluster: Cluster) -> dict[str, bool]:
     return {name: machine.execute(argv).returncode == 0 for name, argv in argvs.items()}
 
 
-def test_a_compromised_node_is_out(three: Cluster) -> None:
+def test_a_compromised_node_is_out(three: LabCluster) -> None:
     assert all(reached(three).values()), reached(three)
     token = three.machine("node3").check("cat", "/run/agenix/kube_token_node3").strip()
     assert answer(three, token) == "accepted"
@@ -66,7 +66,7 @@ def test_a_compromised_node_is_out(three: Cluster) -> None:
     assert (said.returncode, "nothing of it in keys/" in said.stderr) == (2, True), said.stderr
 
 
-def test_killed_at_each_step_the_same_command_ends_it(three: Cluster) -> None:
+def test_killed_at_each_step_the_same_command_ends_it(three: LabCluster) -> None:
     at = {machine.index: machine for machine in three.operator.lab.machines}[3]
     inventory = three.operator.workspace.inventory_file
     ssh = three.operator.node("node2").ssh

@@ -9,7 +9,7 @@ from functools import partial
 
 import pytest
 
-from tests.cluster.conftest import Cluster, pod
+from tests.cluster.conftest import LabCluster, pod
 
 NAMESPACE = "test-security"
 FILES = """
@@ -56,7 +56,7 @@ systemctl start kube-activation kube-scheduler kube-controller-manager
 KUBECTL = "/run/current-system/sw/bin/kubectl"
 
 
-def as_node(cluster: Cluster, node: str, *words: str, stdin: str = "") -> str:
+def as_node(cluster: LabCluster, node: str, *words: str, stdin: str = "") -> str:
     """What a node gets with its own token, errors included; from the primary, because only it has kubectl."""
     config = cluster.machine(node).check("cat", "/run/kubeconfig-node")
     machine = cluster.machine("node1")
@@ -66,7 +66,7 @@ def as_node(cluster: Cluster, node: str, *words: str, stdin: str = "") -> str:
     return done.stdout + done.stderr
 
 
-def test_a_node_reads_the_secrets_of_its_own_pods_only(cluster: Cluster) -> None:
+def test_a_node_reads_the_secrets_of_its_own_pods_only(cluster: LabCluster) -> None:
     with cluster.namespace(NAMESPACE):
         for name in ("mine", "other"):
             cluster.kubectl("-n", NAMESPACE, "create", "secret", "generic", name, "--from-literal=a=b")
@@ -86,11 +86,11 @@ def test_a_node_reads_the_secrets_of_its_own_pods_only(cluster: Cluster) -> None
         assert "orbidden" in as_node(cluster, "node1", "-n", NAMESPACE, "get", "secret", "mine")
 
 
-def await_own(cluster: Cluster, *read: str) -> None:
+def await_own(cluster: LabCluster, *read: str) -> None:
     cluster.eventually("its own", lambda: "/mine" in as_node(cluster, "node2", *read, "mine", "-o", "name"))
 
 
-def test_a_node_changes_no_other_node(cluster: Cluster) -> None:
+def test_a_node_changes_no_other_node(cluster: LabCluster) -> None:
     own, other = "node2.k8s.internal", "node1.k8s.internal"
     assert "labeled" in as_node(cluster, "node2", "label", "node", own, "test=1", "--overwrite")
     cluster.kubectl("label", "node", own, "test-")
@@ -101,7 +101,7 @@ def test_a_node_changes_no_other_node(cluster: Cluster) -> None:
 
 
 @pytest.fixture(scope="module")
-def pods(cluster: Cluster) -> Iterator[None]:
+def pods(cluster: LabCluster) -> Iterator[None]:
     """A pod on each node, called as the node is."""
     with cluster.namespace(f"{NAMESPACE}-pods") as namespace:
         for name in ("node1", "node2"):
@@ -131,7 +131,7 @@ OTHER_NODE = "node1.k8s.internal"
         ("get", "--raw", "/metrics"),
     ],
 )  # fmt: skip
-def test_what_is_of_another_node_is_forbidden(words: tuple[str, ...], cluster: Cluster, pods: None) -> None:
+def test_what_is_of_another_node_is_forbidden(words: tuple[str, ...], cluster: LabCluster, pods: None) -> None:
     assert "orbidden" in as_node(cluster, "node2", *words)
 
 
@@ -143,23 +143,23 @@ def test_what_is_of_another_node_is_forbidden(words: tuple[str, ...], cluster: C
         (("get", "pods", *PODS, "--field-selector=spec.nodeName=node2.k8s.internal", "--output=name"), "pod/node2"),
     ],
 )
-def test_what_is_its_own_is_allowed(words: tuple[str, ...], said: str, cluster: Cluster, pods: None) -> None:
+def test_what_is_its_own_is_allowed(words: tuple[str, ...], said: str, cluster: LabCluster, pods: None) -> None:
     assert said in as_node(cluster, "node2", *words)
 
 
 @pytest.mark.parametrize("path", ["/api", "/version", "/metrics", "/readyz", "/openid/v1/jwks"])
-def test_nobody_comes_in_without_a_token(path: str, cluster: Cluster) -> None:
+def test_nobody_comes_in_without_a_token(path: str, cluster: LabCluster) -> None:
     argv = ["curl", "-sk", "-m", "10", "-o", "/dev/null", "-w", "%{http_code}", f"https://[fd88:1::1]:6443{path}"]
     assert cluster.machine("node1").check(*argv) == "401"
 
 
 @pytest.mark.parametrize("path", ["/metrics", "/pods", "/runningpods/", "/logs/"])
-def test_nobody_comes_to_a_kubelet_without_a_certificate_or_token(path: str, cluster: Cluster) -> None:
+def test_nobody_comes_to_a_kubelet_without_a_certificate_or_token(path: str, cluster: LabCluster) -> None:
     argv = ["curl", "-sk", "-m", "10", "-o", "/dev/null", "-w", "%{http_code}", f"https://[fd88:2::1]:10250{path}"]
     assert cluster.machine("node1").check(*argv) == "401"
 
 
-def test_a_client_refuses_another_certificate(cluster: Cluster) -> None:
+def test_a_client_refuses_another_certificate(cluster: LabCluster) -> None:
     text = cluster.operator.done("cluster.kubeconfig", "--via", "tunnel", "--out", "-")
     config = json.loads(text)
     machine = cluster.machine("node1")
@@ -177,7 +177,7 @@ def test_a_client_refuses_another_certificate(cluster: Cluster) -> None:
     assert "x509" in outcomes[1]
 
 
-def other_certificate(cluster: Cluster) -> str:
+def other_certificate(cluster: LabCluster) -> str:
     """One for the same names, over another key."""
     command = (
         "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -keyout /dev/null -days 1"
@@ -186,7 +186,7 @@ def other_certificate(cluster: Cluster) -> str:
     return cluster.machine("node1").check("sh", "-c", command)
 
 
-def served(cluster: Cluster) -> str:
+def served(cluster: LabCluster) -> str:
     """SHA-256 of the certificate that the API server shows, "" when there is none."""
     command = (
         "openssl s_client -connect '[fd88:1::1]:6443' </dev/null 2>/dev/null | openssl x509 -noout -fingerprint -sha256"
@@ -194,13 +194,13 @@ def served(cluster: Cluster) -> str:
     return cluster.machine("node1").execute(["sh", "-c", command]).stdout
 
 
-def refusals(cluster: Cluster, unit: str, since: str) -> str:
+def refusals(cluster: LabCluster, unit: str, since: str) -> str:
     """What a service of node2 has said of certificates."""
     argv = ["journalctl", "--no-pager", f"--unit={unit}", f"--since=@{since}", "--grep=x509: certificate"]
     return cluster.machine("node2").execute(argv).stdout
 
 
-def test_every_client_refuses_an_api_server_with_another_certificate(cluster: Cluster) -> None:
+def test_every_client_refuses_an_api_server_with_another_certificate(cluster: LabCluster) -> None:
     primary, own = cluster.machine("node1"), served(cluster)
     since = cluster.machine("node2").check("date", "+%s").strip()
     primary.check("sh", "-c", OTHER_API)
@@ -217,7 +217,7 @@ def test_every_client_refuses_an_api_server_with_another_certificate(cluster: Cl
         cluster.eventually("Ready", lambda: set(cluster.ready().values()) == {True})
 
 
-def test_the_api_server_refuses_a_kubelet_with_another_certificate(cluster: Cluster) -> None:
+def test_the_api_server_refuses_a_kubelet_with_another_certificate(cluster: LabCluster) -> None:
     with cluster.namespace(NAMESPACE):
         made = pod("there", "node2", "sh", "-c", "echo here; trap 'exit 0' TERM; sleep 86400 & wait")
         made["metadata"]["namespace"] = NAMESPACE

@@ -18,7 +18,7 @@ import pytest
 
 from lab.containers import BUSYBOX
 from smallkube.smoke.report import NAMES
-from tests.cluster.conftest import Cluster
+from tests.cluster.conftest import LabCluster
 
 IN_THE_LAB = ("--image", BUSYBOX, "--pull-policy", "Never", "--rollout", "60")
 SELECTOR = "--selector=app.kubernetes.io/managed-by=smallkube-smoke"
@@ -32,7 +32,7 @@ BY_PODS = {
 Found = dict[str, dict[str, Any]]
 
 
-def smoke(cluster: Cluster, *words: str, status: int = 0) -> Found:
+def smoke(cluster: LabCluster, *words: str, status: int = 0) -> Found:
     given = dict(zip(IN_THE_LAB[::2], IN_THE_LAB[1::2], strict=True))
     lab = [word for flag, value in given.items() if flag not in words for word in (flag, value)]
     done = cluster.operator.inv("cluster.smoke", "--json", *lab, *words)
@@ -44,11 +44,11 @@ def with_outcome(found: Found, outcome: str) -> set[str]:
     return {name for name, row in found.items() if row["outcome"] == outcome}
 
 
-def namespaces(cluster: Cluster) -> list[str]:
+def namespaces(cluster: LabCluster) -> list[str]:
     return cluster.kubectl("get", "namespaces", SELECTOR, "--output=name").split()
 
 
-def test_all_is_green_and_nothing_stays(cluster: Cluster, tmp_path: Path) -> None:
+def test_all_is_green_and_nothing_stays(cluster: LabCluster, tmp_path: Path) -> None:
     found = smoke(cluster, "--junit", str(tmp_path / "report.xml"))
     assert tuple(found) == NAMES
     assert with_outcome(found, "skipped") == {"egress.internet"}
@@ -148,14 +148,14 @@ FAULTS = {
 }
 
 
-def renewed(cluster: Cluster, since: datetime) -> bool:
+def renewed(cluster: LabCluster, since: datetime) -> bool:
     """Whether each node's lease was renewed after ``since``."""
     leases = cluster.get("-n", "kube-node-lease", "leases")["items"]
     times = [datetime.fromisoformat(lease["spec"]["renewTime"]) for lease in leases]
     return len(times) == len(cluster.nodes) and min(times) > since
 
 
-def recovered(cluster: Cluster) -> None:
+def recovered(cluster: LabCluster) -> None:
     """Until a cluster that was broken works again: clients come back to an API server each in their own time."""
     began = datetime.now(UTC)
     cluster.eventually("the API", lambda: cluster.ask("get", "--raw", "/readyz").returncode == 0)
@@ -179,7 +179,7 @@ CONTROL = ("etcd", "apiserver", "scheduler", "controller", "activation", "kubele
 
 
 @contextmanager
-def broken(cluster: Cluster, fault: Fault) -> Iterator[None]:
+def broken(cluster: LabCluster, fault: Fault) -> Iterator[None]:
     try:
         for node, command in fault.broken:
             cluster.machine(node).check("sh", "-c", command)
@@ -192,7 +192,7 @@ def broken(cluster: Cluster, fault: Fault) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_exactly_the_right_checks_go_red(name: str, cluster: Cluster) -> None:
+def test_exactly_the_right_checks_go_red(name: str, cluster: LabCluster) -> None:
     fault = FAULTS[name]
     with broken(cluster, fault):
         if name == "Secrets in clear":
@@ -209,7 +209,7 @@ def test_exactly_the_right_checks_go_red(name: str, cluster: Cluster) -> None:
     cluster.eventually("nothing stays", lambda: namespaces(cluster) == [])
 
 
-def test_a_node_that_the_inventory_does_not_know(cluster: Cluster) -> None:
+def test_a_node_that_the_inventory_does_not_know(cluster: LabCluster) -> None:
     file = cluster.operator.workspace.inventory_file
     text = file.read_text()
     cluster.operator.done("nodes.remove", "node2", "--yes")
@@ -221,7 +221,7 @@ def test_a_node_that_the_inventory_does_not_know(cluster: Cluster) -> None:
     assert "node2.k8s.internal is not in inventory.yaml" in found["nodes.inventory"]["message"]
 
 
-def test_only_what_is_asked_for_is_checked(cluster: Cluster) -> None:
+def test_only_what_is_asked_for_is_checked(cluster: LabCluster) -> None:
     assert set(smoke(cluster, "--only", "network,etcd", "--skip", "network.host")) == {
         "etcd.health",
         "etcd.alarms",
@@ -230,7 +230,7 @@ def test_only_what_is_asked_for_is_checked(cluster: Cluster) -> None:
     assert set(smoke(cluster, "--only", "api.ready")) == {"api.ready"}
 
 
-def test_kept_pods_are_swept_by_the_next_run(cluster: Cluster) -> None:
+def test_kept_pods_are_swept_by_the_next_run(cluster: LabCluster) -> None:
     found = smoke(cluster, "--keep")
     kept = namespaces(cluster)
     assert len(kept) == 1
@@ -242,7 +242,7 @@ def test_kept_pods_are_swept_by_the_next_run(cluster: Cluster) -> None:
 @pytest.mark.parametrize(
     ("number", "status"), [(signal.SIGTERM, 130), (signal.SIGINT, 130), (signal.SIGHUP, 130), (signal.SIGKILL, -9)]
 )
-def test_ended_in_the_middle_nothing_stays_for_long(number: int, status: int, cluster: Cluster) -> None:
+def test_ended_in_the_middle_nothing_stays_for_long(number: int, status: int, cluster: LabCluster) -> None:
     process = cluster.operator.start("cluster.smoke", *IN_THE_LAB)
     cluster.eventually("begun", lambda: namespaces(cluster))
     process.send_signal(number)

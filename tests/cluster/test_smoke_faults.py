@@ -11,7 +11,7 @@ import pytest
 
 from smallkube.core.workspace import Workspace
 from smallkube.smoke.report import NAMES
-from tests.cluster.conftest import Cluster
+from tests.cluster.conftest import LabCluster
 from tests.cluster.test_smoke import BRIEF, BY_PODS, Fault, Found, broken, namespaces, recovered, smoke, with_outcome
 
 WITHOUT_API = {"etcd.health", "etcd.alarms", "api.ready", "api.anonymous", "api.certificate", "cleanup.done"}
@@ -48,12 +48,12 @@ def judged(found: Found, failed: set[str], unreached: set[str]) -> str:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def sound(cluster: Cluster) -> None:
+def sound(cluster: LabCluster) -> None:
     """Whatever other tests did before."""
     recovered(cluster)
 
 
-def test_paths_that_are_closed(cluster: Cluster) -> None:
+def test_paths_that_are_closed(cluster: LabCluster) -> None:
     rules = {
         "network.ipv6": 'iifname "brkube" oifname "wgkube" meta nfproto ipv6 tcp dport 8080',
         "network.ipv4": 'iifname "brkube" oifname "wgkube" meta nfproto ipv4 ct status != dnat tcp dport 8080',
@@ -66,7 +66,7 @@ def test_paths_that_are_closed(cluster: Cluster) -> None:
     assert all("node2 → " in found[check]["message"] for check in rules)
 
 
-def test_a_way_out_is_tried_where_one_is_named(cluster: Cluster) -> None:
+def test_a_way_out_is_tried_where_one_is_named(cluster: LabCluster) -> None:
     address = cluster.operator.node("node1").peer_ip
     found = smoke(cluster, "--only", "egress", "--egress", f"{address}:22")
     assert found["egress.internet"]["outcome"] == "ok"
@@ -77,7 +77,7 @@ def test_a_way_out_is_tried_where_one_is_named(cluster: Cluster) -> None:
     assert "kube-nat" in judged(found, {"egress.internet"}, set())
 
 
-def test_etcd_that_is_full(cluster: Cluster) -> None:
+def test_etcd_that_is_full(cluster: LabCluster) -> None:
     quota = overridden("etcd", r"printf '[Service]\nEnvironment=ETCD_QUOTA_BACKEND_BYTES=1000000\n'")
     etcdctl = "etcdctl --endpoints unix:///run/etcd/grpc --command-timeout 10s"
     fill = f"head -c 900000 /dev/zero | {etcdctl} put smoke-fault || true"
@@ -92,7 +92,7 @@ def test_etcd_that_is_full(cluster: Cluster) -> None:
     assert namespaces(cluster) == []
 
 
-def test_etcd_that_is_down(cluster: Cluster) -> None:
+def test_etcd_that_is_down(cluster: LabCluster) -> None:
     stop, start = ("node1", "systemctl stop etcd"), ("node1", "systemctl start etcd")
     with broken(cluster, Fault([stop], [start], set(), "")):
         found = smoke(cluster, status=1)
@@ -100,7 +100,7 @@ def test_etcd_that_is_down(cluster: Cluster) -> None:
     assert "systemctl status etcd" in messages
 
 
-def test_an_api_server_that_hangs(cluster: Cluster) -> None:
+def test_an_api_server_that_hangs(cluster: LabCluster) -> None:
     signal = "systemctl kill --signal={} kube-apiserver"
     stop, go_on = ("node1", signal.format("STOP")), ("node1", signal.format("CONT"))
     with broken(cluster, Fault([stop], [go_on], set(), "")):
@@ -108,7 +108,7 @@ def test_an_api_server_that_hangs(cluster: Cluster) -> None:
     judged(found, {"api.ready"}, {*WITH_API, "api.anonymous", "api.certificate"})
 
 
-def test_an_api_server_that_lets_anybody_ask(cluster: Cluster) -> None:
+def test_an_api_server_that_lets_anybody_ask(cluster: LabCluster) -> None:
     unit = "/etc/systemd/system/kube-apiserver.service"
     change = f"grep ^ExecStart= {unit} | sed s/anonymous-auth=false/anonymous-auth=true/"
     fault = overridden("kube-apiserver", rf"{{ printf '[Service]\nExecStart=\n'; {change}; }}")
@@ -118,7 +118,7 @@ def test_an_api_server_that_lets_anybody_ask(cluster: Cluster) -> None:
     assert "--anonymous-auth" in judged(found, {"api.anonymous"}, set())
 
 
-def test_a_certificate_that_is_not_the_pinned_one(cluster: Cluster) -> None:
+def test_a_certificate_that_is_not_the_pinned_one(cluster: LabCluster) -> None:
     keys = cluster.operator.workspace.keys_dir
     shutil.copy(keys / "apiserver.crt", keys / "kept")
     try:
@@ -140,14 +140,14 @@ def inventory_with(workspace: Workspace, line: str) -> Iterator[None]:
         file.write_text(text)
 
 
-def test_a_node_of_the_inventory_that_the_cluster_lacks(cluster: Cluster) -> None:
+def test_a_node_of_the_inventory_that_the_cluster_lacks(cluster: LabCluster) -> None:
     with inventory_with(cluster.operator.workspace, "  node3: {peer_ip: 192.0.2.3}"):
         found = smoke(cluster, status=1)
     messages = judged(found, {"nodes.inventory"}, set())
     assert "node3.k8s.internal is missing" in messages
 
 
-def test_a_kubelet_of_another_age(cluster: Cluster) -> None:
+def test_a_kubelet_of_another_age(cluster: LabCluster) -> None:
     patch = '{"status": {"nodeInfo": {"kubeletVersion": "v1.30.1"}}}'
     stop, start = ("node2", "systemctl stop kubelet"), ("node2", "systemctl start kubelet")
     with broken(cluster, Fault([stop], [start], set(), "")):
@@ -158,7 +158,7 @@ def test_a_kubelet_of_another_age(cluster: Cluster) -> None:
     cluster.eventually("its own", lambda: "v1.30.1" not in cluster.kubectl("get", "nodes", "-o", versions))
 
 
-def test_a_kubelet_that_is_stopped(cluster: Cluster) -> None:
+def test_a_kubelet_that_is_stopped(cluster: LabCluster) -> None:
     stop, start = ("node2", "systemctl stop kubelet"), ("node2", "systemctl start kubelet")
     with broken(cluster, Fault([stop], [start], set(), "")):
         cluster.eventually("node2 is missed", lambda: not cluster.ready()["node2.k8s.internal"], 120)
@@ -167,7 +167,7 @@ def test_a_kubelet_that_is_stopped(cluster: Cluster) -> None:
     assert "journalctl -u kubelet" in messages
 
 
-def test_a_tunnel_that_is_down_is_all_that_is_named(cluster: Cluster) -> None:
+def test_a_tunnel_that_is_down_is_all_that_is_named(cluster: LabCluster) -> None:
     down = ("node2", "ip link set wgkube down")
     up = ("node2", "ip link set wgkube up && networkctl reconfigure wgkube")
     with broken(cluster, Fault([down], [up], set(), "")):
@@ -178,13 +178,13 @@ def test_a_tunnel_that_is_down_is_all_that_is_named(cluster: Cluster) -> None:
     cluster.eventually("nothing stays", lambda: namespaces(cluster) == [], 120)
 
 
-def test_too_little_time_leaves_nothing_behind(cluster: Cluster) -> None:
+def test_too_little_time_leaves_nothing_behind(cluster: LabCluster) -> None:
     found = smoke(cluster, "--timeout", "1", status=1)
     assert found["secrets.encrypted"]["message"] == "--timeout 1 is over"
     cluster.eventually("nothing stays", lambda: namespaces(cluster) == [])
 
 
-def test_two_runs_from_here_don_t_meet(cluster: Cluster) -> None:
+def test_two_runs_from_here_don_t_meet(cluster: LabCluster) -> None:
     first = cluster.operator.start("cluster.smoke", "--only", "pods.rollout")
     cluster.eventually("begun", lambda: namespaces(cluster))
     second = cluster.operator.inv("cluster.smoke")
@@ -193,7 +193,7 @@ def test_two_runs_from_here_don_t_meet(cluster: Cluster) -> None:
     assert cluster.operator.end(first).returncode == 0
 
 
-def test_an_image_that_can_not_be_pulled_is_told_at_once(cluster: Cluster) -> None:
+def test_an_image_that_can_not_be_pulled_is_told_at_once(cluster: LabCluster) -> None:
     image = "registry.invalid/none:1"
     found = smoke(cluster, "--image", image, "--pull-policy", "IfNotPresent", status=1)
     messages = judged(found, {"pods.rollout"}, {*BY_PODS})

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.cluster.conftest import UNITS, Cluster, is_ready, pod
+from tests.cluster.conftest import UNITS, LabCluster, is_ready, pod
 
 ON_WORKERS = ("coredns", "kube-proxy", "crio", "kubelet")
 LONG_RUNNING = [
@@ -18,7 +18,7 @@ SERVE = ("sh", "-c", 'mkdir /www; hostname >/www/index.html; exec httpd -f -p "[
 
 
 @pytest.fixture(scope="module")
-def tried(cluster: Cluster) -> Iterator[Cluster]:
+def tried(cluster: LabCluster) -> Iterator[LabCluster]:
     """The cluster, with a pod that serves its name on node2."""
     cluster.eventually("account", lambda: not cluster.ask("get", "serviceaccount", "default").returncode)
     cluster.apply(pod("serve", "node2", *SERVE, restartPolicy="Always"))
@@ -27,7 +27,7 @@ def tried(cluster: Cluster) -> Iterator[Cluster]:
     cluster.kubectl("delete", "pod", "serve", "--timeout=60s", seconds=70)
 
 
-def serving(cluster: Cluster) -> bool:
+def serving(cluster: LabCluster) -> bool:
     """Whether the pod on node2 is Ready and answers node1."""
     answer = cluster.ask("get", "pod", "serve", "--output=json")
     if answer.returncode:
@@ -36,12 +36,12 @@ def serving(cluster: Cluster) -> bool:
     return is_ready(item) and answers(cluster, "node1", item["status"]["podIP"])
 
 
-def answers(cluster: Cluster, node: str, address: str) -> bool:
+def answers(cluster: LabCluster, node: str, address: str) -> bool:
     asked = cluster.machine(node).execute(["curl", "--silent", "--max-time", "3", f"http://[{address}]:8080/"])
     return asked.stdout.strip() == "serve"
 
 
-def well(cluster: Cluster) -> bool:
+def well(cluster: LabCluster) -> bool:
     """Whether every unit is active on every machine, every node Ready, and the pod answers."""
     for machine in cluster.operator.lab.machines:
         units = UNITS if machine.name == "node1" else ON_WORKERS
@@ -52,25 +52,25 @@ def well(cluster: Cluster) -> bool:
     return set(cluster.ready().values()) == {True} and serving(cluster)
 
 
-def main_process(cluster: Cluster, node: str, unit: str) -> str:
+def main_process(cluster: LabCluster, node: str, unit: str) -> str:
     return cluster.operator.say(node, "systemctl", "show", "--property=MainPID", "--value", f"{unit}.service")
 
 
 @pytest.mark.parametrize(("node", "unit"), LONG_RUNNING)
-def test_a_killed_service_comes_back_and_takes_none_with_it(tried: Cluster, node: str, unit: str) -> None:
+def test_a_killed_service_comes_back_and_takes_none_with_it(tried: LabCluster, node: str, unit: str) -> None:
     before = main_process(tried, node, unit)
     tried.operator.say(node, "kill", "-KILL", before)
     tried.eventually(f"{unit} anew", lambda: main_process(tried, node, unit) not in ("0", before))
     tried.eventually("all well", lambda: well(tried), seconds=120)
 
 
-def test_every_service_may_be_restarted_in_turn(tried: Cluster) -> None:
+def test_every_service_may_be_restarted_in_turn(tried: LabCluster) -> None:
     for node, unit in LONG_RUNNING:
         tried.operator.say(node, "systemctl", "restart", f"{unit}.service")
     tried.eventually("all well", lambda: well(tried), seconds=120)
 
 
-def test_a_worker_goes_on_while_the_primary_is_down(tried: Cluster) -> None:
+def test_a_worker_goes_on_while_the_primary_is_down(tried: LabCluster) -> None:
     address = tried.get("pod", "serve")["status"]["podIP"]
     tried.machine("node1").kill()
     try:
@@ -83,7 +83,7 @@ def test_a_worker_goes_on_while_the_primary_is_down(tried: Cluster) -> None:
 
 
 @pytest.mark.parametrize("node", ["node1", "node2"])
-def test_a_machine_that_lost_its_power_is_ready_again(tried: Cluster, node: str) -> None:
+def test_a_machine_that_lost_its_power_is_ready_again(tried: LabCluster, node: str) -> None:
     tried.operator.restart(node)
     tried.eventually("all well", lambda: well(tried), seconds=150)
     assert tried.machine(node).report()["missing"] == {}

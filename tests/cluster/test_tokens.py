@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from tests.cluster.conftest import Cluster, ended, killed_at
+from tests.cluster.conftest import LabCluster, ended, killed_at
 from tests.cluster.load import busy
 
 NAMESPACE = "test-tokens"
@@ -11,20 +11,20 @@ ASK = "kubectl --kubeconfig /tmp/k get --raw /api 2>&1 || :"
 TRY = f'printf %s "$1" >/tmp/t; KUBECONFIG=/tmp/k mkkubeconfig /tmp/t; {ASK}'
 
 
-def token(cluster: Cluster, name: str) -> str:
+def token(cluster: LabCluster, name: str) -> str:
     return cluster.operator.done("keys.show", name).strip()
 
 
-def answer(cluster: Cluster, value: str) -> str:
+def answer(cluster: LabCluster, value: str) -> str:
     said = cluster.machine("node1").check("sh", "-c", TRY, "try", value)
     return "refused" if "Unauthorized" in said else "accepted" if '"kind":"APIVersions"' in said else said
 
 
-def old_files(cluster: Cluster) -> list[str]:
+def old_files(cluster: LabCluster) -> list[str]:
     return [path.name for path in cluster.operator.workspace.keys_dir.glob("*.old.age")]
 
 
-def test_nobody_is_refused_while_all_tokens_change(cluster: Cluster) -> None:
+def test_nobody_is_refused_while_all_tokens_change(cluster: LabCluster) -> None:
     before = {name: token(cluster, f"kube_token_{name}") for name in ("root", "node2")}
     with busy(cluster, NAMESPACE) as load:
         done: dict[str, Any] = json.loads(cluster.operator.done("tokens.rotate", "--all", "--yes", "--json"))
@@ -40,7 +40,7 @@ def test_nobody_is_refused_while_all_tokens_change(cluster: Cluster) -> None:
     cluster.eventually("all Ready", lambda: all(cluster.ready().values()))
 
 
-def test_killed_it_is_ended_by_the_same_command(cluster: Cluster) -> None:
+def test_killed_it_is_ended_by_the_same_command(cluster: LabCluster) -> None:
     before = token(cluster, "kube_token_node2")
     killed_at(cluster, "tokens: deploy: only", "tokens.rotate", "--user", "node2", "--yes")
     # What the killed one left on a machine goes back by itself, or is taken over; see deploys.
@@ -51,7 +51,7 @@ def test_killed_it_is_ended_by_the_same_command(cluster: Cluster) -> None:
     cluster.eventually("all Ready", lambda: all(cluster.ready().values()))
 
 
-def test_taken_back_before_its_end_everybody_keeps_the_old_token(cluster: Cluster) -> None:
+def test_taken_back_before_its_end_everybody_keeps_the_old_token(cluster: LabCluster) -> None:
     before = token(cluster, "kube_token_system_kube-scheduler")
     killed_at(cluster, "tokens: verify that both", "tokens.rotate", "--user", "kube-scheduler", "--yes")
     between = token(cluster, "kube_token_system_kube-scheduler")

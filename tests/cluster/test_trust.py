@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tests.cluster.conftest import Cluster, ended, killed_at
+from tests.cluster.conftest import LabCluster, ended, killed_at
 from tests.cluster.load import busy
 
 CERTIFICATES = ("keys.rotate-certificates", "--yes", "--all")
@@ -15,22 +15,22 @@ FILES = {"apiserver.crt", "kubelet-client.crt", "kubelet_node1.crt", "kubelet_no
 NAMESPACE = "test-trust"
 
 
-def certificates(cluster: Cluster) -> dict[str, bytes]:
+def certificates(cluster: LabCluster) -> dict[str, bytes]:
     keys: Path = cluster.operator.workspace.keys_dir
     return {path.name: path.read_bytes() for path in keys.glob("*.crt")}
 
 
-def beside(cluster: Cluster) -> list[str]:
+def beside(cluster: LabCluster) -> list[str]:
     """What a rotation that has not ended leaves in keys/."""
     return [path.name for word in (".new", ".old") for path in cluster.operator.workspace.keys_dir.glob(f"*{word}.*")]
 
 
-def healthy(cluster: Cluster) -> None:
+def healthy(cluster: LabCluster) -> None:
     cluster.eventually("all Ready", lambda: all(cluster.ready().values()))
     assert json.loads(cluster.operator.done("keys.check", "--json"))["problems"] == []
 
 
-def shown(cluster: Cluster, address: str, pem: bytes) -> bool:
+def shown(cluster: LabCluster, address: str, pem: bytes) -> bool:
     """Whether a client that trusts ``pem`` alone gets an answer from ``address``."""
     argv = [
         "curl",
@@ -46,7 +46,7 @@ def shown(cluster: Cluster, address: str, pem: bytes) -> bool:
     return cluster.machine("node1").execute(argv, stdin=pem.decode()).returncode == 0
 
 
-def test_nobody_is_turned_away_while_all_certificates_change(cluster: Cluster) -> None:
+def test_nobody_is_turned_away_while_all_certificates_change(cluster: LabCluster) -> None:
     before = certificates(cluster)
     with busy(cluster, NAMESPACE) as load:
         done: dict[str, Any] = json.loads(cluster.operator.done(*CERTIFICATES, "--json"))
@@ -64,7 +64,7 @@ def test_nobody_is_turned_away_while_all_certificates_change(cluster: Cluster) -
     healthy(cluster)
 
 
-def test_killed_it_is_ended_by_the_same_command(cluster: Cluster) -> None:
+def test_killed_it_is_ended_by_the_same_command(cluster: LabCluster) -> None:
     before = certificates(cluster)
     killed_at(cluster, "certificates: deploy: they are used", *CERTIFICATES, "--node", "node2")
     ended(cluster, *CERTIFICATES, "--node", "node2")
@@ -74,7 +74,7 @@ def test_killed_it_is_ended_by_the_same_command(cluster: Cluster) -> None:
     healthy(cluster)
 
 
-def test_aborted_the_previous_ones_stay(cluster: Cluster) -> None:
+def test_aborted_the_previous_ones_stay(cluster: LabCluster) -> None:
     before = certificates(cluster)
     killed_at(cluster, "certificates: verify that", *CERTIFICATES)
     ended(cluster, "keys.rotate-certificates", "--abort", "--yes")
@@ -82,7 +82,7 @@ def test_aborted_the_previous_ones_stay(cluster: Cluster) -> None:
     healthy(cluster)
 
 
-def test_a_pause_leaves_both_trusted_and_the_old_in_use(cluster: Cluster) -> None:
+def test_a_pause_leaves_both_trusted_and_the_old_in_use(cluster: LabCluster) -> None:
     before = certificates(cluster)
     cluster.operator.done(*CERTIFICATES, "--node", "node1", "--pause")
     paused = certificates(cluster)
@@ -97,11 +97,11 @@ def test_a_pause_leaves_both_trusted_and_the_old_in_use(cluster: Cluster) -> Non
     healthy(cluster)
 
 
-def account(cluster: Cluster) -> str:
+def account(cluster: LabCluster) -> str:
     return cluster.kubectl("-n", "default", "create", "token", "default").strip()
 
 
-def status(cluster: Cluster, token: str) -> str:
+def status(cluster: LabCluster, token: str) -> str:
     script = (
         "curl --insecure --silent --max-time 5 --output /dev/null --write-out '%{http_code}'"
         ' --header "Authorization: Bearer $(cat)" https://api.k8s.internal:6443/api'
@@ -109,7 +109,7 @@ def status(cluster: Cluster, token: str) -> str:
     return cluster.machine("node1").execute(["/bin/sh", "-c", script], stdin=token).stdout
 
 
-def test_nobody_is_turned_away_while_the_issuer_s_key_changes(cluster: Cluster) -> None:
+def test_nobody_is_turned_away_while_the_issuer_s_key_changes(cluster: LabCluster) -> None:
     former = account(cluster)
     assert status(cluster, former) == "200"
     with busy(cluster, NAMESPACE) as load:
@@ -121,7 +121,7 @@ def test_nobody_is_turned_away_while_the_issuer_s_key_changes(cluster: Cluster) 
     healthy(cluster)
 
 
-def test_a_token_in_a_secret_holds_it_up(cluster: Cluster) -> None:
+def test_a_token_in_a_secret_holds_it_up(cluster: LabCluster) -> None:
     annotations = {"kubernetes.io/service-account.name": "default"}
     with cluster.namespace(NAMESPACE):
         cluster.apply(
@@ -144,7 +144,7 @@ def test_a_token_in_a_secret_holds_it_up(cluster: Cluster) -> None:
     assert beside(cluster) == []
 
 
-def test_killed_the_issuer_s_rotation_is_ended_by_the_same_command(cluster: Cluster) -> None:
+def test_killed_the_issuer_s_rotation_is_ended_by_the_same_command(cluster: LabCluster) -> None:
     former = account(cluster)
     killed_at(cluster, "issuer: deploy: only", *ISSUER)
     ended(cluster, *ISSUER)
@@ -153,7 +153,7 @@ def test_killed_the_issuer_s_rotation_is_ended_by_the_same_command(cluster: Clus
     healthy(cluster)
 
 
-def test_taken_back_the_old_key_signs_again(cluster: Cluster) -> None:
+def test_taken_back_the_old_key_signs_again(cluster: LabCluster) -> None:
     former = account(cluster)
     killed_at(cluster, "issuer: replace the pods'", *ISSUER)
     between = account(cluster)

@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager
 import pytest
 
 from lab.containers import BUSYBOX
-from tests.cluster.conftest import Cluster, MakeCluster, ended, killed_at
+from tests.cluster.conftest import LabCluster, MakeCluster, ended, killed_at
 from tests.lab.operating import Completed
 
 UPGRADE = ("cluster.upgrade", "--yes", "--image", BUSYBOX, "--skip", "egress")
@@ -27,13 +27,13 @@ CONTROL_ONLY = ("--skip", "pods,kubelet,network,dns,secrets,cleanup,nodes,api,et
 
 
 @pytest.fixture(scope="module")
-def three(make_cluster: MakeCluster) -> Iterator[Cluster]:
+def three(make_cluster: MakeCluster) -> Iterator[LabCluster]:
     with make_cluster("upgrade", 3) as made:
         yield made
 
 
 @contextmanager
-def changed(cluster: Cluster, mark: str) -> Iterator[None]:
+def changed(cluster: LabCluster, mark: str) -> Iterator[None]:
     """A change of every machine."""
     with ExitStack() as stack:
         for node in cluster.nodes:
@@ -41,7 +41,7 @@ def changed(cluster: Cluster, mark: str) -> Iterator[None]:
         yield
 
 
-def marks(cluster: Cluster) -> list[str]:
+def marks(cluster: LabCluster) -> list[str]:
     return [cluster.operator.mark(node) for node in cluster.nodes]
 
 
@@ -51,7 +51,7 @@ def stages(done: Completed) -> list[str]:
     return [line for line in said if not line.startswith("smoke test again")]
 
 
-def test_stage_by_stage(three: Cluster) -> None:
+def test_stage_by_stage(three: LabCluster) -> None:
     with changed(three, "one"):
         steps = json.loads(three.operator.done("cluster.upgrade", "--dry-run", "--json"))
         assert len(steps) == 4
@@ -66,7 +66,7 @@ def test_stage_by_stage(three: Cluster) -> None:
     assert len(list(three.operator.root.glob("backups/*.db.zst.age"))) == 1
 
 
-def test_a_stage_that_is_not_well_is_the_last(three: Cluster) -> None:
+def test_a_stage_that_is_not_well_is_the_last(three: LabCluster) -> None:
     primary = three.machine("node1")
     ill = ("cluster.smoke", "--only", "control.scheduler")
     primary.check("sh", "-c", BREAK)
@@ -85,7 +85,7 @@ def test_a_stage_that_is_not_well_is_the_last(three: Cluster) -> None:
         assert marks(three) == ["two"] * 3
 
 
-def test_killed_at_each_step_the_same_command_goes_on(three: Cluster) -> None:
+def test_killed_at_each_step_the_same_command_goes_on(three: LabCluster) -> None:
     mark = "killed"
     with changed(three, mark):
         for line in ("upgrade: back up", "node1: activate", "upgrade: smoke", "upgrade: deploy node2"):
@@ -96,7 +96,7 @@ def test_killed_at_each_step_the_same_command_goes_on(three: Cluster) -> None:
     three.eventually("all Ready", lambda: all(three.ready().values()))
 
 
-def test_what_the_guard_forbids_does_not_begin(three: Cluster) -> None:
+def test_what_the_guard_forbids_does_not_begin(three: LabCluster) -> None:
     file = three.operator.workspace.inventory_file
     before, text = marks(three), file.read_text()
     file.write_text(text.replace("cluster:\n", 'cluster:\n  kubernetes: "1.36"\n', 1))
@@ -109,7 +109,7 @@ def test_what_the_guard_forbids_does_not_begin(three: Cluster) -> None:
     assert marks(three) == before
 
 
-def test_ctrl_c_leaves_a_cluster_that_goes_on(three: Cluster) -> None:
+def test_ctrl_c_leaves_a_cluster_that_goes_on(three: LabCluster) -> None:
     with changed(three, "interrupted"):
         process = three.operator.start(*UPGRADE)
         assert process.stderr

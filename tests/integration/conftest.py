@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from smallkube.core.workspace import REPOSITORY, Workspace
+from smallkube.inventory import cluster
 from smallkube.inventory.load import load
 from smallkube.inventory.models import Inventory
 from tests import forked
@@ -22,7 +23,7 @@ Completed = subprocess.CompletedProcess[str]
 
 
 @dataclass(frozen=True)
-class Cluster:
+class PreparedWorkspace:
     """A workspace, and beside it the nodes' private host keys, as the nodes would have them."""
 
     workspace: Workspace
@@ -35,6 +36,10 @@ class Cluster:
     @property
     def inventory(self) -> Inventory:
         return load(self.workspace.inventory_file)
+
+    @property
+    def cluster(self) -> cluster.Cluster:
+        return cluster.Cluster(self.workspace, self.inventory)
 
     def identity(self, node: str) -> Path:
         """The private host key of ``node``; the master identity for "master"."""
@@ -117,9 +122,9 @@ class Cluster:
         return {name: state[0] for name, state in self.snapshot().items()}
 
 
-def _make(folder: Path, indices: Sequence[int], name: str, **cluster: Any) -> Cluster:
+def _make(folder: Path, indices: Sequence[int], name: str, **cluster: Any) -> PreparedWorkspace:
     root = folder / name
-    made = Cluster(Workspace(root), folder / f"{name}-private")
+    made = PreparedWorkspace(Workspace(root), folder / f"{name}-private")
     root.mkdir()
     made.private.mkdir()
     made.write_inventory(indices, **cluster)
@@ -129,11 +134,11 @@ def _make(folder: Path, indices: Sequence[int], name: str, **cluster: Any) -> Cl
 
 
 @pytest.fixture
-def make_cluster(tmp_path: Path, needs: Callable[[str, object, str], None]) -> Callable[..., Cluster]:
+def make_cluster(tmp_path: Path, needs: Callable[[str, object, str], None]) -> Callable[..., PreparedWorkspace]:
     """``make_cluster(indices, name=…, **cluster)``: a workspace with an inventory and the nodes' host keys."""
     needs("integration", shutil.which("ssh-keygen"), "ssh-keygen (openssh-client)")
 
-    def make(indices: Sequence[int], name: str = "ws", **cluster: Any) -> Cluster:
+    def make(indices: Sequence[int], name: str = "ws", **cluster: Any) -> PreparedWorkspace:
         return _make(tmp_path, indices, name, **cluster)
 
     return make
@@ -149,17 +154,17 @@ def generated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def copied(generated: Path, tmp_path: Path) -> Callable[[str], Cluster]:
+def copied(generated: Path, tmp_path: Path) -> Callable[[str], PreparedWorkspace]:
     """``copied(name)``: a copy of the template, in a folder of this name."""
 
-    def copy(name: str) -> Cluster:
+    def copy(name: str) -> PreparedWorkspace:
         shutil.copytree(generated, tmp_path / name)
-        return Cluster(Workspace(tmp_path / name / "ws"), tmp_path / name / "ws-private")
+        return PreparedWorkspace(Workspace(tmp_path / name / "ws"), tmp_path / name / "ws-private")
 
     return copy
 
 
 @pytest.fixture
-def ready(copied: Callable[[str], Cluster]) -> Cluster:
+def ready(copied: Callable[[str], PreparedWorkspace]) -> PreparedWorkspace:
     """Two nodes, everything generated; the test's own copy."""
     return copied("ready")

@@ -26,7 +26,7 @@ from smallkube.etcd.stream import check_sealed
 from smallkube.inventory.models import Node
 from smallkube.remote.local import LocalHost
 from smallkube.secrets.keyring import read_recipient, require_master
-from tests.integration.conftest import Cluster, Completed
+from tests.integration.conftest import Completed, PreparedWorkspace
 from tests.integration.etcd import VERSIONS, Etcd, like_kubernetes, programs
 from tests.integration.sshd import Server
 
@@ -37,7 +37,7 @@ Needs = Callable[[str, object, str], None]
 class Site:
     """A workspace, and the etcd on this machine that it backs up with --local."""
 
-    cluster: Cluster
+    cluster: PreparedWorkspace
     etcd: Etcd
     scratch: Path
 
@@ -98,7 +98,7 @@ def server(folder: Path, version: str, needs: Needs) -> Etcd:
 
 
 @pytest.fixture
-def site(ready: Cluster, tmp_path: Path, needs: Needs) -> Iterator[Site]:
+def site(ready: PreparedWorkspace, tmp_path: Path, needs: Needs) -> Iterator[Site]:
     with server(tmp_path / "e", "3.6", needs).running() as etcd:
         etcd.put(like_kubernetes())
         yield Site(ready, etcd, tmp_path / "scratch")
@@ -123,7 +123,7 @@ def tmpfs(folder: Path, size: str, needs: Needs) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_a_backup_knows_what_is_in_it(version: str, ready: Cluster, tmp_path: Path, needs: Needs) -> None:
+def test_a_backup_knows_what_is_in_it(version: str, ready: PreparedWorkspace, tmp_path: Path, needs: Needs) -> None:
     with server(tmp_path / "e", version, needs).running() as etcd:
         etcd.put(like_kubernetes())
         etcd.put(dict.fromkeys(like_kubernetes(), b"newer"))
@@ -143,7 +143,9 @@ def test_a_backup_knows_what_is_in_it(version: str, ready: Cluster, tmp_path: Pa
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_a_revision_below_etcds_own_is_not_recorded(version: str, ready: Cluster, tmp_path: Path, needs: Needs) -> None:
+def test_a_revision_below_etcds_own_is_not_recorded(
+    version: str, ready: PreparedWorkspace, tmp_path: Path, needs: Needs
+) -> None:
     """Older versions report it of a snapshot whose last key was compacted."""
     with server(tmp_path / "e", version, needs).running() as etcd:
         etcd.put({"/registry/a": b"1"})

@@ -16,7 +16,7 @@ import pytest
 
 from smallkube.etcd import catalog
 from smallkube.etcd.record import EncryptionKey, Record
-from tests.integration.conftest import Cluster, Completed
+from tests.integration.conftest import Completed, PreparedWorkspace
 from tests.integration.etcd import PROGRAMS, VERSIONS, Etcd, like_kubernetes
 from tests.integration.test_etcd_backup import Site, await_, server, tmpfs
 
@@ -104,11 +104,11 @@ def _folders() -> Iterator[tuple[int, str]]:
 
 
 @pytest.fixture
-def rehearsal(ready: Cluster, tmp_path: Path, needs: Needs) -> Iterator[Rehearsal]:
+def rehearsal(ready: PreparedWorkspace, tmp_path: Path, needs: Needs) -> Iterator[Rehearsal]:
     yield prepared("3.6", ready, tmp_path, needs)
 
 
-def prepared(version: str, ready: Cluster, folder: Path, needs: Needs) -> Rehearsal:
+def prepared(version: str, ready: PreparedWorkspace, folder: Path, needs: Needs) -> Rehearsal:
     with server(folder / "e", version, needs).running() as etcd:
         site = Site(ready, etcd, folder / "scratch")
         etcd.put(like_kubernetes())
@@ -121,7 +121,7 @@ def prepared(version: str, ready: Cluster, folder: Path, needs: Needs) -> Rehear
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_a_good_backup_passes(version: str, ready: Cluster, tmp_path: Path, needs: Needs) -> None:
+def test_a_good_backup_passes(version: str, ready: PreparedWorkspace, tmp_path: Path, needs: Needs) -> None:
     rehearsal = prepared(version, ready, tmp_path, needs)
     done = rehearsal.inv()
     assert set(rehearsal.results(done).values()) == {"ok"}
@@ -149,7 +149,7 @@ EVERYTHING = ("", "--from-key")
     ],
 )
 def test_an_etcd_without_keys_passes(
-    commands: list[tuple[str, ...]], revision: int, version: str, ready: Cluster, tmp_path: Path, needs: Needs
+    commands: list[tuple[str, ...]], revision: int, version: str, ready: PreparedWorkspace, tmp_path: Path, needs: Needs
 ) -> None:
     with server(tmp_path / "e", version, needs).running() as etcd:
         for command in commands:
@@ -169,7 +169,7 @@ def test_an_etcd_without_keys_passes(
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("written", [False, True])
 def test_a_backup_of_a_restored_etcd_passes(
-    written: bool, version: str, ready: Cluster, tmp_path: Path, needs: Needs
+    written: bool, version: str, ready: PreparedWorkspace, tmp_path: Path, needs: Needs
 ) -> None:
     """Restored as on the primary: with its revisions raised and marked compacted."""
     bumped = ("--bump-revision", "1000000000", "--mark-compacted")
@@ -188,7 +188,7 @@ def test_a_backup_of_a_restored_etcd_passes(
     assert set(rehearsal.results(rehearsal.inv()).values()) == {"ok"}
 
 
-def test_more_keys_than_one_page_are_counted(ready: Cluster, tmp_path: Path, needs: Needs) -> None:
+def test_more_keys_than_one_page_are_counted(ready: PreparedWorkspace, tmp_path: Path, needs: Needs) -> None:
     with server(tmp_path / "e", "3.6", needs).running() as etcd:
         site = Site(ready, etcd, tmp_path / "scratch")
         etcd.put(like_kubernetes(count=2001, size=10))
@@ -216,7 +216,7 @@ def test_what_differs_is_named(changes: dict[str, Any], check: str, rehearsal: R
     assert f"differs from what was recorded: {check}" in done.stderr
 
 
-def test_a_secret_in_clear_is_noticed(ready: Cluster, tmp_path: Path, needs: Needs) -> None:
+def test_a_secret_in_clear_is_noticed(ready: PreparedWorkspace, tmp_path: Path, needs: Needs) -> None:
     with server(tmp_path / "e", "3.6", needs).running() as etcd:
         site = Site(ready, etcd, tmp_path / "scratch")
         etcd.put({**like_kubernetes(), "/registry/secrets/default/s-3": b"k8s\x00clear"})

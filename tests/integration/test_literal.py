@@ -21,7 +21,7 @@ values = st.recursive(
 )
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(batch=st.lists(values, min_size=10, max_size=30))
 def test_nix_reads_the_same_value_back(
     batch: list[object], tmp_path: Path, needs: Callable[[str, object, str], None]

@@ -14,7 +14,7 @@ OWN = {"wgkube2.key.age", "kube_token_node2.age", "kubelet_node2.key.age"}
 
 
 def plan(cluster: Any, name: str = "node2") -> revoke.Plan:
-    return revoke.make(cluster.workspace, cluster.inventory, name)
+    return revoke.make(cluster.cluster, name)
 
 
 def own(cluster: Any) -> set[str]:

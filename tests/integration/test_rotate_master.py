@@ -12,7 +12,7 @@ from smallkube.operations import master
 from smallkube.secrets import age
 from smallkube.secrets.check import check
 from smallkube.secrets.store import changing_keys
-from tests.integration.conftest import Cluster
+from tests.integration.conftest import PreparedWorkspace
 from tests.integration.test_secrets_crash import killed_at, plaintexts
 
 ROTATE = ("keys.rotate-master", "--yes")
@@ -37,7 +37,7 @@ def opened_by(cluster: Any, master: age.Master) -> set[str]:
 
 def rotate(cluster: Any) -> None:
     with changing_keys(cluster.workspace):
-        master.act(cluster.workspace, cluster.inventory, master.plan(cluster.workspace, cluster.inventory))
+        master.act(cluster.cluster, master.plan(cluster.cluster))
 
 
 def test_everything_is_for_the_new_one_alone(ready: Any) -> None:
@@ -124,7 +124,7 @@ def test_an_identity_that_lies_elsewhere_stays_there(ready: Any) -> None:
     assert elsewhere.stat().st_mode & 0o7777 == 0o600
 
 
-def test_killed_before_each_change_the_same_command_ends_it(copied: Callable[[str], Cluster]) -> None:
+def test_killed_before_each_change_the_same_command_ends_it(copied: Callable[[str], PreparedWorkspace]) -> None:
     for step in count(1):
         cluster = copied(f"killed{step}")
         secret, old = plaintexts(cluster), identities(cluster)
@@ -134,7 +134,7 @@ def test_killed_before_each_change_the_same_command_ends_it(copied: Callable[[st
         assert len(identities(cluster).recipients) == 2, "not one more for each attempt"
         assert opened_by(cluster, old) == set()
         assert plaintexts(cluster) == secret
-        assert check(cluster.workspace, cluster.inventory).problems == ()
+        assert check(cluster.cluster).problems == ()
         if not killed:
             break
     assert step > 15

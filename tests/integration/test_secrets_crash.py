@@ -55,7 +55,7 @@ def plaintexts(cluster: Any) -> dict[str, bytes]:
 
 
 def assert_complete(cluster: Any) -> None:
-    report = check(cluster.workspace, cluster.inventory)
+    report = check(cluster.cluster)
     assert report.problems == ()
     assert {proof for _, proof in report.proofs} == {"decrypted"}
     assert list(cluster.keys.rglob(".tmp-*")) == []
@@ -64,7 +64,7 @@ def assert_complete(cluster: Any) -> None:
     assert cluster.snapshot() == before
     private = cluster.keys / "master_key"
     private.rename(cluster.private / "master_key")
-    report = check(cluster.workspace, cluster.inventory)
+    report = check(cluster.cluster)
     assert {proof for _, proof in report.proofs} == {"recorded"}
     assert report.problems == ()
 
@@ -118,7 +118,7 @@ def test_the_generate_command_killed_at_random(make_cluster: Callable[..., Any])
 def test_the_rekey_command_killed_at_random(make_cluster: Callable[..., Any]) -> None:
     clusters = [make_cluster(NODES, f"ws{n}") for n in range(ROUNDS)]
     for cluster in clusters:
-        making.act(cluster.workspace, cluster.inventory, making.plan(cluster.workspace, cluster.inventory))
+        making.act(cluster.cluster, making.plan(cluster.cluster))
         cluster.new_host_key("node1")  # the primary reads most of them
         cluster.new_host_key("node2")
     all_rounds(rekey_round, clusters)
@@ -156,12 +156,12 @@ def killed_at(step: int, folder: Path, work: Callable[[], None]) -> bool:
 
 def generate(cluster: Any) -> None:
     with changing_keys(cluster.workspace):
-        making.act(cluster.workspace, cluster.inventory, making.plan(cluster.workspace, cluster.inventory))
+        making.act(cluster.cluster, making.plan(cluster.cluster))
 
 
 def rekey(cluster: Any) -> None:
     with changing_keys(cluster.workspace):
-        rekeying.act(cluster.workspace, cluster.inventory, rekeying.plan(cluster.workspace, cluster.inventory))
+        rekeying.act(cluster.cluster, rekeying.plan(cluster.cluster))
 
 
 def test_generate_killed_before_each_single_change(make_cluster: Callable[..., Any]) -> None:
@@ -176,7 +176,7 @@ def test_generate_killed_before_each_single_change(make_cluster: Callable[..., A
         plaintexts(cluster)
         generate(cluster)
         assert {name: cluster.content().get(name) for name in kept} == kept
-        assert check(cluster.workspace, cluster.inventory).problems == ()
+        assert check(cluster.cluster).problems == ()
     assert step > 60
 
 
@@ -191,7 +191,7 @@ def test_rekey_killed_before_each_single_change(make_cluster: Callable[..., Any]
         assert plaintexts(cluster) == secret
         rekey(cluster)
         assert plaintexts(cluster) == secret
-        assert check(cluster.workspace, cluster.inventory).problems == ()
+        assert check(cluster.cluster).problems == ()
     assert step > 20
 
 
@@ -199,7 +199,9 @@ def edited(cluster: Any) -> None:
     """A new key for a certificate, which is issued anew with it."""
     with changing_keys(cluster.workspace):
         editing.edit(
-            cluster.workspace, cluster.inventory, "apiserver.key", lambda _name, _before: certificates.new_key()
+            cluster.cluster,
+            "apiserver.key",
+            lambda _name, _before: certificates.new_key(),
         )
 
 
@@ -213,6 +215,6 @@ def test_edit_killed_before_each_single_change(make_cluster: Callable[..., Any])
             break
         with changing_keys(cluster.workspace):
             pass
-        assert check(cluster.workspace, cluster.inventory).problems == ()
+        assert check(cluster.cluster).problems == ()
         changed += plaintexts(cluster) != before
     assert step > 5 and changed > 3

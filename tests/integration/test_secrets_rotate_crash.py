@@ -56,10 +56,10 @@ def assert_whole_or_marked(cluster: Any) -> None:
         return
     fits(cluster)
     assert ("peers.json", "inv keys.generate") in [
-        (problem.file, problem.mend) for problem in check(cluster.workspace, cluster.inventory).problems
+        (problem.file, problem.mend) for problem in check(cluster.cluster).problems
     ]
     with pytest.raises(UsageError, match="interrupted"):
-        bundle.assemble(cluster.workspace, cluster.inventory)
+        bundle.assemble(cluster.cluster)
 
 
 def assert_rotated(cluster: Any) -> None:
@@ -100,8 +100,8 @@ def test_the_command_killed_at_random(make_cluster: Callable[..., Any]) -> None:
 
 def rotated(cluster: Any) -> None:
     with changing_keys(cluster.workspace):
-        planned = wireguard.plan_wireguard(cluster.workspace, cluster.inventory)
-        wireguard.act_wireguard(cluster.workspace, cluster.inventory, planned)
+        planned = wireguard.plan_wireguard(cluster.cluster)
+        wireguard.act_wireguard(cluster.cluster, planned)
 
 
 @pytest.mark.parametrize("again", [rotated, generate])

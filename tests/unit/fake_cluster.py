@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from functools import cached_property
 
 from smallkube.core.workspace import Workspace
+from smallkube.inventory.cluster import Cluster
 from smallkube.inventory.load import load
 from smallkube.inventory.models import Inventory, Node
 from smallkube.kube import token_users
@@ -32,9 +33,9 @@ def generate_keys(workspace: Workspace) -> None:
     workspace.hosts_keys_dir.mkdir(parents=True)
     for node, key in HOSTS.items():
         (workspace.hosts_keys_dir / f"{node}.pub").write_text(f"{key}\n")
-    inventory = load(workspace.inventory_file)
+    cluster = Cluster(workspace, load(workspace.inventory_file))
     with changing_keys(workspace):
-        generate.act(workspace, inventory, generate.plan(workspace, inventory))
+        generate.act(cluster, generate.plan(cluster))
 
 
 class Killed(BaseException):
@@ -64,6 +65,10 @@ class FakeCluster:
     @cached_property
     def inventory(self) -> Inventory:
         return load(self.workspace.inventory_file)
+
+    @property
+    def cluster(self) -> Cluster:
+        return Cluster(self.workspace, self.inventory)
 
     @cached_property
     def master(self) -> age.Master:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from smallkube.core.errors import UsageError
 from smallkube.core.workspace import Workspace
+from smallkube.inventory.cluster import Cluster
 from smallkube.inventory.load import load
 from smallkube.inventory.models import Inventory
 from smallkube.nix.bundle import MAX_FILE_BYTES, Bundle, assemble
@@ -45,7 +46,7 @@ def ready(workspace: Workspace) -> tuple[Workspace, Inventory]:
     return workspace, fill(workspace)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(FILES, st.randoms(use_true_random=False))
 def test_the_order_in_which_files_were_made_does_not_matter(files: dict[str, bytes], random: Random) -> None:
     bundles = []
@@ -60,7 +61,7 @@ def test_the_order_in_which_files_were_made_does_not_matter(files: dict[str, byt
                 path.write_bytes(files[name])
                 os.utime(path, (random.randrange(1 << 30),) * 2)
                 path.chmod(random.choice([0o600, 0o644, 0o755]))
-            bundles.append(assemble(workspace, inventory))
+            bundles.append(assemble(Cluster(workspace, inventory)))
     assert bundles[0].files == bundles[1].files
     assert (bundles[0].digest, bundles[0].archive) == (bundles[1].digest, bundles[1].archive)
     shown = {name.removeprefix("nix/hosts/more/") for name in bundles[0].files if name.startswith("nix/hosts/more/")}
@@ -79,7 +80,7 @@ def test_content_that_moves_between_files_changes_the_digest() -> None:
 
 
 def test_times_modes_and_umask_do_not_matter(ready: tuple[Workspace, Inventory]) -> None:
-    before = assemble(*ready)
+    before = assemble(Cluster(*ready))
     for path in ready[0].root.rglob("*.nix"):
         os.utime(path, (1, 1))
         path.chmod(0o600)
@@ -87,14 +88,14 @@ def test_times_modes_and_umask_do_not_matter(ready: tuple[Workspace, Inventory])
     try:
         (ready[0].hosts_dir / "node1.nix").unlink()
         (ready[0].hosts_dir / "node1.nix").write_text("{ }")
-        after = assemble(*ready)
+        after = assemble(Cluster(*ready))
     finally:
         os.umask(old)
     assert (after.digest, after.archive) == (before.digest, before.archive)
 
 
 def test_the_archive_tells_nothing_of_this_machine(ready: tuple[Workspace, Inventory]) -> None:
-    bundle = assemble(*ready)
+    bundle = assemble(Cluster(*ready))
     with tarfile.open(fileobj=io.BytesIO(bundle.archive)) as tar:
         members = tar.getmembers()
     assert [member.name for member in members] == sorted(bundle.files)
@@ -103,14 +104,14 @@ def test_the_archive_tells_nothing_of_this_machine(ready: tuple[Workspace, Inven
 
 def test_only_listed_files_of_keys_get_in(ready: tuple[Workspace, Inventory]) -> None:
     workspace, inventory = ready
-    before = assemble(workspace, inventory).digest
+    before = assemble(Cluster(workspace, inventory)).digest
     workspace.master_key.write_text("AGE-SECRET-KEY-1" + "Q" * 58)
     for name in ("kube_token_root.age.orig", "stray.age", "secrets.nix", "recipients.json", ".hidden.age"):
         (workspace.keys_dir / name).write_text("x")
     for folder in (workspace.root, workspace.hosts_dir):
         (folder / ".git").mkdir()
         (folder / ".git" / "config").write_text("x")
-    assert assemble(workspace, inventory).digest == before
+    assert assemble(Cluster(workspace, inventory)).digest == before
 
 
 @pytest.mark.parametrize(
@@ -125,7 +126,7 @@ def test_only_listed_files_of_keys_get_in(ready: tuple[Workspace, Inventory]) ->
 def test_a_key_in_clear_is_refused_without_being_repeated(ready: tuple[Workspace, Inventory], text: str) -> None:
     (ready[0].hosts_dir / "node1.nix").write_text(f'{{ x = "{text}"; }}')
     with pytest.raises(UsageError) as refused:
-        assemble(*ready)
+        assemble(Cluster(*ready))
     assert "nix/hosts/node1.nix" in str(refused.value)
     assert text not in str(refused.value)
 
@@ -135,13 +136,13 @@ def test_a_link_that_leads_out_is_refused(ready: tuple[Workspace, Inventory], ta
     (ready[0].keys_dir / "secrets.nix").write_text("{ }")
     (ready[0].hosts_dir / "link.nix").symlink_to(target)
     with pytest.raises(UsageError, match="leads out"):
-        assemble(*ready)
+        assemble(Cluster(*ready))
 
 
 def test_a_link_to_nothing_is_refused_not_left_out(ready: tuple[Workspace, Inventory]) -> None:
     (ready[0].hosts_dir / "dangling.nix").symlink_to("gone.nix")
     with pytest.raises(UsageError, match=r"dangling\.nix"):
-        assemble(*ready)
+        assemble(Cluster(*ready))
 
 
 def test_a_folder_linked_from_outside_is_refused_not_left_out(
@@ -151,7 +152,7 @@ def test_a_folder_linked_from_outside_is_refused_not_left_out(
     (outside / "more.nix").write_text("{ }")
     (ready[0].hosts_dir / "linked").symlink_to(outside)
     with pytest.raises(UsageError, match="link to a folder"):
-        assemble(*ready)
+        assemble(Cluster(*ready))
 
 
 def test_an_add_on_that_leads_out_of_the_workspace_is_refused(
@@ -164,27 +165,27 @@ def test_an_add_on_that_leads_out_of_the_workspace_is_refused(
     text = workspace.inventory_file.read_text()
     workspace.inventory_file.write_text(text.replace("  name: test", "  name: test\n  addons: [addon.yaml]"))
     with pytest.raises(UsageError, match="leads out"):
-        assemble(workspace, load(workspace.inventory_file))
+        assemble(Cluster(workspace, load(workspace.inventory_file)))
 
 
 def test_missing_secrets_and_nothing_rendered_name_the_task_that_mends_it(ready: tuple[Workspace, Inventory]) -> None:
     workspace, inventory = ready
     (workspace.keys_dir / "wgkube1.key.age").unlink()
     with pytest.raises(UsageError, match=r"inv keys\.generate"):
-        assemble(workspace, inventory)
+        assemble(Cluster(workspace, inventory))
     workspace.flake_file.unlink()
     with pytest.raises(UsageError, match=r"inv nix\.render"):
-        assemble(workspace, inventory)
+        assemble(Cluster(workspace, inventory))
 
 
 @pytest.mark.parametrize("name", [b"bad\xff.nix", b"two\nlines.nix"])
 def test_a_file_name_that_is_no_text_is_refused(ready: tuple[Workspace, Inventory], name: bytes) -> None:
     Path(os.fsdecode(bytes(ready[0].hosts_dir) + b"/" + name)).write_text("{ }")
     with pytest.raises(UsageError, match="not UTF-8, or holds control characters"):
-        assemble(*ready)
+        assemble(Cluster(*ready))
 
 
 def test_a_huge_file_is_refused(ready: tuple[Workspace, Inventory]) -> None:
     (ready[0].hosts_dir / "dump.nix").write_bytes(bytes(MAX_FILE_BYTES + 1))
     with pytest.raises(UsageError, match=r"dump\.nix: larger than 5,000,000 bytes"):
-        assemble(*ready)
+        assemble(Cluster(*ready))

@@ -11,7 +11,7 @@ from smallkube.remote.command import Command, Result
 WORDS = st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=40), max_size=6)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(WORDS)
 def test_every_word_arrives_as_it_is(words: list[str]) -> None:
     program = ("printf", "%s\\0", *words, "end")

@@ -26,9 +26,7 @@ TITLES = (
 
 
 def operation(cluster: FakeCluster, *, abort: bool = False) -> Operation:
-    rotation = Rotation(
-        cluster.workspace, cluster.inventory, cluster.master, cluster.connect, cluster.deploy, lambda: None
-    )
+    rotation = Rotation(cluster.cluster, cluster.master, cluster.connect, cluster.deploy, lambda: None)
     return rotation.operation(cluster.keys, abort=abort)
 
 

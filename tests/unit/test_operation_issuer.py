@@ -27,7 +27,12 @@ TITLES = (
 
 def operation(cluster: FakeCluster, *, abort: bool = False) -> Operation:
     rotation = Rotation(
-        cluster.workspace, cluster.inventory, cluster.master, cluster.connect, cluster.deploy, overlap=0, seconds=0
+        cluster.cluster,
+        cluster.master,
+        cluster.connect,
+        cluster.deploy,
+        overlap=0,
+        seconds=0,
     )
     return rotation.operation(cluster.keys, abort=abort)
 

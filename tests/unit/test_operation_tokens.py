@@ -25,9 +25,7 @@ def users(cluster: FakeCluster) -> tuple[User, ...]:
 def operation(cluster: FakeCluster, wanted: Sequence[str] = CHOSEN, *, abort: bool = False) -> Operation:
     everybody = users(cluster)
     chosen = tokens.affected(cluster.keys, [user for user in everybody if user.short in wanted], everybody, abort=abort)
-    rotation = tokens.Rotation(
-        cluster.workspace, cluster.inventory, chosen, cluster.master, cluster.connect, cluster.deploy, 0
-    )
+    rotation = tokens.Rotation(cluster.cluster, chosen, cluster.master, cluster.connect, cluster.deploy, 0)
     return rotation.operation(cluster.keys, abort=abort)
 
 

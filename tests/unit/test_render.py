@@ -5,13 +5,13 @@ from pathlib import Path
 import pytest
 
 from smallkube.core.workspace import Workspace
+from smallkube.inventory.cluster import Cluster
 from smallkube.inventory.load import load
-from smallkube.inventory.models import Inventory
 from smallkube.nix import render
 
 
-def inventory_of(workspace: Workspace) -> Inventory:
-    return load(workspace.inventory_file)
+def cluster_of(workspace: Workspace) -> Cluster:
+    return Cluster(workspace, load(workspace.inventory_file))
 
 
 def names(workspace: Workspace, paths: tuple[Path, ...]) -> set[str]:
@@ -19,7 +19,7 @@ def names(workspace: Workspace, paths: tuple[Path, ...]) -> set[str]:
 
 
 def test_everything_is_rendered_once_and_then_current(workspace: Workspace) -> None:
-    plan = render.plan(workspace, inventory_of(workspace))
+    plan = render.plan(cluster_of(workspace))
     assert names(workspace, plan.changed) == {
         "nix/flake.nix",
         "nix/hosts/node1.nix",
@@ -31,11 +31,11 @@ def test_everything_is_rendered_once_and_then_current(workspace: Workspace) -> N
         "nix/rendered/channel/node2.nix",
     }
     plan.apply()
-    assert render.plan(workspace, inventory_of(workspace)).changed == ()
+    assert render.plan(cluster_of(workspace)).changed == ()
 
 
 def test_a_node_is_given_exactly_its_own_secrets(workspace: Workspace) -> None:
-    render.plan(workspace, inventory_of(workspace)).apply()
+    render.plan(cluster_of(workspace)).apply()
     worker = (workspace.rendered_dir / "node2.nix").read_text()
     assert '"wgkube.key" = ../../keys/wgkube2.key.age;' in worker
     assert "kube_token_node2 = ../../keys/kube_token_node2.age;" in worker
@@ -50,14 +50,14 @@ def test_a_rotation_in_progress_is_rendered(workspace: Workspace) -> None:
     workspace.keys_dir.mkdir()
     (workspace.keys_dir / "kube_token_root.old.age").touch()
     (workspace.keys_dir / "stray.old.age").touch()
-    render.plan(workspace, inventory_of(workspace)).apply()
+    render.plan(cluster_of(workspace)).apply()
     primary = (workspace.rendered_dir / "node1.nix").read_text()
     assert '"kube_token_root.old" = ../../keys/kube_token_root.old.age;' in primary
     assert "stray" not in primary
 
 
 def test_a_persons_own_files_are_never_touched(workspace: Workspace) -> None:
-    render.plan(workspace, inventory_of(workspace)).apply()
+    render.plan(cluster_of(workspace)).apply()
     own = workspace.hosts_dir / "node2.nix"
     own.write_text("{ }\n")
     stranger = workspace.rendered_dir / "notes.nix"
@@ -65,7 +65,7 @@ def test_a_persons_own_files_are_never_touched(workspace: Workspace) -> None:
     workspace.inventory_file.write_text(
         workspace.inventory_file.read_text().replace("  node2:\n    peer_ip: 192.168.0.2\n", "")
     )
-    plan = render.plan(workspace, inventory_of(workspace))
+    plan = render.plan(cluster_of(workspace))
     assert names(workspace, plan.obsolete) == {"nix/rendered/node2.nix", "nix/rendered/channel/node2.nix"}
     plan.apply()
     assert own.read_text() == "{ }\n" and stranger.exists()
@@ -73,10 +73,10 @@ def test_a_persons_own_files_are_never_touched(workspace: Workspace) -> None:
 
 
 def test_the_difference_names_files_and_lines(workspace: Workspace) -> None:
-    render.plan(workspace, inventory_of(workspace)).apply()
+    render.plan(cluster_of(workspace)).apply()
     text = workspace.inventory_file.read_text().replace("name: test", "name: test\n  network: {mtu: 1400}")
     workspace.inventory_file.write_text(text)
-    diff = render.plan(workspace, inventory_of(workspace)).diff(workspace.root)
+    diff = render.plan(cluster_of(workspace)).diff(workspace.root)
     assert "--- a/nix/rendered/cluster.nix" in diff
     assert "-    mtu = 1420;" in diff and "+    mtu = 1400;" in diff
 
@@ -86,7 +86,7 @@ def test_addons_keep_their_place_in_the_workspace(workspace: Workspace) -> None:
     (workspace.root / "my addons" / "x.yaml").touch()
     text = workspace.inventory_file.read_text().replace("name: test", "name: test\n  addons: [my addons/x.yaml]")
     workspace.inventory_file.write_text(text)
-    render.plan(workspace, inventory_of(workspace)).apply()
+    render.plan(cluster_of(workspace)).apply()
     assert '(../. + "/../my addons/x.yaml")' in (workspace.rendered_dir / "cluster.nix").read_text()
 
 
@@ -96,4 +96,4 @@ def test_a_template_cannot_write_an_unfiltered_value(workspace: Workspace) -> No
     for name in ("flake.nix.j2", "cluster.nix.j2", "node.nix.j2", "channel.nix.j2", "host.nix.j2"):
         (templates / name).write_text("{{ 'raw' }}")
     with pytest.raises(TypeError, match="without the nix filter"):
-        render.plan(workspace, inventory_of(workspace))
+        render.plan(cluster_of(workspace))

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from smallkube.core.errors import SmallkubeError, UsageError
 from smallkube.core.workspace import Workspace
+from smallkube.inventory.cluster import Cluster
 from smallkube.inventory.load import load
 from smallkube.inventory.models import Inventory
 from smallkube.operations import wireguard
@@ -28,7 +29,7 @@ def inventory(workspace: Workspace) -> Inventory:
         (workspace.hosts_keys_dir / f"{node}.pub").write_text(f"{key}\n")
     found = load(workspace.inventory_file)
     with changing_keys(workspace):
-        generate.act(workspace, found, generate.plan(workspace, found))
+        generate.act(Cluster(workspace, found), generate.plan(Cluster(workspace, found)))
     return found
 
 
@@ -142,12 +143,10 @@ def test_damage_never_crashes(tmp_path_factory: pytest.TempPathFactory, data: by
         journal.unfinished(workspace)
 
 
-def test_the_journal_holds_nothing_that_is_secret(
-    workspace: Workspace, inventory: Inventory, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_journal_holds_nothing_that_is_secret(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     begun: list[journal.Change] = []
     monkeypatch.setattr(journal, "commit", lambda _, change: begun.append(change))
-    wireguard.act_wireguard(workspace, inventory, wireguard.plan_wireguard(workspace, inventory))
+    wireguard.act_wireguard(cluster, wireguard.plan_wireguard(cluster))
     assert set(begun[0].files) == {"wgkube1.key.age", "wgkube2.key.age", "peers.json", "recipients.json"}
     for name, data in begun[0].files.items():
         assert not name.endswith(".age") or data.startswith(b"age-encryption.org/v1\n")

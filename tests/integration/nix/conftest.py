@@ -17,6 +17,7 @@ import yaml
 from smallkube.core import runner
 from smallkube.core.workspace import Workspace
 from smallkube.inventory import load
+from smallkube.inventory.cluster import Cluster
 from smallkube.nix import check, render
 from smallkube.nix.bundle import assemble
 from smallkube.nix.evaluate import Description, evaluate
@@ -51,8 +52,8 @@ def make_tree(folder: Path, indices: Sequence[int], addresses: str, cluster: Map
         (workspace.keys_dir / name).write_text(f"throw-away {name}\n")
     peers = [peer(index, addresses) if index in indices else None for index in range(1, max(indices) + 1)]
     workspace.peers_file.write_text(json.dumps(peers))
-    render.plan(workspace, loaded).apply()
-    return Tree(assemble(workspace, loaded).files, tuple(nodes))
+    render.plan(Cluster(workspace, loaded)).apply()
+    return Tree(assemble(Cluster(workspace, loaded)).files, tuple(nodes))
 
 
 def peer(index: int, addresses: str) -> dict[str, str]:

@@ -1,0 +1,35 @@
+"""One thing that was checked, whatever it was: a node, a backup, the configuration, the cluster."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Result(StrEnum):
+    """How a check ended. SKIPPED: it does not apply, or nothing could tell; the detail says why."""
+
+    OK = "ok"
+    WARNING = "warning"
+    FAILED = "failed"
+    SKIPPED = "skipped"
+
+
+@dataclass(frozen=True)
+class Check:
+    """``subject`` is the node, file or backup that was checked, "" for the cluster; ``check`` is what was checked."""
+
+    subject: str
+    check: str
+    result: Result
+    detail: str = ""
+
+    @classmethod
+    def of(cls, subject: str, check: str, faults: Iterable[str], seen: str = "") -> "Check":
+        """FAILED with the ``faults``, else OK with what was ``seen``."""
+        found = "; ".join(faults)
+        return cls(subject, check, Result.FAILED if found else Result.OK, found or seen)
+
+
+def failed(checks: Iterable[Check]) -> tuple[Check, ...]:
+    """Those that failed."""
+    return tuple(check for check in checks if check.result is Result.FAILED)
