@@ -1,4 +1,4 @@
-"""Runs two things in turn (A B A B …), so that a machine whose speed drifts treats both alike."""
+"""Runs two things alternately (A B A B …), so that a machine whose speed drifts treats both alike."""
 
 import fcntl
 import os

@@ -38,7 +38,7 @@ def rows(plan: Plan) -> Iterator[Row]:
 
 
 def make_workspace(root: Path, nodes: int) -> None:
-    """An inventory of ``nodes`` nodes with throw-away host keys."""
+    """An inventory of ``nodes`` nodes with ephemeral host keys."""
     entries = "".join(f"  node{index}: {{peer_ip: 192.0.2.{index}}}\n" for index in range(1, nodes + 1))
     (root / "inventory.yaml").write_text(f"cluster: {{name: bench}}\nnodes:\n{entries}")
     hosts = root / "keys" / "hosts"

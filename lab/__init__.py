@@ -1,4 +1,4 @@
-"""The lab: a cluster's machines on this one machine, for a first look, for tests and for rehearsals.
+"""The lab: a cluster's machines on this one machine, for first steps, for tests and for drills.
 
 ``image`` makes the machines' root file system once, ``layer`` adds the lab's own programs, ``machine`` starts one
 machine in systemd-nspawn, ``network`` joins a lab's machines and lets the operator reach them, ``cluster`` is a whole

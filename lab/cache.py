@@ -1,7 +1,7 @@
 """The lab's cache: images, builds of Kubernetes, and what interrupted builds left; which of it no lab needs any more.
 
-A lab that is up holds the folders that its machines' disks lie over (see lab/removal.py), so that nobody removes them,
-whatever state folder the lab is in.
+A lab that is up holds the folders that its machines' disks are layered over (see lab/removal.py), whatever state folder
+it is in, so that no other process removes them.
 """
 
 from collections.abc import Collection, Iterable, Iterator

@@ -47,7 +47,7 @@ class Record:
 
     @property
     def layers(self) -> list[Path]:
-        """What the machines' disks lie over besides the lab's own layer, uppermost first."""
+        """What the machines' disks are layered over besides the lab's own layer, uppermost first."""
         return [Path(folder) for folder in (self.kubernetes, self.image) if folder]
 
 
@@ -79,7 +79,7 @@ class Lab:
 
     @property
     def key(self) -> Path:
-        """The operator's throw-away SSH key for this lab's machines."""
+        """The operator's ephemeral SSH key for this lab's machines."""
         return self.folder / "ssh_key"
 
     @property
@@ -174,8 +174,8 @@ class Lab:
         deadline = time.monotonic() + seconds
         while not any(process.name == "sleep" for process in processes.find(self.folder, HUB)):
             if time.monotonic() > deadline:
-                said = (self.folder / "hub.log").read_text().strip().splitlines() or ["nothing"]
-                raise SmallkubeError(f"the lab's network did not come up: {said[-1]}", where=self.name)
+                lines = (self.folder / "hub.log").read_text().strip().splitlines() or ["nothing"]
+                raise SmallkubeError(f"the lab's network did not come up: {lines[-1]}", where=self.name)
             time.sleep(0.02)
 
     def _complete(self, record: Record, nodes: int, say: Callable[[str], None], step: Step) -> Path:
@@ -238,7 +238,7 @@ class Lab:
         return [_status(machine) for machine in self.machines]
 
     def start_layers(self) -> Sequence[Path]:
-        """What a machine's disk lies over: give it to ``Machine.start`` to start one machine again."""
+        """What a machine's disk is layered over: give it to ``Machine.start`` to start one machine again."""
         record = self.record
         if record is None:
             raise UsageError(f"there is no lab {self.name}", hint="inv lab.up")

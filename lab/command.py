@@ -23,7 +23,7 @@ def run(
 ) -> str:
     """Run a program and return its standard output.
 
-    Raises SmallkubeError with the last line it said when it fails or is not there.
+    Raises SmallkubeError with the last line of its output when it fails, or when it is missing.
     """
     try:
         done = subprocess.run(
@@ -39,14 +39,14 @@ def run(
     except OSError as error:
         raise SmallkubeError(f"{argv[0]} can't be started: {error.strerror}", hint="see inv doctor") from error
     if done.returncode:
-        said = (done.stderr or done.stdout).strip().splitlines() or ["no message"]
-        raise SmallkubeError(f"{Path(argv[0]).name} failed with status {done.returncode}: {said[-1]}")
+        lines = (done.stderr or done.stdout).strip().splitlines() or ["no message"]
+        raise SmallkubeError(f"{Path(argv[0]).name} failed with status {done.returncode}: {lines[-1]}")
     return done.stdout
 
 
 @contextmanager
 def waiting_lock(path: Path) -> Iterator[None]:
-    """Hold an exclusive lock on ``path``, waiting for whoever has it; the kernel drops it with the process."""
+    """Hold an exclusive lock on ``path``, waiting for the process that has it; the kernel drops it with the process."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)

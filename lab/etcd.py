@@ -1,4 +1,4 @@
-"""Where etcd's programs are on this machine, for rehearsals: in what was built or fetched for the lab's machines.
+"""Where etcd's programs are on this machine, for drills: in what was built or fetched for the lab's machines.
 
 `python -m lab.etcd` prints the folder.
 """

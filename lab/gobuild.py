@@ -1,4 +1,4 @@
-"""Building programs of Go modules, with what is downloaded, compiled and linked counted, so that the rest can be told.
+"""Building programs of Go modules, with what is downloaded, compiled and linked counted, so that the remaining time is known.
 
 All programs of a module are built by one command: what they share is compiled once, and they are linked side by side.
 What was downloaded, compiled or linked before is not done again, also when the build was interrupted.
@@ -28,7 +28,7 @@ POLL = 0.5
 
 @dataclass(frozen=True)
 class Build:
-    """Programs of the Go module in ``folder`` (go.mod, go.sum), which come to lie in ``target``.
+    """Programs of the Go module in ``folder`` (go.mod, go.sum), which are put into ``target``.
 
     ``programs``: name to main package. ``symbols``: -X settings of the linker. ``cgo``: C sources are compiled too,
     and the programs are linked statically.
@@ -172,7 +172,7 @@ def plan(one: Build, go: Go) -> Plan:
     """What must be compiled and linked, of what size."""
     if not one.wanted:
         return Plan({}, 0)
-    # Without EmbedFiles, a package that embeds files and all that import it are said to be stale.
+    # Without EmbedFiles, a package that embeds files and all that import it are reported stale.
     fields = "-json=ImportPath,Dir,GoFiles,CgoFiles,CFiles,EmbedFiles,Stale,Deps,Name"
     listed = go.ask(one, "list", "-deps", fields, *one.flags, *one.wanted.values())
     packages = list(_each_json(listed))

@@ -24,7 +24,7 @@ from smallkube.core.errors import SmallkubeError, UsageError
 MODULES = Path(__file__).with_name("go")
 LOG = "kubernetes-build.log"
 PREFIX = Path("opt/smallkube-lab/kubernetes")
-"""Where the programs are on a machine: the folder as a whole lies over its disk, like the lab's own programs."""
+"""Where the programs are on a machine: the folder as a whole is layered over its disk, like the lab's own programs."""
 NAME = "kubernetes-"
 BUILDING = f"{NAME}building-"
 """What of a folder is built already, instead of NAME."""

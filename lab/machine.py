@@ -29,7 +29,7 @@ INIT = "/opt/smallkube-lab/bin/init"
 HUB = "hub"
 INOTIFY = "fs.inotify.max_user_instances"
 VOLUMES = ("nix", "var/lib/containers", "var/lib/containerd")
-"""Folders that must not lie on an overlay: container storage mounts its own, and Nix's database is faster without."""
+"""Folders that must not be on an overlay: container storage mounts its own, and Nix's database is faster without."""
 CLEAN_ENVIRONMENT = ("env", "-i", "HOME=/root", "LANG=C.UTF-8", f"PATH={processes.PATH}:/run/current-system/sw/bin")
 
 
@@ -60,7 +60,7 @@ class Machine:
 
     @property
     def console(self) -> Path:
-        """What the machine said on its console."""
+        """What the machine printed on its console."""
         return self.folder / "console.log"
 
     @property
@@ -164,9 +164,9 @@ class Machine:
         while not network.ssh_answers(self.number, self.index, seconds=2):
             if not processes.find(self.lab, self._role) or time.monotonic() > deadline:
                 lines = self.console.read_text(errors="replace").split("\n") if self.console.exists() else []
-                said = [line.strip() for line in lines if line.strip()] or ["nothing"]
+                lines = [line.strip() for line in lines if line.strip()] or ["nothing"]
                 hint = f"see {self.console}" if inotify_left() else f"sysctl {INOTIFY}=1024"
-                raise SmallkubeError(f"did not start; it said: {said[-1]}", where=self.name, hint=hint)
+                raise SmallkubeError(f"did not start: {lines[-1]}", where=self.name, hint=hint)
             time.sleep(0.05)
 
     @property
@@ -227,8 +227,8 @@ class Machine:
         """Run a command inside the machine and return its output; raises SmallkubeError when it fails."""
         result = self.execute(command, stdin=stdin)
         if result.returncode:
-            said = (result.stderr or result.stdout).strip().splitlines() or ["no message"]
-            raise SmallkubeError(f"{command[0]} failed with status {result.returncode}: {said[-1]}", where=self.name)
+            lines = (result.stderr or result.stdout).strip().splitlines() or ["no message"]
+            raise SmallkubeError(f"{command[0]} failed with status {result.returncode}: {lines[-1]}", where=self.name)
         return result.stdout
 
     def report(self) -> dict[str, object]:

@@ -61,7 +61,7 @@ def hold(folders: Iterable[Path]) -> Iterator[list[int]]:
 
 @contextmanager
 def locked_if_free(path: Path) -> Iterator[bool]:
-    """Hold the exclusive lock on a file or folder unless somebody has one; yields whether it is held."""
+    """Hold the exclusive lock on a file or folder unless another process has one; yields whether it is held."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -75,7 +75,7 @@ def locked_if_free(path: Path) -> Iterator[bool]:
 
 
 def remove_if_free(folder: Path) -> bool:
-    """Delete a folder of the cache unless somebody holds it; returns whether it is gone.
+    """Delete a folder of the cache unless another process holds it; returns whether it was deleted.
 
     It is renamed first, so that an interrupted removal leaves nothing that could be taken for a complete folder.
     Raises SmallkubeError, having deleted nothing, when something is mounted there.

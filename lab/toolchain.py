@@ -48,7 +48,7 @@ def ensure(cache: Path, oldest: tuple[int, ...], bar: Bar) -> Path:
 
 
 def version(go: str) -> tuple[int, ...]:
-    """Version of a go program, such as (1, 26, 11); empty when it can't be told."""
+    """Version of a go program, such as (1, 26, 11); empty when unknown."""
     environment = {**os.environ, "GOTOOLCHAIN": "local"}
     done = subprocess.run([go, "env", "GOVERSION"], capture_output=True, text=True, check=False, env=environment)
     found = re.match(r"go([\d.]+)", done.stdout)
@@ -81,7 +81,7 @@ def _fetch(folder: Path, bar: Bar) -> None:
         try:
             tree.rename(folder)
         except OSError:
-            if not folder.is_dir():  # else somebody else has just fetched it
+            if not folder.is_dir():  # else another process has just fetched it
                 raise
     finally:
         remove_tree(work)

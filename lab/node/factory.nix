@@ -1,4 +1,4 @@
-# The system a lab machine has before the first deploy: nothing of a configuration, so that there is one to go back to.
+# The system a lab machine has before the first deploy: nothing of a configuration, so that there is one to roll back to.
 derivation {
   name = "nixos-system-lab-factory";
   system = builtins.currentSystem;

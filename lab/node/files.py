@@ -1,4 +1,4 @@
-"""What lies in /etc: links into the running system (by way of /etc/static, as on NixOS) and copies with a mode.
+"""What is in /etc: links into the running system (by way of /etc/static, as on NixOS) and copies with a mode.
 
 What the lab put there is written down, so that it goes away with the configuration that had it; a file of Debian's
 that stood in its place is kept aside and comes back then.

@@ -15,7 +15,7 @@ FILE = Path("/run/smallkube-lab/report.json")
 class Report:
     """Where the machine falls short of the configuration.
 
-    ``missing``: unit to programs that are not here, so that it stays inactive. ``wireguard``: devices that run in
+    ``missing``: unit to programs that are missing, so that it stays inactive. ``wireguard``: devices that run in
     user space. ``unsupported``: options of the configuration that the lab knows nothing of. ``kernel``: modules and
     kernel settings that could not be applied. ``other``: the rest, in words.
     """

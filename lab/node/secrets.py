@@ -1,7 +1,7 @@
 """Decrypts the configuration's secrets with the machine's host key, as agenix does (agenix: modules/age.nix).
 
 They go into a generation of their own on a ramfs, which never reaches a disk; /run/agenix is flipped to it when all
-were tried. As with agenix, one that can't be decrypted is said and is then missing.
+were tried. As with agenix, one that can't be decrypted is reported and is then missing.
 """
 
 import os
@@ -52,8 +52,8 @@ def _decrypt(name: str, secret: Mapping[str, Any], identities: Sequence[str], ge
         done = subprocess.run(command, stdout=sink, stderr=subprocess.PIPE, check=False)
     if done.returncode:
         target.unlink()
-        said = done.stderr.decode(errors="replace").strip().splitlines() or ["no message"]
-        warn(f"secret {name} can't be decrypted: {said[0]}")
+        lines = done.stderr.decode(errors="replace").strip().splitlines() or ["no message"]
+        warn(f"secret {name} can't be decrypted: {lines[0]}")
         return False
     shutil.chown(target, owner(str(secret.get("owner", "0"))), owner(str(secret.get("group", "0"))))
     target.chmod(int(str(secret.get("mode", "0400")), 8))

@@ -8,11 +8,11 @@ Argv = Sequence[str]
 
 
 def run(argv: Argv, *, stdin: str | None = None, quiet: bool = False) -> bool:
-    """Run a program; its failure is said (unless ``quiet``) and is not fatal. Returns whether it succeeded."""
+    """Run a program; its failure is reported (unless ``quiet``) and is not fatal. Returns whether it succeeded."""
     done = subprocess.run(argv, input=stdin, capture_output=True, text=True, check=False)
     if done.returncode and not quiet:
-        said = (done.stderr or done.stdout).strip() or "no message"
-        warn(f"{argv[0]} failed with status {done.returncode}: {said}")
+        message = (done.stderr or done.stdout).strip() or "no message"
+        warn(f"{argv[0]} failed with status {done.returncode}: {message}")
     return done.returncode == 0
 
 

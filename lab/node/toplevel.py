@@ -1,4 +1,4 @@
-"""Makes a system out of a description: a folder in the Nix store with everything that is to lie on the machine.
+"""Makes a system out of a description: a folder in the Nix store with everything that is to be on the machine.
 
 ``etc/`` is what /etc gets, ``sw/bin`` the system's programs, ``manifest.json`` the description with what was found
 missing, ``activate`` and ``bin/switch-to-configuration`` start the lab's programs on it, as on NixOS.

@@ -1,5 +1,5 @@
 # The API server's serving key and certificate: those that keys.generate made and every client pins, or, with
-# api.tls = "insecure", a pair that the primary makes once and nobody looks at.
+# api.tls = "insecure", a pair that the primary makes once and no client verifies.
 {
   config,
   kubeLib,

@@ -1,4 +1,4 @@
-# The API server's table of tokens, written anew before each start, so that a changed or removed token takes effect then.
+# The API server's table of tokens, written again before each start, so that a changed or removed token takes effect then.
 # Whom a token belongs to follows from its secret's name; beside each one its .old or .new is accepted during a rotation.
 #
 # The API server refuses the whole file for one bad row (k8s.io/apiserver tokenfile), and of two rows with one token the

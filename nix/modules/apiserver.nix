@@ -51,7 +51,7 @@ let
     kubelet-certificate-authority = "${cfg.kubeletCertificates}";
     kubelet-preferred-address-types = "Hostname,InternalIP";
     profiling = "false";
-    # Without it open watches hold up each stop for sixty seconds, in which nobody is answered.
+    # Without it open watches hold up each stop for sixty seconds, in which no request is answered.
     shutdown-watch-termination-grace-period = "10s";
   }
   // lib.optionalAttrs webhook {

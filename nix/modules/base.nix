@@ -1,4 +1,4 @@
-# The ground that every node stands on: what NixOS itself must switch on, the kernel settings that bridged pods need,
+# Settings common to every node: what NixOS itself must switch on, the kernel settings that bridged pods need,
 # and the assertions about the cluster as a whole.
 {
   config,

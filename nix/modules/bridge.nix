@@ -33,7 +33,7 @@ in
         (address "${cfg.hostIp6}/32")
         (address "${cfg.hostIp4}/24")
         # For a packet that it forwards, the kernel asks for the pod's link address from a link-local address or not at
-        # all (net/ipv6/ndisc.c: ndisc_send_ns): a pod that had said nothing yet could not be reached from other nodes.
+        # all (net/ipv6/ndisc.c: ndisc_send_ns): a pod that had sent nothing yet could not be reached from other nodes.
         (address "fe80::1/64")
       ];
       # kube-proxy translates a Service's address only once the host has a route to it, and a machine may have no IPv4

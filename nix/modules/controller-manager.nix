@@ -39,7 +39,7 @@ in
           DynamicUser = true;
           RuntimeDirectory = "kube-controller-manager";
           RuntimeDirectoryMode = "0700";
-          # As a credential, because the certificate of api.tls = "insecure" lies in a folder of the API server's own.
+          # As a credential, because the certificate of api.tls = "insecure" is in a folder of the API server's own.
           LoadCredential = kubeLib.loadSecrets secrets ++ [ "apiserver.crt:${cfg.apiserver.trusted}" ];
           ExecStartPre = "${lib.getExe cfg.mkkubeconfig} %d/${token}";
           ExecStart = kubeLib.commandLine "${pkgs.kubernetes}/bin/kube-controller-manager" {
@@ -49,7 +49,7 @@ in
             service-account-private-key-file = "%d/issuer.key";
             leader-elect = "false";
             secure-port = "0";
-            # Its default lies under /usr, where nothing can be made.
+            # Its default is under /usr, where nothing can be made.
             flex-volume-plugin-dir = "/run/kube-controller-manager/flexvolume";
             profiling = "false";
           };

@@ -1,7 +1,7 @@
 # CoreDNS on every node, for the node's own pods and, by delegation from systemd-resolved, for the node itself.
 #
 # Node names come from the hosts file, Services from the API. What the kubernetes plugin does not know in the cluster's
-# zones does not exist: passed on, it would come back from resolved for ever.
+# zones does not exist: passed on, it would come back from resolved endlessly.
 {
   config,
   kubeLib,

@@ -2,7 +2,7 @@
 #
 # etcd binds a peer URL by its host part alone (server/embed/etcd.go), so "unix:///run/etcd/peer" becomes an abstract
 # socket without any permissions, on which it also answers clients. "unix://peer" in the working directory is a real
-# file; the network namespace of its own closes abstract sockets to everybody else in any case.
+# file; the network namespace of its own closes abstract sockets to all other processes in any case.
 {
   config,
   kubeLib,
@@ -49,7 +49,7 @@ in
             listen-peer-urls = "unix://peer";
             listen-client-urls = "unix:///run/etcd/grpc";
             listen-client-http-urls = "unix:///run/etcd/http";
-            # Demanded, and used by nobody.
+            # Required, and unused.
             advertise-client-urls = "http://localhost:2379";
             auto-compaction-retention = "8h";
           };

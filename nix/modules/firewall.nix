@@ -1,7 +1,7 @@
 # Who may reach this node, what is forwarded between pods and tunnel, and how pods reach the rest of the world.
 #
 # All rules stand in this one file, in the order in which they must be read: the kubelet's port is closed before the
-# rules that let pods in through a Service, because whoever may write Services could otherwise point one at it.
+# rules that let pods in through a Service, because a user who may write Services could otherwise point one at it.
 # kube-proxy's tables live beside ours, so the rule set as a whole is never flushed.
 {
   config,

@@ -1,4 +1,4 @@
-# Kubeconfigs: the tool that writes one, and the two that lie ready: /run/kubeconfig-node on every node (kubelet,
+# Kubeconfigs: the tool that writes one, and the two that are kept ready: /run/kubeconfig-node on every node (kubelet,
 # kube-proxy, CoreDNS) and root's on the primary. Tokens stand in them inline and reach the tool as files: an argument
 # could be read by every local user while the tool runs.
 #
@@ -84,7 +84,7 @@ let
     '';
   };
 
-  # A kubeconfig that somebody has put there is left alone.
+  # A kubeconfig that the administrator has put there is left alone.
   linkRoot = pkgs.writeShellApplication {
     name = "link-kubeconfig-root";
     runtimeInputs = [ pkgs.coreutils ];

@@ -43,7 +43,7 @@ in
         memorySwap.swapBehavior = "LimitedSwap";
         clusterDomain = cfg.domain;
         clusterDNS = [ cfg.hostIp6 ];
-        # The default lies under /usr.
+        # The default is under /usr.
         volumePluginDir = "/var/lib/kubelet/volumeplugins";
         # resolved's stub on 127.0.0.53 can't be reached from a pod.
         resolvConf = "/run/systemd/resolve/resolv.conf";

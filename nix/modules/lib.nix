@@ -51,7 +51,7 @@ in
     # All nodes but this one: index, PublicKey, PeerIP.
     otherPeers = lib.filter (peer: peer.index != cfg.nodeIndex) cfg.peers;
 
-    # Where a secret lies in clear.
+    # Where a secret is decrypted.
     inherit secretPath;
     # restartTriggers of a service that uses these secrets: their encrypted files in the store.
     secretTriggers =
@@ -63,7 +63,7 @@ in
     inherit isPublic;
     # A certificate as a store path of its own, so that it changes only with its content.
     publicFile = name: if isPublic name then "${public name}" else "/var/empty/${name}";
-    # What whoever is shown one of these certificates trusts: also the one that replaces it, or that it has replaced.
+    # What a client that is shown one of these certificates trusts: also the one that replaces it, or that it has replaced.
     trustBundle =
       names:
       pkgs.writeText "trusted.crt" (

@@ -1,5 +1,5 @@
 # keys/peers.json: the nodes of the cluster with their WireGuard public keys and addresses, in the order of their
-# indices. A removed node leaves null behind, so that nobody is renumbered; keys that we don't know are left alone.
+# indices. A removed node leaves null behind, so that no node is renumbered; keys that we don't know are left alone.
 { config, lib, ... }:
 let
   inherit (lib) mkOption types;

@@ -1,5 +1,5 @@
-# Secrets reach this node one by one, named by the policy (kube.secretFiles), never by what happens to lie in a folder.
-# agenix decrypts them to /run/agenix and restarts nothing: whoever uses a secret takes kubeLib.secretTriggers.
+# Secrets reach this node one by one, named by the policy (kube.secretFiles), never by what happens to be in a folder.
+# agenix decrypts them to /run/agenix and restarts nothing: a unit that uses a secret takes kubeLib.secretTriggers.
 {
   config,
   kubeLib,

@@ -1,5 +1,5 @@
 # The rule set and the unit that loads it (NixOS 25.11: services/networking/nftables.nix): each of our tables is deleted
-# and made anew in one transaction; other tables, such as kube-proxy's, stay. /var/lib/nftables/deletions.nft keeps what
+# and made again in one transaction; other tables, such as kube-proxy's, stay. /var/lib/nftables/deletions.nft keeps what
 # the running configuration must delete, so that a table that a new configuration no longer has goes away too.
 { config, lib, pkgs, ... }:
 let
