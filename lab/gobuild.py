@@ -1,4 +1,4 @@
-"""Building programs of Go modules, with what is downloaded, compiled and linked counted, so that the remaining time is known.
+"""Building programs of Go modules; what is downloaded, compiled and linked is counted: the remaining time is known.
 
 All programs of a module are built by one command: what they share is compiled once, and they are linked side by side.
 What was downloaded, compiled or linked before is not done again, also when the build was interrupted.

@@ -94,7 +94,7 @@ def programs(file_list: str) -> dict[str, str]:
 def make(layer: Path, image: Path, *, with_kubernetes: bool = False, repository_lab: Path = HERE) -> None:
     """Write the layer's files into the new folder ``layer``, for machines of ``image``.
 
-    ``with_kubernetes``: the machines' disks are also layered over a folder of lab/kubernetes.py, whose programs are linked.
+    ``with_kubernetes``: the disks are also layered over a folder of lab/kubernetes.py, whose programs are linked.
     """
     prefix = layer / PREFIX
     skip = shutil.ignore_patterns("__pycache__", ".*", "*.pyc")

@@ -1,4 +1,4 @@
-"""The processes of a lab on this machine: started apart from the process that starts them, found again by a mark they carry.
+"""The processes of a lab on this machine: detached from the process that starts them, found again by their mark.
 
 The mark is in their environment, so nothing has to be written down when one is started, and a process number that was
 given to another program meanwhile can't be taken for ours.
