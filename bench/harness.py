@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from smallkube.core import runner, ui
+from smallkube.core import process, ui
 from smallkube.core.errors import SmallkubeError, one_line
 
 INV = Path(sys.executable).with_name("inv")
@@ -106,7 +106,7 @@ def command(argv: Sequence[str | Path], *, cwd: Path | None = None, env: Mapping
 
 def absent(work: str, *programs: str | Path) -> bool:
     """Whether one of ``programs`` is not found, so that ``work`` can't be measured; says so."""
-    missing = [str(program) for program in programs if runner.find(str(program)) is None]
+    missing = [str(program) for program in programs if process.find(str(program)) is None]
     if missing:
         ui.warn(f"{work} is not measured: {', '.join(missing)} not found")
     return bool(missing)

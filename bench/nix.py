@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bench.harness import INV, Plan, Row, absent, compare
 from bench.secrets import Fresh, make_workspace
-from smallkube.core import runner
+from smallkube.core import process
 from smallkube.core.workspace import Workspace
 from smallkube.inventory.cluster import Cluster
 from smallkube.inventory.load import load
@@ -35,7 +35,7 @@ def _render(workspace: Workspace) -> None:
 
 
 def _evaluation(plan: Plan, workspace: Workspace, nodes: int) -> Iterator[Row]:
-    program = runner.find("nix-instantiate")
+    program = process.find("nix-instantiate")
     if program is None:
         absent("evaluation", "nix-instantiate")
         return

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from smallkube.core import runner
+from smallkube.core import process
 from smallkube.core.workspace import write_file
 from smallkube.deploy import facts, plan, stale_peers
 from smallkube.deploy.plan import BuildOn, Goal, Options, Plan
@@ -46,7 +46,7 @@ def prepare(
 
 def _lock(cluster: Cluster, unlocked: Bundle) -> bytes:
     """Pin the flake's inputs with the Nix of this machine, else with that of the primary."""
-    if runner.find("nix"):
+    if process.find("nix"):
         return lock.here(unlocked.files, update=False)
     with SshHost(cluster.workspace, cluster.inventory.primary) as session:
         for kind, content in (("scripts", facts.scripts()), ("bundles", unlocked)):

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
 from pathlib import Path
 
-from smallkube.core import runner
+from smallkube.core import process
 from smallkube.core.errors import ErrorGroup, SmallkubeError
 from smallkube.core.workspace import REPOSITORY, Workspace
 from smallkube.doctor.diagnosis import Facts
@@ -52,7 +52,7 @@ def programs(wanted: Iterable[Tool]) -> dict[str, str]:
 
 
 def _installed(tool: Tool) -> list[tuple[str, str]]:
-    paths = {name: runner.find(name, *_LIBRARY_FOLDERS) for name in tool.programs}
+    paths = {name: process.find(name, *_LIBRARY_FOLDERS) for name in tool.programs}
     first = paths[tool.programs[0]]
     version = _version(first, tool.version) if first and tool.version else ""
     return [(name, version if name == tool.programs[0] else "") for name, path in paths.items() if path]
@@ -60,7 +60,7 @@ def _installed(tool: Tool) -> list[tuple[str, str]]:
 
 def _version(program: str, arguments: tuple[str, ...]) -> str:
     try:
-        reply = runner.run([program, *arguments], timeout=_VERSION_SECONDS)
+        reply = process.run([program, *arguments], timeout=_VERSION_SECONDS)
     except SmallkubeError:
         return ""
     found = re.search(r"\d+(\.\w+)+|\b\d{3}\b", reply.stdout + reply.stderr)

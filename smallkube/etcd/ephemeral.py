@@ -5,11 +5,8 @@ become an abstract socket that everybody can use (server/embed/etcd.go).
 """
 
 import base64
-import ctypes
 import json
-import os
-import signal
-import subprocess
+import subprocess  # it serves while the block runs
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from smallkube.core import process
 from smallkube.core.errors import SmallkubeError
 from smallkube.etcd.programs import Programs
 
-_PR_SET_PDEATHSIG = 1
 _PAGE = 2000
 
 
@@ -42,29 +39,29 @@ class EphemeralEtcd:
         argv = [self.programs.etcd, "--data-dir", "data", "--listen-peer-urls", "unix://peer"]
         argv += ["--listen-client-urls", "unix://grpc", "--advertise-client-urls", "http://localhost:2379"]
         with (self.folder / "log").open("wb") as log:
-            process = subprocess.Popen(
+            etcd = subprocess.Popen(
                 [*argv, "--unsafe-no-fsync"],
                 cwd=self.folder,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env=_environment(),
-                preexec_fn=_die_with_us,  # noqa: PLW1509 - we have no other threads then
+                env=process.plain_environment(),
+                preexec_fn=process.tie_to_us,  # noqa: PLW1509 - we have no other threads then
             )
         try:
-            self._await(process)
+            self._await(etcd)
             yield
         finally:
-            process.kill()
-            process.wait()
+            etcd.kill()
+            etcd.wait()
 
-    def _await(self, process: subprocess.Popen[bytes]) -> None:
+    def _await(self, etcd: subprocess.Popen[bytes]) -> None:
         deadline = time.monotonic() + self.seconds
         while True:
             try:
                 self._ctl("endpoint", "health", seconds=2)
             except SmallkubeError:
-                if process.poll() is not None or time.monotonic() > deadline:
+                if etcd.poll() is not None or time.monotonic() > deadline:
                     log = (self.folder / "log").read_text(errors="replace")
                     raise SmallkubeError(f"etcd does not start from it: {last_line(log)}") from None
                 time.sleep(0.05)
@@ -106,21 +103,10 @@ class EphemeralEtcd:
         return self._run(*ask, *words, seconds=limit + 5)
 
     def _run(self, *argv: str, seconds: int) -> str:
-        try:
-            done = subprocess.run(
-                argv,
-                cwd=self.folder,
-                capture_output=True,
-                text=True,
-                timeout=seconds,
-                stdin=subprocess.DEVNULL,
-                env=_environment(),
-                check=False,
-                preexec_fn=_die_with_us,
-            )
-        except subprocess.TimeoutExpired as error:
-            raise SmallkubeError(f"{Path(argv[0]).name} gave no answer within {seconds} s") from error
-        if done.returncode:
+        done = process.run(argv, timeout=seconds, folder=self.folder, die_with_us=True)
+        if done.stopped:
+            raise SmallkubeError(f"{Path(argv[0]).name} gave no answer within {seconds} s")
+        if not done.ok:
             raise SmallkubeError(f"{Path(argv[0]).name} failed: {last_line(done.stderr or done.stdout)}")
         return done.stdout
 
@@ -135,12 +121,3 @@ def last_line(log: str) -> str:
         return ": ".join(str(entry[key]) for key in ("msg", "error") if entry.get(key))[:300]
     except (ValueError, AttributeError):
         return lines[-1][:300]
-
-
-def _environment() -> dict[str, str]:
-    """Ours without what etcd and its client would take for flags (ETCD_…, ETCDCTL_…)."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("ETCD")}
-
-
-def _die_with_us() -> None:
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

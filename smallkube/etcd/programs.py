@@ -2,10 +2,10 @@
 
 import re
 import shutil
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+from smallkube.core import process
 from smallkube.core.errors import UsageError
 
 NAMES = ("etcd", "etcdctl", "etcdutl")
@@ -56,9 +56,9 @@ def minor(version: str) -> tuple[int, int]:
 def _version(path: str) -> tuple[int, int]:
     word = "--version" if path.endswith("etcd") else "version"
     try:
-        reply = subprocess.run([path, word], capture_output=True, text=True, timeout=20, check=False)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise UsageError(f"can't be run: {error}", where=path) from error
+        reply = process.run([path, word], timeout=20)
+    except process.NotStarted as error:
+        raise UsageError(error.message, where=path) from error
     try:
         return minor(reply.stdout)
     except UsageError as error:

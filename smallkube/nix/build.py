@@ -1,7 +1,8 @@
 """A system built by the Nix of this machine, and its closure as a stream that `nix-store --import` takes."""
 
 import os
-import subprocess
+import re
+import subprocess  # logs and closures are passed on while they come
 import tempfile
 import threading
 import time
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, BinaryIO, cast
 
-from smallkube.core import runner
+from smallkube.core import process
 from smallkube.core.errors import SmallkubeError, UsageError
 
 FLAKE_FOLDER = "nix"
@@ -45,7 +46,7 @@ class Paths:
 
 def programs() -> Programs:
     """Raises UsageError when this machine can't build."""
-    nix, nix_store, git = (runner.find(name) for name in ("nix", "nix-store", "git"))
+    nix, nix_store, git = (process.find(name) for name in ("nix", "nix-store", "git"))
     if nix is None or nix_store is None:
         raise UsageError("--build-on local: Nix is not installed here", hint="see `inv doctor`, or build on the target")
     if git is None and not knows_folders(nix):
@@ -56,7 +57,13 @@ def programs() -> Programs:
 
 def knows_folders(nix: str) -> bool:
     """Whether it takes `path:TREE?dir=FOLDER`: 2.18 does not yet."""
-    return runner.version(nix) >= (2, 19)
+    return version(nix) >= (2, 19)
+
+
+def version(nix: str) -> tuple[int, int]:
+    """Major and minor version of this ``nix``; (0, 0) when it does not say."""
+    found = re.search(r"(\d+)\.(\d+)\S*$", process.run([nix, "--version"]).stdout.strip())
+    return (int(found[1]), int(found[2])) if found else (0, 0)
 
 
 def build(
@@ -77,15 +84,15 @@ def build(
         _track(programs, tree)
         url = f"git+file://{place}?dir={FLAKE_FOLDER}"
     argv = [programs.nix, *_OPTIONS[:2], "build", *_OPTIONS[2:], "--out-link", str(result(tree)), f"{url}#{attribute}"]
-    with _started(argv, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
-        listener = threading.Thread(target=_pass_on, args=(process.stderr, on_stderr), daemon=True)
+    with _started(argv, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as building:
+        listener = threading.Thread(target=_pass_on, args=(building.stderr, on_stderr), daemon=True)
         listener.start()
-        while process.poll() is None:
+        while building.poll() is None:
             tick()
             time.sleep(_POLL_SECONDS)
         listener.join()
         tick()
-    return process.returncode
+    return building.returncode
 
 
 def result(tree: Path) -> Path:
@@ -97,7 +104,7 @@ def _track(programs: Programs, tree: Path) -> None:
     """Make a git tree of it, of which an old Nix takes all files whose names are in the index."""
     assert programs.git is not None
     for words in (("init", "--quiet"), ("add", "--all", "--force")):
-        done = runner.run([programs.git, "-C", tree, *words], environment=_GIT)
+        done = process.run([programs.git, "-C", tree, *words], environment=_GIT)
         if not done.ok:
             raise SmallkubeError(f"git {words[0]} failed: {done.stderr.strip()}")
 
@@ -118,7 +125,7 @@ def measured(programs: Programs, paths: Sequence[str]) -> Paths:
 
 
 def _query(programs: Programs, words: Sequence[str]) -> list[str]:
-    done = runner.run([programs.nix_store, *words], environment=os.environ)
+    done = process.run([programs.nix_store, *words], environment=os.environ)
     if not done.ok:
         raise SmallkubeError(f"nix-store {words[0]} failed here: {done.stderr.strip()}")
     return done.stdout.splitlines()
@@ -133,15 +140,15 @@ def exported(programs: Programs, paths: Sequence[str]) -> Iterator[BinaryIO]:
     argv = [programs.nix_store, "--export", *paths]
     with (
         tempfile.TemporaryFile() as errors,
-        _started(argv, stdout=subprocess.PIPE, stderr=errors, apart=True) as process,
+        _started(argv, stdout=subprocess.PIPE, stderr=errors, apart=True) as export,
     ):
         try:
-            yield cast(BinaryIO, process.stdout)
+            yield cast(BinaryIO, export.stdout)
         finally:
-            if process.poll():
+            if export.poll():
                 errors.seek(0)
                 words = errors.read().decode(errors="replace").strip().splitlines()
-                raise SmallkubeError(f"nix-store --export failed here: {words[-1] if words else process.returncode}")
+                raise SmallkubeError(f"nix-store --export failed here: {words[-1] if words else export.returncode}")
 
 
 @contextmanager
@@ -152,30 +159,32 @@ def _started(
 
     A process that is not ``apart`` hears the terminal's Ctrl-C itself: it ends even where we are aborted.
     """
-    try:
-        process = subprocess.Popen(
-            argv,
-            stdin=subprocess.DEVNULL,
-            stdout=stdout,
-            stderr=stderr,
-            env=os.environ | {"LC_ALL": "C.UTF-8"},
-            start_new_session=apart,
-        )
-    except OSError as error:
-        raise SmallkubeError(f"can't be started: {error.strerror}", where=argv[0]) from error
-    with process:
+    with process.logged(argv[0]) as ended:
         try:
-            yield process
-        finally:
-            _end(process)
+            program = subprocess.Popen(
+                argv,
+                stdin=subprocess.DEVNULL,
+                stdout=stdout,
+                stderr=stderr,
+                env=os.environ | {"LC_ALL": "C.UTF-8"},
+                start_new_session=apart,
+            )
+        except OSError as error:
+            raise process.NotStarted(f"can't be started: {error.strerror}", where=argv[0]) from error
+        with program:
+            try:
+                yield program
+            finally:
+                _end(program)
+        ended(f"exit status {program.returncode}")
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
-    process.terminate()
+def _end(program: subprocess.Popen[bytes]) -> None:
+    program.terminate()
     try:
-        process.wait(_PATIENCE_SECONDS)
+        program.wait(_PATIENCE_SECONDS)
     except subprocess.TimeoutExpired:
-        process.kill()
+        program.kill()
 
 
 def readable(size: int) -> str:

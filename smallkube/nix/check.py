@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from smallkube.core import runner
+from smallkube.core import process
 from smallkube.core.errors import SmallkubeError
 from smallkube.nix import consistency, verify
 from smallkube.nix.evaluate import Description, evaluate, syntax_errors
@@ -93,7 +93,7 @@ def materialise(files: Mapping[str, bytes], folder: Path) -> None:
 
 
 def _check_tree(tree: Path, nodes: tuple[str, ...], lib: Path | None, work: Path) -> Report:
-    nix = runner.find("nix-instantiate")
+    nix = process.find("nix-instantiate")
     if nix is None:
         reason = "nix-instantiate is not installed (Debian: nix-bin)"
         checks = ("syntax", "evaluation", *(name for name, _ in _TOOLS), "consistency")

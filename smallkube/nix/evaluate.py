@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from smallkube.core import runner
+from smallkube.core import process
 from smallkube.core.errors import SmallkubeError, UsageError
 from smallkube.core.workspace import REPOSITORY
 
@@ -39,9 +39,9 @@ def nixpkgs_lib(environ: Mapping[str, str]) -> Path | None:
 def syntax_errors(nix_instantiate: str, files: Sequence[Path]) -> dict[Path, str]:
     """The files that Nix can't parse, each with the reason."""
     parse = [nix_instantiate, "--parse"]
-    if not files or runner.run([*parse, *files], environment=_OFFLINE).ok:
+    if not files or process.run([*parse, *files], environment=_OFFLINE).ok:
         return {}
-    results = {file: runner.run([*parse, file], environment=_OFFLINE) for file in files}
+    results = {file: process.run([*parse, file], environment=_OFFLINE) for file in files}
     return {file: reason(result.stderr) for file, result in results.items() if not result.ok}
 
 
@@ -56,7 +56,7 @@ def evaluate(
     argv: list[str | Path] = [nix_instantiate, "--eval", "--strict", "--json", EVALUATOR]
     argv += ["--argstr", "tree", tree.resolve(), "--arg", "nodes", f"[ {names} ]"]
     argv += ["--argstr", "lib", lib] if lib else []
-    result = runner.run(argv, environment=_OFFLINE, timeout=timeout)
+    result = process.run(argv, environment=_OFFLINE, timeout=timeout)
     if result.stopped:
         raise SmallkubeError(f"evaluation took longer than {timeout:.0f} s", where=", ".join(nodes))
     if not result.ok:

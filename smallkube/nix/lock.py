@@ -4,8 +4,9 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from smallkube.core import runner
+from smallkube.core import process
 from smallkube.core.errors import SmallkubeError, UsageError
+from smallkube.nix import build
 from smallkube.nix.evaluate import reason
 
 FLAKE = "nix/flake.nix"
@@ -20,7 +21,7 @@ def here(files: Mapping[str, bytes], *, update: bool) -> bytes:
     folder of a flake into its store, which every user of this machine can read. Raises UsageError when Nix is not here,
     SmallkubeError when it fails, which it does without network.
     """
-    nix = runner.find("nix")
+    nix = process.find("nix")
     if nix is None:
         raise UsageError("Nix is not installed here", hint="see `inv doctor`, or let the first deploy do it")
     with tempfile.TemporaryDirectory(prefix="smallkube-") as folder:
@@ -30,7 +31,7 @@ def here(files: Mapping[str, bytes], *, update: bool) -> bytes:
         flake = f"path:{folder}"
         action = _update(nix, flake) if update else ["lock", flake]
         argv = [nix, "--extra-experimental-features", "nix-command flakes", "flake", *action]
-        done = runner.run(argv, timeout=SECONDS)
+        done = process.run(argv, timeout=SECONDS)
         if not done.ok:
             raise SmallkubeError(f"Nix could not pin the flake's inputs: {reason(done.stderr)}", where=FLAKE_LOCK)
         return (Path(folder) / "flake.lock").read_bytes()
@@ -38,4 +39,4 @@ def here(files: Mapping[str, bytes], *, update: bool) -> bytes:
 
 def _update(nix: str, flake: str) -> list[str]:
     """Since Nix 2.19 `nix flake update` takes the flake as an option, and inputs as arguments."""
-    return ["update", "--flake", flake] if runner.version(nix) >= (2, 19) else ["update", flake]
+    return ["update", "--flake", flake] if build.version(nix) >= (2, 19) else ["update", flake]

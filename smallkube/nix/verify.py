@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from smallkube.core import runner
+from smallkube.core import process
 from smallkube.nix.evaluate import Description
 
 _NETWORKD_TIMEOUT = 20
@@ -33,12 +33,12 @@ def unit_files(description: Description, folder: Path) -> Answer:
 
     The programs that units start are those of the node, so their paths are replaced by one that exists here.
     """
-    program = runner.find("systemd-analyze")
+    program = process.find("systemd-analyze")
     if program is None:
         return Unavailable("systemd-analyze is not installed (Debian: systemd)")
     _write(folder, {name: _with_stubs(unit["text"], unit["dropin"]) for name, unit in description["units"].items()})
     names = sorted(name for name, unit in description["units"].items() if unit["enable"])
-    result = runner.run(
+    result = process.run(
         [program, "verify", "--man=no", *(folder / name for name in names)],
         environment={"SYSTEMD_UNIT_PATH": f"{folder}:", "SYSTEMD_LOG_TARGET": "console", "SYSTEMD_COLORS": "0"},
     )
@@ -59,21 +59,21 @@ def _about(line: str, folder: Path, names: list[str]) -> bool:
 
 def rule_set(description: Description, folder: Path) -> Answer:
     """``nft --check`` of the whole rule set, in an empty network namespace."""
-    program = runner.find("nft")
+    program = process.find("nft")
     if program is None:
         return Unavailable("nft is not installed (Debian: nftables)")
     if not description["nftables"]:
         return ()
     _write(folder, {"rules.nft": description["nftables"]})
-    result = runner.run([*_namespace(), program, "--check", "--file", folder / "rules.nft"])
-    if not result.ok and not runner.run([*_namespace(), program, "list", "tables"]).ok:
+    result = process.run([*_namespace(), program, "--check", "--file", folder / "rules.nft"])
+    if not result.ok and not process.run([*_namespace(), program, "list", "tables"]).ok:
         return Unavailable("nft can't be run in a network namespace of its own here")
     return () if result.ok else tuple(line for line in result.stderr.replace(f"{folder}/", "").splitlines() if line)
 
 
 def network_files(description: Description, folder: Path) -> Answer:
     """What systemd-networkd itself says when it reads the node's files: unknown keys, values it ignores."""
-    program = runner.find("systemd-networkd", "/lib/systemd", "/usr/lib/systemd")
+    program = process.find("systemd-networkd", "/lib/systemd", "/usr/lib/systemd")
     if program is None:
         return Unavailable("systemd-networkd is not installed (Debian: systemd)")
     if not description["networkd"]:
@@ -83,9 +83,9 @@ def network_files(description: Description, folder: Path) -> Answer:
         "mount -t tmpfs tmpfs /run && mkdir -p /run/systemd/netif /run/systemd/network && "
         'mount --bind "$1" /run/systemd/network && mount -t tmpfs tmpfs /etc/systemd && exec "$2"'
     )
-    result = runner.run_until(
+    result = process.run(
         [*_namespace("--mount"), "sh", "-c", isolated, "sh", folder, program],
-        "Enumeration completed",
+        until="Enumeration completed",
         timeout=_NETWORKD_TIMEOUT,
         environment={"SYSTEMD_LOG_TARGET": "console", "SYSTEMD_LOG_LEVEL": "info", "SYSTEMD_COLORS": "0"},
     )
@@ -101,7 +101,7 @@ def generated_scripts(description: Description, folder: Path) -> Answer:
 
     Those run as parts of one script of NixOS, hence without ``set -e`` and with its variables.
     """
-    program = runner.find("shellcheck")
+    program = process.find("shellcheck")
     if program is None:
         return Unavailable("shellcheck is not installed (Debian: shellcheck)")
     scripts = {f"{Path(path).name}.sh": text for path, text in description["scripts"].items() if _is_shell(text)}
@@ -113,7 +113,7 @@ def generated_scripts(description: Description, folder: Path) -> Answer:
     if not scripts:
         return ()
     _write(folder, scripts)
-    result = runner.run([program, "--shell=bash", "--format=gcc", *(folder / name for name in sorted(scripts))])
+    result = process.run([program, "--shell=bash", "--format=gcc", *(folder / name for name in sorted(scripts))])
     complaints = tuple(result.stdout.replace(f"{folder}/", "").splitlines())
     return complaints or (() if result.ok else (result.stderr.strip() or "shellcheck failed",))
 

@@ -1,10 +1,10 @@
 """How old each token is, whether it is being replaced, and who uses which."""
 
-import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from smallkube.core import process
 from smallkube.core.workspace import Workspace
 from smallkube.kube.token_clients import TokenClient, sha256
 from smallkube.kube.token_users import User
@@ -76,9 +76,8 @@ def _since(workspace: Workspace, file: str) -> datetime:
 
 def _git(workspace: Workspace, *arguments: str) -> str | None:
     """What git says, None when it can't be asked."""
-    argv = ["git", "-C", str(workspace.keys_dir), *arguments]
     try:
-        reply = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=20)
-    except (OSError, subprocess.TimeoutExpired):
+        done = process.run(["git", "-C", workspace.keys_dir, *arguments], timeout=20)
+    except process.NotStarted:
         return None
-    return reply.stdout.strip() if reply.returncode == 0 else None
+    return done.stdout.strip() if done.ok else None

@@ -1,7 +1,7 @@
 """This machine in the place of a node at the other end of SSH: the same commands, run here."""
 
 import os
-import subprocess
+import subprocess  # the callbacks get what comes while it runs
 import threading
 from collections.abc import Callable
 from contextlib import suppress

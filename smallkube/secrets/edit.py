@@ -3,14 +3,13 @@
 import datetime
 import os
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from smallkube.core.errors import SmallkubeError, UsageError
-from smallkube.core.process import signals_as_errors
+from smallkube.core.process import NotStarted, run_interactive, signals_as_errors
 from smallkube.inventory.cluster import Cluster
 from smallkube.secrets import age, certificates, change, kinds, peers, policy, store
 from smallkube.secrets.change import Contents
@@ -64,10 +63,10 @@ def run_editor(command: Sequence[str], folders: Sequence[Path], name: str, plain
         path.touch(mode=0o600)
         path.write_bytes(plaintext)
         try:
-            status = subprocess.run([*command, str(path)], check=False).returncode
-        except OSError as error:
+            status = run_interactive([*command, path])
+        except NotStarted as error:
             raise UsageError(
-                f"can't run the editor {command[0]}: {error.strerror}", hint="set EDITOR to an editor that is here"
+                f"the editor {command[0]} {error.message}", hint="set EDITOR to an editor that is here"
             ) from error
         if status != 0:
             raise SmallkubeError(f"the editor ended with status {status}; nothing was changed")

@@ -1,11 +1,10 @@
 """Could a secret leak from keys/ as it lies there: modes, git, private keys in clear?"""
 
-import os
 import stat
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+from smallkube.core import process
 from smallkube.core.workspace import Workspace
 
 _CLEAR = (b"AGE-SECRET-KEY-1", b"PRIVATE KEY-----")
@@ -46,12 +45,8 @@ def _git(workspace: Workspace) -> Iterator[tuple[str, str, str]]:
 
 
 def _git_status(workspace: Workspace, *arguments: str) -> int | None:
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
     try:
-        run = subprocess.run(
-            ["git", "-C", str(workspace.root), *arguments],
-            capture_output=True, timeout=20, check=False, env=environment,
-        )  # fmt: skip
-    except (OSError, subprocess.TimeoutExpired):
+        done = process.run(["git", "-C", workspace.root, *arguments], timeout=20)
+    except process.NotStarted:
         return None
-    return run.returncode
+    return None if done.stopped else done.status

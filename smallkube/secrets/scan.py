@@ -4,12 +4,12 @@ What a network answers is not proof of anything: only the comparison of fingerpr
 """
 
 import shutil
-import subprocess
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from enum import StrEnum
 
+from smallkube.core import process
 from smallkube.core.errors import SmallkubeError, UsageError
 from smallkube.core.workspace import Workspace, write_file
 from smallkube.inventory.models import Node
@@ -76,14 +76,13 @@ def _scan_one(workspace: Workspace, node: Node, timeout: int, program: str) -> S
 def _ask(node: Node, timeout: int, program: str) -> HostKey:
     where = f"{node.ssh.host} port {node.ssh.port}"
     argv = [program, "-T", str(timeout), "-p", str(node.ssh.port), "-t", "ed25519", "--", node.ssh.host]
-    try:
-        run = subprocess.run(argv, capture_output=True, text=True, errors="replace", timeout=timeout + 10, check=False)
-    except subprocess.TimeoutExpired as error:
-        raise SmallkubeError(f"no answer within {timeout + 10} s", where=where) from error
-    lines = [line for line in run.stdout.splitlines() if line and not line.startswith("#")]
+    done = process.run(argv, timeout=timeout + 10)
+    if done.stopped:
+        raise SmallkubeError(f"no answer within {timeout + 10} s", where=where)
+    lines = [line for line in done.stdout.splitlines() if line and not line.startswith("#")]
     keys = {words[2] for line in lines if len(words := line.split()) == 3 and words[1] == ED25519}
     if len(keys) != 1:
-        said = next((f": {line}" for line in run.stderr.splitlines() if line and not line.startswith("#")), "")
+        said = next((f": {line}" for line in done.stderr.splitlines() if line and not line.startswith("#")), "")
         raise SmallkubeError(f"no ssh-ed25519 host key there{said}", where=where, hint="is sshd running there?")
     return parse_host_key(f"{ED25519} {keys.pop()}", where)
 

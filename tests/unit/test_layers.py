@@ -17,6 +17,9 @@ ORDER = (
 
 HEAVY = ("fabric", "paramiko", "pyrage", "pydantic", "jinja2", "rich", "cryptography")
 
+STREAMING = {"smallkube.etcd.ephemeral", "smallkube.nix.build", "smallkube.remote.local"}
+"""What runs programs that serve or are read while they run; core.process runs all others to their end."""
+
 LAB_TASKS = {"lab", "lab.tasks"}
 """What the list of tasks needs of the lab."""
 
@@ -74,6 +77,11 @@ def test_no_module_imports_itself_by_way_of_others() -> None:
 def test_nothing_in_the_product_imports_the_lab() -> None:
     wrong = [name for name, file in modules() if any(imported.split(".")[0] == "lab" for imported in imports(file))]
     assert wrong == []
+
+
+def test_only_the_runner_and_named_streams_start_programs() -> None:
+    found = {name for name, file in modules() if "subprocess" in {part.split(".")[0] for part in imports(file)}}
+    assert found == {"smallkube.core.process", *STREAMING}
 
 
 def test_only_tasks_use_the_user_interface() -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
-from smallkube.core import runner
+from smallkube.core import process
 from smallkube.core.workspace import Workspace
 from smallkube.inventory import load
 from smallkube.inventory.cluster import Cluster
@@ -76,7 +76,7 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Build:
 
 @pytest.fixture
 def nix(needs: Callable[[str, object, str], None]) -> str:
-    program = runner.find("nix-instantiate")
+    program = process.find("nix-instantiate")
     needs("integration", program, "nix-instantiate (Debian: nix-bin)")
     assert program is not None
     return program

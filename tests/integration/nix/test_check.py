@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from smallkube.core import runner
+from smallkube.core import process
 from smallkube.nix.check import CLUSTER, Outcome, Report, check
 
 from .conftest import CLUSTERS, Build, Tree
@@ -34,7 +34,7 @@ def details(report: Report, name: str, node: str = "node2") -> str:
 @pytest.mark.parametrize("indices", CLUSTERS.values(), ids=CLUSTERS)
 def test_the_configuration_as_it_is(indices: tuple[int, ...], build: Build, nix: str, needs: Needs) -> None:
     programs = ("systemd-analyze", "nft", "shellcheck", "unshare")
-    missing = [name for name in programs if runner.find(name) is None]
+    missing = [name for name in programs if process.find(name) is None]
     needs("integration", not missing and os.geteuid() == 0, f"root and {', '.join(missing) or 'namespaces'}")
     tree = build(indices)
     report = check(tree.files, tree.nodes)
@@ -118,15 +118,15 @@ def test_what_the_evaluator_does_not_know_is_not_called_checked(tree: Tree, nix:
 
 
 def test_without_nix_nothing_is_called_checked(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runner, "find", lambda *_: None)
+    monkeypatch.setattr(process, "find", lambda *_: None)
     report = check(tree.files, tree.nodes)
     assert {finding.outcome for finding in report.findings} == {Outcome.NOT_CHECKED}
     assert all("nix-instantiate" in finding.details[0] for finding in report.findings)
 
 
 def test_a_missing_tool_is_named(tree: Tree, nix: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = runner.find
-    monkeypatch.setattr(runner, "find", lambda name, *more: found(name, *more) if name == "nix-instantiate" else None)
+    found = process.find
+    monkeypatch.setattr(process, "find", lambda name, *more: found(name, *more) if name == "nix-instantiate" else None)
     report = check(tree.files, tree.nodes)
     for name in ("units", "firewall", "network files", "scripts"):
         assert outcomes(report)["node1", name] is Outcome.NOT_CHECKED
@@ -141,14 +141,14 @@ def test_nothing_is_left_behind(tree: Tree, nix: str, tmp_path: Path, monkeypatc
 
 
 def test_the_rule_set_loads_again_and_again_beside_others(tree: Tree, nix: str, needs: Needs, tmp_path: Path) -> None:
-    needs("integration", runner.find("nft") and os.geteuid() == 0, "nft and root")
+    needs("integration", process.find("nft") and os.geteuid() == 0, "nft and root")
     rules = tmp_path / "rules.nft"
     rules.write_text(check(tree.files, ("node1", "node2")).descriptions["node1"]["nftables"])
     script = (
         'nft add table ip kube-proxy && nft add table ip6 nat && nft -f "$1" && nft list ruleset >"$2" && '
         'nft -f "$1" && nft list ruleset | diff - "$2" && nft list tables'
     )
-    result = runner.run(["unshare", "--net", "sh", "-ec", script, "sh", rules, tmp_path / "first"])
+    result = process.run(["unshare", "--net", "sh", "-ec", script, "sh", rules, tmp_path / "first"])
     assert result.ok, result.stdout + result.stderr
     assert set(result.stdout.splitlines()) == {
         "table ip kube-proxy",

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from smallkube.core import runner
+from smallkube.core import process
 from smallkube.nix import check
 from smallkube.nix.evaluate import EVALUATOR
 
@@ -18,16 +18,16 @@ from .conftest import Build, Describe, Tree
 pytestmark = pytest.mark.integration
 
 LAB = EVALUATOR.parent
-Flake = Callable[[Tree, str], runner.Result]
+Flake = Callable[[Tree, str], process.Result]
 
 
 @pytest.fixture
 def flake(needs: Callable[[str, object, str], None], tmp_path: Path) -> Flake:
     """``flake(tree, attribute)``: evaluates it in the flake of the tree, in a store of its own, to JSON."""
-    nix = runner.find("nix")
+    nix = process.find("nix")
     needs("integration", nix, "nix (Debian: nix-bin)")
 
-    def evaluate(tree: Tree, attribute: str) -> runner.Result:
+    def evaluate(tree: Tree, attribute: str) -> process.Result:
         # Old versions of Nix know no ?dir= for path flakes, so a flake around the rendered one passes the inputs on.
         around = (
             f'{{ inputs.nixpkgs.url = "path:{LAB}"; inputs.agenix.url = "path:{LAB}/agenix"; '
@@ -37,12 +37,12 @@ def flake(needs: Callable[[str, object, str], None], tmp_path: Path) -> Flake:
         check.materialise({**tree.files, "flake.nix": around.encode()}, tmp_path / "tree")
         argv = [str(nix), "--extra-experimental-features", "nix-command flakes", "--store", str(tmp_path / "store")]
         argv += ["eval", "--no-write-lock-file", "--json", f"path:{tmp_path}/tree#nixosConfigurations.{attribute}"]
-        return runner.run(argv, environment={"HOME": str(tmp_path)})
+        return process.run(argv, environment={"HOME": str(tmp_path)})
 
     return evaluate
 
 
-def described(result: runner.Result) -> dict[str, Any]:
+def described(result: process.Result) -> dict[str, Any]:
     assert result.ok, result.stderr
     description: dict[str, Any] = json.loads(result.stdout)
     return description

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from smallkube.core import runner
+from smallkube.core import process
 from smallkube.nix.evaluate import EVALUATOR, nixpkgs_lib
 
 from .conftest import CLUSTERS, Build, Describe
@@ -52,7 +52,7 @@ def test_other_settings_are_the_same_with_both(
 CASES = Path(__file__).with_name("cases.nix")
 
 
-def value(nix: str, lib: Path, attribute: str) -> runner.Result:
+def value(nix: str, lib: Path, attribute: str) -> process.Result:
     argv: list[str | Path] = [
         nix,
         "--eval",
@@ -65,7 +65,7 @@ def value(nix: str, lib: Path, attribute: str) -> runner.Result:
         "-A",
         attribute,
     ]
-    return runner.run(argv, environment={"NIX_REMOTE": "dummy://"})
+    return process.run(argv, environment={"NIX_REMOTE": "dummy://"})
 
 
 def test_functions_types_and_the_module_system_mean_the_same(nix: str, nixpkgs: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from smallkube.core import runner
+from smallkube.core import process
 from smallkube.nix.evaluate import Description
 from smallkube.nix.systemd_text import section
 
@@ -173,7 +173,7 @@ def test_the_kubeconfig_of_a_node_is_made_once_and_kept(cluster: Cluster) -> Non
         )
 
 
-def mkkubeconfig(description: Description, folder: Path, token: str) -> runner.Result:
+def mkkubeconfig(description: Description, folder: Path, token: str) -> process.Result:
     """Run it on ``token``, with what it refers to in the store put into ``folder``; writes ``folder/kubeconfig``."""
     (text,) = [text for path, text in description["scripts"].items() if path.endswith("-mkkubeconfig")]
     for path, content in description["files"].items():
@@ -182,12 +182,12 @@ def mkkubeconfig(description: Description, folder: Path, token: str) -> runner.R
             text = text.replace(path, str(folder / Path(path).name))
     (folder / "token").write_text(token)
     argv = ["bash", "-c", text, "mkkubeconfig", folder / "token"]
-    return runner.run(argv, environment={"KUBECONFIG": str(folder / "kubeconfig")})
+    return process.run(argv, environment={"KUBECONFIG": str(folder / "kubeconfig")})
 
 
 @pytest.mark.parametrize("pinned", [True, False])
 def test_mkkubeconfig(pinned: bool, build: Build, describe: Describe, needs: Needs, tmp_path: Path) -> None:
-    needs("integration", runner.find("jq"), "jq")
+    needs("integration", process.find("jq"), "jq")
     tree = build((1, 2), api={"tls": "pinned" if pinned else "insecure"})
     for name in ("apiserver", "apiserver.new") if pinned else ():
         tree = tree.with_file(f"keys/{name}.crt", f"{name} ü\n")
