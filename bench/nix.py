@@ -8,11 +8,12 @@ from pathlib import Path
 
 from bench.harness import INV, Plan, Row, absent, compare
 from bench.secrets import Fresh, make_workspace
+from lab.checks import evaluate
 from smallkube.core import process
 from smallkube.core.workspace import Workspace
 from smallkube.inventory.cluster import Cluster
 from smallkube.inventory.load import load
-from smallkube.nix import bundle, check, evaluate, render
+from smallkube.nix import bundle, render
 
 
 def rows(plan: Plan) -> Iterator[Row]:
@@ -31,7 +32,7 @@ def rows(plan: Plan) -> Iterator[Row]:
 
 def _render(workspace: Workspace) -> None:
     shutil.rmtree(workspace.nix_dir, ignore_errors=True)
-    render.plan(workspace, load(workspace.inventory_file)).apply()
+    render.plan(Cluster(workspace, load(workspace.inventory_file))).apply()
 
 
 def _evaluation(plan: Plan, workspace: Workspace, nodes: int) -> Iterator[Row]:
@@ -41,7 +42,7 @@ def _evaluation(plan: Plan, workspace: Workspace, nodes: int) -> Iterator[Row]:
         return
     with tempfile.TemporaryDirectory() as folder:
         tree = Path(folder) / "tree"
-        check.materialise(bundle.assemble(Cluster(workspace, load(workspace.inventory_file))).files, tree)
+        bundle.write_tree(bundle.assemble(Cluster(workspace, load(workspace.inventory_file))).files, tree)
         for count in plan.evaluated:
             names = [f"node{index}" for index in range(1, count + 1)]
             work = partial(_evaluate, program, tree, names)

@@ -29,7 +29,7 @@ run inv keys.scan --yes
 run inv keys.generate
 run inv keys.check
 run inv nix.render
-run inv nix.check
+run inv nix.check --override-input "nixpkgs=path:$PWD/lab/nix" --override-input "agenix=path:$PWD/lab/nix/agenix"
 run inv deploy
 run inv net.check
 run inv deploy.status

@@ -5,7 +5,7 @@ from invoke.context import Context
 from smallkube.cli import output
 from smallkube.cli.context import JSON, NODE, current, task, words
 from smallkube.core import ui
-from smallkube.core.errors import SmallkubeError
+from smallkube.core.errors import SmallkubeError, UsageError
 
 
 @task(
@@ -44,27 +44,37 @@ def render(_: Context, check: bool = False, diff: bool = False, update_lock: boo
         ui.message("nothing to do: everything rendered is current")
 
 
-@task(iterable=["node"], help={**NODE, **JSON})
-def check(_: Context, node: list[str], json: bool = False) -> None:
-    """Parse all Nix files and evaluate every node.
+@task(
+    iterable=["node", "override_input"],
+    help={
+        **NODE,
+        **JSON,
+        "override-input": "NAME=URL: evaluate with URL in the place of an input of the flake (repeatable)",
+    },
+)
+def check(_: Context, node: list[str], override_input: list[str], json: bool = False) -> None:
+    """Parse and evaluate the flake that deploy builds.
 
-    Checks the result, and says what could not be checked here.
+    Checks units, firewall, network files and scripts of every node; says what
+    could not be checked here, and which inputs were used.
     """
-    import os
-
-    from smallkube.nix import bundle, evaluate
+    from smallkube.core.checks import failed
+    from smallkube.nix import bundle
     from smallkube.nix.check import check as check_files
 
     here = current()
+    overrides = dict(_override(text) for text in override_input)
     nodes = [each.name for each in here.inventory.select(words(node))]
-    files = bundle.assemble(here.cluster).files
-    report = check_files(files, nodes, evaluate.nixpkgs_lib(os.environ))
-    rows = [
-        (finding.node, finding.check, finding.outcome, detail)
-        for finding in report.findings
-        for detail in finding.details or ("",)
-    ]
-    output.table(report.findings, ("NODE", "CHECK", "RESULT", "DETAIL"), rows, json=json)
-    if report.failed:
-        places = sorted({finding.node for finding in report.failed})
-        raise SmallkubeError(f"the configuration has faults: {', '.join(places)}")
+    checks = check_files(bundle.assemble(here.cluster).files, nodes, overrides)
+    output.show_checks(checks, json=json)
+    if faults := failed(checks):
+        raise SmallkubeError(
+            f"checks failed: {', '.join(dict.fromkeys(each.subject or each.check for each in faults))}"
+        )
+
+
+def _override(text: str) -> tuple[str, str]:
+    name, equals, url = text.partition("=")
+    if not (name and equals and url):
+        raise UsageError(f"--override-input {text!r} is not NAME=URL")
+    return name, url

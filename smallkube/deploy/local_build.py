@@ -9,8 +9,8 @@ from pathlib import Path
 
 from smallkube.core.errors import SmallkubeError
 from smallkube.deploy.facts import BUILD_SECONDS, script
-from smallkube.nix import build, check
-from smallkube.nix.bundle import Bundle
+from smallkube.nix import build
+from smallkube.nix.bundle import Bundle, write_tree
 from smallkube.remote.command import Command, Result
 from smallkube.remote.host import Host
 
@@ -46,7 +46,7 @@ class BuildHere:
         programs = build.programs()
         self._folder = tempfile.TemporaryDirectory(prefix="smallkube-")
         tree = Path(self._folder.name).resolve() / "tree"
-        check.materialise(self.bundle.files, tree)
+        write_tree(self.bundle.files, tree)
         log: list[bytes] = []
         tick = _keep_lock_alive(session, stopped, log)
 

@@ -50,7 +50,7 @@ TOOLS = (
     Tool("age", ("age",), "tests", "age"),
     Tool("wg", ("wg",), "tests", "wireguard-tools"),
     Tool("openssl", ("openssl",), "tests", "openssl", version=("version",)),
-    Tool("nix-instantiate", ("nix-instantiate",), "nix.check, tests", "nix", {Family.DEBIAN: "nix-bin"}),
+    Tool("nix-instantiate", ("nix-instantiate", "nix"), "nix.check, tests", "nix", {Family.DEBIAN: "nix-bin"}),
     Tool("nft", ("nft",), "nix.check, tests", "nftables"),
     Tool("shellcheck", ("shellcheck",), "nix.check, tests", "shellcheck", {Family.FEDORA: "ShellCheck"}),
     Tool("jq", ("jq",), "tests", "jq"),

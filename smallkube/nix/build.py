@@ -17,7 +17,7 @@ from smallkube.core import process
 from smallkube.core.errors import SmallkubeError, UsageError
 
 FLAKE_FOLDER = "nix"
-_OPTIONS = ("--extra-experimental-features", "nix-command flakes", "--no-write-lock-file")
+FEATURES = ("--extra-experimental-features", "nix-command flakes")
 _POLL_SECONDS = 0.2
 _PATIENCE_SECONDS = 10.0
 _GIT = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
@@ -26,11 +26,10 @@ _GIT = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
 
 @dataclass(frozen=True)
 class Programs:
-    """Paths of the programs that a build needs; ``git`` only where Nix is too old to do without."""
+    """Paths of the programs that a build needs."""
 
     nix: str
     nix_store: str
-    git: str | None
 
 
 @dataclass(frozen=True)
@@ -46,13 +45,26 @@ class Paths:
 
 def programs() -> Programs:
     """Raises UsageError when this machine can't build."""
-    nix, nix_store, git = (process.find(name) for name in ("nix", "nix-store", "git"))
+    nix, nix_store = process.find("nix"), process.find("nix-store")
     if nix is None or nix_store is None:
         raise UsageError("--build-on local: Nix is not installed here", hint="see `inv doctor`, or build on the target")
-    if git is None and not knows_folders(nix):
-        hint = "install Nix 2.19 or newer, or git"
-        raise UsageError("--build-on local: the Nix here is older than 2.19 and needs git", hint=hint)
-    return Programs(nix, nix_store, git)
+    _require_git(nix)
+    return Programs(nix, nix_store)
+
+
+def _require_git(nix: str) -> None:
+    if not knows_folders(nix) and process.find("git") is None:
+        raise UsageError("the Nix here is older than 2.19 and needs git", hint="install Nix 2.19 or newer, or git")
+
+
+def flake_url(nix: str, tree: Path) -> str:
+    """The flake in TREE/nix, with which this ``nix`` sees the whole tree. Raises UsageError when that needs git."""
+    place = urllib.parse.quote(str(tree))
+    if knows_folders(nix):
+        return f"path:{place}?dir={FLAKE_FOLDER}"
+    _require_git(nix)
+    _track(tree)
+    return f"git+file://{place}?dir={FLAKE_FOLDER}"
 
 
 def knows_folders(nix: str) -> bool:
@@ -78,12 +90,8 @@ def build(
     ``result(tree)`` links to what was built and keeps it from being garbage collected. ``on_stderr`` gets the log as
     it comes; ``tick`` is called several times a second, and an exception of its ends the build.
     """
-    place = urllib.parse.quote(str(tree))
-    url = f"path:{place}?dir={FLAKE_FOLDER}"
-    if not knows_folders(programs.nix):
-        _track(programs, tree)
-        url = f"git+file://{place}?dir={FLAKE_FOLDER}"
-    argv = [programs.nix, *_OPTIONS[:2], "build", *_OPTIONS[2:], "--out-link", str(result(tree)), f"{url}#{attribute}"]
+    installable = f"{flake_url(programs.nix, tree)}#{attribute}"
+    argv = [programs.nix, *FEATURES, "build", "--no-write-lock-file", "--out-link", str(result(tree)), installable]
     with _started(argv, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as building:
         listener = threading.Thread(target=_pass_on, args=(building.stderr, on_stderr), daemon=True)
         listener.start()
@@ -100,11 +108,10 @@ def result(tree: Path) -> Path:
     return tree.with_name("result")
 
 
-def _track(programs: Programs, tree: Path) -> None:
+def _track(tree: Path) -> None:
     """Make a git tree of it, of which an old Nix takes all files whose names are in the index."""
-    assert programs.git is not None
     for words in (("init", "--quiet"), ("add", "--all", "--force")):
-        done = process.run([programs.git, "-C", tree, *words], environment=_GIT)
+        done = process.run(["git", "-C", tree, *words], environment=_GIT)
         if not done.ok:
             raise SmallkubeError(f"git {words[0]} failed: {done.stderr.strip()}")
 

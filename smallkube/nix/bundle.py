@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from smallkube.core.errors import UsageError
+from smallkube.core.errors import SmallkubeError, UsageError
 from smallkube.inventory.cluster import Cluster
 from smallkube.secrets import journal, policy
 
@@ -56,6 +56,24 @@ def assemble(cluster: Cluster) -> Bundle:
     journal.refuse_unfinished(cluster.workspace)
     found = dict(_files(cluster))
     return Bundle({name: _content(path, name) for name, path in sorted(found.items())})
+
+
+def write_tree(files: Mapping[str, bytes], folder: Path) -> None:
+    """Write ``files`` (relative path → content) under the new ``folder``, which only this user can read.
+
+    For reading them once: nothing is made durable. Raises SmallkubeError when that fails, ``folder`` exists, or a path
+    would lead out of it.
+    """
+    try:
+        folder.mkdir(parents=True, mode=0o700)
+        for relative, content in files.items():
+            path = folder / relative
+            if not path.resolve().is_relative_to(folder.resolve()):
+                raise SmallkubeError("leads out of the tree", where=relative)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+    except OSError as error:
+        raise SmallkubeError(f"can't be written: {error.strerror}", where=str(folder)) from error
 
 
 def _files(cluster: Cluster) -> Iterator[tuple[str, Path]]:

@@ -1,79 +1,107 @@
-"""Nodes' descriptions: what a machine's configuration comes to, evaluated without building anything.
-
-The evaluator is ``lab/nix/evaluate.nix``. The store is Nix' ``dummy://``: nothing is written outside of memory.
-"""
+"""The flake that `inv deploy` builds, evaluated by the Nix of this machine without building anything."""
 
 import json
+import os
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from smallkube.core import process
-from smallkube.core.errors import SmallkubeError, UsageError
-from smallkube.core.workspace import REPOSITORY
-
-EVALUATOR = REPOSITORY / "lab" / "nix" / "evaluate.nix"
+from smallkube.core.errors import SmallkubeError
+from smallkube.nix import build
+from smallkube.nix.literal import literal
 
 Description = dict[str, Any]
-"""One node's units, files, rules, users, secrets …; JSON values only. ``scripts`` and ``files`` are the generated
-executables and other texts that it refers to: store path → text."""
+"""What ``describe.nix`` says of one node, and ``scripts``: name → text of each generated shell script; JSON only."""
 
-_TEXT = "trace: smallkube-text "
-_OFFLINE = {"NIX_REMOTE": "dummy://", "NIX_PATH": "", "NIX_CONFIG": "experimental-features ="}
+NODE_SECONDS = 600.0
+_DESCRIBE = Path(__file__).with_name("describe.nix")
+_SOURCE = re.compile(r"/nix/store/[a-z0-9]{32}-source/")
 
 
-def nixpkgs_lib(environ: Mapping[str, str]) -> Path | None:
-    """nixpkgs' own ``lib``: of the tree that SMALLKUBE_NIXPKGS names, or of the user's cache folder; else None.
+@dataclass(frozen=True)
+class Flake:
+    """The flake at ``url``; ``overrides``: input → URL of what is used in its place."""
 
-    Raises UsageError when the tree named there has no ``lib``.
-    """
-    named = environ.get("SMALLKUBE_NIXPKGS")
-    if named and not (Path(named) / "lib" / "default.nix").is_file():
-        raise UsageError("has no lib/default.nix", where=f"SMALLKUBE_NIXPKGS={named}", hint="name a nixpkgs tree")
-    cache = Path(environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    lib = (Path(named) if named else cache / "smallkube" / "nixpkgs") / "lib"
-    return lib if (lib / "default.nix").is_file() else None
+    nix: str
+    url: str
+    overrides: Mapping[str, str] = field(default_factory=dict)
+
+    def inputs(self) -> str:
+        """Fetch the inputs and say what they are. Raises SmallkubeError when one is not to be had."""
+        nodes = json.loads(self._run("flake", "metadata", "--json", self.url))["locks"]["nodes"]
+        names = {name: node for name, node in nodes["root"].get("inputs", {}).items() if isinstance(node, str)}
+        locked = {name: nodes[node]["locked"] for name, node in names.items()}
+        fetch = 'map (input: (builtins.fetchTree (removeAttrs input [ "dir" ])).outPath) (builtins.fromJSON {})'
+        self._run("eval", "--json", "--expr", fetch.format(literal(json.dumps(list(locked.values())))))
+        return ", ".join(f"{name} {self._origin(name, where)}" for name, where in locked.items())
+
+    def _origin(self, name: str, locked: Mapping[str, Any]) -> str:
+        if name in self.overrides:
+            return f"{self.overrides[name]} (overridden)"
+        place = locked.get("path") or locked.get("url") or f"{locked.get('owner')}/{locked.get('repo')}"
+        return f"{locked['type']}:{place}" + (f"/{locked['rev'][:12]}" if "rev" in locked else "")
+
+    def describe(self, node: str) -> Description:
+        """Raises SmallkubeError with the evaluation's own first error."""
+        attribute = f"{self.url}#nixosConfigurations.{node}"
+        answer = self._run(
+            "eval", "--option", "eval-cache", "false", "--json", attribute, "--apply", _DESCRIBE.read_text()
+        )
+        description: Description = json.loads(answer)
+        description["scripts"] = self._scripts(description.pop("derivations"))
+        return description
+
+    def _scripts(self, derivations: Sequence[str]) -> dict[str, str]:
+        """The shell scripts among ``derivations``, and those that they start."""
+        verb = ("derivation", "show") if build.version(self.nix) >= (2, 14) else ("show-derivation",)
+        found: dict[str, str] = {}
+        seen: set[str] = set()
+        while pending := {path for path in derivations if path.endswith(".drv")} - seen:
+            seen |= pending
+            argv = [self.nix, *build.FEATURES, *verb, *sorted(pending)]
+            shown = json.loads(_output(process.run(argv, environment=os.environ)))
+            texts = {path: each for path, each in shown.items() if "text" in each.get("env", {})}
+            found |= {
+                Path(path).stem: each["env"]["text"] for path, each in texts.items() if _is_shell(each["env"]["text"])
+            }
+            derivations = [path for each in texts.values() for path in each.get("inputDrvs", {})]
+        return found
+
+    def _run(self, *words: str) -> str:
+        overrides = [word for pair in self.overrides.items() for word in ("--override-input", *pair)]
+        argv = [self.nix, *build.FEATURES, *words, "--no-write-lock-file", *overrides]
+        return _output(process.run(argv, environment=os.environ, timeout=NODE_SECONDS))
+
+
+def _output(result: process.Result) -> str:
+    if result.stopped:
+        raise SmallkubeError("Nix did not finish in time")
+    if not result.ok:
+        raise SmallkubeError(reason(result.stderr))
+    return result.stdout
+
+
+def _is_shell(text: str) -> bool:
+    first = text.split("\n", 1)[0]
+    return first.startswith("#!") and first.split()[0].endswith("sh")
 
 
 def syntax_errors(nix_instantiate: str, files: Sequence[Path]) -> dict[Path, str]:
     """The files that Nix can't parse, each with the reason."""
+    offline = {"NIX_REMOTE": "dummy://", "NIX_PATH": "", "NIX_CONFIG": "experimental-features ="}
     parse = [nix_instantiate, "--parse"]
-    if not files or process.run([*parse, *files], environment=_OFFLINE).ok:
+    if not files or process.run([*parse, *files], environment=offline).ok:
         return {}
-    results = {file: process.run([*parse, file], environment=_OFFLINE) for file in files}
+    results = {file: process.run([*parse, file], environment=offline) for file in files}
     return {file: reason(result.stderr) for file, result in results.items() if not result.ok}
-
-
-def evaluate(
-    nix_instantiate: str, tree: Path, nodes: Sequence[str], *, lib: Path | None = None, timeout: float = 300.0
-) -> dict[str, Description]:
-    """The descriptions of ``nodes``, in that order, from a ``tree`` with all that Nix sees (a materialised bundle).
-
-    Raises SmallkubeError with the evaluation's own first error.
-    """
-    names = " ".join(json.dumps(name) for name in nodes)
-    argv: list[str | Path] = [nix_instantiate, "--eval", "--strict", "--json", EVALUATOR]
-    argv += ["--argstr", "tree", tree.resolve(), "--arg", "nodes", f"[ {names} ]"]
-    argv += ["--argstr", "lib", lib] if lib else []
-    result = process.run(argv, environment=_OFFLINE, timeout=timeout)
-    if result.stopped:
-        raise SmallkubeError(f"evaluation took longer than {timeout:.0f} s", where=", ".join(nodes))
-    if not result.ok:
-        raise SmallkubeError(reason(result.stderr), where=", ".join(nodes))
-    evaluated = json.loads(result.stdout)
-    descriptions: dict[str, Description] = {node: evaluated[node] | {"scripts": {}, "files": {}} for node in nodes}
-    for line in result.stderr.splitlines():
-        if line.startswith(_TEXT):
-            text = json.loads(line.removeprefix(_TEXT))
-            descriptions[text["node"]]["scripts" if text["executable"] else "files"][text["path"]] = text["text"]
-    return descriptions
 
 
 def reason(stderr: str) -> str:
     """What Nix complains about, on one line: the error without the trace, its place in the source kept."""
-    said = "\n".join(line for line in stderr.splitlines() if not line.startswith(_TEXT))
-    plain = re.sub(r"\x1b\[[0-9;]*m", "", said)
+    plain = _SOURCE.sub("", re.sub(r"\x1b\[[0-9;]*m", "", stderr))
     start = max(plain.rfind("error:"), 0)
     lines = [line.strip() for line in plain[start:].splitlines()]
     kept = [line for line in lines if line and not re.match(r"\(use '--show-trace|\(stack trace|\d*\s*\||…|at «", line)]

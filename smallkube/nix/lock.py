@@ -30,7 +30,7 @@ def here(files: Mapping[str, bytes], *, update: bool) -> bytes:
                 (Path(folder) / Path(name).name).write_bytes(files[name])
         flake = f"path:{folder}"
         action = _update(nix, flake) if update else ["lock", flake]
-        argv = [nix, "--extra-experimental-features", "nix-command flakes", "flake", *action]
+        argv = [nix, *build.FEATURES, "flake", *action]
         done = process.run(argv, timeout=SECONDS)
         if not done.ok:
             raise SmallkubeError(f"Nix could not pin the flake's inputs: {reason(done.stderr)}", where=FLAKE_LOCK)

@@ -29,7 +29,7 @@ Answer = tuple[str, ...] | Unavailable
 
 
 def unit_files(description: Description, folder: Path) -> Answer:
-    """``systemd-analyze verify`` of the node's units.
+    """``systemd-analyze verify`` of the units that the workspace defines.
 
     The programs that units start are those of the node, so their paths are replaced by one that exists here.
     """
@@ -37,15 +37,17 @@ def unit_files(description: Description, folder: Path) -> Answer:
     if program is None:
         return Unavailable("systemd-analyze is not installed (Debian: systemd)")
     _write(folder, {name: _with_stubs(unit["text"], unit["dropin"]) for name, unit in description["units"].items()})
-    names = sorted(name for name, unit in description["units"].items() if unit["enable"])
+    names = sorted(name for name, unit in description["units"].items() if unit["enable"] and unit["own"])
+    if not names:
+        return ()
     result = process.run(
         [program, "verify", "--man=no", *(folder / name for name in names)],
         environment={"SYSTEMD_UNIT_PATH": f"{folder}:", "SYSTEMD_LOG_TARGET": "console", "SYSTEMD_COLORS": "0"},
     )
     if result.stopped:
         return Unavailable("systemd-analyze did not come to an end")
-    relevant = [line.replace(f"{folder}/", "") for line in result.stderr.splitlines() if _about(line, folder, names)]
-    return tuple(dict.fromkeys(relevant))
+    lines = [line.replace(f"{folder}/", "") for line in result.stderr.splitlines() if _about(line, folder, names)]
+    return tuple(dict.fromkeys(lines))
 
 
 def _with_stubs(text: str, dropin: bool) -> str:
@@ -54,7 +56,7 @@ def _with_stubs(text: str, dropin: bool) -> str:
 
 
 def _about(line: str, folder: Path, names: list[str]) -> bool:
-    return str(folder) in line or any(line.startswith(f"{name}:") for name in names)
+    return any(f"{folder}/{name}" in line or line.startswith(f"{name}:") for name in names)
 
 
 def rule_set(description: Description, folder: Path) -> Answer:
@@ -78,7 +80,7 @@ def network_files(description: Description, folder: Path) -> Answer:
         return Unavailable("systemd-networkd is not installed (Debian: systemd)")
     if not description["networkd"]:
         return ()
-    _write(folder, description["networkd"])
+    _write(folder, {name: file["text"] for name, file in description["networkd"].items()})
     isolated = (
         "mount -t tmpfs tmpfs /run && mkdir -p /run/systemd/netif /run/systemd/network && "
         'mount --bind "$1" /run/systemd/network && mount -t tmpfs tmpfs /etc/systemd && exec "$2"'
@@ -92,8 +94,9 @@ def network_files(description: Description, folder: Path) -> Answer:
     if result.stopped or "Enumeration completed" not in result.stderr:
         last = (result.stderr.strip().splitlines() or ["no reason given"])[-1]
         return Unavailable(f"systemd-networkd can't be run in a namespace here: {last}")
-    parts = [line.partition("/run/systemd/network/") for line in result.stderr.splitlines()]
-    return tuple(dict.fromkeys(said for _, found, said in parts if found))
+    complaints = [line.partition("/run/systemd/network/")[2] for line in result.stderr.splitlines()]
+    own = tuple(name for name, file in description["networkd"].items() if file["own"])
+    return tuple(dict.fromkeys(line for line in complaints if line.startswith(own)))
 
 
 def generated_scripts(description: Description, folder: Path) -> Answer:
@@ -104,11 +107,11 @@ def generated_scripts(description: Description, folder: Path) -> Answer:
     program = process.find("shellcheck")
     if program is None:
         return Unavailable("shellcheck is not installed (Debian: shellcheck)")
-    scripts = {f"{Path(path).name}.sh": text for path, text in description["scripts"].items() if _is_shell(text)}
+    scripts = {f"{name}.sh": text for name, text in description["scripts"].items()}
     scripts |= {
-        f"activation-{script['name']}.sh": f"#!/bin/bash\n{script['text']}\n"
-        for script in description["activationScripts"]
-        if script["text"]
+        f"activation-{name}.sh": f"#!/bin/bash\n{text}\n"
+        for name, text in description["activationScripts"].items()
+        if text
     }
     if not scripts:
         return ()
@@ -116,11 +119,6 @@ def generated_scripts(description: Description, folder: Path) -> Answer:
     result = process.run([program, "--shell=bash", "--format=gcc", *(folder / name for name in sorted(scripts))])
     complaints = tuple(result.stdout.replace(f"{folder}/", "").splitlines())
     return complaints or (() if result.ok else (result.stderr.strip() or "shellcheck failed",))
-
-
-def _is_shell(text: str) -> bool:
-    first = text.split("\n", 1)[0]
-    return first.startswith("#!") and first.split()[0].endswith("sh")
 
 
 def _namespace(*more: str) -> list[str]:

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from smallkube.nix.consistency import fleet_complaints, node_complaints
-from smallkube.nix.evaluate import Description
-from smallkube.nix.systemd_text import section, sections
+from lab.checks.consistency import fleet_complaints, node_complaints
+from lab.checks.evaluate import Description
+from lab.checks.systemd_text import section, sections
 
 
 def unit(text: str, **more: Any) -> dict[str, Any]:

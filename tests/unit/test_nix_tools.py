@@ -5,14 +5,15 @@ from pathlib import Path
 
 import pytest
 
+from lab.checks.evaluate import nixpkgs_lib
 from smallkube.core.errors import SmallkubeError, UsageError
-from smallkube.nix.check import materialise
-from smallkube.nix.evaluate import nixpkgs_lib, reason
+from smallkube.nix.bundle import write_tree
+from smallkube.nix.evaluate import reason
 
 
 def test_nix_errors_on_one_line() -> None:
     text = (
-        "trace: smallkube-text {}\nwarning: something\n\x1b[31;1merror:\x1b[0m undefined variable 'x'\n\n"
+        "trace: something\nwarning: something\n\x1b[31;1merror:\x1b[0m undefined variable 'x'\n\n"
         "       at /a/b.nix:3:5:\n\n            2|   a = 1;\n            3|   b = x;\n             |       ^\n"
         "(use '--show-trace' to show detailed location information)\n"
     )
@@ -33,14 +34,14 @@ def test_where_nixpkgs_lib_is_looked_for(tmp_path: Path) -> None:
 
 
 def test_a_tree_is_written_for_nobody_else_and_stays_inside(tmp_path: Path) -> None:
-    materialise({"a/b": b"x"}, tmp_path / "tree")
+    write_tree({"a/b": b"x"}, tmp_path / "tree")
     assert (tmp_path / "tree" / "a" / "b").read_bytes() == b"x"
     assert (tmp_path / "tree").stat().st_mode & 0o777 == 0o700 & ~_umask()
     with pytest.raises(SmallkubeError, match="tree: can't be written"):
-        materialise({"other": b"x"}, tmp_path / "tree")
+        write_tree({"other": b"x"}, tmp_path / "tree")
     assert not (tmp_path / "tree" / "other").exists()
     with pytest.raises(SmallkubeError, match=r"\.\./out: leads out"):
-        materialise({"../out": b"x"}, tmp_path / "other")
+        write_tree({"../out": b"x"}, tmp_path / "other")
     assert not (tmp_path / "out").exists()
 
 

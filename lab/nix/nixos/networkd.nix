@@ -50,7 +50,10 @@ let
 in
 {
   config = lib.mkMerge [
-    { system.build.networkd = { }; }
+    {
+      system.build.networkd = { };
+      systemd.network.units = builtins.mapAttrs (_: text: { inherit text; enable = true; }) config.system.build.networkd;
+    }
     (lib.mkIf config.networking.useNetworkd { systemd.network.enable = lib.mkDefault true; })
     (lib.mkIf cfg.enable {
       services.resolved.enable = lib.mkDefault true;

@@ -53,6 +53,13 @@ in
       (name: unit: { wantedBy = [ "timers.target" ]; timerConfig.OnCalendar = unit.startAt; })
       (lib.filterAttrs (_: unit: unit.enable && unit.startAt != [ ]) cfg.services);
 
+    systemd.units = builtins.mapAttrs
+      (_: unit: {
+        inherit (unit) text enable aliases wantedBy requiredBy;
+        overrideStrategy = if unit.dropin then "asDropin" else "asDropinIfExists";
+      })
+      config.system.build.units;
+
     system.build.units =
       all "service" cfg.services service
       // all "target" cfg.targets (_: "")

@@ -15,11 +15,14 @@ let
   };
   units = modules: mkOption { default = { }; type = types.attrsOf (types.submodule (modules ++ [ unit.common ])); };
   kind = key: [{ options.${key} = section; }];
+  results = mkOption { type = types.attrsOf (types.attrsOf types.unspecified); default = { }; internal = true; };
 in
 {
   options.systemd = {
     services = units [ unit.service (import ../unit-service.nix { inherit pkgs; nixos = config; }) ];
     targets = units [ ];
+    # What the options above and below come to, as in NixOS: of units, and of the files of networkd.
+    units = results;
     timers = units (kind "timerConfig");
     paths = units (kind "pathConfig");
     slices = units (kind "sliceConfig");
@@ -63,6 +66,7 @@ in
       };
     };
     network = {
+      units = results;
       enable = mkOption { type = types.bool; default = false; };
       config.networkConfig = section;
       links = files { linkConfig = section; };

@@ -14,13 +14,13 @@ from typing import Any
 import pytest
 import yaml
 
+from lab.checks.evaluate import Description, evaluate
 from smallkube.core import process
 from smallkube.core.workspace import Workspace
 from smallkube.inventory import load
 from smallkube.inventory.cluster import Cluster
-from smallkube.nix import check, render
-from smallkube.nix.bundle import assemble
-from smallkube.nix.evaluate import Description, evaluate
+from smallkube.nix import render
+from smallkube.nix.bundle import assemble, write_tree
 from smallkube.secrets import policy
 
 CLUSTERS = {"two": (1, 2), "three": (1, 2, 3), "twelve": tuple(range(1, 13)), "hole": (1, 3, 7)}
@@ -88,7 +88,7 @@ def describe(nix: str, tmp_path_factory: pytest.TempPathFactory) -> Describe:
 
     def describe(tree: Tree, lib: Path | None = None) -> dict[str, Description]:
         folder = tmp_path_factory.mktemp("evaluation") / "tree"
-        check.materialise(tree.files, folder)
+        write_tree(tree.files, folder)
         return evaluate(nix, folder, tree.nodes, lib=lib)
 
     return describe
@@ -98,7 +98,7 @@ def describe(nix: str, tmp_path_factory: pytest.TempPathFactory) -> Describe:
 def _described(nix: str, cluster: str, folder: Path) -> dict[str, Description]:
     (folder / "workspace").mkdir()
     tree = make_tree(folder / "workspace", CLUSTERS[cluster], "192.0.2.{}", {})
-    check.materialise(tree.files, folder / "tree")
+    write_tree(tree.files, folder / "tree")
     return evaluate(nix, folder / "tree", tree.nodes)
 
 

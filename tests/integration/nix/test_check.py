@@ -1,14 +1,17 @@
-"""Proves that `nix.check` finds what evaluation alone accepts, with the real systemd-analyze, nft, systemd-networkd and
-shellcheck; that one broken node does not hide the others; and that it says what it could not check."""
+"""Proves that `nix.check` evaluates the flake that is deployed and finds, with the real systemd-analyze, nft,
+systemd-networkd and shellcheck, what evaluation alone accepts; and that it says what it could not check."""
 
 import os
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
+from lab.checks.evaluate import INPUTS
 from smallkube.core import process
-from smallkube.nix.check import CLUSTER, Outcome, Report, check
+from smallkube.core.checks import Check, Result, failed
+from smallkube.nix.check import check
 
 from .conftest import CLUSTERS, Build, Tree
 
@@ -16,6 +19,7 @@ pytestmark = pytest.mark.integration
 
 Needs = Callable[[str, object, str], None]
 HOST = "nix/hosts/node2.nix"
+TOOLS = ("units", "firewall", "network files", "scripts")
 
 
 @pytest.fixture
@@ -23,24 +27,57 @@ def tree(build: Build) -> Tree:
     return build((1, 2))
 
 
-def outcomes(report: Report) -> dict[tuple[str, str], Outcome]:
-    return {(finding.node, finding.check): finding.outcome for finding in report.findings}
+@pytest.fixture
+def nix(nix: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[str]:
+    """nix-instantiate; what Nix stores and caches goes to a folder of the test."""
+    monkeypatch.setenv("NIX_REMOTE", str(tmp_path / "store"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    yield nix
+    for folder in (tmp_path / "store").rglob("*"):
+        if folder.is_dir() and not folder.is_symlink():
+            folder.chmod(0o700)
+    shutil.rmtree(tmp_path / "store", ignore_errors=True)
 
 
-def details(report: Report, name: str, node: str = "node2") -> str:
-    return "\n".join(text for f in report.findings if (f.node, f.check) == (node, name) for text in f.details)
+def checked(tree: Tree, inputs: Mapping[str, str] = INPUTS) -> tuple[Check, ...]:
+    return check(tree.files, tree.nodes, inputs)
+
+
+def results(checks: tuple[Check, ...]) -> dict[tuple[str, str], Result]:
+    return {(each.subject, each.check): each.result for each in checks}
+
+
+def details(checks: tuple[Check, ...], name: str, node: str = "node2") -> str:
+    return "\n".join(each.detail for each in checks if (each.subject, each.check) == (node, name))
 
 
 @pytest.mark.parametrize("indices", CLUSTERS.values(), ids=CLUSTERS)
-def test_the_configuration_as_it_is(indices: tuple[int, ...], build: Build, nix: str, needs: Needs) -> None:
+def test_rendered_configuration_passes_every_check(
+    indices: tuple[int, ...], build: Build, nix: str, needs: Needs
+) -> None:
     programs = ("systemd-analyze", "nft", "shellcheck", "unshare")
     missing = [name for name in programs if process.find(name) is None]
     needs("integration", not missing and os.geteuid() == 0, f"root and {', '.join(missing) or 'namespaces'}")
     tree = build(indices)
-    report = check(tree.files, tree.nodes)
-    assert report.failed == ()
-    assert report.not_checked == ()
-    assert list(report.descriptions) == list(tree.nodes)
+    checks = checked(tree)
+    assert {each.result for each in checks} == {Result.OK}
+    each_node = {(node, name) for node in tree.nodes for name in ("evaluation", "assertions", *TOOLS)}
+    assert results(checks).keys() == {("", "syntax"), ("", "inputs"), *each_node}
+
+
+def test_inputs_that_were_used_are_named(tree: Tree, nix: str) -> None:
+    named = details(checked(tree), "inputs", "")
+    assert f"nixpkgs {INPUTS['nixpkgs']} (overridden)" in named
+    assert f"agenix {INPUTS['agenix']} (overridden)" in named
+
+
+def test_input_that_cannot_be_had_is_not_a_fault(tree: Tree, nix: str) -> None:
+    checks = checked(tree, {**INPUTS, "nixpkgs": "path:/nowhere"})
+    assert {name: result for (_, name), result in results(checks).items()} == {
+        "syntax": Result.OK,
+        **dict.fromkeys(("inputs", "evaluation", *TOOLS), Result.SKIPPED),
+    }
+    assert "/nowhere" in details(checks, "evaluation", "")
 
 
 FAULTS = [
@@ -67,7 +104,6 @@ FAULTS = [
     ("scripts", '{ systemd.services.x.script = "cd $HOME; rm -rf $1/*"; }', "SC2086"),
     ("scripts", '{ system.activationScripts.x = "if true; then echo"; }', "SC1046"),
     ("scripts", '{ environment.etc.x.text = "${pkgs.writeShellScript "hidden" "echo $(("}"; }', "hidden"),
-    ("consistency", '{ systemd.services.x = { script = "true"; after = [ "etcd.service" ]; }; }', "etcd.service"),
     ("assertions", '{ assertions = [ { assertion = false; message = "no way"; } ]; }', "no way"),
 ]
 
@@ -75,85 +111,56 @@ FAULTS = [
 @pytest.mark.parametrize(("name", "configuration", "complaint"), FAULTS)
 def test_faults_are_found(name: str, configuration: str, complaint: str, tree: Tree, nix: str, needs: Needs) -> None:
     needs("integration", os.geteuid() == 0, "root, for namespaces")
-    report = check(tree.with_file(HOST, f"{{ pkgs, ... }}: {configuration}").files, tree.nodes)
-    assert complaint in details(report, name)
-    assert {(finding.node, finding.check) for finding in report.failed} == {("node2", name)}
+    checks = checked(tree.with_file(HOST, f"{{ pkgs, ... }}: {configuration}"))
+    assert complaint in details(checks, name)
+    assert {(each.subject, each.check) for each in failed(checks)} == {("node2", name)}
+
+
+def test_a_script_that_another_one_starts_is_checked(tree: Tree, nix: str) -> None:
+    nested = 'pkgs.writeShellScript "outer" "exec ${pkgs.writeShellScript "inner" "cd $HOME"}"'
+    host = f'{{ pkgs, ... }}: {{ systemd.services.x.serviceConfig.ExecStart = "${{{nested}}}"; }}'
+    checks = checked(tree.with_file(HOST, host))
+    assert "inner" in details(checks, "scripts")
 
 
 def test_a_node_that_does_not_evaluate_leaves_the_others_checked(tree: Tree, nix: str) -> None:
-    report = check(tree.with_file(HOST, "{ systemd.services.x.scirpt = 1; }").files, tree.nodes)
-    assert "does not exist" in details(report, "evaluation")
-    assert "nix/hosts/node2.nix" in details(report, "evaluation")
-    assert outcomes(report)["node1", "consistency"] is Outcome.OK
-    assert outcomes(report)[CLUSTER, "consistency"] is Outcome.NOT_CHECKED
-
-
-def test_nodes_are_compared_only_when_all_are_there(tree: Tree, nix: str) -> None:
-    report = check(tree.files, ["node2"])
-    assert outcomes(report)[CLUSTER, "consistency"] is Outcome.NOT_CHECKED
-    assert "node1" in details(report, "consistency", CLUSTER)
-    assert report.failed == ()
+    checks = checked(tree.with_file(HOST, "{ systemd.services.x.scirpt = 1; }"))
+    assert "does not exist" in details(checks, "evaluation")
+    assert details(checks, "evaluation").count("nix/hosts/node2.nix") == 1
+    assert "/nix/store" not in details(checks, "evaluation")
+    assert results(checks)["node1", "units"] is Result.OK
+    assert ("node2", "units") not in results(checks)
 
 
 def test_syntax_errors_are_reported_for_every_file(tree: Tree, nix: str) -> None:
     broken = tree.with_file(HOST, "{ a = 1 }").with_file("nix/hosts/node1.nix", "{ b = ; }")
-    report = check(broken.files, tree.nodes)
-    text = details(report, "syntax", CLUSTER)
+    checks = checked(broken)
+    text = details(checks, "syntax", "")
     assert "nix/hosts/node1.nix: " in text
     assert "nix/hosts/node2.nix: " in text
-    assert report.descriptions == {}
-
-
-def test_an_overlap_between_nodes_is_found(tree: Tree, nix: str) -> None:
-    own = '{ systemd.network.networks."10-brkube".addresses = [ { Address = "10.88.1.2/24"; } ]; }'
-    report = check(tree.with_file(HOST, own).files, tree.nodes)
-    assert "networks overlap" in details(report, "consistency", CLUSTER)
-
-
-def test_what_the_evaluator_does_not_know_is_not_called_checked(tree: Tree, nix: str) -> None:
-    report = check(tree.with_file(HOST, '{ boot.loader.grub.device = "/dev/sda"; }').files, tree.nodes)
-    assert outcomes(report)["node2", "own options"] is Outcome.NOT_CHECKED
-    assert "boot.loader.grub.device" in details(report, "own options")
-    assert report.failed == ()
+    assert {each.subject for each in failed(checks) if each.check == "evaluation"} == {"node1", "node2"}
 
 
 def test_without_nix_nothing_is_called_checked(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process, "find", lambda *_: None)
-    report = check(tree.files, tree.nodes)
-    assert {finding.outcome for finding in report.findings} == {Outcome.NOT_CHECKED}
-    assert all("nix-instantiate" in finding.details[0] for finding in report.findings)
+    checks = checked(tree)
+    assert {each.check for each in checks} == {"syntax", "inputs", "evaluation", *TOOLS}
+    assert all(each.result is Result.SKIPPED and "Nix is not installed" in each.detail for each in checks)
 
 
 def test_a_missing_tool_is_named(tree: Tree, nix: str, monkeypatch: pytest.MonkeyPatch) -> None:
     found = process.find
-    monkeypatch.setattr(process, "find", lambda name, *more: found(name, *more) if name == "nix-instantiate" else None)
-    report = check(tree.files, tree.nodes)
-    for name in ("units", "firewall", "network files", "scripts"):
-        assert outcomes(report)["node1", name] is Outcome.NOT_CHECKED
-        assert "is not installed" in details(report, name, "node1")
-    assert report.failed == ()
+    kept = ("nix", "nix-instantiate", "git")
+    monkeypatch.setattr(process, "find", lambda name, *more: found(name, *more) if name in kept else None)
+    checks = checked(tree)
+    for name in TOOLS:
+        assert results(checks)["node1", name] is Result.SKIPPED
+        assert "is not installed" in details(checks, name, "node1")
+    assert failed(checks) == ()
 
 
 def test_nothing_is_left_behind(tree: Tree, nix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    check(tree.files, tree.nodes)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_the_rule_set_loads_again_and_again_beside_others(tree: Tree, nix: str, needs: Needs, tmp_path: Path) -> None:
-    needs("integration", process.find("nft") and os.geteuid() == 0, "nft and root")
-    rules = tmp_path / "rules.nft"
-    rules.write_text(check(tree.files, ("node1", "node2")).descriptions["node1"]["nftables"])
-    script = (
-        'nft add table ip kube-proxy && nft add table ip6 nat && nft -f "$1" && nft list ruleset >"$2" && '
-        'nft -f "$1" && nft list ruleset | diff - "$2" && nft list tables'
-    )
-    result = process.run(["unshare", "--net", "sh", "-ec", script, "sh", rules, tmp_path / "first"])
-    assert result.ok, result.stdout + result.stderr
-    assert set(result.stdout.splitlines()) == {
-        "table ip kube-proxy",
-        "table ip6 nat",
-        "table inet nixos-fw",
-        "table ip kube-nat",
-        "table ip6 kube-nat",
-    }
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    checked(tree)
+    assert list((tmp_path / "temporary").iterdir()) == []

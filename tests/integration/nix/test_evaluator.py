@@ -5,9 +5,9 @@ import re
 
 import pytest
 
+from lab.checks.evaluate import Description
+from lab.checks.systemd_text import section
 from smallkube.core.errors import SmallkubeError
-from smallkube.nix.evaluate import Description
-from smallkube.nix.systemd_text import section
 
 from .conftest import Build, Describe, Tree
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from lab.checks.evaluate import EVALUATOR
 from smallkube.core import process
-from smallkube.nix import check
-from smallkube.nix.evaluate import EVALUATOR
+from smallkube.nix.bundle import write_tree
 
 from .conftest import Build, Describe, Tree
 
@@ -34,7 +34,7 @@ def flake(needs: Callable[[str, object, str], None], tmp_path: Path) -> Flake:
             'inputs.agenix.inputs.nixpkgs.follows = "nixpkgs"; '
             "outputs = inputs: (import ./nix/flake.nix).outputs inputs; }"
         )
-        check.materialise({**tree.files, "flake.nix": around.encode()}, tmp_path / "tree")
+        write_tree({**tree.files, "flake.nix": around.encode()}, tmp_path / "tree")
         argv = [str(nix), "--extra-experimental-features", "nix-command flakes", "--store", str(tmp_path / "store")]
         argv += ["eval", "--no-write-lock-file", "--json", f"path:{tmp_path}/tree#nixosConfigurations.{attribute}"]
         return process.run(argv, environment={"HOME": str(tmp_path)})

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from lab.checks.evaluate import EVALUATOR, nixpkgs_lib
 from smallkube.core import process
-from smallkube.nix.evaluate import EVALUATOR, nixpkgs_lib
 
 from .conftest import CLUSTERS, Build, Describe
 

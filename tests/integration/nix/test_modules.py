@@ -6,9 +6,9 @@ import re
 
 import pytest
 
+from lab.checks.evaluate import Description
+from lab.checks.systemd_text import Section, sections
 from smallkube.core.errors import SmallkubeError
-from smallkube.nix.evaluate import Description
-from smallkube.nix.systemd_text import Section, sections
 
 from .conftest import Build, Describe
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from lab.checks.evaluate import Description
+from lab.checks.systemd_text import section
 from smallkube.core import process
-from smallkube.nix.evaluate import Description
-from smallkube.nix.systemd_text import section
 
 from .conftest import Build, Describe
 

@@ -1,7 +1,7 @@
 """Does a node's description hang together, and do the nodes' descriptions fit each other? Pure functions.
 
 Each returns complaints as texts that name the unit, file or address. What the real tools know better (keys, syntax) is
-left to them (``verify``).
+left to them (smallkube/nix/verify.py).
 """
 
 import re
@@ -9,8 +9,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from ipaddress import IPv4Network, IPv6Network, ip_interface, ip_network
 from typing import TypeVar
 
-from smallkube.nix.evaluate import Description
-from smallkube.nix.systemd_text import Section, section, sections
+from lab.checks.evaluate import Description
+from lab.checks.systemd_text import Section, section, sections
 
 ORDER = ("After", "Before")
 PULL = ("Wants", "Requires", "BindsTo", "Requisite", "PartOf", "Upholds", "OnFailure", "OnSuccess", "Conflicts")

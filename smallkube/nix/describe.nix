@@ -1,0 +1,51 @@
+# What nix.check examines of one node: `nix eval FLAKE#nixosConfigurations.NODE --apply`. Only options of NixOS are read,
+# and only what the workspace's own files define is named as its own: NixOS answers for the rest.
+{ config, options, ... }:
+let
+  inherit (builtins) attrNames attrValues concatMap concatStringsSep elem filter getContext listToAttrs mapAttrs match;
+
+  definitions = option:
+    filter (definition: match ".*/nix/(modules|hosts|rendered)/.*" (toString definition.file) != null)
+      option.definitionsWithLocations;
+  own = suffix: option:
+    concatMap (definition: map (name: name + suffix) (attrNames definition.value)) (definitions option);
+  select = names: set: listToAttrs (map (name: { inherit name; value = set.${name}; }) (filter (name: set ? ${name}) names));
+
+  units = options.systemd;
+  ownUnits =
+    own "" units.units ++ own ".service" units.services ++ own ".target" units.targets ++ own ".timer" units.timers
+    ++ own ".socket" units.sockets ++ own ".path" units.paths ++ own ".slice" units.slices;
+  ownNetwork =
+    own ".network" units.network.networks ++ own ".netdev" units.network.netdevs ++ own ".link" units.network.links;
+  activation = select (own "" options.system.activationScripts) config.system.activationScripts;
+  etc = select (own "" options.environment.etc) config.environment.etc;
+
+  nftables = config.networking.nftables;
+  table = entry: "table ${entry.family} ${entry.name} {\n${entry.content}\n}\n";
+  failedAssertions = map (entry: entry.message) (filter (entry: !entry.assertion) config.assertions);
+  texts =
+    map (unit: unit.text) (attrValues (select ownUnits config.systemd.units))
+    ++ map (script: script.text) (attrValues activation)
+    ++ map (file: if file.text or null == null then toString (file.source or "") else file.text) (attrValues etc);
+in
+{
+  inherit failedAssertions;
+  inherit (config) warnings;
+  # The derivation that is deployed; a failed assertion throws here.
+  system = if failedAssertions == [ ] then config.system.build.toplevel.drvPath else null;
+  units = mapAttrs
+    (name: unit: {
+      inherit (unit) text enable;
+      own = elem name ownUnits;
+      dropin = unit.overrideStrategy == "asDropin" || match "systemd-.*" name != null;
+    })
+    config.systemd.units;
+  networkd = mapAttrs (name: file: { inherit (file) text; own = elem name ownNetwork; }) config.systemd.network.units;
+  nftables =
+    if nftables.enable
+    then concatStringsSep "" (map table (filter (entry: entry.enable) (attrValues nftables.tables))) + nftables.ruleset
+    else "";
+  activationScripts = mapAttrs (_: script: script.text) activation;
+  # The derivations that the own texts name, among them the scripts made for them.
+  derivations = concatMap (text: attrNames (getContext text)) texts;
+}
