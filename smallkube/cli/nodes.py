@@ -13,8 +13,6 @@ from smallkube.core.errors import ErrorGroup, SmallkubeError, UsageError
 
 if TYPE_CHECKING:
     from smallkube.inventory.models import Node
-    from smallkube.operations.revoke import Outcome as Revoked
-    from smallkube.operations.revoke import Plan
     from smallkube.remote.command import Result
     from smallkube.remote.fleet import Outcome
     from smallkube.remote.host import Host
@@ -87,39 +85,31 @@ def remove(
 
 def _revoke(here: Current, name: str, *, yes: bool, dry_run: bool, json: bool) -> None:
     from smallkube.operations import revoke as revoking
+    from smallkube.operations.master import commands
     from smallkube.secrets.keyring import require_master
 
     plan = revoking.make(here.cluster, name)
-    if dry_run:
-        output.show_steps(plan.steps, json=json)
+    master = None if dry_run else require_master(here.workspace, "to try the node's token")
+    runner = output.Runner(here, revoking.NAME)
+    revocation = revoking.Revocation(plan, master, here.connect, runner.deploy)
+    question = f"revoke {name}, and end its pods?"
+    if not runner.run(revocation.operation(), question, dry_run=dry_run, yes=yes, json=json):
         return
-    master = require_master(here.workspace, "to try the node's token")
-    ui.confirm(f"revoke {name}, and end its pods?", yes=yes)
-    with output.operation(here, name, done="revoked") as running:
-        revocation = revoking.Revocation(here.workspace, master, here.connect, running.progress)
-        outcome = revocation.execute(plan, here.inventory, running.step)
-    lines = [f"{name} is revoked: its token is refused, no other machine has its WireGuard key"]
-    lines += [f"removed keys/{file}" for file in outcome.removed]
-    output.show(outcome, "\n".join(lines), json=json)
-    _show_remaining(plan, outcome)
-
-
-def _show_remaining(plan: "Plan", outcome: "Revoked") -> None:
-    """What is left for the administrator."""
-    from smallkube.operations.master import commands
-
-    name = outcome.node
-    if outcome.exposed is None:
+    shared = [row.name for row in plan.shared]
+    value = {"node": name, "removed": revocation.removed, "shared": shared, "exposed": revocation.exposed}
+    lines = [f"{name} is revoked: its token is refused, no other node has its WireGuard key"]
+    lines += [f"removed keys/{file}" for file in revocation.removed]
+    runner.show(value, "\n".join(lines), json=json)
+    if revocation.exposed is None:
         ui.warn("the API server did not run: which Secrets the pods on it used is not known")
-    elif outcome.exposed:
-        ui.warn(f"pods on {name} used these Secrets, change them at their source: {', '.join(outcome.exposed)}")
+    elif revocation.exposed:
+        ui.warn(f"pods on {name} used these Secrets, change them at their source: {', '.join(revocation.exposed)}")
     ui.message(f"so could pods that ran on {name} earlier; commit inventory.yaml, keys/ and nix/")
     ui.message(f"the machine itself is unchanged: take it off the network; nix/hosts/{name}.nix is left")
-    if plan.shared:
+    if shared:
         details = "; ".join(f"{row.command} ({', '.join(row.names)})" for row in commands(list(plan.shared)))
-        raise SmallkubeError(
-            f"{name} is revoked, but keys/ had let it read more than its own", hint=f"replace it: {details}"
-        )
+        message = f"{name} is revoked, but keys/ had let it read more than its own"
+        raise SmallkubeError(message, hint=f"replace it: {details}")
 
 
 @task(

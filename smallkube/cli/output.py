@@ -1,8 +1,7 @@
 """What several namespaces show in the same way: JSON or text, tables, reports of nodes, long operations."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from smallkube.core import ui
@@ -13,9 +12,11 @@ if TYPE_CHECKING:
     from smallkube.core.checks import Check
     from smallkube.deploy.checks import Finding
     from smallkube.deploy.inspection import State
+    from smallkube.deploy.report import Report as DeployReport
+    from smallkube.inventory.cluster import Cluster
     from smallkube.inventory.models import Node
     from smallkube.operations.downtime import Outage
-    from smallkube.operations.engine import Operation as EngineOperation
+    from smallkube.operations.engine import Operation
     from smallkube.remote.rolling import Report
 
 
@@ -43,11 +44,15 @@ def confirm_steps(steps: Iterable[str], question: str, *, yes: bool) -> None:
     ui.confirm(question, yes=yes)
 
 
-def show_checks(checks: "Sequence[Check]", *, json: bool, subject: str = "NODE") -> None:
-    """The table of checks; its first column, headed ``subject``, is left out where no check has one."""
+def show_checks(checks: "Sequence[Check]", *, json: bool, subject: str = "NODE", **facts: object) -> None:
+    """The table of checks; its first column, headed ``subject``, is left out where no check has one.
+
+    The JSON is a list; with ``facts`` an object of them and "checks".
+    """
     named = any(check.subject for check in checks)
     rows = [(check.subject, check.check, check.result, check.detail)[not named :] for check in checks]
-    table(checks, (subject, "CHECK", "RESULT", "DETAIL")[not named :], rows, json=json)
+    value = {**facts, "checks": checks} if facts else checks
+    table(value, (subject, "CHECK", "RESULT", "DETAIL")[not named :], rows, json=json)
 
 
 def show_reports(reports: "Sequence[Report]", *, json: bool) -> None:
@@ -58,42 +63,31 @@ def show_reports(reports: "Sequence[Report]", *, json: bool) -> None:
         raise SmallkubeError(", ".join(f"{report.node} {report.outcome}" for report in bad))
 
 
-@dataclass(frozen=True)
-class Operation:
-    """A long operation while it runs: where its steps are shown."""
-
-    progress: ui.Progress
-    step: Callable[[str], None]
-
-
-@contextmanager
-def operation(here: "Current", name: str, *, done: str = "done") -> Iterator[Operation]:
-    """Show the steps of the operation ``name`` and of each node; ``done`` when the block ends without an error."""
-    nodes = [node.name for node in here.inventory.nodes if node.name != name]
-    with ui.Progress([*nodes, name]) as progress:
-        yield Operation(progress, lambda text: progress.step(name, text))
-        progress.done(name, done)
-
-
 class Runner:
-    """An operation of the engine from the command line: its dry run, confirmation, progress, downtime and result."""
+    """An operation of the engine from the command line: dry run, confirmation, lock, progress, downtime and result."""
 
     def __init__(self, here: "Current", name: str) -> None:
         self.here, self.name = here, name
         self.progress = ui.Progress([*(node.name for node in here.inventory.nodes), name])
         self.outage: Outage | None = None
 
-    def deploy(self, nodes: "Sequence[Node] | None" = None) -> None:
-        """A step that deploys to ``nodes`` (all without) shows them in the operation's progress."""
+    def step(self, text: str) -> None:
+        """Show what the operation does now."""
+        self.progress.step(self.name, text)
+
+    def deploy(
+        self, nodes: "Sequence[Node] | None" = None, cluster: "Cluster | None" = None, **options: Any
+    ) -> "tuple[DeployReport, ...]":
+        """``roll_out``, by default to all nodes; the nodes' own steps are shown in the operation's progress."""
         from smallkube.deploy.rollout import roll_out
 
-        inventory = self.here.inventory
-        roll_out(self.here.cluster, inventory.nodes if nodes is None else nodes, self.progress)
+        cluster = cluster or self.here.cluster
+        return roll_out(cluster, cluster.inventory.nodes if nodes is None else nodes, self.progress, **options)
 
-    def run(self, operation: "EngineOperation", question: str, *, dry_run: bool, yes: bool, json: bool) -> bool:
+    def run(self, operation: "Operation", question: str, *, dry_run: bool, yes: bool, json: bool) -> bool:
         """Print the steps that remain, or run just those; whether they ran. Raises UsageError when not confirmed."""
-        from smallkube.operations import engine
-        from smallkube.operations.downtime import counted
+        from smallkube.core.workspace import lock
+        from smallkube.operations import downtime, engine
         from smallkube.secrets.store import read_keys
 
         keys = read_keys(self.here.workspace)
@@ -102,9 +96,11 @@ class Runner:
         if dry_run:
             show_steps(operation.titles(keys), json=json)
             return False
-        ui.confirm(question, yes=yes)
-        with self.progress, counted(self.here.connect, self.here.inventory.primary) as self.outage:
-            engine.execute(operation, keys, lambda title: self.progress.step(self.name, title))
+        confirm_steps(operation.titles(keys), question, yes=yes)
+        counted = downtime.counted(self.here.connect, self.here.inventory.primary)
+        with lock(self.here.workspace.state_dir / "operation.lock", self.name), self.progress:
+            with counted if operation.has_primary else nullcontext() as self.outage:
+                engine.execute(operation, keys, self.step)
             self.progress.done(self.name, "done")
         return True
 

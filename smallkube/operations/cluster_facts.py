@@ -50,24 +50,24 @@ class DeployReadiness:
     running: Running
 
 
-def sights(cluster: Cluster, digest: str) -> dict[str, NodeState | SmallkubeError]:
+def node_states(cluster: Cluster, digest: str) -> dict[str, NodeState | SmallkubeError]:
     """Every machine's state, by its name; ``digest`` is that of the workspace's bundle."""
     return _each(
         cluster, lambda session: NodeState(inspection.read(session, cluster.inventory, digest), running(session))
     )
 
 
-def rooms(cluster: Cluster) -> dict[str, DeployReadiness | SmallkubeError]:
+def deploy_readiness(cluster: Cluster) -> dict[str, DeployReadiness | SmallkubeError]:
     """What a deploy's own preflight would say of every machine, by its name."""
 
-    def room(session: Host) -> DeployReadiness:
+    def ready(session: Host) -> DeployReadiness:
         look = facts.look(session, Bundle({}))
         file = cluster.workspace.hosts_keys_dir / f"{session.node.name}.pub"
         return DeployReadiness(
             look.store_free, tuple(health.unfit(look, time.time(), file.read_text())), running(session)
         )
 
-    return _each(cluster, room)
+    return _each(cluster, ready)
 
 
 def _each(cluster: Cluster, ask: Callable[[Host], T]) -> dict[str, T | SmallkubeError]:

@@ -23,11 +23,15 @@ class Step:
 
 @dataclass(frozen=True)
 class Operation:
-    """``name`` stands before each title in the progress; ``under_way``: by keys/, it was begun and has not ended."""
+    """``name`` stands before each title in the progress; ``under_way``: by keys/, it was begun and has not ended.
+
+    ``has_primary``: whether a primary can be asked, before it begins and afterwards, how long its API server was down.
+    """
 
     name: str
     steps: tuple[Step, ...]
-    under_way: Callable[[Keys], bool]
+    under_way: Callable[[Keys], bool] = lambda _: False
+    has_primary: bool = True
 
     def remaining(self, keys: Keys) -> tuple[Step, ...]:
         """The steps that are still to be run, all of them where none is under way."""

@@ -4,16 +4,15 @@ etcd gets its data after the system was built and before it is activated. With `
 the other, the API server would show an empty cluster in between, and every kubelet would end its pods.
 """
 
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
 from smallkube.core.errors import SmallkubeError, UsageError
+from smallkube.core.polling import wait_until
 from smallkube.deploy.plan import Goal, Options
-from smallkube.deploy.report import Watcher
-from smallkube.deploy.rollout import roll_out
+from smallkube.deploy.report import Report
 from smallkube.etcd import catalog, host, restore, run, verify
 from smallkube.etcd.programs import minor
 from smallkube.etcd.record import Record
@@ -21,61 +20,48 @@ from smallkube.etcd.stream import opened
 from smallkube.inventory.cluster import Cluster
 from smallkube.inventory.models import Node
 from smallkube.kube import kubectl
+from smallkube.operations.engine import Operation, Step
 from smallkube.remote.command import Command
-from smallkube.remote.ssh import SshHost
+from smallkube.remote.host import Connect
 from smallkube.secrets import generate, rekey, scan
 from smallkube.secrets.age import Master
 from smallkube.secrets.scan import Scanned
 from smallkube.secrets.store import changing_keys
 
+NAME = "rebuild"
 MARK = "/var/lib/smallkube/etcd-seeded"
 """On the primary: the name of the backup that its etcd began with."""
 WITH_PEERS = Options(drain=False, with_peers=True)
 """When the new machine has another address, all machines learn of it together."""
 _SCRIPT = Path(__file__).with_name("scripts") / "seed.sh"
 _UNPACK_SECONDS = 1800
-_POLL_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
 class Plan:
-    """``scanned``: the host key that the machine shows; ``seconds``: how long all nodes may take to be Ready."""
+    """``scanned``: the host key that the machine shows."""
 
     record: Record
-    primary: Node
-    workers: tuple[Node, ...]
     scanned: Scanned
-    seconds: int
 
     @property
-    def new_key(self) -> bool:
-        return self.scanned.state is not scan.State.SAME
-
-    @property
-    def steps(self) -> tuple[str, ...]:
-        """What will be done, in words."""
-        name, key = self.primary.name, self.scanned.key
-        fingerprint = key.fingerprint if key else ""
-        trust = (f"trust {name}'s new host key {fingerprint}",) if self.new_key else ()
-        others = ", ".join(node.name for node in self.workers)
-        return (
-            f"verify {self.record.name}, taken {self.record.created}: all that was changed since is lost",
-            *trust,
-            f"encrypt what {name} reads to its host key; make what is missing in keys/",
-            f"build {name}'s system there, and activate nothing yet",
-            f"restore the backup into {host.DATA_DIR} there, its revisions raised by 1000000000",
-            f"deploy {name}; where its address has changed, all machines together",
-            *((f"restart kubelet, kube-proxy and CoreDNS on {others}",) if others else ()),
-            f"wait until all nodes are Ready ({self.seconds} s at most)",
-        )
+    def new_key(self) -> str:
+        """The fingerprint of a host key that is not in keys/, "" when it is there."""
+        return self.scanned.key.fingerprint if self.scanned.key and self.scanned.state is not scan.State.SAME else ""
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """``backup`` is what etcd began with, which an earlier run may have chosen; ``unrestarted``: worker → why not."""
+def make(cluster: Cluster, backup: str | None) -> Plan:
+    """From the backup of this name, by default the newest; asks the machine for its host key.
 
-    backup: str
-    unrestarted: dict[str, str]
+    Raises UsageError without a backup, SmallkubeError without an answer.
+    """
+    record = catalog.read(catalog.folder_of(cluster)).find(backup)
+    restore.check_cluster(record, cluster.inventory.cluster.name, other=False)
+    primary = cluster.inventory.primary
+    (scanned,) = scan.scan(cluster.workspace, [primary], 10, lambda _node, _outcome: None)
+    if scanned.state is scan.State.FAILED:
+        raise SmallkubeError(f"its host key can't be read: {scanned.reason}", where=primary.name)
+    return Plan(record, scanned)
 
 
 def check_fingerprint(scanned: Scanned, expected: str) -> None:
@@ -86,67 +72,76 @@ def check_fingerprint(scanned: Scanned, expected: str) -> None:
 
 
 def is_back(found: kubectl.Api, name: str, began: datetime) -> bool:
-    """Whether the node called ``name`` in the cluster is Ready, and has given a sign of life since ``began``."""
+    """Whether the node called ``name`` in the cluster is Ready, and has renewed its lease since ``began``."""
     member, lease = (found.members or {}).get(name), found.leases.get(name)
     return bool(member and member.ready and lease and lease.renewed >= began)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Rebuild:
-    """What it takes to carry out a plan."""
+    """What it takes to carry out a plan; ``seconds``: how long all nodes may take to be Ready.
+
+    ``backup``: what etcd began with, which an earlier run may have chosen; ``unrestarted``: worker → why its clients of
+    the API server were not restarted.
+    """
 
     cluster: Cluster
+    plan: Plan
     master: Master
-    watcher: Watcher
+    connect: Connect
+    deploy: Callable[..., Sequence[Report]]
+    seconds: int
+    backup: str = ""
+    unrestarted: dict[str, str] = field(default_factory=dict)
+    _system: str = field(init=False)
+    _deployed: datetime = field(init=False)
 
-    def execute(self, plan: Plan, step: Callable[[str], object]) -> Outcome:
-        """Carry out ``plan``. Raises SmallkubeError at a step that failed: the same again goes on from there."""
-        step("verify the backup")
-        self._verify(plan.record)
-        with changing_keys(self.cluster.workspace):
-            scan.store(self.cluster.workspace, [plan.scanned] if plan.new_key else [])
-        step("look at the machine")
-        found = self._look(plan)
-        step("encrypt to its host key")
-        self._rekey()
-        if not found:
-            step("build its system")
-            (report,) = roll_out(self.cluster, [plan.primary], self.watcher, goal=Goal.BUILD)
-            step("restore the backup")
-            found = self._seed(plan, report.system)
-        step("deploy")
-        roll_out(self.cluster, [plan.primary], self.watcher, WITH_PEERS)
-        began = datetime.now(UTC)
-        step("restart who watches the API server")
-        unrestarted = restore.restart_clients(plan.workers, lambda node: SshHost(self.cluster.workspace, node))
-        step("wait until all nodes are Ready")
-        self._await(plan, began)
-        return Outcome(found, unrestarted)
+    def operation(self) -> Operation:
+        """The steps; each may be repeated, and all of them are."""
+        record, name, key = self.plan.record, self.primary.name, self.plan.new_key
+        workers = ", ".join(node.name for node in self.cluster.inventory.workers)
+        trust = Step(f"trust {name}'s new host key {key}", self._trust)
+        restart = Step(f"restart kubelet, kube-proxy and CoreDNS on {workers}", self._restart_clients)
+        steps = (
+            Step(f"verify {record.name}, taken {record.created}: later changes are lost", self._verify),
+            *((trust,) if key else ()),
+            Step(f"verify that etcd on {name} has no other data", self._inspect),
+            Step(f"encrypt what {name} reads to its host key; generate what is missing in keys/", self._encrypt),
+            Step(f"build {name}'s system there, without activating it", self._build),
+            Step(f"restore the backup into {host.DATA_DIR} there, its revisions raised by 1000000000", self._seed),
+            Step(f"deploy {name}; where its address has changed, all nodes in lockstep", self._deploy),
+            *((restart,) if workers else ()),
+            Step(f"wait until all nodes are Ready ({self.seconds} s at most)", self._await),
+        )
+        return Operation(NAME, steps, has_primary=False)
 
-    def _verify(self, record: Record) -> None:
+    @property
+    def primary(self) -> Node:
+        return self.cluster.inventory.primary
+
+    def _verify(self) -> None:
         with run.locked(catalog.folder_of(self.cluster)) as there:
-            (finding,) = verify.verify(there, [there.find(record.name)], self.master, datetime.now(UTC))
-        if finding.result == "failed" or finding.proof != "snapshot":
+            (found,) = verify.verify(there, [there.find(self.plan.record.name)], self.master, datetime.now(UTC))
+        if found.result == "failed" or found.proof != "snapshot":
             hint = "inv etcd.list shows others; nothing was changed"
-            raise SmallkubeError(finding.detail, where=record.name, hint=hint)
+            raise SmallkubeError(found.detail, where=self.plan.record.name, hint=hint)
 
-    def _look(self, plan: Plan) -> str:
-        """The backup that an earlier run has restored, "" when there is no data yet."""
-        with SshHost(self.cluster.workspace, plan.primary) as primary:
-            found = primary.run_checked(_script("look")).text.strip()
-        return self._judged(found, plan.primary)
+    def _trust(self) -> None:
+        with changing_keys(self.cluster.workspace):
+            scan.store(self.cluster.workspace, [self.plan.scanned])
 
-    def _judged(self, found: str, primary: Node) -> str:
-        word, _, name = found.partition(" ")
+    def _inspect(self) -> None:
+        with self.connect(self.primary) as primary:
+            self._note(primary.run_checked(_script("look")).text)
+
+    def _note(self, found: str) -> None:
+        """``found``: what seed.sh printed. Raises UsageError when the data there was not restored by a rebuild."""
+        word, _, self.backup = found.strip().partition(" ")
         if word == "data":
-            raise UsageError(
-                f"etcd has data in {host.DATA_DIR} already: it is not a new machine",
-                where=primary.name,
-                hint="inv etcd.restore puts a backup in its place",
-            )
-        return name
+            message = f"etcd has data in {host.DATA_DIR} already: it is not a new machine"
+            raise UsageError(message, where=self.primary.name, hint="inv etcd.restore puts a backup in its place")
 
-    def _rekey(self) -> None:
+    def _encrypt(self) -> None:
         with changing_keys(self.cluster.workspace):
             planned = rekey.plan(self.cluster)
             if planned.failed:
@@ -155,35 +150,48 @@ class Rebuild:
             rekey.act(self.cluster, planned)
             generate.act(self.cluster, generate.plan(self.cluster))
 
-    def _seed(self, plan: Plan, system: str) -> str:
-        record = plan.record
+    def _build(self) -> None:
+        if not self.backup:
+            (report,) = self.deploy([self.primary], goal=Goal.BUILD)
+            self._system = report.system
+
+    def _seed(self) -> None:
+        if self.backup:
+            return
+        record = self.plan.record
         about = (str(record.size), record.snapshot_sha256, " ".join(map(str, minor(record.etcd))))
         file = catalog.folder_of(self.cluster) / record.file
-        with opened(file, self.master) as stream, SshHost(self.cluster.workspace, plan.primary) as primary:
-            reply = primary.run(_script("seed", record.name, system, *about), source=stream)
+        with opened(file, self.master) as stream, self.connect(self.primary) as primary:
+            reply = primary.run(_script("seed", record.name, self._system, *about), source=stream)
         if not reply.ok:
             raise SmallkubeError(f"the backup was not restored: {reply.last_line}", where=primary.where)
-        return self._judged(reply.text.strip(), plan.primary)
+        self._note(reply.text)
 
-    def _await(self, plan: Plan, began: datetime) -> None:
-        """What the backup says of a node is old: its kubelet must have been heard since ``began``."""
-        deadline = time.monotonic() + plan.seconds
-        hosts = {
-            node.name: self.cluster.inventory.addressing.node_host(node.index) for node in self.cluster.inventory.nodes
-        }
-        while waiting := self._silent(plan, hosts, began):
-            if time.monotonic() > deadline:
-                hint = "inv cluster.status says more; run the same command again"
-                raise SmallkubeError(f"{plan.primary.name} is rebuilt, but not Ready: {', '.join(waiting)}", hint=hint)
-            time.sleep(_POLL_SECONDS)
+    def _deploy(self) -> None:
+        self.deploy([self.primary], options=WITH_PEERS)
+        self._deployed = datetime.now(UTC)
 
-    def _silent(self, plan: Plan, hosts: dict[str, str], began: datetime) -> list[str]:
+    def _restart_clients(self) -> None:
+        self.unrestarted = restore.restart_clients(self.cluster.inventory.workers, self.connect)
+
+    def _await(self) -> None:
+        """What the backup says of a node is old: its kubelet must have renewed its lease since the deploy."""
+        wait_until(self._not_back, self.seconds, self._not_ready)
+
+    def _not_back(self) -> list[str]:
         try:
-            with SshHost(self.cluster.workspace, plan.primary) as primary:
+            with self.connect(self.primary) as primary:
                 found = kubectl.read(primary)
         except SmallkubeError:
             found = kubectl.Api()
-        return [name for name, known_as in hosts.items() if not is_back(found, known_as, began)]
+        hosts = {
+            node.name: self.cluster.inventory.addressing.node_host(node.index) for node in self.cluster.inventory.nodes
+        }
+        return [name for name, known_as in hosts.items() if not is_back(found, known_as, self._deployed)]
+
+    def _not_ready(self, missing: str) -> SmallkubeError:
+        hint = "inv cluster.status says more; run the same command again"
+        return SmallkubeError(f"{self.primary.name} is rebuilt, but not Ready: {missing}", hint=hint)
 
 
 def _script(what: str, *arguments: str) -> Command:

@@ -70,10 +70,10 @@ def read(cluster: Cluster, now: datetime) -> Status:
     """
     digest = bundle.assemble(cluster).digest
     keys = peers.public_keys(peers.read(cluster.workspace))
-    sights = cluster_facts.sights(cluster, digest)
-    api, etcd, problems = _control_plane(cluster, sights[cluster.inventory.primary.name])
+    states = cluster_facts.node_states(cluster, digest)
+    api, etcd, problems = _control_plane(cluster, states[cluster.inventory.primary.name])
     rows = tuple(
-        row(cluster.inventory, node, sights[node.name], api or Api(), digest, keys) for node in cluster.inventory.nodes
+        row(cluster.inventory, node, states[node.name], api or Api(), digest, keys) for node in cluster.inventory.nodes
     )
     problems += [f"{each.node}: {text}" for each in rows for text in each.problems]
     problems += _strangers(cluster.inventory, api or Api())
@@ -84,10 +84,10 @@ def read(cluster: Cluster, now: datetime) -> Status:
 
 
 def _control_plane(
-    cluster: Cluster, sight: NodeState | SmallkubeError
+    cluster: Cluster, found: NodeState | SmallkubeError
 ) -> tuple[Api | None, etcd_status.Status | None, list[str]]:
     name = cluster.inventory.primary.name
-    if isinstance(sight, SmallkubeError):
+    if isinstance(found, SmallkubeError):
         return None, None, [f"neither the API server nor etcd can be asked without {name}"]
     try:
         with SshHost(cluster.workspace, cluster.inventory.primary) as primary:
@@ -122,7 +122,7 @@ def _strangers(inventory: Inventory, api: Api) -> Iterator[str]:
 def row(
     inventory: Inventory,
     node: Node,
-    sight: NodeState | SmallkubeError,
+    found: NodeState | SmallkubeError,
     api: Api,
     digest: str,
     keys: Mapping[int, str],
@@ -133,7 +133,7 @@ def row(
     ready = _UNKNOWN if api.members is None else "missing"
     if member:
         ready = "Ready" if member.ready else "NotReady"
-    clock = datetime.now(UTC).timestamp() if isinstance(sight, SmallkubeError) else sight.state.clock
+    clock = datetime.now(UTC).timestamp() if isinstance(found, SmallkubeError) else found.state.clock
     lease = api.leases.get(host)
     age = max(0, int(clock - lease.renewed.timestamp())) if lease else None
     problems = [f"is {ready}"] if ready in ("NotReady", "missing") else []
@@ -144,11 +144,11 @@ def row(
     known = (node.name, node.role)
     cordoned = bool(member and member.cordoned)
     reported = member.kubelet if member else ""
-    if isinstance(sight, SmallkubeError):
+    if isinstance(found, SmallkubeError):
         seen = (_UNKNOWN, _UNKNOWN, "")
-        problems.append(sight.message)
+        problems.append(found.message)
         return Row(*known, reported, _UNKNOWN, _UNKNOWN, ready, cordoned, age, *seen, tuple(problems))
-    state, running = sight.state, sight.running
+    state, running = found.state, found.running
     findings = _findings(inventory, node, state, digest, keys)
     problems += [f"{finding.check}: {finding.detail}" for finding in findings if finding.result == "failed"]
     drift = next((each.detail for each in findings if each.check == "system" and each.result == "failed"), "")

@@ -1,10 +1,11 @@
-"""May a deploy change Kubernetes' version? Compares the inventory with what runs, and looks for what must be well."""
+"""May a deploy change Kubernetes' version? Compares the inventory with what runs, and checks nodes, etcd and backup."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Literal
+from typing import TypeVar
 
+from smallkube.core.checks import Check, Result
 from smallkube.core.errors import SmallkubeError
 from smallkube.etcd import catalog
 from smallkube.etcd import status as etcd_status
@@ -17,22 +18,12 @@ from smallkube.kube.kubectl import Api
 from smallkube.kube.versions import Deprecated
 from smallkube.operations import cluster_facts
 from smallkube.operations.cluster_facts import API_SERVER, KUBELET, PROXY, DeployReadiness
-from smallkube.remote.host import Host
 from smallkube.remote.ssh import SshHost
 
 RECENT = timedelta(days=1)
 _ETCD_SECONDS = 10
 
-Result = Literal["ok", "warning", "failed"]
-
-
-@dataclass(frozen=True)
-class Finding:
-    """A failed one forbids an upgrade, a warning is to be looked at before."""
-
-    check: str
-    result: Result
-    detail: str
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -54,53 +45,39 @@ class Facts:
 
 def read(cluster: Cluster) -> Facts:
     """Ask every machine, API server and etcd; only a workspace that can't be read raises SmallkubeError."""
-    rooms = cluster_facts.rooms(cluster)
+    machines = cluster_facts.deploy_readiness(cluster)
     backup = catalog.read(catalog.folder_of(cluster)).newest
     try:
         with SshHost(cluster.workspace, cluster.inventory.primary) as primary:
             api = api_server.read(primary)
-            return Facts(api, _etcd(primary), _deprecated(primary, api), rooms, backup)
+            etcd = _or_error(lambda: etcd_status.read(primary, _ETCD_SECONDS))
+            deprecated = _or_error(lambda: versions.deprecated(api_server.metrics(primary)))
+            return Facts(api, etcd, deprecated, machines, backup)
     except SmallkubeError as error:
-        return Facts(Api(), error, error, rooms, backup)
+        return Facts(Api(), error, error, machines, backup)
 
 
-def _etcd(primary: Host) -> etcd_status.Status | SmallkubeError:
+def _or_error(ask: Callable[[], T]) -> T | SmallkubeError:
     try:
-        return etcd_status.read(primary, _ETCD_SECONDS)
+        return ask()
     except SmallkubeError as error:
         return error
 
 
-def _deprecated(primary: Host, api: Api) -> tuple[Deprecated, ...] | SmallkubeError:
-    if api.members is None:
-        return SmallkubeError("the API server does not answer")
-    try:
-        return versions.deprecated(api_server.metrics(primary))
-    except SmallkubeError as error:
-        return error
-
-
-def judge(inventory: Inventory, facts: Facts, now: datetime) -> tuple[Finding, ...]:
-    """Everything that speaks for or against an upgrade to the inventory's version."""
+def check(inventory: Inventory, facts: Facts, now: datetime) -> tuple[Check, ...]:
+    """Everything that speaks for or against an upgrade to the inventory's version: what failed forbids it."""
     target, server = inventory.cluster.kubernetes, facts.server(inventory.primary.name)
-    parts = (
-        _check("API server", _api_faults(facts.api), f"answers and is ready, {server}"),
+    ready = f"all {len(inventory.nodes)} Ready"
+    return (
+        Check.of("", "API server", _api_faults(facts.api), f"answers and is ready, {server}"),
         _step(target, server),
-        _check("version skew", list(_skew_faults(inventory, facts, server)), "all kubelets and kube-proxies fit"),
-        _check("nodes", list(_node_faults(inventory, facts.api)), f"all {len(inventory.nodes)} Ready"),
+        Check.of("", "version skew", _skew_faults(inventory, facts, server), "all kubelets and kube-proxies fit"),
+        Check.of("", "nodes", _node_faults(inventory, facts.api), ready),
         _machines(inventory, facts),
-        _etcd_findings(facts.etcd),
+        _etcd_check(facts.etcd),
         _backup(facts.backup, now),
-        _deprecated_findings(facts.deprecated, target),
+        *_deprecated_checks(facts.deprecated, target),
     )
-    return tuple(finding for part in parts for finding in part)
-
-
-def _check(name: str, faults: Collection[str], seen: str) -> Iterator[Finding]:
-    """One finding for each fault, else that all is well."""
-    yield from (Finding(name, "failed", fault) for fault in faults)
-    if not faults:
-        yield Finding(name, "ok", seen)
 
 
 def _api_faults(api: Api) -> list[str]:
@@ -109,29 +86,22 @@ def _api_faults(api: Api) -> list[str]:
     return [f"is not ready: {', '.join(api.failing)}"] if api.failing else []
 
 
-def _step(target: str, server: str) -> Iterator[Finding]:
+def _step(target: str, server: str) -> Check:
+    name = "minor step"
     if not server:
-        yield Finding("minor step", "failed", "which version runs is not known")
-        return
-    seen = (
-        f"from {server} to {target}"
-        if versions.minor(target) != versions.minor(server)
-        else f"none: {server} runs already"
-    )
-    yield from _check("minor step", list(versions.step(target, server)), seen)
+        return Check("", name, Result.FAILED, "which version runs is not known")
+    same = versions.minor(target) == versions.minor(server)
+    seen = f"none: {server} runs already" if same else f"from {server} to {target}"
+    return Check.of("", name, versions.step(target, server), seen)
 
 
 def _skew_faults(inventory: Inventory, facts: Facts, server: str) -> Iterator[str]:
     """Versions as the machines have them running; of a node that can't be asked, what the API server knows."""
-    found: dict[str, str] = {name: member.kubelet for name, member in (facts.api.members or {}).items()}
-    others = {f"kubelet on {name}": version for name, version in found.items()}
+    others = {f"kubelet on {name}": member.kubelet for name, member in (facts.api.members or {}).items()}
     for node in inventory.nodes:
-        seen = facts.machines[node.name]
-        if isinstance(seen, SmallkubeError):
-            continue
-        running = seen.running.versions
-        others[f"kubelet on {inventory.addressing.node_host(node.index)}"] = running.get(KUBELET, "")
-        others[f"kube-proxy on {inventory.addressing.node_host(node.index)}"] = running.get(PROXY, "")
+        found, name = facts.machines[node.name], inventory.addressing.node_host(node.index)
+        if not isinstance(found, SmallkubeError):
+            others |= {f"{unit} on {name}": found.running.versions.get(unit, "") for unit in (KUBELET, PROXY)}
     yield from (f"{name} does not run" for name, version in others.items() if not version)
     if not server:
         yield "there is nothing to compare with"
@@ -149,44 +119,45 @@ def _node_faults(inventory: Inventory, api: Api) -> Iterator[str]:
     yield from (f"{name} is not Ready" for name, member in api.members.items() if not member.ready)
 
 
-def _machines(inventory: Inventory, facts: Facts) -> Iterator[Finding]:
+def _machines(inventory: Inventory, facts: Facts) -> Check:
     """What a deploy's own preflight would refuse: disk space, clock, host key."""
     faults, free = [], []
     for node in inventory.nodes:
-        seen = facts.machines[node.name]
-        if isinstance(seen, SmallkubeError):
-            faults.append(f"{node.name}: {seen.message}")
-            continue
-        faults += [f"{node.name}: {reason}" for reason in seen.unfit]
-        free.append(seen.store_free_kib)
-    yield from _check("machines", faults, f"at least {min(free, default=0) >> 20} GiB free in /nix/store; clocks agree")
+        found = facts.machines[node.name]
+        if isinstance(found, SmallkubeError):
+            faults.append(f"{node.name}: {found.message}")
+        else:
+            faults += [f"{node.name}: {reason}" for reason in found.unfit]
+            free.append(found.store_free_kib)
+    seen = f"at least {min(free, default=0) >> 20} GiB free in /nix/store; clocks agree"
+    return Check.of("", "machines", faults, seen)
 
 
-def _etcd_findings(etcd: etcd_status.Status | SmallkubeError) -> Iterator[Finding]:
+def _etcd_check(etcd: etcd_status.Status | SmallkubeError) -> Check:
     if isinstance(etcd, SmallkubeError):
-        yield Finding("etcd", "failed", str(etcd))
-        return
-    yield from _check("etcd", list(etcd_status.problems(etcd)), f"{etcd.version}, {etcd.size >> 20} MiB, no alarm")
+        return Check("", "etcd", Result.FAILED, str(etcd))
+    return Check.of("", "etcd", etcd_status.problems(etcd), f"{etcd.version}, {etcd.size >> 20} MiB, no alarm")
 
 
-def _backup(newest: Record | None, now: datetime) -> Iterator[Finding]:
+def _backup(newest: Record | None, now: datetime) -> Check:
     if newest is None:
-        yield Finding("backup", "warning", "none here that was verified (inv etcd.backup)")
-    elif now - newest.time > RECENT:
-        yield Finding("backup", "warning", f"the newest verified one is of {newest.created} (inv etcd.backup)")
-    else:
-        yield Finding("backup", "ok", f"{newest.name}, verified")
+        return Check("", "backup", Result.WARNING, "none here that was verified (inv etcd.backup)")
+    if now - newest.time > RECENT:
+        detail = f"the newest verified one is of {newest.created} (inv etcd.backup)"
+        return Check("", "backup", Result.WARNING, detail)
+    return Check("", "backup", Result.OK, f"{newest.name}, verified")
 
 
-def _deprecated_findings(found: tuple[Deprecated, ...] | SmallkubeError, target: str) -> Iterator[Finding]:
+def _deprecated_checks(found: tuple[Deprecated, ...] | SmallkubeError, target: str) -> Iterator[Check]:
     """An API that is gone in ``target`` forbids it; of others, those that have a date are a warning."""
     name = "deprecated APIs"
     if isinstance(found, SmallkubeError):
-        yield Finding(name, "warning", f"not known which are asked for: {found.message}")
-        return
-    for each in found:
-        gone = each.removed and versions.minor(each.removed) <= versions.minor(target)
-        hint = ", and was asked for since the API server's last start" if gone else ""
-        yield Finding(name, "failed" if gone else "warning" if each.removed else "ok", f"{each}{hint}")
-    if not found:
-        yield Finding(name, "ok", "none was asked for")
+        yield Check("", name, Result.WARNING, f"not known which are asked for: {found.message}")
+    elif not found:
+        yield Check("", name, Result.OK, "none was asked for")
+    else:
+        for each in found:
+            gone = each.removed and versions.minor(each.removed) <= versions.minor(target)
+            hint = ", and was asked for since the API server's last start" if gone else ""
+            result = Result.FAILED if gone else Result.WARNING if each.removed else Result.OK
+            yield Check("", name, result, f"{each}{hint}")

@@ -140,7 +140,7 @@ def test_what_was_not_deployed_is_drift(well: LabCluster) -> None:
 def judged(cluster: LabCluster) -> tuple[dict[str, str], list[str]]:
     """What cluster.upgrade-check finds, by check; and which forbid an upgrade."""
     done = cluster.operator.inv("cluster.upgrade-check", "--json")
-    findings = json.loads(done.stdout)["findings"]
+    findings = json.loads(done.stdout)["checks"]
     failed = [each["check"] for each in findings if each["result"] == "failed"]
     assert done.returncode == bool(failed), done.stderr
     return {each["check"]: each["detail"] for each in findings}, failed

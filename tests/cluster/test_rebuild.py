@@ -17,14 +17,15 @@ GET = "wget -q -T 2 -O /dev/null http://$WEB_SERVICE_HOST/"
 ASK = f"while :; do {GET} && echo ok || echo lost; sleep 0.2; done >/tmp/said"
 SERVE = "mkdir /w; echo hello >/w/index.html; exec httpd -f -p 80 -h /w"
 LINES = (
-    "primary: verify",
-    "primary: look",
-    "primary: encrypt",
+    "rebuild: verify lab-",
+    "rebuild: trust",
+    "rebuild: verify that etcd",
+    "rebuild: encrypt",
     "node1: build",
-    "primary: restore the backup",
+    "rebuild: restore the backup",
     "node1: activate",
-    "primary: restart who",
-    "primary: wait until",
+    "rebuild: restart kubelet",
+    "rebuild: wait until",
 )
 
 

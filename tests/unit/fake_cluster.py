@@ -4,9 +4,12 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from functools import cached_property
 
 from smallkube.core.workspace import Workspace
+from smallkube.deploy.plan import Goal
+from smallkube.deploy.report import Outcome, Report
 from smallkube.inventory.cluster import Cluster
 from smallkube.inventory.load import load
 from smallkube.inventory.models import Inventory, Node
@@ -16,7 +19,7 @@ from smallkube.operations import encryption_phases, issuer_keys
 from smallkube.operations.engine import Operation, execute
 from smallkube.remote.command import Command, Result
 from smallkube.remote.fake import FakeHost, reply
-from smallkube.secrets import age, change, generate, policy
+from smallkube.secrets import age, change, generate, peers, policy
 from smallkube.secrets.keyring import require_master
 from smallkube.secrets.policy import Kind, Secret
 from smallkube.secrets.store import Keys, changing_keys, read_keys
@@ -47,7 +50,9 @@ class FakeCluster:
 
     ``configuration`` is what it encrypts with; ``objects`` says with which key each object in etcd is encrypted.
     ``issuers`` are ids of the keys whose tokens it accepts, the signing one first; ``pod_tokens`` has the one of each
-    node's pods, ``secrets`` those of Secrets.
+    node's pods, ``secrets`` those of Secrets. ``members`` are the cluster's nodes by name: the version that each runs;
+    ``deployments`` says who was deployed to, in order; ``peers`` are the WireGuard keys that a machine accepts.
+    ``etcd`` is what seed.sh finds, ``host_key`` that of the primary, ``restarted`` are the nodes whose clients were.
     """
 
     def __init__(self, workspace: Workspace) -> None:
@@ -57,12 +62,17 @@ class FakeCluster:
         self.answers: list[tuple[bytes, bool]] = []
         self.shown: dict[str, dict[str, bytes]] = {}
         self.trusted: dict[str, dict[str, set[bytes]]] = {}
+        self.peers: dict[str, set[str]] = {}
+        self.deployments: list[list[str]] = []
+        self.members = {node.name: "v1.34.2" for node in self.inventory.nodes}
+        self.exposed = "db"
+        self.etcd, self.host_key, self.restarted = "new", HOSTS["node1"], list[str]()
         self.deploy()
         self.pod_tokens = {node.name: self.issuers[0] for node in self.inventory.nodes}
         self.secrets: dict[str, str] = {}
         self.objects = {f"object{number}": self.configuration.keys[0][0] for number in range(3)}
 
-    @cached_property
+    @property
     def inventory(self) -> Inventory:
         return load(self.workspace.inventory_file)
 
@@ -78,7 +88,25 @@ class FakeCluster:
     def keys(self) -> Keys:
         return read_keys(self.workspace)
 
-    def deploy(self, nodes: Sequence[Node] | None = None) -> None:
+    def deploy(
+        self,
+        nodes: Sequence[Node] | None = None,
+        cluster: Cluster | None = None,
+        options: object = None,
+        goal: Goal = Goal.SWITCH,
+    ) -> list[Report]:
+        assert cluster is None or cluster.inventory == self.inventory
+        if goal is Goal.BUILD:
+            return [Report(node.name, Outcome.BUILT, system="/nix/store/system") for node in nodes or ()]
+        self._take_up(nodes)
+        deployed = [node.name for node in (self.inventory.nodes if nodes is None else nodes)]
+        self.deployments.append(deployed)
+        for name in deployed:
+            self.members[name] = f"v{self.inventory.cluster.kubernetes}.0"
+            self.peers[name] = {*peers.public_keys(peers.read(self.workspace)).values()}
+        return [Report(name, Outcome.DEPLOYED) for name in deployed]
+
+    def _take_up(self, nodes: Sequence[Node] | None) -> None:
         keys = self.keys
         if nodes is None or self.inventory.primary in nodes:
             (secret, *_) = self._versions(Kind.ENCRYPTION)
@@ -130,27 +158,78 @@ class FakeCluster:
             case "curl":
                 shown = self.shown["node1"]["apiserver.crt"]
                 return reply("401") if command.stdin == shown else reply(status=60, stderr="curl: (60) another\n")
-            case "kubectl" if command.argv[-1].endswith("/proxy/healthz"):
-                asked = command.argv[-1].split("/")[4].partition(".")[0]
-                return reply("ok") if not self._strangers(asked) else reply(status=1, stderr="not trusted")
-            case "kubectl":
-                assert command.argv[-1] == "/openid/v1/jwks"
-                return reply(json.dumps({"keys": [{"kid": kid} for kid in self.issuers]}))
+            case "kubectl" | "timeout":
+                assert node.role == "primary"
+                return self._kubectl([word for word in command.argv if not word.startswith("--")])
             case "look for tokens":
                 kid = command.argv[5]
                 if command.argv[4] == "secrets":
                     return reply("".join(f"{name}\n" for name, held in self.secrets.items() if held == kid))
                 return reply("a token\n" if self.pod_tokens[node.name] == kid else "")
-            case "restart the kubelet":
-                self.pod_tokens[node.name] = self.issuers[0]
-                return reply()
             case "rewrite":
                 self.read_all()
                 self.objects = dict.fromkeys(self.objects, self.configuration.keys[0][0])
                 return reply(str(len(self.objects)))
             case "stored":
                 return reply("".join(f"{count} {name}\n" for name, count in Counter(self.objects.values()).items()))
+        return self._machine(node, command)
+
+    def _machine(self, node: Node, command: Command) -> Result:
+        match command.name:
+            case "restart the kubelet":
+                self.pod_tokens[node.name] = self.issuers[0]
+                return reply()
+            case "wg":
+                return reply("\n".join(self.peers[node.name]))
+            case "systemctl":
+                self.restarted += [node.name] if "try-restart" in command.argv else []
+                return reply("active")
+            case "seed":
+                assert (self.workspace.hosts_keys_dir / f"{node.name}.pub").read_text().split()[1] in self.host_key
+                if command.argv[4] == "seed":
+                    assert self.etcd == "new", "data is never replaced"
+                    assert command.argv[8] == "/nix/store/system"
+                    self.etcd = f"seeded {command.argv[7]}"
+                return reply(f"{self.etcd}\n")
         raise AssertionError(command)
+
+    def _kubectl(self, words: list[str]) -> Result:
+        match words:
+            case [*_, "get", "/openid/v1/jwks"]:
+                return reply(json.dumps({"keys": [{"kid": kid} for kid in self.issuers]}))
+            case [*_, "get", path] if path.endswith("/proxy/healthz"):
+                asked = path.split("/")[4].partition(".")[0]
+                return reply("ok") if not self._strangers(asked) else reply(status=1, stderr="not trusted")
+            case [*_, "get", "/version"]:
+                return reply(json.dumps({"gitVersion": self.members[self.inventory.primary.name]}))
+            case [*_, "get", "/readyz?verbose"]:
+                return reply()
+            case [*_, "get", "nodes" | "leases" as kind]:
+                return reply(json.dumps({"items": [self._object(kind, name) for name in self.members]}))
+            case [*_, "get", "pods"]:
+                spec = {"volumes": [{"secret": {"secretName": self.exposed}}]}
+                return reply(json.dumps({"items": [{"metadata": {"namespace": "default"}, "spec": spec}]}))
+            case [*_, "get", "node", host]:
+                name = host.partition(".")[0]
+                return reply(f"node/{name}\n" if name in self.members else "")
+            case [*_, "delete", "node", host]:
+                name = host.partition(".")[0]
+                assert self.used.get(name) not in self.accepted, "its kubelet would make its Node object anew"
+                self.members.pop(name, None)
+                return reply()
+            case [*_, "delete", "pods"]:
+                return reply()
+        raise AssertionError(words)
+
+    def _object(self, kind: str, name: str) -> dict[str, object]:
+        metadata = {"name": self.inventory.addressing.node_host(int(name.removeprefix("node")))}
+        if kind == "leases":
+            return {"metadata": metadata, "spec": {"renewTime": datetime.now(UTC).isoformat()}}
+        ready = [{"type": "Ready", "status": "True"}]
+        return {
+            "metadata": metadata,
+            "status": {"conditions": ready, "nodeInfo": {"kubeletVersion": self.members[name]}},
+        }
 
     def _strangers(self, node: str) -> list[str]:
         """Who of ``node`` and the API server shows a certificate that the other does not trust."""

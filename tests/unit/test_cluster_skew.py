@@ -104,7 +104,7 @@ def record(age: timedelta) -> Record:
     return Record("b", "test", 1, created, 1, 1, "", 1, "", "3.6.6", "age1", verified=created)
 
 
-def well() -> Facts:
+def healthy() -> Facts:
     members = {f"node{number}.k8s.internal": Member(True, False, False, "v1.34.2") for number in (1, 2)}
     return Facts(
         api=Api("v1.34.2", (), members),
@@ -117,40 +117,40 @@ def well() -> Facts:
 
 def results(facts: Facts, kubernetes: str = "1.35") -> dict[str, str]:
     """What is not ok: check → "RESULT: DETAIL"."""
-    findings = upgrade_guard.judge(inventory(kubernetes), facts, NOW)
+    findings = upgrade_guard.check(inventory(kubernetes), facts, NOW)
     return {each.check: f"{each.result}: {each.detail}" for each in findings if each.result != "ok"}
 
 
-def test_a_cluster_that_is_well_may_go_one_minor_up() -> None:
-    assert results(well()) == {}
-    checks = [each.check for each in upgrade_guard.judge(inventory(), well(), NOW)]
+def test_a_healthy_cluster_may_go_one_minor_up() -> None:
+    assert results(healthy()) == {}
+    checks = [each.check for each in upgrade_guard.check(inventory(), healthy(), NOW)]
     assert checks == [
         "API server", "minor step", "version skew", "nodes", "machines", "etcd", "backup", "deprecated APIs",
     ]  # fmt: skip
 
 
 def test_a_step_too_far_is_refused() -> None:
-    assert list(results(well(), "1.36")) == ["minor step"]
-    assert list(results(well(), "1.33")) == ["minor step"]
+    assert list(results(healthy(), "1.36")) == ["minor step"]
+    assert list(results(healthy(), "1.33")) == ["minor step"]
 
 
-NODE2 = (well().api.members or {})["node2.k8s.internal"]
-ETCD = well().etcd
+NODE2 = (healthy().api.members or {})["node2.k8s.internal"]
+ETCD = healthy().etcd
 assert isinstance(ETCD, Status)
 FULL = replace(machine(), unfit=("only 1 MiB free in /nix/store",))
 
 
 def node2(seen: DeployReadiness | SmallkubeError) -> Facts:
-    return replace(well(), machines={**well().machines, "node2": seen})
+    return replace(healthy(), machines={**healthy().machines, "node2": seen})
 
 
 def members(**more: Member) -> Facts:
     named = {f"{name}.k8s.internal": member for name, member in more.items()}
-    return replace(well(), api=replace(well().api, members=named))
+    return replace(healthy(), api=replace(healthy().api, members=named))
 
 
 def asked_for(api: str, removed: str) -> Facts:
-    return replace(well(), deprecated=(Deprecated(api, removed),))
+    return replace(healthy(), deprecated=(Deprecated(api, removed),))
 
 
 @pytest.mark.parametrize(
@@ -170,16 +170,16 @@ def asked_for(api: str, removed: str) -> Facts:
             "version skew",
             "failed: kubelet on node9.k8s.internal has v1.31.0",
         ),
-        (replace(well(), api=replace(well().api, failing=("etcd",))), "API server", "failed: is not ready: etcd"),
+        (replace(healthy(), api=replace(healthy().api, failing=("etcd",))), "API server", "failed: is not ready: etcd"),
         (node2(FULL), "machines", "failed: node2: only 1 MiB free"),
         (node2(SmallkubeError("no route")), "machines", "failed: node2: no route"),
-        (replace(well(), etcd=replace(ETCD, alarms=("NOSPACE",))), "etcd", "failed: alarm NOSPACE"),
-        (replace(well(), etcd=SmallkubeError("etcd does not answer")), "etcd", "failed: etcd does not answer"),
-        (replace(well(), backup=None), "backup", "warning: none here"),
-        (replace(well(), backup=record(timedelta(days=1, seconds=1))), "backup", "warning: the newest verified one"),
+        (replace(healthy(), etcd=replace(ETCD, alarms=("NOSPACE",))), "etcd", "failed: alarm NOSPACE"),
+        (replace(healthy(), etcd=SmallkubeError("etcd does not answer")), "etcd", "failed: etcd does not answer"),
+        (replace(healthy(), backup=None), "backup", "warning: none here"),
+        (replace(healthy(), backup=record(timedelta(days=1, seconds=1))), "backup", "warning: the newest verified one"),
         (asked_for("a/v1/b", "1.35"), "deprecated APIs", "failed: a/v1/b (gone in 1.35)"),
         (asked_for("a/v1/b", "1.36"), "deprecated APIs", "warning: a/v1/b (gone in 1.36)"),
-        (replace(well(), deprecated=SmallkubeError("x")), "deprecated APIs", "warning: not known"),
+        (replace(healthy(), deprecated=SmallkubeError("x")), "deprecated APIs", "warning: not known"),
     ],
 )
 def test_each_fault_is_found_and_no_other(facts: Facts, check: str, word: str) -> None:
@@ -189,24 +189,24 @@ def test_each_fault_is_found_and_no_other(facts: Facts, check: str, word: str) -
 
 
 def test_what_no_release_removes_is_named_only() -> None:
-    facts = replace(well(), deprecated=(Deprecated("v1/endpoints", ""),))
+    facts = replace(healthy(), deprecated=(Deprecated("v1/endpoints", ""),))
     assert results(facts) == {}
-    assert "v1/endpoints" in upgrade_guard.judge(inventory(), facts, NOW)[-1].detail
+    assert "v1/endpoints" in upgrade_guard.check(inventory(), facts, NOW)[-1].detail
 
 
 def outcome(facts: Facts, check: str) -> Sequence[str]:
-    return [each.detail for each in upgrade_guard.judge(inventory("1.36"), facts, NOW) if each.check == check]
+    return [each.detail for each in upgrade_guard.check(inventory("1.36"), facts, NOW) if each.check == check]
 
 
 def test_without_the_api_server_what_its_machine_runs_is_compared() -> None:
-    facts = replace(well(), api=Api())
+    facts = replace(healthy(), api=Api())
     assert outcome(facts, "API server") == ["does not answer"]
     assert "v1.34.2: one minor at a time" in outcome(facts, "minor step")[0]
 
 
 def test_without_the_primary_nothing_is_guessed() -> None:
     error = SmallkubeError("unreachable")
-    facts = replace(well(), api=Api(), etcd=error, deprecated=error, machines={**well().machines, "node1": error})
+    facts = replace(healthy(), api=Api(), etcd=error, deprecated=error, machines={**healthy().machines, "node1": error})
     assert outcome(facts, "minor step") == ["which version runs is not known"]
     assert set(results(facts)) == {
         "API server", "minor step", "version skew", "nodes", "machines", "etcd", "deprecated APIs",

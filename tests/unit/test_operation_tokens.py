@@ -118,7 +118,7 @@ def test_a_retired_token_is_delivered_to_nobody(cluster: FakeCluster) -> None:
     assert len(record.recipients) == 1
 
 
-def test_a_client_that_keeps_the_previous_token_is_named(cluster: FakeCluster) -> None:
+def test_a_client_that_keeps_the_previous_token_is_named(cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> None:
     before = dict(cluster.used)
     take_up = cluster.deploy
 
@@ -126,7 +126,7 @@ def test_a_client_that_keeps_the_previous_token_is_named(cluster: FakeCluster) -
         take_up(nodes)
         cluster.used["node2"] = before["node2"]
 
-    cluster.deploy = deploy  # type: ignore[method-assign]
+    monkeypatch.setattr(cluster, "deploy", deploy)
     with pytest.raises(SmallkubeError, match="kubelet on node2, kube-proxy on node2, coredns on node2"):
         rotate(cluster)
     assert all(".old" in name for name in versions(cluster))

@@ -1,0 +1,110 @@
+"""Proves on a cluster in memory, with real keys/, that a revocation ends well from wherever it was killed, and that its
+files stay in keys/ until nobody accepts what is in them.
+"""
+
+import itertools
+from collections.abc import Sequence
+
+import pytest
+
+from smallkube.core.errors import SmallkubeError, UsageError
+from smallkube.inventory.cluster import Cluster
+from smallkube.operations import revoke
+from smallkube.operations.revoke import Revocation
+from smallkube.secrets import change, kinds, policy
+from smallkube.secrets.policy import Kind
+from tests.unit.fake_cluster import FakeCluster, run
+
+OWN = "wgkube2.key.age, kube_token_node2.age, kubelet_node2.key.age"
+TITLES = (
+    "list the Secrets that pods on node2 use",
+    "remove node2 from inventory.yaml",
+    "remove node2 from peers.json and secrets.nix",
+    "deploy all other nodes in lockstep, without its token and WireGuard key",
+    "delete the Node object of node2 and its pods",
+    "verify that its token is refused",
+    "verify that no other node has its WireGuard key",
+    f"delete its files in keys/: {OWN}, hosts/node2.pub",
+)
+
+
+def revocation(cluster: FakeCluster) -> Revocation:
+    plan = revoke.make(cluster.cluster, "node2")
+    return Revocation(plan, cluster.master, cluster.connect, cluster.deploy)
+
+
+def killed(cluster: FakeCluster, kill_before: str | None) -> bool:
+    return not run(revocation(cluster).operation(), cluster.keys, kill_before)
+
+
+def credentials(cluster: FakeCluster) -> tuple[bytes, str]:
+    """node2's token, and its public WireGuard key."""
+    rows = {row.kind: row for row in policy.secrets_of(cluster.inventory) if row.node == "node2"}
+    token, private = (change.opened(cluster.keys, cluster.master, rows[kind]) for kind in (Kind.TOKEN, Kind.WIREGUARD))
+    return token, kinds.wireguard_public(private, "key")
+
+
+def assert_revoked(cluster: FakeCluster, token: bytes, public: str) -> None:
+    assert [node.name for node in cluster.inventory.nodes] == [*cluster.members] == ["node1"]
+    assert token not in cluster.accepted
+    assert (token.strip(), False) in cluster.answers
+    assert public not in cluster.peers["node1"]
+    assert [path.name for path in cluster.workspace.keys_dir.rglob("*2*")] == []
+    texts = [cluster.workspace.secrets_nix, cluster.workspace.recipients_file, cluster.workspace.peers_file]
+    assert not any("node2" in path.read_text() or public in path.read_text() for path in texts)
+
+
+def test_the_printed_titles_are_the_steps_that_run(cluster: FakeCluster) -> None:
+    assert revocation(cluster).operation().titles(cluster.keys) == TITLES
+    dry = Revocation(revoke.make(cluster.cluster, "node2"), None, cluster.connect, cluster.deploy)
+    assert dry.operation().titles(cluster.keys) == TITLES
+
+
+def test_it_says_what_was_exposed_and_removed(cluster: FakeCluster) -> None:
+    revoking = revocation(cluster)
+    assert run(revoking.operation(), cluster.keys)
+    assert revoking.exposed == ("default/db",)
+    assert revoking.removed == (*OWN.split(", "), "kubelet_node2.crt", "hosts/node2.pub")
+
+
+@pytest.mark.parametrize(("first", "second"), list(itertools.product(TITLES, TITLES)))
+def test_killed_twice_the_same_command_ends_it(first: str, second: str, cluster: FakeCluster) -> None:
+    token, public = credentials(cluster)
+    assert killed(cluster, first)
+    killed(cluster, second) and killed(cluster, None)
+    with pytest.raises(UsageError, match="nothing of it in keys/"):
+        revocation(cluster)
+    assert_revoked(cluster, token, public)
+
+
+def test_resumed_it_repeats_all_but_the_inventory(cluster: FakeCluster) -> None:
+    killed(cluster, TITLES[5])
+    operation = revocation(cluster).operation()
+    assert operation.under_way(cluster.keys)
+    assert operation.titles(cluster.keys) == (TITLES[0], *TITLES[2:])
+
+
+def test_a_token_that_is_still_accepted_keeps_its_files(cluster: FakeCluster) -> None:
+    token, _ = credentials(cluster)
+
+    def deploy(nodes: Sequence[object] | None = None, cluster_: Cluster | None = None, **_: object) -> None:
+        cluster.accepted.add(token)
+
+    killed(cluster, TITLES[5])
+    revoking = revocation(cluster)
+    revoking.deploy = deploy
+    cluster.used.clear()
+    with pytest.raises(SmallkubeError, match="kube_token_node2 is accepted, not refused"):
+        run(revoking.operation(), cluster.keys)
+    assert {*OWN.split(", ")} <= cluster.keys.files.keys()
+
+
+def test_a_machine_that_keeps_the_peer_is_named(cluster: FakeCluster) -> None:
+    _, public = credentials(cluster)
+    assert killed(cluster, TITLES[6])
+    revoking = revocation(cluster)
+    revoking.deploy = lambda cluster: None
+    cluster.peers["node1"].add(public)
+    with pytest.raises(SmallkubeError, match="node1 still has it as a peer"):
+        run(revoking.operation(), cluster.keys)
+    assert {*OWN.split(", ")} <= cluster.keys.files.keys()
