@@ -24,7 +24,7 @@ from smallkube.core.workspace import Workspace
 if TYPE_CHECKING:
     from smallkube.inventory.cluster import Cluster
     from smallkube.inventory.models import Inventory, Node
-    from smallkube.remote.host import Connect
+    from smallkube.remote.host import Host
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells give it (128 + SIGINT)."""
@@ -60,12 +60,11 @@ class Current:
 
         return Cluster(self.workspace, self.inventory)
 
-    @property
-    def connect(self) -> "Connect":
-        """Makes the connection to a node."""
-        from smallkube.remote.ssh import connector
+    def connect(self, node: "Node") -> "Host":
+        """A connection to ``node`` while the block runs."""
+        from smallkube.remote.ssh import SshHost
 
-        return connector(self.workspace)
+        return SshHost(self.workspace, node)
 
     def select(self, node: Sequence[str], role: Sequence[str] = (), tag: Sequence[str] = ()) -> "tuple[Node, ...]":
         """The nodes that the flags select; all of them without a flag. Raises UsageError for an unknown one."""

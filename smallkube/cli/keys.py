@@ -150,7 +150,7 @@ def generate(_: Context, node: list[str], dry_run: bool = False, json: bool = Fa
 
 
 @dataclass(frozen=True)
-class _Generated:
+class Generated:
     """What `keys.generate` made, or would make."""
 
     created: list[str]
@@ -166,14 +166,14 @@ class _Generated:
         yield f"{verb} {len(self.created)}, kept {self.kept}"
 
 
-def _generated(planned: "Plan", outcome: "Outcome | None") -> _Generated:
+def _generated(planned: "Plan", outcome: "Outcome | None") -> Generated:
     """The report of a run; of a plan alone when there is no outcome."""
     rekey = [{"file": item.secret.file, "why": "; ".join(item.faults)} for item in planned.rekey]
     if outcome:
-        return _Generated(list(outcome.created), outcome.kept, list(outcome.peers), list(outcome.updated), rekey)
+        return Generated(list(outcome.created), outcome.kept, list(outcome.peers), list(outcome.updated), rekey)
     created = [row.file for row in planned.create]
     created += [row.certificate.file for row in (*planned.create, *planned.certify) if row.certificate]
-    return _Generated(created, len(planned.kept), [], [], rekey)
+    return Generated(created, len(planned.kept), [], [], rekey)
 
 
 @task(help=JSON)

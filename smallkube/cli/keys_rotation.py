@@ -167,17 +167,18 @@ def rotate_issuer(
     token` must be made again. After an interruption the same command resumes.
     """
     from smallkube.operations import issuer as rotating
-    from smallkube.secrets.keyring import read_master, require_master
+    from smallkube.operations.engine import Overlap
+    from smallkube.secrets.keyring import require_master
     from smallkube.secrets.store import read_keys
 
     at_least(1, timeout=timeout)
     at_least(0, overlap=overlap)
     here = current()
-    workspace = here.workspace
     runner = output.Runner(here, rotating.NAME)
-    master = read_master(workspace) if dry_run else require_master(workspace, "to tell the keys apart")
-    rotation = rotating.Rotation(here.cluster, master, here.connect, runner.deploy, overlap, timeout)
-    operation = rotation.operation(read_keys(workspace), abort=abort)
+    master = None if dry_run else require_master(here.workspace, "to tell the keys apart")
+    key = Overlap(here.cluster, (rotating.row_of(here.inventory),), master)
+    rotation = rotating.Rotation(key, here.connect, runner.deploy, overlap, timeout)
+    operation = rotation.operation(read_keys(here.workspace), abort=abort)
     question = "replace the key that signs ServiceAccount tokens?"
     if runner.run(operation, question, dry_run=dry_run, yes=yes, json=json):
         text = f"tokens are signed by the key {rotation.key}; tokens of other keys are refused"

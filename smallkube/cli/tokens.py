@@ -38,20 +38,20 @@ def rotate(
     """
     from smallkube.kube import token_users
     from smallkube.operations import tokens as rotating
-    from smallkube.secrets.keyring import read_master, require_master
+    from smallkube.operations.engine import Overlap
+    from smallkube.secrets.keyring import require_master
     from smallkube.secrets.store import read_keys
 
     at_least(1, timeout=timeout)
     here = current()
-    workspace, inventory = here.workspace, here.inventory
-    everybody = token_users.all_users(inventory)
-    wanted = token_users.select(inventory, words(user), everybody=all or abort)
-    keys = read_keys(workspace)
-    users = rotating.affected(keys, wanted, everybody, abort=abort)
+    wanted = token_users.select(here.inventory, words(user), everybody=all or abort)
+    keys = read_keys(here.workspace)
+    users = rotating.affected(keys, wanted, token_users.all_users(here.inventory))
     names = [one.short for one in users]
     runner = output.Runner(here, rotating.NAME)
-    master = read_master(workspace) if dry_run else require_master(workspace, "to try tokens")
-    rotation = rotating.Rotation(here.cluster, users, master, here.connect, runner.deploy, timeout)
+    master = None if dry_run else require_master(here.workspace, "to try tokens")
+    overlap = Overlap(here.cluster, tuple(one.secret for one in users), master)
+    rotation = rotating.Rotation(overlap, users, here.connect, runner.deploy, timeout)
     operation = rotation.operation(keys, abort=abort)
     if not runner.run(operation, f"replace API tokens ({', '.join(names)})?", dry_run=dry_run, yes=yes, json=json):
         return

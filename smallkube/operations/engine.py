@@ -5,11 +5,16 @@ machines would race, and could not tell an operation that has ended from one tha
 command runs the steps after the last one that is done.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from smallkube.core.errors import UsageError
-from smallkube.secrets.store import Keys
+from smallkube.inventory.cluster import Cluster
+from smallkube.secrets import change, kinds
+from smallkube.secrets.age import Master
+from smallkube.secrets.change import Contents
+from smallkube.secrets.policy import Secret
+from smallkube.secrets.store import Keys, changing_keys, read_keys
 
 
 @dataclass(frozen=True)
@@ -61,3 +66,78 @@ def execute(operation: Operation, keys: Keys, on_step: Callable[[str], object]) 
     for step in operation.remaining(keys):
         on_step(step.title)
         step.run()
+
+
+def in_keys(rows: Iterable[Secret]) -> Callable[[Keys], bool]:
+    """A predicate: a file of any of ``rows`` is there."""
+    names = {row.file for row in rows}
+    return lambda keys: not names.isdisjoint(keys.files)
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """Secrets of which two versions are accepted for a while: NAME, which is used, and NAME.old or NAME.new.
+
+    Aborted before the other version is retired, the previous becomes the current one again, with the new as NAME.new.
+    ``master`` is None in a dry run.
+    """
+
+    cluster: Cluster
+    rows: tuple[Secret, ...]
+    master: Master | None
+
+    def operation(
+        self,
+        name: str,
+        keys: Keys,
+        titles: tuple[str, str],
+        both: tuple[Step, ...],
+        one: tuple[Step, ...],
+        *,
+        abort: bool,
+    ) -> Operation:
+        """``both``: the steps while two versions are accepted, ``one``: when the other is retired.
+
+        ``titles`` are those of the first step, forward and back: a rotation that was aborted stays so.
+        Raises UsageError when there is nothing to abort.
+        """
+        new, old = [row.new for row in self.rows], [row.old for row in self.rows]
+        retired = tuple(row.retired for row in self.rows)
+        if abort and not in_keys((*new, *old))(keys):
+            raise not_abortable(retired=in_keys(retired)(keys))
+        if abort or in_keys(new)(keys):
+            first = Step(titles[1], self._back, in_keys((*new, *retired)))
+        else:
+            first = Step(titles[0], self._begin, in_keys((*old, *retired)))
+        retire = Step("retire the other version", self._retire, in_keys(retired))
+        delete = Step("delete the retired version", lambda: self._change(Contents({}, {}, retired)))
+        return Operation(name, (first, *both, retire, *one, delete), in_keys((*new, *old, *retired)))
+
+    @property
+    def others(self) -> Mapping[Secret, Secret]:
+        """Row → its other version that is accepted now."""
+        files = read_keys(self.cluster.workspace).files
+        return {row: other for row in self.rows if (other := row.other(files))}
+
+    def open(self, row: Secret) -> bytes:
+        """The plaintext of ``row`` or of one of its versions."""
+        assert self.master
+        return change.opened(read_keys(self.cluster.workspace), self.master, row)
+
+    def _begin(self) -> None:
+        self._change(
+            Contents({row: kinds.make(row.kind, ()) for row in self.rows}, {row.old: row for row in self.rows})
+        )
+
+    def _back(self) -> None:
+        files = {row: row.old for row in self.rows} | {row.new: row for row in self.rows}
+        self._change(Contents({}, files, tuple(row.old for row in self.rows)))
+
+    def _retire(self) -> None:
+        others = self.others
+        retired = {row.retired: self.open(other) for row, other in others.items()}
+        self._change(Contents(retired, {}, tuple(others.values())))
+
+    def _change(self, contents: Contents) -> None:
+        with changing_keys(self.cluster.workspace):
+            change.apply(self.cluster, contents)

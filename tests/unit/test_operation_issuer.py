@@ -7,8 +7,8 @@ import itertools
 import pytest
 
 from smallkube.core.errors import SmallkubeError, UsageError
-from smallkube.operations.engine import Operation
-from smallkube.operations.issuer import Rotation
+from smallkube.operations.engine import Operation, Overlap
+from smallkube.operations.issuer import Rotation, row_of
 from tests.unit.fake_cluster import FakeCluster, run
 
 TITLES = (
@@ -18,22 +18,16 @@ TITLES = (
     "replace the pods' tokens of the other key (restarts kubelets)",
     "verify that no Secret holds a token of the other key",
     "wait 0 s for programs to read their new token",
-    "retire the other key",
+    "retire the other version",
     "deploy: only tokens of the current key are accepted",
     "verify that tokens of the retired key are refused",
-    "delete the retired key",
+    "delete the retired version",
 )
 
 
 def operation(cluster: FakeCluster, *, abort: bool = False) -> Operation:
-    rotation = Rotation(
-        cluster.cluster,
-        cluster.master,
-        cluster.connect,
-        cluster.deploy,
-        overlap=0,
-        seconds=0,
-    )
+    key = Overlap(cluster.cluster, (row_of(cluster.inventory),), cluster.master)
+    rotation = Rotation(key, cluster.connect, cluster.deploy, wait=0, seconds=0)
     return rotation.operation(cluster.keys, abort=abort)
 
 

@@ -10,7 +10,7 @@ from smallkube.inventory.models import Node
 from smallkube.kube import token_users
 from smallkube.kube.token_users import User
 from smallkube.operations import tokens
-from smallkube.operations.engine import Operation
+from smallkube.operations.engine import Operation, Overlap
 from smallkube.remote.command import Command, Result
 from smallkube.secrets import change
 from tests.unit.fake_cluster import FakeCluster, run
@@ -24,8 +24,9 @@ def users(cluster: FakeCluster) -> tuple[User, ...]:
 
 def operation(cluster: FakeCluster, wanted: Sequence[str] = CHOSEN, *, abort: bool = False) -> Operation:
     everybody = users(cluster)
-    chosen = tokens.affected(cluster.keys, [user for user in everybody if user.short in wanted], everybody, abort=abort)
-    rotation = tokens.Rotation(cluster.cluster, chosen, cluster.master, cluster.connect, cluster.deploy, 0)
+    chosen = tokens.affected(cluster.keys, [user for user in everybody if user.short in wanted], everybody)
+    overlap = Overlap(cluster.cluster, tuple(user.secret for user in chosen), cluster.master)
+    rotation = tokens.Rotation(overlap, chosen, cluster.connect, cluster.deploy, 0)
     return rotation.operation(cluster.keys, abort=abort)
 
 
@@ -52,7 +53,7 @@ def titles() -> list[str]:
         "retire the other version",
         "deploy: only the current one is accepted",
         "verify that the retired one is refused",
-        "delete the retired one",
+        "delete the retired version",
     ]
 
 
