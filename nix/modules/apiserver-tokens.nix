@@ -1,11 +1,11 @@
-# The API server's table of tokens, written again before each start, so that a changed or removed token takes effect then.
-# Whom a token belongs to follows from its secret's name; beside each one its .old or .new is accepted during a rotation.
+# The API server's table of tokens, written again before each start: a changed or removed token takes effect then.
+# Whose the tokens are comes from the policy (kube.apiserver.tokenUsers); of each, the .old or .new version is accepted as
+# well during a rotation.
 #
 # The API server refuses the whole file for one bad row (k8s.io/apiserver tokenfile), and of two rows with one token the
 # last wins: both are found here, before the file is replaced, and say which secret is wrong.
 {
   config,
-  kubeLib,
   lib,
   pkgs,
   ...
@@ -14,23 +14,34 @@ let
   inherit (lib) mkOption types;
   cfg = config.kube;
 
-  row = secret: name: group: { inherit secret name group; };
-  component = name: row "kube_token_system_${name}" "system:${name}" "";
-  node =
-    { index, ... }:
-    row "kube_token_node${toString index}" "system:node:${kubeLib.mkNodeHost index}" "system:nodes";
-  current = [
-    (row "kube_token_root" "root" "system:masters")
-    (component "kube-controller-manager")
-    (component "kube-scheduler")
-  ]
-  ++ map node cfg.peers;
+  user = types.submodule {
+    options = {
+      secret = mkOption {
+        type = types.str;
+        description = "The secret that is its token.";
+      };
+      name = mkOption {
+        type = types.str;
+        description = "Its name.";
+      };
+      groups = mkOption {
+        type = types.listOf types.str;
+        description = "The groups that it is in.";
+      };
+    };
+  };
+  current = cfg.apiserver.tokenUsers;
   named = word: map (entry: entry // { secret = entry.secret + word; }) current;
   rows =
     current ++ lib.filter (entry: cfg.secretFiles ? ${entry.secret}) (named ".new" ++ named ".old");
 in
 {
   options.kube.apiserver = {
+    tokenUsers = mkOption {
+      type = types.listOf user;
+      default = [ ];
+      description = "The users of the API server that have a token.";
+    };
     tokenSecrets = mkOption {
       type = types.listOf types.str;
       internal = true;
@@ -85,7 +96,7 @@ in
               lib.escapeShellArgs [
                 entry.secret
                 entry.name
-                entry.group
+                (lib.concatStringsSep "," entry.groups)
               ]
             }"
           ) rows}

@@ -23,6 +23,17 @@ in
       default = { };
       description = "Exactly the secrets that this node may read: name under /run/agenix to .age file.";
     };
+    secretAccess = mkOption {
+      type = types.attrsOf (types.attrsOf types.str);
+      default = { };
+      example = {
+        "wgkube.key" = {
+          group = "systemd-network";
+          mode = "0440";
+        };
+      };
+      description = "Owner, group and mode under /run/agenix, of the secrets that not root alone may read.";
+    };
     requiredSecrets = mkOption {
       type = types.listOf types.str;
       default = [ ];
@@ -38,7 +49,9 @@ in
   };
 
   config = {
-    age.secrets = lib.mapAttrs (_: file: { inherit file; }) cfg.secretFiles;
+    age.secrets = lib.mapAttrs (
+      name: file: { inherit file; } // cfg.secretAccess.${name} or { }
+    ) cfg.secretFiles;
     assertions = [
       {
         assertion = missing == [ ];

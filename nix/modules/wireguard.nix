@@ -89,10 +89,6 @@ in
     };
 
     kube.requiredSecrets = [ "wgkube.key" ];
-    age.secrets."wgkube.key" = {
-      group = "systemd-network";
-      mode = "0440";
-    };
     # networkd reads the key when it makes the interface; nothing else tells it that the key has changed.
     systemd.services.systemd-networkd = {
       after = [ "agenix-install-secrets.service" ];

@@ -252,6 +252,10 @@ def list_(_: Context, json: bool = False) -> None:
             "holds": str(row.kind),
             "readers": ["master", *row.readers],
             "certificate": row.certificate.file if row.certificate else None,
+            "user": row.user.name if row.user else None,
+            "access": row.access,
+            "units": row.units,
+            "rotated_by": row.kind.rotated_by,
             "state": "ok" if row.file in existing else "missing",
         }
         for row in policy.expected(here.inventory, existing)

@@ -70,7 +70,7 @@ def status(_: Context, json: bool = False) -> None:
     from smallkube.secrets.store import read_keys
 
     here = current()
-    found, silent = token_clients.holders(here.inventory, here.connect)
+    found, silent = token_clients.in_use(here.inventory, here.connect)
     everybody, master = token_users.all_users(here.inventory), read_master(here.workspace)
     rows = looking.rows(here.workspace, read_keys(here.workspace), everybody, master, found, datetime.now(UTC))
     table = [(row.user, f"{row.days} d", "yes" if row.overlap else "no", _clients(row.clients)) for row in rows]

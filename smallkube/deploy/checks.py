@@ -11,8 +11,6 @@ from smallkube.secrets import policy
 TABLES = frozenset({"inet nixos-fw", "ip kube-nat", "ip6 kube-nat"})
 MAX_HANDSHAKE_SECONDS = 180
 """WireGuard renews its session at least every two minutes while there is traffic, such as our pings."""
-WIREGUARD_RIGHTS = "440 root systemd-network"
-SECRET_RIGHTS = "400 root root"
 
 
 Result = Literal["ok", "failed", "inactive"]
@@ -93,15 +91,15 @@ def protection(inventory: Inventory, node: Node, state: State, existing: Collect
     absent = sorted(TABLES - state.tables)
     seen = ", ".join(sorted(TABLES))
     yield _finding(node, "nftables", [f"no table {name}" for name in absent], seen)
-    expected = policy.secret_files(inventory, node, existing)
+    expected = policy.secrets_on(inventory, node, existing)
     faults = [f"{name} is missing" for name in sorted(set(expected) - set(state.secrets))]
     faults += [f"{name} should not be here" for name in sorted(set(state.secrets) - set(expected))]
     for name in sorted(set(expected) & set(state.secrets)):
-        rights = WIREGUARD_RIGHTS if name == "wgkube.key" else SECRET_RIGHTS
-        if state.secrets[name] != rights:
-            faults.append(f"{name} has {state.secrets[name]}, not {rights}")
+        access = str(expected[name].access)
+        if state.secrets[name] != access:
+            faults.append(f"{name} has {state.secrets[name]}, not {access}")
     yield _finding(node, "/run/agenix", faults, f"{len(expected)} secrets with the right owners and modes")
-    yield _readable(node, state, set(expected.values()), existing)
+    yield _readable(node, state, {row.file for row in expected.values()}, existing)
 
 
 def _readable(node: Node, state: State, own: Collection[str], existing: Collection[str]) -> Finding:

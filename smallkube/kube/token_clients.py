@@ -1,4 +1,4 @@
-"""What the machines say of tokens: whom the API server lets in, and which token each client has taken up."""
+"""What the machines report on tokens: which ones the API server accepts, and which one each client uses."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -8,6 +8,7 @@ from typing import Literal
 
 from smallkube.core.errors import SmallkubeError
 from smallkube.inventory.models import Inventory, Node
+from smallkube.kube.token_users import clients_on
 from smallkube.remote import fleet
 from smallkube.remote.command import Command
 from smallkube.remote.host import Connect, Host
@@ -15,21 +16,19 @@ from smallkube.remote.host import Connect, Host
 Answer = Literal["accepted", "refused", "unknown"]
 _ANSWERS: dict[str, Answer] = {"accepted": "accepted", "refused": "refused"}
 _SCRIPTS = Path(__file__).with_name("scripts")
-NODE_CLIENTS = ("kubelet", "kube-proxy", "coredns")
 
 
 @dataclass(frozen=True)
 class TokenClient:
-    """A client and the SHA-256 (hex) of the token it uses, "-" when it has not taken up its new file yet."""
+    """A client, the short name of the user as whom it comes, and the SHA-256 (hex) of the token it uses.
+
+    In place of the hash "-": it has not read its new file yet.
+    """
 
     node: str
     client: str
+    user: str
     sha256: str
-
-    @property
-    def user(self) -> str:
-        """The short name of the user as whom it comes."""
-        return self.node if self.client in NODE_CLIENTS else self.client
 
 
 def sha256(token: bytes) -> str:
@@ -47,27 +46,31 @@ def attempt(primary: Host, tokens: Mapping[str, bytes]) -> dict[str, Answer]:
     return {name: _ANSWERS.get(found.get(str(number), ""), "unknown") for number, name in enumerate(tokens)}
 
 
-def holders(inventory: Inventory, connect: Connect) -> tuple[list[TokenClient], dict[str, str]]:
+def in_use(inventory: Inventory, connect: Connect) -> tuple[list[TokenClient], dict[str, str]]:
     """What the clients of all nodes use; and node → why it could not be asked."""
 
     def ask(node: Node) -> list[TokenClient]:
-        argv = ("/bin/sh", "-c", (_SCRIPTS / "holders.sh").read_text(), "holders")
+        clients = clients_on(inventory, node)
+        files = [word for client in clients for word in (client.name, client.file)]
+        argv = ("/bin/sh", "-c", (_SCRIPTS / "tokens-in-use.sh").read_text(), "tokens-in-use", *files)
         with connect(node) as machine:
-            return parse_holders(node.name, machine.run_checked(Command(argv, title="tokens in use")).text)
+            text = machine.run_checked(Command(argv, title="tokens in use")).text
+        return parse(node.name, {client.name: user for client, user in clients.items()}, text)
 
     outcomes = fleet.run([inventory.nodes], ask)
-    silent = {outcome.node.name: outcome.error.message for outcome in outcomes if outcome.error}
-    return [holder for outcome in outcomes for holder in outcome.value or ()], silent
+    unreachable = {outcome.node.name: outcome.error.message for outcome in outcomes if outcome.error}
+    return [client for outcome in outcomes for client in outcome.value or ()], unreachable
 
 
-def parse_holders(node: str, text: str) -> list[TokenClient]:
-    """From what ``holders.sh`` says; raises SmallkubeError."""
+def parse(node: str, users: Mapping[str, str], text: str) -> list[TokenClient]:
+    """What ``tokens-in-use.sh`` printed; ``users``: client → short name. Raises SmallkubeError."""
     try:
-        return [TokenClient(node, *line.split(" ")) for line in text.splitlines()]
-    except TypeError as error:
-        raise SmallkubeError("the machine's answer can't be understood", where=node) from error
+        pairs = [line.split(" ") for line in text.splitlines()]
+        return [TokenClient(node, client, users[client], sha256) for client, sha256 in pairs]
+    except (ValueError, KeyError) as error:
+        raise SmallkubeError("unexpected output from tokens-in-use.sh", where=node) from error
 
 
-def behind(found: Sequence[TokenClient], wanted: Mapping[str, str]) -> list[str]:
+def outdated(found: Sequence[TokenClient], wanted: Mapping[str, str]) -> list[str]:
     """Clients of users in ``wanted`` (short name → hash) that use another token."""
     return [f"{one.client} on {one.node}" for one in found if wanted.get(one.user, one.sha256) != one.sha256]

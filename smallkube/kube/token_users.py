@@ -1,20 +1,17 @@
-"""Whose the tokens are, as the API server knows them (nix/modules/apiserver-tokens.nix). Pure."""
+"""Whose the tokens are, by the policy. Pure."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from smallkube.core.errors import UsageError
-from smallkube.inventory.models import Inventory
+from smallkube.inventory.models import Inventory, Node
 from smallkube.secrets import policy
-from smallkube.secrets.policy import Kind, Secret
-
-_SYSTEM = "kube_token_system_"
-_TOKEN = "kube_token_"
+from smallkube.secrets.policy import Client, Secret
 
 
 @dataclass(frozen=True)
 class User:
-    """``name`` is the API server's; ``short`` is what a person may type; ``secret`` holds the token."""
+    """``name`` is the API server's; ``short`` is what an operator may type; ``secret`` holds the token."""
 
     name: str
     short: str
@@ -22,23 +19,18 @@ class User:
 
 
 def all_users(inventory: Inventory) -> tuple[User, ...]:
-    """Everybody who has a token of his own."""
-    tokens = (row for row in policy.secrets_of(inventory) if row.kind is Kind.TOKEN)
-    return tuple(_user(inventory, row) for row in tokens)
+    """Each user that has a token."""
+    return tuple(User(row.user.name, row.user.short, row) for row in policy.secrets_of(inventory) if row.user)
 
 
-def _user(inventory: Inventory, row: Secret) -> User:
-    if row.name.startswith(_SYSTEM):
-        component = row.name.removeprefix(_SYSTEM)
-        return User(f"system:{component}", component, row)
-    short = row.name.removeprefix(_TOKEN)
-    if short == "root":
-        return User("root", "root", row)
-    return User(f"system:node:{inventory.addressing.node_host(inventory.node(short).index)}", short, row)
+def clients_on(inventory: Inventory, node: Node) -> dict[Client, str]:
+    """The programs on ``node`` that use a token → short name of the user whose it is."""
+    rows = (row for row in policy.secrets_of(inventory) if row.node == node.name)
+    return {client: row.user.short for row in rows if row.user for client in row.user.clients}
 
 
 def select(inventory: Inventory, names: Sequence[str], *, everybody: bool) -> tuple[User, ...]:
-    """Those called so, or all. Raises UsageError on an unknown name, and when nobody was named."""
+    """Those called so, or all. Raises UsageError on an unknown name, and when no user was named."""
     users = all_users(inventory)
     if everybody:
         return users

@@ -1,7 +1,7 @@
 """Inventory → ``nix/flake.nix`` and ``nix/rendered/``: thin leaves; the modules themselves are hand-written."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from difflib import unified_diff
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -64,17 +64,29 @@ def plan(cluster: Cluster) -> Plan:
     }
     starters = {}
     existing = frozenset(path.name for path in cluster.workspace.keys_dir.glob("*.age"))
-    secrets = policy.secret_files_by_node(cluster.inventory, existing)
+    secrets = policy.secrets_by_node(cluster.inventory, existing)
     for node in cluster.inventory.nodes:
-        secret_files = {name: NixPath(f"../../keys/{file}") for name, file in secrets[node.name].items()}
         files[rendered / f"{node.name}.nix"] = environment.get_template("node.nix.j2").render(
-            node=node, secret_files=secret_files
+            node=node,
+            secret_files={name: NixPath(f"../../keys/{row.file}") for name, row in secrets[node.name].items()},
+            secret_access={name: access for name, row in secrets[node.name].items() if (access := _access(row))},
+            token_users=_token_users(cluster.inventory),
         )
         files[rendered / "channel" / f"{node.name}.nix"] = environment.get_template("channel.nix.j2").render(node=node)
         own = cluster.workspace.hosts_dir / f"{node.name}.nix"
         if not own.exists():
             starters[own] = environment.get_template("host.nix.j2").render(node=node, inventory=cluster.inventory)
     return Plan(files, starters, _obsolete(rendered, files))
+
+
+def _access(row: policy.Secret) -> dict[str, str]:
+    """What differs from agenix's default, which is root's alone."""
+    return {name: value for name, value in asdict(row.access).items() if value != getattr(policy.Access, name)}
+
+
+def _token_users(inventory: Inventory) -> list[dict[str, object]]:
+    rows = policy.secrets_of(inventory)
+    return [{"secret": row.name, "name": row.user.name, "groups": row.user.groups} for row in rows if row.user]
 
 
 def _cluster(inventory: Inventory) -> dict[str, object]:

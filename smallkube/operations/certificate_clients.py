@@ -3,11 +3,10 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from smallkube.core.errors import SmallkubeError
 from smallkube.inventory.models import Inventory, Node
 from smallkube.kube.members import KUBECTL
 from smallkube.remote import fleet
-from smallkube.remote.command import Command
+from smallkube.remote.command import Command, Result
 from smallkube.remote.host import Connect
 from smallkube.secrets import policy
 
@@ -29,28 +28,33 @@ def without(inventory: Inventory, connect: Connect, pem: bytes) -> list[str]:
 
 
 def mismatched_certificates(inventory: Inventory, connect: Connect, certificates: Mapping[str, bytes]) -> list[str]:
-    """Who can't be reached by exactly the certificates in keys/ (file → PEM), in words; none, when all can.
+    """Where other certificates than those in keys/ (file → PEM) are used, in words; none, when all fit.
 
-    Every node asks the API server; the API server asks every kubelet, which each check the other.
+    By the policy: every node asks each URL; the API server asks each path, of a kubelet, and both check the other.
     """
-    pinned = certificates.get(policy.API_CERTIFICATE) if inventory.cluster.api.tls == "pinned" else None
-    url = f"https://{inventory.addressing.api_internal_host}:{inventory.cluster.api.port}/api"
+    shown = [each for each in policy.certificates(inventory) if each.shown_at]
+    urls = {each.shown_at: certificates[each.file] for each in shown if not each.shown_at.startswith("/")}
 
-    def ask(node: Node) -> None:
+    def ask(node: Node) -> list[str]:
         with connect(node) as machine:
-            trust = ("--cacert", "/dev/stdin") if pinned else ("--insecure",)
-            done = machine.run(Command((*_CURL, *trust, url), stdin=pinned, timeout=30))
-        if not done.ok:
-            reply = next((line for line in done.stderr.splitlines() if line.startswith("curl: (")), done.last_line)
-            raise SmallkubeError(f"{node.name} to the API server: {reply}")
+            found = {
+                url: machine.run(Command((*_CURL, "--cacert", "/dev/stdin", url), stdin=pem, timeout=30))
+                for url, pem in urls.items()
+            }
+        return [f"{node.name} to {url}: {_curl_error(reply)}" for url, reply in found.items() if not reply.ok]
 
-    found = [one.error.message for one in fleet.run([inventory.nodes], ask) if one.error]
-    if found:
-        return found
+    outcomes = fleet.run([inventory.nodes], ask)
+    wrong = [text for one in outcomes for text in one.value or ()]
+    wrong += [f"{one.node.name} ({one.error.message})" for one in outcomes if one.error]
+    if wrong:
+        return wrong
     with connect(inventory.primary) as primary:
-        for node in inventory.nodes:
-            path = f"/api/v1/nodes/{inventory.addressing.node_host(node.index)}/proxy/healthz"
-            done = primary.run(Command((*KUBECTL, "--request-timeout=10s", "get", "--raw", path), timeout=30))
-            if not done.ok:
-                found.append(f"the API server to {node.name}'s kubelet: {done.last_line}")
-    return found
+        for path in (each.shown_at for each in shown if each.shown_at not in urls):
+            reply = primary.run(Command((*KUBECTL, "--request-timeout=10s", "get", "--raw", path), timeout=30))
+            if not reply.ok:
+                wrong.append(f"the API server to {path}: {reply.last_line}")
+    return wrong
+
+
+def _curl_error(reply: Result) -> str:
+    return next((line for line in reply.stderr.splitlines() if line.startswith("curl: (")), reply.last_line)

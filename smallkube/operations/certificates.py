@@ -103,7 +103,7 @@ class Rotation:
         """The kubelet brings ca.crt up to date when the controller manager has published it."""
         if policy.API_CERTIFICATE not in self.files:
             return
-        new = policy.api_certificate(self.cluster.inventory).beside(policy.NEW)
+        new = policy.api_certificate(self.cluster.inventory).version(policy.NEW)
         pem = read_keys(self.cluster.workspace).certificates[new.file]
         missing = partial(certificate_clients.without, self.cluster.inventory, self.connect, pem)
         wait_until(missing, self.seconds, partial(_waiting, "without the API server's new certificate in ca.crt"))

@@ -117,7 +117,7 @@ class Overlap:
     def others(self) -> Mapping[Secret, Secret]:
         """Row → its other version that is accepted now."""
         files = read_keys(self.cluster.workspace).files
-        return {row: other for row in self.rows if (other := row.other(files))}
+        return {row: other for row in self.rows if (other := row.staged_in(files))}
 
     def open(self, row: Secret) -> bytes:
         """The plaintext of ``row`` or of one of its versions."""

@@ -15,7 +15,7 @@ from smallkube.inventory.cluster import Cluster
 from smallkube.inventory.models import Inventory
 from smallkube.secrets import age, policy, rekey
 from smallkube.secrets.keyring import listed, require_master
-from smallkube.secrets.policy import Kind, Secret
+from smallkube.secrets.policy import Secret
 
 MODE = 0o600
 
@@ -115,16 +115,8 @@ def reissue(inventory: Inventory, existing: tuple[str, ...]) -> tuple[Reissue, .
 
 def commands(rows: list[Secret]) -> Iterator[Reissue]:
     """What replaces these secrets."""
-    rotated = {
-        Kind.TOKEN: "inv tokens.rotate --all",
-        Kind.ENCRYPTION: "inv encryption.rotate",
-        Kind.WIREGUARD: "inv keys.rotate-wireguard && inv deploy",
-        Kind.SERVING_KEY: "inv keys.rotate-certificates --all",
-        Kind.SIGNING_KEY: "inv keys.rotate-issuer",
-    }
-    for kind, command in rotated.items():
-        if names := tuple(row.name for row in rows if row.kind is kind):
-            yield Reissue(command, names)
+    for kind in dict.fromkeys(row.kind for row in rows):
+        yield Reissue(kind.rotated_by, tuple(row.name for row in rows if row.kind is kind))
 
 
 def _text(workspace: Workspace) -> str:

@@ -44,7 +44,7 @@ def rows(
         if user.secret.file not in keys.files:
             continue
         since = _since(workspace, user.secret.file)
-        other = user.secret.other(keys.files)
+        other = user.secret.staged_in(keys.files)
         hashes = _hashes(keys, master, user.secret, other) if master else None
         clients = {f"{one.client}@{one.node}": _word(one, hashes) for one in found if one.user == user.short}
         stamp = since.isoformat(timespec="seconds")

@@ -73,8 +73,8 @@ class Rotation:
         wanted = {user.short: token_clients.sha256(self.overlap.open(user.secret)) for user in self.users}
 
         def outdated() -> list[str]:
-            found, unreachable = token_clients.holders(self.overlap.cluster.inventory, self.connect)
-            return [*token_clients.behind(found, wanted), *(f"{node} ({why})" for node, why in unreachable.items())]
+            found, unreachable = token_clients.in_use(self.overlap.cluster.inventory, self.connect)
+            return [*token_clients.outdated(found, wanted), *(f"{node} ({why})" for node, why in unreachable.items())]
 
         wait_until(outdated, self.seconds, _outdated_error)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from smallkube.core.errors import SmallkubeError, UsageError
 from smallkube.core.process import NotStarted, run_interactive, signals_as_errors
 from smallkube.inventory.cluster import Cluster
-from smallkube.secrets import age, certificates, change, kinds, peers, policy, store
+from smallkube.secrets import age, certificates, change, kinds, peers, store
 from smallkube.secrets.change import Contents
 from smallkube.secrets.keyring import Keyring, demand, load_hosts, read_recipient, require_master
 from smallkube.secrets.policy import Kind, Secret
@@ -44,7 +44,7 @@ def _save(cluster: Cluster, row: Secret, plaintext: bytes) -> tuple[str, ...]:
         clear[row.certificate.file] = certificates.issue(
             row.certificate, plaintext, datetime.datetime.now(datetime.UTC)
         )
-    if row.kind is Kind.WIREGUARD and not row.name.endswith(policy.OLD):
+    if row.kind is Kind.WIREGUARD and not row.version:
         public = {cluster.inventory.node(row.node).index: kinds.wireguard_public(plaintext, row.file)}
         found = peers.updated(peers.read(cluster.workspace), cluster.inventory, public)
         if found.words:

@@ -85,7 +85,7 @@ def plan(cluster: Cluster, nodes: Collection[str] = ()) -> Plan:
 
 
 def _publishes(row: Secret) -> bool:
-    return row.kind is Kind.WIREGUARD and not row.name.endswith(policy.OLD)
+    return row.kind is Kind.WIREGUARD and not row.version
 
 
 def _refuse_contradictions(

@@ -1,7 +1,8 @@
-"""Which secrets exist and who may read them: the one table from which everything about secrets is derived.
+"""Which secrets exist, and all that follows from each: the one table from which everything about secrets is derived.
 
-Generation, ``secrets.nix``, checks, re-encryption and what each node is given under /run/agenix all follow it. Pure:
-no I/O, and nothing imported that takes time.
+A row says who may read the secret, which file it is on a machine (owner, group, mode), which systemd units use it,
+whose API token it is and by whom that is used, and which command rotates it. Generation, ``secrets.nix``, checks,
+rendering, rotation, revocation and docs/security.md follow it. Pure: no I/O, and nothing imported that takes time.
 """
 
 import ipaddress
@@ -18,29 +19,42 @@ OLD = ".old"
 NEW = ".new"
 RETIRED = ".retired"
 API_CERTIFICATE = "apiserver.crt"
+_API = "kube-apiserver"
 
 
 class Kind(StrEnum):
-    """What a secret holds; decides how it is made, how it is validated and what is derived from it."""
+    """What a secret holds; decides how it is generated, how it is validated and which command rotates it."""
 
-    WIREGUARD = "WireGuard private key"
-    TOKEN = "API token"
-    ENCRYPTION = "EncryptionConfiguration"
-    SERVING_KEY = "private key with certificate"
-    SIGNING_KEY = "private key"
+    rotated_by: str
+
+    def __new__(cls, text: str, rotated_by: str) -> "Kind":
+        kind = str.__new__(cls, text)
+        kind._value_, kind.rotated_by = text, rotated_by
+        return kind
+
+    WIREGUARD = "WireGuard private key", "inv keys.rotate-wireguard && inv deploy"
+    TOKEN = "API token", "inv tokens.rotate --all"
+    ENCRYPTION = "EncryptionConfiguration", "inv encryption.rotate"
+    SERVING_KEY = "private key with certificate", "inv keys.rotate-certificates --all"
+    SIGNING_KEY = "private key", "inv keys.rotate-issuer"
 
 
 @dataclass(frozen=True)
 class Certificate:
-    """The public half of a key: a file in keys/ in clear, and what the certificate says."""
+    """The public half of a key: a file in keys/ in clear, and what the certificate says.
+
+    ``shown_at``: where it can be verified that it is in use. A URL is asked by every node, a path by the API server; ""
+    for a client's certificate, which the servers check that it asks.
+    """
 
     file: str
     common_name: str
     usage: Literal["serverAuth", "clientAuth"]
     names: tuple[str, ...] = ()
     addresses: tuple[str, ...] = ()
+    shown_at: str = ""
 
-    def beside(self, word: str) -> "Certificate":
+    def version(self, word: str) -> "Certificate":
         """The one that is trusted as well during a rotation: ``word`` is OLD or NEW."""
         stem, dot, suffix = self.file.rpartition(".")
         return replace(self, file=f"{stem}{word}{dot}{suffix}")
@@ -48,14 +62,49 @@ class Certificate:
     @property
     def trusted_files(self) -> tuple[str, ...]:
         """Those that the other side trusts, as far as they exist (see nix/modules/lib.nix)."""
-        return (self.file, self.beside(NEW).file, self.beside(OLD).file)
+        return (self.file, self.version(NEW).file, self.version(OLD).file)
+
+
+@dataclass(frozen=True)
+class Client:
+    """A program that uses a token, on the node that the token belongs to.
+
+    ``file`` is where it has the token from: a path, or ``%d/NAME``, a credential of the systemd unit ``name``.
+    """
+
+    name: str
+    file: str
+
+
+@dataclass(frozen=True)
+class User:
+    """A user of the API server: ``name`` and ``groups`` as it knows them; ``short`` is what an operator may type."""
+
+    name: str
+    short: str
+    groups: tuple[str, ...] = ()
+    clients: tuple[Client, ...] = ()
+
+
+@dataclass(frozen=True)
+class Access:
+    """The file under /run/agenix; ``mode`` is octal."""
+
+    mode: str = "0400"
+    owner: str = "root"
+    group: str = "root"
+
+    def __str__(self) -> str:
+        """As ``stat -c '%a %U %G'`` prints it."""
+        return f"{self.mode.lstrip('0')} {self.owner} {self.group}"
 
 
 @dataclass(frozen=True)
 class Secret:
     """One row of the table. ``readers`` are node names, by index; the master reads all.
 
-    ``node`` is the node it belongs to; what belongs to the whole cluster belongs to the primary.
+    ``node`` is the node it belongs to; what belongs to the whole cluster belongs to the primary. ``units``: the systemd
+    services that use it, on the readers that have them. ``version`` is "", OLD, NEW or RETIRED.
     """
 
     name: str
@@ -63,6 +112,10 @@ class Secret:
     node: str
     readers: tuple[str, ...]
     certificate: Certificate | None = None
+    units: tuple[str, ...] = ()
+    user: User | None = None
+    access: Access = Access()
+    version: str = ""
 
     @property
     def file(self) -> str:
@@ -77,44 +130,45 @@ class Secret:
 
     @property
     def old(self) -> "Secret":
-        """The one of before, which stands beside it during a rotation; same readers."""
-        return self._beside(OLD)
+        """The previous version, still accepted during a rotation; same readers."""
+        return self._version(OLD)
 
     @property
     def new(self) -> "Secret":
-        """One that is not used yet, or was given up, and stands beside it during a rotation; same readers."""
-        return self._beside(NEW)
+        """A version that is accepted during a rotation and not used: not yet, or aborted; same readers."""
+        return self._version(NEW)
 
     @property
     def retired(self) -> "Secret":
-        """One that is accepted no more, and is kept until that has been verified; only the master reads it."""
-        return replace(self._beside(RETIRED), readers=())
+        """A version that is accepted no more, kept until that has been verified; only the master reads it."""
+        return replace(self._version(RETIRED), readers=())
 
     @property
     def versions(self) -> "tuple[Secret, ...]":
-        """All that may stand beside it."""
-        return (*self.beside, self.retired)
+        """All that there may be besides the current one."""
+        return (*self.staged, self.retired)
 
     @property
-    def beside(self) -> "tuple[Secret, Secret]":
-        """Those beside it that are accepted as well."""
+    def staged(self) -> "tuple[Secret, Secret]":
+        """The versions that are accepted as well as the current one."""
         return (self.new, self.old)
 
-    def other(self, existing_files: Collection[str]) -> "Secret | None":
-        """The one beside it whose file is there."""
-        return next((row for row in self.beside if row.file in existing_files), None)
+    def staged_in(self, existing_files: Collection[str]) -> "Secret | None":
+        """The staged version whose file exists."""
+        return next((row for row in self.staged if row.file in existing_files), None)
 
     @property
     def in_use(self) -> bool:
-        """Whether its readers are given it: a key is used under its own name only."""
-        return self.kind is not Kind.SERVING_KEY or not self.name.endswith((OLD, NEW, RETIRED))
+        """Whether its readers are given it: of a key with a certificate, the current version only."""
+        return self.kind is not Kind.SERVING_KEY or not self.version
 
-    def _beside(self, word: str) -> "Secret":
-        return replace(self, name=self.name + word, certificate=self.certificate and self.certificate.beside(word))
+    def _version(self, word: str) -> "Secret":
+        certificate = self.certificate and self.certificate.version(word)
+        return replace(self, name=self.name + word, certificate=certificate, version=word)
 
 
 def secrets_of(inventory: "Inventory") -> tuple[Secret, ...]:
-    """Every secret that this inventory demands; those of the primary first, then node by node."""
+    """Every secret that this inventory requires; those of the primary first, then node by node."""
     rows = list(_cluster_secrets(inventory))
     for node in inventory.nodes:
         rows += _node_secrets(inventory, node)
@@ -122,69 +176,91 @@ def secrets_of(inventory: "Inventory") -> tuple[Secret, ...]:
 
 
 def expected(inventory: "Inventory", existing_files: Collection[str]) -> tuple[Secret, ...]:
-    """The table, and beside each secret its other versions as far as such files are there."""
+    """The table, with the other versions of each secret as far as their files exist."""
     rows: list[Secret] = []
     for secret in secrets_of(inventory):
         rows += [secret, *(row for row in secret.versions if row.file in existing_files)]
     return tuple(rows)
 
 
-def secret_files(inventory: "Inventory", node: "Node", existing_files: Collection[str]) -> dict[str, str]:
-    """What ``node`` may read: name under /run/agenix → file in keys/ (``{"wgkube.key": "wgkube2.key.age"}``).
+def secrets_on(inventory: "Inventory", node: "Node", existing_files: Collection[str]) -> dict[str, Secret]:
+    """What ``node`` may read, by its name under /run/agenix (``{"wgkube.key": <wgkube2.key>}``).
 
-    ``existing_files`` are the names in keys/; from them only the ``.old`` files of a rotation are taken.
+    ``existing_files`` are the names in keys/; from them only the versions of a rotation are taken.
     """
-    return secret_files_by_node(inventory, existing_files)[node.name]
+    return secrets_by_node(inventory, existing_files)[node.name]
 
 
-def secret_files_by_node(inventory: "Inventory", existing_files: Collection[str]) -> dict[str, dict[str, str]]:
-    """``secret_files`` of every node, by its name."""
-    files: dict[str, dict[str, str]] = {node.name: {} for node in inventory.nodes}
+def secrets_by_node(inventory: "Inventory", existing_files: Collection[str]) -> dict[str, dict[str, Secret]]:
+    """``secrets_on`` of every node, by its name."""
+    found: dict[str, dict[str, Secret]] = {node.name: {} for node in inventory.nodes}
     for row in expected(inventory, existing_files):
         for reader in row.readers if row.in_use else ():
-            files[reader][row.name_on(reader)] = row.file
-    return files
+            found[reader][row.name_on(reader)] = row
+    return found
+
+
+def certificates(inventory: "Inventory") -> tuple[Certificate, ...]:
+    """Those that accompany the secrets."""
+    return tuple(row.certificate for row in secrets_of(inventory) if row.certificate)
 
 
 def public_files(inventory: "Inventory", existing_files: Collection[str] = ()) -> tuple[str, ...]:
-    """The certificates that accompany the secrets, in clear; of those beside them, the ones in ``existing_files``."""
-    wanted = [secret.certificate for secret in secrets_of(inventory) if secret.certificate]
-    beside = (file for each in wanted for file in each.trusted_files[1:] if file in existing_files)
-    return (*(each.file for each in wanted), *beside)
+    """The files of the certificates; of their staged versions, those in ``existing_files``."""
+    wanted = certificates(inventory)
+    staged = (file for each in wanted for file in each.trusted_files[1:] if file in existing_files)
+    return (*(each.file for each in wanted), *staged)
 
 
 def _cluster_secrets(inventory: "Inventory") -> Iterator[Secret]:
     primary = inventory.primary.name
 
-    def row(name: str, kind: Kind, certificate: Certificate | None = None) -> Secret:
-        return Secret(name, kind, primary, (primary,), certificate)
+    def row(name: str, kind: Kind, *units: str, user: User | None = None, over: Certificate | None = None) -> Secret:
+        return Secret(name, kind, primary, (primary,), over, (_API, *units), user)
 
-    yield row("kube_token_root", Kind.TOKEN)
-    yield row("kube_token_system_kube-controller-manager", Kind.TOKEN)
-    yield row("kube_token_system_kube-scheduler", Kind.TOKEN)
+    root = User("root", "root", ("system:masters",), (Client("root", "/run/kubeconfig-root"),))
+    yield row("kube_token_root", Kind.TOKEN, "generate-kubeconfig-root", "kube-activation", user=root)
+    for unit in ("kube-controller-manager", "kube-scheduler"):
+        name = f"kube_token_system_{unit}"
+        yield row(name, Kind.TOKEN, unit, user=User(f"system:{unit}", unit, (), (Client(unit, f"%d/{name}"),)))
     yield row("EncryptionConfiguration.yaml", Kind.ENCRYPTION)
     if inventory.cluster.api.tls == "pinned":
-        yield row("apiserver.key", Kind.SERVING_KEY, api_certificate(inventory))
-    yield row("issuer.key", Kind.SIGNING_KEY)
+        yield row("apiserver.key", Kind.SERVING_KEY, over=api_certificate(inventory))
+    yield row("issuer.key", Kind.SIGNING_KEY, "kube-controller-manager")
     if inventory.cluster.kubelet_auth == "webhook":
         client = Certificate("kubelet-client.crt", "kube-apiserver-kubelet-client", "clientAuth")
-        yield row("kubelet-client.key", Kind.SERVING_KEY, client)
+        yield row("kubelet-client.key", Kind.SERVING_KEY, over=client)
 
 
 def _node_secrets(inventory: "Inventory", node: "Node") -> Iterator[Secret]:
-    name, index = node.name, node.index
-    with_primary = (name,) if node == inventory.primary else (inventory.primary.name, name)
-    yield Secret(f"wgkube{index}.key", Kind.WIREGUARD, name, (name,))
-    yield Secret(f"kube_token_{name}", Kind.TOKEN, name, with_primary)
-    plan = inventory.addressing
+    name, index, plan = node.name, node.index, inventory.addressing
+    host = plan.node_host(index)
+    readable_by_networkd = Access("0440", group="systemd-network")
+    yield Secret(
+        f"wgkube{index}.key", Kind.WIREGUARD, name, (name,), units=("systemd-networkd",), access=readable_by_networkd
+    )
+    clients = (
+        Client("kubelet", "/run/kubeconfig-node"),
+        Client("kube-proxy", "%d/kubeconfig"),
+        Client("coredns", "%d/kubeconfig"),
+    )
+    yield Secret(
+        f"kube_token_{name}",
+        Kind.TOKEN,
+        name,
+        (name,) if node == inventory.primary else (inventory.primary.name, name),
+        units=(_API, "generate-kubeconfig-node", *(client.name for client in clients)),
+        user=User(f"system:node:{host}", name, ("system:nodes",), clients),
+    )
     certificate = Certificate(
         file=f"kubelet_{name}.crt",
         common_name=f"kubelet-{name}",  # not the host name: a CN holds 64 characters, a domain may be longer
         usage="serverAuth",
-        names=(plan.node_host(index),),
+        names=(host,),
         addresses=(plan.host6(index), plan.host4(index)),
+        shown_at=f"/api/v1/nodes/{host}/proxy/healthz",
     )
-    yield Secret(f"kubelet_{name}.key", Kind.SERVING_KEY, name, (name,), certificate)
+    yield Secret(f"kubelet_{name}.key", Kind.SERVING_KEY, name, (name,), certificate, ("kubelet",))
 
 
 def api_certificate(inventory: "Inventory") -> Certificate:
@@ -201,6 +277,7 @@ def api_certificate(inventory: "Inventory") -> Certificate:
         usage="serverAuth",
         names=tuple(dict.fromkeys(names)),
         addresses=tuple(dict.fromkeys(addresses)),
+        shown_at=f"https://{plan.api_internal_host}:{inventory.cluster.api.port}/api",
     )
 
 

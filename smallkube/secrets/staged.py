@@ -59,13 +59,13 @@ def switched_back(rows: Sequence[Secret], keys: Keys) -> Contents:
 
 def untrusted(rows: Sequence[Secret], keys: Keys) -> Contents:
     """TRUSTED or SWITCHED → ENDING."""
-    beside = (_certificate(each).file for row in rows for each in row.beside)
+    beside = (_certificate(each).file for row in rows for each in row.staged)
     return Contents({}, {}, clear={file: None for file in beside if file in keys.certificates})
 
 
 def ended(rows: Sequence[Secret], keys: Keys) -> Contents:
     """ENDING → ONE."""
-    return Contents({}, {}, tuple(each for row in rows for each in row.beside if each.file in keys.files))
+    return Contents({}, {}, tuple(each for row in rows for each in row.staged if each.file in keys.files))
 
 
 def _moved(files: dict[Secret, Secret], gone: Sequence[Secret], keys: Keys) -> Contents:

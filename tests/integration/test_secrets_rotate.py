@@ -205,7 +205,7 @@ def test_they_are_replaced_without_the_master_and_a_damaged_key_is_named(ready: 
 def test_at_each_step_of_a_rotation_keys_are_as_they_should_be(ready: Any) -> None:
     """What a deploy between two steps would bring to the machines, in the eyes of the other tasks and of openssl."""
     rows = [row for row in policy.secrets_of(ready.inventory) if row.certificate]
-    given = policy.secret_files_by_node(ready.inventory, ready.content())
+    given = policy.secrets_by_node(ready.inventory, ready.content())
     first = ready.content()["apiserver.crt"]
 
     def step(make: Callable[..., change.Contents], *more: Any) -> tuple[bytes, bytes]:
@@ -214,7 +214,7 @@ def test_at_each_step_of_a_rotation_keys_are_as_they_should_be(ready: Any) -> No
         assert ready.problems() == {}
         assert "created 0" in ready.done("keys.generate")
         content = ready.content()
-        assert policy.secret_files_by_node(ready.inventory, content) == given
+        assert policy.secrets_by_node(ready.inventory, content) == given
         key = ready.done("keys.show", "apiserver.key").encode()
         assert certificates.belongs(certificates.load(content["apiserver.crt"], "c"), key, "k")
         beside = [content[name] for name in ("apiserver.new.crt", "apiserver.old.crt") if name in content]

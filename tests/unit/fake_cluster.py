@@ -1,6 +1,5 @@
 """A cluster that exists only in memory, and takes up what the real keys/ of a workspace say when it is deployed to."""
 
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Sequence
@@ -13,8 +12,7 @@ from smallkube.deploy.report import Outcome, Report
 from smallkube.inventory.cluster import Cluster
 from smallkube.inventory.load import load
 from smallkube.inventory.models import Inventory, Node
-from smallkube.kube import token_users
-from smallkube.kube.token_clients import NODE_CLIENTS
+from smallkube.kube import token_clients, token_users
 from smallkube.operations import encryption_phases, issuer_keys
 from smallkube.operations.engine import Operation, execute
 from smallkube.remote.command import Command, Result
@@ -115,14 +113,14 @@ class FakeCluster:
         self.accepted, self.used = set(), {}
         for user in token_users.all_users(self.inventory):
             self.used[user.short] = change.opened(keys, self.master, user.secret)
-            for row in (user.secret, *user.secret.beside):
+            for row in (user.secret, *user.secret.staged):
                 if row.file in keys.files:
                     self.accepted.add(change.opened(keys, self.master, row))
 
     def _versions(self, kind: Kind) -> list[Secret]:
         """The current secret of this kind, and those that are accepted as well."""
         row = next(row for row in policy.secrets_of(self.inventory) if row.kind is kind)
-        return [row, *(other for other in row.beside if other.file in self.keys.files)]
+        return [row, *(other for other in row.staged if other.file in self.keys.files)]
 
     def _issuer(self, row: Secret) -> str:
         return issuer_keys.key_id(change.opened(self.keys, self.master, row), row.file)
@@ -148,15 +146,15 @@ class FakeCluster:
                 assert node.role == "primary"
                 return reply("".join(self._try(line) for line in (command.stdin or b"").splitlines()))
             case "tokens in use":
-                names = [(client, node.name) for client in NODE_CLIENTS]
-                if node.role == "primary":
-                    names += [(name, name) for name in ("root", "kube-scheduler", "kube-controller-manager")]
-                lines = (f"{client} {hashlib.sha256(self.used[user].strip()).hexdigest()}\n" for client, user in names)
-                return reply("".join(lines))
+                users = {client.name: user for client, user in token_users.clients_on(self.inventory, node).items()}
+                used = ((name, self.used[users[name]]) for name in command.argv[4::2])
+                return reply("".join(f"{name} {token_clients.sha256(token)}\n" for name, token in used))
             case "pods' authorities":
                 return reply("" if (command.stdin or b"") in self.trusted[node.name]["apiserver.crt"] else "a pod\n")
             case "curl":
-                shown = self.shown["node1"]["apiserver.crt"]
+                rows = ((row.node, row.certificate) for row in policy.secrets_of(self.inventory) if row.certificate)
+                at, wanted = next(pair for pair in rows if pair[1].shown_at == command.argv[-1])
+                shown = self.shown[at][wanted.file]
                 return reply("401") if command.stdin == shown else reply(status=60, stderr="curl: (60) another\n")
             case "kubectl" | "timeout":
                 assert node.role == "primary"

@@ -1,7 +1,5 @@
 """Proves what is found right and wrong in the state of a machine, from what inspect.sh prints."""
 
-from pathlib import Path
-
 import pytest
 
 from smallkube.core.workspace import Workspace
@@ -156,9 +154,3 @@ def test_etcd_is_asked_for_on_the_primary_only(inventory: Inventory) -> None:
 
     assert "etcd" in named(inventory.primary)
     assert "etcd" not in named(inventory.node("node2"))
-
-
-def test_the_rights_are_those_that_the_modules_give() -> None:
-    text = "".join(path.read_text() for path in (Path(__file__).parents[2] / "nix/modules").glob("*.nix"))
-    mode, owner, group = checks.WIREGUARD_RIGHTS.split()
-    assert owner == "root" and f'mode = "0{mode}"' in text and f'group = "{group}"' in text

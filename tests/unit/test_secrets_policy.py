@@ -1,12 +1,14 @@
 """Who may read which secret: the whole table for inventories with and without each option, and names on the nodes."""
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from smallkube.inventory.load import load
+from smallkube.core.workspace import REPOSITORY
+from smallkube.inventory.load import load, parse
 from smallkube.inventory.models import Inventory
 from smallkube.secrets import policy
 from smallkube.secrets.policy import Kind
@@ -21,6 +23,10 @@ def inventory(tmp_path: Path, indices: tuple[int, ...] = (1, 2, 4), **cluster: A
 
 def readers(given: Inventory) -> dict[str, set[str]]:
     return {row.file: set(row.readers) for row in policy.secrets_of(given)}
+
+
+def files_on(given: Inventory, node: str, existing: Collection[str]) -> dict[str, str]:
+    return {name: row.file for name, row in policy.secrets_on(given, given.node(node), existing).items()}
 
 
 SHARED = {
@@ -62,7 +68,7 @@ def test_options_that_need_fewer_secrets(tmp_path: Path, cluster: dict[str, Any]
 
 def test_names_on_a_node(tmp_path: Path) -> None:
     given = inventory(tmp_path)
-    assert policy.secret_files(given, given.node("node2"), ()) == {
+    assert files_on(given, "node2", ()) == {
         "wgkube.key": "wgkube2.key.age",
         "kube_token_node2": "kube_token_node2.age",
         "kubelet_node2.key": "kubelet_node2.key.age",
@@ -72,11 +78,11 @@ def test_names_on_a_node(tmp_path: Path) -> None:
 def test_old_files_of_a_rotation_go_to_the_same_readers(tmp_path: Path) -> None:
     given = inventory(tmp_path)
     existing = {"kube_token_node2.old.age", "wgkube2.key.old.age", "kube_token_node9.old.age", "x.age.orig"}
-    on_node2 = policy.secret_files(given, given.node("node2"), existing)
+    on_node2 = files_on(given, "node2", existing)
     assert on_node2["kube_token_node2.old"] == "kube_token_node2.old.age"
     assert on_node2["wgkube.key.old"] == "wgkube2.key.old.age"
-    assert "kube_token_node2.old" in policy.secret_files(given, given.primary, existing)
-    assert "kube_token_node2.old" not in policy.secret_files(given, given.node("node4"), existing)
+    assert "kube_token_node2.old" in files_on(given, "node1", existing)
+    assert "kube_token_node2.old" not in files_on(given, "node4", existing)
     assert not {name for name in on_node2 if "node9" in name or "orig" in name}
 
 
@@ -105,3 +111,33 @@ def test_every_secret_has_its_own_node_among_the_readers(tmp_path: Path) -> None
     assert all(row.node in row.readers and len(row.readers) <= 2 for row in rows)
     assert len({row.file for row in rows}) == len(rows)
     assert sum(row.kind is Kind.WIREGUARD for row in rows) == 254
+
+
+def table() -> list[str]:
+    """The table in docs/security.md: the primary's secrets, then those of a node N."""
+    text = "cluster: {name: test%s}\nnodes: {node1: {peer_ip: 192.0.2.1}, node2: {peer_ip: 192.0.2.2}}\n"
+    options = {"api.tls: pinned": ", api: {tls: insecure}", "kubelet_auth: webhook": ", kubelet_auth: firewall"}
+    without = {
+        option: {row.name for row in policy.secrets_of(parse(text % other, Path("inventory.yaml")))}
+        for option, other in options.items()
+    }
+    found = [
+        "| secret | nodes | mode, owner, group | used by | API user (groups) | rotated by |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in policy.secrets_of(parse(text % "", Path("inventory.yaml"))):
+        if row.node == "node1" and ("node1" in row.name or row.kind is Kind.WIREGUARD):
+            continue
+        name = f"`{row.name}`" + "".join(f" (`{option}`)" for option, names in without.items() if row.name not in names)
+        user = f"`{row.user.name}`" + f" ({', '.join(row.user.groups)})" * bool(row.user.groups) if row.user else ""
+        nodes = ", ".join(row.readers).replace("node", "node ")
+        cells = (name, nodes, str(row.access), ", ".join(row.units), user, f"`{row.kind.rotated_by}`")
+        line = f"| {' | '.join(cells)} |".replace("node2", "nodeN").replace("node 2", "node N")
+        found.append(line.replace("wgkube2", "wgkubeN").replace("|  |", "| |"))
+    return found
+
+
+def test_the_documented_table_is_the_policy() -> None:
+    text = (REPOSITORY / "docs/security.md").read_text()
+    section = text.partition("## Who can read what")[2].partition("\n## ")[0]
+    assert [line for line in section.splitlines() if line.startswith("|")] == table()

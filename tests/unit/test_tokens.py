@@ -43,18 +43,22 @@ def test_a_choice_that_can_not_be_met_is_a_usage_error(names: list[str], said: s
 
 
 def test_clients_with_another_token_are_behind() -> None:
-    found = token_clients.parse_holders("node2", "kubelet aa\nkube-proxy -\ncoredns bb")
-    found += token_clients.parse_holders("node1", "kubelet cc\nkube-scheduler dd\nroot ee")
-    assert found[0] == TokenClient("node2", "kubelet", "aa")
+    users = {
+        node.name: {client.name: user for client, user in token_users.clients_on(inventory(), node).items()}
+        for node in inventory().nodes
+    }
+    found = token_clients.parse("node2", users["node2"], "kubelet aa\nkube-proxy -\ncoredns bb")
+    found += token_clients.parse("node1", users["node1"], "kubelet cc\nkube-scheduler dd\nroot ee")
+    assert found[0] == TokenClient("node2", "kubelet", "node2", "aa")
     assert [one.user for one in found] == ["node2", "node2", "node2", "node1", "kube-scheduler", "root"]
-    assert token_clients.behind(found, {"node2": "aa", "root": "ff"}) == [
+    assert token_clients.outdated(found, {"node2": "aa", "root": "ff"}) == [
         "kube-proxy on node2",
         "coredns on node2",
         "root on node1",
     ]
 
 
-@pytest.mark.parametrize("text", ["kubelet", "kubelet a b"])
+@pytest.mark.parametrize("text", ["kubelet", "kubelet a b", "other a"])
 def test_an_answer_that_makes_no_sense_is_an_error(text: str) -> None:
-    with pytest.raises(SmallkubeError, match="can't be understood"):
-        token_clients.parse_holders("node1", text)
+    with pytest.raises(SmallkubeError, match="unexpected output"):
+        token_clients.parse("node1", {"kubelet": "node1"}, text)

@@ -65,9 +65,9 @@ def test_new_keys_and_certificates_stand_beside_under_names_of_their_own() -> No
 
 
 def test_a_key_that_waits_is_given_to_nobody() -> None:
-    beside = {name for row in ROWS for each in row.beside for name in (each.file,)}
-    given = policy.secret_files_by_node(INVENTORY, {*keys().files, *beside, "issuer.key.old.age"})["node1"]
-    assert set(given.values()) == {*keys().files, "issuer.key.old.age"}
+    beside = {name for row in ROWS for each in row.staged for name in (each.file,)}
+    given = policy.secrets_by_node(INVENTORY, {*keys().files, *beside, "issuer.key.old.age"})["node1"]
+    assert {row.file for row in given.values()} == {*keys().files, "issuer.key.old.age"}
     assert set(policy.public_files(INVENTORY, ["apiserver.new.crt", "x.new.crt"])) == {
         *policy.public_files(INVENTORY), "apiserver.new.crt",
     }  # fmt: skip

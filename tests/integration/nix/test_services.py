@@ -13,6 +13,8 @@ import yaml
 from lab.checks.evaluate import Description
 from lab.checks.systemd_text import section
 from smallkube.core import process
+from smallkube.inventory.load import parse
+from smallkube.secrets import policy
 
 from .conftest import Build, Describe
 
@@ -136,6 +138,21 @@ def test_a_changed_secret_restarts_who_uses_it(cluster: Cluster) -> None:
             watched = description["files"].get(triggers, "")
             for secret in used:
                 assert description["secrets"][secret]["file"] in watched, f"{name} does not notice a new {secret}"
+
+
+def test_each_unit_of_the_policy_is_restarted_with_its_secret(cluster: Cluster) -> None:
+    nodes = {name: {"peer_ip": f"192.0.2.{name.removeprefix('node')}"} for name in cluster}
+    inventory = parse(yaml.safe_dump({"cluster": {"name": "test"}, "nodes": nodes}), Path("inventory.yaml"))
+    for row in policy.secrets_of(inventory):
+        used = set()
+        for node in row.readers:
+            file = cluster[node]["secrets"][row.name_on(node)]["file"]
+            for unit in {f"{unit}.service" for unit in row.units} & cluster[node]["units"].keys():
+                triggers = section(cluster[node]["units"][unit]["text"], "Unit").last("X-Restart-Triggers")
+                if file in cluster[node]["files"].get(triggers, ""):
+                    used.add((node, unit.removesuffix(".service")))
+        assert {unit for _, unit in used} == {*row.units}, row.name
+        assert {node for node, _ in used} == {*row.readers}, row.name
 
 
 def test_users_of_a_kubeconfig_are_restarted_with_its_token(cluster: Cluster) -> None:
