@@ -1,6 +1,13 @@
 """The tasks of smallkube: `inv --list` shows them, `inv --help TASK` explains one."""
 
-from lab.tasks import collection as lab
-from smallkube.cli.app import tree
+import os
+import sys
+
+# Invoke keeps Python from storing what it compiles, which is most of the time that `inv --list` takes.
+sys.dont_write_bytecode = bool(os.environ.get("PYTHONDONTWRITEBYTECODE"))
+
+from lab.tasks import collection as lab  # noqa: E402
+from smallkube.cli.app import tree  # noqa: E402
 
 namespace = tree(lab)
+"""The tree of tasks under their final names."""
