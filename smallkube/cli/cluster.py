@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from smallkube.inventory.models import Smoke
     from smallkube.operations.status import Row, Status
     from smallkube.smoke.context import Options
-    from smallkube.smoke.report import Result
+    from smallkube.smoke.report import SmokeResult
 
 IMAGE = {
     "image": "busybox image for the smoke test's pods (default: cluster.smoke.image)",
@@ -76,7 +76,7 @@ def smoke(
     run at a time; a run removes what an interrupted one left.
     """
     from smallkube.core.workspace import write_file
-    from smallkube.smoke import report
+    from smallkube.smoke import report, table
     from smallkube.smoke.context import Options
 
     if egress and not egress.rpartition(":")[2].isdecimal():
@@ -84,24 +84,24 @@ def smoke(
     at_least(1, timeout=timeout, rollout=rollout)
     if junit and Path(junit).is_dir():
         raise UsageError(f"--junit {junit}: is a folder", hint="name a file")
-    wanted = report.select(words(only), words(skip))
+    wanted = table.select(words(only), words(skip))
     here = current()
     cluster = here.inventory.cluster
     options = Options(*image_of(cluster.smoke, image, pull_policy), egress, timeout, rollout, keep)
     _signals_as_interruption()
     with output.steps("smoke", shown=sys.stderr.isatty()) as step:
         results = run_smoke(here, options, wanted, step)
-    rows = [(one.check, one.outcome, f"{one.seconds:.1f}", one.message) for one in results]
+    rows = [(one.check, one.outcome, f"{one.seconds:.1f}", one.detail) for one in results]
     output.table(results, ("CHECK", "RESULT", "SECONDS", "DETAIL"), rows, json=json)
     if junit:
         write_file(Path(junit), report.junit(results, cluster.name))
-    if bad := [one.check for one in failures(results)]:
+    if bad := [one.check for one in results if one.bad]:
         raise SmallkubeError(f"checks failed: {', '.join(bad)}", where=cluster.name)
 
 
 def run_smoke(
     here: Current, options: "Options", wanted: Sequence[str], step: Callable[[str], object] = lambda _: None
-) -> "Sequence[Result]":
+) -> "Sequence[SmokeResult]":
     """Run the checks ``wanted`` under the lock that makes it one run at a time."""
     from smallkube.core.workspace import lock
     from smallkube.smoke import runner
@@ -110,11 +110,6 @@ def run_smoke(
     certificate = pinned.read_bytes() if pinned.is_file() else None
     with lock(here.workspace.state_dir / "smoke.lock", "the smoke test"):
         return runner.run(here.inventory, here.connect, certificate, options, wanted, step, ui.message)
-
-
-def failures(results: "Sequence[Result]") -> "list[Result]":
-    """The checks that failed or could not run."""
-    return [one for one in results if one.outcome in ("failed", "not reached")]
 
 
 def _signals_as_interruption() -> None:

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from invoke.context import Context
 
 from smallkube.cli import output
-from smallkube.cli.cluster import IMAGE, failures, image_of, run_smoke
+from smallkube.cli.cluster import IMAGE, image_of, run_smoke
 from smallkube.cli.context import CHANGE, JSON, at_least, current, task, words
 from smallkube.cli.etcd_restore import NAME, check_encryption_key, require_restarted
 from smallkube.core import ui
@@ -67,12 +67,12 @@ def upgrade(
     from smallkube.operations import upgrade_guard
     from smallkube.operations.verified_backup import back_up
     from smallkube.secrets.keyring import require_master
-    from smallkube.smoke import report
+    from smallkube.smoke import table
     from smallkube.smoke.context import Options
 
     at_least(1, batch=batch)
     at_least(0, settle=settle)
-    wanted = report.select((), words(skip))
+    wanted = table.select((), words(skip))
     here = current()
     inventory = here.inventory
     options = Options(*image_of(inventory.cluster.smoke, image, pull_policy))
@@ -84,7 +84,7 @@ def upgrade(
         return back_up(here.cluster, master)
 
     def smoke() -> list[str]:
-        return [f"{one.check} ({one.message})" for one in failures(run_smoke(here, options, wanted))]
+        return [f"{one.check} ({one.detail})" for one in run_smoke(here, options, wanted) if one.bad]
 
     runner = output.Runner(here, upgrading.NAME)
     run = upgrading.Upgrade(here.cluster, plan, here.connect, runner.deploy, take_backup, smoke, settle, runner.step)

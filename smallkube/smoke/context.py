@@ -1,17 +1,17 @@
 """What the checks work on: the machines, kubectl on the primary, and the pods of this run."""
 
 import json
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
 from smallkube.core.errors import SmallkubeError
+from smallkube.core.polling import wait_until
 from smallkube.inventory.models import Inventory, Node
 from smallkube.kube.members import KUBECTL
 from smallkube.remote.command import Command, Result
@@ -19,7 +19,6 @@ from smallkube.remote.host import Connect, Host
 
 AT_ONCE = 8
 """Commands at a time over one connection: sshd allows ten (MaxSessions)."""
-SCRIPTS = Path(__file__).with_name("scripts")
 _TIMED_OUT = 124
 """What timeout(1) exits with when it ended the command."""
 
@@ -28,11 +27,19 @@ K = TypeVar("K")
 
 
 class Failed(SmallkubeError):
-    """A check failed; the message says what to look at."""
+    """A check failed; the table has the hint that goes with it."""
 
 
 class NotReached(SmallkubeError):
     """A check could not be made, because of something that another check reports."""
+
+
+class Skipped(SmallkubeError):
+    """A check does not apply here."""
+
+
+class _TimeIsUp(SmallkubeError):
+    """What was waited for is still missing."""
 
 
 @dataclass(frozen=True)
@@ -59,10 +66,11 @@ class Pod:
 
 @dataclass
 class SmokeContext:
-    """``inventory`` and ``options`` are given, the rest is found on the way.
+    """``inventory`` to ``stack`` are given, the rest is found out by the checks.
 
-    ``deadline`` is on the monotonic clock; ``made``: the namespace is there. ``answers`` has what pods found, by node,
-    ``results`` what machines did; ``unreachable`` has why a machine could not be asked.
+    ``deadline`` is on the monotonic clock. ``begun``: making the namespace was tried; ``made``: it is there.
+    ``answers`` has what pods found, by node, ``results`` what machines did; ``unreachable`` has why a machine could not
+    be asked.
     """
 
     inventory: Inventory
@@ -72,6 +80,7 @@ class SmokeContext:
     namespace: str
     stack: ExitStack
     deadline: float = float("inf")
+    begun: bool = False
     made: bool = False
     pods: list[Pod] = field(default_factory=list)
     answers: dict[str, dict[str, str]] = field(default_factory=dict)
@@ -79,24 +88,13 @@ class SmokeContext:
     unreachable: dict[str, str] = field(default_factory=dict)
     services: dict[str, str] = field(default_factory=dict)
     node_port: int = 0
-    _machines: dict[str, Host | SmallkubeError] = field(default_factory=dict)
-    _locks: dict[str, threading.Lock] = field(default_factory=dict)
-    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _machines: dict[str, Host] = field(default_factory=dict)
 
     def machine(self, node: Node) -> Host:
-        """A connection that lasts for the whole run; raises SmallkubeError, the same again when asked again."""
-        with self._lock:
-            own = self._locks.setdefault(node.name, threading.Lock())
-        with own:
-            if node.name not in self._machines:
-                try:
-                    self._machines[node.name] = self.stack.enter_context(self.connect(node))
-                except SmallkubeError as error:
-                    self._machines[node.name] = error
-            found = self._machines[node.name]
-        if isinstance(found, SmallkubeError):
-            raise found
-        return found
+        """A connection that lasts for the whole run, first asked for by one thread only. Raises SmallkubeError."""
+        if node.name not in self._machines:
+            self._machines[node.name] = self.stack.enter_context(self.connect(node))
+        return self._machines[node.name]
 
     @property
     def primary(self) -> Host:
@@ -110,6 +108,15 @@ class SmokeContext:
         """The node's name in the cluster."""
         return self.inventory.addressing.node_host(node.index)
 
+    def remaining(self, seconds: float) -> float:
+        """``seconds``, or what is left of the time for everything."""
+        return min(seconds, self.deadline - time.monotonic())
+
+    def wait(self, missing: Callable[[], Sequence[str]], seconds: float, interval: float) -> None:
+        """Ask until nothing is ``missing`` or the time is up, after which the caller reports what is."""
+        with suppress(_TimeIsUp):
+            wait_until(missing, self.remaining(seconds), _TimeIsUp, interval)
+
     @cached_property
     def readyz(self) -> Result:
         """What the API server says of its parts."""
@@ -118,53 +125,58 @@ class SmokeContext:
     @cached_property
     def nodes(self) -> list[dict[str, Any]]:
         """The Node objects as they were when first asked for."""
-        items: list[dict[str, Any]] = self.get("nodes")["items"]
-        return items
+        return self.items("nodes")
 
     @property
     def members(self) -> tuple[Node, ...]:
-        """The inventory's nodes that the cluster has; of the others one check tells, and no other is red for it."""
+        """The inventory's nodes that the cluster has; nodes.inventory alone reports the others."""
         there = {item["metadata"]["name"] for item in self.nodes}
         return tuple(node for node in self.inventory.nodes if self.host(node) in there)
 
     def ask(self, *words: str, stdin: bytes | None = None, seconds: int = 20) -> Result:
         """kubectl on the primary, given up after ``seconds`` and when the time for everything is over."""
-        seconds = int(max(1, min(seconds, self.deadline - time.monotonic())))
+        seconds = int(max(1, self.remaining(seconds)))
         argv = ("timeout", str(seconds + 2), *KUBECTL, f"--request-timeout={seconds}s", *words)
         done = self.primary.run(Command(argv, stdin=stdin, timeout=seconds + 10))
         if done.status == _TIMED_OUT and not done.stderr.strip():
             return Result(done.status, done.stdout, f"no answer in {seconds} s")
         return done
 
-    def kubectl(self, *words: str, stdin: bytes | None = None, seconds: int = 20) -> str:
-        """``ask`` that must succeed; raises Failed with kubectl's last words."""
-        done = self.ask(*words, stdin=stdin, seconds=seconds)
+    def kubectl(self, *words: str, stdin: bytes | None = None) -> str:
+        """``ask`` that must succeed; raises Failed with the last line of kubectl's output."""
+        done = self.ask(*words, stdin=stdin)
         if not done.ok:
             raise Failed(f"kubectl {words[0]}: {done.last_line}")
         return done.text
 
-    def get(self, *words: str) -> dict[str, Any]:
-        """``kubectl get`` as an object."""
-        found: dict[str, Any] = json.loads(self.kubectl("get", "--output=json", *words))
+    def items(self, *words: str) -> list[dict[str, Any]]:
+        """The objects that ``kubectl get`` lists."""
+        found: list[dict[str, Any]] = json.loads(self.kubectl("get", "--output=json", *words))["items"]
         return found
 
-    def apply(self, objects: Sequence[Mapping[str, Any]]) -> None:
+    def apply(self, *objects: Mapping[str, Any]) -> None:
         """Create or change ``objects``."""
-        listed = {"apiVersion": "v1", "kind": "List", "items": list(objects)}
+        listed = {"apiVersion": "v1", "kind": "List", "items": objects}
         self.kubectl("apply", "--filename=-", stdin=json.dumps(listed).encode())
 
 
-def parallel(items: Sequence[K], work: Callable[[K], T]) -> Iterator[tuple[K, T | SmallkubeError]]:
-    """``work`` on each of ``items``, some at a time; what it raises is its result."""
+def script(name: str) -> str:
+    """The text of one of our shell scripts."""
+    return Path(__file__).with_name("scripts").joinpath(f"{name}.sh").read_text()
 
-    def one(item: K) -> T | SmallkubeError:
-        try:
-            return work(item)
-        except SmallkubeError as error:
-            return error
 
+def in_parallel(items: Iterable[K], work: Callable[[K], T]) -> tuple[dict[K, T], dict[K, str]]:
+    """``work`` on each of ``items``, some at a time: what it gave, and why it could not."""
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        yield from zip(items, pool.map(one, items), strict=True)
+        futures = {item: pool.submit(work, item) for item in items}
+    found: dict[K, T] = {}
+    faults: dict[K, str] = {}
+    for item, future in futures.items():
+        try:
+            found[item] = future.result()
+        except SmallkubeError as error:
+            faults[item] = error.message
+    return found, faults
 
 
 def listed(names: Sequence[str], limit: int = 6) -> str:

@@ -1,31 +1,29 @@
 """Checks of etcd, the API server, the nodes as it knows them, and the components that act through it."""
 
 import json
-import re
-import time
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
 from smallkube.core.errors import SmallkubeError
 from smallkube.etcd import status
+from smallkube.kube import kubectl, versions
 from smallkube.remote.command import Command
-from smallkube.smoke.context import Failed, NotReached, SmokeContext, listed
+from smallkube.smoke.context import Failed, NotReached, Skipped, SmokeContext, listed
 
-LEASE_SECONDS = 40
-"""A kubelet's lease lasts so long, and is renewed every ten seconds (nodeLeaseDurationSeconds)."""
 _FIRST_LEASE_SECONDS = 15
 """A node that has just joined has no lease yet."""
-OLDEST_MINORS = 3
-"""How many minors a kubelet may be behind the API server (kubernetes.io/releases/version-skew-policy)."""
+
+
+def _fail_if(faults: Iterable[str]) -> None:
+    if found := list(faults):
+        raise Failed(listed(found))
 
 
 def etcd_health(context: SmokeContext) -> str:
-    try:
-        found = status.read(context.primary, 10)
-    except SmallkubeError as error:
-        raise Failed(f"{error.message}: systemctl status etcd on the primary") from error
+    found = status.read(context.primary, 10)
     if not found.leader:
-        raise Failed("no leader: journalctl -u etcd on the primary")
+        raise Failed("no leader")
     return f"{found.version}, revision {found.revision}"
 
 
@@ -34,20 +32,15 @@ def etcd_alarms(context: SmokeContext) -> str:
         found = status.read(context.primary, 10)
     except SmallkubeError as error:
         raise NotReached("etcd does not answer") from error
-    if found.alarms:
-        hint = "compact, defragment, then etcdctl alarm disarm"
-        raise Failed(f"{', '.join(found.alarms)}: {hint} (etcd.io/docs/v3.6/op-guide/maintenance)")
+    _fail_if(found.alarms)
     return f"{found.size >> 20} of {found.quota >> 20} MiB"
 
 
 def api_ready(context: SmokeContext) -> str:
-    done = context.readyz
-    failed = re.findall(r"\[-\](\S+)", done.stdout.decode(errors="replace") + done.stderr)
-    if failed:
-        raise Failed(f"not ready: {listed(failed)}; journalctl -u kube-apiserver on the primary")
-    if not done.ok:
-        raise Failed(f"does not answer ({done.last_line}): systemctl status kube-apiserver on the primary")
-    return f"{done.text.count('[+]')} parts are ready"
+    failing = kubectl.parse_ready(context.readyz)
+    if failing:
+        raise Failed(f"not ready: {listed(failing)}")
+    return f"{context.readyz.text.count('[+]')} parts are ready"
 
 
 def _curl(context: SmokeContext, *words: str, stdin: bytes | None = None) -> str:
@@ -72,34 +65,34 @@ def api_anonymous(context: SmokeContext) -> str:
         return "401"
     if not answer.isdecimal():
         raise NotReached(answer)
-    raise Failed(f"answered {answer}: --anonymous-auth must be false (nix/modules/apiserver.nix)")
+    raise Failed(f"answered {answer}")
 
 
 def api_certificate(context: SmokeContext) -> str:
+    if context.inventory.cluster.api.tls != "pinned":
+        raise Skipped("cluster.api.tls is insecure")
     if context.certificate is None:
-        raise NotReached("keys/apiserver.crt is not here")
+        raise NotReached("keys/apiserver.crt not found")
     answer = _curl(context, "--cacert", "/dev/stdin", stdin=context.certificate)
     if answer.isdecimal():
         return "it is keys/apiserver.crt"
     if "certificate" in answer or "SSL" in answer:
-        raise Failed(f"{answer}: the primary shows another certificate than keys/apiserver.crt; inv deploy")
+        raise Failed(f"{answer}: the primary shows another certificate than keys/apiserver.crt")
     raise NotReached(answer)
 
 
 def nodes_inventory(context: SmokeContext) -> str:
     there = {item["metadata"]["name"] for item in context.nodes}
     wanted = {context.host(node) for node in context.inventory.nodes}
-    wrong = [f"{name} is missing (systemctl status kubelet there)" for name in sorted(wanted - there)]
-    wrong += [f"{name} is not in inventory.yaml" for name in sorted(there - wanted)]
-    if wrong:
-        raise Failed(listed(wrong))
+    _fail_if(
+        [f"{name} is missing (systemctl status kubelet there)" for name in sorted(wanted - there)]
+        + [f"{name} is not in inventory.yaml" for name in sorted(there - wanted)]
+    )
     return f"{len(there)} nodes"
 
 
 def nodes_ready(context: SmokeContext) -> str:
-    wrong = [f"{item['metadata']['name']}: {why}" for item in context.nodes if (why := _unready(item))]
-    if wrong:
-        raise Failed(f"{listed(wrong)}; journalctl -u kubelet there")
+    _fail_if(f"{item['metadata']['name']}: {why}" for item in context.nodes if (why := _unready(item)))
     return ""
 
 
@@ -111,65 +104,39 @@ def _unready(item: dict[str, Any]) -> str:
 
 
 def nodes_versions(context: SmokeContext) -> str:
-    said = _version(context)
-    server = _minor(said)
-    wrong = []
-    for item in context.nodes:
-        version = item["status"].get("nodeInfo", {}).get("kubeletVersion", "none")
-        if not server - OLDEST_MINORS <= _minor(version) <= server:
-            wrong.append(f"{item['metadata']['name']} has {version}")
-    if wrong:
-        raise Failed(f"the API server is {said}, and {listed(wrong)}: inv deploy --node … brings them in line")
-    return said
-
-
-def _version(context: SmokeContext) -> str:
-    return str(json.loads(context.kubectl("get", "--raw", "/version"))["gitVersion"])
-
-
-def _minor(version: str) -> int:
-    found = re.match(r"v1\.(\d+)\.", version)
-    return int(found[1]) if found else -1
+    server = str(json.loads(context.kubectl("get", "--raw", "/version"))["gitVersion"])
+    kubelets = {item["metadata"]["name"]: kubectl.parse_member(item).kubelet for item in context.nodes}
+    unknown = [f"{name} has not reported its version" for name, version in kubelets.items() if not version]
+    known = {name: version for name, version in kubelets.items() if version}
+    _fail_if([*unknown, *versions.skew(server, server, known)])
+    return server
 
 
 def nodes_leases(context: SmokeContext) -> str:
     names = [item["metadata"]["name"] for item in context.nodes]
-    deadline = min(time.monotonic() + _FIRST_LEASE_SECONDS, context.deadline)
-    while True:
-        leases = {item["metadata"]["name"]: item for item in context.get("leases", "-n", "kube-node-lease")["items"]}
-        if leases.keys() >= {*names} or time.monotonic() > deadline:
-            break
-        time.sleep(1)
-    now = _now(context)
-    stale = [f"{name} ({age})" for name in names if (age := _stale(leases.get(name), now))]
-    if stale:
-        raise Failed(f"not renewed: {listed(stale)}; is the kubelet running there, and the tunnel up (inv net.check)?")
+    leases: dict[str, kubectl.Lease] = {}
+
+    def missing() -> list[str]:
+        leases.update(kubectl.parse_leases(context.items("leases", "-n", "kube-node-lease")))
+        return [name for name in names if name not in leases]
+
+    context.wait(missing, _FIRST_LEASE_SECONDS, 1)
+    # The primary's clock: ours need not agree with it.
+    now = datetime.fromtimestamp(int(context.primary.run_checked(Command(("date", "+%s"))).text), UTC)
+    _fail_if(f"{name} ({age})" for name in names if (age := _stale(leases.get(name), now)))
     return ""
 
 
-def scheduler(context: SmokeContext) -> str:
-    return _runs(context, "kube-scheduler")
-
-
-def controllers(context: SmokeContext) -> str:
-    return _runs(context, "kube-controller-manager")
-
-
-def _runs(context: SmokeContext, name: str) -> str:
-    """There is one of it, which elects no leader and holds no lease: its unit tells, and whether pods start."""
-    state = context.primary.run(Command(("systemctl", "is-active", f"{name}.service"), root=False)).text.strip()
-    if state != "active":
-        raise Failed(f"{name}.service is {state or 'unknown'}: systemctl status {name} on the primary")
-    return ""
-
-
-def _stale(lease: dict[str, Any] | None, now: datetime) -> str:
-    if lease is None or "renewTime" not in lease["spec"]:
+def _stale(lease: kubectl.Lease | None, now: datetime) -> str:
+    if lease is None:
         return "there is none"
-    age = (now - datetime.fromisoformat(lease["spec"]["renewTime"])).total_seconds()
-    return f"{age:.0f} s old" if age > LEASE_SECONDS else ""
+    age = (now - lease.renewed).total_seconds()
+    return f"{age:.0f} s old" if age > lease.seconds else ""
 
 
-def _now(context: SmokeContext) -> datetime:
-    """The primary's clock: ours need not agree with it."""
-    return datetime.fromtimestamp(int(context.primary.run_checked(Command(("date", "+%s"))).text), UTC)
+def runs(context: SmokeContext, component: str) -> str:
+    """There is one of it, which elects no leader and holds no lease: its unit tells, and whether pods start."""
+    state = context.primary.run(Command(("systemctl", "is-active", f"{component}.service"), root=False)).text.strip()
+    if state != "active":
+        raise Failed(f"{component}.service is {state or 'unknown'}")
+    return ""

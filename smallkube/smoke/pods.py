@@ -1,19 +1,19 @@
 """The pods of a run: started, asked for logs, and made to try things; the machines try theirs, too."""
 
-import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from smallkube.core.errors import SmallkubeError
 from smallkube.etcd import host
 from smallkube.inventory.models import Node
 from smallkube.remote.command import Command
 from smallkube.smoke import objects, probes
-from smallkube.smoke.context import SCRIPTS, Failed, NotReached, Pod, SmokeContext, listed, parallel
+from smallkube.smoke.context import Failed, NotReached, Pod, Skipped, SmokeContext, in_parallel, listed, script
 
 _PROBE_SECONDS = 90
+_SERVICES_SECONDS = 30
 _NO_IMAGE = frozenset(
     {
         "InvalidImageName",
@@ -28,6 +28,7 @@ _NO_IMAGE = frozenset(
 
 A failed pull is tried again, but after ever longer pauses: a registry out of reach would cost the whole --rollout.
 """
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -46,25 +47,26 @@ class Waiting:
         return f"{self.reason} {self.message}".strip()
 
 
-def sweep(context: SmokeContext) -> None:
-    """Remove what earlier runs left, without waiting for it."""
-    context.kubectl("delete", "namespace", f"--selector={objects.LABEL}={objects.MARK}", "--wait=false")
-
-
 def prepare(context: SmokeContext) -> str:
     """Start a pod on every node. Raises Failed when some do not start; those that do are in ``context.pods`` anyway."""
-    sweep(context)
+    context.begun = True
+    # What earlier runs left goes meanwhile.
+    context.kubectl("delete", "namespace", f"--selector={objects.LABEL}={objects.MARK}", "--wait=false")
     # Ctrl-C waits for the answer: a request still under way could make the namespace after it was removed.
     with ThreadPoolExecutor(1) as request:
-        request.submit(context.apply, [objects.namespace(context.namespace)]).result()
+        request.submit(context.apply, objects.namespace(context.namespace)).result()
     context.made = True
-    context.apply([objects.daemon_set(context.namespace, context.options)])
-    deadline = min(time.monotonic() + context.options.rollout, context.deadline)
-    while waiting := _update_pods(context, context.get("pods", "-n", context.namespace)["items"]):
-        if time.monotonic() >= deadline or all(why.final for why in waiting.values()):
-            break
-        time.sleep(0.5)
-    _create_services(context)
+    context.apply(objects.daemon_set(context.namespace, context.options))
+    waiting: dict[str, Waiting] = {}
+
+    def starting() -> list[str]:
+        waiting.clear()
+        waiting.update(_update_pods(context, context.items("pods", "-n", context.namespace)))
+        return [node for node, why in waiting.items() if not why.final]
+
+    context.wait(starting, context.options.rollout, 0.5)
+    if context.pods:
+        _create_services(context)
     if not context.members:
         raise Failed("the cluster has no node of the inventory")
     if waiting:
@@ -135,59 +137,53 @@ def diagnosis(item: dict[str, Any]) -> Waiting:
 
 def _create_services(context: SmokeContext) -> None:
     """Services in front of the pods that run."""
-    if not context.pods:
-        return
 
     def label(pod: Pod) -> str:
-        return context.kubectl(
-            "label", "pod", pod.name, "-n", context.namespace, f"smoke-node={pod.node}", "--overwrite"
-        )
+        words = ("label", "pod", pod.name, "-n", context.namespace, f"smoke-node={pod.node}", "--overwrite")
+        return context.kubectl(*words)
 
-    for _, said in parallel(context.pods, label):
-        if isinstance(said, SmallkubeError):
-            raise said
-    context.apply(objects.services(context.namespace, context.pods))
-    deadline = min(time.monotonic() + 30, context.deadline)
-    while time.monotonic() < deadline:
-        items = context.get("endpointslices", "-n", context.namespace)["items"]
-        if sum(len(item.get("endpoints") or ()) for item in items) >= 3 * len(context.pods):
-            break
-        time.sleep(0.3)
-    for item in context.get("services", "-n", context.namespace)["items"]:
+    def missing() -> list[str]:
+        slices = context.items("endpointslices", "-n", context.namespace)
+        endpoints = sum(len(each.get("endpoints") or ()) for each in slices)
+        return [] if endpoints >= 3 * len(context.pods) else ["endpoints"]
+
+    if faults := in_parallel(context.pods, label)[1]:
+        raise Failed(listed(list(faults.values())))
+    context.apply(*objects.services(context.namespace, context.pods))
+    context.wait(missing, _SERVICES_SECONDS, 0.3)
+    for item in context.items("services", "-n", context.namespace):
         context.services[item["metadata"]["name"]] = item["spec"]["clusterIP"]
         if item["metadata"]["name"] == "probe-port":
             context.node_port = item["spec"]["ports"][0]["nodePort"]
 
 
 def logs(context: SmokeContext) -> str:
-    def read(pod: Pod) -> str:
-        return context.kubectl("logs", pod.name, "-n", context.namespace)
-
-    wrong = []
-    for pod, said in parallel(_running(context), read):
-        if said != "serving":
-            wrong.append(f"{pod.node}: {said.message if isinstance(said, SmallkubeError) else 'other text'}")
-    if wrong:
-        raise Failed(f"{listed(wrong)}; is port 10250 of the kubelet open to the primary (firewall, tunnel)?")
+    texts, faults = _ask_pods(context, lambda pod: context.kubectl("logs", pod.name, "-n", context.namespace))
+    faults += [f"{node}: other text" for node, text in texts.items() if text != "serving"]
+    if faults:
+        raise Failed(listed(faults))
     return ""
 
 
 def execute(context: SmokeContext) -> str:
-    """Let every pod try everything that later checks look at: one exec for each."""
-    wrong = []
-    for pod, found in parallel(_running(context), lambda pod: _try(context, pod)):
-        if isinstance(found, SmallkubeError):
-            wrong.append(f"{pod.node}: {found.message}")
-        else:
-            context.answers[pod.node] = found
-    if wrong:
-        raise Failed(f"{listed(wrong)}; is port 10250 of the kubelet open to the primary (firewall, tunnel)?")
+    """Let every pod try everything that later checks need: one exec for each."""
+    context.answers, faults = _ask_pods(context, lambda pod: _try(context, pod))
+    if faults:
+        raise Failed(listed(faults))
     return ""
+
+
+def _ask_pods(context: SmokeContext, ask: Callable[[Pod], T]) -> tuple[dict[str, T], list[str]]:
+    """Each node's answer by its pod, and which gave none."""
+    if not context.pods:
+        raise NotReached("no pod runs")
+    found, faults = in_parallel(context.pods, ask)
+    return {pod.node: answer for pod, answer in found.items()}, [f"{pod.node}: {why}" for pod, why in faults.items()]
 
 
 def _try(context: SmokeContext, pod: Pod) -> dict[str, str]:
     wanted = probes.of_pod(context, pod)
-    words = ("exec", "--stdin", pod.name, "-n", context.namespace, "--", "sh", "-c", _script("probe"))
+    words = ("exec", "--stdin", pod.name, "-n", context.namespace, "--", "sh", "-c", script("probe"))
     done = context.ask(*words, stdin=probes.lines(wanted), seconds=_PROBE_SECONDS)
     if not done.ok:
         raise Failed(done.last_line)
@@ -195,49 +191,39 @@ def _try(context: SmokeContext, pod: Pod) -> dict[str, str]:
 
 
 def from_machines(context: SmokeContext, check: str) -> str:
-    """Judge what the machines try themselves; the first check that looks makes them try everything."""
+    """Judge what the machines try themselves; the first check that asks makes them try everything."""
     if not context.results and not context.unreachable:
-        for node, found in parallel(context.members, lambda node: _try_on(context, node)):
-            if isinstance(found, SmallkubeError):
-                context.unreachable[node.name] = found.message
-            else:
-                context.results[node.name] = found
+        found, faults = in_parallel(context.members, lambda node: _try_on(context, node))
+        context.results = {node.name: answers for node, answers in found.items()}
+        context.unreachable = {node.name: why for node, why in faults.items()}
     return probes.by_machines(context, check)
 
 
 def _try_on(context: SmokeContext, node: Node) -> dict[str, str]:
     wanted = probes.of_machine(context, node)
-    argv = ("/bin/sh", "-c", _script("probe"))
+    argv = ("/bin/sh", "-c", script("probe"))
     done = context.machine(node).run(Command(argv, stdin=probes.lines(wanted), root=False, timeout=_PROBE_SECONDS))
     return probes.parse(wanted, done.text)
-
-
-def _script(name: str) -> str:
-    return (SCRIPTS / f"{name}.sh").read_text()
-
-
-def _running(context: SmokeContext) -> list[Pod]:
-    if not context.pods:
-        raise NotReached("no pod runs")
-    return context.pods
 
 
 def encrypted(context: SmokeContext) -> str:
     if not context.made:
         raise NotReached("there is no namespace to put a Secret into")
-    context.apply([objects.secret(context.namespace)])
+    context.apply(objects.secret(context.namespace))
     key = f"/registry/secrets/{context.namespace}/probe"
-    argv = ("/bin/sh", "-c", _script("encrypted"), "encrypted", host.ENDPOINT, key, host.ENCRYPTION_CONFIGURATION)
-    said = context.primary.run_checked(Command(argv)).text.splitlines()
-    found, first = (*said, "", "")[:2]
+    argv = ("/bin/sh", "-c", script("encrypted"), "encrypted", host.ENDPOINT, key, host.ENCRYPTION_CONFIGURATION)
+    found, first = (*context.primary.run_checked(Command(argv)).text.splitlines(), "", "")[:2]
     if found != f"k8s:enc:secretbox:v1:{first}":
-        hint = "keys/EncryptionConfiguration.yaml.age is not what the API server uses, or has identity first"
-        raise Failed(f"it begins with {found}, not k8s:enc:secretbox:v1:{first}: {hint}")
+        raise Failed(f"it begins with {found}, not k8s:enc:secretbox:v1:{first}")
     return f"with {first}"
 
 
 def clean(context: SmokeContext) -> str:
-    """Remove the namespace, and see it gone; over a new connection when the old one is lost."""
+    """Remove the namespace, unless it is to be kept; over a new connection when the old one is lost."""
+    if not context.begun:
+        raise Skipped("nothing was made")
+    if context.options.keep:
+        raise Skipped(f"kept: namespace {context.namespace}; the next run removes it")
     words = ("delete", "namespace", context.namespace, "--ignore-not-found", "--wait=false")
     try:
         context.kubectl(*words)
@@ -248,9 +234,7 @@ def clean(context: SmokeContext) -> str:
         context.kubectl(*words)
     done = context.ask("wait", "--for=delete", f"namespace/{context.namespace}", "--timeout=60s", seconds=65)
     if not done.ok and "not found" not in done.stderr.lower():
-        raise Failed(
-            f"namespace {context.namespace} is not gone after 60 s: {done.last_line}; the next run tries again"
-        )
+        raise Failed(f"namespace {context.namespace} is not gone after 60 s: {done.last_line}")
     return ""
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from smallkube.inventory.models import Node
-from smallkube.smoke.context import Failed, NotReached, Pod, SmokeContext, listed
+from smallkube.smoke.context import Failed, NotReached, Pod, Skipped, SmokeContext, listed
 from smallkube.smoke.objects import PORT
 
 
@@ -15,21 +15,6 @@ class Probe:
     check: str
     target: str
     words: tuple[str, ...]
-
-
-HINTS = {
-    "network.ipv6": "inv net.check shows the tunnel",
-    "network.ipv4": "inv net.check shows the tunnel",
-    "network.service": "systemctl status kube-proxy there",
-    "network.hairpin": "kube-proxy there, and hairpinMode of the CNI configuration",
-    "network.api": "kube-proxy there, and the way to the primary's API port",
-    "network.host": "systemctl status kube-proxy there",
-    "network.nodeport": "systemctl status kube-proxy on the node that was asked",
-    "dns.services": "systemctl status coredns there, and its rights (nix/addons/coredns.yaml)",
-    "dns.nodes": "systemctl status coredns there",
-    "dns.servers": "systemctl status coredns there, and its rights (nix/addons/coredns.yaml)",
-    "egress.internet": "masquerading (nft list table ip6 kube-nat) and the machine's own way out",
-}
 
 
 def of_pod(context: SmokeContext, pod: Pod) -> list[Probe]:
@@ -82,17 +67,19 @@ def lines(wanted: Sequence[Probe]) -> bytes:
 
 
 def parse(wanted: Sequence[Probe], text: str) -> dict[str, str]:
-    """Check and target → "" when it worked, else what was said."""
+    """Check and target → "" when it worked, else the answer."""
     answers = dict(line.partition(" ")[::2] for line in text.splitlines())
-    said = {}
+    found = {}
     for number, probe in enumerate(wanted):
-        answer = answers.get(str(number), "no answer")
-        said[f"{probe.check} {probe.target}"] = "" if answer == "ok" else answer or "no answer"
-    return said
+        answer = answers.get(str(number)) or "no answer"
+        found[f"{probe.check} {probe.target}"] = "" if answer == "ok" else answer
+    return found
 
 
 def by_pods(context: SmokeContext, check: str) -> str:
     """Judge one check by what the pods found."""
+    if check == "egress.internet" and not context.options.egress:
+        raise Skipped("no --egress HOST:PORT given")
     if not context.answers:
         raise NotReached("no pod could be asked")
     family = {"network.ipv6": "ip6", "network.ipv4": "ip4"}.get(check)
@@ -110,9 +97,8 @@ def by_pods(context: SmokeContext, check: str) -> str:
 
 def by_machines(context: SmokeContext, check: str) -> str:
     """Judge one check by what the machines found."""
-    tried = _judge(
-        context.results, check, f"; not asked: {listed(list(context.unreachable))}" if context.unreachable else ""
-    )
+    unasked = f"; not asked: {listed(list(context.unreachable))}" if context.unreachable else ""
+    tried = _judge(context.results, check, unasked)
     if context.unreachable:
         raise NotReached(listed([f"{node}: {why}" for node, why in context.unreachable.items()]))
     if not tried:
@@ -131,5 +117,5 @@ def _judge(answers: Mapping[str, Mapping[str, str]], check: str, unasked: str) -
                 if fault:
                     wrong.append(f"{node} → {target}: {fault}")
     if wrong:
-        raise Failed(f"{listed(wrong)}; {HINTS[check]}{unasked}")
+        raise Failed(f"{listed(wrong)}{unasked}")
     return tried

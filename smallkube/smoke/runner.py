@@ -1,51 +1,18 @@
-"""Runs the checks that are wanted, in the order of the table, and cleans up whatever happens."""
+"""Makes the checks that are wanted, in the order of the table, and cleans up whatever happens."""
 
 import secrets
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
-from functools import partial
 
+from smallkube.core.checks import Result
 from smallkube.core.errors import SmallkubeError, UsageError
 from smallkube.inventory.models import Inventory
 from smallkube.remote.host import Connect
-from smallkube.smoke import control, objects, pods, probes
-from smallkube.smoke.context import NotReached, Options, SmokeContext
-from smallkube.smoke.report import Outcome, Result, ordered
-
-Work = Callable[[SmokeContext], str]
-
-WITHOUT_API: dict[str, Work] = {
-    "etcd.health": control.etcd_health,
-    "etcd.alarms": control.etcd_alarms,
-    "api.ready": control.api_ready,
-    "api.anonymous": control.api_anonymous,
-    "api.certificate": control.api_certificate,
-}
-WITH_API: dict[str, Work] = {
-    "nodes.inventory": control.nodes_inventory,
-    "nodes.ready": control.nodes_ready,
-    "nodes.versions": control.nodes_versions,
-    "nodes.leases": control.nodes_leases,
-    "control.scheduler": control.scheduler,
-    "control.controllers": control.controllers,
-}
-WITH_PODS: dict[str, Work] = {
-    "kubelet.logs": pods.logs,
-    "kubelet.exec": pods.execute,
-    **{
-        name: partial(probes.by_pods, check=name)
-        for name in ("network.ipv6", "network.ipv4", "network.service", "network.hairpin", "network.api")
-    },
-    "network.host": partial(pods.from_machines, check="network.host"),
-    "network.nodeport": partial(pods.from_machines, check="network.nodeport"),
-    "dns.services": partial(probes.by_pods, check="dns.services"),
-    "dns.nodes": partial(probes.by_pods, check="dns.nodes"),
-    "dns.servers": partial(pods.from_machines, check="dns.servers"),
-    "egress.internet": partial(probes.by_pods, check="egress.internet"),
-    "secrets.encrypted": pods.encrypted,
-}
-
+from smallkube.smoke import objects, pods
+from smallkube.smoke.context import NotReached, Options, Skipped, SmokeContext
+from smallkube.smoke.report import SmokeResult
+from smallkube.smoke.table import CHECKS, Needs, SmokeCheck
 
 CLEANING_SECONDS = 90
 """What cleaning up may take after the time for everything is over."""
@@ -56,26 +23,21 @@ class Run:
 
     def __init__(self, context: SmokeContext, wanted: Sequence[str], step: Callable[[str], object]) -> None:
         self.context, self.wanted, self.step = context, wanted, step
-        self.results: list[Result] = []
-        self.begun = False
+        self.results: list[SmokeResult] = []
         context.deadline = time.monotonic() + context.options.timeout
 
     def checks(self) -> None:
         """All but the cleaning up."""
-        for name, work in WITHOUT_API.items():
-            if name == "api.certificate" and self.context.inventory.cluster.api.tls != "pinned":
-                self._note(name, "skipped", "cluster.api.tls is insecure")
+        needed = max((check.needs for check in CHECKS if check.name in self.wanted), default=Needs.PRIMARY)
+        reason = ""
+        for check in CHECKS[:-1]:
+            if check.name not in self.wanted and (check.provides is None or check.provides > needed):
+                continue
+            reason = reason or (self._no_api() if check.needs >= Needs.API else "")
+            if reason and check.needs >= Needs.API:
+                self.not_reached(check.name, reason)
             else:
-                self._check(name, work)
-        if not set(self.wanted) & {*WITH_API, "pods.rollout", *WITH_PODS}:
-            return
-        if reason := self._no_api():
-            self.unreached(reason, (*WITH_API, "pods.rollout", *WITH_PODS))
-            return
-        for name, work in WITH_API.items():
-            self._check(name, work)
-        if set(self.wanted) & {"pods.rollout", *WITH_PODS}:
-            self._with_pods()
+                self._make(check)
 
     def _no_api(self) -> str:
         try:
@@ -83,57 +45,43 @@ class Run:
         except SmallkubeError as error:
             return error.message
 
-    def _with_pods(self) -> None:
-        self.begun = True
-        self._check("pods.rollout", pods.prepare, always=True)
-        for name, work in WITH_PODS.items():
-            if name == "egress.internet" and not self.context.options.egress:
-                self._note(name, "skipped", "no --egress HOST:PORT given")
-            else:
-                self._check(name, work, always=name == "kubelet.exec" and bool(self.context.pods))
-
     def failed_with_pods(self) -> bool:
         """Whether something failed that the pods' own events and logs may explain."""
-        return any(one.outcome == "failed" and one.check in ("pods.rollout", *WITH_PODS) for one in self.results)
+        with_pods = {check.name for check in CHECKS if check.needs >= Needs.PODS or check.provides}
+        return any(one.result is Result.FAILED and one.check in with_pods for one in self.results)
 
     def clean(self) -> None:
-        """Remove what was made, unless it is to be kept."""
-        if not self.begun:
-            self._note("cleanup.done", "skipped", "nothing was made")
-        elif self.context.options.keep:
-            kept = f"kept: namespace {self.context.namespace}; the next run removes it"
-            self._note("cleanup.done", "skipped", kept)
-        else:
-            self.context.deadline = time.monotonic() + CLEANING_SECONDS
-            self._check("cleanup.done", pods.clean, always=True)
+        """Remove what was made, wanted or not."""
+        self.context.deadline = time.monotonic() + CLEANING_SECONDS
+        self._make(CHECKS[-1])
 
-    def unreached(self, reason: str, names: Sequence[str]) -> None:
-        """None of these can be made."""
-        for name in names:
-            self._note(name, "not reached", reason)
+    def not_reached(self, name: str, reason: str, seconds: float = 0.0) -> None:
+        """The check could not be made."""
+        self._note(SmokeResult("", name, Result.SKIPPED, reason, seconds, reached=False))
 
-    def _check(self, name: str, work: Work, *, always: bool = False) -> None:
-        """``always``: others need what it does, wanted or not."""
-        if name not in self.wanted and not always:
-            return
+    def _make(self, check: SmokeCheck) -> None:
         began = time.monotonic()
         if began > self.context.deadline:
-            self._note(name, "not reached", f"--timeout {self.context.options.timeout} is over")
+            self.not_reached(check.name, f"--timeout {self.context.options.timeout} is over")
             return
-        self.step(name)
+        self.step(check.name)
+        result, hint = Result.OK, f"; {check.hint}" if check.hint else ""
         try:
-            self._note(name, "ok", work(self.context), began)
+            detail = check.work(self.context)
         except NotReached as error:
-            self._note(name, "not reached", error.message, began)
+            self.not_reached(check.name, error.message, round(time.monotonic() - began, 2))
+            return
+        except Skipped as error:
+            result, detail = Result.SKIPPED, error.message
         except SmallkubeError as error:
-            self._note(name, "failed", error.message, began)
+            result, detail = Result.FAILED, f"{error.message}{hint}"
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            self._note(name, "failed", f"the answer can't be understood: {error!r}"[:200], began)
+            result, detail = Result.FAILED, f"unexpected answer: {error!r}"[:200]
+        self._note(SmokeResult("", check.name, result, detail, round(time.monotonic() - began, 2)))
 
-    def _note(self, name: str, outcome: Outcome, message: str, began: float | None = None) -> None:
-        if name in self.wanted:
-            seconds = 0.0 if began is None else time.monotonic() - began
-            self.results.append(Result(name, outcome, round(seconds, 2), message))
+    def _note(self, result: SmokeResult) -> None:
+        if result.check in self.wanted:
+            self.results.append(result)
 
 
 def run(
@@ -144,28 +92,27 @@ def run(
     wanted: Sequence[str],
     step: Callable[[str], object],
     explain: Callable[[str], object],
-) -> tuple[Result, ...]:
-    """Run the ``wanted`` checks; ``explain`` is given what may explain a failure, before it is gone.
+) -> tuple[SmokeResult, ...]:
+    """Make the ``wanted`` checks; ``explain`` is given what may explain a failure, before it is gone.
 
     Raises UsageError when what is needed to reach the primary is missing here.
     """
     with ExitStack() as stack:
         name = f"{objects.MARK}-{secrets.token_hex(4)}"
-        context = SmokeContext(inventory, connect, options, certificate, name, stack)
-        current = Run(context, wanted, step)
+        current = Run(SmokeContext(inventory, connect, options, certificate, name, stack), wanted, step)
         try:
-            context.machine(inventory.primary)
+            current.context.machine(inventory.primary)
         except UsageError:
             raise
         except SmallkubeError as error:
-            current.unreached(str(error), wanted[:1])
-            current.unreached("the primary can't be reached", wanted[1:])
-            return ordered(current.results)
+            for number, check in enumerate(wanted):
+                current.not_reached(check, "the primary can't be reached" if number else str(error))
+            return tuple(current.results)
         try:
             current.checks()
             if current.failed_with_pods():
                 with suppress(SmallkubeError):
-                    explain(pods.evidence(context))
+                    explain(pods.evidence(current.context))
         finally:
             current.clean()
-    return ordered(current.results)
+        return tuple(current.results)

@@ -17,7 +17,7 @@ from xml.etree import ElementTree
 import pytest
 
 from lab.containers import BUSYBOX
-from smallkube.smoke.report import NAMES
+from smallkube.smoke.table import NAMES
 from tests.cluster.conftest import LabCluster
 
 IN_THE_LAB = ("--image", BUSYBOX, "--pull-policy", "Never", "--rollout", "60")
@@ -40,8 +40,12 @@ def smoke(cluster: LabCluster, *words: str, status: int = 0) -> Found:
     return {row["check"]: row for row in json.loads(done.stdout)}
 
 
+def outcome_of(row: dict[str, Any]) -> str:
+    return str(row["result"]) if row["reached"] else "not reached"
+
+
 def with_outcome(found: Found, outcome: str) -> set[str]:
-    return {name for name, row in found.items() if row["outcome"] == outcome}
+    return {name for name, row in found.items() if outcome_of(row) == outcome}
 
 
 def namespaces(cluster: LabCluster) -> list[str]:
@@ -200,7 +204,7 @@ def test_exactly_the_right_checks_go_red(name: str, cluster: LabCluster) -> None
         if not any(word in name for word in ("API", "scheduler", "manager")):
             cluster.eventually("its clients", lambda: cluster.machine("node1").execute(CLIENTS_RUN).returncode == 0)
         found = smoke(cluster, *fault.words, status=1)
-    messages = " | ".join(found[check]["message"] for check in with_outcome(found, "failed"))
+    messages = " | ".join(found[check]["detail"] for check in with_outcome(found, "failed"))
     assert (with_outcome(found, "failed") - fault.perhaps, with_outcome(found, "not reached")) == (
         fault.failed,
         {*fault.not_reached},
@@ -218,7 +222,7 @@ def test_a_node_that_the_inventory_does_not_know(cluster: LabCluster) -> None:
     finally:
         file.write_text(text)
     assert with_outcome(found, "failed") == {"nodes.inventory"}
-    assert "node2.k8s.internal is not in inventory.yaml" in found["nodes.inventory"]["message"]
+    assert "node2.k8s.internal is not in inventory.yaml" in found["nodes.inventory"]["detail"]
 
 
 def test_only_what_is_asked_for_is_checked(cluster: LabCluster) -> None:
@@ -234,7 +238,7 @@ def test_kept_pods_are_swept_by_the_next_run(cluster: LabCluster) -> None:
     found = smoke(cluster, "--keep")
     kept = namespaces(cluster)
     assert len(kept) == 1
-    assert kept[0].removeprefix("namespace/") in found["cleanup.done"]["message"]
+    assert kept[0].removeprefix("namespace/") in found["cleanup.done"]["detail"]
     smoke(cluster, "--only", "pods")
     cluster.eventually("nothing stays", lambda: namespaces(cluster) == [])
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import pytest
 
 from smallkube.core.workspace import Workspace
-from smallkube.smoke.report import NAMES
+from smallkube.smoke.table import NAMES
 from tests.cluster.conftest import LabCluster
 from tests.cluster.test_smoke import BRIEF, BY_PODS, Fault, Found, broken, namespaces, recovered, smoke, with_outcome
 
@@ -41,7 +41,7 @@ def dropped(*rules: str) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
 
 def judged(found: Found, failed: set[str], unreached: set[str]) -> str:
     """The messages of what failed, which must be exactly ``failed``."""
-    messages = " | ".join(f"{name}: {row['message']}" for name, row in found.items() if row["outcome"] != "ok")
+    messages = " | ".join(f"{name}: {row['detail']}" for name, row in found.items() if row["result"] != "ok")
     assert with_outcome(found, "failed") == failed, messages
     assert with_outcome(found, "not reached") == unreached, messages
     return messages
@@ -63,13 +63,13 @@ def test_paths_that_are_closed(cluster: LabCluster) -> None:
     with broken(cluster, Fault(broken_by, mended_by, set(), "")):
         found = smoke(cluster, status=1)
     judged(found, {*rules}, set())
-    assert all("node2 → " in found[check]["message"] for check in rules)
+    assert all("node2 → " in found[check]["detail"] for check in rules)
 
 
 def test_a_way_out_is_tried_where_one_is_named(cluster: LabCluster) -> None:
     address = cluster.operator.node("node1").peer_ip
     found = smoke(cluster, "--only", "egress", "--egress", f"{address}:22")
-    assert found["egress.internet"]["outcome"] == "ok"
+    assert found["egress.internet"]["result"] == "ok"
     rule = f"ip daddr {address} tcp dport 22"
     broken_by, mended_by = dropped(rule)
     with broken(cluster, Fault(broken_by, mended_by, set(), "")):
@@ -180,7 +180,7 @@ def test_a_tunnel_that_is_down_is_all_that_is_named(cluster: LabCluster) -> None
 
 def test_too_little_time_leaves_nothing_behind(cluster: LabCluster) -> None:
     found = smoke(cluster, "--timeout", "1", status=1)
-    assert found["secrets.encrypted"]["message"] == "--timeout 1 is over"
+    assert found["secrets.encrypted"]["detail"] == "--timeout 1 is over"
     cluster.eventually("nothing stays", lambda: namespaces(cluster) == [])
 
 
