@@ -13,21 +13,21 @@ def doctor(_: Context, json: bool = False) -> None:
 
     Says for which tasks each matters, and the command that installs it.
     """
-    from smallkube.doctor import diagnosis
-    from smallkube.doctor.look import look
+    from smallkube.core.checks import failed
+    from smallkube.doctor import diagnosis, facts
 
-    facts = look(current().workspace)
-    rows = diagnosis.diagnose(facts)
+    found = facts.read(current().workspace)
+    findings = diagnosis.diagnose(found)
     if json:
-        ui.json_result(rows)
+        ui.json_result(findings)
     else:
-        for position, part in enumerate(diagnosis.Part):
-            if position:
+        for part in diagnosis.PARTS:
+            rows = [(one.check, one.result, one.detail, one.needed_for) for one in findings if one.subject == part]
+            ui.table(("WHAT", "RESULT", "FOUND", "NEEDED FOR"), rows, title=part)
+            if part != diagnosis.PARTS[-1]:
                 ui.result("")
-            cells = [(row.name, row.state, row.found, row.needed_for) for row in rows if row.part is part]
-            ui.table(("WHAT", "STATE", "FOUND", "NEEDED FOR"), cells, title=part)
-        for line in diagnosis.remedies(rows, facts.family):
+        for line in diagnosis.remedies(findings, found.family):
             ui.message(f"to do: {line}")
-    if lacking := diagnosis.blocking(rows):
-        names = ", ".join(row.name for row in lacking)
+    if lacking := failed(findings):
+        names = ", ".join(finding.check for finding in lacking)
         raise SmallkubeError(f"keys.*, nix.render or deploy can't work here: {names}")

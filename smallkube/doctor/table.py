@@ -40,6 +40,8 @@ class Tool:
 
 _OPENSSH_CLIENT = {Family.DEBIAN: "openssh-client", Family.FEDORA: "openssh-clients"}
 _SYSTEMD_CONTAINER = {Family.DEBIAN: "systemd-container", Family.FEDORA: "systemd-container"}
+_SYSTEMD_NETWORKD = {Family.FEDORA: "systemd-networkd"}
+_ETCD_CLIENT = {Family.DEBIAN: "etcd-client"}
 
 TOOLS = (
     Tool("ssh-keyscan", ("ssh-keyscan",), "keys.scan", "openssh", _OPENSSH_CLIENT, (), essential=True),
@@ -55,29 +57,15 @@ TOOLS = (
     Tool("shellcheck", ("shellcheck",), "nix.check, tests", "shellcheck", {Family.FEDORA: "ShellCheck"}),
     Tool("jq", ("jq",), "tests", "jq"),
     Tool("systemd-analyze", ("systemd-analyze",), "nix.check, tests", "systemd"),
-    Tool(
-        "systemd-networkd",
-        ("systemd-networkd",),
-        "nix.check, tests",
-        "systemd",
-        {Family.FEDORA: "systemd-networkd"},
-        (),
-    ),
+    Tool("systemd-networkd", ("systemd-networkd",), "nix.check, tests", "systemd", _SYSTEMD_NETWORKD, ()),
     Tool("util-linux", ("unshare", "nsenter", "setsid", "mount"), "nix.check, lab.*, tests", "util-linux"),
     Tool("ip", ("ip",), "lab.*, tests", "iproute2", {Family.FEDORA: "iproute"}, ("-V",)),
     Tool("systemd-nspawn", ("systemd-nspawn", "systemd-socket-proxyd"), "lab.*, tests", "systemd", _SYSTEMD_CONTAINER),
     Tool("debootstrap", ("debootstrap",), "lab.up", "debootstrap"),
     Tool("apt-config", ("apt-config",), "lab.up", "apt"),
     Tool("etcd", ("etcd",), "etcd.drill, tests", "etcd", {Family.DEBIAN: "etcd-server"}),
-    Tool("etcdctl", ("etcdctl",), "etcd.drill, tests", "etcd", {Family.DEBIAN: "etcd-client"}, ("version",)),
-    Tool(
-        "etcdutl",
-        ("etcdutl",),
-        "etcd.drill, tests (Debian ≥ 13)",
-        "etcd",
-        {Family.DEBIAN: "etcd-client"},
-        ("version",),
-    ),
+    Tool("etcdctl", ("etcdctl",), "etcd.drill, tests", "etcd", _ETCD_CLIENT, ("version",)),
+    Tool("etcdutl", ("etcdutl",), "etcd.drill, tests (Debian ≥ 13)", "etcd", _ETCD_CLIENT, ("version",)),
 )
 
 PYTHON_PACKAGES: Mapping[str, str] = {

@@ -8,10 +8,11 @@ import pytest
 
 from lab import image, machine
 from smallkube.core import ui
+from smallkube.core.checks import Result, failed
 from smallkube.core.workspace import REPOSITORY, Workspace
 from smallkube.doctor import diagnosis
-from smallkube.doctor.diagnosis import Facts, Row, State
-from smallkube.doctor.look import look
+from smallkube.doctor.diagnosis import Finding
+from smallkube.doctor.facts import Facts, read
 from smallkube.doctor.table import TOOLS, Family, family, install_command
 
 WELL = Facts(
@@ -35,17 +36,17 @@ def without(*programs: str) -> Facts:
     return replace(WELL, programs={name: "" for name in WELL.programs if name not in programs})
 
 
-def row(facts: Facts, name: str) -> Row:
-    return next(row for row in diagnosis.diagnose(facts) if row.name == name)
+def finding(facts: Facts, name: str) -> Finding:
+    return next(found for found in diagnosis.diagnose(facts) if found.check == name)
 
 
 def blocking(facts: Facts) -> list[str]:
-    return [row.name for row in diagnosis.blocking(diagnosis.diagnose(facts))]
+    return [found.check for found in failed(diagnosis.diagnose(facts))]
 
 
 def test_a_machine_with_everything_needs_nothing() -> None:
     rows = diagnosis.diagnose(WELL)
-    assert {row.state for row in rows} == {State.OK}
+    assert {found.result for found in rows} == {Result.OK}
     assert diagnosis.remedies(rows, WELL.family) == ()
     assert blocking(WELL) == []
 
@@ -63,31 +64,31 @@ def test_a_machine_with_everything_needs_nothing() -> None:
 )
 def test_what_stops_the_core_tasks(facts: Facts, name: str) -> None:
     assert blocking(facts) == [name]
-    assert row(facts, name).install
+    assert finding(facts, name).install
 
 
 @pytest.mark.parametrize(
     ("facts", "name", "found"),
     [
-        (without("age"), "age", ""),
+        (without("age"), "age", "missing"),
         (without("nsenter"), "util-linux", "no nsenter"),
         (replace(WELL, packages={**WELL.packages, "pytest": "8.1.9"}), "pytest", "8.1.9, not 8.2"),
         (replace(WELL, root=False), "root", "not root"),
-        (replace(WELL, tun=False), "/dev/net/tun", ""),
+        (replace(WELL, tun=False), "/dev/net/tun", "missing"),
         (replace(WELL, without_host_key=("node2",)), "keys/hosts", "1 of 2 missing"),
-        (replace(WELL, master_mode=None), "keys/master_key", ""),
+        (replace(WELL, master_mode=None), "keys/master_key", "missing"),
     ],
 )
 def test_what_is_lacking_but_stops_only_other_tasks(facts: Facts, name: str, found: str) -> None:
-    lacking = row(facts, name)
-    assert lacking.state is not State.OK
-    assert (lacking.found, bool(lacking.install)) == (found, True)
+    lacking = finding(facts, name)
+    assert lacking.result is Result.WARNING
+    assert (lacking.detail, bool(lacking.install)) == (found, True)
     assert blocking(facts) == []
 
 
 @pytest.mark.parametrize("version", ["2.2", "2.10", "10", "2.2.0rc1"])
 def test_versions_are_compared_as_numbers(version: str) -> None:
-    assert row(replace(WELL, packages={**WELL.packages, "invoke": version}), "invoke").state is State.OK
+    assert finding(replace(WELL, packages={**WELL.packages, "invoke": version}), "invoke").result is Result.OK
 
 
 @pytest.mark.parametrize(
@@ -115,7 +116,7 @@ def test_nothing_to_install_is_no_command() -> None:
 def test_the_report_fits_80_columns(capsys: pytest.CaptureFixture[str]) -> None:
     nothing = replace(WELL, programs={}, packages={}, root=False, tun=False, inventory=None, without_host_key=None)
     rows = diagnosis.diagnose(nothing)
-    ui.table(("WHAT", "STATE", "FOUND", "NEEDED FOR"), [(r.name, r.state, r.found, r.needed_for) for r in rows])
+    ui.table(("WHAT", "RESULT", "FOUND", "NEEDED FOR"), [(r.check, r.result, r.detail, r.needed_for) for r in rows])
     assert max(len(line) for line in capsys.readouterr().out.splitlines()) <= 80
 
 
@@ -136,14 +137,14 @@ def test_looking_finds_this_python_and_this_workspace(workspace: Workspace) -> N
     (workspace.hosts_keys_dir / "node2.pub").write_text("")
     workspace.master_key.write_text("")
     workspace.master_key.chmod(0o640)
-    facts = look(workspace)
+    facts = read(workspace)
     assert (facts.inventory, list(facts.nodes), facts.without_host_key) == ("", ["node1", "node2"], ["node1"])
     assert facts.master_mode == 0o640
-    assert row(facts, "invoke").state is State.OK
+    assert finding(facts, "invoke").result is Result.OK
 
 
 def test_looking_says_what_is_wrong_with_an_inventory(workspace: Workspace) -> None:
     workspace.inventory_file.write_text("cluster: {nome: x}\nnodes: {}\n")
-    assert "problems" in (look(workspace).inventory or "")
+    assert "problems" in (read(workspace).inventory or "")
     workspace.inventory_file.unlink()
-    assert look(workspace).inventory is None
+    assert read(workspace).inventory is None

@@ -1,18 +1,18 @@
-"""Looks at this machine; changes nothing and decides nothing."""
+"""The facts of this machine that tasks depend on; reads only, and judges nothing."""
 
 import os
 import platform
 import re
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
 from smallkube.core import process
 from smallkube.core.errors import ErrorGroup, SmallkubeError
 from smallkube.core.workspace import REPOSITORY, Workspace
-from smallkube.doctor.diagnosis import Facts
 from smallkube.doctor.table import TOOLS, Family, Tool, family
 
 _LIBRARY_FOLDERS = ("/lib/systemd", "/usr/lib/systemd", "/run/current-system/sw/lib/systemd")
@@ -20,12 +20,37 @@ _VERSION_SECONDS = 10
 _TUN = Path("/dev/net/tun")
 
 
-def look(workspace: Workspace) -> Facts:
+@dataclass(frozen=True)
+class Facts:
+    """``programs`` maps those that are here to their version ("" when they don't say).
+
+    ``packages`` are the installed Python packages with versions, ``required`` and ``required_for_tests`` the
+    requirements of pyproject.toml. ``inventory`` is None when there is no such file, else "" or what is wrong with it;
+    ``master_mode`` None when there is no master key; ``without_host_key`` None when the nodes are not known.
+    """
+
+    family: Family
+    distribution: str
+    python: str
+    packages: Mapping[str, str]
+    required: Sequence[str]
+    required_for_tests: Sequence[str]
+    programs: Mapping[str, str]
+    root: bool
+    tun: bool
+    inventory: str | None
+    nodes: Sequence[str]
+    without_host_key: Sequence[str] | None
+    master_mode: int | None
+
+
+def read(workspace: Workspace) -> Facts:
     """Everything that ``diagnosis.diagnose`` judges. Works with nothing installed but Invoke."""
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
     where, distribution = _distribution()
     wrong, nodes = _inventory(workspace)
     master = workspace.master_key
+    unknown = [name for name in nodes if not (workspace.hosts_keys_dir / f"{name}.pub").is_file()]
     return Facts(
         family=where,
         distribution=distribution,
@@ -38,9 +63,7 @@ def look(workspace: Workspace) -> Facts:
         tun=_TUN.is_char_device(),
         inventory=wrong,
         nodes=nodes,
-        without_host_key=[name for name in nodes if not (workspace.hosts_keys_dir / f"{name}.pub").is_file()]
-        if nodes
-        else None,
+        without_host_key=unknown if nodes else None,
         master_mode=master.stat().st_mode & 0o7777 if master.is_file() else None,
     )
 
