@@ -8,23 +8,13 @@ from datetime import datetime
 from typing import Any
 
 from smallkube.core.errors import SmallkubeError
-from smallkube.kube.members import KUBECTL, MARK
+from smallkube.kube.members import KUBECTL, Member, parse_member
 from smallkube.remote.command import Command, Result
 from smallkube.remote.host import Host
 
 _LEASE_SECONDS = 40
-"""What a kubelet asks for unless told otherwise (nodeLeaseDurationSeconds, KubeletConfiguration v1beta1)."""
+"""What a kubelet asks for by default (nodeLeaseDurationSeconds, KubeletConfiguration v1beta1)."""
 _FAILING = re.compile(r"\[-\]([\w./-]+)")
-
-
-@dataclass(frozen=True)
-class Member:
-    """A Node (core/v1). ``left_cordoned``: by a deploy or drain of ours that has not ended; ``kubelet``: version."""
-
-    ready: bool
-    cordoned: bool
-    left_cordoned: bool
-    kubelet: str
 
 
 @dataclass(frozen=True)
@@ -92,23 +82,10 @@ def parse_version(reply: Result) -> str:
 
 
 def parse_ready(reply: Result) -> tuple[str, ...]:
-    """The checks that /readyz?verbose marks with [-]; its last words when it fails without naming any."""
+    """The checks that /readyz?verbose marks with [-]; the last line of the answer when it fails without naming any."""
     if reply.ok:
         return ()
     return tuple(dict.fromkeys(_FAILING.findall(reply.text + reply.stderr))) or (reply.last_line,)
-
-
-def parse_member(item: Mapping[str, Any]) -> Member:
-    """From a Node in JSON."""
-    status, spec = item.get("status", {}), item.get("spec", {})
-    conditions = {entry["type"]: entry["status"] for entry in status.get("conditions", ())}
-    cordoned = bool(spec.get("unschedulable"))
-    return Member(
-        ready=conditions.get("Ready") == "True",
-        cordoned=cordoned,
-        left_cordoned=cordoned and MARK in item["metadata"].get("annotations", {}),
-        kubelet=status.get("nodeInfo", {}).get("kubeletVersion", ""),
-    )
 
 
 def parse_leases(items: Sequence[Mapping[str, Any]]) -> dict[str, Lease]:

@@ -1,12 +1,13 @@
-"""The machines as members of the Kubernetes cluster: asked, drained and admitted again by kubectl on the primary.
+"""The nodes as members of the Kubernetes cluster: read, drained and uncordoned by kubectl on the primary.
 
 Flags: https://kubernetes.io/docs/reference/kubectl/generated/kubectl_drain/ (1.34).
 """
 
 import json
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from smallkube.core.errors import SmallkubeError
 from smallkube.inventory.models import Inventory, Node
@@ -25,12 +26,13 @@ _ANSWER_SECONDS = 20
 
 @dataclass(frozen=True)
 class Member:
-    """A machine as the API server knows it. ``marked``: it was cordoned by us. ``boot_id``: of its last report."""
+    """A Node (core/v1). ``marked``: we cordoned it. ``kubelet``: version, ``boot_id``: both of its last report."""
 
     ready: bool
     cordoned: bool
     marked: bool
-    boot_id: str
+    kubelet: str = ""
+    boot_id: str = ""
 
 
 def api_down(inventory: Inventory, connect: Connect) -> str:
@@ -72,22 +74,29 @@ def change(
 def member(primary: Host, host: str) -> Member | None:
     """The node called ``host``, None when the cluster has no such node. Raises SmallkubeError without an answer."""
     reply = primary.run_checked(_kubectl("get", "node", host, "--ignore-not-found", "--output=json"))
-    return parse_member(reply.text) if reply.text.strip() else None
+    return parse_answer(reply.text) if reply.text.strip() else None
 
 
-def parse_member(text: str) -> Member:
-    """From a Node object in JSON (core/v1)."""
+def parse_answer(text: str) -> Member:
+    """From a Node in JSON. Raises SmallkubeError."""
     try:
-        node = json.loads(text)
-        conditions = {condition["type"]: condition["status"] for condition in node["status"].get("conditions", ())}
-        return Member(
-            ready=conditions.get("Ready") == "True",
-            cordoned=bool(node["spec"].get("unschedulable")),
-            marked=MARK in node["metadata"].get("annotations", {}),
-            boot_id=node["status"].get("nodeInfo", {}).get("bootID", ""),
-        )
+        return parse_member(json.loads(text))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise SmallkubeError("kubectl's answer can't be understood: not a Node") from error
+        raise SmallkubeError("unexpected output from kubectl: not a Node") from error
+
+
+def parse_member(item: Mapping[str, Any]) -> Member:
+    """From a Node in JSON, parsed."""
+    status = item["status"]
+    conditions = {condition["type"]: condition["status"] for condition in status.get("conditions", ())}
+    reported = status.get("nodeInfo", {})
+    return Member(
+        ready=conditions.get("Ready") == "True",
+        cordoned=bool(item.get("spec", {}).get("unschedulable")),
+        marked=MARK in item["metadata"].get("annotations", {}),
+        kubelet=reported.get("kubeletVersion", ""),
+        boot_id=reported.get("bootID", ""),
+    )
 
 
 def drain(primary: Host, host: str, seconds: int, stopped: Callable[[], bool] = lambda: False) -> None:

@@ -1,4 +1,4 @@
-"""Which versions may stand beside each other, and what may follow what.
+"""Which versions may be combined, and what may follow what.
 
 Pure. A version is ``v1.MINOR.PATCH``; the inventory has ``1.MINOR``.
 Source: kubernetes.io/releases/version-skew-policy.
@@ -19,7 +19,7 @@ That keeps the two of one node within the three minors that they may differ from
 
 @dataclass(frozen=True)
 class Deprecated:
-    """An API somebody has asked for since the API server's last start; ``removed``: "1.40", or "" as none is named."""
+    """An API that was requested since the API server's last start; ``removed``: "1.40", or "" as none is named."""
 
     api: str
     removed: str
@@ -42,7 +42,7 @@ def step(target: str, server: str) -> Iterator[str]:
     if wanted > runs + 1:
         yield f"the API server is {server}: one minor at a time, 1.{runs + 1} comes first"
     if wanted < runs:
-        yield f"the API server is {server}: it can't go back to {target} (restore a backup from before instead)"
+        yield f"the API server is {server}: no rollback to {target} (restore a backup of {target} instead)"
 
 
 def skew(target: str, server: str, others: Mapping[str, str]) -> Iterator[str]:

@@ -139,7 +139,7 @@ def row(
     problems = [f"is {ready}"] if ready in ("NotReady", "missing") else []
     if lease and age is not None and age > lease.seconds:
         problems.append(f"its lease was renewed {age} s ago, which is due every {lease.seconds} s at least")
-    if member and member.left_cordoned:
+    if member and member.cordoned and member.marked:
         problems.append(f"was left cordoned by a drain that did not end (inv nodes.uncordon --node {node.name})")
     known = (node.name, node.role)
     cordoned = bool(member and member.cordoned)

@@ -8,6 +8,7 @@ from typing import Any
 from smallkube.core.errors import SmallkubeError
 from smallkube.etcd import status
 from smallkube.kube import kubectl, versions
+from smallkube.kube.members import parse_member
 from smallkube.remote.command import Command
 from smallkube.smoke.context import Failed, NotReached, Skipped, SmokeContext, listed
 
@@ -105,7 +106,7 @@ def _unready(item: dict[str, Any]) -> str:
 
 def nodes_versions(context: SmokeContext) -> str:
     server = str(json.loads(context.kubectl("get", "--raw", "/version"))["gitVersion"])
-    kubelets = {item["metadata"]["name"]: kubectl.parse_member(item).kubelet for item in context.nodes}
+    kubelets = {item["metadata"]["name"]: parse_member(item).kubelet for item in context.nodes}
     unknown = [f"{name} has not reported its version" for name, version in kubelets.items() if not version]
     known = {name: version for name, version in kubelets.items() if version}
     _fail_if([*unknown, *versions.skew(server, server, known)])

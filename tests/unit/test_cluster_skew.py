@@ -13,7 +13,8 @@ from smallkube.etcd.status import Status
 from smallkube.inventory.load import parse as parse_inventory
 from smallkube.inventory.models import Inventory
 from smallkube.kube import versions
-from smallkube.kube.kubectl import Api, Member
+from smallkube.kube.kubectl import Api
+from smallkube.kube.members import Member
 from smallkube.kube.versions import Deprecated
 from smallkube.operations import upgrade_guard
 from smallkube.operations.cluster_facts import DeployReadiness, Running, parse
@@ -30,8 +31,8 @@ NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
         ("1.35", "v1.34.2", ""),
         ("1.36", "v1.34.2", "1.35 comes first"),
         ("1.40", "v1.34.2", "1.35 comes first"),
-        ("1.33", "v1.34.2", "can't go back to 1.33"),
-        ("1.9", "v1.10.0", "can't go back to 1.9"),
+        ("1.33", "v1.34.2", "no rollback to 1.33"),
+        ("1.9", "v1.10.0", "no rollback to 1.9"),
         ("1.10", "v1.9.0", ""),
         ("1.35", "v1.34.2+vendor1", ""),
         ("1.35", "v1.35.0-rc.1", ""),

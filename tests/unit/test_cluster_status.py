@@ -15,8 +15,8 @@ from smallkube.deploy import inspection
 from smallkube.inventory.load import parse
 from smallkube.inventory.models import Inventory
 from smallkube.kube import kubectl
-from smallkube.kube.kubectl import Api, Lease, Member
-from smallkube.kube.members import MARK
+from smallkube.kube.kubectl import Api, Lease
+from smallkube.kube.members import MARK, Member, parse_member
 from smallkube.operations import status
 from smallkube.operations.cluster_facts import NodeState, Running
 from smallkube.operations.status import Row
@@ -83,7 +83,7 @@ def test_a_node_that_is_well() -> None:
         (replace(WELL, members={}), "missing", "is missing"),
         (replace(WELL, leases={HOST: Lease(NOW - timedelta(seconds=41), 40)}), "Ready", "lease was renewed 41 s ago"),
         (
-            replace(WELL, members={HOST: replace(READY, cordoned=True, left_cordoned=True)}),
+            replace(WELL, members={HOST: replace(READY, cordoned=True, marked=True)}),
             "Ready",
             "inv nodes.uncordon --node node2",
         ),
@@ -144,12 +144,12 @@ def node(**status: Any) -> dict[str, Any]:
 
 def test_a_node_object_is_read() -> None:
     ready = {"conditions": [{"type": "Ready", "status": "True"}], "nodeInfo": {"kubeletVersion": "v1.34.1"}}
-    assert kubectl.parse_member(node(**ready)) == READY
-    assert kubectl.parse_member(node()) == Member(False, False, False, "")
+    assert parse_member(node(**ready)) == READY
+    assert parse_member(node()) == Member(False, False, False, "")
     cordoned = {**node(**ready), "spec": {"unschedulable": True}}
-    assert kubectl.parse_member(cordoned) == replace(READY, cordoned=True)
+    assert parse_member(cordoned) == replace(READY, cordoned=True)
     cordoned["metadata"] = {"annotations": {MARK: "deploy"}}
-    assert kubectl.parse_member(cordoned) == replace(READY, cordoned=True, left_cordoned=True)
+    assert parse_member(cordoned) == replace(READY, cordoned=True, marked=True)
 
 
 def test_leases_are_read() -> None:

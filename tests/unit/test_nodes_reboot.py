@@ -192,7 +192,7 @@ def test_a_drain_that_fails_is_the_last(world: World) -> None:
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"metadata": {}, "spec": null, "status": {}}', "Error"])
 def test_an_answer_that_is_no_node_is_an_error(text: str) -> None:
     with pytest.raises(SmallkubeError, match="not a Node"):
-        members.parse_member(text)
+        members.parse_answer(text)
 
 
 @pytest.mark.parametrize(("back", "drained"), [(9, 300), (600, 0), (90_000, 300)])

@@ -12,7 +12,8 @@ import pytest
 from smallkube.core.errors import SmallkubeError
 from smallkube.inventory.load import parse
 from smallkube.inventory.models import Inventory
-from smallkube.kube.kubectl import Api, Member
+from smallkube.kube.kubectl import Api
+from smallkube.kube.members import Member
 from smallkube.operations.upgrade import Upgrade, how_to_roll_back, make
 from smallkube.operations.upgrade_guard import Facts
 from tests.unit.fake_cluster import FakeCluster, run
@@ -35,9 +36,7 @@ def inventory(kubernetes: str = "1.35", nodes: int = 2) -> Inventory:
 
 def facts(nodes: int, server: str, *kubelets: str) -> Facts:
     """What runs: the API server's version, and each kubelet's by index."""
-    members = {
-        f"node{index}.k8s.internal": Member(True, False, False, version) for index, version in enumerate(kubelets, 1)
-    }
+    members = {f"node{index}.k8s.internal": Member(True, False, version) for index, version in enumerate(kubelets, 1)}
     machines = {
         f"node{index}": machine(kubelet=version, kube_proxy=version) for index, version in enumerate(kubelets, 1)
     }
