@@ -1,7 +1,7 @@
 """Writing many files of one folder atomically, without waiting for the disk once for each.
 
 Every file is whole or absent after a crash, as with ``workspace.write_file``; all of one batch are durable before
-the call returns, so that batches are an order that a crash can't turn round.
+the call returns, so that a crash can't reverse the order of batches.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""The log of commands that tasks run: which, where, for how long, how it ended. Never what they were given or said."""
+"""The log of commands that tasks run: which, where, for how long, how it ended. Never their input or output."""
 
 import logging
 import os

@@ -1,6 +1,6 @@
 """What a person sees: tables, progress, messages. The only module that prints.
 
-Standard output carries the result and nothing else; everything said on the way goes to standard error.
+Standard output carries the result and nothing else; all messages go to standard error.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Where things lie on disk, and how files are written so that a crash can't leave half of one."""
+"""Where files are, and how files are written so that a crash can't leave half of one."""
 
 import fcntl
 import os

@@ -1,6 +1,6 @@
 """inventory.yaml → ``Inventory``: validated, frozen. The only reader of that file.
 
-Fields are in ``inventory_models``, rules over several of them in ``inventory_rules``, lines in ``inventory_yaml``.
+Fields are in ``models``, rules over several of them in ``rules``, lines in ``positions``.
 """
 
 import re
@@ -24,13 +24,13 @@ M = TypeVar("M", bound=Model)
 def load(path: Path) -> Inventory:
     """Read and validate ``path``.
 
-    Raises ManyErrors with every problem found, each a UsageError whose ``where`` is file, line and key.
+    Raises ErrorGroup with every problem found, each a UsageError whose ``where`` is file, line and key.
     """
     return parse(positions.read_text(path), path)
 
 
 def parse(text: str, path: Path) -> Inventory:
-    """Validate ``text``, which stands (or is to stand) in ``path``; raises as ``load`` does."""
+    """Validate ``text``, the present or future content of ``path``; raises as ``load`` does."""
     document = positions.parse(text, path)
     problems: list[UsageError] = []
     data = document.data

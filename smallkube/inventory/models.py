@@ -127,7 +127,7 @@ class Keep(Model):
 
 
 class Backup(Model):
-    """Where etcd's snapshots go, and who is told."""
+    """Where etcd's snapshots go, and what is notified."""
 
     dir: Annotated[str, Field(min_length=1)] = "backups"
     keep: Keep = Keep()
@@ -160,7 +160,7 @@ class Cluster(Model):
 
 
 class Ssh(Model):
-    """How the control room reaches a node; the host defaults to the node's peer_ip."""
+    """How the operator's machine reaches a node; the host defaults to the node's peer_ip."""
 
     host: Annotated[str, AfterValidator(_host)] = ""
     port: Port = 22

@@ -61,7 +61,7 @@ class Document:
 
 
 def parse(text: str, path: Path) -> Document:
-    """Parse ``text``, which stands (or is to stand) in ``path``.
+    """Parse ``text``, the present or future content of ``path``.
 
     Raises UsageError (with a line) on anything that is not plain, small, unambiguous YAML.
     """
@@ -163,7 +163,7 @@ class _Builder:
             key = self._scalar(key_node)
             if key in values:
                 first = self.lines[(*at, key)]
-                self._problem(key_node, f"{key}: this key stands already in line {first}")
+                self._problem(key_node, f"{key}: duplicate key; first defined on line {first}")
                 continue
             self.lines[(*at, key)] = key_node.start_mark.line + 1
             values[key] = self.build(value_node, (*at, key))

@@ -52,7 +52,7 @@ def _overlaps(document: Document, cluster: Cluster, nodes: Sequence[Node]) -> It
             if ipaddress.ip_address(node.peer_ip) in own:
                 yield document.problem(
                     ("nodes", node.name, "peer_ip"),
-                    f"{node.peer_ip} lies in the cluster's own network {own}",
+                    f"{node.peer_ip} is in the cluster's own network {own}",
                     "give the machine's address outside the tunnel, or another cluster.network prefix",
                 )
     for position, cidr in enumerate(cluster.network.private):

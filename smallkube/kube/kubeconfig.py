@@ -89,7 +89,7 @@ def _user(cluster: str) -> str:
 
 
 def is_ours(text: str, cluster: str) -> bool:
-    """Whether this is a file that ``render`` made for ``cluster``, and nobody has added anything to."""
+    """Whether this is a file that ``render`` made for ``cluster``, without additions."""
     if not text.strip():
         return True
     try:

@@ -18,7 +18,7 @@ def here(files: Mapping[str, bytes], *, update: bool) -> bytes:
     """The lock file for ``files`` (relative path → content: everything that Nix sees).
 
     ``update`` renews every input, else only what is missing is added. Nix gets to see flake.nix alone: it puts the
-    folder of a flake into its store, which every user of this machine can read. Raises UsageError when Nix is not here,
+    folder of a flake into its store, which every user of this machine can read. Raises UsageError without Nix,
     SmallkubeError when it fails, which it does without network.
     """
     nix = process.find("nix")

@@ -21,7 +21,7 @@ MARK = "Rendered from inventory.yaml by `inv nix.render`"
 
 @dataclass(frozen=True)
 class Plan:
-    """What rendering would do: ``files`` as they should be, ``obsolete`` ones that no node needs any more.
+    """What rendering would do: ``files`` with their new content, ``obsolete`` ones that no node needs.
 
     ``starters`` are first versions of the person's own files (``nix/hosts/``), only where there is none.
     """

@@ -19,7 +19,7 @@ CLEANING_SECONDS = 90
 
 
 class Run:
-    """One run. ``step`` is told each check as it begins."""
+    """One run. ``step`` gets the name of each check as it begins."""
 
     def __init__(self, context: SmokeContext, wanted: Sequence[str], step: Callable[[str], object]) -> None:
         self.context, self.wanted, self.step = context, wanted, step

@@ -91,14 +91,14 @@ nodes:
     ("change", "expected"),
     [
         (("192.168.0.2", "192.168.0.1"), "inventory.yaml:7: nodes.node2.peer_ip: 192.168.0.1 is node1's address"),
-        (("192.168.0.2", "10.88.2.2"), "lies in the cluster's own network 10.88.0.0/16"),
-        (("192.168.0.2", "fd88:2::2"), "lies in the cluster's own network fd88::/16"),
+        (("192.168.0.2", "10.88.2.2"), "is in the cluster's own network 10.88.0.0/16"),
+        (("192.168.0.2", "fd88:2::2"), "is in the cluster's own network fd88::/16"),
         (("192.168.0.2", "127.0.0.1"), "not an address that other machines can reach"),
         (("192.168.0.2", "fe80::1%eth0"), "not an address that other machines can reach"),
         (("node2", "node0"), "a node is named nodeN"),
         (("node2", "node02"), "a node is named nodeN"),
         (("node2", "node255"), "a node is named nodeN"),
-        (("node2", "node1"), "inventory.yaml:6: node1: this key stands already in line 4"),
+        (("node2", "node1"), "inventory.yaml:6: node1: duplicate key; first defined on line 4"),
         (("name: demo", "name: demo\n  domain: kube.local"), ".local belongs to multicast DNS"),
         (
             ("name: demo", "name: demo\n  secrets: {node_tokens: wireguard}"),

@@ -25,8 +25,8 @@ from smallkube.secrets.ssh_keys import parse_host_key
 from tests.unit.fake_cluster import HOSTS, FakeCluster, run
 
 BEGAN = datetime(2026, 11, 23, 12, tzinfo=UTC)
-READY = Member(ready=True, cordoned=False, kubelet="v1.34.2")
-SICK = Member(ready=False, cordoned=False, kubelet="v1.34.2")
+READY = Member(ready=True, cordoned=False, marked=False, kubelet="v1.34.2")
+SICK = Member(ready=False, cordoned=False, marked=False, kubelet="v1.34.2")
 FRESH, STALE = Lease(BEGAN + timedelta(seconds=1), 40), Lease(BEGAN - timedelta(hours=1), 40)
 RECORD = Record("b1", "test", 1, "2026-11-23T12:00:00Z", 1, 4096, "5a", 1, "", "3.6.6", "age1")
 NEW_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGzX2yVnXWFzDGSCC3dgoOhYmHRpFNCVe1SPdSiWX4Vo"

@@ -36,7 +36,9 @@ def inventory(kubernetes: str = "1.35", nodes: int = 2) -> Inventory:
 
 def facts(nodes: int, server: str, *kubelets: str) -> Facts:
     """What runs: the API server's version, and each kubelet's by index."""
-    members = {f"node{index}.k8s.internal": Member(True, False, version) for index, version in enumerate(kubelets, 1)}
+    members = {
+        f"node{index}.k8s.internal": Member(True, False, False, version) for index, version in enumerate(kubelets, 1)
+    }
     machines = {
         f"node{index}": machine(kubelet=version, kube_proxy=version) for index, version in enumerate(kubelets, 1)
     }
