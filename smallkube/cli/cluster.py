@@ -208,12 +208,12 @@ def kubeconfig(_: Context, out: str | None = None, via: str = "external", force:
     inventory = here.inventory
     trusted = _pinned(here)
     names = certificates.names_in(certificates.load(trusted[0], "keys/apiserver.crt")) if trusted else ()
-    way = making.way(inventory, via, names)
+    endpoint = making.endpoint(inventory, via, names)
     path = Path(out).expanduser() if out else here.workspace.state_dir / "kubeconfig"
     if out != "-":
         _may_write(path, inventory.cluster.name, force)
     token = store.show(here.cluster, "kube_token_root")
-    text = making.render(inventory, token, b"".join(trusted) or None, way)
+    text = making.render(inventory, token, b"".join(trusted) or None, endpoint)
     if not trusted:
         ui.warn("cluster.api.tls is insecure: any server at that address can read the token")
     if out == "-":

@@ -3,6 +3,7 @@
 Index 0 is the Services' range. N is written in decimal in both families, so N is at most 254.
 """
 
+import ipaddress
 from dataclasses import dataclass
 
 
@@ -58,3 +59,12 @@ class Addressing:
     def api_internal_host(self) -> str:
         """Name of the API server inside the cluster, "api.k8s.internal"."""
         return f"api.{self.domain}"
+
+
+def is_address(text: str) -> bool:
+    """Whether it is an IP address of either family, rather than a name."""
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True

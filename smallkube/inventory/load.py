@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from smallkube.core.errors import ErrorGroup, UsageError
 from smallkube.inventory import positions, rules
-from smallkube.inventory.models import Cluster, Inventory, Model, Node, NodeEntry
+from smallkube.inventory.models import ClusterSettings, Inventory, Model, Node, NodeEntry
 from smallkube.inventory.positions import Document, KeyPath
 
 NODE_NAME = re.compile(r"node([1-9][0-9]{0,2})")
@@ -42,7 +42,7 @@ def parse(text: str, path: Path) -> Inventory:
         if key not in ("cluster", "nodes")
     ]
     problems += [document.problem((), f"the key {key} is missing") for key in ("cluster", "nodes") if key not in data]
-    cluster = _part(document, ("cluster",), Cluster, problems) if "cluster" in data else None
+    cluster = _part(document, ("cluster",), data["cluster"], ClusterSettings, problems) if "cluster" in data else None
     nodes = _nodes(document, problems) if "nodes" in data else ()
     problems += rules.check(document, path.parent, cluster, nodes)
     if problems or cluster is None:
@@ -52,7 +52,7 @@ def parse(text: str, path: Path) -> Inventory:
 
 def json_schema() -> dict[str, Any]:
     """The JSON Schema of inventory.yaml (draft 2020-12), for completion in editors."""
-    cluster = Cluster.model_json_schema(ref_template="#/$defs/{model}")
+    cluster = ClusterSettings.model_json_schema(ref_template="#/$defs/{model}")
     entry = NodeEntry.model_json_schema(ref_template="#/$defs/{model}")
     definitions = cluster.pop("$defs") | entry.pop("$defs") | {"Cluster": cluster, "Node": entry}
     return {
@@ -85,7 +85,7 @@ def _nodes(document: Document, problems: list[UsageError]) -> tuple[Node, ...]:
         if not match or int(match[1]) > MAX_INDEX:
             problems.append(document.problem(("nodes", name), f"a node is named nodeN with N from 1 to {MAX_INDEX}"))
             continue
-        entry = _part(document, ("nodes", name), NodeEntry, problems)
+        entry = _part(document, ("nodes", name), entries[name], NodeEntry, problems)
         if entry:
             fields = {field: getattr(entry, field) for field in NodeEntry.model_fields}
             if not entry.ssh.host:
@@ -115,8 +115,7 @@ _MESSAGES = {
 """By the type of pydantic's error (its documented name); the braces are its context."""
 
 
-def _part(document: Document, at: KeyPath, model: type[M], problems: list[UsageError]) -> M | None:
-    value = document.value(at)
+def _part(document: Document, at: KeyPath, value: Any, model: type[M], problems: list[UsageError]) -> M | None:
     try:
         return model.model_validate(_tuples(value))
     except ValidationError as error:

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
 from smallkube.core.errors import UsageError
-from smallkube.inventory.addressing import Addressing
+from smallkube.inventory.addressing import Addressing, is_address
 
 
 def _network(value: str) -> str:
@@ -34,11 +34,8 @@ def _prefix4(value: str) -> str:
 
 
 def _host(value: str) -> str:
-    try:
-        ipaddress.ip_address(value)
-    except ValueError:
-        if not re.fullmatch(DNS_NAME, value) or len(value) > 253:
-            raise ValueError("neither an address nor a DNS name") from None
+    if not is_address(value) and (not re.fullmatch(DNS_NAME, value) or len(value) > 253):
+        raise ValueError("neither an address nor a DNS name")
     return value
 
 
@@ -143,8 +140,10 @@ class Smoke(Model):
     pull_policy: PullPolicy = "IfNotPresent"
 
 
-class Cluster(Model):
+class ClusterSettings(Model):
     """Everything that holds for all nodes; only the name has no default."""
+
+    model_config = ConfigDict(title="Cluster")
 
     name: Word
     domain: Annotated[DnsName, AfterValidator(_domain)] = "k8s.internal"
@@ -191,7 +190,7 @@ class Node(NodeEntry):
 class Inventory(Model):
     """The whole file; ``nodes`` are in the order of their indices."""
 
-    cluster: Cluster
+    cluster: ClusterSettings
     nodes: tuple[Node, ...]
 
     @property

@@ -36,13 +36,6 @@ class Document:
     data: Any
     lines: dict[KeyPath, int] = field(default_factory=dict)
 
-    def value(self, at: KeyPath) -> Any:
-        """The value at ``at``, which must exist."""
-        value = self.data
-        for key in at:
-            value = value[key]
-        return value
-
     def line(self, at: KeyPath) -> int:
         """The line of ``at``, or of the nearest enclosing key when it is not in the file."""
         while at and at not in self.lines:

@@ -6,13 +6,15 @@ from pathlib import Path
 
 from smallkube.core.errors import UsageError
 from smallkube.inventory.addressing import Addressing
-from smallkube.inventory.models import Cluster, Node
+from smallkube.inventory.models import ClusterSettings, Node
 from smallkube.inventory.positions import Document
 
 IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
-def check(document: Document, root: Path, cluster: Cluster | None, nodes: Sequence[Node]) -> Iterator[UsageError]:
+def check(
+    document: Document, root: Path, cluster: ClusterSettings | None, nodes: Sequence[Node]
+) -> Iterator[UsageError]:
     """Every breach; parts that were invalid by themselves are None or left out, and not judged again here."""
     yield from _primary(document)
     yield from _same_address(document, nodes)
@@ -42,7 +44,7 @@ def _same_address(document: Document, nodes: Sequence[Node]) -> Iterator[UsageEr
             )
 
 
-def _overlaps(document: Document, cluster: Cluster, nodes: Sequence[Node]) -> Iterator[UsageError]:
+def _overlaps(document: Document, cluster: ClusterSettings, nodes: Sequence[Node]) -> Iterator[UsageError]:
     plan = Addressing(cluster.network.prefix6, cluster.network.prefix4, cluster.domain)
     ranges: tuple[IPNetwork, ...] = tuple(
         ipaddress.ip_network(cidr) for cidr in (plan.cluster_cidr6, plan.cluster_cidr4)
@@ -65,12 +67,12 @@ def _overlaps(document: Document, cluster: Cluster, nodes: Sequence[Node]) -> It
                 )
 
 
-def _ports(document: Document, cluster: Cluster) -> Iterator[UsageError]:
+def _ports(document: Document, cluster: ClusterSettings) -> Iterator[UsageError]:
     if cluster.api.port == 10250:
         yield document.problem(("cluster", "api", "port"), "10250 is the kubelet's port")
 
 
-def _addons(document: Document, root: Path, cluster: Cluster) -> Iterator[UsageError]:
+def _addons(document: Document, root: Path, cluster: ClusterSettings) -> Iterator[UsageError]:
     names: dict[str, str] = {}
     for position, addon in enumerate(cluster.addons):
         at = ("cluster", "addons", position)

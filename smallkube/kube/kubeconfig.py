@@ -8,6 +8,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from smallkube.core.errors import UsageError
+from smallkube.inventory.addressing import is_address
 from smallkube.inventory.models import Inventory
 
 _HOST_AND_PORT = re.compile(r"(?:\[([0-9a-fA-F:.]+)\]|([\w.-]+))(?::(\d{1,5}))?")
@@ -26,7 +27,7 @@ class ApiEndpoint:
         return f"https://{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
 
 
-def way(inventory: Inventory, via: str, names: Collection[str]) -> ApiEndpoint:
+def endpoint(inventory: Inventory, via: str, names: Collection[str]) -> ApiEndpoint:
     """What ``via`` stands for: "external" (api.external_host), "tunnel" (the primary's address there), HOST[:PORT].
 
     ``names``: what the certificate is for, DNS names and addresses. Raises UsageError.
@@ -45,25 +46,17 @@ def way(inventory: Inventory, via: str, names: Collection[str]) -> ApiEndpoint:
 
 
 def _split(via: str, port: int) -> tuple[str, int]:
-    if _is_address(via):
+    if is_address(via):
         return via, port
     found = _HOST_AND_PORT.fullmatch(via)
-    if not found or (found[1] and not _is_address(found[1])) or not 0 < int(found[3] or port) < 65536:
+    if not found or (found[1] and not is_address(found[1])) or not 0 < int(found[3] or port) < 65536:
         raise UsageError(f"--via {via!r}", hint="expected external, tunnel, or HOST[:PORT]")
     return found[1] or found[2], int(found[3] or port)
 
 
-def _is_address(text: str) -> bool:
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        return False
-    return True
-
-
 def _plain(host: str) -> str:
     """As certificates have it."""
-    return str(ipaddress.ip_address(host)) if _is_address(host) else host.lower()
+    return str(ipaddress.ip_address(host)) if is_address(host) else host.lower()
 
 
 def render(inventory: Inventory, token: bytes, certificate: bytes | None, to: ApiEndpoint) -> str:

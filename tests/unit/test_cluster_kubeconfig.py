@@ -36,8 +36,8 @@ def inventory() -> Inventory:
     ],
 )
 def test_the_way_to_the_api_server(via: str, url: str, name: str) -> None:
-    way = kubeconfig.way(inventory(), via, NAMES)
-    assert (way.url, way.name) == (url, name)
+    endpoint = kubeconfig.endpoint(inventory(), via, NAMES)
+    assert (endpoint.url, endpoint.name) == (url, name)
 
 
 @pytest.mark.parametrize(
@@ -46,17 +46,19 @@ def test_the_way_to_the_api_server(via: str, url: str, name: str) -> None:
 )
 def test_a_way_that_is_none_is_refused(via: str) -> None:
     with pytest.raises(UsageError, match="--via"):
-        kubeconfig.way(inventory(), via, NAMES)
+        kubeconfig.endpoint(inventory(), via, NAMES)
 
 
 def test_an_old_certificate_is_still_met_under_its_own_name() -> None:
-    assert kubeconfig.way(inventory(), "external", {"old.example.com", "api.k8s.internal"}).name == "api.k8s.internal"
+    assert (
+        kubeconfig.endpoint(inventory(), "external", {"old.example.com", "api.k8s.internal"}).name == "api.k8s.internal"
+    )
     with pytest.raises(UsageError, match=r"rotate-certificates"):
-        kubeconfig.way(inventory(), "external", {"old.example.com"})
+        kubeconfig.endpoint(inventory(), "external", {"old.example.com"})
 
 
 def test_nothing_is_expected_where_nothing_is_checked() -> None:
-    assert kubeconfig.way(inventory(), "localhost:1", ()) == ApiEndpoint("localhost", 1)
+    assert kubeconfig.endpoint(inventory(), "localhost:1", ()) == ApiEndpoint("localhost", 1)
 
 
 def test_a_kubeconfig_trusts_exactly_the_pinned_certificate() -> None:
