@@ -86,13 +86,13 @@ def upgrade(
     def smoke() -> list[str]:
         return [f"{one.check} ({one.detail})" for one in run_smoke(here, options, wanted) if one.bad]
 
-    runner = output.Runner(here, upgrading.NAME)
+    runner = output.Runner(here, upgrading.NAME, dry_run=dry_run, yes=yes, json=json)
     run = upgrading.Upgrade(here.cluster, plan, here.connect, runner.deploy, take_backup, smoke, settle, runner.step)
     question = f"upgrade {inventory.cluster.name} from {plan.runs} to {plan.target}?"
-    if runner.run(run.operation(), question, dry_run=dry_run, yes=yes, json=json):
+    if runner.run(run.operation(), question):
         names = ", ".join(node.name for node in inventory.nodes)
         text = f"all of {names} have Kubernetes {plan.target} ({run.version}), and work"
-        runner.show({"version": run.version, "backup": run.backup}, text, json=json)
+        runner.show({"version": run.version, "backup": run.backup}, text)
 
 
 @task(
@@ -135,13 +135,13 @@ def rebuild_primary(
     elif key and yes and not dry_run:
         hint = f"compare it on the machine's console, then give --host-key {key}"
         raise UsageError(f"its host key is not the one in keys/hosts: {key}", where=primary, hint=hint)
-    runner = output.Runner(here, rebuilding.NAME)
+    runner = output.Runner(here, rebuilding.NAME, dry_run=dry_run, yes=yes, json=json)
     run = rebuilding.Rebuild(here.cluster, plan, master, here.connect, runner.deploy, timeout)
     question = f"make this machine the primary, from {plan.record.name}?"
-    if not runner.run(run.operation(), question, dry_run=dry_run, yes=yes, json=json):
+    if not runner.run(run.operation(), question):
         return
     text = f"{primary} is the primary again, with the data of {run.backup}; all nodes are Ready"
-    runner.show({"backup": run.backup, "unrestarted": run.unrestarted}, text, json=json)
+    runner.show({"backup": run.backup, "unrestarted": run.unrestarted}, text)
     ui.message("changes after that backup are lost; next: inv cluster.smoke, inv etcd.backup, commit keys/")
     ui.message("inv deploy brings the re-encrypted files to the other nodes")
     require_restarted("rebuilt, but not restarted", run.unrestarted)

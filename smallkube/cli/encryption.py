@@ -34,19 +34,16 @@ def rotate(
     from smallkube.operations import encryption as rotating
     from smallkube.operations.verified_backup import back_up
     from smallkube.secrets.keyring import require_master
-    from smallkube.secrets.store import read_keys
 
     here = current()
-    workspace = here.workspace
-    master = require_master(workspace, "to change the encryption key")
-    runner = output.Runner(here, rotating.NAME)
+    master = require_master(here.workspace, "to change the encryption key")
+    runner = output.Runner(here, rotating.NAME, dry_run=dry_run, yes=yes, json=json)
     backup = None if no_backup else partial(back_up, here.cluster, master)
     rotation = rotating.Rotation(here.cluster, master, here.connect, runner.deploy, backup)
-    operation = rotation.operation(read_keys(workspace), abort=abort)
-    question = "replace the key that encrypts Secrets in etcd?"
-    if not runner.run(operation, question, dry_run=dry_run, yes=yes, json=json):
+    operation = rotation.operation(runner.keys, abort=abort)
+    if not runner.run(operation, "replace the key that encrypts Secrets in etcd?"):
         return
     objects = f"all {sum(rotation.stored.values())} objects" if rotation.stored else "the objects"
     text = f"{rotation.key} encrypts {objects} in etcd"
-    runner.show({"key": rotation.key, "rewritten": rotation.rewritten, "stored": rotation.stored}, text, json=json)
+    runner.show({"key": rotation.key, "rewritten": rotation.rewritten, "stored": rotation.stored}, text)
     ui.message("commit keys/: earlier backups need the previous key, which is in its git history")

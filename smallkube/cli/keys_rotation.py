@@ -13,7 +13,7 @@ from smallkube.core import ui
 from smallkube.core.errors import UsageError
 
 if TYPE_CHECKING:
-    from smallkube.operations.certificate_plan import Choice
+    from smallkube.operations.certificates import Choice
     from smallkube.operations.master import Plan as MasterPlan
     from smallkube.operations.master import Reissue
     from smallkube.secrets.policy import Secret
@@ -82,29 +82,25 @@ def rotate_certificates(
     previous ones. Pods that read ca.crt only at start must be restarted in
     between: --pause. After an interruption the same command resumes.
     """
-    from smallkube.operations import certificate_plan as planning
     from smallkube.operations import certificates
     from smallkube.secrets import change, policy, staged
-    from smallkube.secrets.store import read_keys
 
     at_least(1, timeout=timeout)
     here = current()
-    workspace, inventory = here.workspace, here.inventory
     if abort and (pause or no_deploy):
         raise UsageError("--abort can't be combined with --pause or --no-deploy")
     nodes = {item.name for item in here.select(node)}
-    keys, choice = read_keys(workspace), None
-    rows = planning.under_way(inventory, keys)
+    runner, choice = output.Runner(here, certificates.NAME, dry_run=dry_run, yes=yes, json=json), None
+    rows = certificates.under_way(here.inventory, runner.keys)
     if not rows and not abort:
-        choice = planning.choose(here.cluster, nodes, everything=all, now=datetime.now(UTC))
+        choice = certificates.choose(here.cluster, nodes, everything=all, now=datetime.now(UTC))
         rows = tuple(choice.renew)
     elif no_deploy:
         raise UsageError("a rotation is under way", hint="complete it without --no-deploy, or --abort it")
-    runner = output.Runner(here, certificates.NAME)
     rotation = certificates.Rotation(here.cluster, rows, here.connect, runner.deploy, timeout)
-    operation = rotation.operation(keys, abort=abort, pause=pause)
+    operation = rotation.operation(runner.keys, abort=abort, pause=pause)
     if dry_run or not rows:
-        steps = operation.titles(keys) if rows and not no_deploy else ()
+        steps = operation.titles(runner.keys) if rows and not no_deploy else ()
         _show_issued(rows, choice, "would issue" if dry_run else "issued", json, steps=steps)
         return
     question = f"replace {', '.join(rotation.files)}, and their keys?"
@@ -115,7 +111,7 @@ def rotate_certificates(
         _show_issued(rows, choice, "issued", json)
         ui.message("next: inv deploy, to all nodes: each trusts only the certificates that it was deployed with")
     else:
-        runner.run(operation, question, dry_run=False, yes=yes, json=json)
+        runner.run(operation, question)
         more = {"reached": rotation.stage, "outage": runner.outage.as_json if runner.outage else None}
         _show_issued(rows, choice, "aborted" if abort else "issued", json, **more)
         if runner.outage:
@@ -169,20 +165,18 @@ def rotate_issuer(
     from smallkube.operations import issuer as rotating
     from smallkube.operations.engine import Overlap
     from smallkube.secrets.keyring import require_master
-    from smallkube.secrets.store import read_keys
 
     at_least(1, timeout=timeout)
     at_least(0, overlap=overlap)
     here = current()
-    runner = output.Runner(here, rotating.NAME)
+    runner = output.Runner(here, rotating.NAME, dry_run=dry_run, yes=yes, json=json)
     master = None if dry_run else require_master(here.workspace, "to tell the keys apart")
     key = Overlap(here.cluster, (rotating.row_of(here.inventory),), master)
     rotation = rotating.Rotation(key, here.connect, runner.deploy, overlap, timeout)
-    operation = rotation.operation(read_keys(here.workspace), abort=abort)
-    question = "replace the key that signs ServiceAccount tokens?"
-    if runner.run(operation, question, dry_run=dry_run, yes=yes, json=json):
+    operation = rotation.operation(runner.keys, abort=abort)
+    if runner.run(operation, "replace the key that signs ServiceAccount tokens?"):
         text = f"tokens are signed by the key {rotation.key}; tokens of other keys are refused"
-        runner.show({"key": rotation.key}, text, json=json)
+        runner.show({"key": rotation.key}, text)
 
 
 @task(

@@ -88,18 +88,17 @@ def _revoke(here: Current, name: str, *, yes: bool, dry_run: bool, json: bool) -
     from smallkube.operations.master import commands
     from smallkube.secrets.keyring import require_master
 
+    runner = output.Runner(here, revoking.NAME, dry_run=dry_run, yes=yes, json=json)
     plan = revoking.make(here.cluster, name)
     master = None if dry_run else require_master(here.workspace, "to try the node's token")
-    runner = output.Runner(here, revoking.NAME)
     revocation = revoking.Revocation(plan, master, here.connect, runner.deploy)
-    question = f"revoke {name}, and end its pods?"
-    if not runner.run(revocation.operation(), question, dry_run=dry_run, yes=yes, json=json):
+    if not runner.run(revocation.operation(), f"revoke {name}, and end its pods?"):
         return
     shared = [row.name for row in plan.shared]
     value = {"node": name, "removed": revocation.removed, "shared": shared, "exposed": revocation.exposed}
     lines = [f"{name} is revoked: its token is refused, no other node has its WireGuard key"]
     lines += [f"removed keys/{file}" for file in revocation.removed]
-    runner.show(value, "\n".join(lines), json=json)
+    runner.show(value, "\n".join(lines))
     if revocation.exposed is None:
         ui.warn("the API server did not run: which Secrets the pods on it used is not known")
     elif revocation.exposed:

@@ -64,12 +64,21 @@ def show_reports(reports: "Sequence[Report]", *, json: bool) -> None:
 
 
 class Runner:
-    """An operation of the engine from the command line: dry run, confirmation, lock, progress, downtime and result."""
+    """An operation of the engine from the command line: dry run, confirmation, lock, progress, downtime and result.
 
-    def __init__(self, here: "Current", name: str) -> None:
+    ``keys`` is keys/ as the operation finds it.
+    """
+
+    def __init__(self, here: "Current", name: str, *, dry_run: bool, yes: bool, json: bool) -> None:
+        from smallkube.secrets.store import changing_keys, read_keys
+
         self.here, self.name = here, name
+        self.dry_run, self.yes, self.json = dry_run, yes, json
         self.progress = ui.Progress([*(node.name for node in here.inventory.nodes), name])
         self.outage: Outage | None = None
+        # A change that a killed process had begun is completed first, or its step would be done twice.
+        with nullcontext() if dry_run else changing_keys(here.workspace):
+            self.keys = read_keys(here.workspace)
 
     def step(self, text: str) -> None:
         """Show what the operation does now."""
@@ -84,30 +93,29 @@ class Runner:
         cluster = cluster or self.here.cluster
         return roll_out(cluster, cluster.inventory.nodes if nodes is None else nodes, self.progress, **options)
 
-    def run(self, operation: "Operation", question: str, *, dry_run: bool, yes: bool, json: bool) -> bool:
+    def run(self, operation: "Operation", question: str) -> bool:
         """Print the steps that remain, or run just those; whether they ran. Raises UsageError when not confirmed."""
         from smallkube.core.workspace import lock
         from smallkube.operations import downtime, engine
-        from smallkube.secrets.store import read_keys
 
-        keys = read_keys(self.here.workspace)
-        if operation.under_way(keys):
+        if operation.under_way(self.keys):
             ui.message("resumes the operation that is under way")
-        if dry_run:
-            show_steps(operation.titles(keys), json=json)
+        titles = operation.titles(self.keys)
+        if self.dry_run:
+            show_steps(titles, json=self.json)
             return False
-        confirm_steps(operation.titles(keys), question, yes=yes)
+        confirm_steps(titles, question, yes=self.yes)
         counted = downtime.counted(self.here.connect, self.here.inventory.primary)
         with lock(self.here.workspace.state_dir / "operation.lock", self.name), self.progress:
             with counted if operation.has_primary else nullcontext() as self.outage:
-                engine.execute(operation, keys, self.step)
+                engine.execute(operation, self.keys, self.step)
             self.progress.done(self.name, "done")
         return True
 
-    def show(self, value: dict[str, Any], text: str, *, json: bool) -> None:
+    def show(self, value: dict[str, Any], text: str) -> None:
         """The result, with the downtime of the API server."""
         outage = self.outage
-        show({**value, "outage": outage.as_json} if outage else value, text, json=json)
+        show({**value, "outage": outage.as_json} if outage else value, text, json=self.json)
         if outage:
             ui.message(outage.words)
 

@@ -40,23 +40,21 @@ def rotate(
     from smallkube.operations import tokens as rotating
     from smallkube.operations.engine import Overlap
     from smallkube.secrets.keyring import require_master
-    from smallkube.secrets.store import read_keys
 
     at_least(1, timeout=timeout)
     here = current()
     wanted = token_users.select(here.inventory, words(user), everybody=all or abort)
-    keys = read_keys(here.workspace)
-    users = rotating.affected(keys, wanted, token_users.all_users(here.inventory))
+    runner = output.Runner(here, rotating.NAME, dry_run=dry_run, yes=yes, json=json)
+    users = rotating.affected(runner.keys, wanted, token_users.all_users(here.inventory))
     names = [one.short for one in users]
-    runner = output.Runner(here, rotating.NAME)
     master = None if dry_run else require_master(here.workspace, "to try tokens")
     overlap = Overlap(here.cluster, tuple(one.secret for one in users), master)
     rotation = rotating.Rotation(overlap, users, here.connect, runner.deploy, timeout)
-    operation = rotation.operation(keys, abort=abort)
-    if not runner.run(operation, f"replace API tokens ({', '.join(names)})?", dry_run=dry_run, yes=yes, json=json):
+    operation = rotation.operation(runner.keys, abort=abort)
+    if not runner.run(operation, f"replace API tokens ({', '.join(names)})?"):
         return
     text = f"current tokens accepted, previous ones refused: {', '.join(names)}"
-    runner.show({"rotated": names, "refused": names}, text, json=json)
+    runner.show({"rotated": names, "refused": names}, text)
     if "root" in names:
         ui.message("kubeconfigs outside the cluster have root's previous token: inv cluster.kubeconfig writes new ones")
 
@@ -70,14 +68,14 @@ def status(_: Context, json: bool = False) -> None:
     from smallkube.secrets.store import read_keys
 
     here = current()
-    found, silent = token_clients.in_use(here.inventory, here.connect)
+    found, unreachable = token_clients.in_use(here.inventory, here.connect)
     everybody, master = token_users.all_users(here.inventory), read_master(here.workspace)
     rows = looking.rows(here.workspace, read_keys(here.workspace), everybody, master, found, datetime.now(UTC))
     table = [(row.user, f"{row.days} d", "yes" if row.overlap else "no", _clients(row.clients)) for row in rows]
     columns = ("USER", "AGE", "OVERLAP", "CLIENTS")
-    output.table({"tokens": rows, "silent": silent}, columns, table, json=json)
-    if silent:
-        raise SmallkubeError("unreachable: " + ", ".join(f"{node} ({why})" for node, why in silent.items()))
+    output.table({"tokens": rows, "unreachable": unreachable}, columns, table, json=json)
+    if unreachable:
+        raise SmallkubeError("unreachable: " + ", ".join(f"{node} ({why})" for node, why in unreachable.items()))
 
 
 def _clients(clients: dict[str, str]) -> str:

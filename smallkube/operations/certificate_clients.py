@@ -14,7 +14,7 @@ _SCRIPT = Path(__file__).with_name("scripts") / "authorities.sh"
 _CURL = ("curl", "--silent", "--show-error", "--max-time", "10", "--output", "/dev/null", "--write-out", "%{http_code}")
 
 
-def without(inventory: Inventory, connect: Connect, pem: bytes) -> list[str]:
+def pods_without(inventory: Inventory, connect: Connect, pem: bytes) -> list[str]:
     """Nodes that have pods whose ca.crt lacks the certificate ``pem``, with their number; or why one can't be asked."""
 
     def ask(node: Node) -> int:

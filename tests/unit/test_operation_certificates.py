@@ -8,8 +8,7 @@ from collections.abc import Mapping
 import pytest
 
 from smallkube.core.errors import UsageError
-from smallkube.operations import certificate_plan
-from smallkube.operations.certificates import Rotation
+from smallkube.operations.certificates import Rotation, under_way
 from smallkube.operations.engine import Operation
 from smallkube.secrets import policy
 from smallkube.secrets.staged import Stage
@@ -36,7 +35,7 @@ def deployed(cluster: FakeCluster) -> None:
 
 
 def rotation(cluster: FakeCluster) -> Rotation:
-    rows = certificate_plan.under_way(cluster.inventory, cluster.keys)
+    rows = under_way(cluster.inventory, cluster.keys)
     rows = rows or tuple(row for row in policy.secrets_of(cluster.inventory) if row.certificate)
     return Rotation(cluster.cluster, rows, cluster.connect, cluster.deploy_certificates, seconds=0)
 

@@ -5,15 +5,18 @@ from collections.abc import Sequence
 
 import pytest
 
+from smallkube.cli.context import Current
+from smallkube.cli.output import Runner
 from smallkube.core.errors import SmallkubeError, UsageError
+from smallkube.core.workspace import Workspace
 from smallkube.inventory.models import Node
 from smallkube.kube import token_users
 from smallkube.kube.token_users import User
 from smallkube.operations import tokens
 from smallkube.operations.engine import Operation, Overlap
 from smallkube.remote.command import Command, Result
-from smallkube.secrets import change
-from tests.unit.fake_cluster import FakeCluster, run
+from smallkube.secrets import change, journal
+from tests.unit.fake_cluster import FakeCluster, Killed, run
 
 CHOSEN = ("node2", "kube-scheduler")
 
@@ -145,6 +148,23 @@ def test_a_previous_token_that_is_still_accepted_fails(cluster: FakeCluster, mon
     with pytest.raises(SmallkubeError, match=r"kube_token_node2\.retired is accepted, not refused"):
         rotate(cluster)
     assert {name for name in versions(cluster) if "node2" in name} == {"kube_token_node2.retired.age"}
+
+
+def test_a_change_of_keys_that_was_killed_is_completed_first(
+    cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    complete = journal.complete
+
+    def killed(workspace: Workspace) -> tuple[str, ...]:
+        if (workspace.state_dir / "keys-change.json").exists():
+            raise Killed
+        return complete(workspace)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(journal, "complete", killed)
+        assert not rotate(cluster)
+    keys = Runner(Current(cluster.workspace), "tokens", dry_run=False, yes=True, json=False).keys
+    assert operation(cluster).titles(keys) == tuple(titles()[1:])
 
 
 def test_a_missing_token_is_named(cluster: FakeCluster) -> None:

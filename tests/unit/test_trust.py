@@ -11,7 +11,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from smallkube.core.errors import SmallkubeError
 from smallkube.inventory.load import parse
-from smallkube.operations import certificate_plan, downtime, issuer_keys
+from smallkube.operations import certificates as certificate_rotation
+from smallkube.operations import downtime, issuer_keys
 from smallkube.secrets import certificates, policy, staged
 from smallkube.secrets.staged import Stage
 from smallkube.secrets.store import Keys
@@ -41,13 +42,13 @@ def keys(*more: str) -> Keys:
 )
 def test_the_stage_follows_from_the_files(files: tuple[str, ...], stage: Stage) -> None:
     assert staged.of(API, keys(*files)) is stage
-    assert certificate_plan.under_way(INVENTORY, keys(*files)) == (() if stage is Stage.ONE else (API,))
+    assert certificate_rotation.under_way(INVENTORY, keys(*files)) == (() if stage is Stage.ONE else (API,))
 
 
 def test_certificates_that_stand_at_different_steps_are_named() -> None:
     files = ("apiserver.key.new.age", "apiserver.new.crt", "kubelet-client.key.old.age")
     with pytest.raises(SmallkubeError, match=r"apiserver\.key: the new one is trusted.*kubelet-client\.key: one"):
-        certificate_plan.under_way(INVENTORY, keys(*files))
+        certificate_rotation.under_way(INVENTORY, keys(*files))
 
 
 def test_new_keys_and_certificates_stand_beside_under_names_of_their_own() -> None:
