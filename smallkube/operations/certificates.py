@@ -13,7 +13,7 @@ from smallkube.core.errors import SmallkubeError, UsageError
 from smallkube.core.polling import wait_until
 from smallkube.inventory.cluster import Cluster
 from smallkube.inventory.models import Inventory
-from smallkube.operations import certificate_clients
+from smallkube.operations import trust_facts
 from smallkube.operations.engine import Operation, Step, not_abortable
 from smallkube.remote.host import Connect
 from smallkube.secrets import certificates, change, kinds, policy, staged
@@ -144,12 +144,12 @@ class Rotation:
         if policy.API_CERTIFICATE in self.files:
             new = policy.api_certificate(self.cluster.inventory).version(policy.NEW)
             pem = self._keys.certificates[new.file]
-            missing = partial(certificate_clients.pods_without, self.cluster.inventory, self.connect, pem)
+            missing = partial(trust_facts.pods_without, self.cluster.inventory, self.connect, pem)
             wait_until(missing, self.seconds, partial(_waiting, "without the API server's new certificate in ca.crt"))
 
     def _await_used(self) -> None:
         pinned = self._keys.certificates
-        missing = partial(certificate_clients.mismatched_certificates, self.cluster.inventory, self.connect, pinned)
+        missing = partial(trust_facts.mismatched_certificates, self.cluster.inventory, self.connect, pinned)
         wait_until(missing, self.seconds, partial(_waiting, "not with the certificates in keys/"))
 
 

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TypeVar
 
 from smallkube.core.errors import SmallkubeError
@@ -12,15 +11,14 @@ from smallkube.deploy.inspection import State
 from smallkube.inventory.cluster import Cluster
 from smallkube.inventory.models import Node
 from smallkube.nix.bundle import Bundle
+from smallkube.operations.machines import answer, script
 from smallkube.remote import fleet
-from smallkube.remote.command import Command
 from smallkube.remote.host import Host
 from smallkube.remote.ssh import SshHost
 
 API_SERVER = "kube-apiserver"
 KUBELET = "kubelet"
 PROXY = "kube-proxy"
-_RUNNING = Path(__file__).with_name("scripts") / "running.sh"
 
 T = TypeVar("T")
 
@@ -52,41 +50,30 @@ class DeployReadiness:
 
 def node_states(cluster: Cluster, digest: str) -> dict[str, NodeState | SmallkubeError]:
     """Every machine's state, by its name; ``digest`` is that of the workspace's bundle."""
-    return _each(
-        cluster, lambda session: NodeState(inspection.read(session, cluster.inventory, digest), running(session))
-    )
+    return _each(cluster, lambda host: NodeState(inspection.read(host, cluster.inventory, digest), running(host)))
 
 
 def deploy_readiness(cluster: Cluster) -> dict[str, DeployReadiness | SmallkubeError]:
     """What a deploy's own preflight would say of every machine, by its name."""
 
-    def ready(session: Host) -> DeployReadiness:
-        look = facts.look(session, Bundle({}))
-        file = cluster.workspace.hosts_keys_dir / f"{session.node.name}.pub"
-        return DeployReadiness(
-            look.store_free, tuple(health.unfit(look, time.time(), file.read_text())), running(session)
-        )
+    def ready(host: Host) -> DeployReadiness:
+        look = facts.look(host, Bundle({}))
+        file = cluster.workspace.hosts_keys_dir / f"{host.node.name}.pub"
+        return DeployReadiness(look.store_free, tuple(health.unfit(look, time.time(), file.read_text())), running(host))
 
     return _each(cluster, ready)
 
 
 def _each(cluster: Cluster, ask: Callable[[Host], T]) -> dict[str, T | SmallkubeError]:
     def read(node: Node) -> T:
-        with SshHost(cluster.workspace, node) as session:
-            return ask(session)
+        with SshHost(cluster.workspace, node) as host:
+            return ask(host)
 
     outcomes = fleet.run([cluster.inventory.nodes], read)
     return {out.node.name: out.value or out.error or SmallkubeError("was not asked") for out in outcomes}
 
 
-def running(session: Host) -> Running:
+def running(host: Host) -> Running:
     """Raises SmallkubeError when the machine does not answer."""
-    units = (API_SERVER, KUBELET, PROXY) if session.node.role == "primary" else (KUBELET, PROXY)
-    argv = ("/bin/sh", "-s", "--", *units)
-    return parse(session.run_checked(Command(argv, stdin=_RUNNING.read_bytes(), timeout=60, title="running")).text)
-
-
-def parse(text: str) -> Running:
-    """Read what ``running.sh`` printed."""
-    found = dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
-    return Running(found.pop("kernel", ""), found)
+    units = (API_SERVER, KUBELET, PROXY) if host.node.role == "primary" else (KUBELET, PROXY)
+    return Running(**answer(host, script("running", *units)))

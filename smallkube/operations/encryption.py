@@ -8,7 +8,6 @@ still deploys it. Aborted before that, the previous key is the one that stays.
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from smallkube.core.errors import SmallkubeError, UsageError
 from smallkube.etcd import host
@@ -16,7 +15,7 @@ from smallkube.inventory.cluster import Cluster
 from smallkube.inventory.models import Node
 from smallkube.operations.encryption_phases import Configuration, Phase, parse
 from smallkube.operations.engine import Operation, Step, not_abortable
-from smallkube.remote.command import Command
+from smallkube.operations.machines import answer, script
 from smallkube.remote.host import Connect
 from smallkube.secrets import change, policy
 from smallkube.secrets.age import Master
@@ -25,7 +24,6 @@ from smallkube.secrets.policy import Kind, Secret
 from smallkube.secrets.store import Keys, changing_keys, read_keys
 
 NAME = "encryption"
-_SCRIPTS = Path(__file__).with_name("scripts")
 _REWRITE_SECONDS = 1800
 KUBECONFIG = "/run/kubeconfig-root"
 
@@ -135,21 +133,14 @@ class Rotation:
     def _rewrite(self) -> None:
         with self.connect(self.cluster.inventory.primary) as primary:
             resources = self._read(read_keys(self.cluster.workspace)).resources
-            reply = primary.run_checked(_script("rewrite", KUBECONFIG, *resources, seconds=_REWRITE_SECONDS))
-        self.rewritten = int(reply.text or 0)
+            self.rewritten = answer(primary, script("rewrite", KUBECONFIG, *resources, timeout=_REWRITE_SECONDS))
 
     def _verify(self) -> None:
         found = self._read(read_keys(self.cluster.workspace))
         with self.connect(self.cluster.inventory.primary) as primary:
-            script = _script("stored", host.ENDPOINT, *paths(found.resources), seconds=_REWRITE_SECONDS)
-            rows = (line.split() for line in primary.run_checked(script).text.splitlines())
-            self.stored = {name: int(count) for count, name in rows}
+            where = paths(found.resources)
+            self.stored = answer(primary, script("stored", host.ENDPOINT, *where, timeout=_REWRITE_SECONDS))
         if bad := {name: count for name, count in self.stored.items() if name != self.key}:
             others = ", ".join(f"{count} with {name}" for name, count in bad.items())
             hint = "run the same command again; both keys stay until then"
             raise SmallkubeError(f"not everything is encrypted with {self.key}: {others}", hint=hint)
-
-
-def _script(name: str, *arguments: str, seconds: int) -> Command:
-    argv = ("/bin/sh", "-c", (_SCRIPTS / f"{name}.sh").read_text(), name, *arguments)
-    return Command(argv, timeout=seconds, title=name)

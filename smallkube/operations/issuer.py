@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from smallkube.core.errors import SmallkubeError, UsageError
 from smallkube.core.polling import wait_until
 from smallkube.inventory.models import Inventory
-from smallkube.operations import issuer_keys
+from smallkube.operations import trust_facts
 from smallkube.operations.engine import Operation, Overlap, Step
 from smallkube.remote.host import Connect
 from smallkube.secrets import policy
@@ -63,15 +63,15 @@ class Rotation:
     def key(self) -> str:
         """The id of the key that signs, by keys/."""
         (row,) = self.overlap.rows
-        return issuer_keys.key_id(self.overlap.open(row), f"keys/{row.file}")
+        return trust_facts.key_id(self.overlap.open(row), f"keys/{row.file}")
 
     @property
     def _other(self) -> str:
         (other,) = self.overlap.others.values()
-        return issuer_keys.key_id(self.overlap.open(other), f"keys/{other.file}")
+        return trust_facts.key_id(self.overlap.open(other), f"keys/{other.file}")
 
     def _expect(self, wanted: set[str]) -> None:
-        found = issuer_keys.accepted(self.overlap.cluster.inventory, self.connect)
+        found = trust_facts.accepted_keys(self.overlap.cluster.inventory, self.connect)
         if found != wanted:
             differs = f"it accepts {', '.join(sorted(found))}, not {', '.join(sorted(wanted))}"
             hint = "run the same command again"
@@ -80,14 +80,14 @@ class Rotation:
     def _renew(self) -> None:
         """A kubelet asks for its pods' tokens anew when it starts; else it would when they are nearly an hour old."""
         inventory, other = self.overlap.cluster.inventory, self._other
-        if not issuer_keys.pods_with(inventory, self.connect, other):
+        if not trust_facts.pods_with_tokens(inventory, self.connect, other):
             return
-        if unreachable := issuer_keys.restart_kubelets(inventory, self.connect):
-            raise _waiting(", ".join(f"{node} ({why})" for node, why in unreachable.items()))
-        wait_until(lambda: issuer_keys.pods_with(inventory, self.connect, other), self.seconds, _waiting)
+        if unreachable := trust_facts.restart_kubelets(inventory, self.connect):
+            raise _waiting(", ".join(unreachable))
+        wait_until(lambda: trust_facts.pods_with_tokens(inventory, self.connect, other), self.seconds, _waiting)
 
     def _verify_secrets(self) -> None:
-        if found := issuer_keys.secrets_with(self.overlap.cluster.inventory, self.connect, self._other):
+        if found := trust_facts.secrets_with_tokens(self.overlap.cluster.inventory, self.connect, self._other):
             patch = """kubectl -n NAMESPACE patch secret NAME --type=json -p '[{"op":"remove","path":"/data/token"}]'"""
             hint = f"each gets a new one by `{patch}`; give it to whoever has a copy, then run the same command again"
             raise SmallkubeError(f"Secrets hold tokens of the other key: {', '.join(found)}", hint=hint)

@@ -7,7 +7,6 @@ the other, the API server would show an empty cluster in between, and every kube
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 
 from smallkube.core.errors import SmallkubeError, UsageError
 from smallkube.core.polling import wait_until
@@ -21,7 +20,7 @@ from smallkube.inventory.cluster import Cluster
 from smallkube.inventory.models import Node
 from smallkube.kube import kubectl
 from smallkube.operations.engine import Operation, Step
-from smallkube.remote.command import Command
+from smallkube.operations.machines import script
 from smallkube.remote.host import Connect
 from smallkube.secrets import generate, rekey, scan
 from smallkube.secrets.age import Master
@@ -33,7 +32,6 @@ MARK = "/var/lib/smallkube/etcd-seeded"
 """On the primary: the name of the backup that its etcd began with."""
 WITH_PEERS = Options(drain=False, with_peers=True)
 """When the new machine has another address, all machines learn of it together."""
-_SCRIPT = Path(__file__).with_name("scripts") / "seed.sh"
 _UNPACK_SECONDS = 1800
 
 
@@ -132,7 +130,7 @@ class Rebuild:
 
     def _inspect(self) -> None:
         with self.connect(self.primary) as primary:
-            self._note(primary.run_checked(_script("look")).text)
+            self._note(primary.run_checked(script("seed", "look", host.DATA_DIR, MARK)).text)
 
     def _note(self, found: str) -> None:
         """``found``: what seed.sh printed. Raises UsageError when the data there was not restored by a rebuild."""
@@ -160,9 +158,10 @@ class Rebuild:
             return
         record = self.plan.record
         about = (str(record.size), record.snapshot_sha256, " ".join(map(str, minor(record.etcd))))
+        arguments = ("seed", host.DATA_DIR, MARK, record.name, self._system, *about)
         file = catalog.folder_of(self.cluster) / record.file
         with opened(file, self.master) as stream, self.connect(self.primary) as primary:
-            reply = primary.run(_script("seed", record.name, self._system, *about), source=stream)
+            reply = primary.run(script("seed", *arguments, timeout=_UNPACK_SECONDS), source=stream)
         if not reply.ok:
             raise SmallkubeError(f"the backup was not restored: {reply.last_line}", where=primary.where)
         self._note(reply.text)
@@ -192,8 +191,3 @@ class Rebuild:
     def _not_ready(self, missing: str) -> SmallkubeError:
         hint = "inv cluster.status says more; run the same command again"
         return SmallkubeError(f"{self.primary.name} is rebuilt, but not Ready: {missing}", hint=hint)
-
-
-def _script(what: str, *arguments: str) -> Command:
-    argv = ("/bin/sh", "-c", _SCRIPT.read_text(), "seed", what, host.DATA_DIR, MARK, *arguments)
-    return Command(argv, timeout=_UNPACK_SECONDS if arguments else 60, title="seed")

@@ -17,9 +17,9 @@ from smallkube.kube import token_clients
 from smallkube.kube.members import KUBECTL, api_down
 from smallkube.operations import referenced_secrets
 from smallkube.operations.engine import Operation, Step
-from smallkube.remote import fleet
+from smallkube.operations.machines import ask_all
 from smallkube.remote.command import Command
-from smallkube.remote.host import Connect
+from smallkube.remote.host import Connect, Host
 from smallkube.secrets import age, change, generate, kinds, policy, rekey
 from smallkube.secrets.change import Contents
 from smallkube.secrets.header import parse_header
@@ -165,14 +165,11 @@ class Revocation:
     def _verify_forgotten(self) -> None:
         public = {kinds.wireguard_public(key, row.file) for row, key in self._open(Kind.WIREGUARD).items()}
 
-        def peers(node: Node) -> set[str]:
-            with self.connect(node) as machine:
-                return set(machine.run_checked(Command(("wg", "show", "wgkube", "peers"))).text.split())
+        def has_it(host: Host) -> bool:
+            return not public.isdisjoint(host.run_checked(Command(("wg", "show", "wgkube", "peers"))).text.split())
 
-        outcomes = fleet.run([self.plan.others.inventory.nodes], peers)
-        wrong = [f"{one.node.name} ({one.error.message})" for one in outcomes if one.error]
-        wrong += [f"{one.node.name} still has it as a peer" for one in outcomes if one.value and one.value & public]
-        if wrong:
+        found, wrong = ask_all(self.plan.others.inventory.nodes, self.connect, has_it)
+        if wrong := [*wrong, *(f"{node} still has it as a peer" for node, there in found.items() if there)]:
             raise SmallkubeError(f"not forgotten everywhere: {', '.join(wrong)}", hint=_AGAIN)
 
     def _delete_files(self) -> None:

@@ -1,5 +1,6 @@
 """A cluster that exists only in memory, and takes up what the real keys/ of a workspace say when it is deployed to."""
 
+import base64
 import json
 from collections import Counter
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ from smallkube.inventory.cluster import Cluster
 from smallkube.inventory.load import load
 from smallkube.inventory.models import Inventory, Node
 from smallkube.kube import token_clients, token_users
-from smallkube.operations import encryption_phases, issuer_keys
+from smallkube.operations import encryption_phases, trust_facts
 from smallkube.operations.engine import Operation, execute
 from smallkube.remote.command import Command, Result
 from smallkube.remote.fake import FakeHost, reply
@@ -123,7 +124,7 @@ class FakeCluster:
         return [row, *(other for other in row.staged if other.file in self.keys.files)]
 
     def _issuer(self, row: Secret) -> str:
-        return issuer_keys.key_id(change.opened(self.keys, self.master, row), row.file)
+        return trust_facts.key_id(change.opened(self.keys, self.master, row), row.file)
 
     def deploy_certificates(self, nodes: Sequence[Node] | None = None) -> None:
         """Node after node; once all have been deployed to, each must trust the others at every moment."""
@@ -149,8 +150,8 @@ class FakeCluster:
                 users = {client.name: user for client, user in token_users.clients_on(self.inventory, node).items()}
                 used = ((name, self.used[users[name]]) for name in command.argv[4::2])
                 return reply("".join(f"{name} {token_clients.sha256(token)}\n" for name, token in used))
-            case "pods' authorities":
-                return reply("" if (command.stdin or b"") in self.trusted[node.name]["apiserver.crt"] else "a pod\n")
+            case "authorities":
+                return reply("0" if (command.stdin or b"") in self.trusted[node.name]["apiserver.crt"] else "1")
             case "curl":
                 rows = ((row.node, row.certificate) for row in policy.secrets_of(self.inventory) if row.certificate)
                 at, wanted = next(pair for pair in rows if pair[1].shown_at == command.argv[-1])
@@ -159,17 +160,16 @@ class FakeCluster:
             case "kubectl" | "timeout":
                 assert node.role == "primary"
                 return self._kubectl([word for word in command.argv if not word.startswith("--")])
-            case "look for tokens":
-                kid = command.argv[5]
-                if command.argv[4] == "secrets":
-                    return reply("".join(f"{name}\n" for name, held in self.secrets.items() if held == kid))
-                return reply("a token\n" if self.pod_tokens[node.name] == kid else "")
+            case "signed" if command.argv[4] == "secrets":
+                return reply(json.dumps({name: head_of(kid) for name, kid in self.secrets.items()}))
+            case "signed":
+                return reply(json.dumps([head_of(self.pod_tokens[node.name])]))
             case "rewrite":
                 self.read_all()
                 self.objects = dict.fromkeys(self.objects, self.configuration.keys[0][0])
                 return reply(str(len(self.objects)))
             case "stored":
-                return reply("".join(f"{count} {name}\n" for name, count in Counter(self.objects.values()).items()))
+                return reply(json.dumps(Counter(self.objects.values())))
         return self._machine(node, command)
 
     def _machine(self, node: Node, command: Command) -> Result:
@@ -248,6 +248,11 @@ class FakeCluster:
         good = token in {each.strip() for each in self.accepted}
         self.answers.append((token, good))
         return f"{number.decode()} {'accepted' if good else 'refused'}\n"
+
+
+def head_of(kid: str) -> str:
+    """The first part of a token that the key of this id has signed."""
+    return base64.urlsafe_b64encode(json.dumps({"alg": "RS256", "kid": kid}).encode()).decode().rstrip("=")
 
 
 def run(operation: Operation, keys: Keys, kill_before: str | None = None) -> bool:

@@ -17,7 +17,7 @@ from smallkube.kube.kubectl import Api
 from smallkube.kube.members import Member
 from smallkube.kube.versions import Deprecated
 from smallkube.operations import upgrade_guard
-from smallkube.operations.cluster_facts import DeployReadiness, Running, parse
+from smallkube.operations.cluster_facts import DeployReadiness, Running
 from smallkube.operations.upgrade_guard import Facts
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -80,12 +80,6 @@ def test_deprecated_apis_are_read_from_the_metrics() -> None:
     assert versions.deprecated("\n".join(lines)) == (
         Deprecated("apps/v1beta1/things/status", "1.40"),
         Deprecated("v1/endpoints", ""),
-    )
-
-
-def test_what_runs_is_read_from_the_script() -> None:
-    assert parse("kernel=6.12.1\nkubelet=v1.34.2\nkube-proxy=\n") == Running(
-        "6.12.1", {"kubelet": "v1.34.2", "kube-proxy": ""}
     )
 
 

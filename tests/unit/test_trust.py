@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from smallkube.core.errors import SmallkubeError
 from smallkube.inventory.load import parse
 from smallkube.operations import certificates as certificate_rotation
-from smallkube.operations import downtime, issuer_keys
+from smallkube.operations import downtime, trust_facts
 from smallkube.secrets import certificates, policy, staged
 from smallkube.secrets.staged import Stage
 from smallkube.secrets.store import Keys
@@ -78,7 +78,7 @@ def test_the_id_of_a_key_is_that_of_its_public_half() -> None:
     private = certificates.new_key()
     public = certificates.parse_key(private, "k").public_key()
     digest = hashlib.sha256(public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).digest()
-    assert base64.urlsafe_b64decode(issuer_keys.key_id(private, "k") + "=") == digest
+    assert base64.urlsafe_b64decode(trust_facts.key_id(private, "k") + "=") == digest
 
 
 def entry(seconds: float, message: str) -> str:

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Counts how values are stored in etcd: stored.sh ENDPOINT PATH...
-# PATH is what comes between /registry/ and the objects' names. Prints lines COUNT NAME_OF_THE_KEY, or "clear" in place of
-# the name. The values themselves stay here.
+# PATH is what comes between /registry/ and the objects' names. Prints JSON, an object: the name of the key that encrypts
+# (secretbox), or "clear", → how many. The values themselves stay here.
 set -eu
 export LC_ALL=C
 endpoint=$1
@@ -13,20 +13,21 @@ trap 'exit 143' TERM INT HUP PIPE
 : >"$folder/found"
 for path; do
   last=/registry/$path/
-  seen=0
+  first=1
   while :; do
+    # One line per field, strings quoted as in Go: "Key" : "…", "Value" : "…", "More" : true
     timeout --foreground 60 etcdctl --endpoints "$endpoint" --command-timeout 50s \
-      get "$last" "/registry/${path}0" --limit 500 --write-out json >"$folder/page"
-    grep -o '"value":"[^"]\{0,108\}' "$folder/page" | sed "s/^\"value\":\"//" | tail -n "+$((seen + 1))" >"$folder/values" || :
-    while read -r value; do
-      case $(printf %s "$value" | cut -c 1-108 | base64 -d 2>/dev/null | tr -d '\0\n') in
-        k8s:enc:secretbox:v1:*) printf %s "$value" | base64 -d 2>/dev/null | cut -d : -f 5 | head -n 1 ;;
-        *) echo clear ;;
-      esac
-    done <"$folder/values" >>"$folder/found"
-    grep -q '"more":true' "$folder/page" || break
-    last=$(grep -o '"key":"[^"]*"' "$folder/page" | tail -n 1 | cut -d '"' -f 4 | base64 -d)
-    seen=1
+      get "$last" "/registry/${path}0" --limit 500 --write-out fields >"$folder/page"
+    sed -n 's/^"Value" : "k8s:enc:secretbox:v1:\([A-Za-z0-9._-]*\):.*/\1/p; t; s/^"Value" : .*/clear/p' "$folder/page" |
+      tail -n "+$first" >>"$folder/found"
+    grep -q '^"More" : true' "$folder/page" || break
+    last=$(sed -n 's/^"Key" : "\(.*\)"$/\1/p' "$folder/page" | tail -n 1)
+    first=2 # that key comes again
   done
 done
-sort "$folder/found" | uniq -c
+printf '{'
+sort "$folder/found" | uniq -c | while read -r count name; do
+  printf '%s"%s": %s' "${comma-}" "$name" "$count"
+  comma=,
+done
+echo '}'

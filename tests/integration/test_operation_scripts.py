@@ -1,0 +1,122 @@
+"""Proves the scripts with which operations ask machines, as far as they run anywhere: what they print is JSON, counts
+what is there, and has no secret.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from smallkube.operations import machines
+from smallkube.operations.trust_facts import key_id_of_token
+from tests.integration import etcd
+from tests.unit.fake_cluster import head_of
+
+SCRIPTS = Path(machines.__file__).with_name("scripts")
+PEM = "-----BEGIN CERTIFICATE-----\nAAAA\nBBBB\n-----END CERTIFICATE-----\n"
+OTHER = PEM.replace("AAAA", "CCCC")
+Run = Callable[..., Any]
+
+
+@pytest.fixture
+def pods(tmp_path: Path) -> Path:
+    return tmp_path / "kubelet" / "pods"
+
+
+@pytest.fixture
+def short_tmp() -> Iterator[Path]:
+    """A short path: sockets have at most 107 bytes."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """``run(script, *arguments, stdin="")``: what it prints, with the kubelet's folder moved under ``tmp_path``."""
+    programs = tmp_path / "bin"
+    programs.mkdir()
+
+    def run_one(name: str, *arguments: str, stdin: str = "", **programs_of: str) -> Any:
+        for program, text in programs_of.items():
+            (programs / program).write_text(f"#!/bin/sh\n{text}\n")
+            (programs / program).chmod(0o755)
+        text = (SCRIPTS / f"{name}.sh").read_text().replace("/var/lib/kubelet", f"{tmp_path}/kubelet")
+        environment = {**os.environ, "PATH": f"{programs}:{os.environ['PATH']}"}
+        argv = ["sh", "-c", text, name, *arguments]
+        done = subprocess.run(argv, input=stdin.encode(), capture_output=True, env=environment, timeout=60)
+        assert (done.returncode, done.stderr) == (0, b""), done
+        return json.loads(done.stdout)
+
+    return run_one
+
+
+def projected(pods: Path, uid: str, name: str, text: str) -> None:
+    file = pods / uid / "volumes/kubernetes.io~projected" / "kube-api-access-x" / name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text)
+
+
+@pytest.mark.parametrize("script", sorted(SCRIPTS.glob("*.sh")), ids=lambda path: path.name)
+def test_shellcheck_finds_nothing(script: Path, needs: Callable[[str, object, str], None]) -> None:
+    needs("integration", shutil.which("shellcheck"), "shellcheck")
+    done = subprocess.run(["shellcheck", "--shell=sh", str(script)], capture_output=True, text=True)
+    assert done.stdout == ""
+
+
+def test_pods_that_lack_a_certificate_are_counted(run: Run, pods: Path) -> None:
+    assert run("authorities", stdin=PEM) == 0
+    projected(pods, "a", "ca.crt", OTHER + PEM)
+    projected(pods, "b", "ca.crt", OTHER)
+    projected(pods, "c", "ca.crt", OTHER)
+    assert run("authorities", stdin=PEM) == 2
+
+
+def test_the_tokens_of_pods_say_who_signed_them_and_stay(run: Run, pods: Path) -> None:
+    assert run("signed", "pods") == []
+    projected(pods, "a", "token", f"{head_of('one')}.payload.signature")
+    projected(pods, "b", "token", f"{head_of('two')}.payload.signature\n")
+    projected(pods, "b", "not \"a' token", 'eyJ".x.y')
+    projected(pods, "b", "ca.crt", PEM)
+    found = run("signed", "pods")
+    assert sorted(map(key_id_of_token, found)) == ["one", "two"]
+    assert "payload" not in str(found)
+
+
+def test_the_tokens_of_secrets_say_who_signed_them_and_stay(run: Run) -> None:
+    printed = f"echo a/x {head_of('one')}.payload.signature; echo 'b/y '"
+    found = run("signed", "secrets", kubectl=printed)
+    assert {name: key_id_of_token(head) for name, head in found.items()} == {"a/x": "one", "b/y": ""}
+    assert "payload" not in str(found)
+    assert run("signed", "secrets", kubectl="") == {}
+
+
+def test_versions_are_those_of_what_runs(run: Run) -> None:
+    found = run("running", "kubelet", "kube-proxy", systemctl="case $* in *proxy*) echo 0 ;; *) echo $PPID ;; esac")
+    assert found["kernel"] == os.uname().release
+    assert set(found["versions"]) == {"kubelet", "kube-proxy"}
+    assert found["versions"]["kube-proxy"] == ""
+
+
+@pytest.mark.parametrize("version", etcd.VERSIONS)
+def test_stored_values_are_counted_by_their_key(
+    version: str, run: Run, short_tmp: Path, needs: Callable[[str, object, str], None]
+) -> None:
+    folder = etcd.programs(version)
+    needs("integration", folder, f"etcd {version}")
+    assert folder
+    with etcd.Etcd(short_tmp, folder).running() as server:
+        values = {f"/registry/secrets/d/{number:04}": etcd.SECRET + os.urandom(90) for number in range(1201)}
+        clear = {"/registry/secrets/d/clear": b'k8s\x00"Value" : \n\x00', "/registry/secrets/d/clear2": b""}
+        custom = {"/registry/example.org/things/a": b"k8s:enc:secretbox:v1:key2:\xff"}
+        server.put({**values, **clear, **custom, "/registry/secretsother/x": b"another resource"})
+        programs = {"etcdctl": f'exec {folder}/etcdctl "$@"'}
+        assert run("stored", server.endpoint, "secrets", "example.org/things", **programs) == {
+            "key1": 1201, "key2": 1, "clear": 2,
+        }  # fmt: skip
+        assert run("stored", server.endpoint, "nothing", **programs) == {}
