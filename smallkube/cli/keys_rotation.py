@@ -32,15 +32,15 @@ def rotate_wireguard(_: Context, node: list[str], yes: bool = False, dry_run: bo
 
     here = current()
     nodes = [item.name for item in here.select(node)]
-    outcome = wireguard.WireguardOutcome((), ())
+    outcome = wireguard.Outcome((), ())
     if dry_run:
-        wireguard.plan_wireguard(here.cluster, nodes)
+        wireguard.plan(here.cluster, nodes)
     else:
         with changing(here) as completed:
-            if remaining := [name for name in nodes if name not in completed]:
-                planned = wireguard.plan_wireguard(here.cluster, remaining)
-                ui.confirm(f"replace the WireGuard keys of {listed(remaining)}?", yes=yes)
-                outcome = wireguard.act_wireguard(here.cluster, planned)
+            planned = wireguard.plan(here.cluster, nodes, completed)
+            if planned.replace:
+                ui.confirm(f"replace the WireGuard keys of {listed(row.node for row in planned.replace)}?", yes=yes)
+                outcome = wireguard.act(here.cluster, planned)
     lines = [f"written keys/{name}" for name in outcome.written]
     lines += [f"peers.json: {change}" for change in outcome.peers]
     lines.append(f"{'would make new' if dry_run else 'new'} WireGuard keys: {', '.join(nodes)}")

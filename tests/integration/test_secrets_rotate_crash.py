@@ -100,8 +100,8 @@ def test_the_command_killed_at_random(make_cluster: Callable[..., Any]) -> None:
 
 def rotated(cluster: Any) -> None:
     with changing_keys(cluster.workspace):
-        planned = wireguard.plan_wireguard(cluster.cluster)
-        wireguard.act_wireguard(cluster.cluster, planned)
+        planned = wireguard.plan(cluster.cluster)
+        wireguard.act(cluster.cluster, planned)
 
 
 @pytest.mark.parametrize("again", [rotated, generate])

@@ -4,6 +4,7 @@ back and as Ready, who is uncordoned again, and where a fault ends it.
 
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -24,7 +25,8 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
 
 def run(world: World, workspace: Workspace, *names: str, seconds: float = 20) -> tuple[Report, ...]:
     down = members.api_down(world.inventory, world.connect)
-    plan = reboot.Plan(reboot.order(world.inventory.select(names)), down, return_seconds=seconds)  # type: ignore[arg-type]
+    made = reboot.make(world.inventory.select(names), down, 20, 300)
+    plan = replace(made, return_seconds=seconds)  # type: ignore[arg-type]
     return reboot.execute(plan, world.inventory, workspace, world.connect, Silent())
 
 

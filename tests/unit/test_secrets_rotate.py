@@ -146,7 +146,7 @@ def test_damage_never_crashes(tmp_path_factory: pytest.TempPathFactory, data: by
 def test_the_journal_holds_nothing_that_is_secret(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     begun: list[journal.Change] = []
     monkeypatch.setattr(journal, "commit", lambda _, change: begun.append(change))
-    wireguard.act_wireguard(cluster, wireguard.plan_wireguard(cluster))
-    assert set(begun[0].files) == {"wgkube1.key.age", "wgkube2.key.age", "peers.json", "recipients.json"}
+    wireguard.act(cluster, wireguard.plan(cluster))
+    assert set(begun[0].files) == {"wgkube1.key.age", "wgkube2.key.age", "peers.json", "recipients.json", "secrets.nix"}
     for name, data in begun[0].files.items():
         assert not name.endswith(".age") or data.startswith(b"age-encryption.org/v1\n")
