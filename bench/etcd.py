@@ -14,29 +14,26 @@ from lab.places import Places
 from smallkube.core import ui
 from smallkube.core.errors import UsageError
 from smallkube.core.workspace import REPOSITORY
-from smallkube.etcd.programs import find
+from smallkube.etcd.ephemeral import find_programs
 from tests.integration.etcd import Etcd
 from tests.integration.sshd import Server
 
 VALUE = 8192
-OLDEST = "3.5.0"
+OLDEST = (3, 5)
 OURS = """
 import resource, sys
 from datetime import UTC, datetime
 from pathlib import Path
-from smallkube.etcd import backup, catalog
-from smallkube.etcd.host import Source
+from smallkube.etcd import backup
 from smallkube.inventory.load import load
 from smallkube.remote.ssh import SshHost
 from smallkube.core.workspace import Workspace
 root, endpoint, recipient = sys.argv[1:]
 workspace = Workspace(Path(root))
 folder = workspace.root / "backups"
-backup.make_folder(folder)
-source = Source(endpoint, f"{root}/scratch")
-with SshHost(workspace, load(workspace.inventory_file).primary) as session:
-    record = backup.take(session, catalog.read(folder), backup.Request("bench", recipient, datetime.now(UTC), source))
-catalog.read(folder).remove(record.name)
+request = backup.Request("bench", recipient, datetime.now(UTC), endpoint, f"{root}/scratch")
+with SshHost(workspace, load(workspace.inventory_file).primary) as host, backup.locked(folder) as existing:
+    existing.remove(backup.take(host, existing, request).name)
 (workspace.root / "memory").write_text(str(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024))
 """
 THEIRS = """
@@ -72,7 +69,7 @@ def programs() -> Path | None:
     own = [Path(path).parent for path in (shutil.which("etcdutl"),) if path]
     for folder in (*own, *lab.etcd.folders(Places.find(os.environ).cache)):
         try:
-            find(folder, OLDEST)
+            find_programs(folder, OLDEST)
         except UsageError:
             continue
         return folder

@@ -1,9 +1,8 @@
 """Backups of etcd (take, list, verify, prune, schedule), and how etcd is."""
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict
+from contextlib import AbstractContextManager
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,8 +15,8 @@ from smallkube.core import ui
 from smallkube.core.errors import SmallkubeError, UsageError
 
 if TYPE_CHECKING:
+    from smallkube.etcd.backup import Report
     from smallkube.etcd.record import Record
-    from smallkube.etcd.run import Report
     from smallkube.inventory.models import Node
     from smallkube.remote.host import Host
 
@@ -54,16 +53,22 @@ def backup(
     another run is active.
     """
     from smallkube.core.process import signals_as_errors
-    from smallkube.etcd import host, run
+    from smallkube.etcd import backup as backing
 
     at_least(1, timeout=timeout)
     here = current()
-    shown = verbose or sys.stdout.isatty()
-    inventory = here.inventory
-    source = host.Source(endpoint or host.ENDPOINT, scratch or host.SCRATCH, timeout)
-    wanted = run.request(here.cluster, datetime.now(UTC), source, older=allow_older_revision)
-    with signals_as_errors(UNTOUCHED), output.steps(inventory.primary.name, shown=shown) as step:
-        report = run.run(here.cluster, lambda: reach(here, inventory.primary, local), wanted, step)
+    shown, primary = verbose or sys.stdout.isatty(), here.inventory.primary
+    recipient = backing.recipient(here.cluster)
+    defaults = backing.Request(here.inventory.cluster.name, recipient, datetime.now(UTC))
+    request = replace(
+        defaults,
+        endpoint=endpoint or defaults.endpoint,
+        scratch=scratch or defaults.scratch,
+        seconds=timeout,
+        older=allow_older_revision,
+    )
+    with signals_as_errors(UNTOUCHED), output.steps(primary.name, shown=shown) as step:
+        report = backing.run(here.cluster, lambda: reach(here, primary, local), request, step)
     for fault in report.failed_notifications:
         ui.warn(fault)
     if json:
@@ -74,13 +79,11 @@ def backup(
         raise SmallkubeError(report.fault)
 
 
-@contextmanager
-def reach(here: Current, node: "Node", local: bool) -> "Iterator[Host]":
+def reach(here: Current, node: "Node", local: bool) -> "AbstractContextManager[Host]":
     """The machine ``node``, which is this one when it is the primary and ``local`` was given."""
     from smallkube.remote.local import LocalHost
 
-    with LocalHost(node) if local and node.role == "primary" else here.connect(node) as host:
-        yield host
+    return LocalHost(node) if local and node.role == "primary" else here.connect(node)
 
 
 def _show(report: "Report") -> None:
@@ -128,25 +131,25 @@ def verify(_: Context, name: list[str], json: bool = False) -> None:
     the hash that etcd appended; without it, the encrypted file with the hash that
     was recorded.
     """
-    from smallkube.etcd import run
+    from smallkube.core.checks import failed
     from smallkube.etcd import verify as verifying
+    from smallkube.etcd.backup import locked
     from smallkube.secrets.keyring import read_master
 
     here = current()
-    master = read_master(here.workspace)
-    folder = _folder(here)
-    with run.locked(folder) as there, output.steps("verify", shown=sys.stderr.isatty()) as step:
+    master, folder = read_master(here.workspace), _folder(here)
+    with locked(folder) as there, output.steps("verify", shown=sys.stderr.isatty()) as step:
         chosen = [there.find(each) for each in words(name)] or list(there.records)
-        findings = verifying.verify(there, chosen, master, datetime.now(UTC), step)
+        checks = verifying.verify(there, chosen, master, datetime.now(UTC), step)
     if not name:
-        findings += [verifying.Finding(each, "failed", "record", fault) for each, fault in there.faults.items()]
-    rows = [(finding.name, finding.result, finding.proof, finding.detail) for finding in findings]
-    if json or findings:
-        output.table(findings, ("NAME", "RESULT", "PROOF", "DETAIL"), rows, json=json)
-    if not findings:
+        checks += verifying.unreadable(there)
+    if json or checks:
+        output.show_checks(checks, json=json, subject="BACKUP")
+    if not checks:
         raise _no_backup(folder)
-    if bad := [finding.name for finding in findings if finding.result == "failed"]:
-        raise SmallkubeError(f"not sound: {', '.join(bad)}", hint="inv etcd.backup takes a new one")
+    if bad := failed(checks):
+        names = ", ".join(check.subject for check in bad)
+        raise SmallkubeError(f"not sound: {names}", hint="inv etcd.backup takes a new one")
 
 
 @task(help={**CHANGE, "unsound": "also remove damaged and incomplete backups, and those without a record"})
@@ -157,12 +160,12 @@ def prune(_: Context, unsound: bool = False, dry_run: bool = False, yes: bool = 
     backup of each of the last N days, weeks and months. The newest verified
     backup is never removed.
     """
-    from smallkube.etcd import retention, run
+    from smallkube.etcd.backup import locked
+    from smallkube.etcd.retention import removable
 
     here = current()
-    with run.locked(_folder(here)) as there:
-        kept = retention.kept(there.records, here.inventory.cluster.backup.keep)
-        gone = [record.name for record in there.records if record.name not in kept]
+    with locked(_folder(here)) as there:
+        gone = list(removable(there.records, here.inventory.cluster.backup.keep))
         if unsound:
             gone += [*there.faults, *(record.name for record in there.records if not record.sound)]
         if gone and not dry_run:
@@ -179,14 +182,14 @@ def schedule(_: Context, at: str = "03:17", local: bool = False, json: bool = Fa
     from smallkube.etcd import schedule as timetable
 
     here = current()
-    here.inventory  # noqa: B018 - a timetable for an inventory that is wrong would fail every night
+    here.inventory  # noqa: B018 - with a wrong inventory the backup would fail every night
     task_words = ("etcd.backup", "--local") if local else ("etcd.backup",)
     inv = Path(sys.executable).with_name("inv")
-    job = timetable.Job(inv, REPOSITORY, here.workspace.root, timetable.parse_time(at), task_words)
+    entry = timetable.Schedule(inv, REPOSITORY, here.workspace.root, timetable.parse_time(at), task_words)
     texts = {
-        "crontab": timetable.crontab(job),
-        "smallkube-etcd-backup.service": timetable.service(job),
-        "smallkube-etcd-backup.timer": timetable.timer(job),
+        "crontab": timetable.crontab(entry),
+        "smallkube-etcd-backup.service": timetable.service(entry),
+        "smallkube-etcd-backup.timer": timetable.timer(entry),
     }
     output.show(texts, "\n".join(f"# {name}\n{text}" for name, text in texts.items()).rstrip(), json=json)
 

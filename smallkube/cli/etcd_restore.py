@@ -1,4 +1,4 @@
-"""What backups of etcd are for: restoring one on the primary, and rehearsing that here."""
+"""Restoring a backup of etcd on the primary, and the drill of that on this machine."""
 
 import sys
 import time
@@ -50,8 +50,9 @@ def restore(
     start, the primary rolls back to the previous data, also when this machine is
     disconnected.
     """
-    from smallkube.etcd import catalog, run
+    from smallkube.etcd import catalog
     from smallkube.etcd import restore as restoring
+    from smallkube.etcd.backup import locked
     from smallkube.secrets.keyring import require_master
 
     at_least(1, timeout=timeout)
@@ -68,7 +69,7 @@ def restore(
         output.show_steps(plan.steps, json=json)
         return
     output.confirm_steps(plan.steps, f"replace etcd's data on {inventory.primary.name}?", yes=yes)
-    with run.locked(folder) as there, output.steps(inventory.primary.name, shown=True) as step:
+    with locked(folder) as there, output.steps(inventory.primary.name, shown=True) as step:
         outcome = restoring.execute(plan, there, master, lambda node: reach(here, node, local), step)
     _show_restored(record, outcome, json)
 
@@ -85,8 +86,8 @@ def check_encryption_key(here: Current, record: "Record") -> None:
 
 def _show_restored(record: "Record", outcome: "Outcome", json: bool) -> None:
     output.show({"name": record.name, **asdict(outcome)}, f"restored {record.name}", json=json)
-    if outcome.old and not json:
-        ui.message(f"the previous data is in {outcome.old} on the primary; when all is Ready: rm -rf {outcome.old}")
+    if (folder := outcome.previous) and not json:
+        ui.message(f"the previous data is in {folder} on the primary; when all is Ready: rm -rf {folder}")
     if not outcome.bumped:
         ui.warn("this etcdutl can't raise revisions: restart clients that watch the API server")
     require_restarted("restored, but kubelet, kube-proxy and CoreDNS were not restarted", outcome.unrestarted)
@@ -115,26 +116,27 @@ def drill(
     Verifies that its keys are there. Needs keys/master_key and etcd's programs on
     this machine, but neither root nor the cluster.
     """
+    from smallkube.core.checks import failed
     from smallkube.core.process import signals_as_errors
-    from smallkube.etcd import catalog, programs
+    from smallkube.etcd import catalog, ephemeral
     from smallkube.etcd import drill as drilling
     from smallkube.secrets.keyring import require_master
 
     at_least(1, timeout=timeout)
-    here = current()
-    folder, began = catalog.folder_of(here.cluster), time.monotonic()
-    there = catalog.read(folder)
+    here, began = current(), time.monotonic()
+    there = catalog.read(catalog.folder_of(here.cluster))
     record = there.find(name)
     master = require_master(here.workspace, "to open backups")
-    found = programs.find(Path(etcd_dir) if etcd_dir else None, record.etcd)
-    base = here.workspace.state_dir
+    programs = ephemeral.find_programs(Path(etcd_dir) if etcd_dir else None, record.minor)
     tidy = signals_as_errors("the drill is cleaned up")
     with tidy, output.steps(record.name, shown=sys.stderr.isatty()) as step:
-        checks = drilling.rehearse(there, record, master, found, base, timeout, step)
+        checks = drilling.drill(there, record, master, programs, here.workspace.state_dir, timeout, step)
     seconds = time.monotonic() - began
-    title = f"{record.name} restored in {seconds:.1f} s"
-    rows = [(one.check, one.result, one.detail) for one in checks]
-    value = {"name": record.name, "seconds": seconds, "checks": checks}
-    output.table(value, ("CHECK", "RESULT", "DETAIL"), rows, json=json, title=title)
-    if bad := [one.check for one in checks if one.result == "failed"]:
-        raise SmallkubeError(f"differs from what was recorded: {', '.join(bad)}", where=record.name)
+    if json:
+        ui.json_result({"name": record.name, "seconds": seconds, "checks": checks})
+    else:
+        ui.result(f"{record.name} restored in {seconds:.1f} s")
+        output.show_checks(checks, json=False, subject="BACKUP")
+    if bad := failed(checks):
+        names = ", ".join(check.check for check in bad)
+        raise SmallkubeError(f"differs from what was recorded: {names}", where=record.name)

@@ -1,62 +1,151 @@
-"""Taking a backup: a snapshot that was proven on the primary, proven again on its way, sealed, and put in its place."""
+"""Backups of etcd: a snapshot is taken, verified, encrypted and recorded; then retention, copies, notifications."""
 
 import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 from smallkube.core.errors import SmallkubeError, UsageError
-from smallkube.core.workspace import TEMPORARY_PREFIX, sync_folder
-from smallkube.etcd import catalog, facts
+from smallkube.core.workspace import TEMPORARY_PREFIX, lock, remove_temporaries, sync_folder
+from smallkube.etcd import catalog, copies, notify, retention
 from smallkube.etcd.catalog import Catalog
-from smallkube.etcd.host import DEFAULT_SOURCE, Source, snapshot
-from smallkube.etcd.pipe import Pipe
-from smallkube.etcd.record import SUFFIX, Record, timestamp
-from smallkube.etcd.stream import Checked, Sealed, check, seal
+from smallkube.etcd.record import SUFFIX, Record, Snapshot, parse_snapshot, timestamp
+from smallkube.etcd.status import ENCRYPTION_CONFIGURATION, ENDPOINT, parse_output, script
+from smallkube.etcd.stream import Digest, Pipe, encrypt, verify_snapshot
+from smallkube.inventory.cluster import Cluster
 from smallkube.remote.host import Host
+from smallkube.remote.sftp import Destination
+from smallkube.secrets.keyring import MASTER_RECIPIENT, read_recipient
 
-FOLDER_MODE = 0o700
+SCRATCH = "/var/lib/smallkube/snapshots"
+LOCK = ".lock"
+_FOLDER_MODE = 0o700
+_COMPRESSION_SECONDS = 600
+_HEAD_LIMIT = 1 << 20
+"""Bytes of JSON before the snapshot."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """What to take; ``older`` allows a lower revision than the last one's."""
+    """What to take; ``scratch`` is a folder on the primary, ``seconds`` are for each request to etcd.
+
+    ``older`` allows a lower revision than the last backup's.
+    """
 
     cluster: str
     recipient: str
     now: datetime
-    source: Source = DEFAULT_SOURCE
+    endpoint: str = ENDPOINT
+    scratch: str = SCRATCH
+    seconds: int = 300
     older: bool = False
 
 
-def make_folder(folder: Path) -> None:
-    """Make ``folder`` for backups, for our eyes only; raises UsageError."""
+@dataclass(frozen=True)
+class Report:
+    """What a backup run did."""
+
+    record: Record
+    removed: tuple[str, ...]
+    copies: tuple[copies.Copied, ...]
+    failed_notifications: tuple[str, ...]
+
+    @property
+    def fault(self) -> str:
+        """Which off-site copies failed, "" when none did."""
+        bad = [f"{one.destination}: {one.error}" for one in self.copies if one.error]
+        return f"{self.record.name} was taken, but copies failed: {'; '.join(bad)}" if bad else ""
+
+
+def recipient(cluster: Cluster) -> str:
+    """The public key that backups are encrypted to; raises UsageError without it."""
+    found = read_recipient(cluster.workspace, None)
+    if found is None:
+        where = cluster.workspace.relative(cluster.workspace.keys_dir / MASTER_RECIPIENT)
+        raise UsageError("not found, and backups are encrypted to it", where=where, hint="run `inv keys.generate`")
+    return found
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[Catalog]:
+    """Lock and read the backups in ``folder``, which is made; what a killed run left is removed. Raises UsageError."""
     try:
-        folder.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
+        folder.mkdir(mode=_FOLDER_MODE, parents=True, exist_ok=True)
     except OSError as error:
         hint = "cluster.backup.dir in inventory.yaml names it"
         raise UsageError(f"can't be made: {error.strerror}", where=str(folder), hint=hint) from error
+    with lock(folder / LOCK, "backups"):
+        remove_temporaries(folder)
+        yield catalog.read(folder)
+
+
+def run(
+    cluster: Cluster,
+    connect: Callable[[], AbstractContextManager[Host]],
+    request: Request,
+    step: Callable[[str], object],
+) -> Report:
+    """Take a backup, apply the retention policy to the others, copy, and notify.
+
+    Raises SmallkubeError when no backup could be taken, after notifying of that as well.
+    """
+    settings, folder = cluster.inventory.cluster.backup, catalog.folder_of(cluster)
+    began, good = time.monotonic(), False
+    for url in settings.copy_to:
+        Destination.parse(url)
+    with locked(folder) as existing:
+        try:
+            step("take the snapshot")
+            with connect() as primary:
+                record = take(primary, existing, request)
+            removed = retention.removable(catalog.read(folder).records, settings.keep)
+            for name in removed:
+                existing.remove(name)
+            kept = catalog.read(folder)
+            copied = tuple(copies.copy(cluster.workspace, kept, url, settings.keep, step) for url in settings.copy_to)
+            good = not any(one.error for one in copied)
+        finally:
+            failed = notify.notify(cluster, good, time.monotonic() - began, catalog.read(folder))
+    return Report(record, removed, copied, failed)
 
 
 def take(primary: Host, existing: Catalog, request: Request) -> Record:
     """A new backup in the folder of ``existing``; to be called under its lock.
 
-    Nothing is there under its final name before all was proven. Raises SmallkubeError.
+    It gets its final name once all is verified. Raises SmallkubeError.
     """
     check_space(existing)
-    folder = existing.folder
-    temporary = folder / f"{TEMPORARY_PREFIX}{existing.next_sequence}{SUFFIX}"
-    arrival = _Arrival(primary.where, temporary, existing, request)
+    folder, sequence = existing.folder, existing.next_sequence
+    temporary = folder / f"{TEMPORARY_PREFIX}{sequence}{SUFFIX}"
+    receiver = SnapshotReceiver(primary.where, temporary, existing.newest, request)
+    arguments = (request.endpoint, request.scratch, str(request.seconds), ENCRYPTION_CONFIGURATION)
+    seconds = 2 * request.seconds + _COMPRESSION_SECONDS
     try:
-        result = primary.run(snapshot(request.source), on_stdout=arrival.hear)
+        command = script("snapshot", *arguments, timeout=seconds, cancel_on_disconnect=True)
+        result = primary.run(command, on_stdout=receiver.write)
         if not result.ok:
-            raise SmallkubeError(result.last_line, where=primary.where)
-        record = _record(*arrival.end(), existing.next_sequence, request)
+            raise primary.error(result.last_line)
+        snapshot, stored = receiver.end()
+        created = timestamp(request.now)
+        record = Record(
+            **vars(snapshot),
+            name=f"{request.cluster}-{created.replace('-', '').replace(':', '')}-{sequence}",
+            cluster=request.cluster,
+            sequence=sequence,
+            created=created,
+            stored_size=stored.size,
+            stored_sha256=stored.sha256,
+            recipient=request.recipient,
+            verified=created,
+        )
         if (folder / record.file).exists():
-            raise SmallkubeError("a backup of this name is there already", where=str(folder / record.file))
+            raise SmallkubeError("a backup of this name exists already", where=str(folder / record.file))
         temporary.rename(folder / record.file)
     except BaseException:
-        arrival.abandon()
+        receiver.abandon()
         raise
     sync_folder(folder)
     catalog.write_record(folder, record)
@@ -74,76 +163,50 @@ def check_space(existing: Catalog) -> None:
         )
 
 
-class _Arrival:
-    """What the primary sends, taken apart: first the facts, then the snapshot, which is checked and sealed."""
+class SnapshotReceiver:
+    """What the primary sends: a line of JSON, then the snapshot, which is verified and encrypted as it arrives."""
 
-    def __init__(self, where: str, path: Path, existing: Catalog, request: Request) -> None:
-        self._where, self._path, self._existing, self._request = where, path, existing, request
-        self._beginning = b""
-        self._facts: facts.Facts | None = None
-        self._checking: Pipe[Checked] | None = None
-        self._sealing: Pipe[Sealed] | None = None
+    def __init__(self, where: str, path: Path, newest: Record | None, request: Request) -> None:
+        self._where, self._path, self._newest, self._request = where, path, newest, request
+        self._head = b""
+        self._snapshot: Snapshot | None = None
+        self._pipes: tuple[Pipe[Digest], ...] = ()
 
-    def hear(self, data: bytes) -> None:
-        if self._facts is None:
-            self._beginning += data
-            head, end, data = self._beginning.partition(facts.END)
-            if not end:
-                if len(head) > facts.MOST:
-                    raise SmallkubeError("the machine's answer can't be understood", where=self._where)
+    def write(self, data: bytes) -> None:
+        if self._snapshot is None:
+            self._head += data
+            line, end, data = self._head.partition(b"\n")
+            if not end and len(line) < _HEAD_LIMIT:
                 return
-            self._facts = facts.parse(head.decode(errors="replace"))
-            self._judge(self._facts)
-            self._checking = Pipe(lambda stream: check(stream, self._where))
-            self._sealing = Pipe(lambda stream: seal(stream, self._path, self._request.recipient))
-        assert self._checking and self._sealing
-        self._checking.write(data)
-        self._sealing.write(data)
+            self._snapshot = parse_output("snapshot", line, parse_snapshot, self._where)
+            self._check_revision(self._snapshot.revision)
+            self._pipes = (
+                Pipe(lambda stream: verify_snapshot(stream, self._where)),
+                Pipe(lambda stream: encrypt(stream, self._path, self._request.recipient)),
+            )
+        for pipe in self._pipes:
+            pipe.write(data)
 
-    def _judge(self, found: facts.Facts) -> None:
-        last = self._existing.newest
-        if last and found.revision < last.revision and not self._request.older:
+    def _check_revision(self, revision: int) -> None:
+        last = self._newest
+        if last and revision < last.revision and not self._request.older:
             raise SmallkubeError(
-                f"etcd is at revision {found.revision}, and was at {last.revision} in {last.name}: it was reset, or"
-                " restored from an older backup",
+                f"etcd is at revision {revision}, and was at {last.revision} in {last.name}: it was reset, or restored"
+                " from an older backup",
                 where=self._where,
                 hint="if you know why: --allow-older-revision",
             )
 
-    def end(self) -> tuple[facts.Facts, Sealed]:
-        """Raises SmallkubeError when anything differs from what the primary had found."""
-        if not (self._facts and self._checking and self._sealing):
-            raise SmallkubeError("nothing came", where=self._where)
-        checked, sealed = self._checking.end(), self._sealing.end()
-        if checked != Checked(self._facts.size, self._facts.sha256):
-            raise SmallkubeError("what arrived is not what was sent", where=self._where)
-        return self._facts, sealed
+    def end(self) -> tuple[Snapshot, Digest]:
+        """The snapshot and the encrypted file; raises SmallkubeError unless all arrived as it was sent."""
+        if self._snapshot is None:
+            raise SmallkubeError("no snapshot was received", where=self._where)
+        received, stored = (pipe.end() for pipe in self._pipes)
+        if received != Digest(self._snapshot.size, self._snapshot.snapshot_sha256):
+            raise SmallkubeError("the snapshot received differs from the one sent", where=self._where)
+        return self._snapshot, stored
 
     def abandon(self) -> None:
-        for pipe in (self._checking, self._sealing):
-            if pipe:
-                pipe.abandon()
+        for pipe in self._pipes:
+            pipe.abandon()
         self._path.unlink(missing_ok=True)
-
-
-def _record(found: facts.Facts, sealed: Sealed, sequence: int, request: Request) -> Record:
-    now = timestamp(request.now)
-    compact = now.replace("-", "").replace(":", "")
-    return Record(
-        name=f"{request.cluster}-{compact}-{sequence}",
-        cluster=request.cluster,
-        sequence=sequence,
-        created=now,
-        revision=found.revision,
-        size=found.size,
-        snapshot_sha256=found.sha256,
-        stored_size=sealed.size,
-        stored_sha256=sealed.sha256,
-        etcd=found.etcd,
-        recipient=request.recipient,
-        keys=found.keys,
-        prefixes=found.prefixes,
-        kubernetes=found.kubernetes,
-        encryption_keys=found.encryption_keys,
-        verified=now,
-    )

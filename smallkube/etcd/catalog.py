@@ -1,4 +1,4 @@
-"""A folder of backups: what is in it, and what can be told of each without opening it."""
+"""A folder of backups: what is in it, as far as it is known without decrypting."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ class Catalog:
 
     @property
     def sound(self) -> tuple[Record, ...]:
-        """Those that were proven, are there, and of which nothing bad is known."""
+        """Those that are there and passed their last verification."""
         return tuple(record for record in self.records if record.sound)
 
     @property
@@ -42,7 +42,7 @@ class Catalog:
         if name is None:
             if self.newest:
                 return self.newest
-            raise UsageError("no backup is here", where=str(self.folder), hint="inv etcd.backup takes one")
+            raise UsageError("no backup found", where=str(self.folder), hint="inv etcd.backup takes one")
         wanted = Path(name).name.removesuffix(RECORD_SUFFIX).removesuffix(SUFFIX)
         for record in self.records:
             if record.name == wanted:
@@ -74,7 +74,7 @@ def read(folder: Path) -> Catalog:
         try:
             record = parse(file.read_bytes(), str(file))
         except (SmallkubeError, OSError) as error:
-            faults[name] = f"its record {getattr(error, 'message', None) or 'can not be read'}"
+            faults[name] = f"its record {getattr(error, 'message', 'is unreadable')}"
             continue
         if fault := _fault(folder, file, record):
             faults[name] = fault
@@ -84,7 +84,7 @@ def read(folder: Path) -> Catalog:
     for file in sorted(folder.glob(f"[!.]*{SUFFIX}")):
         name = file.name.removesuffix(SUFFIX)
         if name not in known:
-            faults[name] = "has no record: it was not completed, or lost it"
+            faults[name] = "has no record: it was not completed, or the record was removed"
     return Catalog(folder, tuple(sorted(records, key=lambda record: record.sequence)), faults)
 
 
@@ -93,7 +93,7 @@ def _fault(folder: Path, file: Path, record: Record) -> str:
         return f"its record is of another backup ({record.name})"
     stored = folder / record.file
     if not stored.is_file():
-        return "is missing: only its record is here"
+        return "missing: there is only its record"
     if (size := stored.stat().st_size) != record.stored_size:
         return f"damaged: it has {size} bytes instead of {record.stored_size}"
     return ""

@@ -1,4 +1,4 @@
-"""Copies of the backups at other places: what is missing there is sent, each read back, and the same ones are kept."""
+"""Off-site copies of the backups: missing ones are sent and read back, and the retention policy is applied."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from smallkube.remote.sftp import Destination, Folder, folder
 
 @dataclass(frozen=True)
 class Copied:
-    """How one destination fared; ``error`` is "" when every sound backup is there."""
+    """What was done at one destination; ``error`` is "" when every sound backup is there."""
 
     destination: str
     sent: tuple[str, ...] = ()
@@ -25,7 +25,7 @@ class Copied:
 def copy(
     workspace: Workspace, existing: Catalog, url: str, keep: Keep, step: Callable[[str], object] = lambda _: None
 ) -> Copied:
-    """Bring the destination ``url`` up to date: also backups that it missed before. Its failure is in the result."""
+    """Bring the destination ``url`` up to date, also with backups of earlier runs. Its failure is in the result."""
     sent: list[str] = []
     try:
         destination = Destination.parse(url)
@@ -49,12 +49,12 @@ def _send(existing: Catalog, record: Record, there: Folder) -> None:
     path = existing.path(record)
     if there.write(record.file, path) != record.stored_sha256:
         there.remove(record.file)
-        raise SmallkubeError(f"{record.name} is not there what it is here; removed it there")
+        raise SmallkubeError(f"the copy of {record.name} differs from the original, and was removed")
     there.write(record.name + RECORD_SUFFIX, path.with_name(record.name + RECORD_SUFFIX))
 
 
 def _prune(there: Folder, existing: Catalog, keep: Keep) -> list[str]:
-    """Apply the rule to what is there: our own of the same cluster, and never one that is kept here."""
+    """Apply the retention policy there to backups of the same cluster, except those that are in our own folder."""
     sizes = there.sizes()
     records = []
     for name in sizes:
@@ -63,7 +63,7 @@ def _prune(there: Folder, existing: Catalog, keep: Keep) -> list[str]:
         try:
             record = parse(there.read(name), name)
         except SmallkubeError:
-            continue  # not ours to judge
+            continue  # not one of ours
         if name == record.name + RECORD_SUFFIX and sizes.get(record.file) == record.stored_size:
             records.append(record)
     clusters = {record.cluster for record in existing.records}

@@ -1,40 +1,27 @@
-"""A rehearsal: a backup is restored into a throw-away etcd on this machine, and compared with what was recorded.
-
-The throw-away etcd listens on unix sockets in a private folder only, and dies with us.
-"""
+"""A drill: a backup is restored into an ephemeral etcd on this machine, and compared with what was recorded."""
 
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
+from smallkube.core.checks import Check, Result
 from smallkube.core.errors import SmallkubeError, UsageError
 from smallkube.core.workspace import lock
 from smallkube.etcd.catalog import Catalog
-from smallkube.etcd.ephemeral import EphemeralEtcd
-from smallkube.etcd.programs import Programs
+from smallkube.etcd.ephemeral import EphemeralEtcd, Programs
 from smallkube.etcd.record import Record
-from smallkube.etcd.stream import check_sealed
+from smallkube.etcd.stream import verify_backup
 from smallkube.secrets.age import Master
 
 PREFIX = "drill-"
 _SPARE = 200 << 20
 """Bytes for two segments of etcd's log, and some."""
 FIRST_REVISION = 1
-"""Of an etcd to which nothing was ever written. Records that were made earlier may have 0, as its snapshot's status."""
-Result = Literal["ok", "failed", "unknown"]
-
-
-@dataclass(frozen=True)
-class Check:
-    """One thing that was compared. "unknown": etcd could not tell when the backup was taken."""
-
-    check: str
-    result: Result
-    detail: str
+"""Of an etcd to which nothing was ever written; older records may have 0, as the status of its snapshot."""
 
 
 @dataclass(frozen=True)
@@ -45,13 +32,12 @@ class Contents:
     """
 
     revision: int
-    keys: int
-    prefixes: dict[str, int]
+    prefixes: Mapping[str, int]
     clear: int
     encrypted: Mapping[str, int]
 
 
-def rehearse(
+def drill(
     existing: Catalog,
     record: Record,
     master: Master,
@@ -62,12 +48,12 @@ def rehearse(
 ) -> list[Check]:
     """Restore ``record`` below ``base`` and compare. Raises SmallkubeError when it can't even be restored or started.
 
-    ``seconds`` are for each question to etcd, its start included.
+    ``seconds`` are for each request to etcd, its start included.
     """
     with _private_folder(base, record.size * 2 + _SPARE) as folder:
         step("decrypt")
         with (folder / "snapshot").open("wb") as file:
-            checked = check_sealed(existing.path(record), master, file.write)
+            found = verify_backup(existing.path(record), master, file.write)
         etcd = EphemeralEtcd(folder, programs, seconds)
         step("restore")
         etcd.restore("snapshot")
@@ -75,73 +61,66 @@ def rehearse(
         step("start etcd")
         with etcd.running():
             step("compare")
-            contents = look(etcd)
-    whole: Result = "ok" if checked.sha256 == record.snapshot_sha256 else "failed"
-    return [Check("snapshot", whole, f"{checked.size} bytes, SHA-256 {checked.sha256[:16]}…"), *judge(record, contents)]
+            contents = read(etcd)
+    faults = () if found.sha256 == record.snapshot_sha256 else ("not the recorded one",)
+    snapshot = Check.of(record.name, "snapshot", faults, f"{found.size} bytes, SHA-256 {found.sha256[:16]}…")
+    return [snapshot, *compare(record, contents)]
 
 
-def judge(record: Record, found: Contents) -> Iterator[Check]:
-    """Compare what was found with what was recorded."""
-    yield Check("health", "ok", "etcd started from it and answers")
-    yield _compare("revision", max(record.revision, FIRST_REVISION), found.revision)
-    yield _compare("keys", record.keys, found.keys)
-    yield _compare_prefixes(record.prefixes, found.prefixes)
+def compare(record: Record, found: Contents) -> Iterator[Check]:
+    """Compare what etcd holds with what was recorded. SKIPPED: etcd could not tell when the backup was taken."""
+    yield Check(record.name, "health", Result.OK, "etcd started from it and answers")
+    yield _equal(record, "revision", max(record.revision, FIRST_REVISION), found.revision)
+    yield _equal(record, "keys", record.keys, sum(found.prefixes.values()))
+    yield _prefixes(record, found.prefixes)
     yield _encryption(record, found)
 
 
-def _compare_prefixes(recorded: Mapping[str, int] | None, found: Mapping[str, int]) -> Check:
+def _equal(record: Record, name: str, recorded: int | None, found: int) -> Check:
     if recorded is None:
-        return Check("prefixes", "unknown", f"{len(found)} kinds of keys, not recorded")
+        return Check(record.name, name, Result.SKIPPED, f"{found}, not recorded")
+    return Check.of(record.name, name, [f"{found} instead of {recorded}"] if found != recorded else [], str(found))
+
+
+def _prefixes(record: Record, found: Mapping[str, int]) -> Check:
+    recorded = record.prefixes
+    if recorded is None:
+        return Check(record.name, "prefixes", Result.SKIPPED, f"{len(found)} kinds of keys, not recorded")
     wrong = sorted(name for name in {*recorded, *found} if recorded.get(name) != found.get(name))
-    if wrong:
-        return Check("prefixes", "failed", f"other counts than recorded: {', '.join(wrong[:5])}")
-    return Check("prefixes", "ok", f"{len(recorded)} kinds of keys, each as many as recorded")
+    faults = [f"other counts than recorded: {', '.join(wrong[:5])}"] if wrong else []
+    return Check.of(record.name, "prefixes", faults, f"{len(recorded)} kinds of keys, each as many as recorded")
 
 
 def _encryption(record: Record, found: Contents) -> Check:
-    recorded = {key.name for key in record.encryption_keys}
+    recorded, faults = {key.name for key in record.encryption_keys}, []
     if missing := sorted(found.encrypted.keys() - recorded):
-        return Check("encryption", "failed", f"Secrets need keys that were not recorded: {', '.join(missing)}")
+        faults.append(f"Secrets need keys that were not recorded: {', '.join(missing)}")
     if found.clear and recorded:
-        return Check("encryption", "failed", f"{found.clear} Secrets are not encrypted")
-    needs = ", ".join(f"{count} need {name}" for name, count in sorted(found.encrypted.items()))
-    return Check(
-        "encryption", "ok", f"{found.clear + sum(found.encrypted.values())} Secrets: {needs or 'none encrypted'}"
-    )
+        faults.append(f"{found.clear} Secrets are not encrypted")
+    count = found.clear + sum(found.encrypted.values())
+    needs = ", ".join(f"{number} need {name}" for name, number in sorted(found.encrypted.items()))
+    return Check.of(record.name, "encryption", faults, f"{count} Secrets: {needs or 'none encrypted'}")
 
 
-def _compare(what: str, recorded: int | None, found: int) -> Check:
-    if recorded is None:
-        return Check(what, "unknown", f"{found}, not recorded")
-    if recorded == found:
-        return Check(what, "ok", str(found))
-    return Check(what, "failed", f"{found} instead of {recorded}")
-
-
-def look(etcd: EphemeralEtcd) -> Contents:
+def read(etcd: EphemeralEtcd) -> Contents:
     """Read all keys, and of Secrets how their values begin; page after page."""
-    prefixes: dict[str, int] = {}
-    for key in etcd.names():
-        prefix = "/".join(key.split("/")[:3])
-        prefixes[prefix] = prefixes.get(prefix, 0) + 1
-    clear = 0
-    encrypted: dict[str, int] = {}
+    prefixes = Counter("/".join(key.split("/")[:3]) for key in etcd.names())
+    clear, encrypted = 0, Counter[str]()
     for value in etcd.values("/registry/secrets/"):
         parts = value[:200].split(b":", 5)
         if parts[:2] == [b"k8s", b"enc"] and len(parts) == 6:
-            name = parts[4].decode(errors="replace")
-            encrypted[name] = encrypted.get(name, 0) + 1
+            encrypted[parts[4].decode(errors="replace")] += 1
         else:
             clear += 1
-    return Contents(etcd.revision, sum(prefixes.values()), prefixes, clear, encrypted)
+    return Contents(etcd.revision, prefixes, clear, encrypted)
 
 
 @contextmanager
 def _private_folder(base: Path, needed: int) -> Iterator[Path]:
-    """An empty folder for our eyes only, and gone afterwards; what killed rehearsals left is removed first."""
+    """An empty folder of mode 0700, removed afterwards; what killed drills left is removed first."""
     try:
         base.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with lock(base / "drill.lock", "a rehearsal"):
+        with lock(base / "drill.lock", "a drill"):
             for leftover in base.glob(f"{PREFIX}*/"):
                 shutil.rmtree(leftover)
             free = shutil.disk_usage(base).free

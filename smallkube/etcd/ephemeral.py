@@ -1,13 +1,14 @@
-"""An etcd of our own in a folder: sockets there, nothing on the network, gone when we are.
+"""An ephemeral etcd: its data and sockets in a folder, nothing on the network, ended with this process.
 
 Its URLs are relative to its working directory: etcd binds the host part of a unix URL only, and a path in it would
-become an abstract socket that everybody can use (server/embed/etcd.go).
+become an abstract socket that every user can use (server/embed/etcd.go).
 """
 
 import base64
 import json
+import re
+import shutil
 import subprocess  # it serves while the block runs
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,15 +16,47 @@ from pathlib import Path
 from typing import Any
 
 from smallkube.core import process
-from smallkube.core.errors import SmallkubeError
-from smallkube.etcd.programs import Programs
+from smallkube.core.errors import SmallkubeError, UsageError
+from smallkube.core.polling import wait_until
 
 _PAGE = 2000
+NAMES = ("etcd", "etcdctl", "etcdutl")
+OLDEST = (3, 5)
+"""The first with etcdutl, and with flags that nix/modules/etcd.nix uses."""
+
+
+@dataclass(frozen=True)
+class Programs:
+    """Paths of etcd's programs on this machine."""
+
+    etcd: str
+    etcdctl: str
+    etcdutl: str
+
+
+def find_programs(folder: Path | None, oldest: tuple[int, int]) -> Programs:
+    """Those in ``folder``, else on PATH, of the minor ``oldest`` or newer. Raises UsageError."""
+    found = {
+        name: str(Path(path).absolute())
+        for name in NAMES
+        if (path := shutil.which(name, path=str(folder) if folder else None))
+    }
+    where, needed = str(folder) if folder else "PATH", max(OLDEST, oldest)
+    hint = (
+        f"install etcd {_text(needed)} or newer (NixOS: nix-shell -p etcd; Debian 13 has 3.5: etcd-server and "
+        "etcd-client), or name its folder with --etcd-dir"
+    )
+    for name, path in found.items():
+        if (version := _version(path)) < needed:
+            raise UsageError(f"{name} is {_text(version)}; {_text(needed)} or newer is needed", where=where, hint=hint)
+    if missing := [name for name in NAMES if name not in found]:
+        raise UsageError(f"{', '.join(missing)} not found, and needed for the drill", where=where, hint=hint)
+    return Programs(**found)
 
 
 @dataclass(frozen=True)
 class EphemeralEtcd:
-    """``seconds`` are for each question, and for its start."""
+    """``seconds`` are for each request, and for its start."""
 
     folder: Path
     programs: Programs
@@ -31,7 +64,8 @@ class EphemeralEtcd:
 
     def restore(self, snapshot: str) -> None:
         """Make its data from a snapshot in the folder; raises SmallkubeError."""
-        self._run(self.programs.etcdutl, "snapshot", "restore", snapshot, "--data-dir", "data", seconds=3600)
+        argv = (self.programs.etcdutl, "snapshot", "restore", snapshot, "--data-dir", "data")
+        _run(*argv, seconds=3600, folder=self.folder)
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -49,30 +83,32 @@ class EphemeralEtcd:
                 preexec_fn=process.tie_to_us,  # noqa: PLW1509 - we have no other threads then
             )
         try:
-            self._await(etcd)
+            self._wait(etcd)
             yield
         finally:
             etcd.kill()
             etcd.wait()
 
-    def _await(self, etcd: subprocess.Popen[bytes]) -> None:
-        deadline = time.monotonic() + self.seconds
-        while True:
+    def _wait(self, etcd: subprocess.Popen[bytes]) -> None:
+        def error(_: str) -> SmallkubeError:
+            log = (self.folder / "log").read_text(errors="replace")
+            return SmallkubeError(f"etcd does not start from it: {last_line(log)}")
+
+        def missing() -> list[str]:
             try:
                 self._ctl("endpoint", "health", seconds=2)
-            except SmallkubeError:
-                if etcd.poll() is not None or time.monotonic() > deadline:
-                    log = (self.folder / "log").read_text(errors="replace")
-                    raise SmallkubeError(f"etcd does not start from it: {last_line(log)}") from None
-                time.sleep(0.05)
-            else:
-                return
+            except SmallkubeError as fault:
+                if etcd.poll() is not None:
+                    raise error("") from None
+                return [fault.message]
+            return []
+
+        wait_until(missing, self.seconds, error, interval=0.05)
 
     @property
     def revision(self) -> int:
-        return int(
-            json.loads(self._ctl("endpoint", "status", "--write-out", "json"))[0]["Status"]["header"]["revision"]
-        )
+        (reply,) = json.loads(self._ctl("endpoint", "status", "--write-out", "json"))
+        return int(reply["Status"]["header"]["revision"])
 
     def names(self) -> Iterator[str]:
         """All keys that are alive."""
@@ -99,20 +135,22 @@ class EphemeralEtcd:
 
     def _ctl(self, *words: str, seconds: int | None = None) -> str:
         limit = seconds or self.seconds
-        ask = (self.programs.etcdctl, "--endpoints", "unix:grpc", "--command-timeout", f"{limit}s")
-        return self._run(*ask, *words, seconds=limit + 5)
+        options = ("--endpoints", "unix:grpc", "--command-timeout", f"{limit}s")
+        return _run(self.programs.etcdctl, *options, *words, seconds=limit + 5, folder=self.folder)
 
-    def _run(self, *argv: str, seconds: int) -> str:
-        done = process.run(argv, timeout=seconds, folder=self.folder, die_with_us=True)
-        if done.stopped:
-            raise SmallkubeError(f"{Path(argv[0]).name} gave no answer within {seconds} s")
-        if not done.ok:
-            raise SmallkubeError(f"{Path(argv[0]).name} failed: {last_line(done.stderr or done.stdout)}")
-        return done.stdout
+
+def _run(*argv: str, seconds: float, folder: Path | None = None) -> str:
+    name = Path(argv[0]).name
+    done = process.run(argv, timeout=seconds, folder=folder, die_with_us=True)
+    if done.stopped:
+        raise SmallkubeError(f"{name} did not end within {seconds} s")
+    if not done.ok:
+        raise SmallkubeError(f"{name} failed: {last_line(done.stderr or done.stdout)}")
+    return done.stdout
 
 
 def last_line(log: str) -> str:
-    """What the last line means; etcd's own lines are JSON with "msg" and often "error"."""
+    """The message of the last line; etcd's own lines are JSON with "msg" and often "error"."""
     lines = log.strip().splitlines()
     if not lines:
         return "no message"
@@ -121,3 +159,16 @@ def last_line(log: str) -> str:
         return ": ".join(str(entry[key]) for key in ("msg", "error") if entry.get(key))[:300]
     except (ValueError, AttributeError):
         return lines[-1][:300]
+
+
+def _version(path: str) -> tuple[int, int]:
+    try:
+        output = _run(path, "--version" if path.endswith("etcd") else "version", seconds=20)
+        major, minor = re.findall(r"(\d+)\.(\d+)\.\d+", output)[0]
+    except (SmallkubeError, IndexError) as error:
+        raise UsageError("does not report its version: is it etcd's?", where=path) from error
+    return int(major), int(minor)
+
+
+def _text(version: tuple[int, int]) -> str:
+    return f"{version[0]}.{version[1]}"

@@ -1,4 +1,4 @@
-"""Telling others how a backup went: a URL that is called, a file for Prometheus. Neither can fail the backup.
+"""Notifications of how a backup run ended: a URL that is called, a file for Prometheus. Neither fails the backup.
 
 Text format: https://prometheus.io/docs/instrumenting/exposition_formats/; the file is for node_exporter's textfile
 collector. A monitor's address gets ``/fail`` appended for a failure (a convention of healthchecks.io).
@@ -7,19 +7,21 @@ collector. A monitor's address gets ``/fail`` appended for a failure (a conventi
 import threading
 import urllib.request
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 from smallkube.core.errors import SmallkubeError
 from smallkube.core.workspace import write_file
+from smallkube.etcd.catalog import Catalog
 from smallkube.etcd.record import Record
+from smallkube.inventory.cluster import Cluster
 
 PING_SECONDS = 15
 
 
 @dataclass(frozen=True)
-class News:
-    """How a run of etcd.backup ended. ``newest`` is the newest sound backup, of this run or of an earlier one."""
+class BackupRun:
+    """How a run of etcd.backup ended. ``newest`` is the newest sound backup, of this or a previous run."""
 
     cluster: str
     good: bool
@@ -29,15 +31,15 @@ class News:
     count: int
 
 
-def metrics(news: News) -> str:
+def metrics(run: BackupRun) -> str:
     """The file's text."""
     rows: list[tuple[str, str, float]] = [
-        ("success", "Whether the last run succeeded, copies included.", int(news.good)),
-        ("last_run_timestamp_seconds", "When the last run ended.", int(news.at.timestamp())),
-        ("duration_seconds", "How long the last run took.", round(news.seconds, 3)),
-        ("backups", "How many sound backups there are.", news.count),
+        ("success", "Whether the last run succeeded, copies included.", int(run.good)),
+        ("last_run_timestamp_seconds", "When the last run ended.", int(run.at.timestamp())),
+        ("duration_seconds", "How long the last run took.", round(run.seconds, 3)),
+        ("backups", "How many sound backups there are.", run.count),
     ]
-    if newest := news.newest:
+    if newest := run.newest:
         rows += [
             ("last_success_timestamp_seconds", "When the newest sound one was taken.", int(newest.time.timestamp())),
             ("revision", "Revision of etcd in the newest sound one.", newest.revision),
@@ -47,17 +49,22 @@ def metrics(news: News) -> str:
     lines = []
     for name, help_, value in rows:
         full = f"smallkube_etcd_backup_{name}"
-        lines += [f"# HELP {full} {help_}", f"# TYPE {full} gauge", f'{full}{{cluster="{news.cluster}"}} {value}']
+        lines += [f"# HELP {full} {help_}", f"# TYPE {full} gauge", f'{full}{{cluster="{run.cluster}"}} {value}']
     return "\n".join(lines) + "\n"
 
 
-def write_metrics(file: Path, news: News) -> str:
-    """Why the file could not be written, "" when it was."""
-    try:
-        write_file(file, metrics(news))
-    except SmallkubeError as error:
-        return str(error)
-    return ""
+def notify(cluster: Cluster, good: bool, seconds: float, backups: Catalog) -> tuple[str, ...]:
+    """Notify of a run that took so many ``seconds``; why a notification failed, for each that did."""
+    settings, name, failed = cluster.inventory.cluster.backup, cluster.inventory.cluster.name, []
+    if settings.metrics_file:
+        run = BackupRun(name, good, datetime.now(UTC), seconds, backups.newest, len(backups.sound))
+        try:
+            write_file(cluster.workspace.root / Path(settings.metrics_file).expanduser(), metrics(run))
+        except SmallkubeError as error:
+            failed.append(str(error))
+    if settings.ping_url:
+        failed.append(ping(settings.ping_url, good=good))
+    return tuple(fault for fault in failed if fault)
 
 
 def ping(url: str, *, good: bool) -> str:

@@ -1,8 +1,9 @@
-"""What is known of one backup: the JSON file beside it, readable without any key."""
+"""The record of one backup: a JSON file beside it, readable without any key."""
 
 import dataclasses
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -24,32 +25,40 @@ class EncryptionKey:
     sha256: str
 
 
-@dataclass(frozen=True)
-class Record:
-    """One backup. Times are UTC with seconds, as in RFC 3339; sizes in bytes; hashes SHA-256 in hex.
+@dataclass(frozen=True, kw_only=True)
+class Snapshot:
+    """A snapshot of etcd, as ``snapshot.sh`` reports it. Sizes in bytes; hashes SHA-256 in hex.
 
-    ``sequence`` counts the backups of a folder: their order does not depend on a clock. ``revision`` is that of etcd
-    itself, which begins at 1. ``keys`` are those alive at ``revision`` and ``prefixes`` how many of them begin with
-    each first two parts of their names; None when etcd could not tell. ``snapshot_sha256`` is the hash that etcd
-    appended; ``stored_…`` are of the encrypted file. ``encryption_keys`` are what the API server needs to read the
-    snapshot's Secrets. ``verified`` is when it was last found good, ``problem`` what was found wrong since.
+    ``revision`` is that of etcd itself, which begins at 1. ``keys`` are those alive at ``revision`` and ``prefixes``
+    how many of them begin with each first two parts of their names; None when etcd could not tell. ``snapshot_sha256``
+    is the hash that etcd appended. ``encryption_keys`` are what the API server needs to read the snapshot's Secrets.
+    """
+
+    size: int
+    snapshot_sha256: str
+    revision: int
+    etcd: str
+    keys: int | None = None
+    prefixes: Mapping[str, int] | None = None
+    kubernetes: str | None = None
+    encryption_keys: tuple[EncryptionKey, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record(Snapshot):
+    """One backup. Times are UTC with seconds, as in RFC 3339.
+
+    ``sequence`` counts the backups of a folder: their order does not depend on a clock. ``stored_…`` are of the
+    encrypted file. ``verified`` is when it last passed verification, ``problem`` what a later one found wrong.
     """
 
     name: str
     cluster: str
     sequence: int
     created: str
-    revision: int
-    size: int
-    snapshot_sha256: str
     stored_size: int
     stored_sha256: str
-    etcd: str
     recipient: str
-    keys: int | None = None
-    prefixes: Mapping[str, int] | None = None
-    kubernetes: str | None = None
-    encryption_keys: tuple[EncryptionKey, ...] = ()
     verified: str | None = None
     problem: str | None = None
 
@@ -58,8 +67,14 @@ class Record:
         return datetime.fromisoformat(self.created)
 
     @property
+    def minor(self) -> tuple[int, int]:
+        """Of the etcd that took the snapshot: the same minor or a newer one can read it."""
+        major, minor, *_ = self.etcd.split(".")
+        return int(major), int(minor)
+
+    @property
     def sound(self) -> bool:
-        """Whether it was proven, and nothing wrong was found since."""
+        """Whether it passed verification, and still did the last time."""
         return self.verified is not None and self.problem is None
 
     @property
@@ -84,14 +99,45 @@ def parse(text: str | bytes, where: str) -> Record:
         content: dict[str, Any] = json.loads(text)
         checksum = content.pop("checksum")
         if checksum != _checksum(content):
-            raise ValueError("its checksum is wrong")
+            raise ValueError("wrong checksum")
         if (found := content.pop("format")) != FORMAT:
-            raise ValueError(f"format {found}, and only {FORMAT} is known")
+            raise ValueError(f"unknown format {found}")
         content["encryption_keys"] = tuple(EncryptionKey(**key) for key in content["encryption_keys"])
         return Record(**content)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         reason = str(error) if type(error) is ValueError else "not a record of a backup"
         raise SmallkubeError(f"damaged: {reason}", where=where) from error
+
+
+def parse_snapshot(reply: Mapping[str, Any]) -> Snapshot:
+    """From the line of ``snapshot.sh``; raises ValueError, KeyError or TypeError when it is not one."""
+    prefixes = None if reply["prefixes"] is None else dict(map(_count, reply["prefixes"]))
+    return Snapshot(
+        size=int(reply["size"]),
+        snapshot_sha256=_matching(r"[0-9a-f]{64}", reply["sha256"]),
+        revision=int(reply["revision"]),
+        etcd=_matching(r"[0-9]+(\.[0-9]+)+", reply["etcd"]),
+        keys=None if prefixes is None else sum(prefixes.values()),
+        prefixes=prefixes,
+        kubernetes=reply["kubernetes"] or None,
+        encryption_keys=tuple(map(_key, reply["encryption_keys"])),
+    )
+
+
+def _matching(pattern: str, value: str) -> str:
+    if not re.fullmatch(pattern, value):
+        raise ValueError(value)
+    return value
+
+
+def _count(line: str) -> tuple[str, int]:
+    count, _, prefix = line.lstrip().partition(" ")
+    return prefix, int(count)
+
+
+def _key(line: str) -> EncryptionKey:
+    sha256, _, name = line.partition(" ")
+    return EncryptionKey(name, _matching(r"[0-9a-f]{64}", sha256))
 
 
 def _checksum(content: Mapping[str, Any]) -> str:

@@ -1,36 +1,39 @@
-"""Putting a backup back on the primary, in the order that loses nothing (etcd.io/docs/v3.6/op-guide/recovery).
+"""Restoring a backup on the primary, in the order that loses nothing (etcd.io/docs/v3.6/op-guide/recovery).
 
-The data is restored beside the running etcd. The exchange runs on the primary as a unit of its own: it goes back by
-itself when etcd or the API server does not come up, and does not need us to end.
+The data is restored in a folder beside that of the running etcd. The swap of the two runs on the primary as a unit of
+its own: it rolls back by itself when etcd or the API server does not start, and ends also without a connection.
 """
 
 import hashlib
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from smallkube.core.errors import SmallkubeError, UsageError
-from smallkube.etcd import host
+from smallkube.core.polling import wait_until
 from smallkube.etcd.catalog import Catalog
-from smallkube.etcd.programs import minor
 from smallkube.etcd.record import Record
-from smallkube.etcd.stream import opened
+from smallkube.etcd.status import ENCRYPTION_CONFIGURATION, ENDPOINT, parse_output, script, text
+from smallkube.etcd.stream import decrypted
 from smallkube.inventory.models import Node
 from smallkube.remote import fleet
-from smallkube.remote.command import Command, Result
+from smallkube.remote.command import Command
 from smallkube.remote.host import Connect, Host
 from smallkube.secrets.age import Master
 
+DATA_DIR = "/var/lib/etcd"
 RESTARTED = ("kubelet.service", "kube-proxy.service", "coredns.service")
-"""They watch the API server from revisions that are no more."""
+"""They watch the API server from revisions that no longer exist."""
 _UNPACK_SECONDS = 1800
 _STOP_SECONDS = 600
-_POLL_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be put back, where; ``seconds``: how long etcd and the API server may each take to come up."""
+    """What is restored, where; ``seconds``: how long etcd and the API server may each take to start.
+
+    ``any_key``: also when the API server can't decrypt the Secrets afterwards.
+    """
 
     record: Record
     primary: Node
@@ -40,141 +43,129 @@ class Plan:
 
     @property
     def steps(self) -> tuple[str, ...]:
-        """What will be done, in words."""
+        """What will be done."""
         record = self.record
         return (
             f"decrypt {record.name} (revision {record.revision}) and send it to {self.primary.name}",
-            f"restore it beside {host.DATA_DIR}, its revisions raised by 1000000000 and marked compacted",
+            "restore it in a new folder there, its revisions raised by 1000000000 and marked compacted",
             "stop kube-scheduler, kube-controller-manager, kube-apiserver and etcd",
-            f"exchange {host.DATA_DIR}; the data of before stays beside it as {host.DATA_DIR}.before-TIME",
-            f"start etcd and kube-apiserver ({self.seconds} s each at most; else go back), then the others",
+            f"swap {DATA_DIR} for it; the previous data stays in {DATA_DIR}.before-TIME",
+            f"start etcd and kube-apiserver ({self.seconds} s each at most; else roll back), then the others",
             f"restart kubelet, kube-proxy and CoreDNS on {', '.join(node.name for node in self.nodes)}",
         )
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """``old`` is where the data of before is, "" when there was none; ``bumped``: clients are told to list anew.
+    """``previous`` is where the previous data is, "" when there was none; ``bumped``: clients have to list again.
 
     ``unrestarted``: nodes on which kubelet, kube-proxy and CoreDNS could not be restarted, and why.
     """
 
-    old: str
+    previous: str
     bumped: bool
     unrestarted: dict[str, str]
 
 
-def check_keys(record: Record, here: Sequence[tuple[str, str]]) -> None:
-    """Raise UsageError unless all encryption keys that ``record`` needs are among ``here`` (names and base64 texts)."""
-    hashes = {hashlib.sha256(secret.encode()).hexdigest() for _, secret in here}
+def check_keys(record: Record, keys: Sequence[tuple[str, str]]) -> None:
+    """Raise UsageError unless all encryption keys that ``record`` needs are among ``keys`` (names and base64 texts)."""
+    hashes = {hashlib.sha256(secret.encode()).hexdigest() for _, secret in keys}
     missing = [key.name for key in record.encryption_keys if key.sha256 not in hashes]
     if missing:
         raise UsageError(
             f"its Secrets can't be read without {', '.join(missing)}, which this file does not have",
             where="keys/EncryptionConfiguration.yaml.age",
-            hint=f"bring it back from the git history of {record.created[:10]} and deploy it, or give"
+            hint=f"restore it from the git history of {record.created[:10]} and deploy it, or pass"
             " --without-encryption-key",
         )
 
 
 def check_cluster(record: Record, cluster: str, *, other: bool) -> None:
-    """Raise UsageError when the backup is of another cluster, unless that is meant, or known to be bad."""
+    """Raise UsageError when the backup is known to be bad, or of another cluster unless ``other``."""
     if record.problem:
         raise UsageError(f"is not sound: {record.problem}", where=record.name, hint="inv etcd.list shows others")
     if record.cluster != cluster and not other:
-        hint = "--other-cluster, if you mean it"
+        hint = "pass --other-cluster to restore it anyway"
         raise UsageError(f"is of the cluster {record.cluster}, not {cluster}", where=record.name, hint=hint)
 
 
 def execute(plan: Plan, existing: Catalog, master: Master, connect: Connect, step: Callable[[str], object]) -> Outcome:
-    """Do it. Raises SmallkubeError: before the exchange nothing was touched, and after it the primary went back.
+    """Carry out ``plan``. Raises SmallkubeError: nothing was changed, or the primary rolled back, or neither data runs.
 
-    Once all was sent, the primary ends it by itself: whatever interrupts us only leaves out the last step.
+    Once all was sent, the primary completes it by itself: an interruption here only leaves out the last step.
     """
     with connect(plan.primary) as primary:
-        step("send and restore beside the running etcd")
-        begun = _begin(plan, existing, master, primary)
-    old = _await(plan, begun["run"], connect, step)
+        step("send and restore in a new folder")
+        run, bumped = _start(plan, existing, master, primary)
+    previous = previous_data(_wait(plan, run, connect, step), plan.primary.name)
     step(f"restart kubelet, kube-proxy and CoreDNS on {len(plan.nodes)} nodes")
-    return Outcome(old, begun["bumped"] == "yes", restart_clients(plan.nodes, connect))
+    return Outcome(previous, bumped, restart_clients(plan.nodes, connect))
 
 
-def _begin(plan: Plan, existing: Catalog, master: Master, primary: Host) -> dict[str, str]:
-    with opened(existing.path(plan.record), master) as stream:
-        result = primary.run(_command(plan), source=stream)
-    if not result.ok:
-        raise SmallkubeError(f"nothing was changed: {result.last_line}", where=primary.where)
-    reply = dict(_pairs(result))
-    if not {"run", "bumped"} <= reply.keys():
-        raise SmallkubeError("the machine's answer can't be understood", where=primary.where)
-    return reply
-
-
-def _command(plan: Plan) -> Command:
+def _start(plan: Plan, existing: Catalog, master: Master, primary: Host) -> tuple[str, bool]:
+    """The run on the primary, and whether revisions were raised."""
     record = plan.record
-    keys = () if plan.any_key else tuple(f"{key.name}={key.sha256}" for key in record.encryption_keys)
-    arguments = (host.DATA_DIR, str(record.size), record.snapshot_sha256, " ".join(map(str, minor(record.etcd))))
-    demands = (host.ENDPOINT, str(plan.seconds), host.ENCRYPTION_CONFIGURATION)
-    return host.script("restore", *arguments, *demands, host.text("exchange"), *keys, timeout=_UNPACK_SECONDS)
+    keys = () if plan.any_key else tuple(f"{key.sha256} {key.name}" for key in record.encryption_keys)
+    arguments = (DATA_DIR, str(record.size), record.snapshot_sha256, " ".join(map(str, record.minor)))
+    settings = (ENDPOINT, str(plan.seconds), ENCRYPTION_CONFIGURATION, text("swap-data-dir"))
+    with decrypted(existing.path(record), master) as stream:
+        result = primary.run(script("restore", *arguments, *settings, *keys, timeout=_UNPACK_SECONDS), source=stream)
+    if not result.ok:
+        raise primary.error(f"nothing was changed: {result.last_line}")
+    return parse_output("restore", result.stdout, lambda reply: (reply["run"], reply["bumped"]), primary.where)
 
 
-def _pairs(result: Result) -> Iterator[tuple[str, str]]:
-    for line in result.text.splitlines():
-        key, _, value = line.partition("=")
-        yield key, value
+def _wait(plan: Plan, run: str, connect: Connect, step: Callable[[str], object]) -> list[str]:
+    """How the swap ended, as ``previous_data`` takes it; asked over a new connection each time, which may break."""
+    shown, lost, outcome = 0, "", list[str]()
 
-
-def _await(plan: Plan, run: str, connect: Connect, step: Callable[[str], object]) -> str:
-    """Until the primary says how it ended, over a new connection each time one breaks; where the old data is."""
-    deadline = time.monotonic() + 6 * plan.seconds + _STOP_SECONDS
-    told, lost = 0, ""
-    while time.monotonic() < deadline:
+    def missing() -> list[str]:
+        nonlocal shown, lost, outcome
         try:
             with connect(plan.primary) as primary:
-                while time.monotonic() < deadline:
-                    reply = list(_pairs(primary.run_checked(host.script("restore-progress", run))))
-                    steps = [value for key, value in reply if key == "step"]
-                    for text in steps[told:]:
-                        step(text)
-                    told = max(told, len(steps))
-                    if "running" not in dict(reply):
-                        return judge(dict(reply).get("outcome", ""), primary.where)
-                    time.sleep(_POLL_SECONDS)
-        except Ended:
-            raise
+                output = primary.run_checked(script("restore-progress", run)).stdout
+            steps, running, outcome = parse_output("restore-progress", output, _progress, primary.where)
         except SmallkubeError as error:
             if error.message != lost:
                 step(f"ask again: {error.message}")
             lost = error.message
-            time.sleep(_POLL_SECONDS)
-    hint = "it ends by itself; inv etcd.status says how etcd is then"
-    raise SmallkubeError("can't be asked how the restore ended", where=plan.primary.name, hint=hint)
+            return [lost]
+        for line in steps[shown:]:
+            step(line)
+        shown = len(steps)
+        return ["it is still in progress"] if running else []
+
+    def error(reason: str) -> SmallkubeError:
+        hint = "the primary completes it; inv etcd.status shows etcd's state then"
+        return SmallkubeError(f"how the restore ended is unknown: {reason}", where=plan.primary.name, hint=hint)
+
+    wait_until(missing, 6 * plan.seconds + _STOP_SECONDS, error)
+    return outcome
 
 
-class Ended(SmallkubeError):
-    """The exchange has ended, and not well."""
+def _progress(reply: dict[str, Any]) -> tuple[list[str], bool, list[str]]:
+    return reply["steps"], reply["running"], reply["outcome"]
 
 
-def judge(outcome: str, where: str) -> str:
-    """Where the data of before is, "" when there was none; raises Ended unless the backup is served.
+def previous_data(outcome: Sequence[str], where: str) -> str:
+    """Where the previous data is, "" when there was none; raises SmallkubeError unless the backup is served.
 
-    ``outcome`` is as ``exchange.sh`` writes it, "" when it was cut off.
+    ``outcome`` has the lines that ``swap-data-dir.sh`` wrote, none when it was interrupted.
     """
-    word, _, rest = outcome.partition(" ")
-    match word:
-        case "restored":
-            return "" if rest == "none" else rest
-        case "untouched":
-            raise Ended(f"nothing was changed: {rest}", where=where)
-        case "back":
-            hint = "the restored data was removed; journalctl -u etcd -u kube-apiserver there says more"
-            raise Ended(f"{rest}: went back to the data of before, which is served again", where=where, hint=hint)
-        case "stuck":
-            raise Ended(f"etcd or the API server does not run: {rest}", where=where, hint="see its journal")
-    raise Ended(
-        "the restore was cut off, as by a restart of the machine",
+    match outcome:
+        case ["restored", folder]:
+            return "" if folder == "none" else folder
+        case ["untouched", reason]:
+            raise SmallkubeError(f"nothing was changed: {reason}", where=where)
+        case ["rolled-back", reason]:
+            hint = "the restored data was removed; journalctl -u etcd -u kube-apiserver there shows more"
+            raise SmallkubeError(f"{reason}: rolled back; the previous data is served again", where=where, hint=hint)
+        case ["failed", reason]:
+            raise SmallkubeError(f"etcd or the API server does not run: {reason}", where=where, hint="see its journal")
+    raise SmallkubeError(
+        "the restore was interrupted, as by a restart of the machine",
         where=where,
-        hint=f"look at {host.DATA_DIR} and {host.DATA_DIR}.before-* there, inv etcd.status, then restore again",
+        hint=f"check {DATA_DIR} and {DATA_DIR}.before-* there, inv etcd.status, then restore again",
     )
 
 

@@ -20,7 +20,7 @@ def kept(records: Sequence[Record], keep: Keep) -> dict[str, tuple[str, ...]]:
 
     Of the sound ones, in the order in which they were taken: the newest ``keep.last``, and the newest of each of the
     last so many days, weeks (ISO 8601) and months (UTC) in which there was one. What is not sound counts for nothing
-    and stays as well, so that nobody loses evidence by a rule: it is removed on request only.
+    and stays as evidence: it is removed on request only.
     """
     sound = sorted((record for record in records if record.sound), key=lambda record: -record.sequence)
     reasons: dict[str, list[str]] = {record.name: ["last"] for record in sound[: keep.last]}
@@ -31,6 +31,12 @@ def kept(records: Sequence[Record], keep: Keep) -> dict[str, tuple[str, ...]]:
         if not record.sound:
             reasons[record.name] = ["not sound"]
     return {name: tuple(why) for name, why in reasons.items()}
+
+
+def removable(records: Sequence[Record], keep: Keep) -> tuple[str, ...]:
+    """Names of those that don't stay."""
+    staying = kept(records, keep)
+    return tuple(record.name for record in records if record.name not in staying)
 
 
 def _newest_of_each(newest_first: Sequence[Record], bucket: Bucket) -> list[Record]:

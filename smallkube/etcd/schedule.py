@@ -1,4 +1,4 @@
-"""Lines for cron and systemd that run a backup every day, with everything spelled out that they don't know.
+"""Entries for cron and systemd that run a backup every day, with every path spelled out.
 
 crontab(5): environment settings are whole lines and ``%`` ends a command. systemd.unit(5), systemd.exec(5): ``%`` and
 ``$`` are special, too.
@@ -16,7 +16,7 @@ PATH = "/run/wrappers/bin:/run/current-system/sw/bin:/usr/local/sbin:/usr/local/
 
 
 @dataclass(frozen=True)
-class Job:
+class Schedule:
     """``inv`` and ``repository`` are absolute; ``at`` is HH:MM; ``words`` are the task and its flags."""
 
     inv: Path
@@ -38,26 +38,26 @@ def parse_time(text: str) -> tuple[int, int]:
     return int(found[1]), int(found[2])
 
 
-def crontab(job: Job) -> str:
+def crontab(entry: Schedule) -> str:
     """For `crontab -e`. ``env`` sets the workspace so that no other line of the table is affected."""
-    hour, minute = job.at
-    words = ("env", f"PATH={PATH}", f"SMALLKUBE_WORKSPACE={job.workspace}", *job.argv)
+    hour, minute = entry.at
+    words = ("env", f"PATH={PATH}", f"SMALLKUBE_WORKSPACE={entry.workspace}", *entry.argv)
     return f"{minute} {hour} * * * {shlex.join(words).replace('%', chr(92) + '%')}\n"
 
 
-def service(job: Job) -> str:
+def service(entry: Schedule) -> str:
     """``smallkube-etcd-backup.service``."""
     return (
         "[Unit]\nDescription=Backup of etcd\nWants=network-online.target\nAfter=network-online.target\n\n"
         "[Service]\nType=oneshot\n"
-        f"Environment={_quoted(f'PATH={PATH}')} {_quoted(f'SMALLKUBE_WORKSPACE={job.workspace}')}\n"
-        f"ExecStart={' '.join(_quoted(word).replace('$', '$$') for word in job.argv)}\n"
+        f"Environment={_quoted(f'PATH={PATH}')} {_quoted(f'SMALLKUBE_WORKSPACE={entry.workspace}')}\n"
+        f"ExecStart={' '.join(_quoted(word).replace('$', '$$') for word in entry.argv)}\n"
     )
 
 
-def timer(job: Job) -> str:
+def timer(entry: Schedule) -> str:
     """``smallkube-etcd-backup.timer``."""
-    hour, minute = job.at
+    hour, minute = entry.at
     return (
         "[Unit]\nDescription=Backup of etcd, every day\n\n"
         f"[Timer]\nOnCalendar=*-*-* {hour:02}:{minute:02}:00\nPersistent=true\n\n[Install]\nWantedBy=timers.target\n"

@@ -1,21 +1,49 @@
-"""How etcd on the primary is: asked through its own client, over the socket that only its group may use."""
+"""etcd on the primary: our scripts there, and its state, read by its own client over a socket for its group only."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar
 
 from smallkube.core.errors import SmallkubeError
-from smallkube.etcd import host
 from smallkube.etcd.record import Record
 from smallkube.remote.command import Command
 from smallkube.remote.host import Host
 
+ENDPOINT = "unix:///run/etcd/grpc"
+ENCRYPTION_CONFIGURATION = "/run/agenix/EncryptionConfiguration.yaml"
 DEFAULT_QUOTA = 2 << 30
 """Bytes at which etcd refuses writes unless told otherwise (--quota-backend-bytes, etcd.io/docs/v3.6/op-guide)."""
 OLD = timedelta(hours=36)
-"""The age from which a newest backup is worth a word: one night was missed."""
+"""The age from which the newest backup deserves a remark: one night was missed."""
+_SCRIPTS = Path(__file__).with_name("scripts")
+
+T = TypeVar("T")
+
+
+def script(name: str, *arguments: str, timeout: float = 60.0, cancel_on_disconnect: bool = False) -> Command:
+    """One of our scripts, which need not be on the machine; ``cancel_on_disconnect``: it ends with the connection."""
+    argv = ("/bin/sh", "-c", text(name), name, *arguments)
+    if cancel_on_disconnect:
+        argv = ("/bin/sh", "-c", text("cancel-on-disconnect"), "cancel-on-disconnect", *argv)
+    return Command(argv, timeout=timeout, hold=cancel_on_disconnect, title=name)
+
+
+@cache
+def text(name: str) -> str:
+    """What is in one of our scripts, after what all share."""
+    return "".join((_SCRIPTS / f"{part}.sh").read_text() for part in ("lib", name))
+
+
+def parse_output(program: str, output: str | bytes, parse: Callable[[Any], T], where: str) -> T:
+    """What ``parse`` makes of the JSON that ``program`` printed; raises SmallkubeError when it is something else."""
+    try:
+        return parse(json.loads(output))
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
+        raise SmallkubeError(f"unexpected output from {program}: {output[:200]!r}", where=where) from error
 
 
 @dataclass(frozen=True)
@@ -38,15 +66,12 @@ def read(primary: Host, seconds: int) -> Status:
     """Raises SmallkubeError when etcd gives no answer within ``seconds``."""
     reply = _ask(primary, seconds, "endpoint", "status", "--write-out", "json")
     alarms = _ask(primary, seconds, "alarm", "list")
-    try:
-        return parse(reply, alarms)
-    except (ValueError, KeyError, IndexError, TypeError) as error:
-        raise SmallkubeError("etcdctl's answer can't be understood", where=primary.where) from error
+    return parse_output("etcdctl", reply, lambda status: parse(status, alarms), primary.where)
 
 
-def parse(status: str, alarms: str) -> Status:
-    """From the output of `etcdctl endpoint status` in JSON, which lacks what is zero, and of `etcdctl alarm list`."""
-    found: dict[str, Any] = json.loads(status)[0]["Status"]
+def parse(status: Any, alarms: str) -> Status:
+    """From the JSON of `etcdctl endpoint status`, which lacks what is zero, and the text of `etcdctl alarm list`."""
+    found: dict[str, Any] = status[0]["Status"]
     raised = [line.partition("alarm:")[2] for line in alarms.splitlines() if "alarm:" in line]
     return Status(
         version=found["version"],
@@ -64,15 +89,15 @@ def parse(status: str, alarms: str) -> Status:
 
 def _ask(primary: Host, seconds: int, *words: str) -> str:
     limits = ("--dial-timeout", "5s", "--command-timeout", f"{seconds}s")
-    result = primary.run(Command(("etcdctl", "--endpoints", host.ENDPOINT, *limits, *words), timeout=seconds + 10))
+    result = primary.run(Command(("etcdctl", "--endpoints", ENDPOINT, *limits, *words), timeout=seconds + 10))
     if not result.ok:
-        hint = "inv deploy.status says how the machine's services are"
-        raise SmallkubeError(f"etcd does not answer: {result.last_line}", where=primary.where, hint=hint)
+        hint = "inv deploy.status shows the services of the machine"
+        raise primary.error(f"etcd does not answer: {result.last_line}", hint)
     return result.text
 
 
 def problems(status: Status) -> Iterator[str]:
-    """Why etcd is not well."""
+    """Why etcd is not healthy."""
     if not status.leader:
         yield "etcd has no leader"
     yield from (f"alarm {alarm}" for alarm in status.alarms)
@@ -82,8 +107,8 @@ def problems(status: Status) -> Iterator[str]:
 
 
 def remarks(newest: Record | None, now: datetime) -> Iterator[str]:
-    """What else deserves attention: backups may be taken elsewhere, too."""
+    """What else deserves attention, and no more than that: backups may be taken elsewhere, too."""
     if newest is None:
-        yield "there is no backup here (inv etcd.backup)"
+        yield "no backup found (inv etcd.backup)"
     elif now - newest.time > OLD:
         yield f"the newest backup here is of {newest.created}"

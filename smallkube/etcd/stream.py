@@ -1,17 +1,18 @@
-"""The contents of a backup on their way: checked, sealed for the master, opened again; never whole in memory.
+"""The contents of a backup as streams, never whole in memory: verified, encrypted for the master key, decrypted.
 
 A backup is an etcd snapshot (a bbolt database with its SHA-256 at the end), compressed by zstd, encrypted by age.
 """
 
 import hashlib
 import os
+import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Generic, TypeVar
 
 from smallkube.core.errors import SmallkubeError
 from smallkube.secrets import age
@@ -24,24 +25,59 @@ FILE_MODE = 0o600
 _HEADER_MOST = 1 << 16
 _CHUNK = 1 << 18
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True)
-class Checked:
-    """A snapshot that is what etcd hashed: its size in bytes, and that hash in hex."""
+class Digest:
+    """Size in bytes and SHA-256 in hex: of an encrypted file, or of a snapshot as etcd appended it."""
 
     size: int
     sha256: str
 
 
-@dataclass(frozen=True)
-class Sealed:
-    """An encrypted file: its size in bytes, its SHA-256 in hex."""
+class Pipe(Generic[T]):
+    """Runs ``work`` in a thread of its own on what is written here, of which it holds no more than a pipe does.
 
-    size: int
-    sha256: str
+    What ``work`` raises is raised by ``write`` or ``end``.
+    """
+
+    def __init__(self, work: Callable[[BinaryIO], T]) -> None:
+        reading, writing = os.pipe()
+        self._sink = open(writing, "wb", buffering=0)  # noqa: PTH123, SIM115 - a descriptor, which ``abandon`` closes
+        self._work, self._result = work, Future[T]()
+        self._thread = threading.Thread(target=self._run, args=(reading,), daemon=True)
+        self._thread.start()
+
+    def write(self, data: bytes) -> None:
+        """Hand ``data`` over; waits while the work is behind."""
+        rest = memoryview(data)
+        try:
+            while rest:
+                rest = rest[self._sink.write(rest) :]
+        except BrokenPipeError:
+            self.end()
+            raise
+
+    def end(self) -> T:
+        """Close the stream and wait for the result."""
+        self.abandon()
+        return self._result.result()
+
+    def abandon(self) -> None:
+        """Close the stream and wait; the result does not matter."""
+        self._sink.close()
+        self._thread.join()
+
+    def _run(self, reading: int) -> None:
+        with open(reading, "rb", buffering=0) as stream:
+            try:
+                self._result.set_result(self._work(stream))
+            except Exception as error:
+                self._result.set_exception(error)
 
 
-def check(stream: BinaryIO, where: str, then: Callable[[bytes], object] = lambda _: None) -> Checked:
+def verify_snapshot(stream: BinaryIO, where: str, then: Callable[[bytes], object] = lambda _: None) -> Digest:
     """Decompress ``stream`` and compare the snapshot in it with the hash at its end; ``then`` is given all of it.
 
     Raises SmallkubeError that names ``where``.
@@ -53,22 +89,22 @@ def check(stream: BinaryIO, where: str, then: Callable[[bytes], object] = lambda
     try:
         while data := reader.read(_CHUNK):
             size += len(data)
-            held = tail + data
-            digest.update(memoryview(held)[:-HASH_SIZE])
-            tail = held[-HASH_SIZE:]
+            pending = tail + data
+            digest.update(memoryview(pending)[:-HASH_SIZE])
+            tail = pending[-HASH_SIZE:]
             then(data)
     except zstandard.ZstdError as error:
         raise SmallkubeError(f"damaged: {error}", where=where) from error
     if size % PAGE != HASH_SIZE or digest.digest() != tail:
         raise SmallkubeError(f"damaged: {size} bytes that don't match the hash etcd appended", where=where)
-    return Checked(size, tail.hex())
+    return Digest(size, tail.hex())
 
 
-def seal(stream: BinaryIO, path: Path, recipient: str) -> Sealed:
+def encrypt(stream: BinaryIO, path: Path, recipient: str) -> Digest:
     """Encrypt ``stream`` to ``recipient`` (``age1…``) into the new file ``path``, durably.
 
-    Raises SmallkubeError, and leaves no file, when it can't be written or is not afterwards what was written.
-    pyrage's ``encrypt_io`` (1.4) does not say when its last write failed: therefore the length is compared, too.
+    Raises SmallkubeError when it can't be written or reads back differently; the caller then removes the file.
+    pyrage's ``encrypt_io`` (1.4) does not report that its last write failed: therefore the length is compared, too.
     """
     from pyrage import EncryptError, encrypt_io
 
@@ -84,24 +120,20 @@ def seal(stream: BinaryIO, path: Path, recipient: str) -> Sealed:
             if sink.fault:
                 raise sink.fault
             os.fsync(file.fileno())
-        sealed = Sealed(sink.size, sink.digest.hexdigest())
-        if plaintext_length(path) != source.size or hash_file(path) != sealed.sha256:
-            raise SmallkubeError("what was written is not what is there: is the disk sound?", where=where)
+        written = Digest(sink.size, sink.digest.hexdigest())
+        if plaintext_length(path) != source.size or hash_file(path) != written.sha256:
+            raise SmallkubeError("the file differs from what was written: check the disk", where=where)
     except OSError as error:
-        path.unlink(missing_ok=True)
         raise SmallkubeError(f"can't be written: {error.strerror or error}", where=where) from error
-    except BaseException:
-        path.unlink(missing_ok=True)
-        raise
-    return sealed
+    return written
 
 
 @contextmanager
-def opened(path: Path, master: age.Master) -> Iterator[BinaryIO]:
-    """What is sealed in ``path`` (compressed), as a stream while the block runs.
+def decrypted(path: Path, master: age.Master) -> Iterator[BinaryIO]:
+    """The compressed snapshot in ``path`` as a stream while the block runs.
 
     Raises SmallkubeError before the block when it is no age file, and at its end when it can't be decrypted to its end:
-    until then, nothing read is proven.
+    until then, nothing read is verified.
     """
     from pyrage import DecryptError, decrypt_io
 
@@ -109,35 +141,32 @@ def opened(path: Path, master: age.Master) -> Iterator[BinaryIO]:
     reading, writing = os.pipe()
 
     def decrypt() -> None:
-        with path.open("rb") as source, open(writing, "wb") as sink:  # noqa: PTH123 - a descriptor, not a path
+        with path.open("rb") as source, open(writing, "wb") as sink:  # noqa: PTH123
             decrypt_io(source, sink, list(master.identities))
 
     with ThreadPoolExecutor(1) as pool, open(reading, "rb") as stream:  # noqa: PTH123
-        decrypted = pool.submit(decrypt)
+        result = pool.submit(decrypt)
         yield stream
         while stream.read(_CHUNK):
             pass
     try:
-        decrypted.result()
+        result.result()
     except (DecryptError, OSError) as error:
         raise age.refusal(header, master, str(path)) from error
 
 
-def check_sealed(path: Path, master: age.Master, then: Callable[[bytes], object] = lambda _: None) -> Checked:
-    """``check`` of what is sealed in ``path``; raises SmallkubeError."""
-    with opened(path, master) as stream:
-        checked: Checked | SmallkubeError
+def verify_backup(path: Path, master: age.Master, then: Callable[[bytes], object] = lambda _: None) -> Digest:
+    """``verify_snapshot`` of the one in ``path``; raises SmallkubeError."""
+    with decrypted(path, master) as stream:
         try:
-            checked = check(stream, str(path), then)
+            return verify_snapshot(stream, str(path), then)
         except SmallkubeError as error:
-            checked = error  # a fault of the file itself explains more, and is found at the end of the stream
-    if isinstance(checked, SmallkubeError):
-        raise checked
-    return checked
+            damage = error  # raised last: that the file can't be decrypted explains more
+    raise damage
 
 
 def plaintext_length(path: Path) -> int:
-    """How many bytes are sealed in ``path``; raises SmallkubeError when it is not a whole age file."""
+    """How many bytes are encrypted in ``path``; raises SmallkubeError when it is not a whole age file."""
     return _header(path).plaintext_length
 
 

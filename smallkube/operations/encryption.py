@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from smallkube.core.errors import SmallkubeError, UsageError
-from smallkube.etcd import host
+from smallkube.etcd.status import ENDPOINT
 from smallkube.inventory.cluster import Cluster
 from smallkube.inventory.models import Node
 from smallkube.operations.encryption_phases import Configuration, Phase, parse
@@ -139,7 +139,7 @@ class Rotation:
         found = self._read(read_keys(self.cluster.workspace))
         with self.connect(self.cluster.inventory.primary) as primary:
             where = paths(found.resources)
-            self.stored = answer(primary, script("stored", host.ENDPOINT, *where, timeout=_REWRITE_SECONDS))
+            self.stored = answer(primary, script("stored", ENDPOINT, *where, timeout=_REWRITE_SECONDS))
         if bad := {name: count for name, count in self.stored.items() if name != self.key}:
             others = ", ".join(f"{count} with {name}" for name, count in bad.items())
             hint = "run the same command again; both keys stay until then"

@@ -8,14 +8,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+from smallkube.core.checks import failed
 from smallkube.core.errors import SmallkubeError, UsageError
 from smallkube.core.polling import wait_until
 from smallkube.deploy.plan import Goal, Options
 from smallkube.deploy.report import Report
-from smallkube.etcd import catalog, host, restore, run, verify
-from smallkube.etcd.programs import minor
+from smallkube.etcd import backup, catalog, restore, verify
 from smallkube.etcd.record import Record
-from smallkube.etcd.stream import opened
+from smallkube.etcd.stream import decrypted
 from smallkube.inventory.cluster import Cluster
 from smallkube.inventory.models import Node
 from smallkube.kube import kubectl
@@ -106,7 +106,7 @@ class Rebuild:
             Step(f"verify that etcd on {name} has no other data", self._inspect),
             Step(f"encrypt what {name} reads to its host key; generate what is missing in keys/", self._encrypt),
             Step(f"build {name}'s system there, without activating it", self._build),
-            Step(f"restore the backup into {host.DATA_DIR} there, its revisions raised by 1000000000", self._seed),
+            Step(f"restore the backup into {restore.DATA_DIR} there, its revisions raised by 1000000000", self._seed),
             Step(f"deploy {name}; where its address has changed, all nodes in lockstep", self._deploy),
             *((restart,) if workers else ()),
             Step(f"wait until all nodes are Ready ({self.seconds} s at most)", self._await),
@@ -118,11 +118,11 @@ class Rebuild:
         return self.cluster.inventory.primary
 
     def _verify(self) -> None:
-        with run.locked(catalog.folder_of(self.cluster)) as there:
-            (found,) = verify.verify(there, [there.find(self.plan.record.name)], self.master, datetime.now(UTC))
-        if found.result == "failed" or found.proof != "snapshot":
+        with backup.locked(catalog.folder_of(self.cluster)) as there:
+            (check,) = verify.verify(there, [there.find(self.plan.record.name)], self.master, datetime.now(UTC))
+        if failed([check]) or check.check != "snapshot":
             hint = "inv etcd.list shows others; nothing was changed"
-            raise SmallkubeError(found.detail, where=self.plan.record.name, hint=hint)
+            raise SmallkubeError(check.detail, where=self.plan.record.name, hint=hint)
 
     def _trust(self) -> None:
         with changing_keys(self.cluster.workspace):
@@ -130,13 +130,13 @@ class Rebuild:
 
     def _inspect(self) -> None:
         with self.connect(self.primary) as primary:
-            self._note(primary.run_checked(script("seed", "look", host.DATA_DIR, MARK)).text)
+            self._note(primary.run_checked(script("seed", "look", restore.DATA_DIR, MARK)).text)
 
     def _note(self, found: str) -> None:
         """``found``: what seed.sh printed. Raises UsageError when the data there was not restored by a rebuild."""
         word, _, self.backup = found.strip().partition(" ")
         if word == "data":
-            message = f"etcd has data in {host.DATA_DIR} already: it is not a new machine"
+            message = f"etcd has data in {restore.DATA_DIR} already: it is not a new machine"
             raise UsageError(message, where=self.primary.name, hint="inv etcd.restore puts a backup in its place")
 
     def _encrypt(self) -> None:
@@ -157,10 +157,10 @@ class Rebuild:
         if self.backup:
             return
         record = self.plan.record
-        about = (str(record.size), record.snapshot_sha256, " ".join(map(str, minor(record.etcd))))
-        arguments = ("seed", host.DATA_DIR, MARK, record.name, self._system, *about)
+        about = (str(record.size), record.snapshot_sha256, " ".join(map(str, record.minor)))
+        arguments = ("seed", restore.DATA_DIR, MARK, record.name, self._system, *about)
         file = catalog.folder_of(self.cluster) / record.file
-        with opened(file, self.master) as stream, self.connect(self.primary) as primary:
+        with decrypted(file, self.master) as stream, self.connect(self.primary) as primary:
             reply = primary.run(script("seed", *arguments, timeout=_UNPACK_SECONDS), source=stream)
         if not reply.ok:
             raise SmallkubeError(f"the backup was not restored: {reply.last_line}", where=primary.where)

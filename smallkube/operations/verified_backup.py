@@ -2,8 +2,9 @@
 
 from datetime import UTC, datetime
 
+from smallkube.core.checks import failed
 from smallkube.core.errors import SmallkubeError
-from smallkube.etcd import catalog, host, run, verify
+from smallkube.etcd import backup, catalog, verify
 from smallkube.inventory.cluster import Cluster
 from smallkube.remote.ssh import SshHost
 from smallkube.secrets.age import Master
@@ -12,10 +13,10 @@ from smallkube.secrets.age import Master
 def back_up(cluster: Cluster, master: Master) -> str:
     """Take a backup of etcd and verify it; its name. Raises SmallkubeError when it is not sound."""
     now, primary = datetime.now(UTC), cluster.inventory.primary
-    wanted = run.request(cluster, now, host.Source(), older=False)
-    report = run.run(cluster, lambda: SshHost(cluster.workspace, primary), wanted, lambda _: None)
-    with run.locked(catalog.folder_of(cluster)) as there:
-        findings = verify.verify(there, [there.find(report.record.name)], master, now)
-    if bad := [finding.detail for finding in findings if finding.result == "failed"]:
-        raise SmallkubeError(f"nothing was changed: the backup is not sound: {bad[0]}", where=report.record.name)
+    request = backup.Request(cluster.inventory.cluster.name, backup.recipient(cluster), now)
+    report = backup.run(cluster, lambda: SshHost(cluster.workspace, primary), request, lambda _: None)
+    with backup.locked(catalog.folder_of(cluster)) as there:
+        checks = verify.verify(there, [there.find(report.record.name)], master, now)
+    for check in failed(checks):
+        raise SmallkubeError(f"nothing was changed: the backup is not sound: {check.detail}", where=check.subject)
     return report.record.name

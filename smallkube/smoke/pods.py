@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from smallkube.core.errors import SmallkubeError
-from smallkube.etcd import host
+from smallkube.etcd.status import ENCRYPTION_CONFIGURATION, ENDPOINT
 from smallkube.inventory.models import Node
 from smallkube.remote.command import Command
 from smallkube.smoke import objects, probes
@@ -211,7 +211,7 @@ def encrypted(context: SmokeContext) -> str:
         raise NotReached("there is no namespace to put a Secret into")
     context.apply(objects.secret(context.namespace))
     key = f"/registry/secrets/{context.namespace}/probe"
-    argv = ("/bin/sh", "-c", script("encrypted"), "encrypted", host.ENDPOINT, key, host.ENCRYPTION_CONFIGURATION)
+    argv = ("/bin/sh", "-c", script("encrypted"), "encrypted", ENDPOINT, key, ENCRYPTION_CONFIGURATION)
     found, first = (*context.primary.run_checked(Command(argv)).text.splitlines(), "", "")[:2]
     if found != f"k8s:enc:secretbox:v1:{first}":
         raise Failed(f"it begins with {found}, not k8s:enc:secretbox:v1:{first}")

@@ -42,8 +42,8 @@ def programs(version: str) -> Path | None:
 def _minor(folder: Path) -> str:
     if not all((folder / name).is_file() for name in PROGRAMS):
         return ""
-    said = subprocess.run([folder / "etcdutl", "version"], capture_output=True, text=True).stdout
-    return ".".join(said.split()[2].split(".")[:2]) if said else ""
+    output = subprocess.run([folder / "etcdutl", "version"], capture_output=True, text=True).stdout
+    return ".".join(output.split()[2].split(".")[:2]) if output else ""
 
 
 class _Socket(http.client.HTTPConnection):
@@ -150,8 +150,8 @@ class Etcd:
 
     def content(self) -> dict[str, str]:
         """Each key and value that is alive, in base64."""
-        said = self.call("kv/range", {"key": "AA==", "range_end": "AA=="})
-        return {row["key"]: row.get("value", "") for row in said.get("kvs", [])}
+        output = self.call("kv/range", {"key": "AA==", "range_end": "AA=="})
+        return {row["key"]: row.get("value", "") for row in output.get("kvs", [])}
 
     @property
     def revision(self) -> int:

@@ -1,5 +1,5 @@
-"""Proves `inv etcd.drill` with real etcd of each version: it passes what is right, names what differs, opens nothing
-to others, and leaves neither files nor processes behind, however it ends.
+"""`inv etcd.drill` with real etcd of each version: it passes what is right, names what differs, opens nothing to other
+users, and leaves neither files nor processes, however it ends.
 """
 
 import dataclasses
@@ -24,8 +24,8 @@ Needs = Callable[[str, object, str], None]
 KEY = EncryptionKey("key1", "0" * 64)
 
 
-class Rehearsal:
-    """A workspace with one backup, whose etcd has gone since; ``bin`` is the folder for --etcd-dir."""
+class Drill:
+    """A workspace with one backup, whose etcd has been stopped; ``bin`` is the folder for --etcd-dir."""
 
     def __init__(self, site: Site) -> None:
         self.cluster = site.cluster
@@ -72,12 +72,12 @@ class Rehearsal:
         (self.bin / program).chmod(0o755)
 
     def wrap(self, program: str, before: str) -> None:
-        """Have ``program`` do something ``before`` all but telling its version."""
+        """Have ``program`` do something ``before`` all but reporting its version."""
         real = shlex.quote(str((self.bin / program).resolve()))
         self.replace(program, f'case $1 in *version) ;; *) {before} ;; esac\nexec {real} "$@"')
 
-    def hold(self) -> tuple[Path, Path]:
-        """Comparing waits: the file that tells that it began, and the one that lets it go on."""
+    def pause(self) -> tuple[Path, Path]:
+        """Comparing waits: the file that exists once it has begun, and the one that lets it continue."""
         begun, go = self.bin / "begun", self.bin / "go"
         wait = f"while [ ! -e {go} ]; do sleep 0.05; done"
         self.wrap("etcdctl", f'case "$*" in *" get "*) touch {begun}; {wait} ;; esac')
@@ -88,7 +88,7 @@ class Rehearsal:
         await_(lambda: self.traces() == [], 10)
 
     def traces(self) -> list[str]:
-        """Folders of rehearsals, and processes that work in one."""
+        """Folders of drills, and processes that work in one."""
         return [str(path) for path in self.base.glob("drill-*")] + [str(pid) for pid in self.processes()]
 
     def processes(self) -> list[int]:
@@ -104,29 +104,29 @@ def _folders() -> Iterator[tuple[int, str]]:
 
 
 @pytest.fixture
-def rehearsal(ready: PreparedWorkspace, tmp_path: Path, needs: Needs) -> Iterator[Rehearsal]:
+def drill(ready: PreparedWorkspace, tmp_path: Path, needs: Needs) -> Iterator[Drill]:
     yield prepared("3.6", ready, tmp_path, needs)
 
 
-def prepared(version: str, ready: PreparedWorkspace, folder: Path, needs: Needs) -> Rehearsal:
+def prepared(version: str, ready: PreparedWorkspace, folder: Path, needs: Needs) -> Drill:
     with server(folder / "e", version, needs).running() as etcd:
         site = Site(ready, etcd, folder / "scratch")
         etcd.put(like_kubernetes())
         etcd.put({"/registry/pods/default/pod-0": b"changed", "/registry/leases/one": b"x"})
         etcd.ctl("del", "/registry/leases/one")
         site.taken()
-    made = Rehearsal(site)
+    made = Drill(site)
     made.rewrite(encryption_keys=(KEY,))
     return made
 
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_a_good_backup_passes(version: str, ready: PreparedWorkspace, tmp_path: Path, needs: Needs) -> None:
-    rehearsal = prepared(version, ready, tmp_path, needs)
-    done = rehearsal.inv()
-    assert set(rehearsal.results(done).values()) == {"ok"}
+    drill = prepared(version, ready, tmp_path, needs)
+    done = drill.inv()
+    assert set(drill.results(done).values()) == {"ok"}
     details = {check["check"]: check["detail"] for check in json.loads(done.stdout)["checks"]}
-    assert details["revision"] == str(rehearsal.record.revision)
+    assert details["revision"] == str(drill.record.revision)
     assert details["keys"] == "60"
     assert details["encryption"] == "20 Secrets: 20 need key1"
 
@@ -158,12 +158,12 @@ def test_an_etcd_without_keys_passes(
         site = Site(ready, etcd, tmp_path / "scratch")
         site.taken()
         site.taken()
-    rehearsal = Rehearsal(site)
-    assert [(record.revision, record.keys, record.prefixes) for record in catalog.read(rehearsal.folder).records] == [
+    drill = Drill(site)
+    assert [(record.revision, record.keys, record.prefixes) for record in catalog.read(drill.folder).records] == [
         (revision, 0, {})
     ] * 2
     assert [row["result"] for row in json.loads(ready.done("etcd.verify", "--json"))] == ["ok", "ok"]
-    assert set(rehearsal.results(rehearsal.inv()).values()) == {"ok"}
+    assert set(drill.results(drill.inv()).values()) == {"ok"}
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -184,8 +184,8 @@ def test_a_backup_of_a_restored_etcd_passes(
         record = site.taken()["record"]
         assert (record["revision"], record["keys"]) == (restored.revision, int(written))
         assert restored.revision >= 1_000_000_000
-    rehearsal = Rehearsal(site)
-    assert set(rehearsal.results(rehearsal.inv()).values()) == {"ok"}
+    drill = Drill(site)
+    assert set(drill.results(drill.inv()).values()) == {"ok"}
 
 
 def test_more_keys_than_one_page_are_counted(ready: PreparedWorkspace, tmp_path: Path, needs: Needs) -> None:
@@ -193,10 +193,10 @@ def test_more_keys_than_one_page_are_counted(ready: PreparedWorkspace, tmp_path:
         site = Site(ready, etcd, tmp_path / "scratch")
         etcd.put(like_kubernetes(count=2001, size=10))
         site.taken()
-    rehearsal = Rehearsal(site)
-    rehearsal.rewrite(encryption_keys=(KEY,))
-    assert rehearsal.record.keys == 6003
-    assert set(rehearsal.results(rehearsal.inv()).values()) == {"ok"}
+    drill = Drill(site)
+    drill.rewrite(encryption_keys=(KEY,))
+    assert drill.record.keys == 6003
+    assert set(drill.results(drill.inv()).values()) == {"ok"}
 
 
 @pytest.mark.parametrize(
@@ -209,55 +209,55 @@ def test_more_keys_than_one_page_are_counted(ready: PreparedWorkspace, tmp_path:
         ({"encryption_keys": ()}, "encryption"),
     ],
 )
-def test_what_differs_is_named(changes: dict[str, Any], check: str, rehearsal: Rehearsal) -> None:
-    rehearsal.rewrite(**changes)
-    done = rehearsal.inv()
-    assert {name for name, result in rehearsal.results(done, 1).items() if result == "failed"} == {check}
+def test_a_difference_is_named(changes: dict[str, Any], check: str, drill: Drill) -> None:
+    drill.rewrite(**changes)
+    done = drill.inv()
+    assert {name for name, result in drill.results(done, 1).items() if result == "failed"} == {check}
     assert f"differs from what was recorded: {check}" in done.stderr
 
 
-def test_a_secret_in_clear_is_noticed(ready: PreparedWorkspace, tmp_path: Path, needs: Needs) -> None:
+def test_a_secret_in_clear_fails(ready: PreparedWorkspace, tmp_path: Path, needs: Needs) -> None:
     with server(tmp_path / "e", "3.6", needs).running() as etcd:
         site = Site(ready, etcd, tmp_path / "scratch")
         etcd.put({**like_kubernetes(), "/registry/secrets/default/s-3": b"k8s\x00clear"})
         site.taken()
-    rehearsal = Rehearsal(site)
-    rehearsal.rewrite(encryption_keys=(KEY,))
-    assert rehearsal.results(rehearsal.inv(), 1)["encryption"] == "failed"
+    drill = Drill(site)
+    drill.rewrite(encryption_keys=(KEY,))
+    assert drill.results(drill.inv(), 1)["encryption"] == "failed"
 
 
-def test_what_could_not_be_counted_is_said_to_be_unknown(rehearsal: Rehearsal) -> None:
-    rehearsal.rewrite(keys=None, prefixes=None)
-    results = rehearsal.results(rehearsal.inv())
-    assert (results.pop("keys"), results.pop("prefixes")) == ("unknown", "unknown")
+def test_what_was_not_counted_is_skipped(drill: Drill) -> None:
+    drill.rewrite(keys=None, prefixes=None)
+    results = drill.results(drill.inv())
+    assert (results.pop("keys"), results.pop("prefixes")) == ("skipped", "skipped")
     assert set(results.values()) == {"ok"}
 
 
-def test_it_needs_no_privileges(rehearsal: Rehearsal, needs: Needs) -> None:
+def test_it_needs_no_privileges(drill: Drill, needs: Needs) -> None:
     needs("integration", os.geteuid() == 0, "root, to give privileges up")
     bare = ["setpriv", "--bounding-set=-all", "--inh-caps=-all", "--no-new-privs"]
     done = subprocess.run(
-        [*bare, *rehearsal.cluster.command(*rehearsal.words)],
-        env=rehearsal.cluster.environment(),
+        [*bare, *drill.cluster.command(*drill.words)],
+        env=drill.cluster.environment(),
         cwd="/",
         capture_output=True,
         text=True,
     )
-    assert set(rehearsal.results(done).values()) == {"ok"}
+    assert set(drill.results(done).values()) == {"ok"}
 
 
-def test_settings_of_etcd_in_the_environment_do_not_reach_it(rehearsal: Rehearsal) -> None:
+def test_environment_variables_of_etcd_are_ignored(drill: Drill) -> None:
     settings = {"ETCD_FORCE_NEW_CLUSTER": "nonsense", "ETCDCTL_ENDPOINTS": "http://127.0.0.1:1", "ETCDCTL_USER": "a:b"}
-    assert set(rehearsal.results(rehearsal.inv(**settings)).values()) == {"ok"}
+    assert set(drill.results(drill.inv(**settings)).values()) == {"ok"}
 
 
-def test_nobody_else_can_reach_its_etcd(rehearsal: Rehearsal) -> None:
-    begun, go = rehearsal.hold()
-    process = rehearsal.start()
+def test_its_etcd_listens_on_private_sockets_only(drill: Drill) -> None:
+    begun, go = drill.pause()
+    process = drill.start()
     await_(begun.exists)
-    (folder,) = rehearsal.base.glob("drill-*")
+    (folder,) = drill.base.glob("drill-*")
     assert folder.stat().st_mode & 0o777 == 0o700
-    inodes = {inode for pid in rehearsal.processes() for inode in _sockets(pid)}
+    inodes = {inode for pid in drill.processes() for inode in _sockets(pid)}
     unix = [line.split() for line in Path("/proc/net/unix").read_text().splitlines()[1:]]
     named = {row[7] for row in unix if row[6] in inodes and len(row) > 7}
     assert {"grpc", "peer"} <= {Path(name).name for name in named}
@@ -265,7 +265,7 @@ def test_nobody_else_can_reach_its_etcd(rehearsal: Rehearsal) -> None:
     internet = [line.split()[9] for kind in ("tcp", "tcp6", "udp", "udp6") for line in _table(kind)]
     assert inodes.isdisjoint(internet)
     go.touch()
-    assert set(rehearsal.results(_ended(process)).values()) == {"ok"}
+    assert set(drill.results(_ended(process)).values()) == {"ok"}
 
 
 def _sockets(pid: int) -> Iterator[str]:
@@ -288,101 +288,101 @@ def _ended(process: subprocess.Popen[str]) -> Completed:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_stopped_it_cleans_up(number: signal.Signals, rehearsal: Rehearsal) -> None:
-    begun, _ = rehearsal.hold()
-    process = rehearsal.start()
+def test_a_signal_cleans_up(number: signal.Signals, drill: Drill) -> None:
+    begun, _ = drill.pause()
+    process = drill.start()
     await_(begun.exists)
     process.send_signal(number)
     done = _ended(process)
     assert (done.returncode, done.stdout) == (130 if number == signal.SIGINT else 1, "")
     assert len(done.stderr.splitlines()) == 1, done.stderr
-    rehearsal.no_traces()
+    drill.no_traces()
 
 
-def test_killed_its_etcd_dies_and_the_next_one_cleans_up(rehearsal: Rehearsal) -> None:
-    begun, go = rehearsal.hold()
-    process = rehearsal.start()
+def test_killed_its_etcd_ends_and_the_next_run_cleans_up(drill: Drill) -> None:
+    begun, go = drill.pause()
+    process = drill.start()
     await_(begun.exists)
     process.kill()
     process.communicate()
-    await_(lambda: not rehearsal.processes())
-    assert rehearsal.traces()
+    await_(lambda: not drill.processes())
+    assert drill.traces()
     go.touch()
-    assert set(rehearsal.results(rehearsal.inv()).values()) == {"ok"}
+    assert set(drill.results(drill.inv()).values()) == {"ok"}
 
 
-def test_one_at_a_time_and_backups_are_not_in_its_way(rehearsal: Rehearsal) -> None:
-    begun, go = rehearsal.hold()
-    process = rehearsal.start()
+def test_one_at_a_time_beside_other_tasks(drill: Drill) -> None:
+    begun, go = drill.pause()
+    process = drill.start()
     await_(begun.exists)
-    second = rehearsal.inv()
+    second = drill.inv()
     assert second.returncode == 2
     assert f"already being done by process {process.pid}" in second.stderr
-    rehearsal.cluster.done("etcd.verify")
+    drill.cluster.done("etcd.verify")
     go.touch()
-    assert set(rehearsal.results(_ended(process)).values()) == {"ok"}
+    assert set(drill.results(_ended(process)).values()) == {"ok"}
 
 
-def test_a_damaged_backup_fails(rehearsal: Rehearsal) -> None:
-    path = rehearsal.folder / rehearsal.record.file
+def test_a_damaged_backup_fails(drill: Drill) -> None:
+    path = drill.folder / drill.record.file
     whole = path.read_bytes()
     path.write_bytes(whole[:-100] + bytes(100))
-    rehearsal.fails(rehearsal.inv(), "damaged")
+    drill.fails(drill.inv(), "damaged")
 
 
-def test_an_etcd_that_does_not_start_is_one_line(rehearsal: Rehearsal) -> None:
-    rehearsal.wrap("etcd", """echo '{"msg":"it is broken","error":"by a test"}' >&2; exit 1""")
-    rehearsal.fails(rehearsal.inv(), "etcd does not start from it: it is broken: by a test")
+def test_an_etcd_that_does_not_start_is_one_line(drill: Drill) -> None:
+    drill.wrap("etcd", """echo '{"msg":"it is broken","error":"by a test"}' >&2; exit 1""")
+    drill.fails(drill.inv(), "etcd does not start from it: it is broken: by a test")
 
 
-def test_an_etcd_that_hangs_is_given_up(rehearsal: Rehearsal) -> None:
-    rehearsal.wrap("etcd", "exec sleep 600")
-    rehearsal.fails(rehearsal.inv("--timeout", "1"), "etcd does not start from it")
+def test_an_etcd_that_hangs_times_out(drill: Drill) -> None:
+    drill.wrap("etcd", "exec sleep 600")
+    drill.fails(drill.inv("--timeout", "1"), "etcd does not start from it")
 
 
-def test_a_client_that_hangs_is_given_up(rehearsal: Rehearsal) -> None:
-    rehearsal.hold()
-    rehearsal.fails(rehearsal.inv("--timeout", "1"), "etcdctl gave no answer within")
+def test_a_client_that_hangs_times_out(drill: Drill) -> None:
+    drill.pause()
+    drill.fails(drill.inv("--timeout", "1"), "etcdctl did not end within")
 
 
-def test_a_restore_that_fails_is_one_line(rehearsal: Rehearsal) -> None:
-    rehearsal.wrap("etcdutl", "echo no such luck >&2; exit 1")
-    rehearsal.fails(rehearsal.inv(), "etcdutl failed: no such luck")
+def test_a_restore_that_fails_is_one_line(drill: Drill) -> None:
+    drill.wrap("etcdutl", "echo no such luck >&2; exit 1")
+    drill.fails(drill.inv(), "etcdutl failed: no such luck")
 
 
-def test_missing_programs_are_named(rehearsal: Rehearsal) -> None:
-    (rehearsal.bin / "etcdutl").unlink()
-    rehearsal.fails(rehearsal.inv(), "the rehearsal needs etcdutl", 2)
-    rehearsal.bin = Path("/nonexistent")
-    rehearsal.fails(rehearsal.inv(), "the rehearsal needs etcd, etcdctl, etcdutl", 2)
+def test_missing_programs_are_named(drill: Drill) -> None:
+    (drill.bin / "etcdutl").unlink()
+    drill.fails(drill.inv(), "etcdutl not found", 2)
+    drill.bin = Path("/nonexistent")
+    drill.fails(drill.inv(), "etcd, etcdctl, etcdutl not found", 2)
 
 
-def test_an_etcd_that_is_too_old_is_refused(rehearsal: Rehearsal) -> None:
-    rehearsal.replace("etcd", "echo etcd Version: 3.4.23")
-    (rehearsal.bin / "etcdutl").unlink()
-    rehearsal.fails(rehearsal.inv(), "etcd is 3.4; 3.6 or newer is needed", 2)
-    rehearsal.replace("etcd", "echo something else")
-    rehearsal.fails(rehearsal.inv(), "does not tell its version", 2)
+def test_an_etcd_that_is_too_old_is_refused(drill: Drill) -> None:
+    drill.replace("etcd", "echo etcd Version: 3.4.23")
+    (drill.bin / "etcdutl").unlink()
+    drill.fails(drill.inv(), "etcd is 3.4; 3.6 or newer is needed", 2)
+    drill.replace("etcd", "echo something else")
+    drill.fails(drill.inv(), "does not report its version", 2)
 
 
-def test_no_space_is_known_beforehand(rehearsal: Rehearsal, needs: Needs) -> None:
-    with tmpfs(rehearsal.base, "100m", needs):
-        rehearsal.fails(rehearsal.inv(), "MiB are free, and 200 are needed", 2)
+def test_missing_space_is_refused(drill: Drill, needs: Needs) -> None:
+    with tmpfs(drill.base, "100m", needs):
+        drill.fails(drill.inv(), "MiB are free, and 200 are needed", 2)
 
 
-def test_space_that_runs_out_is_one_line(rehearsal: Rehearsal, needs: Needs) -> None:
-    with tmpfs(rehearsal.base, "250m", needs):
-        filler = f"head -c 249M /dev/zero >{rehearsal.base}/filler 2>/dev/null"
-        rehearsal.wrap("etcdutl", filler)
-        rehearsal.fails(rehearsal.inv(), "etcdutl failed: ")
+def test_a_full_disk_is_one_line(drill: Drill, needs: Needs) -> None:
+    with tmpfs(drill.base, "250m", needs):
+        filler = f"head -c 249M /dev/zero >{drill.base}/filler 2>/dev/null"
+        drill.wrap("etcdutl", filler)
+        drill.fails(drill.inv(), "etcdutl failed: ")
 
 
-def test_without_the_master_key_it_is_refused(rehearsal: Rehearsal) -> None:
-    rehearsal.cluster.without_master()
-    rehearsal.fails(rehearsal.inv(), "keys/master_key", 2)
+def test_without_the_master_key_it_is_refused(drill: Drill) -> None:
+    drill.cluster.without_master()
+    drill.fails(drill.inv(), "keys/master_key", 2)
 
 
-def test_a_person_gets_a_table(rehearsal: Rehearsal) -> None:
-    out = rehearsal.cluster.done("etcd.drill", "--etcd-dir", str(rehearsal.bin), "--name", rehearsal.record.name)
-    assert f"{rehearsal.record.name} restored in" in out
-    assert [line.split()[:2] for line in out.splitlines() if line.startswith("revision")] == [["revision", "ok"]]
+def test_without_json_it_prints_a_table(drill: Drill) -> None:
+    out = drill.cluster.done("etcd.drill", "--etcd-dir", str(drill.bin), "--name", drill.record.name)
+    assert f"{drill.record.name} restored in" in out
+    assert [drill.record.name, "revision", "ok"] in [line.split()[:3] for line in out.splitlines()]

@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from smallkube.etcd import host
+from smallkube.etcd.status import text
 from smallkube.inventory.models import Node
 from smallkube.remote.command import Command
 from smallkube.remote.local import LocalHost
@@ -20,8 +20,9 @@ def stop(_: bytes) -> None:
     raise NobodyWaits
 
 
-def test_a_program_that_missed_the_signal_is_told_again() -> None:
-    command = Command(("/bin/sh", "-c", host.text("hold"), "hold", "/bin/sh", "-c", MISSES_ONE_SIGNAL), hold=True)
+def test_a_program_that_missed_the_signal_is_signalled_again() -> None:
+    script = ("/bin/sh", "-c", text("cancel-on-disconnect"), "cancel-on-disconnect")
+    command = Command((*script, "/bin/sh", "-c", MISSES_ONE_SIGNAL), hold=True)
 
     def run() -> None:
         with pytest.raises(NobodyWaits):

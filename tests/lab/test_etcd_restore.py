@@ -1,5 +1,5 @@
-"""Proves `inv etcd.restore` on machines: what was lost is there again, key for key, and clients are told to list anew;
-whatever goes wrong on the way, etcd runs on with one data or the other, and the same command again completes it.
+"""`inv etcd.restore` on machines: what was lost is restored, key for key, and clients have to list again; whatever
+fails on the way, etcd runs with one data or the other, and the same command completes it.
 """
 
 import json
@@ -21,7 +21,7 @@ DATA = "/var/lib/etcd"
 CTL = "etcdctl --endpoints unix:///run/etcd/grpc --command-timeout 10s"
 WAITS = "[Service]\nExecStartPre=+/bin/sh -c 'touch /run/held; while [ ! -e /run/go ]; do sleep 0.1; done'\n"
 OLD_ONLY = f"[Service]\nExecStartPre=+/bin/sh -c 'test -e {DATA}/old'\n"
-"""etcd starts only with the data of before (the exchange brings data without that file)."""
+"""etcd starts only with the previous data (the restored data lacks that file)."""
 API = f"""\
 [Unit]
 ConditionPathExists=
@@ -37,7 +37,7 @@ ExecStart=
 ExecStart=+/bin/sh -c 'test -e {DATA}/old'
 ExecStartPost=
 """
-"""In the place of the API server: it starts only with the data of before."""
+"""In the place of the API server: it starts only with the previous data."""
 CONFIGURATION = "/run/agenix/EncryptionConfiguration.yaml"
 
 
@@ -100,18 +100,18 @@ class Primary:
         assert self.state == before
 
     def restored(self, *words: str) -> str:
-        """A restore that must succeed; where the data of before is."""
+        """A restore that must succeed; where the previous data is."""
         report: dict[str, Any] = json.loads(self.restore("--json", *words).stdout)
         assert report["bumped"] is True
         assert report["unrestarted"] == {}
-        return str(report["old"])
+        return str(report["previous"])
 
     def await_held(self) -> None:
         await_("etcd's start", lambda: self.there("/run/held"))
 
     def await_end(self) -> None:
         state = "systemctl is-active smallkube-etcd-restore || true"
-        await_("the end of the exchange", lambda: self.sh(state) == "inactive")
+        await_("the end of the swap", lambda: self.sh(state) == "inactive")
 
     def cut_connections(self) -> None:
         """End each SSH session that is open on the machine."""
@@ -135,7 +135,7 @@ def primary(backed_up: Primary) -> Iterator[Primary]:
     assert backed_up.sh(f"ls -d {DATA}*") == DATA
 
 
-def test_destroyed_data_is_there_again(primary: Primary) -> None:
+def test_destroyed_data_is_restored(primary: Primary) -> None:
     content, revision = primary.content(), primary.revision
     primary.sh(f"systemctl stop etcd; rm -rf {DATA}/member")
     old = primary.restored()
@@ -148,7 +148,7 @@ def test_destroyed_data_is_there_again(primary: Primary) -> None:
     primary.operator.done("deploy.status", "--node", "node1")
 
 
-def test_what_came_after_the_backup_is_kept_aside(primary: Primary) -> None:
+def test_data_newer_than_the_backup_is_kept(primary: Primary) -> None:
     content = primary.content()
     primary.put({"/registry/later": b"1"})
     assert primary.content() != content
@@ -159,7 +159,7 @@ def test_what_came_after_the_backup_is_kept_aside(primary: Primary) -> None:
     assert primary.there(f"{old}/old")
 
 
-def test_the_steps_can_be_read_before_they_are_done(primary: Primary) -> None:
+def test_dry_run_prints_the_steps(primary: Primary) -> None:
     before = primary.state
     steps = json.loads(primary.operator.done("etcd.restore", "--dry-run", "--json"))
     assert "node1, node2" in steps[-1]
@@ -167,28 +167,28 @@ def test_the_steps_can_be_read_before_they_are_done(primary: Primary) -> None:
     assert primary.state == before
 
 
-def test_an_etcd_that_does_not_start_brings_the_old_data_back(primary: Primary) -> None:
+def test_rollback_when_etcd_does_not_start(primary: Primary) -> None:
     content, revision, folders = primary.content(), primary.revision, primary.folders()
     with primary.drop_in("etcd", OLD_ONLY):
         done = primary.restore("--timeout", "10", status=1)
     said = done.stderr.splitlines()[-1]
-    assert "etcd does not start: went back to the data of before, which is served again" in said
+    assert "etcd does not start: rolled back; the previous data is served again" in said
     assert (primary.content(), primary.revision, primary.folders()) == (content, revision, folders)
     assert primary.there(f"{DATA}/old")
 
 
-def test_an_api_server_that_does_not_come_up_brings_the_old_data_back(primary: Primary) -> None:
+def test_rollback_when_the_api_server_does_not_start(primary: Primary) -> None:
     content, revision, folders = primary.content(), primary.revision, primary.folders()
     with primary.drop_in("kube-apiserver", API):
         primary.sh("systemctl start kube-apiserver")
         done = primary.restore("--timeout", "10", status=1)
         assert primary.sh("systemctl is-active kube-apiserver") == "active"
         primary.sh("systemctl stop kube-apiserver")
-    assert "the API server does not come up: went back" in done.stderr.splitlines()[-1]
+    assert "the API server does not start: rolled back" in done.stderr.splitlines()[-1]
     assert (primary.content(), primary.revision, primary.folders()) == (content, revision, folders)
 
 
-def test_neither_data_comes_up(primary: Primary) -> None:
+def test_etcd_starts_with_neither_data(primary: Primary) -> None:
     content = primary.content()
     with primary.drop_in("etcd", "[Service]\nExecStartPre=+/bin/false\n"):
         done = primary.restore("--timeout", "5", status=1)
@@ -212,7 +212,7 @@ def test_a_lost_connection_changes_nothing(primary: Primary) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_the_task_dies_and_the_machine_ends_it(number: signal.Signals, primary: Primary) -> None:
+def test_killed_task_the_primary_completes_it(number: signal.Signals, primary: Primary) -> None:
     content = primary.content()
     with primary.drop_in("etcd", WAITS):
         process = primary.operator.start("etcd.restore", "--yes")
@@ -220,7 +220,7 @@ def test_the_task_dies_and_the_machine_ends_it(number: signal.Signals, primary: 
         process.send_signal(number)
         assert "Traceback" not in primary.operator.end(process).stderr
         again = primary.restore(status=1)
-        assert "nothing was changed: another restore is under way here" in again.stderr.splitlines()[-1]
+        assert "nothing was changed: another restore is in progress" in again.stderr.splitlines()[-1]
         primary.sh("touch /run/go")
         primary.await_end()
     await_("etcd", lambda: primary.sh("systemctl is-active etcd || true") == "active")
@@ -249,7 +249,7 @@ def etcdutl(primary: Primary, script: str) -> Iterator[None]:
         primary.sh("p=$(readlink -f $(command -v etcdutl)); mv $p.real $p")
 
 
-def test_cut_off_while_the_data_is_prepared_nothing_was_touched(primary: Primary) -> None:
+def test_interrupted_preparation_changes_nothing(primary: Primary) -> None:
     before = primary.process, primary.content()
     with etcdutl(primary, SLOW):
         process = primary.operator.start("etcd.restore", "--yes")
@@ -264,15 +264,15 @@ def test_cut_off_while_the_data_is_prepared_nothing_was_touched(primary: Primary
     assert primary.content() == before[1]
 
 
-def test_a_failing_restore_is_told_and_leaves_nothing(primary: Primary) -> None:
+def test_a_failing_restore_is_reported_and_leaves_nothing(primary: Primary) -> None:
     fails = '#!/bin/sh\ncase "$*" in *--data-dir*) echo disk full >&2; exit 1 ;; esac\nexec etcdutl.real "$@"\n'
     with etcdutl(primary, fails):
         primary.refused("nothing was changed: etcdutl snapshot restore: disk full")
 
 
-def test_an_older_etcd_there_is_refused(primary: Primary) -> None:
+def test_an_older_etcd_on_the_primary_is_refused(primary: Primary) -> None:
     with etcdutl(primary, "#!/bin/sh\necho etcdutl version: 3.4.0\n"):
-        primary.refused("etcd 3.4 is here, and can't read what 3.5 wrote")
+        primary.refused("etcd 3.4 is installed, and can't read what 3.5 wrote")
 
 
 def test_two_operators_at_once(primary: Primary, tmp_path: Path) -> None:
@@ -283,12 +283,12 @@ def test_two_operators_at_once(primary: Primary, tmp_path: Path) -> None:
         primary.await_held()
         second = other.inv("etcd.restore", "--yes")
         assert second.returncode == 1
-        assert "nothing was changed: another restore is under way here" in second.stderr.splitlines()[-1]
+        assert "nothing was changed: another restore is in progress" in second.stderr.splitlines()[-1]
         primary.sh("touch /run/go")
         assert primary.operator.end(process).returncode == 0
 
 
-def test_a_power_cut_during_the_exchange_leaves_etcd_with_data(primary: Primary) -> None:
+def test_a_power_cut_during_the_swap_leaves_etcd_with_data(primary: Primary) -> None:
     content = primary.content()
     with primary.drop_in("etcd", WAITS):
         process = primary.operator.start("etcd.restore", "--yes")
@@ -298,14 +298,14 @@ def test_a_power_cut_during_the_exchange_leaves_etcd_with_data(primary: Primary)
         done = primary.operator.end(process)
         restarted.join()
     assert done.returncode == 1
-    assert "the restore was cut off, as by a restart of the machine" in done.stderr.splitlines()[-1]
+    assert "the restore was interrupted, as by a restart of the machine" in done.stderr.splitlines()[-1]
     await_("etcd", lambda: primary.sh("systemctl is-active etcd || true") == "active")
     assert primary.content() == content
     primary.restored()
     assert primary.content() == content
 
 
-def test_no_space_there_is_known_beforehand(primary: Primary) -> None:
+def test_missing_space_on_the_primary_is_refused(primary: Primary) -> None:
     move = "systemctl stop etcd; mkdir /run/small; mount -t tmpfs -o size=190m tmpfs /run/small"
     primary.sh(f"{move}; cp -a /var/lib/etcd /run/small/; mount --bind /run/small /var/lib; systemctl start etcd")
     try:
@@ -314,7 +314,7 @@ def test_no_space_there_is_known_beforehand(primary: Primary) -> None:
         primary.sh("systemctl stop etcd; umount /var/lib /run/small; rmdir /run/small; systemctl start etcd")
 
 
-def test_a_worker_that_can_not_be_reached_is_named(primary: Primary) -> None:
+def test_an_unreachable_worker_is_named(primary: Primary) -> None:
     file = primary.operator.workspace.inventory_file
     before, content = file.read_text(), primary.content()
     document = json.loads(json.dumps(_yaml(before)))
@@ -335,17 +335,17 @@ def _yaml(text: str) -> Any:
     return yaml.safe_load(text)
 
 
-def test_a_key_that_the_primary_lacks_is_named(primary: Primary) -> None:
+def test_a_missing_encryption_key_is_named(primary: Primary) -> None:
     file = f"$(readlink -f {CONFIGURATION})"
     primary.sh(f"f={file}; cp -a $f /run/kept; sed -i 's/secret:.*/secret: b3RoZXI=/' $f")
     try:
-        primary.refused("the API server here does not have the encryption key key")
+        primary.refused("the API server does not have the encryption key key")
         primary.restored("--without-encryption-key")
     finally:
         primary.sh(f"cat /run/kept >{file}; rm /run/kept")
 
 
-def test_etcd_is_well_until_it_is_not(primary: Primary) -> None:
+def test_status_shows_alarms_and_a_stopped_etcd(primary: Primary) -> None:
     found = json.loads(primary.operator.done("etcd.status", "--json"))
     assert found["revision"] == primary.revision
     assert (found["leader"], found["alarms"], found["problems"]) == (True, [], [])

@@ -96,7 +96,20 @@ def machine(**versions: str) -> DeployReadiness:
 
 def record(age: timedelta) -> Record:
     created = timestamp(NOW - age)
-    return Record("b", "test", 1, created, 1, 1, "", 1, "", "3.6.6", "age1", verified=created)
+    return Record(
+        name="b",
+        cluster="test",
+        sequence=1,
+        created=created,
+        revision=1,
+        size=1,
+        snapshot_sha256="",
+        stored_size=1,
+        stored_sha256="",
+        etcd="3.6.6",
+        recipient="age1",
+        verified=created,
+    )
 
 
 def healthy() -> Facts:

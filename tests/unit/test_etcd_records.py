@@ -1,4 +1,4 @@
-"""Proves that a backup's record shows each change of itself, and what is told of a run to cron, systemd, monitors."""
+"""Records of backups detect every change of themselves; what cron, systemd and monitors are given."""
 
 import dataclasses
 import io
@@ -6,15 +6,16 @@ import json
 import random
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from smallkube.core.errors import SmallkubeError, UsageError
-from smallkube.etcd import catalog, drill, facts, notify, schedule, status
-from smallkube.etcd.record import EncryptionKey, dump, parse
-from smallkube.etcd.stream import check_sealed, seal
+from smallkube.etcd import catalog, drill, notify, schedule, status
+from smallkube.etcd.record import EncryptionKey, Snapshot, dump, parse, parse_snapshot
+from smallkube.etcd.stream import encrypt, verify_backup
 from smallkube.remote.sftp import Destination
 from smallkube.secrets import age
 from tests.unit.test_etcd_retention import START, record
@@ -32,7 +33,7 @@ def test_a_record_is_read_as_it_was_written() -> None:
     assert parse(dump(FULL), "x") == FULL
 
 
-def test_every_flipped_bit_of_a_record_is_noticed() -> None:
+def test_every_flipped_bit_of_a_record_is_detected() -> None:
     text = dump(FULL).encode()
     chooser = random.Random(1)
     for _ in range(500):
@@ -46,9 +47,9 @@ def test_every_flipped_bit_of_a_record_is_noticed() -> None:
             assert found == FULL  # white space between values, or the same letter in the other case
 
 
-def test_a_record_of_the_future_says_so() -> None:
+def test_a_record_of_an_unknown_format_is_refused() -> None:
     text = dump(FULL).replace('"format": 1', '"format": 9')
-    with pytest.raises(SmallkubeError, match="x: damaged: its checksum is wrong"):
+    with pytest.raises(SmallkubeError, match="x: damaged: wrong checksum"):
         parse(text, "x")
 
 
@@ -59,7 +60,7 @@ def put(folder: Path, sequence: int, *, size: int = 700) -> str:
     return one.name
 
 
-def test_the_catalog_counts_only_what_is_whole(tmp_path: Path) -> None:
+def test_the_catalog_has_only_complete_backups(tmp_path: Path) -> None:
     good, short = put(tmp_path, 1), put(tmp_path, 2, size=699)
     gone = put(tmp_path, 3)
     (tmp_path / f"{gone}.db.zst.age").unlink()
@@ -73,7 +74,7 @@ def test_the_catalog_counts_only_what_is_whole(tmp_path: Path) -> None:
     assert there.find(None).name == good == there.find(f"some/where/{good}.db.zst.age").name
 
 
-def test_a_name_that_is_not_there_is_a_usage_error(tmp_path: Path) -> None:
+def test_an_unknown_name_is_a_usage_error(tmp_path: Path) -> None:
     there = catalog.read(tmp_path / "nothing")
     with pytest.raises(UsageError, match=r"inv etcd\.backup takes one"):
         there.find(None)
@@ -81,52 +82,55 @@ def test_a_name_that_is_not_there_is_a_usage_error(tmp_path: Path) -> None:
         there.find("b7")
 
 
-SAID = """\
-size=24608
-sha256=89eb7b03223c6e9471c514e306ea7d323c608695346687a1f5b6626b73f0a325
-revision=36
-etcd=3.6.6
-keys=35
-prefix=30 /registry/pods
-prefix=5 /registry/secrets
-kubernetes=v1.34.2
-encryption_key=35d95694d3f160215db293c7899daa5907837838fb4b8119ed713e32446c1266 key1
-"""
+REPORTED = {
+    "size": 24608,
+    "sha256": "89eb7b03223c6e9471c514e306ea7d323c608695346687a1f5b6626b73f0a325",
+    "revision": 36,
+    "etcd": "3.6.6",
+    "prefixes": ["     30 /registry/pods", "      5 /registry/secrets"],
+    "kubernetes": "v1.34.2",
+    "encryption_keys": ["35d95694d3f160215db293c7899daa5907837838fb4b8119ed713e32446c1266 key1"],
+}
 
 
-def test_what_the_primary_says_is_understood() -> None:
-    found = facts.parse(SAID)
+def reported(**changes: Any) -> Snapshot:
+    text = json.dumps({**REPORTED, **changes})
+    return status.parse_output("snapshot", text, parse_snapshot, "node1")
+
+
+def test_the_report_of_the_primary_is_parsed() -> None:
+    found = reported()
     assert (found.size, found.revision, found.etcd, found.keys) == (24608, 36, "3.6.6", 35)
     assert found.prefixes == {"/registry/pods": 30, "/registry/secrets": 5}
     assert [key.name for key in found.encryption_keys] == ["key1"]
 
 
-@pytest.mark.parametrize("damage", ["size=", "size=x", "sha256=89", "etcd=", "revision=-"])
-def test_what_it_can_not_have_said_is_refused(damage: str) -> None:
-    name = damage.partition("=")[0]
-    lines = [damage if line.startswith(name) else line for line in SAID.splitlines()]
-    with pytest.raises(SmallkubeError, match="can't be understood"):
-        facts.parse("\n".join(lines))
+@pytest.mark.parametrize(
+    "damage", [{"size": ""}, {"size": "x"}, {"sha256": "89"}, {"etcd": ""}, {"revision": "-"}, {"prefixes": 3}]
+)
+def test_an_impossible_report_is_refused(damage: dict[str, Any]) -> None:
+    with pytest.raises(SmallkubeError, match="node1: unexpected output from snapshot"):
+        reported(**damage)
 
 
 def test_a_count_that_etcd_could_not_make_is_unknown() -> None:
-    found = facts.parse("\n".join(line for line in SAID.splitlines() if not line.startswith(("keys", "prefix"))))
+    found = reported(prefixes=None)
     assert found.keys is None is found.prefixes
 
 
 def test_a_damaged_backup_and_one_for_another_master(tmp_path: Path) -> None:
     (text, recipient), (other, _) = age.new_identity(), age.new_identity()
     path, master = tmp_path / "backup", age.parse_master(text, "m")
-    seal(io.BytesIO(b"x"), path, recipient)
+    encrypt(io.BytesIO(b"x"), path, recipient)
     with pytest.raises(SmallkubeError, match="keys/master_key can't open it"):
-        check_sealed(path, age.parse_master(other, "m"))
+        verify_backup(path, age.parse_master(other, "m"))
     whole = path.read_bytes()
     path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     with pytest.raises(SmallkubeError, match="damaged: its contents don't pass age's verification"):
-        check_sealed(path, master)
+        verify_backup(path, master)
     path.unlink()
     with pytest.raises(SmallkubeError, match="can't be read"):
-        check_sealed(path, master)
+        verify_backup(path, master)
 
 
 @pytest.mark.parametrize(
@@ -135,9 +139,7 @@ def test_a_damaged_backup_and_one_for_another_master(tmp_path: Path) -> None:
 )
 def test_a_drill_compares_revisions_from_one_on(recorded: int, found: int, result: str) -> None:
     taken = dataclasses.replace(FULL, revision=recorded)
-    checks = {
-        one.check: one.result for one in drill.judge(taken, drill.Contents(found, 7, dict(FULL.prefixes or {}), 0, {}))
-    }
+    checks = {one.check: one.result for one in drill.compare(taken, drill.Contents(found, FULL.prefixes or {}, 0, {}))}
     assert checks.pop("revision") == result
     assert set(checks.values()) == {"ok"}
 
@@ -145,19 +147,19 @@ def test_a_drill_compares_revisions_from_one_on(recorded: int, found: int, resul
 def test_an_etcd_status_may_lack_what_is_zero() -> None:
     header = {"cluster_id": 1, "member_id": 7, "revision": 1}
     found = status.parse(
-        json.dumps([{"Status": {"header": header, "version": "3.6.6", "dbSize": 28672, "dbSizeInUse": 20480}}]), ""
+        [{"Status": {"header": header, "version": "3.6.6", "dbSize": 28672, "dbSizeInUse": 20480}}], ""
     )
     assert (found.revision, found.term, found.index) == (1, 0, 0)
     assert list(status.problems(found)) == ["etcd has no leader"]
 
 
 def test_metrics_have_the_newest_backup_also_after_a_failure() -> None:
-    news = notify.News("demo", False, datetime(2026, 1, 2, tzinfo=UTC), 1.5, FULL, 3)
-    text = notify.metrics(news)
+    run = notify.BackupRun("demo", False, datetime(2026, 1, 2, tzinfo=UTC), 1.5, FULL, 3)
+    text = notify.metrics(run)
     assert 'smallkube_etcd_backup_success{cluster="demo"} 0\n' in text
     assert f'last_success_timestamp_seconds{{cluster="demo"}} {int(START.timestamp())}\n' in text
     assert text.count("# TYPE") == 8
-    assert "last_success" not in notify.metrics(dataclasses.replace(news, newest=None))
+    assert "last_success" not in notify.metrics(dataclasses.replace(run, newest=None))
 
 
 @pytest.mark.parametrize("url", ["sftp://h/p", "sftp://u@h", "sftp://u@h/", "sftp://u:pw@h/p", "sftp://u@h:x/p"])
@@ -167,20 +169,20 @@ def test_an_unusable_destination_is_a_usage_error(url: str) -> None:
     assert "pw" not in str(caught.value)
 
 
-def test_a_destination_is_taken_apart() -> None:
+def test_a_destination_is_parsed() -> None:
     assert Destination.parse("sftp://me@[fd00::1]:2222/a/b%20c/") == Destination("me", "fd00::1", 2222, "/a/b c")
     assert str(Destination.parse("sftp://me@host/a")) == "sftp://me@host/a"
 
 
 @pytest.mark.parametrize("text", ["", "24:00", "3", "03:60", "aa:bb", "٣:١٧"])
-def test_a_time_that_is_none_is_refused(text: str) -> None:
+def test_an_invalid_time_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="expected HH:MM"):
         schedule.parse_time(text)
 
 
 @given(st.from_regex(r"/[ -~]{1,20}", fullmatch=True).filter(lambda text: "\0" not in text))
 def test_percent_signs_are_escaped_for_cron_and_systemd(folder: str) -> None:
-    job = schedule.Job(Path("/v/inv"), Path("/r"), Path(folder), (3, 17), ("etcd.backup",))
-    assert "%" not in schedule.crontab(job).replace("\\%", "")
-    assert schedule.crontab(job).startswith("17 3 * * * env PATH=")
-    assert "%" not in schedule.service(job).replace("%%", "")
+    entry = schedule.Schedule(Path("/v/inv"), Path("/r"), Path(folder), (3, 17), ("etcd.backup",))
+    assert "%" not in schedule.crontab(entry).replace("\\%", "")
+    assert schedule.crontab(entry).startswith("17 3 * * * env PATH=")
+    assert "%" not in schedule.service(entry).replace("%%", "")

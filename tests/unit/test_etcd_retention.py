@@ -1,4 +1,4 @@
-"""Proves which backups the rule keeps: by examples, and by properties over any history, clock jumps included."""
+"""Which backups the retention policy keeps: by examples, and by properties over any history, clock jumps included."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -53,17 +53,17 @@ def test_a_backup_each_night(keep: dict[str, int], expected: list[str]) -> None:
     assert names(NIGHTS, **keep) == expected
 
 
-def test_a_broken_one_takes_nobodys_place_and_stays_as_evidence() -> None:
+def test_a_damaged_backup_does_not_count_and_stays() -> None:
     broken = [*NIGHTS[:-1], record(100, NIGHTS[-1].time, sound=False)]
     assert names(broken, last=2) == ["b98", "b99", "b100"]
     assert kept(broken, Keep())["b100"] == ("not sound",)
 
 
-def test_after_the_clock_went_back_the_newest_is_the_one_taken_last() -> None:
+def test_after_a_clock_jump_the_newest_is_the_one_taken_last() -> None:
     assert names([*NIGHTS, record(101, START - timedelta(days=400))]) == ["b101"]
 
 
-def test_a_year_from_another_century_pushes_nothing_else_out() -> None:
+def test_a_backup_of_the_far_future_removes_no_other() -> None:
     strange = [record(1, datetime(2099, 1, 1, tzinfo=UTC)), *(record(n + 2, NIGHTS[n].time) for n in range(5))]
     assert names(strange, last=3, daily=3) == ["b1", "b4", "b5", "b6"]
 
@@ -76,13 +76,13 @@ rules = st.builds(Keep, last=st.integers(1, 6), daily=counts, weekly=counts, mon
 
 
 @given(histories, rules)
-def test_the_newest_sound_one_always_stays(history: list[Record], rule: Keep) -> None:
+def test_the_newest_sound_backup_always_stays(history: list[Record], rule: Keep) -> None:
     sound = [each for each in history if each.sound]
     assert not sound or sound[-1].name in kept(history, rule)
 
 
 @given(histories, rules)
-def test_broken_ones_change_nothing_for_the_others(history: list[Record], rule: Keep) -> None:
+def test_damaged_backups_do_not_change_what_else_stays(history: list[Record], rule: Keep) -> None:
     sound = [each for each in history if each.sound]
     with_them, without = kept(history, rule), kept(sound, rule)
     assert {name: why for name, why in with_them.items() if why != ("not sound",)} == without
@@ -90,7 +90,7 @@ def test_broken_ones_change_nothing_for_the_others(history: list[Record], rule: 
 
 
 @given(histories, rules)
-def test_no_more_stay_than_were_asked_for_and_pruning_again_removes_nothing(history: list[Record], rule: Keep) -> None:
+def test_no_more_stay_than_configured_and_pruning_is_repeatable(history: list[Record], rule: Keep) -> None:
     stay = kept([each for each in history if each.sound], rule)
     assert len(stay) <= rule.last + rule.daily + rule.weekly + rule.monthly
     again = kept([each for each in history if each.name in stay], rule)
@@ -105,7 +105,7 @@ BUCKETS: dict[str, Callable[[datetime], object]] = {
 
 
 @given(histories, rules, st.sampled_from(sorted(BUCKETS)))
-def test_each_of_the_last_days_weeks_and_months_keeps_its_newest(history: list[Record], rule: Keep, kind: str) -> None:
+def test_each_of_the_last_periods_keeps_its_newest(history: list[Record], rule: Keep, kind: str) -> None:
     sound = [each for each in history if each.sound]
     bucket, stay = BUCKETS[kind], kept(history, rule)
     latest = {bucket(each.time): each for each in sound}

@@ -10,9 +10,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from smallkube.core import checks
+from smallkube.core.checks import Check
 from smallkube.core.errors import SmallkubeError, UsageError
 from smallkube.etcd.record import Record
-from smallkube.etcd.verify import Finding
 from smallkube.inventory.models import Node
 from smallkube.kube.kubectl import Api, Lease
 from smallkube.kube.members import Member
@@ -28,7 +29,19 @@ BEGAN = datetime(2026, 11, 23, 12, tzinfo=UTC)
 READY = Member(ready=True, cordoned=False, marked=False, kubelet="v1.34.2")
 SICK = Member(ready=False, cordoned=False, marked=False, kubelet="v1.34.2")
 FRESH, STALE = Lease(BEGAN + timedelta(seconds=1), 40), Lease(BEGAN - timedelta(hours=1), 40)
-RECORD = Record("b1", "test", 1, "2026-11-23T12:00:00Z", 1, 4096, "5a", 1, "", "3.6.6", "age1")
+RECORD = Record(
+    name="b1",
+    cluster="test",
+    sequence=1,
+    created="2026-11-23T12:00:00Z",
+    size=1,
+    snapshot_sha256="5a",
+    revision=1,
+    etcd="3.6.6",
+    stored_size=1,
+    stored_sha256="",
+    recipient="age1",
+)
 NEW_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGzX2yVnXWFzDGSCC3dgoOhYmHRpFNCVe1SPdSiWX4Vo"
 KEY = parse_host_key(NEW_KEY, "test")
 TITLES = (
@@ -51,7 +64,7 @@ def lost(cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> FakeCluster:
     cluster.deployments.clear()
 
     @contextmanager
-    def opened(*_: object) -> Iterator[io.BytesIO]:
+    def decrypted(*_: object) -> Iterator[io.BytesIO]:
         yield io.BytesIO(b"snapshot")
 
     class Catalog:
@@ -62,9 +75,9 @@ def lost(cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> FakeCluster:
     def locked(_: object) -> Iterator[Catalog]:
         yield Catalog()
 
-    monkeypatch.setattr(rebuild, "opened", opened)
-    monkeypatch.setattr("smallkube.etcd.run.locked", locked)
-    monkeypatch.setattr("smallkube.etcd.verify.verify", lambda *_: [Finding("b1", "ok", "snapshot", "")])
+    monkeypatch.setattr(rebuild, "decrypted", decrypted)
+    monkeypatch.setattr("smallkube.etcd.backup.locked", locked)
+    monkeypatch.setattr("smallkube.etcd.verify.verify", lambda *_: [Check("b1", "snapshot", checks.Result.OK)])
     return cluster
 
 
@@ -120,9 +133,13 @@ def test_data_of_unknown_origin_ends_it(lost: FakeCluster) -> None:
 
 
 @pytest.mark.parametrize(
-    "found", [Finding("b1", "failed", "snapshot", "damaged"), Finding("b1", "ok", "ciphertext", "not opened")]
+    "found",
+    [
+        Check("b1", "snapshot", checks.Result.FAILED, "damaged"),
+        Check("b1", "ciphertext", checks.Result.OK, "not opened"),
+    ],
 )
-def test_a_backup_that_is_not_sound_ends_it(found: Finding, lost: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_backup_that_is_not_sound_ends_it(found: Check, lost: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("smallkube.etcd.verify.verify", lambda *_: [found])
     with pytest.raises(SmallkubeError, match=found.detail):
         killed(lost, None)

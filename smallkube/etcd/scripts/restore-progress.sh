@@ -1,14 +1,10 @@
 #!/bin/sh
-# How far a restore is: restore-progress.sh RUN, as restore.sh called it. Output: lines KEY=VALUE: each "step" so far,
-# then "outcome" or that it is "running"; neither: it was cut off, as by a restart of the machine.
-set -eu
-export PATH="${PATH:+$PATH:}/run/current-system/sw/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+# How far a restore is: restore-progress.sh RUN, as restore.sh reported it. Output: JSON {steps, running, outcome}.
+# Neither running nor an outcome: it was interrupted, as by a restart of the machine.
 state=/run/smallkube/etcd-restore/$1
-# Asked first, because what ends in between has written its outcome by then.
-active=$(systemctl is-active smallkube-etcd-restore.service) || :
-sed 's/^/step=/' "$state/log" 2>/dev/null || :
-if [ -e "$state/outcome" ]; then
-  echo "outcome=$(cat "$state/outcome")"
-elif [ "$active" = active ]; then
-  echo running=yes
-fi
+running=false steps='[]' outcome='[]'
+# First, because what ends in between has written its outcome by then.
+if systemctl --quiet is-active smallkube-etcd-restore.service; then running=true; fi
+if [ -e "$state/log" ]; then steps=$(json_lines <"$state/log"); fi
+if [ -e "$state/outcome" ]; then running=false outcome=$(json_lines <"$state/outcome"); fi
+printf '{"steps": %s, "running": %s, "outcome": %s}\n' "$steps" "$running" "$outcome"

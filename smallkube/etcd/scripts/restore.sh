@@ -1,50 +1,39 @@
 #!/bin/sh
-# Unpacks a snapshot beside etcd's data, and starts what exchanges the two as a unit of its own, which ends by itself;
+# Unpacks a snapshot beside etcd's data, and starts the swap of the two as a unit of its own, which ends by itself;
 # standard input is the snapshot, compressed by zstd:
-#   restore.sh DATA_DIRECTORY SIZE SHA256 MINOR ENDPOINT SECONDS ENCRYPTION_CONFIGURATION EXCHANGE_SCRIPT [KEY...]
-# MINOR is of the etcd that took it, as "3 6". A KEY is "NAME=SHA256" of what ENCRYPTION_CONFIGURATION must have.
-# Output: lines KEY=VALUE; "run" is what restore-progress.sh is told.
-set -eu
-export LC_ALL=C
-export PATH="${PATH:+$PATH:}/run/current-system/sw/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+#   restore.sh DATA_DIRECTORY SIZE SHA256 MINOR ENDPOINT SECONDS ENCRYPTION_CONFIGURATION SWAP_SCRIPT [KEY...]
+# MINOR is of the etcd that took it, as "3 6". A KEY is "SHA256 NAME" of what ENCRYPTION_CONFIGURATION must have.
+# Output: JSON {run, bumped}; run is the argument of restore-progress.sh.
 umask 077
-data=$1 size=$2 sha256=$3 minor=$4 endpoint=$5 seconds=$6 configuration=$7 exchange=$8
+data=$1 size=$2 sha256=$3 minor=$4 endpoint=$5 seconds=$6 configuration=$7 swap=$8
 shift 8
 state=/run/smallkube/etcd-restore
 unit=smallkube-etcd-restore
 bump="--bump-revision 1000000000 --mark-compacted"
 spare=200 # MiB: two segments of etcd's log, and some
 
-fail() {
-  echo "$*" >&2
-  exit 1
-}
-
 [ "$(id -u)" -eq 0 ] || fail "root is needed"
 mkdir -p "$state"
 exec 9>"$state/lock"
-flock -n 9 || fail "another restore is under way here"
+flock -n 9 || fail "another restore is in progress"
 # It takes the lock only a moment after it was started.
-if systemctl --quiet is-active "$unit.service"; then fail "another restore is under way here"; fi
+if systemctl --quiet is-active "$unit.service"; then fail "another restore is in progress"; fi
 getent passwd etcd >/dev/null || fail "there is no user etcd: is this the primary?"
 mv --help | grep -q -e --exchange || fail "mv can't exchange folders: coreutils 9.5 or newer is needed"
-command -v zstd >/dev/null || fail "zstd is not here"
-if mountpoint --quiet "$data"; then fail "$data is a mount point, which can't be exchanged"; fi
+command -v zstd >/dev/null || fail "zstd not found"
+if mountpoint --quiet "$data"; then fail "$data is a mount point, which can't be swapped"; fi
 found=$(etcdutl version 2>/dev/null | sed -n 's/^etcdutl version: \([0-9]*\)\.\([0-9]*\).*/\1 \2/p')
-[ -n "$found" ] || fail "etcdutl is not here"
+[ -n "$found" ] || fail "etcdutl not found"
 if [ "${found% *}" -ne "${minor% *}" ] || [ "${found#* }" -lt "${minor#* }" ]; then
-  fail "etcd $(echo "$found" | tr ' ' .) is here, and can't read what $(echo "$minor" | tr ' ' .) wrote"
+  fail "etcd $(echo "$found" | tr ' ' .) is installed, and can't read what $(echo "$minor" | tr ' ' .) wrote"
 fi
 
-held=
-if [ -r "$configuration" ]; then
-  held=$(sed -n 's/^[- ]*secret: *//p' "$configuration" | while read -r secret; do
-    printf %s "$secret" | sha256sum | cut -d ' ' -f 1
-  done)
-fi
+deployed=
+if [ -r "$configuration" ]; then deployed=$(encryption_keys "$configuration"); fi
 for key; do
-  echo "$held" | grep -q -x -F -e "${key##*=}" ||
-    fail "the API server here does not have the encryption key ${key%=*}; deploy keys/EncryptionConfiguration.yaml.age first"
+  # By the hash alone: a key may have another name today.
+  echo "$deployed" | grep -q -e "^${key%% *} " ||
+    fail "the API server does not have the encryption key ${key#* }; deploy keys/EncryptionConfiguration.yaml.age first"
 done
 
 rm -rf "$data".restore-*
@@ -57,22 +46,22 @@ new=$data.restore-$run
 trap 'trap "" TERM PIPE; rm -rf "$new"' EXIT
 trap 'exit 143' TERM INT HUP PIPE
 mkdir "$new" "$state/$run"
-zstd -q -dc >"$new/snapshot" || fail "what arrived can't be unpacked"
-[ "$(stat -c %s "$new/snapshot")" -eq "$size" ] || fail "what arrived is not what was sent"
-[ "$(head -c -32 "$new/snapshot" | sha256sum | cut -d ' ' -f 1)" = "$sha256" ] || fail "what arrived is not what was sent"
+zstd -q -dc >"$new/snapshot" || fail "the data received can't be unpacked"
+received="$(stat -c %s "$new/snapshot") $(head -c -32 "$new/snapshot" | sha256sum | cut -d ' ' -f 1)"
+[ "$received" = "$size $sha256" ] || fail "the data received differs from what was sent"
 etcdutl snapshot restore --help 2>&1 | grep -q -e --bump-revision || bump=
 # shellcheck disable=SC2086 # words of ours
-etcdutl snapshot restore "$new/snapshot" --data-dir "$new/data" $bump >"$new/said" 2>&1 ||
-  fail "etcdutl snapshot restore: $(tail -n 1 "$new/said" | cut -c 1-300)"
+etcdutl snapshot restore "$new/snapshot" --data-dir "$new/data" $bump >"$new/output" 2>&1 ||
+  fail "etcdutl snapshot restore: $(last_line "$new/output")"
 rm -f "$new/snapshot"
 chown -R etcd:etcd "$new/data"
 chmod 700 "$new/data"
 sync -f "$new/data"
 
-printf %s "$exchange" >"$state/$run/exchange.sh"
+printf %s "$swap" >"$state/$run/swap-data-dir.sh"
 systemd-run --unit="$unit" --collect --quiet \
-  /bin/sh "$state/$run/exchange.sh" "$data" "$new" "$state/$run" "$endpoint" "$seconds" >"$new/said" 2>&1 9>&- ||
-  fail "systemd-run: $(tail -n 1 "$new/said" | cut -c 1-300)"
+  /bin/sh "$state/$run/swap-data-dir.sh" "$data" "$new" "$state/$run" "$endpoint" "$seconds" >"$new/output" 2>&1 9>&- ||
+  fail "systemd-run: $(last_line "$new/output")"
 trap - EXIT
-echo "run=$run"
-echo "bumped=${bump:+yes}"
+if [ "$bump" ]; then bumped=true; else bumped=false; fi
+printf '{"run": "%s", "bumped": %s}\n' "$run" "$bumped"

@@ -1,22 +1,19 @@
 #!/bin/sh
-# Puts restored data in the place of etcd's, and goes back by itself when etcd or the API server does not come up:
-#   exchange.sh DATA_DIRECTORY NEW STATE ENDPOINT SECONDS
+# Swaps etcd's data for restored data, and rolls back if etcd or the API server does not start:
+#   swap-data-dir.sh DATA_DIRECTORY NEW STATE ENDPOINT SECONDS
 # NEW/data is the restored data. Runs as a unit of its own, so that it ends whatever becomes of the connection.
-# STATE/log has the steps, STATE/outcome how it ended: "restored OLD" (where the data of before is, or "none"),
-# "back REASON" (the data of before is served again) or "stuck REASON".
-set -eu
-export LC_ALL=C
-export PATH="${PATH:+$PATH:}/run/current-system/sw/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+# STATE/log has the steps, STATE/outcome two lines: "restored" and where the previous data is (or "none"); or
+# "untouched", "rolled-back" (the previous data is served again) or "failed" (neither is), and the reason.
 data=$1 new=$2 state=$3 endpoint=$4 seconds=$5
 old=$data.before-$(date -u +%Y%m%dT%H%M%SZ)
-exchanged=
+swapped=
 
 step() {
   echo "$*" >>"$state/log" || :
 }
 
 end() {
-  echo "$*" >"$state/outcome.new"
+  printf '%s\n' "$@" >"$state/outcome.new"
   mv "$state/outcome.new" "$state/outcome"
   exit 0
 }
@@ -40,7 +37,7 @@ healthy() {
   done
 }
 
-# The API server's unit counts as started when it answers; what is not installed here, systemd leaves inactive.
+# The API server's unit counts as started when it answers. A unit that is not installed stays inactive.
 start_all() {
   reason="etcd does not start"
   systemctl reset-failed etcd.service 2>/dev/null || :
@@ -51,7 +48,7 @@ start_all() {
     loaded "$unit" || continue
     systemctl reset-failed "$unit.service" 2>/dev/null || :
     if [ "$unit" = kube-apiserver ]; then
-      reason="the API server does not come up"
+      reason="the API server does not start"
       timeout "$((seconds + 60))" systemctl start "$unit.service" || return 1
     else
       systemctl start --no-block "$unit.service" || :
@@ -59,47 +56,47 @@ start_all() {
   done
 }
 
-exchange() {
+swap() {
   if [ ! -e "$data" ]; then
     old=none
     mv -T "$new/data" "$data" || return 1
   else
-    # Under the name of what it will hold: no later run may take the data of before for leftovers of a restore.
+    # Under its final name: no later run may take the previous data for leftovers of a restore.
     mv -T "$new/data" "$old" || return 1
     if ! mv --exchange -T "$old" "$data"; then
       rm -rf "$old"
       return 1
     fi
   fi
-  exchanged=yes
+  swapped=yes
 }
 
-go_back() {
-  step "go back: $1"
+roll_back() {
+  step "roll back: $1"
   rm -rf "$new" || :
-  if [ "$old" = none ]; then end "stuck $1; there was no data before"; fi
-  if ! stop_all; then end "stuck $1; etcd does not stop; the data of before is in $old"; fi
-  if [ "$exchanged" ]; then
-    mv --exchange -T "$old" "$data" || end "stuck $1; the data of before is in $old"
+  if [ "$old" = none ]; then end failed "$1; there was no previous data"; fi
+  if ! stop_all; then end failed "$1; etcd does not stop; the previous data is in $old"; fi
+  if [ "$swapped" ]; then
+    mv --exchange -T "$old" "$data" || end failed "$1; the previous data is in $old"
     rm -rf "$old"
   fi
-  if start_all; then end "back $1"; fi
-  end "stuck $1; and with the data of before, which is in its place again, $reason"
+  if start_all; then end rolled-back "$1"; fi
+  end failed "$1; and with the previous data, which is in its place again, $reason"
 }
 
 exec 9>"$(dirname "$state")/lock"
-flock -w 60 9 || end "untouched another restore is under way here"
-[ -d "$new/data" ] || end "untouched the restored data is gone: did another restore begin?"
+flock -w 60 9 || end untouched "another restore is in progress"
+[ -d "$new/data" ] || end untouched "the restored data is missing: did another restore start?"
 step "stop the API server, its clients and etcd"
 if ! stop_all; then
-  if start_all; then end "back etcd does not stop"; fi
-  end "stuck etcd does not stop; $reason"
+  if start_all; then end rolled-back "etcd does not stop"; fi
+  end failed "etcd does not stop; $reason"
 fi
-step "exchange the data"
-exchange || go_back "the folders can't be exchanged"
-if systemctl --quiet is-active etcd.service; then go_back "etcd was started meanwhile"; fi
+step "swap the data folders"
+swap || roll_back "the folders can't be swapped"
+if systemctl --quiet is-active etcd.service; then roll_back "etcd was started meanwhile"; fi
 rm -rf "$new" || :
 sync -f "$data" || :
 step "start etcd and the API server"
-start_all || go_back "$reason"
-end "restored $old"
+start_all || roll_back "$reason"
+end restored "$old"
