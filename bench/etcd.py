@@ -31,9 +31,9 @@ from smallkube.core.workspace import Workspace
 root, endpoint, recipient = sys.argv[1:]
 workspace = Workspace(Path(root))
 folder = workspace.root / "backups"
-request = backup.Request("bench", recipient, datetime.now(UTC), endpoint, f"{root}/scratch")
-with SshHost(workspace, load(workspace.inventory_file).primary) as host, backup.locked(folder) as existing:
-    existing.remove(backup.take(host, existing, request).name)
+options = backup.Options(endpoint, f"{root}/scratch")
+with SshHost(workspace, load(workspace.inventory_file).primary) as host, backup.locked(folder, make=True) as existing:
+    existing.remove(backup.take(host, existing, "bench", recipient, datetime.now(UTC), options).name)
 (workspace.root / "memory").write_text(str(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024))
 """
 THEIRS = """

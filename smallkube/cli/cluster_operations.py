@@ -7,7 +7,7 @@ from invoke.context import Context
 from smallkube.cli import output
 from smallkube.cli.cluster import IMAGE, image_of, run_smoke
 from smallkube.cli.context import CHANGE, JSON, at_least, current, task, words
-from smallkube.cli.etcd_restore import NAME, check_encryption_key, require_restarted
+from smallkube.cli.etcd_restore import NAME, require_restarted
 from smallkube.core import ui
 from smallkube.core.errors import SmallkubeError, UsageError
 
@@ -128,7 +128,6 @@ def rebuild_primary(
     here.inventory  # noqa: B018 - what is wrong with it is said first
     master = require_master(here.workspace, "to open backups and to re-encrypt")
     plan = rebuilding.make(here.cluster, backup)
-    check_encryption_key(here, plan.record)
     primary, key = here.inventory.primary.name, plan.new_key
     if host_key:
         rebuilding.check_fingerprint(plan.scanned, host_key)

@@ -1,8 +1,8 @@
-"""Backups of etcd (take, list, verify, prune, schedule), and how etcd is."""
+"""Backups of etcd (take, list, verify, prune, schedule), and etcd's state."""
 
 import sys
 from contextlib import AbstractContextManager
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,15 +12,12 @@ from invoke.context import Context
 from smallkube.cli import output
 from smallkube.cli.context import CHANGE, JSON, Current, at_least, current, task, words
 from smallkube.core import ui
-from smallkube.core.errors import SmallkubeError, UsageError
+from smallkube.core.errors import SmallkubeError
 
 if TYPE_CHECKING:
     from smallkube.etcd.backup import Report
-    from smallkube.etcd.record import Record
     from smallkube.inventory.models import Node
     from smallkube.remote.host import Host
-
-UNTOUCHED = "no earlier backup was touched"
 
 
 @task(
@@ -58,17 +55,10 @@ def backup(
     at_least(1, timeout=timeout)
     here = current()
     shown, primary = verbose or sys.stdout.isatty(), here.inventory.primary
-    recipient = backing.recipient(here.cluster)
-    defaults = backing.Request(here.inventory.cluster.name, recipient, datetime.now(UTC))
-    request = replace(
-        defaults,
-        endpoint=endpoint or defaults.endpoint,
-        scratch=scratch or defaults.scratch,
-        seconds=timeout,
-        older=allow_older_revision,
-    )
-    with signals_as_errors(UNTOUCHED), output.steps(primary.name, shown=shown) as step:
-        report = backing.run(here.cluster, lambda: reach(here, primary, local), request, step)
+    source = (endpoint or backing.Options.endpoint, scratch or backing.Options.scratch)
+    options = backing.Options(*source, timeout, allow_older_revision)
+    with signals_as_errors("existing backups are unchanged"), output.steps(primary.name, shown=shown) as step:
+        report = backing.run(here.cluster, reach(here, primary, local), options, step)
     for fault in report.failed_notifications:
         ui.warn(fault)
     if json:
@@ -88,10 +78,8 @@ def reach(here: Current, node: "Node", local: bool) -> "AbstractContextManager[H
 
 def _show(report: "Report") -> None:
     record = report.record
-    ui.result(
-        f"{record.name}: revision {record.revision}, {_count(record.keys)} keys, {_size(record.size)}"
-        f" (stored: {_size(record.stored_size)})"
-    )
+    size = f"{_size(record.size)} (stored: {_size(record.stored_size)})"
+    ui.result(f"{record.name}: revision {record.revision}, {_count(record.keys)} keys, {size}")
     for copied in report.copies:
         if not copied.error:
             ui.result(f"{copied.destination}: {len(copied.sent)} sent, {len(copied.removed)} removed")
@@ -111,16 +99,14 @@ def list_(_: Context, json: bool = False) -> None:
         ui.message(f"no backup in {there.folder}; inv etcd.backup takes one")
         return
     rows = [{**asdict(record), "kept": kept.get(record.name, ())} for record in there.records]
-    table = [_row(record, kept.get(record.name, ("next prune removes it",))) for record in there.records]
+    table: list[tuple[object, ...]] = []
+    for record in there.records:
+        state = record.problem or ", ".join(kept.get(record.name, ("next prune removes it",)))
+        sizes = (_size(record.size), _size(record.stored_size))
+        table.append((record.name, record.created, record.revision, _count(record.keys), *sizes, state))
     table += [(name, "", "", "", "", "", fault) for name, fault in there.faults.items()]
     columns = ("NAME", "TAKEN", "REVISION", "KEYS", "SIZE", "STORED", "KEPT")
     output.table({"folder": there.folder, "backups": rows, "faults": there.faults}, columns, table, json=json)
-
-
-def _row(record: "Record", why: tuple[str, ...]) -> tuple[str, ...]:
-    state = record.problem or ", ".join(why)
-    sizes = (_size(record.size), _size(record.stored_size))
-    return (record.name, record.created, str(record.revision), _count(record.keys), *sizes, state)
 
 
 @task(positional=["name"], iterable=["name"], help={"name": "only these backups (repeatable; default: all)", **JSON})
@@ -132,21 +118,18 @@ def verify(_: Context, name: list[str], json: bool = False) -> None:
     was recorded.
     """
     from smallkube.core.checks import failed
+    from smallkube.etcd import catalog
     from smallkube.etcd import verify as verifying
     from smallkube.etcd.backup import locked
     from smallkube.secrets.keyring import read_master
 
     here = current()
-    master, folder = read_master(here.workspace), _folder(here)
+    master, folder = read_master(here.workspace), catalog.folder_of(here.cluster)
     with locked(folder) as there, output.steps("verify", shown=sys.stderr.isatty()) as step:
-        chosen = [there.find(each) for each in words(name)] or list(there.records)
-        checks = verifying.verify(there, chosen, master, datetime.now(UTC), step)
-    if not name:
-        checks += verifying.unreadable(there)
-    if json or checks:
-        output.show_checks(checks, json=json, subject="BACKUP")
+        checks = verifying.verify(there, words(name), master, step)
     if not checks:
-        raise _no_backup(folder)
+        there.find(None)  # raises UsageError
+    output.show_checks(checks, json=json, subject="BACKUP")
     if bad := failed(checks):
         names = ", ".join(check.subject for check in bad)
         raise SmallkubeError(f"not sound: {names}", hint="inv etcd.backup takes a new one")
@@ -160,11 +143,12 @@ def prune(_: Context, unsound: bool = False, dry_run: bool = False, yes: bool = 
     backup of each of the last N days, weeks and months. The newest verified
     backup is never removed.
     """
+    from smallkube.etcd import catalog
     from smallkube.etcd.backup import locked
     from smallkube.etcd.retention import removable
 
     here = current()
-    with locked(_folder(here)) as there:
+    with locked(catalog.folder_of(here.cluster)) as there:
         gone = list(removable(there.records, here.inventory.cluster.backup.keep))
         if unsound:
             gone += [*there.faults, *(record.name for record in there.records if not record.sound)]
@@ -183,20 +167,13 @@ def schedule(_: Context, at: str = "03:17", local: bool = False, json: bool = Fa
 
     here = current()
     here.inventory  # noqa: B018 - with a wrong inventory the backup would fail every night
-    task_words = ("etcd.backup", "--local") if local else ("etcd.backup",)
     inv = Path(sys.executable).with_name("inv")
-    entry = timetable.Schedule(inv, REPOSITORY, here.workspace.root, timetable.parse_time(at), task_words)
-    texts = {
-        "crontab": timetable.crontab(entry),
-        "smallkube-etcd-backup.service": timetable.service(entry),
-        "smallkube-etcd-backup.timer": timetable.timer(entry),
-    }
+    argv = (str(inv), "-r", str(REPOSITORY), "etcd.backup", *(("--local",) if local else ()))
+    texts = timetable.entries(argv, here.workspace.root, at)
     output.show(texts, "\n".join(f"# {name}\n{text}" for name, text in texts.items()).rstrip(), json=json)
 
 
-@task(
-    help={"local": "this machine is the primary: no SSH", "timeout": "seconds for each request to etcd", **JSON},
-)
+@task(help={"local": "this machine is the primary: no SSH", "timeout": "seconds for each request to etcd", **JSON})
 def status(_: Context, local: bool = False, timeout: int = 10, json: bool = False) -> None:
     """Show etcd's health, size, alarms, last backup."""
     from smallkube.etcd import catalog
@@ -215,7 +192,7 @@ def status(_: Context, local: bool = False, timeout: int = 10, json: bool = Fals
         ("database", f"{found.size >> 20} MiB, {found.in_use >> 20} in use, at most {found.quota >> 20}"),
         ("raft", f"term {found.term}, index {found.index}, {'leader' if found.leader else 'no leader'}"),
         ("alarms", ", ".join(found.alarms) or "none"),
-        ("last backup", f"{newest.name}, {ui.age(now - newest.time)} old" if newest else "none here"),
+        ("last backup", f"{newest.name}, {ui.age(now - newest.time)} old" if newest else "none found"),
     ]
     value = {**asdict(found), "last_backup": newest, "problems": problems, "remarks": remarks}
     output.table(value, ("ETCD", here.inventory.primary.name), rows, json=json)
@@ -223,20 +200,6 @@ def status(_: Context, local: bool = False, timeout: int = 10, json: bool = Fals
         ui.warn(remark)
     if problems:
         raise SmallkubeError("; ".join(problems), where="etcd")
-
-
-def _folder(here: Current) -> Path:
-    """The folder of the backups. Raises UsageError when there is none."""
-    from smallkube.etcd import catalog
-
-    folder = catalog.folder_of(here.cluster)
-    if not folder.is_dir():
-        raise _no_backup(folder)
-    return folder
-
-
-def _no_backup(folder: Path) -> UsageError:
-    return UsageError("no backup found", where=str(folder), hint="inv etcd.backup takes one")
 
 
 def _size(count: int) -> str:

@@ -2,23 +2,17 @@
 
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from invoke.context import Context
 
 from smallkube.cli import output
-from smallkube.cli.context import CHANGE, JSON, Current, at_least, current, task
+from smallkube.cli.context import CHANGE, JSON, at_least, current, task
 from smallkube.cli.etcd import reach
 from smallkube.core import ui
 from smallkube.core.errors import SmallkubeError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from smallkube.etcd.record import Record
-    from smallkube.etcd.restore import Outcome
 
 NAME = {"name": "name of the backup, as etcd.list shows it (default: the newest)"}
 
@@ -57,13 +51,10 @@ def restore(
 
     at_least(1, timeout=timeout)
     here = current()
-    inventory = here.inventory
-    folder = catalog.folder_of(here.cluster)
+    inventory, folder = here.inventory, catalog.folder_of(here.cluster)
     record = catalog.read(folder).find(name)
-    restoring.check_cluster(record, inventory.cluster.name, other=other_cluster)
     master = require_master(here.workspace, "to open backups")
-    if not without_encryption_key:
-        check_encryption_key(here, record)
+    restoring.check(here.cluster, record, other_cluster=other_cluster, any_key=without_encryption_key)
     plan = restoring.Plan(record, inventory.primary, inventory.nodes, timeout, without_encryption_key)
     if dry_run:
         output.show_steps(plan.steps, json=json)
@@ -71,29 +62,15 @@ def restore(
     output.confirm_steps(plan.steps, f"replace etcd's data on {inventory.primary.name}?", yes=yes)
     with locked(folder) as there, output.steps(inventory.primary.name, shown=True) as step:
         outcome = restoring.execute(plan, there, master, lambda node: reach(here, node, local), step)
-    _show_restored(record, outcome, json)
-
-
-def check_encryption_key(here: Current, record: "Record") -> None:
-    """Raise UsageError when keys/ lacks a key without which the Secrets in ``record`` can't be read."""
-    from smallkube.etcd import restore as restoring
-    from smallkube.secrets import kinds, store
-
-    if record.encryption_keys:
-        plaintext = store.show(here.cluster, "EncryptionConfiguration.yaml")
-        restoring.check_keys(record, kinds.encryption_keys(plaintext))
-
-
-def _show_restored(record: "Record", outcome: "Outcome", json: bool) -> None:
     output.show({"name": record.name, **asdict(outcome)}, f"restored {record.name}", json=json)
-    if (folder := outcome.previous) and not json:
-        ui.message(f"the previous data is in {folder} on the primary; when all is Ready: rm -rf {folder}")
+    if (previous := outcome.previous) and not json:
+        ui.message(f"the previous data is in {previous} on the primary; when all is Ready: rm -rf {previous}")
     if not outcome.bumped:
         ui.warn("this etcdutl can't raise revisions: restart clients that watch the API server")
     require_restarted("restored, but kubelet, kube-proxy and CoreDNS were not restarted", outcome.unrestarted)
 
 
-def require_restarted(problem: str, unrestarted: "Mapping[str, str]") -> None:
+def require_restarted(problem: str, unrestarted: Mapping[str, str]) -> None:
     """Raise SmallkubeError with the nodes where services that watch the API server still run on previous data."""
     if unrestarted:
         details = "; ".join(f"{node}: {reason}" for node, reason in unrestarted.items())

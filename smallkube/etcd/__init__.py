@@ -1,1 +1,1 @@
-"""Snapshots of etcd: taken and proven on the primary, kept here encrypted, rehearsed and put back."""
+"""Backups of etcd: verified on the primary, encrypted, kept, copied, drilled and restored."""

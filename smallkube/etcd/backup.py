@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 from smallkube.core.errors import SmallkubeError, UsageError
@@ -21,23 +21,18 @@ from smallkube.remote.sftp import Destination
 from smallkube.secrets.keyring import MASTER_RECIPIENT, read_recipient
 
 SCRATCH = "/var/lib/smallkube/snapshots"
-LOCK = ".lock"
-_FOLDER_MODE = 0o700
 _COMPRESSION_SECONDS = 600
 _HEAD_LIMIT = 1 << 20
 """Bytes of JSON before the snapshot."""
 
 
 @dataclass(frozen=True)
-class Request:
-    """What to take; ``scratch`` is a folder on the primary, ``seconds`` are for each request to etcd.
+class Options:
+    """``scratch`` is a folder on the primary for the snapshot, ``seconds`` are for each request to etcd.
 
     ``older`` allows a lower revision than the last backup's.
     """
 
-    cluster: str
-    recipient: str
-    now: datetime
     endpoint: str = ENDPOINT
     scratch: str = SCRATCH
     seconds: int = 300
@@ -60,47 +55,45 @@ class Report:
         return f"{self.record.name} was taken, but copies failed: {'; '.join(bad)}" if bad else ""
 
 
-def recipient(cluster: Cluster) -> str:
-    """The public key that backups are encrypted to; raises UsageError without it."""
-    found = read_recipient(cluster.workspace, None)
-    if found is None:
-        where = cluster.workspace.relative(cluster.workspace.keys_dir / MASTER_RECIPIENT)
-        raise UsageError("not found, and backups are encrypted to it", where=where, hint="run `inv keys.generate`")
-    return found
-
-
 @contextmanager
-def locked(folder: Path) -> Iterator[Catalog]:
-    """Lock and read the backups in ``folder``, which is made; what a killed run left is removed. Raises UsageError."""
+def locked(folder: Path, *, make: bool = False) -> Iterator[Catalog]:
+    """Lock and read the backups in ``folder``, and remove what a killed run left there.
+
+    Raises UsageError, also when there is no such folder, unless it is to be made.
+    """
+    if not (make or folder.is_dir()):
+        catalog.read(folder).find(None)
     try:
-        folder.mkdir(mode=_FOLDER_MODE, parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         hint = "cluster.backup.dir in inventory.yaml names it"
         raise UsageError(f"can't be made: {error.strerror}", where=str(folder), hint=hint) from error
-    with lock(folder / LOCK, "backups"):
+    with lock(folder / ".lock", "backups"):
         remove_temporaries(folder)
         yield catalog.read(folder)
 
 
 def run(
-    cluster: Cluster,
-    connect: Callable[[], AbstractContextManager[Host]],
-    request: Request,
-    step: Callable[[str], object],
+    cluster: Cluster, connection: AbstractContextManager[Host], options: Options, step: Callable[[str], object]
 ) -> Report:
     """Take a backup, apply the retention policy to the others, copy, and notify.
 
-    Raises SmallkubeError when no backup could be taken, after notifying of that as well.
+    Raises UsageError without a public key to encrypt to, and SmallkubeError, of which it notifies as well, when no
+    backup could be taken.
     """
     settings, folder = cluster.inventory.cluster.backup, catalog.folder_of(cluster)
     began, good = time.monotonic(), False
+    recipient = read_recipient(cluster.workspace, None)
+    if recipient is None:
+        where = cluster.workspace.relative(cluster.workspace.keys_dir / MASTER_RECIPIENT)
+        raise UsageError("not found, and backups are encrypted to it", where=where, hint="run `inv keys.generate`")
     for url in settings.copy_to:
         Destination.parse(url)
-    with locked(folder) as existing:
+    with locked(folder, make=True) as existing:
         try:
             step("take the snapshot")
-            with connect() as primary:
-                record = take(primary, existing, request)
+            with connection as primary:
+                record = take(primary, existing, cluster.inventory.cluster.name, recipient, datetime.now(UTC), options)
             removed = retention.removable(catalog.read(folder).records, settings.keep)
             for name in removed:
                 existing.remove(name)
@@ -112,7 +105,7 @@ def run(
     return Report(record, removed, copied, failed)
 
 
-def take(primary: Host, existing: Catalog, request: Request) -> Record:
+def take(primary: Host, existing: Catalog, cluster: str, recipient: str, now: datetime, options: Options) -> Record:
     """A new backup in the folder of ``existing``; to be called under its lock.
 
     It gets its final name once all is verified. Raises SmallkubeError.
@@ -120,25 +113,25 @@ def take(primary: Host, existing: Catalog, request: Request) -> Record:
     check_space(existing)
     folder, sequence = existing.folder, existing.next_sequence
     temporary = folder / f"{TEMPORARY_PREFIX}{sequence}{SUFFIX}"
-    receiver = SnapshotReceiver(primary.where, temporary, existing.newest, request)
-    arguments = (request.endpoint, request.scratch, str(request.seconds), ENCRYPTION_CONFIGURATION)
-    seconds = 2 * request.seconds + _COMPRESSION_SECONDS
+    receiver = SnapshotReceiver(primary.where, temporary, recipient, None if options.older else existing.newest)
+    arguments = (options.endpoint, options.scratch, str(options.seconds), ENCRYPTION_CONFIGURATION)
+    seconds = 2 * options.seconds + _COMPRESSION_SECONDS
+    command = script("snapshot", *arguments, timeout=seconds, cancel_on_disconnect=True)
     try:
-        command = script("snapshot", *arguments, timeout=seconds, cancel_on_disconnect=True)
         result = primary.run(command, on_stdout=receiver.write)
         if not result.ok:
             raise primary.error(result.last_line)
         snapshot, stored = receiver.end()
-        created = timestamp(request.now)
+        created = timestamp(now)
         record = Record(
             **vars(snapshot),
-            name=f"{request.cluster}-{created.replace('-', '').replace(':', '')}-{sequence}",
-            cluster=request.cluster,
+            name=f"{cluster}-{created.replace('-', '').replace(':', '')}-{sequence}",
+            cluster=cluster,
             sequence=sequence,
             created=created,
             stored_size=stored.size,
             stored_sha256=stored.sha256,
-            recipient=request.recipient,
+            recipient=recipient,
             verified=created,
         )
         if (folder / record.file).exists():
@@ -166,8 +159,8 @@ def check_space(existing: Catalog) -> None:
 class SnapshotReceiver:
     """What the primary sends: a line of JSON, then the snapshot, which is verified and encrypted as it arrives."""
 
-    def __init__(self, where: str, path: Path, newest: Record | None, request: Request) -> None:
-        self._where, self._path, self._newest, self._request = where, path, newest, request
+    def __init__(self, where: str, path: Path, recipient: str, last: Record | None) -> None:
+        self._where, self._path, self._recipient, self._last = where, path, recipient, last
         self._head = b""
         self._snapshot: Snapshot | None = None
         self._pipes: tuple[Pipe[Digest], ...] = ()
@@ -178,24 +171,20 @@ class SnapshotReceiver:
             line, end, data = self._head.partition(b"\n")
             if not end and len(line) < _HEAD_LIMIT:
                 return
-            self._snapshot = parse_output("snapshot", line, parse_snapshot, self._where)
-            self._check_revision(self._snapshot.revision)
+            found = self._snapshot = parse_output("snapshot", line, parse_snapshot, self._where)
+            if (last := self._last) and found.revision < last.revision:
+                raise SmallkubeError(
+                    f"etcd is at revision {found.revision}, and was at {last.revision} in {last.name}: it was reset, or"
+                    " restored from an older backup",
+                    where=self._where,
+                    hint="if you know why: --allow-older-revision",
+                )
             self._pipes = (
                 Pipe(lambda stream: verify_snapshot(stream, self._where)),
-                Pipe(lambda stream: encrypt(stream, self._path, self._request.recipient)),
+                Pipe(lambda stream: encrypt(stream, self._path, self._recipient)),
             )
         for pipe in self._pipes:
             pipe.write(data)
-
-    def _check_revision(self, revision: int) -> None:
-        last = self._newest
-        if last and revision < last.revision and not self._request.older:
-            raise SmallkubeError(
-                f"etcd is at revision {revision}, and was at {last.revision} in {last.name}: it was reset, or restored"
-                " from an older backup",
-                where=self._where,
-                hint="if you know why: --allow-older-revision",
-            )
 
     def end(self) -> tuple[Snapshot, Digest]:
         """The snapshot and the encrypted file; raises SmallkubeError unless all arrived as it was sent."""

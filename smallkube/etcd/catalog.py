@@ -31,9 +31,6 @@ class Catalog:
     def next_sequence(self) -> int:
         return max((record.sequence for record in self.records), default=0) + 1
 
-    def path(self, record: Record) -> Path:
-        return self.folder / record.file
-
     def find(self, name: str | None) -> Record:
         """The backup called ``name`` (also as a file name or path), the newest sound one by default.
 
@@ -49,7 +46,7 @@ class Catalog:
                 return record
         if wanted in self.faults:
             raise SmallkubeError(self.faults[wanted], where=str(self.folder / wanted))
-        raise UsageError(f"no backup {wanted}", where=str(self.folder), hint="inv etcd.list shows what there is")
+        raise UsageError(f"no backup {wanted}", where=str(self.folder), hint="inv etcd.list shows the backups")
 
     def remove(self, name: str) -> None:
         """Remove a backup: its record last, so that what a crash leaves is still known."""
@@ -80,16 +77,14 @@ def read(folder: Path) -> Catalog:
             faults[name] = fault
         else:
             records.append(record)
-    known = {*faults, *(record.name for record in records)}
-    for file in sorted(folder.glob(f"[!.]*{SUFFIX}")):
-        name = file.name.removesuffix(SUFFIX)
-        if name not in known:
-            faults[name] = "has no record: it was not completed, or the record was removed"
+    stored = {file.name.removesuffix(SUFFIX) for file in folder.glob(f"[!.]*{SUFFIX}")}
+    for name in sorted(stored - faults.keys() - {record.name for record in records}):
+        faults[name] = "has no record: it was not completed, or the record was removed"
     return Catalog(folder, tuple(sorted(records, key=lambda record: record.sequence)), faults)
 
 
 def _fault(folder: Path, file: Path, record: Record) -> str:
-    if file.name != record.name + RECORD_SUFFIX:
+    if file.name != record.record_file:
         return f"its record is of another backup ({record.name})"
     stored = folder / record.file
     if not stored.is_file():
@@ -101,4 +96,4 @@ def _fault(folder: Path, file: Path, record: Record) -> str:
 
 def write_record(folder: Path, record: Record) -> None:
     """Write or replace the record of a backup; raises SmallkubeError."""
-    write_file(folder / (record.name + RECORD_SUFFIX), dump(record), FILE_MODE)
+    write_file(folder / record.record_file, dump(record), FILE_MODE)

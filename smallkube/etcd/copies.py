@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from smallkube.core.errors import SmallkubeError
 from smallkube.core.workspace import Workspace
@@ -22,52 +23,42 @@ class Copied:
     error: str = ""
 
 
-def copy(
-    workspace: Workspace, existing: Catalog, url: str, keep: Keep, step: Callable[[str], object] = lambda _: None
-) -> Copied:
-    """Bring the destination ``url`` up to date, also with backups of earlier runs. Its failure is in the result."""
+def copy(workspace: Workspace, existing: Catalog, url: str, keep: Keep, step: Callable[[str], object]) -> Copied:
+    """Bring the destination ``url`` up to date, also with backups of previous runs. Its failure is in the result."""
     sent: list[str] = []
     try:
         destination = Destination.parse(url)
         with folder(workspace, destination) as there:
-            for record in missing(existing, there.sizes()):
-                step(f"copy {record.name} to {destination.host}")
-                _send(existing, record, there)
-                sent.append(record.name)
+            sizes = there.sizes()
+            for record in reversed(existing.sound):  # the newest first, should the connection break
+                if sizes.get(record.file) != record.stored_size or record.record_file not in sizes:
+                    step(f"copy {record.name} to {destination.host}")
+                    _send(existing.folder / record.file, record, there)
+                    sent.append(record.name)
             return Copied(url, tuple(sent), tuple(_prune(there, existing, keep)))
     except SmallkubeError as error:
         return Copied(url, tuple(sent), error=f"{error.message}; {error.hint}" if error.hint else error.message)
 
 
-def missing(existing: Catalog, sizes: dict[str, int]) -> list[Record]:
-    """Sound backups that are not there whole; the newest first, should the connection not last."""
-    here = reversed(existing.sound)
-    return [one for one in here if sizes.get(one.file) != one.stored_size or one.name + RECORD_SUFFIX not in sizes]
-
-
-def _send(existing: Catalog, record: Record, there: Folder) -> None:
-    path = existing.path(record)
+def _send(path: Path, record: Record, there: Folder) -> None:
     if there.write(record.file, path) != record.stored_sha256:
         there.remove(record.file)
         raise SmallkubeError(f"the copy of {record.name} differs from the original, and was removed")
-    there.write(record.name + RECORD_SUFFIX, path.with_name(record.name + RECORD_SUFFIX))
+    there.write(record.record_file, path.with_name(record.record_file))
 
 
 def _prune(there: Folder, existing: Catalog, keep: Keep) -> list[str]:
     """Apply the retention policy there to backups of the same cluster, except those that are in our own folder."""
-    sizes = there.sizes()
-    records = []
-    for name in sizes:
-        if not name.endswith(RECORD_SUFFIX):
-            continue
+    sizes, ours = there.sizes(), []
+    clusters = {record.cluster for record in existing.records}
+    for name in (name for name in sizes if name.endswith(RECORD_SUFFIX)):
         try:
             record = parse(there.read(name), name)
         except SmallkubeError:
             continue  # not one of ours
-        if name == record.name + RECORD_SUFFIX and sizes.get(record.file) == record.stored_size:
-            records.append(record)
-    clusters = {record.cluster for record in existing.records}
-    ours = [record for record in records if record.cluster in clusters]
+        whole = name == record.record_file and sizes.get(record.file) == record.stored_size
+        if whole and record.cluster in clusters:
+            ours.append(record)
     staying = {record.name for record in existing.records} | kept(ours, keep).keys()
     gone = [record.name for record in ours if record.name not in staying]
     for name in gone:

@@ -12,7 +12,7 @@ from smallkube.core.checks import Check, Result
 from smallkube.core.errors import SmallkubeError, UsageError
 from smallkube.core.workspace import lock
 from smallkube.etcd.catalog import Catalog
-from smallkube.etcd.ephemeral import EphemeralEtcd, Programs
+from smallkube.etcd.ephemeral import EphemeralEtcd
 from smallkube.etcd.record import Record
 from smallkube.etcd.stream import verify_backup
 from smallkube.secrets.age import Master
@@ -20,8 +20,6 @@ from smallkube.secrets.age import Master
 PREFIX = "drill-"
 _SPARE = 200 << 20
 """Bytes for two segments of etcd's log, and some."""
-FIRST_REVISION = 1
-"""Of an etcd to which nothing was ever written; older records may have 0, as the status of its snapshot."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +39,7 @@ def drill(
     existing: Catalog,
     record: Record,
     master: Master,
-    programs: Programs,
+    programs: Mapping[str, str],
     base: Path,
     seconds: int,
     step: Callable[[str], object],
@@ -53,7 +51,7 @@ def drill(
     with _private_folder(base, record.size * 2 + _SPARE) as folder:
         step("decrypt")
         with (folder / "snapshot").open("wb") as file:
-            found = verify_backup(existing.path(record), master, file.write)
+            found = verify_backup(existing.folder / record.file, master, file.write)
         etcd = EphemeralEtcd(folder, programs, seconds)
         step("restore")
         etcd.restore("snapshot")
@@ -70,7 +68,8 @@ def drill(
 def compare(record: Record, found: Contents) -> Iterator[Check]:
     """Compare what etcd holds with what was recorded. SKIPPED: etcd could not tell when the backup was taken."""
     yield Check(record.name, "health", Result.OK, "etcd started from it and answers")
-    yield _equal(record, "revision", max(record.revision, FIRST_REVISION), found.revision)
+    # That of an etcd to which nothing was ever written is 1; older records may have 0, as its snapshot's status.
+    yield _equal(record, "revision", max(record.revision, 1), found.revision)
     yield _equal(record, "keys", record.keys, sum(found.prefixes.values()))
     yield _prefixes(record, found.prefixes)
     yield _encryption(record, found)
@@ -126,10 +125,7 @@ def _private_folder(base: Path, needed: int) -> Iterator[Path]:
             free = shutil.disk_usage(base).free
             if free < needed:
                 raise UsageError(f"{free >> 20} MiB are free, and {needed >> 20} are needed", where=str(base))
-            folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=base))
-            try:
-                yield folder
-            finally:
-                shutil.rmtree(folder, ignore_errors=True)
+            with tempfile.TemporaryDirectory(prefix=PREFIX, dir=base, ignore_cleanup_errors=True) as folder:
+                yield Path(folder)
     except OSError as error:
         raise SmallkubeError(f"can't be written: {error.strerror}", where=str(base)) from error

@@ -9,7 +9,7 @@ import json
 import re
 import shutil
 import subprocess  # it serves while the block runs
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,37 +21,26 @@ from smallkube.core.polling import wait_until
 
 _PAGE = 2000
 NAMES = ("etcd", "etcdctl", "etcdutl")
-OLDEST = (3, 5)
-"""The first with etcdutl, and with flags that nix/modules/etcd.nix uses."""
 
 
-@dataclass(frozen=True)
-class Programs:
-    """Paths of etcd's programs on this machine."""
-
-    etcd: str
-    etcdctl: str
-    etcdutl: str
-
-
-def find_programs(folder: Path | None, oldest: tuple[int, int]) -> Programs:
-    """Those in ``folder``, else on PATH, of the minor ``oldest`` or newer. Raises UsageError."""
+def find_programs(folder: Path | None, oldest: tuple[int, int]) -> dict[str, str]:
+    """Name → path of etcd's programs, ``oldest`` (a minor) or newer, in ``folder``, else on PATH. Raises UsageError."""
     found = {
         name: str(Path(path).absolute())
         for name in NAMES
         if (path := shutil.which(name, path=str(folder) if folder else None))
     }
-    where, needed = str(folder) if folder else "PATH", max(OLDEST, oldest)
+    where = str(folder) if folder else "PATH"
     hint = (
-        f"install etcd {_text(needed)} or newer (NixOS: nix-shell -p etcd; Debian 13 has 3.5: etcd-server and "
+        f"install etcd {_text(oldest)} or newer (NixOS: nix-shell -p etcd; Debian 13 has 3.5: etcd-server and "
         "etcd-client), or name its folder with --etcd-dir"
     )
     for name, path in found.items():
-        if (version := _version(path)) < needed:
-            raise UsageError(f"{name} is {_text(version)}; {_text(needed)} or newer is needed", where=where, hint=hint)
+        if (version := _version(path)) < oldest:
+            raise UsageError(f"{name} is {_text(version)}; {_text(oldest)} or newer is needed", where=where, hint=hint)
     if missing := [name for name in NAMES if name not in found]:
         raise UsageError(f"{', '.join(missing)} not found, and needed for the drill", where=where, hint=hint)
-    return Programs(**found)
+    return found
 
 
 @dataclass(frozen=True)
@@ -59,22 +48,23 @@ class EphemeralEtcd:
     """``seconds`` are for each request, and for its start."""
 
     folder: Path
-    programs: Programs
+    programs: Mapping[str, str]
     seconds: int
 
     def restore(self, snapshot: str) -> None:
         """Make its data from a snapshot in the folder; raises SmallkubeError."""
-        argv = (self.programs.etcdutl, "snapshot", "restore", snapshot, "--data-dir", "data")
+        argv = (self.programs["etcdutl"], "snapshot", "restore", snapshot, "--data-dir", "data")
         _run(*argv, seconds=3600, folder=self.folder)
 
     @contextmanager
     def running(self) -> Iterator[None]:
         """Raises SmallkubeError when it does not start."""
-        argv = [self.programs.etcd, "--data-dir", "data", "--listen-peer-urls", "unix://peer"]
+        argv = [self.programs["etcd"], "--data-dir", "data", "--listen-peer-urls", "unix://peer"]
         argv += ["--listen-client-urls", "unix://grpc", "--advertise-client-urls", "http://localhost:2379"]
+        argv += ["--unsafe-no-fsync"]
         with (self.folder / "log").open("wb") as log:
             etcd = subprocess.Popen(
-                [*argv, "--unsafe-no-fsync"],
+                argv,
                 cwd=self.folder,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -90,20 +80,20 @@ class EphemeralEtcd:
             etcd.wait()
 
     def _wait(self, etcd: subprocess.Popen[bytes]) -> None:
-        def error(_: str) -> SmallkubeError:
-            log = (self.folder / "log").read_text(errors="replace")
-            return SmallkubeError(f"etcd does not start from it: {last_line(log)}")
-
         def missing() -> list[str]:
             try:
                 self._ctl("endpoint", "health", seconds=2)
-            except SmallkubeError as fault:
+            except SmallkubeError as error:
                 if etcd.poll() is not None:
-                    raise error("") from None
-                return [fault.message]
+                    raise
+                return [error.message]
             return []
 
-        wait_until(missing, self.seconds, error, interval=0.05)
+        try:
+            wait_until(missing, self.seconds, SmallkubeError, interval=0.05)
+        except SmallkubeError as error:
+            log = (self.folder / "log").read_text(errors="replace")
+            raise SmallkubeError(f"etcd does not start from it: {last_line(log)}") from error
 
     @property
     def revision(self) -> int:
@@ -136,7 +126,7 @@ class EphemeralEtcd:
     def _ctl(self, *words: str, seconds: int | None = None) -> str:
         limit = seconds or self.seconds
         options = ("--endpoints", "unix:grpc", "--command-timeout", f"{limit}s")
-        return _run(self.programs.etcdctl, *options, *words, seconds=limit + 5, folder=self.folder)
+        return _run(self.programs["etcdctl"], *options, *words, seconds=limit + 5, folder=self.folder)
 
 
 def _run(*argv: str, seconds: float, folder: Path | None = None) -> str:
@@ -151,14 +141,12 @@ def _run(*argv: str, seconds: float, folder: Path | None = None) -> str:
 
 def last_line(log: str) -> str:
     """The message of the last line; etcd's own lines are JSON with "msg" and often "error"."""
-    lines = log.strip().splitlines()
-    if not lines:
-        return "no message"
+    line = (log.strip().splitlines() or ["no message"])[-1]
     try:
-        entry = json.loads(lines[-1])
+        entry = json.loads(line)
         return ": ".join(str(entry[key]) for key in ("msg", "error") if entry.get(key))[:300]
     except (ValueError, AttributeError):
-        return lines[-1][:300]
+        return line[:300]
 
 
 def _version(path: str) -> tuple[int, int]:

@@ -6,40 +6,26 @@ collector. A monitor's address gets ``/fail`` appended for a failure (a conventi
 
 import threading
 import urllib.request
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from smallkube.core.errors import SmallkubeError
 from smallkube.core.workspace import write_file
 from smallkube.etcd.catalog import Catalog
-from smallkube.etcd.record import Record
 from smallkube.inventory.cluster import Cluster
 
 PING_SECONDS = 15
 
 
-@dataclass(frozen=True)
-class BackupRun:
-    """How a run of etcd.backup ended. ``newest`` is the newest sound backup, of this or a previous run."""
-
-    cluster: str
-    good: bool
-    at: datetime
-    seconds: float
-    newest: Record | None
-    count: int
-
-
-def metrics(run: BackupRun) -> str:
-    """The file's text."""
+def metrics(cluster: str, good: bool, now: datetime, seconds: float, backups: Catalog) -> str:
+    """The file's text after a run that took so many ``seconds``; the newest backup may be of a previous run."""
     rows: list[tuple[str, str, float]] = [
-        ("success", "Whether the last run succeeded, copies included.", int(run.good)),
-        ("last_run_timestamp_seconds", "When the last run ended.", int(run.at.timestamp())),
-        ("duration_seconds", "How long the last run took.", round(run.seconds, 3)),
-        ("backups", "How many sound backups there are.", run.count),
+        ("success", "Whether the last run succeeded, copies included.", int(good)),
+        ("last_run_timestamp_seconds", "When the last run ended.", int(now.timestamp())),
+        ("duration_seconds", "How long the last run took.", round(seconds, 3)),
+        ("backups", "How many sound backups there are.", len(backups.sound)),
     ]
-    if newest := run.newest:
+    if newest := backups.newest:
         rows += [
             ("last_success_timestamp_seconds", "When the newest sound one was taken.", int(newest.time.timestamp())),
             ("revision", "Revision of etcd in the newest sound one.", newest.revision),
@@ -49,17 +35,17 @@ def metrics(run: BackupRun) -> str:
     lines = []
     for name, help_, value in rows:
         full = f"smallkube_etcd_backup_{name}"
-        lines += [f"# HELP {full} {help_}", f"# TYPE {full} gauge", f'{full}{{cluster="{run.cluster}"}} {value}']
+        lines += [f"# HELP {full} {help_}", f"# TYPE {full} gauge", f'{full}{{cluster="{cluster}"}} {value}']
     return "\n".join(lines) + "\n"
 
 
 def notify(cluster: Cluster, good: bool, seconds: float, backups: Catalog) -> tuple[str, ...]:
     """Notify of a run that took so many ``seconds``; why a notification failed, for each that did."""
-    settings, name, failed = cluster.inventory.cluster.backup, cluster.inventory.cluster.name, []
+    settings, failed = cluster.inventory.cluster.backup, []
     if settings.metrics_file:
-        run = BackupRun(name, good, datetime.now(UTC), seconds, backups.newest, len(backups.sound))
+        text = metrics(cluster.inventory.cluster.name, good, datetime.now(UTC), seconds, backups)
         try:
-            write_file(cluster.workspace.root / Path(settings.metrics_file).expanduser(), metrics(run))
+            write_file(cluster.workspace.root / Path(settings.metrics_file).expanduser(), text)
         except SmallkubeError as error:
             failed.append(str(error))
     if settings.ping_url:

@@ -1,4 +1,4 @@
-"""The record of one backup: a JSON file beside it, readable without any key."""
+"""The record of one backup: a JSON file in the same folder, readable without any key."""
 
 import dataclasses
 import hashlib
@@ -81,6 +81,10 @@ class Record(Snapshot):
     def file(self) -> str:
         return self.name + SUFFIX
 
+    @property
+    def record_file(self) -> str:
+        return self.name + RECORD_SUFFIX
+
 
 def timestamp(moment: datetime) -> str:
     """``moment`` as records have it."""
@@ -111,16 +115,17 @@ def parse(text: str | bytes, where: str) -> Record:
 
 def parse_snapshot(reply: Mapping[str, Any]) -> Snapshot:
     """From the line of ``snapshot.sh``; raises ValueError, KeyError or TypeError when it is not one."""
-    prefixes = None if reply["prefixes"] is None else dict(map(_count, reply["prefixes"]))
+    counts = reply["prefixes"] and [line.lstrip().partition(" ") for line in reply["prefixes"]]
+    keys = [line.partition(" ") for line in reply["encryption_keys"]]
     return Snapshot(
         size=int(reply["size"]),
         snapshot_sha256=_matching(r"[0-9a-f]{64}", reply["sha256"]),
         revision=int(reply["revision"]),
         etcd=_matching(r"[0-9]+(\.[0-9]+)+", reply["etcd"]),
-        keys=None if prefixes is None else sum(prefixes.values()),
-        prefixes=prefixes,
+        keys=None if counts is None else sum(int(count) for count, _, _ in counts),
+        prefixes=None if counts is None else {prefix: int(count) for count, _, prefix in counts},
         kubernetes=reply["kubernetes"] or None,
-        encryption_keys=tuple(map(_key, reply["encryption_keys"])),
+        encryption_keys=tuple(EncryptionKey(name, _matching(r"[0-9a-f]{64}", sha256)) for sha256, _, name in keys),
     )
 
 
@@ -128,16 +133,6 @@ def _matching(pattern: str, value: str) -> str:
     if not re.fullmatch(pattern, value):
         raise ValueError(value)
     return value
-
-
-def _count(line: str) -> tuple[str, int]:
-    count, _, prefix = line.lstrip().partition(" ")
-    return prefix, int(count)
-
-
-def _key(line: str) -> EncryptionKey:
-    sha256, _, name = line.partition(" ")
-    return EncryptionKey(name, _matching(r"[0-9a-f]{64}", sha256))
 
 
 def _checksum(content: Mapping[str, Any]) -> str:

@@ -1,13 +1,13 @@
 """Restoring a backup on the primary, in the order that loses nothing (etcd.io/docs/v3.6/op-guide/recovery).
 
-The data is restored in a folder beside that of the running etcd. The swap of the two runs on the primary as a unit of
+The data is restored in a new folder while etcd is running. The swap of the folders runs on the primary as a unit of
 its own: it rolls back by itself when etcd or the API server does not start, and ends also without a connection.
 """
 
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from operator import itemgetter
 
 from smallkube.core.errors import SmallkubeError, UsageError
 from smallkube.core.polling import wait_until
@@ -15,10 +15,12 @@ from smallkube.etcd.catalog import Catalog
 from smallkube.etcd.record import Record
 from smallkube.etcd.status import ENCRYPTION_CONFIGURATION, ENDPOINT, parse_output, script, text
 from smallkube.etcd.stream import decrypted
+from smallkube.inventory.cluster import Cluster
 from smallkube.inventory.models import Node
 from smallkube.remote import fleet
 from smallkube.remote.command import Command
 from smallkube.remote.host import Connect, Host
+from smallkube.secrets import kinds, store
 from smallkube.secrets.age import Master
 
 DATA_DIR = "/var/lib/etcd"
@@ -67,26 +69,24 @@ class Outcome:
     unrestarted: dict[str, str]
 
 
-def check_keys(record: Record, keys: Sequence[tuple[str, str]]) -> None:
-    """Raise UsageError unless all encryption keys that ``record`` needs are among ``keys`` (names and base64 texts)."""
-    hashes = {hashlib.sha256(secret.encode()).hexdigest() for _, secret in keys}
-    missing = [key.name for key in record.encryption_keys if key.sha256 not in hashes]
-    if missing:
-        raise UsageError(
-            f"its Secrets can't be read without {', '.join(missing)}, which this file does not have",
-            where="keys/EncryptionConfiguration.yaml.age",
-            hint=f"restore it from the git history of {record.created[:10]} and deploy it, or pass"
-            " --without-encryption-key",
-        )
-
-
-def check_cluster(record: Record, cluster: str, *, other: bool) -> None:
-    """Raise UsageError when the backup is known to be bad, or of another cluster unless ``other``."""
+def check(cluster: Cluster, record: Record, *, other_cluster: bool = False, any_key: bool = False) -> None:
+    """Raise UsageError when the backup is known to be bad, of another cluster, or needs a key that keys/ lacks."""
+    name = cluster.inventory.cluster.name
     if record.problem:
         raise UsageError(f"is not sound: {record.problem}", where=record.name, hint="inv etcd.list shows others")
-    if record.cluster != cluster and not other:
+    if record.cluster != name and not other_cluster:
         hint = "pass --other-cluster to restore it anyway"
-        raise UsageError(f"is of the cluster {record.cluster}, not {cluster}", where=record.name, hint=hint)
+        raise UsageError(f"is of the cluster {record.cluster}, not {name}", where=record.name, hint=hint)
+    if record.encryption_keys and not any_key:
+        keys = kinds.encryption_keys(store.show(cluster, "EncryptionConfiguration.yaml"))
+        hashes = {hashlib.sha256(secret.encode()).hexdigest() for _, secret in keys}
+        if missing := [key.name for key in record.encryption_keys if key.sha256 not in hashes]:
+            raise UsageError(
+                f"its Secrets can't be read without {', '.join(missing)}, which this file does not have",
+                where="keys/EncryptionConfiguration.yaml.age",
+                hint=f"restore it from the git history of {record.created[:10]} and deploy it,"
+                " or pass --without-encryption-key",
+            )
 
 
 def execute(plan: Plan, existing: Catalog, master: Master, connect: Connect, step: Callable[[str], object]) -> Outcome:
@@ -108,7 +108,7 @@ def _start(plan: Plan, existing: Catalog, master: Master, primary: Host) -> tupl
     keys = () if plan.any_key else tuple(f"{key.sha256} {key.name}" for key in record.encryption_keys)
     arguments = (DATA_DIR, str(record.size), record.snapshot_sha256, " ".join(map(str, record.minor)))
     settings = (ENDPOINT, str(plan.seconds), ENCRYPTION_CONFIGURATION, text("swap-data-dir"))
-    with decrypted(existing.path(record), master) as stream:
+    with decrypted(existing.folder / record.file, master) as stream:
         result = primary.run(script("restore", *arguments, *settings, *keys, timeout=_UNPACK_SECONDS), source=stream)
     if not result.ok:
         raise primary.error(f"nothing was changed: {result.last_line}")
@@ -124,10 +124,11 @@ def _wait(plan: Plan, run: str, connect: Connect, step: Callable[[str], object])
         try:
             with connect(plan.primary) as primary:
                 output = primary.run_checked(script("restore-progress", run)).stdout
-            steps, running, outcome = parse_output("restore-progress", output, _progress, primary.where)
+            parse = itemgetter("steps", "running", "outcome")
+            steps, running, outcome = parse_output("restore-progress", output, parse, primary.where)
         except SmallkubeError as error:
             if error.message != lost:
-                step(f"ask again: {error.message}")
+                step(f"retry: {error.message}")
             lost = error.message
             return [lost]
         for line in steps[shown:]:
@@ -143,25 +144,22 @@ def _wait(plan: Plan, run: str, connect: Connect, step: Callable[[str], object])
     return outcome
 
 
-def _progress(reply: dict[str, Any]) -> tuple[list[str], bool, list[str]]:
-    return reply["steps"], reply["running"], reply["outcome"]
-
-
 def previous_data(outcome: Sequence[str], where: str) -> str:
     """Where the previous data is, "" when there was none; raises SmallkubeError unless the backup is served.
 
     ``outcome`` has the lines that ``swap-data-dir.sh`` wrote, none when it was interrupted.
     """
+    journal = "journalctl -u etcd -u kube-apiserver there shows why"
     match outcome:
         case ["restored", folder]:
             return "" if folder == "none" else folder
         case ["untouched", reason]:
             raise SmallkubeError(f"nothing was changed: {reason}", where=where)
         case ["rolled-back", reason]:
-            hint = "the restored data was removed; journalctl -u etcd -u kube-apiserver there shows more"
+            hint = f"the restored data was removed; {journal}"
             raise SmallkubeError(f"{reason}: rolled back; the previous data is served again", where=where, hint=hint)
         case ["failed", reason]:
-            raise SmallkubeError(f"etcd or the API server does not run: {reason}", where=where, hint="see its journal")
+            raise SmallkubeError(f"etcd or the API server does not run: {reason}", where=where, hint=journal)
     raise SmallkubeError(
         "the restore was interrupted, as by a restart of the machine",
         where=where,

@@ -6,7 +6,7 @@ crontab(5): environment settings are whole lines and ``%`` ends a command. syste
 
 import re
 import shlex
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
 from smallkube.core.errors import UsageError
@@ -15,53 +15,31 @@ PATH = "/run/wrappers/bin:/run/current-system/sw/bin:/usr/local/sbin:/usr/local/
 """Where NixOS and others have ssh, etcdctl and the like."""
 
 
-@dataclass(frozen=True)
-class Schedule:
-    """``inv`` and ``repository`` are absolute; ``at`` is HH:MM; ``words`` are the task and its flags."""
+def entries(argv: Sequence[str], workspace: Path, at: str) -> dict[str, str]:
+    """A line for `crontab -e` and two units of systemd, by name, that run ``argv`` every day ``at`` HH:MM.
 
-    inv: Path
-    repository: Path
-    workspace: Path
-    at: tuple[int, int]
-    words: tuple[str, ...]
-
-    @property
-    def argv(self) -> tuple[str, ...]:
-        return (str(self.inv), "-r", str(self.repository), *self.words)
-
-
-def parse_time(text: str) -> tuple[int, int]:
-    """``HH:MM`` → hour and minute; raises UsageError."""
-    found = re.fullmatch(r"([01]?\d|2[0-3]):([0-5]\d)", text, re.ASCII)
-    if not found:
-        raise UsageError(f"--at {text!r}: expected HH:MM")
-    return int(found[1]), int(found[2])
-
-
-def crontab(entry: Schedule) -> str:
-    """For `crontab -e`. ``env`` sets the workspace so that no other line of the table is affected."""
-    hour, minute = entry.at
-    words = ("env", f"PATH={PATH}", f"SMALLKUBE_WORKSPACE={entry.workspace}", *entry.argv)
-    return f"{minute} {hour} * * * {shlex.join(words).replace('%', chr(92) + '%')}\n"
-
-
-def service(entry: Schedule) -> str:
-    """``smallkube-etcd-backup.service``."""
-    return (
-        "[Unit]\nDescription=Backup of etcd\nWants=network-online.target\nAfter=network-online.target\n\n"
-        "[Service]\nType=oneshot\n"
-        f"Environment={_quoted(f'PATH={PATH}')} {_quoted(f'SMALLKUBE_WORKSPACE={entry.workspace}')}\n"
-        f"ExecStart={' '.join(_quoted(word).replace('$', '$$') for word in entry.argv)}\n"
-    )
-
-
-def timer(entry: Schedule) -> str:
-    """``smallkube-etcd-backup.timer``."""
-    hour, minute = entry.at
-    return (
-        "[Unit]\nDescription=Backup of etcd, every day\n\n"
-        f"[Timer]\nOnCalendar=*-*-* {hour:02}:{minute:02}:00\nPersistent=true\n\n[Install]\nWantedBy=timers.target\n"
-    )
+    All paths are absolute. Raises UsageError.
+    """
+    time = re.fullmatch(r"([01]?\d|2[0-3]):([0-5]\d)", at, re.ASCII)
+    if not time:
+        raise UsageError(f"--at {at!r}: expected HH:MM")
+    hour, minute = int(time[1]), int(time[2])
+    variables = (f"PATH={PATH}", f"SMALLKUBE_WORKSPACE={workspace}")
+    line = shlex.join(("env", *variables, *argv))  # env: the other lines of the table keep their environment
+    return {
+        "crontab": f"{minute} {hour} * * * {line}\n".replace("%", r"\%"),
+        "smallkube-etcd-backup.service": (
+            "[Unit]\nDescription=Backup of etcd\nWants=network-online.target\nAfter=network-online.target\n\n"
+            "[Service]\nType=oneshot\n"
+            f"Environment={' '.join(map(_quoted, variables))}\n"
+            f"ExecStart={' '.join(_quoted(word).replace('$', '$$') for word in argv)}\n"
+        ),
+        "smallkube-etcd-backup.timer": (
+            "[Unit]\nDescription=Backup of etcd, every day\n\n"
+            f"[Timer]\nOnCalendar=*-*-* {hour:02}:{minute:02}:00\nPersistent=true\n\n"
+            "[Install]\nWantedBy=timers.target\n"
+        ),
+    }
 
 
 def _quoted(word: str) -> str:

@@ -16,7 +16,7 @@ from smallkube.remote.host import Host
 ENDPOINT = "unix:///run/etcd/grpc"
 ENCRYPTION_CONFIGURATION = "/run/agenix/EncryptionConfiguration.yaml"
 DEFAULT_QUOTA = 2 << 30
-"""Bytes at which etcd refuses writes unless told otherwise (--quota-backend-bytes, etcd.io/docs/v3.6/op-guide)."""
+"""Bytes at which etcd refuses writes by default (--quota-backend-bytes, etcd.io/docs/v3.6/op-guide)."""
 OLD = timedelta(hours=36)
 """The age from which the newest backup deserves a remark: one night was missed."""
 _SCRIPTS = Path(__file__).with_name("scripts")

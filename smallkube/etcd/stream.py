@@ -5,9 +5,8 @@ A backup is an etcd snapshot (a bbolt database with its SHA-256 at the end), com
 
 import hashlib
 import os
-import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import FileIO
@@ -22,7 +21,7 @@ HASH_SIZE = 32
 PAGE = 512
 """What a bbolt file's size is a multiple of; etcd appends its hash to that (etcdctl snapshot save)."""
 FILE_MODE = 0o600
-_HEADER_MOST = 1 << 16
+_HEADER_LIMIT = 1 << 16
 _CHUNK = 1 << 18
 
 T = TypeVar("T")
@@ -37,7 +36,7 @@ class Digest:
 
 
 class Pipe(Generic[T]):
-    """Runs ``work`` in a thread of its own on what is written here, of which it holds no more than a pipe does.
+    """Runs ``work`` in a thread on the stream that is written here, and is never ahead of it by more than a pipe holds.
 
     What ``work`` raises is raised by ``write`` or ``end``.
     """
@@ -45,9 +44,8 @@ class Pipe(Generic[T]):
     def __init__(self, work: Callable[[BinaryIO], T]) -> None:
         reading, writing = os.pipe()
         self._sink = open(writing, "wb", buffering=0)  # noqa: PTH123, SIM115 - a descriptor, which ``abandon`` closes
-        self._work, self._result = work, Future[T]()
-        self._thread = threading.Thread(target=self._run, args=(reading,), daemon=True)
-        self._thread.start()
+        self._pool = ThreadPoolExecutor(1)
+        self._result = self._pool.submit(self._run, work, reading)
 
     def write(self, data: bytes) -> None:
         """Hand ``data`` over; waits while the work is behind."""
@@ -67,14 +65,12 @@ class Pipe(Generic[T]):
     def abandon(self) -> None:
         """Close the stream and wait; the result does not matter."""
         self._sink.close()
-        self._thread.join()
+        self._pool.shutdown()
 
-    def _run(self, reading: int) -> None:
+    @staticmethod
+    def _run(work: Callable[[BinaryIO], T], reading: int) -> T:
         with open(reading, "rb", buffering=0) as stream:
-            try:
-                self._result.set_result(self._work(stream))
-            except Exception as error:
-                self._result.set_exception(error)
+            return work(stream)
 
 
 def verify_snapshot(stream: BinaryIO, where: str, then: Callable[[bytes], object] = lambda _: None) -> Digest:
@@ -108,11 +104,11 @@ def encrypt(stream: BinaryIO, path: Path, recipient: str) -> Digest:
     """
     from pyrage import EncryptError, encrypt_io
 
-    source, where = _Counted(stream), str(path.parent)
+    source, where = _Meter(stream), str(path.parent)
     try:
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, FILE_MODE)
         with os.fdopen(handle, "wb", buffering=0) as file:
-            sink = _Hashing(file)
+            sink = _Meter(file)
             try:
                 encrypt_io(source, sink, [age.recipient(recipient)])
             except EncryptError as error:
@@ -121,7 +117,7 @@ def encrypt(stream: BinaryIO, path: Path, recipient: str) -> Digest:
                 raise sink.fault
             os.fsync(file.fileno())
         written = Digest(sink.size, sink.digest.hexdigest())
-        if plaintext_length(path) != source.size or hash_file(path) != written.sha256:
+        if read_header(path).plaintext_length != source.size or hash_file(path) != written.sha256:
             raise SmallkubeError("the file differs from what was written: check the disk", where=where)
     except OSError as error:
         raise SmallkubeError(f"can't be written: {error.strerror or error}", where=where) from error
@@ -137,7 +133,7 @@ def decrypted(path: Path, master: age.Master) -> Iterator[BinaryIO]:
     """
     from pyrage import DecryptError, decrypt_io
 
-    header = _header(path)
+    header = read_header(path)
     reading, writing = os.pipe()
 
     def decrypt() -> None:
@@ -165,15 +161,11 @@ def verify_backup(path: Path, master: age.Master, then: Callable[[bytes], object
     raise damage
 
 
-def plaintext_length(path: Path) -> int:
-    """How many bytes are encrypted in ``path``; raises SmallkubeError when it is not a whole age file."""
-    return _header(path).plaintext_length
-
-
-def _header(path: Path) -> Header:
+def read_header(path: Path) -> Header:
+    """The age header of a backup; raises SmallkubeError when it is not a whole age file."""
     try:
         with path.open("rb") as file:
-            return parse_beginning(file.read(_HEADER_MOST), path.stat().st_size, str(path))
+            return parse_beginning(file.read(_HEADER_LIMIT), path.stat().st_size, str(path))
     except OSError as error:
         raise SmallkubeError(f"can't be read: {error.strerror}", where=str(path)) from error
 
@@ -184,11 +176,12 @@ def hash_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-class _Counted:
-    """What pyrage reads from."""
+class _Meter:
+    """What pyrage reads from or writes to: counts and hashes what passes, and keeps the fault of a write."""
 
-    def __init__(self, stream: BinaryIO) -> None:
-        self.size = 0
+    def __init__(self, stream: BinaryIO | FileIO) -> None:
+        self.size, self.digest = 0, hashlib.sha256()
+        self.fault: OSError | None = None
         self._stream = stream
 
     def read(self, most: int = -1) -> bytes:
@@ -196,21 +189,11 @@ class _Counted:
         self.size += len(data)
         return data
 
-
-class _Hashing:
-    """What pyrage writes to."""
-
-    def __init__(self, file: FileIO) -> None:
-        self.size = 0
-        self.digest = hashlib.sha256()
-        self.fault: OSError | None = None
-        self._file = file
-
     def write(self, data: bytes) -> int:
         rest = memoryview(data)
         try:
             while rest:
-                rest = rest[self._file.write(rest) :]
+                rest = rest[self._stream.write(rest) :]
         except OSError as error:
             self.fault = error
             raise

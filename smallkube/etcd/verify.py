@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 
 from smallkube.core.checks import Check, Result
 from smallkube.core.errors import SmallkubeError
@@ -12,43 +12,34 @@ from smallkube.etcd.record import Record, timestamp
 from smallkube.secrets.age import Master
 
 
-def verify(
-    existing: Catalog,
-    records: Sequence[Record],
-    master: Master | None,
-    now: datetime,
-    step: Callable[[str], object] = lambda _: None,
-) -> list[Check]:
-    """Read every byte of ``records``, and note the result in each record; to be called under the folder's lock.
+def verify(backups: Catalog, names: Sequence[str], master: Master | None, step: Callable[[str], object]) -> list[Check]:
+    """Read every byte of the backups called ``names`` (all without), and note the results in their records.
 
-    The subject of a check is the backup's name, and what was checked the "snapshot", or only the "ciphertext" for want
-    of the master key. Raises SmallkubeError when a record can't be written.
+    The subject of a check is the backup's name. What was checked is the "snapshot", or only the "ciphertext" for want
+    of the master key, or the "record" of what can't be counted as a backup. To be called under the folder's lock.
+    Raises UsageError for an unknown name, SmallkubeError when a record can't be written.
     """
-    checks = []
-    for record in records:
+    faults = {} if names else backups.faults
+    checks = [Check(name, "record", Result.FAILED, fault) for name, fault in faults.items()]
+    for record in [backups.find(name) for name in names] or backups.records:
         step(record.name)
-        check = _verify(existing, record, master)
+        check = _verify(backups, record, master)
         if check.result is Result.OK:
-            changed = dataclasses.replace(record, verified=timestamp(now), problem=None)
+            changed = dataclasses.replace(record, verified=timestamp(datetime.now(UTC)), problem=None)
         else:
             changed = dataclasses.replace(record, problem=check.detail)
-        catalog.write_record(existing.folder, changed)
+        catalog.write_record(backups.folder, changed)
         checks.append(check)
     return checks
 
 
-def unreadable(existing: Catalog) -> list[Check]:
-    """A failed check of the "record" for each backup that can't be counted as one."""
-    return [Check(name, "record", Result.FAILED, fault) for name, fault in existing.faults.items()]
-
-
-def _verify(existing: Catalog, record: Record, master: Master | None) -> Check:
-    path, faults = existing.path(record), []
+def _verify(backups: Catalog, record: Record, master: Master | None) -> Check:
+    path, faults = backups.folder / record.file, []
     ours = master if master and record.recipient in master.recipients else None
     try:
         if stream.hash_file(path) != record.stored_sha256:
             raise SmallkubeError("damaged: its SHA-256 is not the recorded one")
-        stream.plaintext_length(path)
+        stream.read_header(path)
         if ours and stream.verify_backup(path, ours).sha256 != record.snapshot_sha256:
             raise SmallkubeError("damaged: the snapshot in it is not the recorded one")
     except SmallkubeError as error:

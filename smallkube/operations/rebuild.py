@@ -54,7 +54,7 @@ def make(cluster: Cluster, backup: str | None) -> Plan:
     Raises UsageError without a backup, SmallkubeError without an answer.
     """
     record = catalog.read(catalog.folder_of(cluster)).find(backup)
-    restore.check_cluster(record, cluster.inventory.cluster.name, other=False)
+    restore.check(cluster, record)
     primary = cluster.inventory.primary
     (scanned,) = scan.scan(cluster.workspace, [primary], 10, lambda _node, _outcome: None)
     if scanned.state is scan.State.FAILED:
@@ -119,7 +119,7 @@ class Rebuild:
 
     def _verify(self) -> None:
         with backup.locked(catalog.folder_of(self.cluster)) as there:
-            (check,) = verify.verify(there, [there.find(self.plan.record.name)], self.master, datetime.now(UTC))
+            (check,) = verify.verify(there, [self.plan.record.name], self.master, lambda _: None)
         if failed([check]) or check.check != "snapshot":
             hint = "inv etcd.list shows others; nothing was changed"
             raise SmallkubeError(check.detail, where=self.plan.record.name, hint=hint)

@@ -1,7 +1,5 @@
 """A backup of etcd that is verified before something is changed."""
 
-from datetime import UTC, datetime
-
 from smallkube.core.checks import failed
 from smallkube.core.errors import SmallkubeError
 from smallkube.etcd import backup, catalog, verify
@@ -12,11 +10,10 @@ from smallkube.secrets.age import Master
 
 def back_up(cluster: Cluster, master: Master) -> str:
     """Take a backup of etcd and verify it; its name. Raises SmallkubeError when it is not sound."""
-    now, primary = datetime.now(UTC), cluster.inventory.primary
-    request = backup.Request(cluster.inventory.cluster.name, backup.recipient(cluster), now)
-    report = backup.run(cluster, lambda: SshHost(cluster.workspace, primary), request, lambda _: None)
+    primary = cluster.inventory.primary
+    report = backup.run(cluster, SshHost(cluster.workspace, primary), backup.Options(), lambda _: None)
     with backup.locked(catalog.folder_of(cluster)) as there:
-        checks = verify.verify(there, [there.find(report.record.name)], master, now)
+        checks = verify.verify(there, [report.record.name], master, lambda _: None)
     for check in failed(checks):
         raise SmallkubeError(f"nothing was changed: the backup is not sound: {check.detail}", where=check.subject)
     return report.record.name

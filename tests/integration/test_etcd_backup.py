@@ -67,7 +67,7 @@ class Site:
         return report
 
     def files(self) -> dict[str, bytes]:
-        """All backups and whatever else lies there, but the lock."""
+        """All backups and whatever else is there, but the lock."""
         return {path.name: path.read_bytes() for path in self.folder.iterdir() if path.name != ".lock"}
 
     def leftovers(self) -> list[str]:
@@ -224,24 +224,24 @@ def test_flipped_bits_and_cuts_are_detected(site: Site) -> None:
     site.taken()
     there = catalog.read(site.folder)
     record, master = there.records[0], require_master(site.cluster.workspace, "to verify")
-    path, chooser, now = there.path(there.records[0]), random.Random(7), datetime.now(UTC)
+    path, chooser = there.folder / there.records[0].file, random.Random(7)
     whole = path.read_bytes()
     for number in range(200):
         position = chooser.randrange(len(whole))
         flipped = whole[:position] + bytes([whole[position] ^ 1 << chooser.randrange(8)]) + whole[position + 1 :]
         for damaged in (flipped, whole[:position]):
             path.write_bytes(damaged)
-            found = verify.verify(there, [record], master if number % 2 else None, now)
+            found = verify.verify(there, [record.name], master if number % 2 else None, str)
             assert [each.result for each in found] == ["failed"], position
     path.write_bytes(whole)
-    assert [each.result for each in verify.verify(there, [record], master, now)] == ["ok"]
+    assert [each.result for each in verify.verify(there, [record.name], master, str)] == ["ok"]
 
 
 def test_decrypting_alone_detects_damage(site: Site) -> None:
     site.taken()
     there = catalog.read(site.folder)
     master = require_master(site.cluster.workspace, "to verify")
-    path, chooser = there.path(there.records[0]), random.Random(8)
+    path, chooser = there.folder / there.records[0].file, random.Random(8)
     whole = path.read_bytes()
     for _ in range(100):
         position = chooser.randrange(len(whole))
@@ -280,12 +280,11 @@ def test_a_clock_jump_changes_neither_order_nor_choice(site: Site) -> None:
     first = site.taken()["record"]["name"]
     recipient = read_recipient(site.cluster.workspace, None) or ""
     now = datetime.now(UTC) - timedelta(days=400)
-    request = backup.Request("test", recipient, now, site.etcd.endpoint, str(site.scratch))
+    options = backup.Options(site.etcd.endpoint, str(site.scratch))
     os.environ["PATH"], path = site.etcd.path, os.environ["PATH"]
     try:
-        second = backup.take(
-            LocalHost(Node(name="node1", index=1, peer_ip="192.0.2.1")), catalog.read(site.folder), request
-        )
+        node = Node(name="node1", index=1, peer_ip="192.0.2.1")
+        second = backup.take(LocalHost(node), catalog.read(site.folder), "test", recipient, now, options)
     finally:
         os.environ["PATH"] = path
     there = catalog.read(site.folder)

@@ -171,8 +171,8 @@ def test_rollback_when_etcd_does_not_start(primary: Primary) -> None:
     content, revision, folders = primary.content(), primary.revision, primary.folders()
     with primary.drop_in("etcd", OLD_ONLY):
         done = primary.restore("--timeout", "10", status=1)
-    said = done.stderr.splitlines()[-1]
-    assert "etcd does not start: rolled back; the previous data is served again" in said
+    last = done.stderr.splitlines()[-1]
+    assert "etcd does not start: rolled back; the previous data is served again" in last
     assert (primary.content(), primary.revision, primary.folders()) == (content, revision, folders)
     assert primary.there(f"{DATA}/old")
 

@@ -154,12 +154,12 @@ def test_an_etcd_status_may_lack_what_is_zero() -> None:
 
 
 def test_metrics_have_the_newest_backup_also_after_a_failure() -> None:
-    run = notify.BackupRun("demo", False, datetime(2026, 1, 2, tzinfo=UTC), 1.5, FULL, 3)
-    text = notify.metrics(run)
+    now = datetime(2026, 1, 2, tzinfo=UTC)
+    text = notify.metrics("demo", False, now, 1.5, catalog.Catalog(Path(), (FULL,), {}))
     assert 'smallkube_etcd_backup_success{cluster="demo"} 0\n' in text
     assert f'last_success_timestamp_seconds{{cluster="demo"}} {int(START.timestamp())}\n' in text
     assert text.count("# TYPE") == 8
-    assert "last_success" not in notify.metrics(dataclasses.replace(run, newest=None))
+    assert "last_success" not in notify.metrics("demo", False, now, 1.5, catalog.Catalog(Path(), (), {}))
 
 
 @pytest.mark.parametrize("url", ["sftp://h/p", "sftp://u@h", "sftp://u@h/", "sftp://u:pw@h/p", "sftp://u@h:x/p"])
@@ -177,12 +177,12 @@ def test_a_destination_is_parsed() -> None:
 @pytest.mark.parametrize("text", ["", "24:00", "3", "03:60", "aa:bb", "٣:١٧"])
 def test_an_invalid_time_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="expected HH:MM"):
-        schedule.parse_time(text)
+        schedule.entries(("inv",), Path("/w"), text)
 
 
 @given(st.from_regex(r"/[ -~]{1,20}", fullmatch=True).filter(lambda text: "\0" not in text))
 def test_percent_signs_are_escaped_for_cron_and_systemd(folder: str) -> None:
-    entry = schedule.Schedule(Path("/v/inv"), Path("/r"), Path(folder), (3, 17), ("etcd.backup",))
-    assert "%" not in schedule.crontab(entry).replace("\\%", "")
-    assert schedule.crontab(entry).startswith("17 3 * * * env PATH=")
-    assert "%" not in schedule.service(entry).replace("%%", "")
+    texts = schedule.entries(("/v/inv", "-r", "/r", "etcd.backup"), Path(folder), "03:17")
+    assert "%" not in texts["crontab"].replace("\\%", "")
+    assert texts["crontab"].startswith("17 3 * * * env PATH=")
+    assert "%" not in texts["smallkube-etcd-backup.service"].replace("%%", "")

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Unpacks a snapshot beside etcd's data, and starts the swap of the two as a unit of its own, which ends by itself;
+# Restores a snapshot in a new folder, and starts the swap with etcd's data as a unit of its own, which ends by itself;
 # standard input is the snapshot, compressed by zstd:
 #   restore.sh DATA_DIRECTORY SIZE SHA256 MINOR ENDPOINT SECONDS ENCRYPTION_CONFIGURATION SWAP_SCRIPT [KEY...]
 # MINOR is of the etcd that took it, as "3 6". A KEY is "SHA256 NAME" of what ENCRYPTION_CONFIGURATION must have.
