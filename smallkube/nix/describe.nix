@@ -2,7 +2,7 @@
 # and only what the workspace's own files define is named as its own: NixOS answers for the rest.
 { config, options, ... }:
 let
-  inherit (builtins) attrNames attrValues concatMap concatStringsSep elem filter getContext listToAttrs mapAttrs match;
+  inherit (builtins) attrNames attrValues concatMap concatStringsSep elem filter getContext isString listToAttrs mapAttrs match;
 
   definitions = option:
     filter (definition: match ".*/nix/(modules|hosts|rendered)/.*" (toString definition.file) != null)
@@ -11,21 +11,25 @@ let
     concatMap (definition: map (name: name + suffix) (attrNames definition.value)) (definitions option);
   select = names: set: listToAttrs (map (name: { inherit name; value = set.${name}; }) (filter (name: set ? ${name}) names));
 
+  # A unit that is only disabled has none.
+  textOf = unit: if unit.text == null then "" else unit.text;
   units = options.systemd;
   ownUnits =
     own "" units.units ++ own ".service" units.services ++ own ".target" units.targets ++ own ".timer" units.timers
     ++ own ".socket" units.sockets ++ own ".path" units.paths ++ own ".slice" units.slices;
   ownNetwork =
     own ".network" units.network.networks ++ own ".netdev" units.network.netdevs ++ own ".link" units.network.links;
-  activation = select (own "" options.system.activationScripts) config.system.activationScripts;
+  # A script is text, or a set with it.
+  activation = mapAttrs (_: script: if isString script then script else script.text)
+    (select (own "" options.system.activationScripts) config.system.activationScripts);
   etc = select (own "" options.environment.etc) config.environment.etc;
 
   nftables = config.networking.nftables;
   table = entry: "table ${entry.family} ${entry.name} {\n${entry.content}\n}\n";
   failedAssertions = map (entry: entry.message) (filter (entry: !entry.assertion) config.assertions);
   texts =
-    map (unit: unit.text) (attrValues (select ownUnits config.systemd.units))
-    ++ map (script: script.text) (attrValues activation)
+    map textOf (attrValues (select ownUnits config.systemd.units))
+    ++ attrValues activation
     ++ map (file: if file.text or null == null then toString (file.source or "") else file.text) (attrValues etc);
 in
 {
@@ -35,7 +39,8 @@ in
   system = if failedAssertions == [ ] then config.system.build.toplevel.drvPath else null;
   units = mapAttrs
     (name: unit: {
-      inherit (unit) text enable;
+      inherit (unit) enable;
+      text = textOf unit;
       own = elem name ownUnits;
       dropin = unit.overrideStrategy == "asDropin" || match "systemd-.*" name != null;
     })
@@ -45,7 +50,7 @@ in
     if nftables.enable
     then concatStringsSep "" (map table (filter (entry: entry.enable) (attrValues nftables.tables))) + nftables.ruleset
     else "";
-  activationScripts = mapAttrs (_: script: script.text) activation;
+  activationScripts = activation;
   # The derivations that the own texts name, among them the scripts made for them.
   derivations = concatMap (text: attrNames (getContext text)) texts;
 }
