@@ -14,9 +14,8 @@ from smallkube.core.errors import ErrorGroup, SmallkubeError, UsageError
 if TYPE_CHECKING:
     from smallkube.inventory.models import Node
     from smallkube.remote.command import Result
-    from smallkube.remote.fleet import Outcome
+    from smallkube.remote.fleet import NodeOutcome, Outcome
     from smallkube.remote.host import Host
-    from smallkube.remote.rolling import NodeOutcome
 
 
 @task(
@@ -186,7 +185,7 @@ def drain(
 ) -> None:
     """Cordon nodes and evict their pods."""
     from smallkube.kube import members
-    from smallkube.remote import rolling
+    from smallkube.remote import fleet
 
     here, nodes = _named(node, role, tag)
     ui.confirm(f"evict all pods of {', '.join(each.name for each in nodes)}?", yes=yes)
@@ -195,17 +194,17 @@ def drain(
     def evict(primary: "Host", host: str) -> None:
         members.drain(primary, host, timeout, stop.is_set)
 
-    _change(here, nodes, evict, rolling.NodeOutcome.DRAINED, stop, json)
+    _change(here, nodes, evict, fleet.NodeOutcome.DRAINED, stop, json)
 
 
 @task(iterable=["node", "role", "tag"], help={**SELECTION, **JSON})
 def uncordon(_: Context, node: list[str], role: list[str], tag: list[str], json: bool = False) -> None:
     """Make nodes schedulable again."""
     from smallkube.kube import members
-    from smallkube.remote import rolling
+    from smallkube.remote import fleet
 
     here, nodes = _named(node, role, tag)
-    _change(here, nodes, members.uncordon, rolling.NodeOutcome.UNCORDONED, threading.Event(), json)
+    _change(here, nodes, members.uncordon, fleet.NodeOutcome.UNCORDONED, threading.Event(), json)
 
 
 def _named(node: list[str], role: list[str], tag: list[str]) -> "tuple[Current, tuple[Node, ...]]":

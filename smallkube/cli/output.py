@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from smallkube.inventory.models import Node
     from smallkube.operations.downtime import Outage
     from smallkube.operations.engine import Operation
-    from smallkube.remote.rolling import Report
+    from smallkube.remote.fleet import Report
 
 
 def show(value: Any, text: str, *, json: bool) -> None:

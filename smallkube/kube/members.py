@@ -12,8 +12,8 @@ from typing import Any
 from smallkube.core.errors import SmallkubeError
 from smallkube.inventory.models import Inventory, Node
 from smallkube.remote.command import Command, Result
+from smallkube.remote.fleet import NodeOutcome, Report, Watcher, one_by_one
 from smallkube.remote.host import Connect, Host
-from smallkube.remote.rolling import NodeOutcome, Report, Watcher, one_by_one
 
 API_UNIT = "kube-apiserver.service"
 KUBECTL = ("kubectl", "--kubeconfig=/run/kubeconfig-root")

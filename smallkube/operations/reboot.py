@@ -17,8 +17,8 @@ from smallkube.inventory.models import Inventory, Node
 from smallkube.kube import members
 from smallkube.kube.members import Member
 from smallkube.remote.command import Command
+from smallkube.remote.fleet import NodeOutcome, Report, Watcher, one_by_one, reason_of
 from smallkube.remote.host import Connect, Host
-from smallkube.remote.rolling import NodeOutcome, Report, Watcher, one_by_one, reason_of
 
 RETURN_SECONDS = 600
 """How long a machine may take by default; servers test their memory before they boot."""

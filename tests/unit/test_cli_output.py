@@ -11,7 +11,7 @@ import pytest
 from smallkube.cli import output
 from smallkube.core import ui
 from smallkube.core.errors import SmallkubeError, UsageError
-from smallkube.remote.rolling import NodeOutcome, Report
+from smallkube.remote.fleet import NodeOutcome, Report
 
 Capture = pytest.CaptureFixture[str]
 

@@ -12,8 +12,8 @@ from smallkube.core.errors import SmallkubeError, UsageError
 from smallkube.core.workspace import Workspace
 from smallkube.kube import members
 from smallkube.operations import reboot
+from smallkube.remote.fleet import NodeOutcome, Report
 from smallkube.remote.host import Host
-from smallkube.remote.rolling import NodeOutcome, Report
 from tests.unit.world import Computer, Member, Silent, World
 
 
