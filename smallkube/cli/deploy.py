@@ -12,10 +12,9 @@ from smallkube.core import ui
 from smallkube.core.errors import SmallkubeError, UsageError
 
 if TYPE_CHECKING:
-    from smallkube.deploy.checks import Finding
-    from smallkube.deploy.inspection import State
+    from smallkube.core.checks import Check
+    from smallkube.deploy.facts import Changes, HostFacts
     from smallkube.deploy.plan import Plan
-    from smallkube.deploy.preview import Changes
     from smallkube.deploy.report import Report
     from smallkube.inventory.models import Node
     from smallkube.nix.bundle import Bundle
@@ -97,7 +96,7 @@ def plan(_: Context, node: list[str], role: list[str], tag: list[str], json: boo
 
     Builds on the nodes, and activates nothing.
     """
-    from smallkube.deploy import prepare, preview, run
+    from smallkube.deploy import facts, prepare, run
     from smallkube.deploy.plan import Goal
     from smallkube.remote import fleet
 
@@ -105,9 +104,9 @@ def plan(_: Context, node: list[str], role: list[str], tag: list[str], json: boo
     nodes = here.select(node, role, tag)
     planned, bundle = prepare.prepare(here.cluster, nodes, Goal.DRY_ACTIVATE)
 
-    def compare(each: "Node") -> preview.Changes:
+    def compare(each: "Node") -> facts.Changes:
         with here.connect(each) as host:
-            return preview.changes(host, bundle)
+            return facts.changes(host, bundle)
 
     outcomes = fleet.run(planned.stages, compare)
     fleet.raise_errors(outcomes)
@@ -157,7 +156,7 @@ def rollback(
     if generation and not generation.isdecimal():
         raise UsageError(f"--generation {generation}: not a number", hint="see inv deploy.history")
     options = planning.Options(confirm_seconds=confirm_timeout)
-    planned = planning.back(nodes, generation or "", options)
+    planned = planning.rollback(nodes, generation or "", options)
     if dry_run:
         _show_plan(planned, json=json)
         return
@@ -190,15 +189,17 @@ def history(_: Context, node: list[str], json: bool = False) -> None:
 
 
 def _show_plan(plan: "Plan", *, json: bool) -> None:
+    from smallkube.deploy.node import steps
 
+    titles = [step.title for step in steps(plan)]
     if json:
         ui.json_result(
             {
                 "goal": plan.goal,
                 "bundle": plan.digest,
                 "stages": [[node.name for node in stage] for stage in plan.stages],
-                "steps": list(plan.steps),
-                "together": plan.together,
+                "steps": titles,
+                "lockstep": plan.lockstep,
                 "left_out": list(plan.left_out),
                 "confirm_seconds": plan.options.confirm_seconds,
             }
@@ -206,17 +207,16 @@ def _show_plan(plan: "Plan", *, json: bool) -> None:
         return
     generation = f"generation {plan.generation}" if plan.generation else "the previous generation"
     ui.result(f"{plan.goal} to {generation if plan.generation is not None else f'bundle {plan.digest[:12]}'}")
-    if plan.together:
+    if plan.lockstep:
         ui.result("the peers have changed: all nodes are activated and confirmed in lockstep")
     elif plan.options.rollback:
         ui.result(f"each node rolls back after {plan.options.confirm_seconds} s unless it is confirmed")
     for position, stage in enumerate(plan.stages, 1):
         ui.result(f"stage {position}: {', '.join(node.name for node in stage)}")
-    ui.result("on each node: " + " → ".join(plan.steps))
+    ui.result("on each node: " + " → ".join(titles))
 
 
 def _show_preview(reports: "Sequence[Report]", changes: "Mapping[str, Changes]") -> None:
-
     for report in reports:
         files = changes[report.node]
         ui.result(f"== {report.node}: {_summary(report, files)}")
@@ -244,7 +244,6 @@ def _shortened(text: str, limit: int = 30) -> list[str]:
 
 
 def _show(reports: "Sequence[Report]", *, json: bool) -> None:
-
     if json:
         ui.json_result(reports)
         return
@@ -252,8 +251,8 @@ def _show(reports: "Sequence[Report]", *, json: bool) -> None:
         for name, text in (("difference", report.difference), ("log", report.log)):
             if text and (name == "difference" or not report.good or report.outcome == "checked"):
                 ui.message("\n".join((f"--- {report.node}: {name}", *_shortened(text))))
-        for gate in report.unconfirmed:
-            ui.message(f"{report.node}: not confirmed: {gate}")
+        for check in report.unconfirmed:
+            ui.message(f"{report.node}: not confirmed: {check}")
     rows = [(r.node, r.outcome, f"{r.seconds:.1f}", r.generation, r.reason) for r in reports]
     ui.table(("NODE", "OUTCOME", "SECONDS", "GENERATION", "REASON"), rows)
 
@@ -273,9 +272,9 @@ def status(_: Context, node: list[str], json: bool = False) -> None:
     digest = bundle.assemble(here.cluster).digest
     existing = {path.name for path in here.workspace.keys_dir.glob("*.age")}
 
-    def findings(each: "Node", state: "State") -> "Iterator[Finding]":
-        yield from checks.system(inventory, each, state, digest)
-        yield from checks.protection(inventory, each, state, existing)
-        yield from checks.services(each, state)
+    def examine(each: "Node", facts: "HostFacts") -> "Iterator[Check]":
+        yield checks.system(each, facts, digest)
+        yield from checks.protection(inventory, each, facts, existing)
+        yield from checks.services(each, facts)
 
-    output.check_nodes(here, nodes, findings, digest, json=json)
+    output.check_nodes(here, nodes, examine, digest, json=json)

@@ -20,5 +20,5 @@ def check(_: Context, node: list[str], json: bool = False) -> None:
     keys = peers.public_keys(peers.read(here.workspace))
     nodes = here.select(node)
     output.check_nodes(
-        here, nodes, lambda each, state: checks.network(here.inventory, each, state, keys), "", json=json
+        here, nodes, lambda each, found: checks.network(here.inventory, each, found, keys), "", json=json
     )

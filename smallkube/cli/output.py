@@ -10,8 +10,7 @@ from smallkube.core.errors import SmallkubeError
 if TYPE_CHECKING:
     from smallkube.cli.context import Current
     from smallkube.core.checks import Check
-    from smallkube.deploy.checks import Finding
-    from smallkube.deploy.inspection import State
+    from smallkube.deploy.facts import HostFacts
     from smallkube.deploy.report import Report as DeployReport
     from smallkube.inventory.cluster import Cluster
     from smallkube.inventory.models import Node
@@ -88,7 +87,7 @@ class Runner:
         self, nodes: "Sequence[Node] | None" = None, cluster: "Cluster | None" = None, **options: Any
     ) -> "tuple[DeployReport, ...]":
         """``roll_out``, by default to all nodes; the nodes' own steps are shown in the operation's progress."""
-        from smallkube.deploy.rollout import roll_out
+        from smallkube.deploy.run import roll_out
 
         cluster = cluster or self.here.cluster
         return roll_out(cluster, cluster.inventory.nodes if nodes is None else nodes, self.progress, **options)
@@ -133,31 +132,30 @@ def steps(name: str, *, shown: bool) -> Iterator[Callable[[str], None]]:
 def check_nodes(
     here: "Current",
     nodes: "Sequence[Node]",
-    examine: "Callable[[Node, State], Iterable[Finding]]",
+    examine: "Callable[[Node, HostFacts], Iterable[Check]]",
     digest: str,
     *,
     json: bool,
 ) -> None:
-    """Inspect ``nodes`` in parallel and print what ``examine`` finds.
+    """Read the facts of ``nodes`` in parallel and print the checks that ``examine`` makes of them.
 
     Raises SmallkubeError (exit status 1) when a check failed or a node could not
     be reached.
     """
-    from smallkube.deploy import inspection
-    from smallkube.deploy.checks import Finding
+    from smallkube.core.checks import Check, Result, failed
+    from smallkube.deploy import facts
     from smallkube.remote import fleet
 
-    def read(node: "Node") -> "State":
+    def read(node: "Node") -> "HostFacts":
         with here.connect(node) as host:
-            return inspection.read(host, here.inventory, digest)
+            return facts.of_host(host, here.inventory, digest)
 
-    findings: list[Finding] = []
+    checks: list[Check] = []
     for outcome in fleet.run([nodes], read):
         if outcome.value:
-            findings += examine(outcome.node, outcome.value)
+            checks += examine(outcome.node, outcome.value)
         else:
-            findings.append(Finding(outcome.node.name, "connection", "failed", str(outcome.error)))
-    rows = [(finding.node, finding.check, finding.result, finding.detail) for finding in findings]
-    table(findings, ("NODE", "CHECK", "RESULT", "DETAIL"), rows, json=json)
-    if failed := sorted({finding.node for finding in findings if finding.result == "failed"}):
-        raise SmallkubeError(f"checks failed on {', '.join(failed)}")
+            checks.append(Check(outcome.node.name, "connection", Result.FAILED, str(outcome.error)))
+    show_checks(checks, json=json)
+    if names := sorted({check.subject for check in failed(checks)}):
+        raise SmallkubeError(f"checks failed on {', '.join(names)}")

@@ -1,45 +1,42 @@
-"""Arm, activate, confirm or go back: the part of a deploy during which a machine may cut us off.
+"""Arm the rollback, activate, confirm or roll back: the part of a deploy in which the connection may be lost.
 
-The machine decides what holds: whoever first makes /run/smallkube/NONCE/decision, its timer or we, has decided.
+The machine decides: the first that creates /run/smallkube/NONCE/decision, its timer or this process, has decided.
 """
 
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from enum import StrEnum
 
 from smallkube.core.errors import SmallkubeError
-from smallkube.deploy import facts, health
-from smallkube.deploy.barrier import SyncPoint
-from smallkube.deploy.facts import HostFacts, Progress, script
+from smallkube.deploy import checks, facts
+from smallkube.deploy.barrier import Barrier, SyncPoint
+from smallkube.deploy.facts import SCRIPTS, DeployFacts, Progress
+from smallkube.deploy.report import Outcome
+from smallkube.remote.command import Command
 from smallkube.remote.host import Host
 
 POLL_SECONDS = 0.5
 GRACE_SECONDS = 60
-"""How long after the rollback was due we go on asking a machine that can't be reached what became of it."""
-GOING_BACK_SECONDS = 600
-"""The same for a machine that is known to be going back."""
-NOT_REACHED = "no new connection to it"
+"""How long after the rollback was due an unreachable machine is still asked for the outcome."""
+ROLLBACK_SECONDS = 600
+"""The same for a machine that is known to be rolling back."""
+NO_CONNECTION = "no new connection to it"
 TOO_LATE = "the activation did not end in time"
 NOT_STARTED = 1
 """Exit status of a switch-to-configuration that did nothing."""
 
 
-class Ending(StrEnum):
-    """How an activation ended."""
-
-    CONFIRMED = "confirmed"
-    ROLLED_BACK = "rolled back"
-    UNKNOWN = "unknown"
-    UNHEALTHY = "not well, and no rollback was armed"
+def script(verb: str, *arguments: str, timeout: float = 60.0) -> Command:
+    """A subcommand of ``scripts/activation.sh`` on a machine that has the scripts."""
+    return SCRIPTS.pushed("activation", verb, *arguments, title=verb, timeout=timeout)
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """``reason`` says why a machine went back, or what is known when nothing can be seen of it."""
+    """``outcome`` is None when the new system was confirmed; ``reason`` says why not, or what is known."""
 
-    ending: Ending
+    outcome: Outcome | None
     reason: str = ""
     log: str = ""
 
@@ -54,43 +51,47 @@ class Clock:
 
 @dataclass
 class Activation:
-    """One activation of ``system`` on one node. ``connect`` makes a new, unopened session each time.
+    """One activation of ``system`` on ``node``. ``connect`` makes a new, unopened connection each time.
 
-    ``examine`` asks the machine what else speaks against the new system, in words. ``agree`` and ``withdraw`` are for
-    machines that change together: waiting for the others at a point, and telling them that this one goes back.
+    ``examine`` checks the health of the new system and returns its faults. ``barrier``: of a lockstep deploy.
     """
 
     connect: Callable[[], Host]
     nonce: str
     system: str
-    before: HostFacts
+    before: DeployFacts
     seconds: int
+    node: str = ""
+    barrier: Barrier = field(default_factory=Barrier)
     stopped: Callable[[], bool] = lambda: False
     examine: Callable[[Host], Sequence[str]] = lambda _: ()
-    agree: Callable[[SyncPoint, str, Callable[[], bool]], str] = lambda _point, _complaint, _impatient: ""
-    withdraw: Callable[[str], None] = lambda _: None
     clock: Clock = field(default_factory=Clock)
     _armed: bool = False
     _due: float = 0.0
     _last: Progress | None = None
     _lost: str = ""
 
-    def arm(self, session: Host) -> None:
-        """From here on the machine goes back by itself after ``seconds``."""
-        session.run_checked(script("arm", self.nonce, str(self.seconds)))
+    def arm(self, host: Host) -> None:
+        """From now on the machine rolls back by itself after ``seconds``.
+
+        Raises SmallkubeError when another node of a lockstep deploy has failed.
+        """
+        if fault := self.barrier.wait(self.node, SyncPoint.PREPARED, "", self.stopped):
+            raise SmallkubeError(f"nothing was activated: {fault}")
+        host.run_checked(script("arm", self.nonce, str(self.seconds)))
         self._due = self.clock.now() + self.seconds
         self._armed = True
 
-    def activate(self, session: Host) -> None:
+    def activate(self, host: Host) -> None:
         """Start the activation and follow it to its end, over new connections if need be.
 
         Raises SmallkubeError when it was certainly not started.
         """
         self._due = self._due or self.clock.now() + self.seconds
         try:
-            started = session.run(script("activate", self.nonce, self.system, "test"))
+            started = host.run(script("activate", self.nonce, self.system))
         except SmallkubeError:
-            session.close()  # whether it was started can only be seen over a new connection
+            host.close()  # only a new connection can show whether it was started
         else:
             if not started.ok:
                 raise SmallkubeError(f"the activation could not be started: {started.last_line}")
@@ -98,122 +99,122 @@ class Activation:
         def ended(now: Progress) -> bool:
             return now.status is not None or bool(now.outcome) or not now.begun or self.stopped()
 
-        self._until(ended, lambda: self._due, session)
+        self._until(ended, lambda: self._due, host)
 
     def confirm(self) -> Verdict:
-        """Look over new connections; accept the system for good if the machine is well, else have it go back."""
+        """Confirm the system over a new connection if the machine is healthy, else let it roll back."""
         reason = ""
         while self.clock.now() < self._due:
             try:
-                with self.connect() as session:
-                    return self._judge(session)
+                with self.connect() as host:
+                    return self._decide(host)
             except SmallkubeError as error:
-                reason = f"{NOT_REACHED}: {error.message}"
+                reason = f"{NO_CONNECTION}: {error.message}"
                 if self.stopped():
                     break
                 self.clock.sleep(POLL_SECONDS)
-        return self._watch(reason or self._lost or TOO_LATE)
+        return self._await_rollback(reason or self._lost or TOO_LATE)
 
-    def _judge(self, session: Host) -> Verdict:
-        now = self._last = facts.progress(session, self.nonce)
+    def _decide(self, host: Host) -> Verdict:
+        now = self._last = facts.progress(host, self.nonce)
         if not now.begun:
-            return self._watch("")
+            return self._await_rollback("")
         if now.outcome:
-            return self._watch(TOO_LATE if now.status is None else "it was not confirmed in time")
-        reason = self._against(session)
+            return self._await_rollback(TOO_LATE if now.status is None else "it was not confirmed in time")
+        reason = self._faults(host)
         if reason and not self._armed:
-            self.withdraw(reason)
-            return Verdict(Ending.UNHEALTHY, reason, self._log())
+            self.barrier.leave(self.node, reason)
+            still = "it runs the new system, automatic rollback was disabled"
+            return Verdict(Outcome.FAILED, f"{still}: {reason}", self._log)
         if reason:
-            session.run(script("give-up", self.nonce))
-            return self._watch(reason)
-        decided = session.run(script("decide", self.nonce))
-        if not decided.ok:
-            return self._watch(decided.last_line)
-        return Verdict(Ending.CONFIRMED, log=now.log)
+            host.run(script("trigger-rollback", self.nonce))
+            return self._await_rollback(reason)
+        confirmed = host.run(script("confirm", self.nonce))
+        return Verdict(None, log=now.log) if confirmed.ok else self._await_rollback(confirmed.last_line)
 
-    def _against(self, session: Host) -> str:
-        """What speaks against the new system, here or on a machine that changes together with this one."""
+    def _faults(self, host: Host) -> str:
+        """What is wrong with the new system, here or on another node of a lockstep deploy."""
 
-        def impatient() -> bool:
+        def late() -> bool:
             return self.stopped() or self.clock.now() >= self._due
 
-        elsewhere = self.agree(SyncPoint.ACTIVATED, "", impatient)
-        now = self._last = facts.progress(session, self.nonce)
-        here = ["interrupted"] if self.stopped() else list(health.ill(self.before, now, self.system))
+        elsewhere = self.barrier.wait(self.node, SyncPoint.ACTIVATED, "", late)
+        now = self._last = facts.progress(host, self.nonce)
+        here = ["interrupted"] if self.stopped() else list(checks.unhealthy(self.before, now, self.system))
         if not here and not elsewhere:
-            here += self.examine(session)
+            here += self.examine(host)
         reason = "; ".join(here)
-        return "; ".join(filter(None, (reason, elsewhere or self.agree(SyncPoint.JUDGED, reason, impatient))))
+        return _joined(reason, elsewhere or self.barrier.wait(self.node, SyncPoint.CHECKED, reason, late))
 
-    def _watch(self, reason: str) -> Verdict:
+    def _await_rollback(self, reason: str) -> Verdict:
         """What the machine decided, once it has been carried out."""
-        self.withdraw(reason)
+        self.barrier.leave(self.node, reason)
 
-        def carried_out(now: Progress) -> bool:
+        def ended(now: Progress) -> bool:
             return now.rollback_status is not None or now.outcome == "confirmed" or not now.begun
 
-        seen = self._until(carried_out, self._patience_ends)
-        if seen is None:
-            return Verdict(Ending.UNKNOWN, "; ".join(filter(None, (reason, self._what_is_known()))), self._log())
-        if seen.outcome == "confirmed":
-            return Verdict(Ending.CONFIRMED, log=seen.log)
-        if not seen.begun:
-            return self._restarted(reason, seen)
-        if seen.system != self.before.system or seen.rollback_status == NOT_STARTED:
-            said = f"{reason}; going back failed (status {seen.rollback_status}), it runs {seen.system}"
-            return Verdict(Ending.UNKNOWN, said, self._log())
-        if seen.rollback_status:
-            reason = f"{reason}; going back had errors (status {seen.rollback_status})"
-        return Verdict(Ending.ROLLED_BACK, reason, self._log())
-
-    def _restarted(self, reason: str, seen: Progress) -> Verdict:
-        reason = "; ".join(filter(None, (reason, "the machine was restarted before it was confirmed")))
-        if seen.system in (self.before.system, self.before.profile):
-            return Verdict(Ending.ROLLED_BACK, reason, self._log())
-        return Verdict(Ending.UNKNOWN, f"{reason}; it runs {seen.system}", self._log())
+        last = self._until(ended, self._deadline)
+        if last is None:
+            return Verdict(Outcome.UNKNOWN, _joined(reason, self._what_is_known()), self._log)
+        if last.outcome == "confirmed":
+            return Verdict(None, log=last.log)
+        if not last.begun:
+            reason = _joined(reason, "the machine was restarted before it was confirmed")
+            if last.system in (self.before.system, self.before.profile):
+                return Verdict(Outcome.ROLLED_BACK, reason, self._log)
+            return Verdict(Outcome.UNKNOWN, f"{reason}; it runs {last.system}", self._log)
+        if last.system != self.before.system or last.rollback_status == NOT_STARTED:
+            failed = f"the rollback failed (status {last.rollback_status}), it runs {last.system}"
+            return Verdict(Outcome.UNKNOWN, f"{reason}; {failed}", self._log)
+        errors = f"the rollback had errors (status {last.rollback_status})" if last.rollback_status else ""
+        return Verdict(Outcome.ROLLED_BACK, _joined(reason, errors), self._log)
 
     def _what_is_known(self) -> str:
         left = self._due - self.clock.now()
         if self._last and self._last.outcome:
-            return f"it began to go back to {self.before.system} and was not seen to end"
+            return f"it began to roll back to {self.before.system}; the end was not observed"
         if not self._armed:
-            seen = f"was last seen with {self._last.system}" if self._last else "has not been seen since"
-            return f"no rollback was armed; the machine {seen}"
+            last = f"last ran {self._last.system}" if self._last else "has not been reached since"
+            return f"automatic rollback was disabled; the machine {last}"
         when = f"fires in {left:.0f} s" if left > 0 else f"was due {-left:.0f} s ago"
-        return f"the machine can't be reached; its rollback to {self.before.system} was armed and {when}"
+        return f"the machine is unreachable; its rollback to {self.before.system} was armed and {when}"
 
+    @property
     def _log(self) -> str:
         return self._last.log if self._last else ""
 
     def _until(
-        self, condition: Callable[[Progress], bool], deadline: Callable[[], float], session: Host | None = None
+        self, condition: Callable[[Progress], bool], deadline: Callable[[], float], host: Host | None = None
     ) -> Progress | None:
-        """Ask until ``condition`` holds, over ``session`` as long as it lives, then new ones. None: out of time."""
+        """Ask until ``condition`` holds, over ``host`` as long as it lives, then new connections. None: out of time."""
         while self.clock.now() < deadline():
             try:
-                with self._fresh(session) as asked:
+                with self._connection(host) as asked:
                     while self.clock.now() < deadline():
                         self._last, self._lost = facts.progress(asked, self.nonce), ""
                         if condition(self._last):
                             return self._last
                         self.clock.sleep(POLL_SECONDS)
             except SmallkubeError as error:
-                self._lost = f"{NOT_REACHED}: {error.message}"
+                self._lost = f"{NO_CONNECTION}: {error.message}"
                 if self.stopped():
                     return None
-            session = None
+            host = None
             self.clock.sleep(POLL_SECONDS)
         return None
 
-    def _patience_ends(self) -> float:
-        going_back = self._last is not None and self._last.outcome == "rolled back"
-        return self._due + (GOING_BACK_SECONDS if going_back else GRACE_SECONDS)
+    def _deadline(self) -> float:
+        rolling_back = self._last is not None and self._last.outcome == "rolled back"
+        return self._due + (ROLLBACK_SECONDS if rolling_back else GRACE_SECONDS)
 
     @contextmanager
-    def _fresh(self, session: Host | None = None) -> Iterator[Host]:
-        if session:
-            yield session
+    def _connection(self, host: Host | None) -> Iterator[Host]:
+        if host:
+            yield host
             return
         with self.connect() as made:
             yield made
+
+
+def _joined(*reasons: str) -> str:
+    return "; ".join(filter(None, reasons))

@@ -1,137 +1,249 @@
-"""Findings over the machines' states: pure; each names node, check, result and what was seen."""
+"""Checks of a machine: against the workspace, before a deploy, and of its health before and after an activation."""
 
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Literal
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
-from smallkube.deploy.inspection import State, units_of
+from smallkube.core.checks import Check, Result, failed
+from smallkube.core.errors import SmallkubeError
+from smallkube.deploy.facts import SCRIPTS, DeployFacts, HostFacts, Progress, units_of
 from smallkube.inventory.models import Inventory, Node
+from smallkube.remote import scripts
+from smallkube.remote.command import Command
+from smallkube.remote.host import Connect, Host
 from smallkube.secrets import policy
 
 TABLES = frozenset({"inet nixos-fw", "ip kube-nat", "ip6 kube-nat"})
 MAX_HANDSHAKE_SECONDS = 180
 """WireGuard renews its session at least every two minutes while there is traffic, such as our pings."""
+MIN_STORE_KIB = 1 << 20
+MIN_STATE_KIB = 50 << 10
+MAX_CLOCK_SECONDS = 30
+READY_SECONDS = 60
+TRIES_AFTER = 20
+"""How often a check is tried after an activation, about a second apart: services need time to start."""
+TUNNEL = "tunnel to the primary"
+_OWN_UNITS = ("smallkube-activate-", "smallkube-rollback-")
+_UNITS_FAILED = re.compile(r"the following units failed: (.*)")
+"""How switch-to-configuration(8) names them, also those that are to be started again."""
 
 
-Result = Literal["ok", "failed", "inactive"]
-
-
-@dataclass(frozen=True)
-class Finding:
-    """``result`` is inactive for what a machine can't do or be asked, which is neither well nor a fault."""
-
-    node: str
-    check: str
-    result: Result
-    detail: str
-
-
-def _finding(node: Node, check: str, faults: Collection[str], seen: str) -> Finding:
-    return Finding(node.name, check, "failed" if faults else "ok", "; ".join(faults) or seen)
-
-
-def network(inventory: Inventory, node: Node, state: State, public_keys: Mapping[int, str]) -> Iterator[Finding]:
-    """The bridge, WireGuard's handshakes and pings across the tunnel. ``public_keys``: index → WireGuard key."""
+def network(inventory: Inventory, node: Node, facts: HostFacts, public_keys: Mapping[int, str]) -> Iterator[Check]:
+    """The bridge, WireGuard's handshakes and pings through the tunnel. ``public_keys``: index → WireGuard key."""
     plan = inventory.addressing
     own = (plan.host6(node.index), plan.host4(node.index))
-    missing = [f"{address} is missing" for address in own if address not in state.addresses("brkube")]
-    yield _finding(node, "brkube", missing, ", ".join(own))
+    missing = [f"{address} is missing" for address in own if address not in facts.addresses_of("brkube")]
+    yield Check.of(node.name, "brkube", missing, ", ".join(own))
     others = [other for other in inventory.nodes if other != node]
     if others:
-        yield _handshakes(node, state, {other.name: public_keys.get(other.index, "") for other in others})
+        yield _handshakes(node, facts, {other.name: public_keys.get(other.index, "") for other in others})
         mtu = inventory.cluster.network.mtu
-        yield _pings(node, state, "IPv6", {other.name: plan.host6(other.index) for other in others}, mtu)
-        yield _pings(node, state, "IPv4", {other.name: plan.host4(other.index) for other in others}, mtu)
+        yield _pings(node, facts, "IPv6", {other.name: plan.host6(other.index) for other in others}, mtu)
+        yield _pings(node, facts, "IPv4", {other.name: plan.host4(other.index) for other in others}, mtu)
 
 
-def _handshakes(node: Node, state: State, keys: Mapping[str, str]) -> Finding:
-    ages = {name: state.handshakes.get(key) for name, key in keys.items()}
+def _handshakes(node: Node, facts: HostFacts, keys: Mapping[str, str]) -> Check:
+    ages = {name: facts.handshake_age(key) for name, key in keys.items()}
     fresh = {name: age for name, age in ages.items() if age is not None and age <= MAX_HANDSHAKE_SECONDS}
-    faults = [f"{name}: {_handshake_fault(age)}" for name, age in ages.items() if name not in fresh]
+    stale = {name: age for name, age in ages.items() if name not in fresh}
+    faults = [
+        f"{name}: {'no handshake' if age is None else f'last handshake {age} s ago'}" for name, age in stale.items()
+    ]
     seen = f"handshake with {', '.join(fresh)}" if len(fresh) <= 4 else f"handshake with all {len(fresh)} peers"
-    return _finding(node, "wgkube", faults, f"{seen}, at most {max(fresh.values(), default=0)} s ago")
+    return Check.of(node.name, "wgkube", faults, f"{seen}, at most {max(fresh.values(), default=0)} s ago")
 
 
-def _pings(node: Node, state: State, family: str, addresses: Mapping[str, str], mtu: int) -> Finding:
-    times, full = state.milliseconds("ping"), state.milliseconds("mtu")
+def _pings(node: Node, facts: HostFacts, family: str, addresses: Mapping[str, str], mtu: int) -> Check:
     faults = []
     for name, address in addresses.items():
-        if times.get(address) is None:
+        if facts.ping.get(address) is None:
             faults.append(f"{name} ({address}) does not answer")
-        elif full.get(address) is None:
+        elif facts.mtu.get(address) is None:
             faults.append(f"{name} ({address}) loses packets of {mtu} bytes: lower network.mtu")
-    slowest = max((times.get(address) or 0.0 for address in addresses.values()), default=0.0)
+    slowest = max((facts.ping.get(address) or 0.0 for address in addresses.values()), default=0.0)
     names = ", ".join(addresses) if len(addresses) <= 4 else f"all {len(addresses)} nodes"
-    return _finding(node, f"ping {family}", faults, f"{names}: at most {slowest:.1f} ms, packets of {mtu} bytes too")
+    return Check.of(
+        node.name, f"ping {family}", faults, f"{names}: at most {slowest:.1f} ms, packets of {mtu} bytes too"
+    )
 
 
-def _handshake_fault(age: int | None) -> str:
-    return "no handshake" if age is None else f"last handshake {age} s ago"
-
-
-def system(inventory: Inventory, node: Node, state: State, digest: str) -> Iterator[Finding]:
+def system(node: Node, facts: HostFacts, digest: str) -> Check:
     """What runs, whether it is what the workspace holds (bundle ``digest``), and whether it survives a reboot."""
-    last = state.last_deploy
+    last = facts.last_deploy
     if not last:
-        yield Finding(node.name, "system", "failed", "nothing was ever deployed")
-        return
+        return Check(node.name, "system", Result.FAILED, "nothing was ever deployed")
     faults = []
-    if state.system != last["system"]:
-        faults.append(f"runs {state.system}, not what was deployed")
-    if last["digest"] != digest:
+    if facts.system != last.system:
+        faults.append(f"runs {facts.system}, not what was deployed")
+    if last.digest != digest:
         faults.append(f"the workspace has changed since ({digest[:12]}): inv deploy")
-    if state.booted_next != state.system:
+    if facts.profile != facts.system:
         faults.append("another system boots next")
-    seen = f"bundle {last['digest'][:12]}, generation {last['generation'] or '-'}, {last['time']} by {last['operator']}"
-    yield _finding(node, "system", faults, seen)
+    seen = f"bundle {last.digest[:12]}, generation {last.generation or '-'}, {last.time} by {last.operator}"
+    return Check.of(node.name, "system", faults, seen)
 
 
-def protection(inventory: Inventory, node: Node, state: State, existing: Collection[str]) -> Iterator[Finding]:
-    """Firewall tables, and secrets: there, with their rights, and no others; ``existing`` are the files in keys/."""
-    absent = sorted(TABLES - state.tables)
-    seen = ", ".join(sorted(TABLES))
-    yield _finding(node, "nftables", [f"no table {name}" for name in absent], seen)
-    expected = policy.secrets_on(inventory, node, existing)
-    faults = [f"{name} is missing" for name in sorted(set(expected) - set(state.secrets))]
-    faults += [f"{name} should not be here" for name in sorted(set(state.secrets) - set(expected))]
-    for name in sorted(set(expected) & set(state.secrets)):
+def protection(inventory: Inventory, node: Node, facts: HostFacts, existing: Collection[str]) -> Iterator[Check]:
+    """Firewall tables, and secrets: present, with their rights, and no others; ``existing`` are the files in keys/."""
+    missing = [f"no table {name}" for name in sorted(TABLES - facts.tables)]
+    yield Check.of(node.name, "nftables", missing, ", ".join(sorted(TABLES)))
+    expected, found = policy.secrets_on(inventory, node, existing), facts.secret_rights
+    faults = [f"{name} is missing" for name in sorted(set(expected) - set(found))]
+    faults += [f"{name} must not be on this node" for name in sorted(set(found) - set(expected))]
+    for name in sorted(set(expected) & set(found)):
         access = str(expected[name].access)
-        if state.secrets[name] != access:
-            faults.append(f"{name} has {state.secrets[name]}, not {access}")
-    yield _finding(node, "/run/agenix", faults, f"{len(expected)} secrets with the right owners and modes")
-    yield _readable(node, state, {row.file for row in expected.values()}, existing)
+        if found[name] != access:
+            faults.append(f"{name} has {found[name]}, not {access}")
+    yield Check.of(node.name, "/run/agenix", faults, f"{len(expected)} secrets with the right owners and modes")
+    yield _readable(node, facts, {row.file for row in expected.values()}, existing)
 
 
-def _readable(node: Node, state: State, own: Collection[str], existing: Collection[str]) -> Finding:
-    readable = set(state.lines("readable"))
-    if "?" in readable:
-        return Finding(node.name, "host key", "inactive", "not tried: no age on this machine")
-    faults = [f"can't decrypt {name}" for name in sorted(set(own) - readable)]
-    faults += [f"can decrypt {name}" for name in sorted(readable - set(own))]
-    return _finding(node, "host key", faults, f"decrypts its own {len(own)} of {len(existing)} secrets, no other")
+def _readable(node: Node, facts: HostFacts, own: Collection[str], existing: Collection[str]) -> Check:
+    if facts.readable is None:
+        return Check(node.name, "host key", Result.SKIPPED, "no age on this machine")
+    faults = [f"can't decrypt {name}" for name in sorted(set(own) - facts.readable)]
+    faults += [f"can decrypt {name}" for name in sorted(facts.readable - set(own))]
+    return Check.of(node.name, "host key", faults, f"decrypts its own {len(own)} of {len(existing)} secrets, no other")
 
 
-def services(node: Node, state: State) -> Iterator[Finding]:
-    """etcd's health and what runs; a unit whose condition is not met is inactive, never reported as running."""
+def services(node: Node, facts: HostFacts) -> Iterator[Check]:
+    """etcd's health and what runs; a unit whose condition is not met is skipped, never reported as running."""
     if node.role == "primary":
-        said = " ".join(state.lines("etcd")) or "no socket /run/etcd/grpc"
-        yield _finding(node, "etcd", [] if said == "healthy" else [said], "healthy over its socket")
-    groups: dict[Result, list[str]] = {"ok": [], "inactive": [], "failed": []}
-    for name in units_of(node):
-        groups[_unit_result(state.units.get(name, {}))].append(name)
-    words: dict[Result, str] = {
-        "ok": "run: ",
-        "inactive": "can't run here (condition not met): ",
-        "failed": "do not run: ",
-    }
-    for result, names in groups.items():
-        if names:
-            yield Finding(node.name, "services", result, words[result] + ", ".join(names))
+        output = facts.etcd or "no socket /run/etcd/grpc"
+        yield Check.of(node.name, "etcd", [] if output == "healthy" else [output], "healthy over its socket")
+    units = facts.unit_states
+    results = {name: _unit_result(units.get(name, {})) for name in units_of(node)}
+    words = {Result.OK: "run", Result.SKIPPED: "can't run here (condition not met)", Result.FAILED: "do not run"}
+    for result, word in words.items():
+        if names := [name for name, found in results.items() if found is result]:
+            yield Check(node.name, "services", result, f"{word}: {', '.join(names)}")
 
 
 def _unit_result(unit: Mapping[str, str]) -> Result:
     if unit.get("ActiveState") == "active":
-        return "ok"
-    asked = unit.get("ConditionTimestampMonotonic", "0") != "0"
-    unmet = unit.get("ActiveState") == "inactive" and asked and unit.get("ConditionResult") == "no"
-    return "inactive" if unmet else "failed"
+        return Result.OK
+    tried = unit.get("ConditionTimestampMonotonic", "0") != "0"
+    unmet = unit.get("ActiveState") == "inactive" and tried and unit.get("ConditionResult") == "no"
+    return Result.SKIPPED if unmet else Result.FAILED
+
+
+def unfit(facts: DeployFacts, now: float, expected_host_key: str) -> Sequence[str]:
+    """Why this machine must not be deployed to, in words; ``now`` in seconds since 1970."""
+    reasons = []
+    if facts.store_free < MIN_STORE_KIB:
+        reasons.append(f"only {facts.store_free >> 10} MiB free in /nix/store; run nix-collect-garbage there")
+    if facts.state_free < MIN_STATE_KIB:
+        reasons.append(f"only {facts.state_free >> 10} MiB free in /var/lib")
+    if abs(facts.clock - now) > MAX_CLOCK_SECONDS:
+        reasons.append(f"its clock is {facts.clock - now:+.0f} s off; certificates and tokens depend on it")
+    if facts.host_key.split()[:2] != expected_host_key.split()[:2]:
+        reasons.append(
+            "its /etc/ssh/ssh_host_ed25519_key is not the key that the secrets are encrypted to; "
+            "run inv keys.scan --replace, inv keys.rekey"
+        )
+    return reasons
+
+
+def unhealthy(before: DeployFacts, now: Progress, system: str) -> Sequence[str]:
+    """What is wrong after the activation of ``system``, in words."""
+    reasons = []
+    if now.status is None:
+        reasons.append("the activation has not ended")
+    elif now.status:
+        units = _UNITS_FAILED.findall(now.log)
+        named = f" ({', '.join(units)})" if units else ""
+        reasons.append(f"switch-to-configuration ended with status {now.status}{named}")
+    if now.system != system:
+        reasons.append(f"it runs {now.system}")
+    units = sorted(unit for unit in now.failed - before.failed if not unit.startswith(_OWN_UNITS))
+    if units:
+        reasons.append(f"failed units: {', '.join(units)}")
+    return reasons
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What ``scripts/checks.sh`` prints."""
+
+    checks: tuple[Check, ...]
+
+
+@dataclass
+class Health:
+    """The health checks of one node, ``before`` and ``after`` an activation.
+
+    ``without_tunnel``: why the tunnel to the primary cannot work after it, "" when it can. With ``new_peers`` it has
+    to work then, whatever it did before.
+    """
+
+    inventory: Inventory
+    node: Node
+    connect: Connect
+    new_peers: bool = False
+    without_tunnel: str = ""
+    before: tuple[Check, ...] = ()
+    after: tuple[Check, ...] = ()
+
+    def measure_before(self, host: Host) -> None:
+        """The operator's own checks count whatever they found before, so they run only afterwards."""
+        self.before = (*self._checks(host, 1, tunnel=not self.new_peers), self._ready(host, 1))
+
+    def measure_after(self, host: Host) -> list[str]:
+        """What is wrong with the new system, in words."""
+        found = [*self._checks(host, TRIES_AFTER, tunnel=not self.without_tunnel), *self._own(host)]
+        if self.without_tunnel:
+            found.append(Check(self.node.name, TUNNEL, Result.SKIPPED, self.without_tunnel))
+        self.after = (*found, self._ready(host, READY_SECONDS))
+        return broken(self.before, self.after)
+
+    @property
+    def unconfirmed(self) -> tuple[str, ...]:
+        """What could not be confirmed, in words."""
+        return tuple(unconfirmed(self.before, self.after))
+
+    def _checks(self, host: Host, tries: int, *, tunnel: bool) -> tuple[Check, ...]:
+        plan, primary = self.inventory.addressing, self.inventory.primary.index
+        addresses = (plan.host6(primary), plan.host4(primary)) if tunnel else ()
+        return self._read(host, "health checks", "node", self.node.role, str(tries), *addresses, timeout=300)
+
+    def _own(self, host: Host) -> Iterator[Check]:
+        for argv in self.node.checks:
+            done = host.run(Command(argv, timeout=60))
+            yield Check.of(self.node.name, " ".join(argv), [] if done.ok else [done.last_line])
+
+    def _ready(self, host: Host, seconds: int) -> Check:
+        name = self.inventory.addressing.node_host(self.node.index)
+        arguments = ("node Ready", "ready", name, str(seconds))
+        if self.node.role == "primary":
+            return self._read(host, *arguments, timeout=seconds + 60)[0]
+        try:
+            with self.connect(self.inventory.primary) as primary:
+                return self._read(primary, *arguments, timeout=seconds + 60)[0]
+        except SmallkubeError as error:
+            return Check(self.node.name, "node Ready", Result.SKIPPED, f"the primary is unreachable: {error.message}")
+
+    def _read(self, host: Host, title: str, *arguments: str, timeout: float) -> tuple[Check, ...]:
+        command = SCRIPTS.sent("checks", *arguments, title=title, timeout=timeout)
+        done = host.run(command)
+        try:
+            found = scripts.parse(host, command, done, Measured).checks
+        except SmallkubeError as error:
+            return (Check(self.node.name, title, Result.FAILED, error.message),)
+        return tuple(replace(check, subject=self.node.name) for check in found)
+
+
+def broken(before: Iterable[Check], after: Iterable[Check]) -> list[str]:
+    """The checks that failed and had not failed before, in words."""
+    known = {check.check for check in failed(before)}
+    return [_words(check) for check in failed(after) if check.check not in known]
+
+
+def unconfirmed(before: Iterable[Check], after: Iterable[Check]) -> list[str]:
+    """What could not be confirmed, in words: skipped checks, and those that had failed before already."""
+    known = {check.check for check in failed(before)}
+    skipped = [f"{check.check} ({check.detail})" for check in after if check.result is Result.SKIPPED]
+    return skipped + [f"{_words(check)} (as before)" for check in failed(after) if check.check in known]
+
+
+def _words(check: Check) -> str:
+    return f"{check.check}: {check.detail}" if check.detail else check.check

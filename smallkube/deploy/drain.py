@@ -1,8 +1,7 @@
-"""Moving a machine's pods away before what they run on is restarted, and letting them come back afterwards."""
+"""Moving a node's pods away before what they run on is restarted, and making it schedulable again afterwards."""
 
 import threading
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 
 from smallkube.core.errors import SmallkubeError
 from smallkube.inventory.models import Inventory, Node
@@ -10,41 +9,34 @@ from smallkube.kube import members
 from smallkube.remote.host import Connect
 
 DISTURBING = frozenset({"crio.service", "kubelet.service", "kube-proxy.service", "systemd-networkd.service"})
-"""Units whose restart pods on the machine, or those who talk to them, may notice."""
+"""Units whose restart may disturb the pods on the node, or their clients."""
 
 
 class Drain:
-    """One machine's turn to be without pods. ``turn`` limits how many are so at a time."""
+    """The drain of one node. ``slots`` limits how many nodes are drained at the same time."""
 
-    def __init__(
-        self,
-        inventory: Inventory,
-        node: Node,
-        connect: Connect,
-        turn: AbstractContextManager[object],
-    ) -> None:
-        self.inventory, self.node, self.connect, self.turn = inventory, node, connect, turn
+    def __init__(self, inventory: Inventory, node: Node, connect: Connect, slots: threading.Semaphore) -> None:
+        self.inventory, self.node, self.connect, self.slots = inventory, node, connect, slots
         self.host = inventory.addressing.node_host(node.index)
         self.drained = self.uncordons = False
 
     def begin(self, dry_activation: str, purpose: str, stopped: Callable[[], bool]) -> str:
-        """Drain if the machine is a member and the activation would disturb its pods.
+        """Drain if the node is a member and the activation would disturb its pods.
 
-        Returns why it was not done, "" when it was. Raises SmallkubeError when pods can't be moved away.
+        Returns why it was not drained, "" when it was. Raises SmallkubeError when pods can't be moved away.
         """
-        restarted = sorted(unit for unit in DISTURBING if unit in dry_activation)
-        if not restarted:
-            return "nothing that pods run on restarts"
+        if not any(unit in dry_activation for unit in DISTURBING):
+            return "no unit that pods depend on restarts"
         try:
             if reason := members.api_down(self.inventory, self.connect):
                 return reason
         except SmallkubeError as error:
-            return f"the primary can't be asked: {error.message}"
+            return f"the primary is unreachable: {error.message}"
         with self.connect(self.inventory.primary) as primary:
             found = members.member(primary, self.host)
             if found is None:
                 return f"{self.host} is not a member"
-            self.turn.__enter__()
+            self.slots.acquire()
             self.drained = True
             self.uncordons = found.marked or not found.cordoned
             if self.uncordons:
@@ -53,9 +45,9 @@ class Drain:
         return ""
 
     def end(self) -> None:
-        """Let pods be scheduled there again, if ``begin`` had moved them away and it was not cordoned before.
+        """Uncordon the node, if ``begin`` had drained it and it was not cordoned before.
 
-        Raises SmallkubeError when the primary can't be asked; the machine then stays cordoned.
+        Raises SmallkubeError when the primary is unreachable; the node then stays cordoned.
         """
         if not self.drained:
             return
@@ -68,9 +60,4 @@ class Drain:
             hint = f"inv nodes.uncordon --node {self.node.name}"
             raise SmallkubeError(f"it is still cordoned: {error.message}", hint=hint) from error
         finally:
-            self.turn.__exit__(None, None, None)
-
-
-def turns(at_once: int) -> AbstractContextManager[object]:
-    """What ``Drain`` takes as ``turn``: so many machines may be without pods at a time."""
-    return threading.BoundedSemaphore(at_once)
+            self.slots.release()

@@ -1,27 +1,53 @@
-"""A machine as deploys see it: our scripts on it, and what it says of itself."""
+"""Facts about machines, as ``scripts/facts.sh`` prints them, and how they differ from the workspace."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cached_property
 from pathlib import Path
 
 from smallkube.core.errors import SmallkubeError
+from smallkube.core.workspace import Workspace
+from smallkube.deploy import history
+from smallkube.deploy.history import Entry
+from smallkube.inventory.cluster import Cluster
+from smallkube.inventory.models import Inventory, Node
 from smallkube.nix.bundle import Bundle
-from smallkube.remote.command import Command, Result
+from smallkube.remote import fleet, scripts
+from smallkube.remote.command import Command
 from smallkube.remote.host import Host
+from smallkube.remote.scripts import HOME, Scripts
+from smallkube.remote.ssh import SshHost
 
-HOME = "/var/lib/smallkube"
-BUILD_SECONDS = 3600
-"""A build that has said nothing for so long is given up."""
+SCRIPTS = Scripts(Path(__file__).with_name("scripts"))
 PROGRESS_SECONDS = 15
-"""A connection that has not told for so long how an activation stands is given up for a new one."""
-_SCRIPTS = Path(__file__).with_name("scripts")
+"""A connection that does not report the progress of an activation for so long is replaced by a new one."""
+PEERS_ON_HOST = "/etc/smallkube/peers.json"
+PRIMARY_UNITS = ("etcd", "kube-apiserver", "kube-activation", "kube-scheduler", "kube-controller-manager")
+NODE_UNITS = ("generate-kubeconfig-node", "crio", "kubelet", "kube-proxy", "coredns")
 
 
 @dataclass(frozen=True)
-class HostFacts:
-    """What ``look.sh`` found. Sizes in KiB, ``clock`` in seconds since 1970, ``deployed``: the last bundle."""
+class _Systems:
+    """``system`` runs, ``profile`` boots next (store paths), with this number; ``history``: the newest lines."""
+
+    system: str
+    profile: str
+    generation: str
+    history: tuple[str, ...]
+
+    @cached_property
+    def last_deploy(self) -> Entry | None:
+        """The last deploy that took effect."""
+        return history.last_effective(history.parse(self.history))
+
+
+@dataclass(frozen=True)
+class DeployFacts(_Systems):
+    """What a deploy has to know before it changes anything.
+
+    Sizes in KiB, ``clock`` in seconds since 1970. ``failed``: units; ``armed``: units of rollbacks that are armed.
+    """
 
     has_bundle: bool
     has_scripts: bool
@@ -29,17 +55,72 @@ class HostFacts:
     clock: int
     store_free: int
     state_free: int
-    system: str
-    profile: str
-    generation: str
-    deployed: str
     failed: frozenset[str]
     armed: tuple[str, ...]
 
 
 @dataclass(frozen=True)
+class Address:
+    """An address of an interface, as ip-address(8) prints it in JSON."""
+
+    local: str = ""
+
+
+@dataclass(frozen=True)
+class Interface:
+    """A network interface, likewise."""
+
+    ifname: str = ""
+    addr_info: tuple[Address, ...] = ()
+
+
+@dataclass(frozen=True)
+class HostFacts(_Systems):
+    """What checks compare with inventory and policy.
+
+    ``clock`` in seconds since 1970. ``ping``, ``mtu``: address → milliseconds of a small and of a full-sized packet,
+    None when it is lost. ``handshakes``: WireGuard key → time of the last one, 0 when there was none. ``secrets``:
+    "PATH MODE OWNER GROUP". ``readable``: which files of the bundle the host key decrypts, None without age. ``etcd``:
+    "healthy", what is wrong, or "" without etcd. ``units``: from systemctl(1).
+    """
+
+    clock: int
+    addresses: tuple[Interface, ...]
+    ping: dict[str, float | None]
+    mtu: dict[str, float | None]
+    handshakes: dict[str, int]
+    tables: frozenset[str]
+    secrets: tuple[str, ...]
+    readable: frozenset[str] | None
+    etcd: str
+    units: str
+
+    def addresses_of(self, interface: str) -> frozenset[str]:
+        """The addresses that ``interface`` has."""
+        found = [each for each in self.addresses if each.ifname == interface]
+        return frozenset(address.local for each in found for address in each.addr_info)
+
+    def handshake_age(self, key: str) -> int | None:
+        """Seconds since the last handshake with the peer that has this public key, None when there was none."""
+        time = self.handshakes.get(key)
+        return max(0, self.clock - time) if time else None
+
+    @property
+    def secret_rights(self) -> dict[str, str]:
+        """Name under /run/agenix → "MODE OWNER GROUP"."""
+        rows = (line.removeprefix("/run/agenix/").split(maxsplit=1) for line in self.secrets)
+        return {row[0]: row[1] for row in rows if len(row) == 2}
+
+    @property
+    def unit_states(self) -> dict[str, Mapping[str, str]]:
+        """Unit's name without suffix → its LoadState, ActiveState, ConditionResult."""
+        blocks = [dict(_pairs(block)) for block in self.units.split("\n\n")]
+        return {unit["Id"].removesuffix(".service"): unit for unit in blocks if "Id" in unit}
+
+
+@dataclass(frozen=True)
 class Progress:
-    """What ``progress.sh`` found.
+    """How an activation stands.
 
     ``begun`` is false where the machine knows nothing of this deploy, such as after a restart. ``status`` and
     ``rollback_status`` are switch-to-configuration's exit statuses once it has ended; ``outcome`` is what was decided:
@@ -55,92 +136,140 @@ class Progress:
     log: str
 
 
-@cache
-def scripts() -> Bundle:
-    """The shell scripts that run on machines."""
-    return Bundle({file.name: file.read_bytes() for file in sorted(_SCRIPTS.glob("*.sh"))})
+@dataclass(frozen=True)
+class Generations:
+    """``systems``: number → store path; ``current`` boots next."""
+
+    current: str
+    systems: dict[str, str]
+
+    def find(self, number: str) -> str:
+        """The system of that generation, "" for the one before the current. Raises SmallkubeError without it."""
+        current = int(self.current or 0)
+        previous = [each for each in self.systems if each.isdecimal() and int(each) < current]
+        found = self.systems.get(number or max(previous, key=int, default=""))
+        if found is None:
+            raise SmallkubeError(f"there is no generation {number or f'before {self.current}'}")
+        return found
 
 
-def script(
-    name: str, *arguments: str, timeout: float = 60.0, stdin: bytes | None = None, hold: bool = False
-) -> Command:
-    """A script that was pushed."""
-    path = f"{HOME}/scripts/{scripts().digest}/{name}.sh"
-    return Command(("/bin/sh", path, *arguments), stdin=stdin, timeout=timeout, hold=hold, title=name)
-
-
-def unpushed_script(name: str, *arguments: str, timeout: float = 60.0) -> Command:
-    """A script that need not be there."""
-    argv = ("/bin/sh", "-s", "--", *arguments)
-    return Command(argv, stdin=scripts().files[f"{name}.sh"], timeout=timeout, title=name)
-
-
-def look(session: Host, bundle: Bundle) -> HostFacts:
-    """Read the machine; needs nothing of ours there."""
-    return parse_look(session.run_checked(unpushed_script("look", bundle.digest, scripts().digest)).text)
-
-
-def parse_look(text: str) -> HostFacts:
-    """Raises SmallkubeError when the machine is not a NixOS machine."""
-    found = _pairs(text.splitlines())
-    if not found.get("system", "").startswith("/nix/store/"):
+def of_deploy(host: Host, bundle: Bundle) -> DeployFacts:
+    """Needs nothing of ours on the machine. Raises SmallkubeError when it is not a NixOS machine."""
+    command = SCRIPTS.sent("facts", "deploy", bundle.digest, SCRIPTS.bundle.digest)
+    found = scripts.read(host, command, DeployFacts)
+    if not found.system.startswith("/nix/store/"):
         raise SmallkubeError("not a NixOS machine: it has no /run/current-system")
-    return HostFacts(
-        has_bundle=found.get("bundle") == "yes",
-        has_scripts=found.get("scripts") == "yes",
-        host_key=found.get("host_key", ""),
-        clock=_number(found.get("time")) or 0,
-        store_free=_number(found.get("store_free_kib")) or 0,
-        state_free=_number(found.get("state_free_kib")) or 0,
-        system=found["system"],
-        profile=found.get("profile", ""),
-        generation=found.get("generation", ""),
-        deployed=found.get("deployed", ""),
-        failed=frozenset(found.get("failed", "").split()),
-        armed=tuple(found.get("armed", "").split()),
-    )
+    return found
 
 
-def push(session: Host, kind: str, bundle: Bundle) -> None:
-    """Unpack ``bundle`` at HOME/``kind``/DIGEST, as a whole or not at all."""
-    archive = bundle.archive
-    expected = hashlib.sha256(archive).hexdigest()
-    source = scripts().files["receive.sh"].decode()
-    command = ("/bin/sh", "-c", source, "receive.sh", kind, bundle.digest, expected)
-    session.run_checked(Command(command, stdin=archive, timeout=120, title="receive"))
+def of_host(host: Host, inventory: Inventory, bundle_digest: str) -> HostFacts:
+    """Also pings every other node through the tunnel, in both families and with full-sized packets."""
+    plan, others = inventory.addressing, [node for node in inventory.nodes if node != host.node]
+    targets = [address for node in others for address in (plan.host6(node.index), plan.host4(node.index))]
+    units = [f"{unit}.service" for unit in units_of(host.node)]
+    arguments = ("host", str(inventory.cluster.network.mtu), bundle_digest, *units, "--", *targets)
+    return scripts.read(host, SCRIPTS.sent("facts", *arguments, timeout=120), HostFacts)
 
 
-def progress(session: Host, nonce: str) -> Progress:
+def progress(host: Host, nonce: str) -> Progress:
     """How the activation of this deploy stands."""
-    return parse_progress(session.run_checked(script("progress", nonce, timeout=PROGRESS_SECONDS)).text)
+    command = SCRIPTS.pushed("facts", "progress", nonce, title="progress", timeout=PROGRESS_SECONDS)
+    return scripts.read(host, command, Progress)
 
 
-def parse_progress(text: str) -> Progress:
-    head, _, log = text.partition("\n\n")
-    found = _pairs(head.splitlines())
-    return Progress(
-        begun=found.get("begun") == "yes",
-        status=_number(found.get("status")),
-        outcome=found.get("outcome", ""),
-        rollback_status=_number(found.get("rollback")),
-        system=found.get("system", ""),
-        failed=frozenset(found.get("failed", "").split()),
-        log=log,
+def generations(host: Host) -> Generations:
+    """The generations that the machine has."""
+    return scripts.read(host, SCRIPTS.pushed("facts", "generations"), Generations)
+
+
+def units_of(node: Node) -> tuple[str, ...]:
+    """The services that ``node`` is to run."""
+    return (*PRIMARY_UNITS, *NODE_UNITS) if node.role == "primary" else NODE_UNITS
+
+
+def _pairs(block: str) -> list[tuple[str, str]]:
+    return [(key, value) for key, equals, value in (line.partition("=") for line in block.splitlines()) if equals]
+
+
+@dataclass(frozen=True)
+class Changes:
+    """Files of the bundle against those deployed last; ``known`` is False where there is nothing to compare with."""
+
+    known: bool
+    added: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """The encrypted files among the added and changed ones."""
+        return tuple(name for name in (*self.added, *self.changed) if name.endswith(".age"))
+
+    def lines(self) -> list[str]:
+        """A line for each file, marked as in a diff."""
+        marked = [("+", self.added), ("~", self.changed), ("-", self.removed)]
+        return [f"{mark} {name}" for mark, names in marked for name in names]
+
+
+def changes(host: Host, bundle: Bundle) -> Changes:
+    """Compare ``bundle`` with what was deployed to this machine last."""
+    last = history.last_effective(history.read(host))
+    if not last:
+        return Changes(known=False)
+    folder = f"{HOME}/bundles/{last.digest}/"
+    listing = host.run(Command(("find", folder, "-type", "f", "-exec", "sha256sum", "{}", "+"), title="hash files"))
+    deployed = {name.removeprefix(folder): digest for digest, name in _digests(listing.text)}
+    return compare(deployed, bundle.files) if listing.ok else Changes(known=False)
+
+
+def _digests(text: str) -> list[tuple[str, str]]:
+    """Digest and file of each line of sha256sum(1)."""
+    return [(digest, name) for digest, blanks, name in (line.partition("  ") for line in text.splitlines()) if blanks]
+
+
+def compare(deployed: Mapping[str, str], files: Mapping[str, bytes]) -> Changes:
+    """``deployed``: file → SHA-256."""
+    here = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+    return Changes(
+        known=True,
+        added=tuple(sorted(set(here) - set(deployed))),
+        changed=tuple(sorted(name for name in set(here) & set(deployed) if here[name] != deployed[name])),
+        removed=tuple(sorted(set(deployed) - set(here))),
     )
 
 
-def build(session: Host, bundle: Bundle, on_stderr: Callable[[bytes], object], stopped: Callable[[], bool]) -> Result:
-    """Build the machine's system; standard output is its store path, ``on_stderr`` gets the build's log.
+@dataclass(frozen=True)
+class StalePeers:
+    """``changed``: the selected nodes that have an older peers.json; ``left_out``: the others that have one.
 
-    The build ends with the connection, and when ``stopped`` becomes true.
+    A machine that was never deployed has none; the others cannot reach it through the tunnel in any case.
     """
-    command = script("build", bundle.digest, session.node.name, timeout=BUILD_SECONDS, hold=True)
-    return session.run(command, on_stderr=on_stderr, stopped=stopped)
+
+    changed: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
 
 
-def _pairs(lines: list[str]) -> dict[str, str]:
-    return {key: value.strip() for key, _, value in (line.partition("=") for line in lines)}
+def stale_peers(cluster: Cluster, nodes: Sequence[Node], peers: bytes) -> StalePeers:
+    """Ask ``nodes``, and the others only if there is a change; unreachable machines are ignored."""
+    wanted = hashlib.sha256(peers).hexdigest()
+    selected = _peers_digests(cluster.workspace, nodes)
+    if all(digest == wanted for digest in selected.values()):
+        return StalePeers()
+    others = _peers_digests(cluster.workspace, [node for node in cluster.inventory.nodes if node not in nodes])
+    return compare_peers(selected, others, wanted)
 
 
-def _number(text: str | None) -> int | None:
-    return int(text) if text and text.isascii() and text.isdecimal() else None
+def compare_peers(selected: Mapping[str, str], others: Mapping[str, str], wanted: str) -> StalePeers:
+    """``selected`` and ``others``: node → SHA-256 of the peers.json that it runs with, "" when it has none."""
+    return StalePeers(
+        changed=tuple(name for name, digest in selected.items() if digest and digest != wanted),
+        left_out=tuple(name for name, digest in others.items() if digest and digest != wanted),
+    )
+
+
+def _peers_digests(workspace: Workspace, nodes: Sequence[Node]) -> dict[str, str]:
+    def digest(node: Node) -> str:
+        with SshHost(workspace, node) as host:
+            return host.run(Command(("sha256sum", PEERS_ON_HOST))).text.partition(" ")[0]
+
+    return {outcome.node.name: outcome.value or "" for outcome in fleet.run([nodes], digest) if not outcome.failed}

@@ -3,11 +3,15 @@
 import getpass
 import json
 import socket
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 
-from smallkube.deploy.facts import HOME, script
 from smallkube.remote.command import Command
 from smallkube.remote.host import Host
+from smallkube.remote.scripts import HOME
+
+FILE = f"{HOME}/history.jsonl"
+_WITHOUT_EFFECT = ("failed", "rolled back", "unknown")
 
 
 @dataclass(frozen=True)
@@ -24,21 +28,26 @@ class Entry:
     reason: str
 
 
-def append(session: Host, entry: Entry) -> None:
+def append(host: Host, entry: Entry) -> None:
     """Add ``entry`` to the machine's history."""
     line = json.dumps(asdict(entry), ensure_ascii=False) + "\n"
-    session.run_checked(script("record", stdin=line.encode()))
+    host.run_checked(Command(("tee", "--append", FILE), stdin=line.encode(), title="record"))
 
 
-def read(session: Host) -> tuple[Entry, ...]:
+def read(host: Host) -> tuple[Entry, ...]:
     """The machine's history, oldest first; empty where nothing was ever deployed."""
-    found = session.run(Command(("cat", f"{HOME}/history.jsonl")))
-    return parse(found.text) if found.ok else ()
+    found = host.run(Command(("cat", FILE)))
+    return parse(found.text.split("\n")) if found.ok else ()
 
 
-def parse(text: str) -> tuple[Entry, ...]:
-    """The entries in ``text``; lines that a power cut left unfinished are passed over."""
-    return tuple(entry for line in text.split("\n") if (entry := _entry(line)))
+def parse(lines: Iterable[str]) -> tuple[Entry, ...]:
+    """The entries in ``lines``; lines that a power cut left unfinished are skipped."""
+    return tuple(entry for line in lines if (entry := _entry(line)))
+
+
+def last_effective(entries: Iterable[Entry]) -> Entry | None:
+    """The newest entry of a deploy that took effect."""
+    return next((entry for entry in reversed([*entries]) if entry.outcome not in _WITHOUT_EFFECT), None)
 
 
 def _entry(line: str) -> Entry | None:
@@ -50,5 +59,5 @@ def _entry(line: str) -> Entry | None:
 
 
 def operator() -> str:
-    """Who is at it, ``user@host``: for the lock and the history."""
+    """The operator as ``user@host``: for the lock and the history."""
     return f"{getpass.getuser()}@{socket.gethostname()}"

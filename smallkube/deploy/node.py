@@ -1,36 +1,38 @@
-"""One machine's part of a deploy: the plan's steps, each in its place."""
+"""One node's part of a deploy: the steps that a plan consists of, and what each does."""
 
 import re
 import threading
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
 from typing import TypeVar
 
 from smallkube.core.errors import SmallkubeError
-from smallkube.deploy import facts, gates, health, history
-from smallkube.deploy.activation import GOING_BACK_SECONDS, Activation, Ending
-from smallkube.deploy.barrier import Barrier, SyncPoint
+from smallkube.deploy import checks, facts, history
+from smallkube.deploy.activation import ROLLBACK_SECONDS, Activation, script
+from smallkube.deploy.barrier import Barrier
+from smallkube.deploy.checks import Health
 from smallkube.deploy.drain import Drain
-from smallkube.deploy.facts import HostFacts, script, unpushed_script
-from smallkube.deploy.gates import Gate
+from smallkube.deploy.facts import SCRIPTS, DeployFacts
 from smallkube.deploy.history import operator
-from smallkube.deploy.local_build import BuildHere
-from smallkube.deploy.plan import UNTOUCHED, Goal, Plan, Step
-from smallkube.deploy.report import EXPECTED, Outcome, Report, Watcher, kept_log, reason_of
+from smallkube.deploy.local_build import SILENCE_SECONDS, LocalBuild
+from smallkube.deploy.plan import BuildOn, Goal, Plan
+from smallkube.deploy.report import EXPECTED, Outcome, Report, kept_log
 from smallkube.inventory.cluster import Cluster
 from smallkube.inventory.models import Node
 from smallkube.nix.bundle import Bundle
+from smallkube.remote import scripts
 from smallkube.remote.command import Command, Result
+from smallkube.remote.fleet import Watcher, reason_of
 from smallkube.remote.host import Host
 from smallkube.remote.ssh import SshHost, connector
 
 TAIL_LINES = 20
 COMMIT_SECONDS = 120
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+_DIFFERENCE = ("nix", "--extra-experimental-features", "nix-command", "store", "diff-closures", "/run/current-system")
 
 T = TypeVar("T")
 
@@ -44,272 +46,255 @@ class DeployContext:
     cluster: Cluster
     watcher: Watcher
     stop: threading.Event
-    group: Barrier
-    drain_turn: AbstractContextManager[object]
-    build_turn: threading.Semaphore
+    barrier: Barrier
+    drain_slots: threading.Semaphore
+    build_slots: threading.Semaphore
 
 
 class NodeDeploy:
-    """The steps of the plan on one node."""
+    """A deploy to one node, while it runs."""
 
-    def __init__(self, job: DeployContext, node: Node) -> None:
-        self.job, self.node = job, node
-        self.plan, self.bundle, self.workspace = job.plan, job.bundle, job.cluster.workspace
-        self.watcher, self.stop = job.watcher, job.stop
-        self.session, self.connected = self._connect(), False
-        self.report = Report(node.name, EXPECTED[self.plan.goal])
+    def __init__(self, context: DeployContext, node: Node) -> None:
+        self.context, self.node, self.plan = context, node, context.plan
+        self.workspace, self.stopped = context.cluster.workspace, context.stop.is_set
+        self.report, self.ended = Report(node.name, EXPECTED[self.plan.goal]), False
         self.digest = self.plan.digest
         self.log_file = self.workspace.state_dir / "logs" / f"{self.plan.nonce}-{node.name}.log"
-        self.gates_before: tuple[Gate, ...] = ()
-        self.drain = Drain(job.cluster.inventory, node, connector(job.cluster.workspace), job.drain_turn)
-        self.here = BuildHere(self.bundle, node.name, job.build_turn)
+        inventory, connect, left_out = context.cluster.inventory, connector(self.workspace), self.plan.left_out
+        self.drain = Drain(inventory, node, connect, context.drain_slots)
+        without_tunnel = f"{', '.join(left_out)} did not get the new peers" if left_out else ""
+        self.health = Health(inventory, node, connect, self.plan.lockstep, without_tunnel)
+        self.local = LocalBuild(context.bundle, node.name, context.build_slots)
         self.locked = False
-        self.look: HostFacts
+        self.facts: DeployFacts
         self.activation: Activation
+        self._host: Host | None = None
 
     def execute(self) -> Report:
-        """Run the steps; a step that fails ends them."""
-        handlers: dict[Step, Callable[[], None]] = {
-            Step.CONNECT: self._open,
-            Step.PREFLIGHT: self._preflight,
-            Step.PUSH: self._push,
-            Step.BUILD: partial(self._build, partial(facts.build, self.session, self.bundle)),
-            Step.BUILD_HERE: partial(self._build, partial(self.here.build, self.session)),
-            Step.COPY: self._copy,
-            Step.DIFFERENCE: self._difference,
-            Step.FIND: self._find,
-            Step.DRY_ACTIVATE: self._dry_activate,
-            Step.GATES: self._gates_now,
-            Step.DRAIN: self._begin_drain,
-            Step.ARM: self._arm,
-            Step.ACTIVATE: lambda: self.activation.activate(self.session),
-            Step.CONFIRM: self._confirm,
-            Step.COMMIT: self._commit,
-            Step.UNCORDON: self.drain.end,
-            Step.RECORD: self._record,
-        }
+        """Run the plan's steps; a step that fails ends them."""
         try:
-            for step in self.plan.steps:
-                if self.report.outcome is not EXPECTED[self.plan.goal] and step is not Step.RECORD:
+            for step in steps(self.plan):
+                if self.ended and not step.always:
                     continue
-                if self.stop.is_set() and step in UNTOUCHED:
+                if self.stopped() and step.interruptible:
                     raise SmallkubeError("interrupted before anything was activated")
-                self.watcher.step(self.node.name, step)
-                handlers[step]()
+                self.context.watcher.step(self.node.name, step.title)
+                step.run(self)
         except SmallkubeError as error:
             self._end(Outcome.FAILED, reason_of(error))
         finally:
-            self._leave()
+            self._release()
         return self.report
 
-    def _connect(self) -> Host:
-        return SshHost(self.workspace, self.node)
+    def _end(self, outcome: Outcome, reason: str = "") -> None:
+        self.ended, self.report.outcome, self.report.reason = True, outcome, reason
 
-    def _end(self, outcome: Outcome, reason: str = "", log: str = "") -> None:
-        self.report = replace(self.report, outcome=outcome, reason=reason, log=log or self.report.log)
+    @property
+    def host(self) -> Host:
+        """The connection to the node, made when there is none."""
+        if self._host is None:
+            host = SshHost(self.workspace, self.node)
+            host.open()
+            self._host = host
+        return self._host
 
-    def _preflight(self) -> None:
-        self._take_lock()
-        self.look = facts.look(self.session, self.bundle)
-        expected = (self.workspace.hosts_keys_dir / f"{self.node.name}.pub").read_text()
-        reasons = health.unfit(self.look, time.time(), expected)
-        if reasons:
-            raise SmallkubeError("; ".join(reasons))
-        if not self.look.has_scripts:
-            facts.push(self.session, "scripts", facts.scripts())
-        if self.look.armed:
-            # Who holds the lock knows that nobody is left to confirm these.
-            self.watcher.step(self.node.name, "let an abandoned deploy's rollback happen")
-            self.session.run_checked(script("settle", *self.look.armed, timeout=GOING_BACK_SECONDS))
-            self.look = facts.look(self.session, self.bundle)
+    def _disconnect(self) -> None:
+        if self._host:
+            self._host.close()
+            self._host = None
 
-    def _gates_now(self) -> None:
-        """Where the peers change, the tunnel has to work afterwards, whatever it did before."""
-        self.gates_before = self._gates(self.session, patient=False, tunnel=not self.plan.together)
-
-    def _gates(self, session: Host, *, patient: bool, tunnel: bool) -> tuple[Gate, ...]:
-        """What the machine is for, asked of itself and of the primary."""
-        measured = gates.measure(session, self.job.cluster.inventory, patient=patient, tunnel=tunnel)
-        return (*measured, *self._readiness(session, gates.READY_SECONDS if patient else 1))
-
-    def _readiness(self, session: Host, seconds: int) -> tuple[Gate, ...]:
-        inventory = self.job.cluster.inventory
-        name = inventory.addressing.node_host(self.node.index)
-        if self.node.role == "primary":
-            return gates.readiness(session, name, seconds)
+    def _again(self, attempt: Callable[[], T]) -> T:
+        """``attempt`` and, should it fail, once more over a new connection."""
         try:
-            with SshHost(self.workspace, inventory.primary) as primary:
-                return gates.readiness(primary, name, seconds)
-        except SmallkubeError as error:
-            return (Gate("node Ready", gates.Result.NOT_APPLICABLE, f"the primary can't be asked: {error.message}"),)
+            return attempt()
+        except SmallkubeError:
+            self._disconnect()
+            return attempt()
 
-    def _examine(self, session: Host) -> list[str]:
-        after = self._gates(session, patient=True, tunnel=not self.plan.left_out)
-        if self.plan.left_out:
-            why = f"{', '.join(self.plan.left_out)} did not learn of the change"
-            after = (*after, Gate(gates.TUNNEL, gates.Result.NOT_APPLICABLE, why))
-        self.report = replace(self.report, unconfirmed=tuple(gates.unconfirmed(self.gates_before, after)))
-        return gates.broken(self.gates_before, after)
+    def preflight(self) -> None:
+        self._lock()
+        self.facts = facts.of_deploy(self.host, self.context.bundle)
+        expected = (self.workspace.hosts_keys_dir / f"{self.node.name}.pub").read_text()
+        if reasons := checks.unfit(self.facts, time.time(), expected):
+            raise SmallkubeError("; ".join(reasons))
+        if not self.facts.has_scripts:
+            scripts.push(self.host, "scripts", SCRIPTS.bundle)
+        if self.facts.armed:
+            # While this deploy has the lock, no other one can confirm these.
+            self.context.watcher.step(self.node.name, "run the rollback of an interrupted deploy")
+            self.host.run_checked(script("run-stale-rollbacks", *self.facts.armed, timeout=ROLLBACK_SECONDS))
+            self.facts = facts.of_deploy(self.host, self.context.bundle)
 
-    def _arm(self) -> None:
-        complaint = self.job.group.wait(self.node.name, SyncPoint.PREPARED, "", self.stop.is_set)
-        if complaint:
-            raise SmallkubeError(f"nothing was activated: {complaint}")
-        self.activation.arm(self.session)
-
-    def _take_lock(self) -> None:
+    def _lock(self) -> None:
         file = (self.workspace.state_dir / "locks" / self.node.name).stat()
         holder = f"{operator()} {file.st_dev}:{file.st_ino}"
-        taken = self.session.run(unpushed_script("lock", "take", operator(), self.plan.nonce, holder))
+        arguments = ("lock", operator(), self.plan.nonce, holder)
+        taken = self.host.run(SCRIPTS.sent("activation", *arguments, title="lock"))
         if not taken.ok:
             raise SmallkubeError(taken.last_line, hint="wait for that deploy to end")
         self.locked = True
 
-    def _push(self) -> None:
-        if not self.look.has_bundle:
-            facts.push(self.session, "bundles", self.bundle)
-            self.report = replace(self.report, pushed=True)
+    def push(self) -> None:
+        if not self.facts.has_bundle:
+            scripts.push(self.host, "bundles", self.context.bundle)
+            self.report.pushed = True
 
-    def _build(self, build: Callable[[Callable[[bytes], object], Callable[[], bool]], Result]) -> None:
-        with kept_log(self.log_file) as reason_of:
-            built = build(reason_of, self.stop.is_set)
-        system = built.text.rpartition("\n")[2]
-        if not built.ok or not system.startswith("/nix/store/"):
-            tail = "\n".join(built.stderr.splitlines()[-TAIL_LINES:])
-            self.report = replace(self.report, log=tail)
+    def build(self) -> None:
+        """The build ends with the connection, and with Ctrl-C."""
+        arguments = (self.plan.digest, self.node.name)
+        command = SCRIPTS.pushed("build", *arguments, timeout=SILENCE_SECONDS, hold=True)
+        with kept_log(self.log_file) as write:
+            self._built(self.host.run(command, on_stderr=write, stopped=self.stopped))
+
+    def build_locally(self) -> None:
+        with kept_log(self.log_file) as write:
+            self._built(self.local.build(self.host, write, self.stopped))
+
+    def _built(self, done: Result) -> None:
+        system = done.text.rpartition("\n")[2]
+        if not done.ok or not system.startswith("/nix/store/"):
+            self.report.log = _tail(done.stderr)
             where = self.workspace.relative(self.log_file)
-            raise SmallkubeError(f"the build failed: {built.last_line}", hint=f"the whole log is in {where}")
+            raise SmallkubeError(f"the build failed: {done.last_line}", hint=f"the whole log is in {where}")
         self._set_target_system(system)
 
-    def _copy(self) -> None:
-        self.here.copy(self.session, partial(self.watcher.step, self.node.name), self.stop.is_set)
+    def copy(self) -> None:
+        self.local.copy(self.host, lambda text: self.context.watcher.step(self.node.name, text), self.stopped)
 
-    def _find(self) -> None:
-        """An earlier generation instead of a build."""
-        number = (self.plan.generation,) if self.plan.generation else ()
-        found = self.session.run_checked(script("generation", *number)).text.split()
-        self.digest = "" if found[2] == "-" else found[2]
-        self._set_target_system(found[1])
+    def find_generation(self) -> None:
+        system = facts.generations(self.host).find(self.plan.generation or "")
+        deploys = [entry for entry in history.read(self.host) if entry.system == system]
+        self.digest = deploys[-1].digest if deploys else ""
+        self._set_target_system(system)
 
     def _set_target_system(self, system: str) -> None:
-        self.report = replace(self.report, system=system)
-        booted = self.look.profile == system or self.plan.goal not in (Goal.SWITCH, Goal.BOOT)
-        if self.look.system == system and booted:
-            self.report = replace(self.report, outcome=Outcome.UNCHANGED, generation=self.look.generation)
+        self.report.system = system
+        if self.facts.system == system and (self.facts.profile == system or not self.plan.commits):
+            self._end(Outcome.UNCHANGED)
+            self.report.generation = self.facts.generation
         self.activation = Activation(
-            self._connect,
+            lambda: SshHost(self.workspace, self.node),
             self.plan.nonce,
             system,
-            self.look,
+            self.facts,
             self.plan.options.confirm_seconds,
-            self.stop.is_set,
-            self._examine,
-            partial(self.job.group.wait, self.node.name),
-            partial(self.job.group.leave, self.node.name),
+            self.node.name,
+            self.context.barrier,
+            self.stopped,
+            self.health.measure_after,
         )
 
-    def _difference(self) -> None:
-        difference = self.session.run(script("difference", self.report.system))
-        self.report = replace(self.report, difference=_COLOUR.sub("", difference.text) if difference.ok else "")
+    def compare(self) -> None:
+        difference = self.host.run(Command((*_DIFFERENCE, self.report.system), title="difference"))
+        self.report.difference = _COLOUR.sub("", difference.text) if difference.ok else ""
 
-    def _dry_activate(self) -> None:
-        self.report = replace(self.report, log=self._dry_activation())
+    def dry_activate(self) -> None:
+        self.report.log = self._dry_activation()
 
     def _dry_activation(self) -> str:
         program = f"{self.report.system}/bin/switch-to-configuration"
-        done = self.session.run_checked(Command((program, "dry-activate"), timeout=300))
+        done = self.host.run_checked(Command((program, "dry-activate"), timeout=300))
         return "\n".join(filter(None, (done.text, done.stderr.strip())))
 
-    def _begin_drain(self) -> None:
-        reason = self.drain.begin(self._dry_activation(), self.plan.nonce, self.stop.is_set)
-        if reason:
-            self.watcher.step(self.node.name, f"not drained: {reason}")
+    def begin_drain(self) -> None:
+        if reason := self.drain.begin(self._dry_activation(), self.plan.nonce, self.stopped):
+            self.context.watcher.step(self.node.name, f"not drained: {reason}")
 
-    def _confirm(self) -> None:
+    def activate(self) -> None:
+        self.activation.activate(self.host)
+
+    def confirm(self) -> None:
         self._disconnect()
         verdict = self.activation.confirm()
-        with suppress(SmallkubeError), kept_log(self.log_file, "ab") as log:  # how it ended counts more than its log
-            log(b"\n--- activation\n" + verdict.log.encode())
-        if verdict.ending is Ending.CONFIRMED:
-            return
-        words = {
-            Ending.ROLLED_BACK: Outcome.ROLLED_BACK,
-            Ending.UNKNOWN: Outcome.UNKNOWN,
-            Ending.UNHEALTHY: Outcome.FAILED,
-        }
-        still = "it runs the new system, no rollback was armed: " if verdict.ending is Ending.UNHEALTHY else ""
-        tail = "\n".join(verdict.log.splitlines()[-TAIL_LINES:])
-        self._end(words[verdict.ending], still + verdict.reason, tail)
+        self.report.unconfirmed = self.health.unconfirmed
+        with suppress(SmallkubeError), kept_log(self.log_file, "ab") as write:  # the outcome matters more than its log
+            write(b"\n--- activation\n" + verdict.log.encode())
+        if verdict.outcome:
+            self._end(verdict.outcome, verdict.reason)
+            self.report.log = _tail(verdict.log)
 
-    def _commit(self) -> None:
-        runs = "the old system runs" if self.plan.goal is Goal.BOOT else "it runs the new system"
+    def commit(self) -> None:
+        command = script("commit", self.report.system, timeout=COMMIT_SECONDS)
         try:
-            done = self._again(lambda: self.session.run(script("commit", self.report.system, timeout=COMMIT_SECONDS)))
+            done = self._again(lambda: self.host.run_checked(command))
         except SmallkubeError as error:
-            hint = "deploy again, or it may boot the old one"
-            raise SmallkubeError(
-                f"{runs}; whether the new one boots is not known: {reason_of(error)}", hint=hint
-            ) from error
-        if not done.ok:
-            raise SmallkubeError(
-                f"{runs}; the new one could not be made the one that boots: {done.last_line}",
-                hint="mend that and deploy again, or it boots the old one",
-            )
-        self.report = replace(self.report, generation=done.text.rpartition("\n")[2])
+            runs = "the previous system runs" if self.plan.goal is Goal.BOOT else "it runs the new system"
+            message = f"{runs}; it may not boot the new one: {reason_of(error)}"
+            raise SmallkubeError(message, hint="fix that and deploy again") from error
+        self.report.generation = done.text
 
-    def _again(self, attempt: Callable[[], T]) -> T:
-        """``attempt`` and, should the connection be lost, once more over a new one."""
-        try:
-            return self._connected(attempt)
-        except SmallkubeError:
-            self._disconnect()
-            return self._connected(attempt)
-
-    def _connected(self, attempt: Callable[[], T]) -> T:
-        if not self.connected:
-            self._open()
-        return attempt()
-
-    def _open(self) -> None:
-        self.session.open()
-        self.connected = True
-
-    def _disconnect(self) -> None:
-        self.session.close()
-        self.session, self.connected = self._connect(), False
-
-    def _record(self) -> None:
-        known = self.report.outcome is Outcome.UNCHANGED and self.look.deployed == self.digest
-        if known or self.report.outcome is Outcome.UNKNOWN:
+    def record(self) -> None:
+        report, last = self.report, self.facts.last_deploy
+        known = report.outcome is Outcome.UNCHANGED and last is not None and last.digest == self.digest
+        if known or report.outcome is Outcome.UNKNOWN:
             return
-        entry = history.Entry(
-            time=datetime.now(UTC).isoformat(timespec="seconds"),
-            operator=operator(),
-            goal=self.plan.goal,
-            digest=self.digest,
-            system=self.report.system,
-            generation=self.report.generation,
-            outcome=self.report.outcome,
-            reason=self.report.reason,
-        )
+        when, kept = datetime.now(UTC).isoformat(timespec="seconds"), (report.system, report.generation)
+        entry = history.Entry(when, operator(), self.plan.goal, self.digest, *kept, report.outcome, report.reason)
         try:
-            self._again(lambda: history.append(self.session, entry))
+            self._again(lambda: history.append(self.host, entry))
         except SmallkubeError as error:
-            reason = f"not in the machine's history: {reason_of(error)}"
-            self._end(self.report.outcome, "; ".join(filter(None, (self.report.reason, reason))))
+            report.add_reason(f"not in the machine's history: {reason_of(error)}")
 
-    def _leave(self) -> None:
+    def _release(self) -> None:
+        reachable = self.report.outcome is not Outcome.UNKNOWN
         try:
-            if self.report.outcome is not Outcome.UNKNOWN:
+            if reachable:
                 self.drain.end()
         except SmallkubeError as error:
-            self._end(self.report.outcome, "; ".join(filter(None, (self.report.reason, reason_of(error)))))
+            self.report.add_reason(reason_of(error))
         try:
-            if self.locked and self.report.outcome is not Outcome.UNKNOWN:
-                drop = unpushed_script("lock", "drop", self.plan.nonce)
-                self._connected(lambda: self.session.run(drop))
+            if self.locked and reachable:
+                self.host.run(SCRIPTS.sent("activation", "unlock", self.plan.nonce, title="unlock"))
         except SmallkubeError:
-            pass  # the next deploy from this workspace takes the lock over, another one after a quarter of an hour
+            pass  # the next deploy from this workspace takes the lock over, another one after 15 minutes
         finally:
-            self.session.close()
-            self.here.end()
+            self._disconnect()
+            self.local.end()
+
+
+def _tail(log: str) -> str:
+    return "\n".join(log.splitlines()[-TAIL_LINES:])
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step on one node, ``when`` a plan has it. Before an ``interruptible`` one nothing was activated, and the
+    deploy may simply stop; an ``always`` one runs also once the outcome is known."""
+
+    title: str
+    run: Callable[[NodeDeploy], object]
+    when: Callable[[Plan], bool] = lambda _: True
+    interruptible: bool = True
+    always: bool = False
+
+
+STEPS = (
+    Step("connect", lambda node: node.host),
+    Step("preflight", NodeDeploy.preflight),
+    Step("push the configuration", NodeDeploy.push, lambda plan: plan.generation is None),
+    Step("build", NodeDeploy.build, lambda plan: plan.builds(BuildOn.TARGET)),
+    Step("build locally", NodeDeploy.build_locally, lambda plan: plan.builds(BuildOn.LOCAL)),
+    Step("copy the closure", NodeDeploy.copy, lambda plan: plan.builds(BuildOn.LOCAL)),
+    Step("find the generation", NodeDeploy.find_generation, lambda plan: plan.generation is not None),
+    Step("compare closures", NodeDeploy.compare),
+    Step("show what activation would do", NodeDeploy.dry_activate, lambda plan: plan.goal is Goal.DRY_ACTIVATE),
+    Step("record the health", lambda node: node.health.measure_before(node.host), lambda plan: plan.activates),
+    Step("drain if it is a member", NodeDeploy.begin_drain, lambda plan: plan.drains),
+    Step(
+        "arm the rollback",
+        lambda node: node.activation.arm(node.host),
+        lambda plan: plan.arms,
+    ),
+    Step(
+        "activate", lambda node: node.activation.activate(node.host), lambda plan: plan.activates, interruptible=False
+    ),
+    Step("confirm over a new connection", NodeDeploy.confirm, lambda plan: plan.activates, interruptible=False),
+    Step("commit", NodeDeploy.commit, lambda plan: plan.commits, interruptible=False),
+    Step("uncordon", lambda node: node.drain.end(), lambda plan: plan.drains, interruptible=False),
+    Step("record", NodeDeploy.record, lambda plan: plan.activates or plan.commits, interruptible=False, always=True),
+)
+
+
+def steps(plan: Plan) -> tuple[Step, ...]:
+    """The plan's steps on each node, in order: what a dry run prints is what runs."""
+    return tuple(step for step in STEPS if step.when(plan))

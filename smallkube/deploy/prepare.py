@@ -4,13 +4,14 @@ from collections.abc import Sequence
 
 from smallkube.core import process
 from smallkube.core.workspace import write_file
-from smallkube.deploy import facts, plan, stale_peers
+from smallkube.deploy import facts, plan
+from smallkube.deploy.facts import SCRIPTS
 from smallkube.deploy.plan import BuildOn, Goal, Options, Plan
-from smallkube.deploy.stale_peers import Survey
 from smallkube.inventory.cluster import Cluster
 from smallkube.inventory.models import Node
 from smallkube.nix import build, bundle, lock, render
 from smallkube.nix.bundle import Bundle
+from smallkube.remote import scripts
 from smallkube.remote.ssh import SshHost
 from smallkube.secrets import keyring, policy, proof, store
 
@@ -25,37 +26,35 @@ def prepare(
 ) -> tuple[Plan, Bundle]:
     """The plan and what it deploys. ``may_lock``: make nix/flake.lock when it is missing.
 
-    Raises UsageError or ManyErrors when the workspace is not fit to be deployed.
+    Raises UsageError or ErrorGroup when the workspace is not fit to be deployed.
     """
     options = options or Options()
     if options.build_on is BuildOn.LOCAL:
         build.programs()
-    changed = render.plan(cluster).changed
-    plan.unrendered(cluster.inventory, [cluster.workspace.relative(path) for path in changed])
+    plan.check_rendered(cluster, render.plan(cluster).changed)
     whole = bundle.assemble(cluster)
     plan.check_secrets(nodes, _findings(cluster))
     if may_lock and lock.FLAKE_LOCK not in whole.files:
         write_file(cluster.workspace.flake_lock, _lock(cluster, whole))
         whole = bundle.assemble(cluster)
-    found = stale_peers.survey(cluster, nodes, whole.files["keys/peers.json"])
-    if options.with_peers and found.left_out:
-        nodes = cluster.inventory.select([*(node.name for node in nodes), *found.left_out])
-        found = Survey((*found.changed, *found.left_out))
-    return plan.make(nodes, whole.digest, goal, options, found), whole
+    stale = facts.stale_peers(cluster, nodes, whole.files["keys/peers.json"])
+    if options.with_peers and stale.left_out:
+        nodes = cluster.inventory.select([*(node.name for node in nodes), *stale.left_out])
+        stale = facts.StalePeers((*stale.changed, *stale.left_out))
+    return plan.make(nodes, whole.digest, goal, options, stale), whole
 
 
 def _lock(cluster: Cluster, unlocked: Bundle) -> bytes:
-    """Pin the flake's inputs with the Nix of this machine, else with that of the primary."""
+    """Lock the flake's inputs with the Nix of this machine, else with that of the primary."""
     if process.find("nix"):
         return lock.here(unlocked.files, update=False)
-    with SshHost(cluster.workspace, cluster.inventory.primary) as session:
-        for kind, content in (("scripts", facts.scripts()), ("bundles", unlocked)):
-            facts.push(session, kind, content)
-        return session.run_checked(facts.script("lock-flake", unlocked.digest, timeout=lock.SECONDS)).stdout
+    with SshHost(cluster.workspace, cluster.inventory.primary) as host:
+        scripts.push(host, "bundles", unlocked)
+        return host.run_checked(SCRIPTS.sent("lock-flake", unlocked.digest, timeout=lock.SECONDS)).stdout
 
 
 def _findings(cluster: Cluster) -> Sequence[proof.Finding]:
-    """What the files show of their recipients; the master key is not needed to deploy, so it is not asked."""
+    """What the files show of their recipients; a deploy does not need the master key."""
     keys = store.read_keys(cluster.workspace)
     recipient = keyring.read_recipient(cluster.workspace, None) or ""
     known = keyring.Keyring(recipient, keyring.load_hosts(cluster))

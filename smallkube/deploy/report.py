@@ -1,13 +1,13 @@
-"""How a deploy ended on each machine: no word claims more than was seen."""
+"""How a deploy ended on each node: it claims no more than was verified."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal
 
-from smallkube.core.errors import SmallkubeError, one_line
+from smallkube.core.errors import SmallkubeError
 from smallkube.deploy.plan import Goal
 
 
@@ -36,10 +36,10 @@ EXPECTED = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass
 class Report:
     """How one node ended. ``difference`` is Nix' closure difference, ``log`` the end of what failed; ``unconfirmed``
-    names the health gates that could not be asked, or had failed before already.
+    names the health checks that were skipped, or had failed before already.
     """
 
     node: str
@@ -57,25 +57,17 @@ class Report:
     def good(self) -> bool:
         return self.outcome in GOOD
 
-
-class Watcher(Protocol):
-    """Whoever shows the progress."""
-
-    def step(self, node: str, text: str) -> None: ...
-    def done(self, node: str, outcome: str) -> None: ...
+    def add_reason(self, reason: str) -> None:
+        """One more reason; the outcome stays."""
+        self.reason = "; ".join(filter(None, (self.reason, reason)))
 
 
 @contextmanager
 def kept_log(file: Path, mode: Literal["wb", "ab"] = "wb") -> Iterator[Callable[[bytes], object]]:
-    """What takes the pieces of a log that is kept in ``file``; raises SmallkubeError when it can't be written."""
+    """A function that writes to the log ``file``; raises SmallkubeError when it can't be written."""
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with file.open(mode, buffering=0) as log:
             yield log.write
     except OSError as error:
         raise SmallkubeError(f"{file} can't be written: {error.strerror}") from error
-
-
-def reason_of(error: SmallkubeError) -> str:
-    """An error without its place, which the table names in a column of its own."""
-    return one_line(f"{error.message}; {error.hint}" if error.hint else error.message)

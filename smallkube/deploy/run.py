@@ -1,39 +1,61 @@
-"""Carries out a plan: stage after stage, the machines of a stage in parallel."""
+"""Executes a plan: stage after stage, the nodes of a stage in parallel."""
 
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 
 from smallkube.core.errors import SmallkubeError
 from smallkube.core.workspace import lock
-from smallkube.deploy import drain, local_build
+from smallkube.deploy import local_build, prepare
 from smallkube.deploy.barrier import Barrier
 from smallkube.deploy.node import DeployContext, NodeDeploy
-from smallkube.deploy.plan import Plan
-from smallkube.deploy.report import Outcome, Report, Watcher, reason_of
+from smallkube.deploy.plan import Goal, Options, Plan
+from smallkube.deploy.report import Outcome, Report
 from smallkube.inventory.cluster import Cluster
 from smallkube.inventory.models import Node
+from smallkube.nix import render
 from smallkube.nix.bundle import Bundle
 from smallkube.remote import fleet
+from smallkube.remote.fleet import Watcher, reason_of
+
+UNDRAINED = Options(drain=False)
+"""For changes that restart no pods."""
+
+
+def roll_out(
+    cluster: Cluster,
+    nodes: Sequence[Node],
+    watcher: Watcher,
+    options: Options = UNDRAINED,
+    *,
+    goal: Goal = Goal.SWITCH,
+) -> tuple[Report, ...]:
+    """A deploy as one step of an operation: render, prepare and execute; the primary first.
+
+    Raises SmallkubeError when a node was not deployed to: to resume is to run the same again.
+    """
+    render.plan(cluster).apply()
+    plan, bundle = prepare.prepare(cluster, nodes, goal, options)
+    reports = execute(plan, bundle, cluster, watcher)
+    if bad := [f"{one.node} {one.outcome}: {one.reason}" for one in reports if not one.good]:
+        raise SmallkubeError(f"not everything was deployed: {'; '.join(bad)}", hint="run the same command again")
+    return reports
 
 
 def execute(plan: Plan, bundle: Bundle, cluster: Cluster, watcher: Watcher) -> tuple[Report, ...]:
     """Deploy; the reports are in the plan's order. No stage begins after more than the tolerated nodes failed.
 
-    Ctrl-C ends every node at its next step; what is armed by then goes back.
+    Ctrl-C ends every node at its next step; a node whose rollback is armed by then rolls back.
     """
-    stop = threading.Event()
-    group = Barrier([node.name for node in plan.nodes] if plan.together else [])
-    job = DeployContext(
+    context = DeployContext(
         plan,
         bundle,
         cluster,
         watcher,
-        stop,
-        group,
-        drain.turns(plan.options.batch or 1),
-        local_build.turns(),
+        stop=threading.Event(),
+        barrier=Barrier([node.name for node in plan.nodes] if plan.lockstep else []),
+        drain_slots=threading.BoundedSemaphore(plan.options.batch or 1),
+        build_slots=threading.BoundedSemaphore(local_build.AT_ONCE),
     )
     failures = 0
 
@@ -42,23 +64,25 @@ def execute(plan: Plan, bundle: Bundle, cluster: Cluster, watcher: Watcher) -> t
         failures += sum(outcome.value is None or not outcome.value.good for outcome in done)
         return failures <= plan.options.max_failures
 
-    def work(node: Node) -> Report:
-        began = time.monotonic()
-        try:
-            with lock(cluster.workspace.state_dir / "locks" / node.name, f"deploying to {node.name}"):
-                report = NodeDeploy(job, node).execute()
-        except SmallkubeError as error:
-            report = Report(node.name, Outcome.FAILED, reason=reason_of(error))
-        group.leave(node.name, "" if report.good else report.outcome)
-        watcher.done(node.name, report.outcome)
-        return replace(report, seconds=round(time.monotonic() - began, 1))
-
     outcomes = fleet.run(
         plan.stages,
-        work,
+        lambda node: _deploy(context, node),
         should_continue=should_continue,
-        stop=stop,
-        at_once=len(plan.nodes) if plan.together else fleet.MAX_PARALLEL,
+        stop=context.stop,
+        at_once=len(plan.nodes) if plan.lockstep else fleet.MAX_PARALLEL,
     )
-    untouched = "interrupted" if stop.is_set() else "an earlier node failed"
+    untouched = "interrupted" if context.stop.is_set() else "an earlier node failed"
     return tuple(outcome.value or Report(outcome.node.name, Outcome.NOT_RUN, reason=untouched) for outcome in outcomes)
+
+
+def _deploy(context: DeployContext, node: Node) -> Report:
+    began = time.monotonic()
+    try:
+        with lock(context.cluster.workspace.state_dir / "locks" / node.name, f"deploying to {node.name}"):
+            report = NodeDeploy(context, node).execute()
+    except SmallkubeError as error:
+        report = Report(node.name, Outcome.FAILED, reason=reason_of(error))
+    context.barrier.leave(node.name, "" if report.good else report.outcome)
+    context.watcher.done(node.name, report.outcome)
+    report.seconds = round(time.monotonic() - began, 1)
+    return report

@@ -1,4 +1,4 @@
-"""What the machines say of themselves, each asked over its own connection; one that can't be asked is an error."""
+"""Facts about all machines, each read over its own connection; an unreachable one is an error."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from smallkube.core.errors import SmallkubeError
-from smallkube.deploy import facts, health, inspection
-from smallkube.deploy.inspection import State
+from smallkube.deploy import checks, facts
+from smallkube.deploy.facts import HostFacts
 from smallkube.inventory.cluster import Cluster
 from smallkube.inventory.models import Node
 from smallkube.nix.bundle import Bundle
@@ -33,9 +33,9 @@ class Running:
 
 @dataclass(frozen=True)
 class NodeState:
-    """One machine: its state as deploys see it, and what runs."""
+    """One machine: its facts, and what runs."""
 
-    state: State
+    facts: HostFacts
     running: Running
 
 
@@ -50,18 +50,20 @@ class DeployReadiness:
 
 def node_states(cluster: Cluster, digest: str) -> dict[str, NodeState | SmallkubeError]:
     """Every machine's state, by its name; ``digest`` is that of the workspace's bundle."""
-    return _each(cluster, lambda host: NodeState(inspection.read(host, cluster.inventory, digest), running(host)))
+    return _each(cluster, lambda host: NodeState(facts.of_host(host, cluster.inventory, digest), running(host)))
 
 
 def deploy_readiness(cluster: Cluster) -> dict[str, DeployReadiness | SmallkubeError]:
-    """What a deploy's own preflight would say of every machine, by its name."""
+    """What the preflight of a deploy would find on every machine, by its name."""
 
-    def ready(host: Host) -> DeployReadiness:
-        look = facts.look(host, Bundle({}))
+    def read(host: Host) -> DeployReadiness:
+        found = facts.of_deploy(host, Bundle({}))
         file = cluster.workspace.hosts_keys_dir / f"{host.node.name}.pub"
-        return DeployReadiness(look.store_free, tuple(health.unfit(look, time.time(), file.read_text())), running(host))
+        return DeployReadiness(
+            found.store_free, tuple(checks.unfit(found, time.time(), file.read_text())), running(host)
+        )
 
-    return _each(cluster, ready)
+    return _each(cluster, read)
 
 
 def _each(cluster: Cluster, ask: Callable[[Host], T]) -> dict[str, T | SmallkubeError]:
@@ -70,7 +72,7 @@ def _each(cluster: Cluster, ask: Callable[[Host], T]) -> dict[str, T | Smallkube
             return ask(host)
 
     outcomes = fleet.run([cluster.inventory.nodes], read)
-    return {out.node.name: out.value or out.error or SmallkubeError("was not asked") for out in outcomes}
+    return {out.node.name: out.value or out.error or SmallkubeError("not reached") for out in outcomes}
 
 
 def running(host: Host) -> Running:

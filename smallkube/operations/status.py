@@ -4,9 +4,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from smallkube.core.checks import Check, failed
 from smallkube.core.errors import SmallkubeError
 from smallkube.deploy import checks
-from smallkube.deploy.inspection import State
+from smallkube.deploy.facts import HostFacts
 from smallkube.etcd import catalog
 from smallkube.etcd import status as etcd_status
 from smallkube.etcd.record import Record
@@ -133,7 +134,7 @@ def row(
     ready = _UNKNOWN if api.members is None else "missing"
     if member:
         ready = "Ready" if member.ready else "NotReady"
-    clock = datetime.now(UTC).timestamp() if isinstance(found, SmallkubeError) else found.state.clock
+    clock = datetime.now(UTC).timestamp() if isinstance(found, SmallkubeError) else found.facts.clock
     lease = api.leases.get(host)
     age = max(0, int(clock - lease.renewed.timestamp())) if lease else None
     problems = [f"is {ready}"] if ready in ("NotReady", "missing") else []
@@ -148,35 +149,27 @@ def row(
         seen = (_UNKNOWN, _UNKNOWN, "")
         problems.append(found.message)
         return Row(*known, reported, _UNKNOWN, _UNKNOWN, ready, cordoned, age, *seen, tuple(problems))
-    state, running = found.state, found.running
-    findings = _findings(inventory, node, state, digest, keys)
-    problems += [f"{finding.check}: {finding.detail}" for finding in findings if finding.result == "failed"]
-    drift = next((each.detail for each in findings if each.check == "system" and each.result == "failed"), "")
-    seen = (_tunnel(inventory, node, state, keys), str(state.last_deploy.get("digest", "none"))[:12], drift)
-    kubelet, generation = running.versions.get(KUBELET) or reported, _generation(state)
-    return Row(*known, kubelet, running.kernel, generation, ready, cordoned, age, *seen, tuple(problems))
+    facts, running = found.facts, found.running
+    faults = failed(_checks(inventory, node, facts, digest, keys))
+    problems += [f"{check.check}: {check.detail}" for check in faults]
+    drift = next((check.detail for check in faults if check.check == "system"), "")
+    deployed = facts.last_deploy.digest[:12] if facts.last_deploy else "none"
+    seen = (_tunnel(inventory, node, facts, keys), deployed, drift)
+    kubelet = running.versions.get(KUBELET) or reported
+    return Row(*known, kubelet, running.kernel, facts.generation, ready, cordoned, age, *seen, tuple(problems))
 
 
-def _findings(
-    inventory: Inventory, node: Node, state: State, digest: str, keys: Mapping[int, str]
-) -> list[checks.Finding]:
-    """What deploy.status and net.check would say; etcd is asked apart."""
-    services = (finding for finding in checks.services(node, state) if finding.check != "etcd")
-    network = checks.network(inventory, node, state, keys)
-    return [*checks.system(inventory, node, state, digest), *services, *network]
+def _checks(inventory: Inventory, node: Node, facts: HostFacts, digest: str, keys: Mapping[int, str]) -> list[Check]:
+    """The checks of deploy.status and net.check; etcd is checked apart."""
+    services = (check for check in checks.services(node, facts) if check.check != "etcd")
+    return [checks.system(node, facts, digest), *services, *checks.network(inventory, node, facts, keys)]
 
 
-def _tunnel(inventory: Inventory, node: Node, state: State, keys: Mapping[int, str]) -> str:
+def _tunnel(inventory: Inventory, node: Node, facts: HostFacts, keys: Mapping[int, str]) -> str:
     others = [other for other in inventory.nodes if other != node]
-    ages = [state.handshakes.get(keys.get(other.index, "")) for other in others]
+    ages = [facts.handshake_age(keys.get(other.index, "")) for other in others]
     fresh = sum(age is not None and age <= checks.MAX_HANDSHAKE_SECONDS for age in ages)
     return f"{fresh} of {len(others)}"
-
-
-def _generation(state: State) -> str:
-    """Of the system's profile: its link is called system-N-link."""
-    link = state.lines("system")[2:3]
-    return "".join(char for char in link[0] if char.isdecimal()) if link else ""
 
 
 def expiries(inventory: Inventory, keys: Keys, now: datetime) -> tuple[dict[str, int], list[str]]:

@@ -1,5 +1,5 @@
-"""Proves the scripts that run on machines as far as they run anywhere: what is received is whole or not there at all,
-one holds the lock, one decides, and shellcheck finds nothing.
+"""Verifies the scripts of a deploy as far as they run here: what is received is whole or missing, one operator has the
+lock, one side decides, the JSON is valid, and shellcheck finds nothing.
 """
 
 import hashlib
@@ -13,11 +13,16 @@ from pathlib import Path
 import pytest
 
 from smallkube.deploy import facts
+from smallkube.inventory.models import Node
 from smallkube.nix.bundle import Bundle
+from smallkube.remote import scripts
+from smallkube.remote.command import Command, Result
+from smallkube.remote.fake import FakeHost
 
 Completed = subprocess.CompletedProcess[bytes]
 Run = Callable[..., Completed]
-FOLDER = Path(facts.__file__).with_name("scripts")
+RECEIVE = Path(scripts.__file__).with_name("scripts") / "receive.sh"
+SCRIPTS = {**facts.SCRIPTS.bundle.files, "receive.sh": RECEIVE.read_bytes()}
 
 
 @pytest.fixture
@@ -35,16 +40,25 @@ def run(root: Path) -> Run:
     (bin_dir / "systemctl").write_text(f'#!/bin/sh\necho "$@" >>{root}/systemctl.log\n')
     (bin_dir / "systemctl").chmod(0o755)
     (root / "run").mkdir()
+    for file in SCRIPTS:
+        (bin_dir / file).write_text(moved(file, root))
 
     def run_one(name: str, *arguments: str, stdin: bytes = b"") -> Completed:
-        text = (FOLDER / f"{name}.sh").read_text()
-        text = text.replace("/var/lib/smallkube", f"{root}/lib").replace("/run/smallkube", f"{root}/run/smallkube")
-        text = text.replace("/nix/var/nix/gcroots", f"{root}/gcroots")
+        script = root / "bin" / f"{name}.sh"
         environment = {**os.environ, "PATH": f"{bin_dir}:{os.environ['PATH']}"}
-        argv = ["sh", "-c", text, name, *arguments]
-        return subprocess.run(argv, input=stdin, capture_output=True, env=environment, timeout=60)
+        return subprocess.run(
+            ["sh", str(script), *arguments], input=stdin, capture_output=True, env=environment, timeout=60
+        )
 
     return run_one
+
+
+def moved(name: str, root: Path) -> str:
+    """A script whose folders are below ``root``."""
+    text = SCRIPTS[name].decode()
+    text = text.replace("/var/lib/smallkube", f"{root}/lib").replace("/run/smallkube", f"{root}/run/smallkube")
+    text = text.replace("/run/current-system", f"{root}/current-system")
+    return text.replace("/nix/var/nix/", f"{root}/")
 
 
 def receive(run: Run, bundle: Bundle, archive: bytes | None = None) -> Completed:
@@ -59,12 +73,10 @@ def content(folder: Path) -> dict[str, bytes]:
 BUNDLE = Bundle({"keys/peers.json": b"[]", "nix/deep/er/x.nix": b"\0\xff" * 5000})
 
 
-@pytest.mark.parametrize("script", sorted(FOLDER.glob("*.sh")), ids=lambda path: path.name)
-def test_shellcheck_finds_nothing(root: Path, script: Path) -> None:
-    done = subprocess.run(["shellcheck", "--shell=sh", str(script)], capture_output=True, text=True)
-    assert done.stdout == ""
-    first, second = script.read_text().splitlines()[:2]
-    assert (first, second[:2]) == ("#!/bin/sh", "# ")
+@pytest.mark.parametrize("name", sorted(SCRIPTS))
+def test_shellcheck_finds_nothing(root: Path, name: str) -> None:
+    done = subprocess.run(["shellcheck", "--shell=sh", "-"], input=SCRIPTS[name], capture_output=True)
+    assert done.stdout == b""
 
 
 def test_what_arrives_is_what_was_sent(run: Run, root: Path) -> None:
@@ -111,7 +123,7 @@ def test_the_newest_are_kept_and_leftovers_go(run: Run, root: Path) -> None:
 
 
 def take(run: Run, owner: str, nonce: str, holder: str) -> tuple[int, str]:
-    done = run("lock", "take", owner, nonce, holder)
+    done = run("activation", "lock", owner, nonce, holder)
     return done.returncode, done.stderr.decode().strip()
 
 
@@ -120,9 +132,9 @@ def test_one_holds_the_lock_and_others_are_told_who(run: Run, root: Path) -> Non
     status, said = take(run, "bob@desk", "2", "there")
     assert status == 75
     assert said.startswith("locked by ann@laptop since ")
-    run("lock", "drop", "2")
+    run("activation", "unlock", "2")
     assert take(run, "bob@desk", "2", "there")[0] == 75
-    run("lock", "drop", "1")
+    run("activation", "unlock", "1")
     assert take(run, "bob@desk", "2", "there") == (0, "")
 
 
@@ -130,7 +142,7 @@ def test_the_lock_of_a_killed_process_of_the_same_workspace_is_taken_over(run: R
     take(run, "ann@laptop", "1", "here")
     status, said = take(run, "ann@laptop", "2", "here")
     assert (status, said.startswith("took over the lock of ann@laptop")) == (0, True)
-    run("lock", "drop", "1")
+    run("activation", "unlock", "1")
     assert take(run, "bob@desk", "3", "there")[0] == 75
 
 
@@ -155,6 +167,50 @@ def test_of_many_at_once_exactly_one_gets_the_lock(run: Run, root: Path, stale: 
     assert (root / "run/smallkube/lock/nonce").read_text().strip() == str(winner)
 
 
+def test_a_sent_script_gets_no_standard_input(root: Path) -> None:
+    """Otherwise a command of it could read, and so skip, the rest of it."""
+    (root / "x.sh").write_text('cat; echo "$1"; exit 3\n')
+    command = scripts.Scripts(root).sent("x", "done")
+    done = subprocess.run(command.argv, input=command.stdin, capture_output=True)
+    assert (done.returncode, done.stdout) == (3, b"done\n")
+
+
+@pytest.mark.parametrize("text", ["", "a", 'a "b" \\c\\\n', "tab\tline\n\nescape \x1b[31m ü €", "\ufffd"])
+def test_strings_survive_the_scripts(run: Run, root: Path, text: str) -> None:
+    log = root / "run/smallkube/n/log"
+    log.parent.mkdir(parents=True)
+    log.write_text(text)
+    assert progress(run, "n").log == text.removesuffix("\n")
+
+
+def test_a_log_of_any_bytes_is_readable(run: Run, root: Path) -> None:
+    log = root / "run/smallkube/n/log"
+    log.parent.mkdir(parents=True)
+    log.write_bytes(bytes(range(256)) * 100)
+    assert "abc" in progress(run, "n").log
+
+
+def test_facts_are_of_the_expected_shape(run: Run, root: Path) -> None:
+    store = root / "store-system"
+    store.mkdir()
+    (root / "profiles").mkdir()
+    for name, target in (("system-7-link", store), ("system-12-link", store), ("system", Path("system-12-link"))):
+        (root / "profiles" / name).symlink_to(target)
+    found = facts.generations(host(run))
+    assert found.systems == {"7": str(store), "12": str(store)}
+    assert (found.current, found.find("")) == ("12", str(store))
+    history = root / "lib/history.jsonl"
+    history.parent.mkdir()
+    history.write_text('{"digest": "\\"d"}\ncut by a power los')
+    read = scripts.read(host(run), facts.SCRIPTS.sent("facts", "deploy", "d", "s"), facts.DeployFacts)
+    assert (read.profile, read.generation, read.last_deploy) == (str(store), "12", None)
+    assert read.history == ('{"digest": "\\"d"}', "cut by a power los")
+    arguments = ("host", "1420", "d", "a.service", "--", "127.0.0.1", "192.0.2.255")
+    measured = scripts.read(host(run), facts.SCRIPTS.sent("facts", *arguments), facts.HostFacts)
+    assert set(measured.ping) == set(measured.mtu) == {"127.0.0.1", "192.0.2.255"}
+    assert "127.0.0.1" in measured.addresses_of("lo")
+
+
 def system(root: Path, status: int = 0) -> str:
     program = root / "old/bin/switch-to-configuration"
     program.parent.mkdir(parents=True)
@@ -163,31 +219,43 @@ def system(root: Path, status: int = 0) -> str:
     return str(root / "old")
 
 
+def host(run: Run) -> FakeHost:
+    """A machine on which the scripts of a deploy run as ``run`` runs them."""
+
+    def answer(command: Command) -> Result:
+        pushed = command.argv[1] != "-s"
+        name = Path(command.argv[1]).stem if pushed else command.name
+        done = run(name, *command.argv[2 if pushed else 3 :])
+        return Result(done.returncode, done.stdout, done.stderr.decode())
+
+    return FakeHost(Node(name="node1", index=1, peer_ip="192.168.0.1"), answer)
+
+
 def progress(run: Run, nonce: str) -> facts.Progress:
-    return facts.parse_progress(run("progress", nonce).stdout.decode())
+    return facts.progress(host(run), nonce)
 
 
-def test_of_confirmation_and_rollback_one_decides(run: Run, root: Path) -> None:
+def test_either_confirmation_or_rollback_decides(run: Run, root: Path) -> None:
     old = system(root)
     for number in range(12):
         nonce = f"n{number}"
         (root / "run/smallkube" / nonce).mkdir(parents=True)
         with ThreadPoolExecutor(2) as pool:
             back = pool.submit(run, "rollback", nonce, old)
-            confirmed = pool.submit(run, "decide", nonce).result().returncode == 0
+            confirmed = pool.submit(run, "activation", "confirm", nonce).result().returncode == 0
             back.result()
         now = progress(run, nonce)
         assert (now.outcome, now.rollback_status) == (("confirmed", None) if confirmed else ("rolled back", 0))
 
 
 def test_a_confirmation_after_a_restart_is_too_late(run: Run, root: Path) -> None:
-    done = run("decide", "n")
-    assert (done.returncode, done.stderr) == (3, b"too late: the machine was restarted meanwhile\n")
+    done = run("activation", "confirm", "n")
+    assert (done.returncode, done.stderr) == (3, b"too late: the machine has restarted\n")
     assert not progress(run, "n").begun
 
 
 @pytest.mark.parametrize("status", [0, 4])
-def test_a_rollback_tells_how_it_ended_and_disarms_its_timer(run: Run, root: Path, status: int) -> None:
+def test_a_rollback_records_its_status_and_stops_its_timer(run: Run, root: Path, status: int) -> None:
     run("rollback", "n", system(root, status))
     assert (root / "switched").read_text() == "test\n"
     now = progress(run, "n")
@@ -197,12 +265,63 @@ def test_a_rollback_tells_how_it_ended_and_disarms_its_timer(run: Run, root: Pat
     assert (root / "switched").read_text() == "test\n"
 
 
+@pytest.mark.parametrize("status", [0, 4])
+def test_an_activation_records_its_status_and_log(run: Run, root: Path, status: int) -> None:
+    (root / "run/smallkube/n").mkdir(parents=True)
+    assert run("activation", "switch", "n", system(root, status)).returncode == 0
+    now = progress(run, "n")
+    assert (now.begun, now.status, now.outcome) == (True, status, "")
+    assert (root / "switched").read_text() == "test\n"
+
+
+def test_activation_and_rollback_run_in_units_of_their_own(run: Run, root: Path) -> None:
+    starter = root / "bin/systemd-run"
+    starter.write_text(f'#!/bin/sh\nfor word; do echo "$word"; done >>{root}/started\n')
+    starter.chmod(0o755)
+    (root / "old").mkdir()
+    (root / "gcroots").mkdir()
+    (root / "current-system").symlink_to("old")
+    assert run("activation", "arm", "n", "300").returncode == 0
+    assert run("activation", "activate", "n", "/nix/store/new").returncode == 0
+    started = (root / "started").read_text().splitlines()
+    assert started[-4:] == [str(root / "bin/activation.sh"), "switch", "n", "/nix/store/new"]
+    assert {"--unit=smallkube-rollback-n", "--on-active=300", "--unit=smallkube-activate-n"} <= set(started)
+    at = started.index(str(root / "bin/rollback.sh"))
+    assert started[at : at + 3] == [str(root / "bin/rollback.sh"), "n", str(root / "old")]
+    assert (root / "gcroots/smallkube-rollback").readlink() == root / "old"
+
+
+def test_a_rollback_that_cannot_note_its_decision_still_happens(run: Run, root: Path) -> None:
+    """Such as when /run is full."""
+    link = root / "bin/ln"
+    link.write_text("#!/bin/sh\nexit 1\n")
+    link.chmod(0o755)
+    run("rollback", "n", system(root))
+    assert (root / "switched").read_text() == "test\n"
+
+
+def test_stale_rollbacks_are_run_to_their_end(run: Run, root: Path) -> None:
+    run("activation", "run-stale-rollbacks", "smallkube-rollback-1.timer", "smallkube-rollback-1.service")
+    log = (root / "systemctl.log").read_text().splitlines()
+    assert log == ["start --wait smallkube-rollback-1.service", "stop smallkube-rollback-1.timer"] * 2
+
+
+def test_a_commit_prints_the_generation_alone(run: Run, root: Path) -> None:
+    (root / "profiles").mkdir()
+    program = root / "bin/nix-env"
+    program.write_text(f'#!/bin/sh\necho noise\nln -sfn {root}/old "$2-13-link"\nln -sfn "${{2##*/}}-13-link" "$2"\n')
+    program.chmod(0o755)
+    done = run("activation", "commit", system(root))
+    assert (done.returncode, done.stdout) == (0, b"13\n")
+    assert (root / "switched").read_text() == "boot\n"
+
+
 def test_a_rollback_to_nothing_fails(run: Run, root: Path) -> None:
     run("rollback", "n", "/nix/store/gone")
     assert progress(run, "n").rollback_status == 1
 
 
-def test_a_build_ends_when_nobody_waits_for_it(run: Run, root: Path) -> None:
+def test_a_build_ends_with_its_standard_input(run: Run, root: Path) -> None:
     """The program that builds takes a while and has children."""
     builder = root / "bin/nixos-rebuild"
     builder.write_text("#!/bin/sh\nsleep 600 & wait\n")
@@ -214,7 +333,7 @@ def test_a_build_prints_the_path_of_what_it_built(run: Run, root: Path) -> None:
     builder = root / "bin/nixos-rebuild"
     builder.write_text('#!/bin/sh\necho "$@"\nln -sfn / result\n')
     builder.chmod(0o755)
-    text = (FOLDER / "build.sh").read_text().replace("/var/lib/smallkube", f"{root}/lib")
+    text = moved("build.sh", root)
     environment = {**os.environ, "PATH": f"{root}/bin:{os.environ['PATH']}"}
     with subprocess.Popen(
         ["sh", "-c", text, "build", "digest", "node1"],

@@ -75,7 +75,7 @@ def test_without_rollback_the_fault_is_told_and_stays(deployed: Operator) -> Non
     with own_check(deployed, "['false']"), deployed.marked("node2", "stays"):
         report = deployed.deploy("--node", "node2", "--no-rollback", status=1)["node2"]
     assert report["outcome"] == "failed"
-    assert report["reason"].startswith("it runs the new system, no rollback was armed")
+    assert report["reason"].startswith("it runs the new system, automatic rollback was disabled")
     assert deployed.runs("node2") != before
     assert deployed.boots("node2") == before
 

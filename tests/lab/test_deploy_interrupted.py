@@ -80,7 +80,7 @@ def test_killed_during_the_activation_the_next_deploy_settles_it(deployed: Opera
     assert "smallkube-rollback" in deployed.leftovers("node2")
     done = deployed.inv("deploy", "--node", "node2")
     assert done.returncode == 0, done.stderr
-    assert "node2: let an abandoned deploy's rollback happen" in done.stderr
+    assert "node2: run the rollback of an interrupted deploy" in done.stderr
     assert deployed.runs("node2") == deployed.boots("node2") == before
     assert deployed.leftovers("node2") == ""
 

@@ -1,4 +1,4 @@
-"""Proves that a change that concerns all machines is recognised, and made by all of them at once or by none."""
+"""Verifies that a change of the peers is detected, and deployed to all nodes in lockstep or to none."""
 
 import json
 import shutil
@@ -37,17 +37,17 @@ def third(operator: Operator) -> list[str]:
 def tunnels(operator: Operator) -> dict[str, str]:
     """Check → result of `inv net.check`."""
     found = json.loads(operator.inv("net.check", "--json").stdout)
-    return {f"{finding['node']} {finding['check']}": finding["result"] for finding in found}
+    return {f"{check['subject']} {check['check']}": check["result"] for check in found}
 
 
 def test_a_new_machine_is_made_known_to_all_at_once(three: Operator) -> None:
     for words in (("keys.scan", "--node", "node3", "--yes"), ("keys.generate",), ("nix.render",)):
         three.done(*words)
     plan = json.loads(three.done("deploy", "--dry-run", "--json"))
-    assert plan["together"] and plan["stages"] == [["node1", "node2", "node3"]]
+    assert plan["lockstep"] and plan["stages"] == [["node1", "node2", "node3"]]
     assert set(three.outcomes().values()) == {"deployed"}
     assert set(tunnels(three).values()) == {"ok"}
-    assert not json.loads(three.done("deploy", "--dry-run", "--json"))["together"]
+    assert not json.loads(three.done("deploy", "--dry-run", "--json"))["lockstep"]
 
 
 def test_new_keys_are_taken_up_by_all(three: Operator) -> None:
@@ -67,7 +67,7 @@ def test_one_that_fails_takes_all_back(three: Operator) -> None:
         reports = three.deploy(status=1)
     assert {report["outcome"] for report in reports.values()} == {"rolled back"}
     assert "bad.service" in reports["node3"]["reason"]
-    assert "all change together, and node3 did not" in reports["node1"]["reason"]
+    assert "lockstep deploy aborted: node3 failed" in reports["node1"]["reason"]
     assert {node: three.runs(node) for node in runs} == runs
     shutil.rmtree(three.workspace.keys_dir)
     kept.rename(three.workspace.keys_dir)

@@ -11,7 +11,7 @@ def test_the_machines_say_that_all_is_well(deployed: Operator) -> None:
     deployed.deploy()
     for task in ("net.check", "deploy.status"):
         findings = json.loads(deployed.done(task, "--json"))
-        assert {finding["node"] for finding in findings} == {"node1", "node2"}
+        assert {finding["subject"] for finding in findings} == {"node1", "node2"}
         assert not [finding for finding in findings if finding["result"] == "failed"]
 
 

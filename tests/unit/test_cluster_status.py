@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from smallkube.core.errors import SmallkubeError
-from smallkube.deploy import inspection
+from smallkube.deploy import facts
+from smallkube.deploy.facts import NODE_UNITS
 from smallkube.inventory.load import parse
 from smallkube.inventory.models import Inventory
 from smallkube.kube import kubectl
@@ -21,6 +22,7 @@ from smallkube.operations import status
 from smallkube.operations.cluster_facts import NodeState, Running
 from smallkube.operations.status import Row
 from smallkube.remote.command import Result
+from smallkube.remote.fake import FakeHost, reply
 from smallkube.secrets import certificates, policy
 from smallkube.secrets.store import Keys
 
@@ -28,38 +30,34 @@ TEXT = "cluster: {name: test}\nnodes: {node1: {peer_ip: 192.0.2.1}, node2: {peer
 NOW = datetime.fromtimestamp(1_000_000, UTC)
 KEYS = {1: "KEY1", 2: "KEY2"}
 HOST = "node2.k8s.internal"
-PRINTED = """\
-@time
-1000000
-@system
-/nix/store/abc-system
-/nix/store/abc-system
-system-7-link
-@history
-{"digest": "digest-of-the-bundle", "system": "/nix/store/abc-system", "generation": "7", "time": "t", "operator": "me"}
-@addresses
-[{"ifname": "brkube", "addr_info": [{"local": "fd88:2::1"}, {"local": "10.88.2.1"}]}]
-@ping
-fd88:1::1 0.4
-10.88.1.1 1.5
-@mtu
-fd88:1::1 0.6
-10.88.1.1 1.7
-@handshakes
-KEY1 999990
-STRANGER 999990
-@units
-"""
+LAST = {"time": "t", "operator": "me", "goal": "switch", "generation": "7", "outcome": "deployed", "reason": ""}
+UNITS = dict.fromkeys(NODE_UNITS, "active")
+FACTS: dict[str, Any] = {
+    "clock": 1_000_000,
+    "system": "/nix/store/abc-system",
+    "profile": "/nix/store/abc-system",
+    "generation": "7",
+    "history": [json.dumps({**LAST, "digest": "digest-of-the-bundle", "system": "/nix/store/abc-system"})],
+    "addresses": [{"ifname": "brkube", "addr_info": [{"local": "fd88:2::1"}, {"local": "10.88.2.1"}]}],
+    "ping": {"fd88:1::1": 0.4, "10.88.1.1": 1.5},
+    "mtu": {"fd88:1::1": 0.6, "10.88.1.1": 1.7},
+    "handshakes": {"KEY1": 999_990, "UNKNOWN": 999_990},
+    "tables": [],
+    "secrets": [],
+    "readable": [],
+    "etcd": "",
+}
 
 
 def inventory() -> Inventory:
     return parse(TEXT, Path("inventory.yaml"))
 
 
-def sight(before: str = "", after: str = "") -> NodeState:
-    units = "\n\n".join(f"Id={name}.service\nActiveState=active" for name in inspection.NODE_UNITS)
-    state = inspection.parse((PRINTED + units).replace(before, after))
-    return NodeState(state, Running("6.12.1", {"kubelet": "v1.34.2", "kube-proxy": "v1.34.2"}))
+def state(units: dict[str, str] = UNITS, **changes: object) -> NodeState:
+    printed = "\n\n".join(f"Id={name}.service\nActiveState={active}" for name, active in units.items())
+    host = FakeHost(inventory().nodes[1], lambda _: reply(json.dumps(FACTS | {"units": printed} | changes)))
+    found = facts.of_host(host, inventory(), "digest")
+    return NodeState(found, Running("6.12.1", {"kubelet": "v1.34.2", "kube-proxy": "v1.34.2"}))
 
 
 READY = Member(True, False, False, "v1.34.1")
@@ -67,7 +65,7 @@ WELL = Api("v1.34.2", (), {HOST: READY}, {HOST: Lease(NOW - timedelta(seconds=7)
 
 
 def row(said: Api = WELL, seen: NodeState | SmallkubeError | None = None, digest: str = "digest-of-the-bundle") -> Row:
-    return status.row(inventory(), inventory().nodes[1], seen or sight(), said, digest, KEYS)
+    return status.row(inventory(), inventory().nodes[1], seen or state(), said, digest, KEYS)
 
 
 def test_a_node_that_is_well() -> None:
@@ -102,23 +100,23 @@ def test_a_node_that_a_person_has_cordoned_is_shown_and_no_fault() -> None:
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "word"),
+    ("found", "word"),
     [
-        ("KEY1 999990", "KEY1 0", "wgkube: node1: no handshake"),
-        ("KEY1 999990", "KEY1 999000", "wgkube: node1: last handshake 1000 s ago"),
-        ("fd88:1::1 0.4", "fd88:1::1 lost", "ping IPv6: node1 (fd88:1::1) does not answer"),
-        ("system\n/nix/store/abc-system\n", "system\n/nix/store/other\n", "system: runs /nix/store/other"),
-        ("kubelet.service\nActiveState=active", "kubelet.service\nActiveState=failed", "services: do not run: kubelet"),
+        (state(handshakes={"KEY1": 0}), "wgkube: node1: no handshake"),
+        (state(handshakes={"KEY1": 999_000}), "wgkube: node1: last handshake 1000 s ago"),
+        (state(ping={"10.88.1.1": 1.5}), "ping IPv6: node1 (fd88:1::1) does not answer"),
+        (state(system="/nix/store/other", profile="/nix/store/other"), "system: runs /nix/store/other"),
+        (state({**UNITS, "kubelet": "failed"}), "services: do not run: kubelet"),
     ],
 )
-def test_what_the_machine_says_of_itself(before: str, after: str, word: str) -> None:
-    found = row(seen=sight(before, after))
-    assert len(found.problems) == 1
-    assert found.problems[0].startswith(word)
+def test_faults_of_the_machine_are_problems(found: NodeState, word: str) -> None:
+    problems = row(seen=found).problems
+    assert len(problems) == 1
+    assert problems[0].startswith(word)
 
 
-def test_a_handshake_with_a_stranger_counts_for_nothing() -> None:
-    assert row(seen=sight("KEY1 999990", "KEY1 0")).tunnel == "0 of 1"
+def test_a_handshake_with_an_unknown_peer_does_not_count() -> None:
+    assert row(seen=state(handshakes={"KEY1": 0, "UNKNOWN": 999_990})).tunnel == "0 of 1"
 
 
 def test_another_bundle_than_the_workspace_has_is_drift() -> None:

@@ -1,9 +1,11 @@
-"""Proves whom a deploy drains and uncordons again, against a cluster that exists only in memory."""
+"""Verifies which nodes a deploy drains and uncordons, with a fake cluster."""
+
+import threading
 
 import pytest
 
 from smallkube.core.errors import SmallkubeError
-from smallkube.deploy.drain import Drain, turns
+from smallkube.deploy.drain import Drain
 from smallkube.kube import members
 from tests.unit.world import World
 
@@ -19,7 +21,7 @@ def world() -> World:
 
 
 def drain(world: World) -> Drain:
-    return Drain(world.inventory, world.inventory.node("node2"), world.connect, turns(1))
+    return Drain(world.inventory, world.inventory.node("node2"), world.connect, threading.BoundedSemaphore(1))
 
 
 def test_a_member_is_uncordoned_afterwards(world: World) -> None:
@@ -57,8 +59,8 @@ def test_a_node_that_cannot_be_drained_is_uncordoned(world: World) -> None:
 
 
 @pytest.mark.parametrize(("activation", "reason"), [
-    ("would restart the following units: sshd.service", "nothing that pods run on restarts"),
-    ("", "nothing that pods run on restarts"),
+    ("would restart the following units: sshd.service", "no unit that pods depend on restarts"),
+    ("", "no unit that pods depend on restarts"),
 ])  # fmt: skip
 def test_nothing_is_drained_without_need(activation: str, reason: str, world: World) -> None:
     begun = drain(world)

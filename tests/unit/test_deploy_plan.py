@@ -1,11 +1,16 @@
-"""Proves what a deploy of each goal consists of, in which order nodes come, and what is refused beforehand."""
+"""Verifies the steps of a deploy for each goal, the order of the nodes, and what is refused beforehand."""
+
+from typing import Any
 
 import pytest
 
 from smallkube.core.errors import ErrorGroup, UsageError
 from smallkube.core.workspace import Workspace
 from smallkube.deploy import plan
-from smallkube.deploy.plan import STEPS, Goal, Options, Step
+from smallkube.deploy.facts import StalePeers
+from smallkube.deploy.node import steps
+from smallkube.deploy.plan import Goal, Options
+from smallkube.inventory.cluster import Cluster
 from smallkube.inventory.load import load
 from smallkube.inventory.models import Inventory, Node
 from smallkube.secrets import policy
@@ -19,30 +24,34 @@ def node(index: int) -> Node:
 NODES = [node(index) for index in range(1, 5)]
 
 
-@pytest.mark.parametrize("goal", list(Goal))
-def test_steps_come_in_one_order(goal: Goal) -> None:
-    order = list(Step)
-    steps = STEPS[goal]
-    assert list(steps) == sorted(steps, key=order.index)
-    assert steps[:2] == (Step.CONNECT, Step.PREFLIGHT)
+def titles(goal: Goal, **options: Any) -> list[str]:
+    return [step.title for step in steps(plan.make(NODES, "d", goal, Options(**options)))]
 
 
 @pytest.mark.parametrize("goal", list(Goal))
-def test_nothing_is_activated_that_is_not_armed_before_and_confirmed_after(goal: Goal) -> None:
-    steps = STEPS[goal]
-    if Step.ACTIVATE in steps:
-        at = steps.index(Step.ACTIVATE)
-        assert Step.ARM in steps[:at]
-        assert Step.CONFIRM in steps[at:]
-        assert Step.COMMIT not in steps[: steps.index(Step.CONFIRM)]
+def test_nothing_is_activated_unarmed_or_committed_unconfirmed(goal: Goal) -> None:
+    found = titles(goal)
+    assert found[:2] == ["connect", "preflight"]
+    if "activate" in found:
+        at = found.index("activate")
+        assert "arm the rollback" in found[:at]
+        assert "confirm over a new connection" in found[at:]
+        assert "commit" not in found[: found.index("confirm over a new connection")]
+
+
+@pytest.mark.parametrize("goal", list(Goal))
+def test_a_deploy_may_stop_until_it_activates_or_commits(goal: Goal) -> None:
+    found = [(step.title, step.interruptible) for step in steps(plan.make(NODES, "d", goal))]
+    at = next((number for number, (title, _) in enumerate(found) if title in ("activate", "commit")), len(found))
+    assert [interruptible for _, interruptible in found] == [True] * at + [False] * (len(found) - at)
 
 
 def test_what_each_goal_reaches() -> None:
-    activated = {goal for goal in Goal if Step.ACTIVATE in STEPS[goal]}
-    booted = {goal for goal in Goal if Step.COMMIT in STEPS[goal]}
+    activated = {goal for goal in Goal if "activate" in titles(goal)}
+    booted = {goal for goal in Goal if "commit" in titles(goal)}
     assert activated == {Goal.SWITCH, Goal.TEST}
     assert booted == {Goal.SWITCH, Goal.BOOT}
-    assert {goal for goal in Goal if Step.RECORD in STEPS[goal]} == activated | booted
+    assert {goal for goal in Goal if "record" in titles(goal)} == activated | booted
 
 
 def test_the_primary_goes_first_and_each_deploy_has_a_name() -> None:
@@ -64,27 +73,36 @@ def test_a_batch_of_nobody_is_refused(batch: int) -> None:
         Options(batch=batch)
 
 
-def test_without_a_rollback_nothing_else_is_left_out() -> None:
-    kept, without = (plan.make(NODES, "d", Goal.SWITCH, Options(rollback=rollback)).steps for rollback in (True, False))
-    assert [step for step in kept if step not in without] == [Step.ARM]
+@pytest.mark.parametrize(
+    ("options", "omitted"),
+    [({"rollback": False}, ["arm the rollback"]), ({"drain": False}, ["drain if it is a member", "uncordon"])],
+)
+def test_an_option_omits_its_own_steps_only(options: dict[str, Any], omitted: list[str]) -> None:
+    without = titles(Goal.SWITCH, **options)
+    assert [title for title in titles(Goal.SWITCH) if title not in without] == omitted
+
+
+def test_a_change_of_the_peers_is_deployed_in_lockstep() -> None:
+    made = plan.make(NODES, "d", Goal.SWITCH, Options(batch=1), StalePeers(changed=("node2",), left_out=("node9",)))
+    assert (made.lockstep, made.stages, made.left_out) == (True, (tuple(NODES),), ("node9",))
+    assert "uncordon" not in [step.title for step in steps(made)]
 
 
 @pytest.mark.parametrize("goal", list(Goal))
 def test_where_it_is_built_changes_only_the_build(goal: Goal) -> None:
-    there, here = (
-        plan.make(NODES, "d", goal, Options(build_on=plan.parse_build_on(where))).steps for where in ("target", "local")
-    )
-    at = there.index(Step.BUILD)
-    assert here == (*there[:at], Step.BUILD_HERE, Step.COPY, *there[at + 1 :])
+    there, here = titles(goal), titles(goal, build_on=plan.parse_build_on("local"))
+    at = there.index("build")
+    assert here == [*there[:at], "build locally", "copy the closure", *there[at + 1 :]]
 
 
-def test_going_back_builds_nowhere() -> None:
-    steps = set(plan.back(NODES, "", Options()).steps)
-    assert not steps & {Step.BUILD, Step.BUILD_HERE, Step.COPY, Step.PUSH}
+def test_a_rollback_finds_a_generation_and_builds_nothing() -> None:
+    found = [step.title for step in steps(plan.rollback(NODES, "", Options()))]
+    assert "find the generation" in found
+    assert not {"build", "build locally", "copy the closure", "push the configuration"} & set(found)
 
 
 def test_places_to_build_are_known_by_name() -> None:
-    with pytest.raises(UsageError, match="--build-on 'here': not a place to build; say target or local"):
+    with pytest.raises(UsageError, match="--build-on 'here': unknown; pass target or local"):
         plan.parse_build_on("here")
 
 
@@ -129,7 +147,8 @@ def test_every_secret_that_could_not_be_read_is_told_with_its_command(inventory:
     ]
 
 
-def test_what_is_not_rendered_is_not_deployed(inventory: Inventory) -> None:
-    plan.unrendered(inventory, [])
+def test_what_is_not_rendered_is_not_deployed(workspace: Workspace, inventory: Inventory) -> None:
+    cluster = Cluster(workspace, inventory)
+    plan.check_rendered(cluster, [])
     with pytest.raises(UsageError, match=r"a, b, c and 2 more; run `inv nix\.render`"):
-        plan.unrendered(inventory, list("abcde"))
+        plan.check_rendered(cluster, [workspace.root / name for name in "abcde"])

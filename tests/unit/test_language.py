@@ -18,7 +18,9 @@ DOCUMENTS = [
     REPOSITORY / "keys/README.md",
     *sorted((REPOSITORY / "docs").glob("*.md")),
 ]
-CODE = [f"smallkube/{name}" for name in ("cli", "nix", "core", "smoke", "doctor", "inventory", "kube", "etcd")]
+CODE = [
+    f"smallkube/{name}" for name in ("cli", "nix", "core", "smoke", "doctor", "inventory", "kube", "etcd", "deploy")
+]
 """Folders of which the texts in *.py are checked: docstrings, help and messages. Add a folder once it is clean."""
 
 BANNED = {

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Builds this machine's system from a bundle and prints its store path: build.sh BUNDLE_DIGEST NODE.
-# The build ends when standard input does: then nobody waits for it any more.
+# The build ends when standard input does: then no deploy waits for it any more.
 # The link "result" keeps it from being garbage collected until the next build.
 set -eu
 work=/var/lib/smallkube/build
@@ -12,12 +12,11 @@ setsid nixos-rebuild build --flake "path:/var/lib/smallkube/bundles/$1?dir=nix#$
 build=$!
 {
   cat >/dev/null
-  # Again and again: of a program that is just being started, the signal is lost.
+  # Repeatedly: a program that is just being started misses the signal.
   while kill -s TERM -- "-$build" || kill -0 "$build"; do sleep 0.1; done
 } <&3 >/dev/null 2>&1 9>&- &
 watch=$!
-while kill -0 $$ && touch -c /run/smallkube/lock; do sleep 60; done 3<&- >/dev/null 2>&1 9>&- &
-refresh=$!
-trap 'kill "$watch" "$refresh" 2>/dev/null' EXIT
+keep_lock_alive
+trap 'kill "$watch" "$keeper" 2>/dev/null' EXIT
 wait "$build"
 readlink -f result

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Pins the inputs of a bundle that came without nix/flake.lock, and prints that file: lock-flake.sh BUNDLE_DIGEST.
+# Locks the inputs of a bundle without nix/flake.lock, and prints that file: lock-flake.sh BUNDLE_DIGEST.
 set -eu
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT

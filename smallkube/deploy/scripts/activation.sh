@@ -1,0 +1,99 @@
+#!/bin/sh
+# The activation of a system, and the lock during a deploy.
+#   activation.sh lock OWNER NONCE HOLDER | unlock NONCE
+#   activation.sh arm NONCE SECONDS | activate NONCE SYSTEM | confirm NONCE | trigger-rollback NONCE
+#   activation.sh run-stale-rollbacks UNITS...
+#   activation.sh commit SYSTEM
+# /run/smallkube/NONCE has the state of one activation: log, status (once it has ended) and, once it is decided, the link
+# "decision", which confirm and rollback.sh create together with its content, so that only one of them can.
+set -eu
+lock=/run/smallkube/lock
+profile=/nix/var/nix/profiles/system
+root=/nix/var/nix/gcroots/smallkube-rollback
+here=$(dirname "$0")
+
+with_guard() {
+  mkdir -p /run/smallkube
+  exec 9>/run/smallkube/lock.guard
+  flock 9
+}
+
+# HOLDER names the workspace, which lets only one process at a time deploy to a machine: its own previous lock is that of
+# a process that was killed, and is taken over at once; another one's, when it was not refreshed for 15 minutes.
+lock() { # OWNER NONCE HOLDER
+  with_guard
+  if [ -d "$lock" ]; then
+    owner=$(cat "$lock/owner" 2>/dev/null || echo unknown)
+    if [ "$(cat "$lock/holder" 2>/dev/null)" != "$3" ] && [ -z "$(find "$lock" -maxdepth 0 -mmin +15)" ]; then
+      echo "locked by $owner" >&2
+      exit 75
+    fi
+    echo "took over the lock of $owner" >&2
+    rm -rf "$lock"
+  fi
+  mkdir "$lock"
+  echo "$1 since $(date -u +%H:%M:%S) UTC" >"$lock/owner"
+  echo "$2" >"$lock/nonce"
+  echo "$3" >"$lock/holder"
+}
+unlock() { # NONCE
+  with_guard
+  if [ "$(cat "$lock/nonce" 2>/dev/null)" = "$1" ]; then rm -rf "$lock"; fi
+}
+
+# The timer rolls back to the system that runs now. Without AccuracySec it may be a minute late.
+arm() { # NONCE SECONDS
+  previous=$(readlink -f /run/current-system)
+  mkdir -p "/run/smallkube/$1"
+  if [ -d "$previous" ]; then ln -sfn "$previous" "$root"; fi
+  systemd-run --quiet --unit="smallkube-rollback-$1" --on-active="$2" --timer-property=AccuracySec=1s \
+    --setenv=PATH="$PATH" /bin/sh "$here/rollback.sh" "$1" "$previous"
+}
+
+# In a unit of its own, which does not end with the connection.
+activate() { # NONCE SYSTEM
+  mkdir -p "/run/smallkube/$1"
+  systemd-run --quiet --no-block --collect --unit="smallkube-activate-$1" --setenv=PATH="$PATH" \
+    --setenv=NIXOS_NO_CHECK=1 --property=KillMode=mixed /bin/sh "$0" switch "$1" "$2"
+}
+switch() { # NONCE SYSTEM
+  status=0
+  "$2/bin/switch-to-configuration" test >"/run/smallkube/$1/log" 2>&1 || status=$?
+  echo "$status" | write "/run/smallkube/$1/status"
+}
+
+confirm() { # NONCE
+  [ -d "/run/smallkube/$1" ] || {
+    echo "too late: the machine has restarted" >&2
+    exit 3
+  }
+  ln -sT confirmed "/run/smallkube/$1/decision" 2>/dev/null || {
+    echo "too late: the machine has rolled back" >&2
+    exit 3
+  }
+  systemctl stop "smallkube-rollback-$1.timer" 2>/dev/null || true
+  rm -f "$root"
+}
+
+# Comes last: without it, a power cut is a rollback. Prints the number of the generation.
+commit() { # SYSTEM
+  if [ "$(readlink -f "$profile")" != "$1" ]; then nix-env --profile "$profile" --set "$1" >&2; fi
+  NIXOS_NO_CHECK=1 "$1/bin/switch-to-configuration" boot >&2
+  readlink "$profile" | sed 's/[^0-9]//g'
+}
+
+# Waits until rollbacks that no deploy will confirm any more have ended.
+run_stale_rollbacks() { # UNITS...
+  for unit in "$@"; do
+    systemctl start --wait "${unit%.*}.service" || true
+    systemctl stop "${unit%.*}.timer" || true
+  done 2>/dev/null
+}
+
+what=$1
+shift
+case $what in
+lock | unlock | arm | activate | switch | confirm | commit) "$what" "$@" ;;
+trigger-rollback) systemctl start --no-block "smallkube-rollback-$1.service" ;;
+run-stale-rollbacks) run_stale_rollbacks "$@" ;;
+esac

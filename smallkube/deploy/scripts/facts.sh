@@ -1,0 +1,134 @@
+#!/bin/sh
+# Facts about this machine, as JSON. Changes nothing.
+#   facts.sh deploy BUNDLE_DIGEST SCRIPTS_DIGEST
+#   facts.sh host MTU BUNDLE_DIGEST UNITS... -- TUNNEL_ADDRESSES...
+#   facts.sh progress NONCE
+#   facts.sh generations
+set -u
+home=/var/lib/smallkube
+profile=/nix/var/nix/profiles/system
+
+free_kib() { df -Pk "$1" 2>/dev/null | awk 'NR == 2 { found = $4 } END { print found + 0 }'; }
+units() { systemctl list-units --plain --no-legend "$@" 2>/dev/null | awk '{ print $1 }'; }
+host_key() {
+  key=/etc/ssh/ssh_host_ed25519_key
+  ssh-keygen -y -f "$key" 2>/dev/null </dev/null || cat "$key.pub" 2>/dev/null
+}
+systems() {
+  readlink -f /run/current-system | string system
+  readlink -f "$profile" | string profile
+  current_generation | string generation
+}
+current_generation() { readlink "$profile" | sed 's/[^0-9]//g'; }
+history() { tail -n 200 "$home/history.jsonl" 2>/dev/null | list history; }
+
+deploy_facts() {
+  flag has_bundle test -d "$home/bundles/$1"
+  flag has_scripts test -d "$home/scripts/$2"
+  host_key | string host_key
+  number clock "$(date +%s)"
+  number store_free "$(free_kib /nix/store)"
+  number state_free "$(free_kib /var/lib)"
+  systems
+  history
+  units --state=failed | list failed
+  units 'smallkube-rollback-*.timer' 'smallkube-rollback-*.service' | list armed
+}
+
+# Prints "ADDRESS": MILLISECONDS, null when nothing comes back.
+ping_once() { # address, count of bytes, options
+  address=$1 bytes=$2 time=""
+  shift 2
+  # The first packet may be lost to the handshake that it triggers.
+  for try in 1 2 3; do
+    : "$try"
+    time=$(ping -n -c 1 -W 2 -s "$bytes" "$@" "$address" 2>/dev/null | sed -n 's/.*time=\([0-9.]*\) ms.*/\1/p')
+    [ -z "$time" ] || break
+  done
+  printf '"%s": %s\n' "$address" "${time:-null}"
+}
+pings() {
+  for address in "$@"; do ping_once "$address" 56 & done
+  wait
+}
+full_pings() {
+  for address in "$@"; do
+    case $address in
+    *:*) ping_once "$address" "$((mtu - 48))" -M "do" & ;;
+    *) ping_once "$address" "$((mtu - 28))" -M "do" & ;;
+    esac
+  done
+  wait
+}
+# object NAME: lines "KEY": VALUE of standard input as an object.
+object() { printf ', "%s": {%s}' "$1" "$(paste -s -d , -)"; }
+
+readable() {
+  for file in "$home/bundles/$1"/keys/*.age; do
+    if age --decrypt -i /etc/ssh/ssh_host_ed25519_key "$file" >/dev/null 2>&1; then basename "$file"; fi
+  done
+}
+etcd_health() {
+  [ -S /run/etcd/grpc ] || return
+  if output=$(etcdctl --endpoints unix:///run/etcd/grpc --dial-timeout 3s --command-timeout 5s endpoint health 2>&1)
+  then
+    echo "healthy"
+  else
+    printf 'unhealthy: %s\n' "$(printf '%s\n' "$output" | tail -n 1)"
+  fi
+}
+
+host_facts() {
+  mtu=$1 bundle=$2
+  shift 2
+  units=""
+  while [ "$1" != "--" ]; do
+    units="$units $1"
+    shift
+  done
+  shift
+  number clock "$(date +%s)"
+  systems
+  history
+  number addresses "$(ip -json address show 2>/dev/null || echo '[]')"
+  pings "$@" | object ping
+  full_pings "$@" | object mtu
+  wg show wgkube latest-handshakes 2>/dev/null | awk '{ print "\"" $1 "\": " $2 }' | object handshakes
+  nft list tables 2>/dev/null | sed 's/^table //' | list tables
+  stat -L -c '%n %a %U %G' /run/agenix/* 2>/dev/null | list secrets
+  if command -v age >/dev/null; then readable "$bundle" | list readable; else number readable null; fi
+  etcd_health | string etcd
+  # shellcheck disable=SC2086 # one word per unit
+  systemctl show --property=Id,LoadState,ActiveState,ConditionResult,ConditionTimestampMonotonic $units 2>/dev/null |
+    string units
+}
+
+progress() {
+  state=/run/smallkube/$1
+  flag begun test -d "$state"
+  number status "$(cat "$state/status" 2>/dev/null)"
+  readlink "$state/decision" 2>/dev/null | string outcome
+  number rollback_status "$(cat "$state/rollback.status" 2>/dev/null)"
+  readlink -f /run/current-system | string system
+  units --state=failed | list failed
+  tail -c 20000 "$state/log" 2>/dev/null | string log
+}
+
+generations() {
+  current_generation | string current
+  for link in "$profile"-*-link; do
+    number=${link#"$profile-"}
+    if [ -e "$link" ]; then printf '"%s": "%s"\n' "${number%-link}" "$(readlink -f "$link")"; fi
+  done | object systems
+}
+
+begin facts
+what=$1
+shift
+case $what in
+deploy) deploy_facts "$@" ;;
+host) host_facts "$@" ;;
+progress) progress "$@" ;;
+generations) generations ;;
+esac
+end

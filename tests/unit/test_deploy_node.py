@@ -1,0 +1,216 @@
+"""Verifies the steps of a deploy on one node, with a fake machine: which commands run, and what the report claims."""
+
+import json
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import pytest
+
+from smallkube.core.errors import SmallkubeError
+from smallkube.core.workspace import Workspace, lock
+from smallkube.deploy import node as deploying
+from smallkube.deploy import plan
+from smallkube.deploy.barrier import Barrier
+from smallkube.deploy.history import Entry
+from smallkube.deploy.plan import Goal, Options
+from smallkube.deploy.report import Outcome, Report
+from smallkube.inventory.cluster import Cluster
+from smallkube.inventory.load import load
+from smallkube.nix.bundle import Bundle
+from smallkube.remote.command import Command, Result
+from smallkube.remote.fake import FakeHost, reply
+from tests.unit.world import Silent
+
+OLD, NEW = "/nix/store/old", "/nix/store/new"
+KEY = "ssh-ed25519 AAAA root@node2"
+PREPARE = ["lock", "facts", "receive", "receive", "build", "difference"]
+ACTIVATE = ["health checks", "node Ready", "switch-to-configuration", "arm", "activate", "progress"]
+CONFIRM = ["progress", "progress", "health checks", "node Ready", "confirm"]
+
+
+@dataclass
+class Machine:
+    """Runs OLD, builds NEW. ``answers``: command → its result; ``fails_once``: commands whose answer is lost."""
+
+    runs: str = OLD
+    boots: str = OLD
+    armed: list[str] = field(default_factory=list)
+    decision: str = ""
+    history: list[str] = field(default_factory=list)
+    answers: dict[str, Result] = field(default_factory=dict)
+    fails_once: set[str] = field(default_factory=set)
+    on: Callable[[str], object] = lambda _: None
+    stop: threading.Event = field(default_factory=threading.Event)
+    did: list[str] = field(default_factory=list)
+
+    def answer(self, command: Command) -> Result:
+        self.did.append(command.name)
+        self.on(command.name)
+        answer = self.answers.get(command.name) or self._act(command)
+        if command.name in self.fails_once:
+            self.fails_once.discard(command.name)
+            raise SmallkubeError("connection lost")
+        return answer
+
+    def _act(self, command: Command) -> Result:
+        match command.name:
+            case "facts":
+                facts = {"has_bundle": False, "has_scripts": False, "host_key": KEY, "clock": 1_000}
+                sizes = {"store_free": 1 << 30, "state_free": 1 << 30, "generation": "7"}
+                found = {"failed": [], "armed": self.armed, "history": self.history}
+                systems = {"system": self.runs, "profile": self.boots}
+                generations = {"current": "7", "systems": {"6": "/nix/store/older", "7": OLD}}
+                return reply(json.dumps(facts | sizes | found | systems | generations))
+            case "build":
+                return reply(f"{NEW}\n", stderr="building\n")
+            case "health checks" | "node Ready":
+                return reply('{"checks": [{"subject": "", "check": "node Ready", "result": "ok", "detail": ""}]}')
+            case "switch-to-configuration":
+                return reply("would restart the following units: sshd.service")
+            case "activate":
+                self.runs = command.argv[-1]
+            case "progress":
+                ended = {"begun": True, "status": 0, "outcome": self.decision, "rollback_status": None}
+                if self.decision == "rolled back":
+                    ended["rollback_status"], self.runs = 0, OLD
+                return reply(json.dumps({**ended, "system": self.runs, "failed": [], "log": "log"}))
+            case "confirm":
+                self.decision = "confirmed"
+            case "trigger-rollback":
+                self.decision = "rolled back"
+            case "commit":
+                return reply("8\n")
+            case "cat":
+                return reply("\n".join(self.history))
+            case "record":
+                self.history.append((command.stdin or b"").decode().strip())
+        return reply()
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
+    made = Machine()
+    monkeypatch.setattr(deploying, "SshHost", lambda _, node: FakeHost(node, made.answer))
+    monkeypatch.setattr(deploying, "connector", lambda _: lambda node: FakeHost(node, made.answer))
+    monkeypatch.setattr("time.time", lambda: 1_000.0)
+    return made
+
+
+@pytest.fixture
+def deploy(machine: Machine, workspace: Workspace) -> Callable[..., Report]:
+    workspace.hosts_keys_dir.mkdir(parents=True)
+    (workspace.hosts_keys_dir / "node2.pub").write_text(KEY)
+    cluster = Cluster(workspace, load(workspace.inventory_file))
+    node = cluster.inventory.node("node2")
+
+    def run(goal: Goal = Goal.SWITCH, *, generation: str | None = None) -> Report:
+        made = plan.make([node], "digest", goal)
+        if generation is not None:
+            made = plan.rollback([node], generation, Options())
+        slots = threading.BoundedSemaphore(1)
+        context = deploying.DeployContext(made, Bundle({}), cluster, Silent(), machine.stop, Barrier(), slots, slots)
+        with lock(workspace.state_dir / "locks" / node.name, "deploying"):
+            return deploying.NodeDeploy(context, node).execute()
+
+    return run
+
+
+def test_a_switch_runs_its_commands_in_order(deploy: Callable[..., Report], machine: Machine) -> None:
+    report = deploy()
+    assert (report.outcome, report.system, report.generation) == (Outcome.DEPLOYED, NEW, "8")
+    assert machine.did == [*PREPARE, *ACTIVATE, *CONFIRM, "commit", "record", "unlock"]
+    assert Entry(**json.loads(machine.history[-1])).outcome == "deployed"
+
+
+def test_the_same_system_is_unchanged(deploy: Callable[..., Report], machine: Machine) -> None:
+    machine.runs = machine.boots = NEW
+    report = deploy()
+    assert (report.outcome, report.generation) == (Outcome.UNCHANGED, "7")
+    assert machine.did == [*PREPARE[:-1], "record", "unlock"]
+    deploy()
+    assert machine.did[len(PREPARE) + 1 :] == [*PREPARE[:-1], "unlock"]
+
+
+@pytest.mark.parametrize(
+    ("goal", "outcome", "commands"),
+    [
+        (Goal.BUILD, Outcome.BUILT, []),
+        (Goal.DRY_ACTIVATE, Outcome.CHECKED, ["switch-to-configuration"]),
+        (Goal.BOOT, Outcome.READY, ["commit", "record"]),
+        (Goal.TEST, Outcome.TESTED, [*ACTIVATE, *CONFIRM, "record"]),
+    ],
+)
+def test_what_the_other_goals_run(
+    deploy: Callable[..., Report], machine: Machine, goal: Goal, outcome: Outcome, commands: list[str]
+) -> None:
+    assert deploy(goal).outcome is outcome
+    assert machine.did == [*PREPARE, *commands, "unlock"]
+
+
+def test_an_unhealthy_node_rolls_back_and_is_recorded(deploy: Callable[..., Report], machine: Machine) -> None:
+    answers = iter(["ok", "failed"])
+
+    def fail(name: str) -> None:
+        if name == "health checks":
+            check = f'{{"subject": "", "check": "etcd", "result": "{next(answers)}", "detail": "no answer"}}'
+            machine.answers[name] = reply(f'{{"checks": [{check}]}}')
+
+    machine.on = fail
+    report = deploy()
+    assert (report.outcome, report.reason, report.log) == (Outcome.ROLLED_BACK, "etcd: no answer", "log")
+    assert "commit" not in machine.did
+    assert Entry(**json.loads(machine.history[-1])).outcome == "rolled back"
+
+
+def test_a_failed_build_ends_with_its_log(deploy: Callable[..., Report], machine: Machine) -> None:
+    machine.answers["build"] = reply(status=1, stderr="syntax error\n")
+    report = deploy()
+    assert (report.outcome, report.log) == (Outcome.FAILED, "syntax error")
+    assert report.reason.startswith("the build failed: syntax error; the whole log is in .smallkube/logs/")
+    assert machine.did == [*PREPARE[:-1], "unlock"]
+
+
+def test_another_deploy_has_the_lock(deploy: Callable[..., Report], machine: Machine) -> None:
+    machine.answers["lock"] = reply(status=75, stderr="locked by ann@laptop\n")
+    assert deploy().reason == "locked by ann@laptop; wait for that deploy to end"
+    assert machine.did == ["lock"]
+
+
+@pytest.mark.parametrize("command", ["commit", "record"])
+def test_a_lost_answer_of_the_last_steps_is_asked_again(
+    deploy: Callable[..., Report], machine: Machine, command: str
+) -> None:
+    machine.fails_once = {command}
+    assert deploy().outcome is Outcome.DEPLOYED
+    assert machine.did.count(command) == 2
+
+
+def test_a_commit_that_fails_says_what_runs_and_boots(deploy: Callable[..., Report], machine: Machine) -> None:
+    machine.answers["commit"] = reply(status=1, stderr="no space\n")
+    report = deploy()
+    assert report.outcome is Outcome.FAILED
+    assert report.reason.startswith("it runs the new system; it may not boot the new one: commit failed: no space")
+
+
+def test_an_interruption_stops_before_the_activation(deploy: Callable[..., Report], machine: Machine) -> None:
+    def interrupt(name: str) -> None:
+        if name == "build":
+            machine.stop.set()
+
+    machine.on = interrupt
+    report = deploy()
+    assert (report.outcome, report.reason) == (Outcome.FAILED, "interrupted before anything was activated")
+    assert "arm" not in machine.did
+
+
+def test_a_stale_rollback_is_run_first(deploy: Callable[..., Report], machine: Machine) -> None:
+    machine.armed = ["smallkube-rollback-1.timer"]
+    assert deploy().outcome is Outcome.DEPLOYED
+    assert machine.did[:5] == ["lock", "facts", "receive", "run-stale-rollbacks", "facts"]
+
+
+def test_a_rollback_deploys_the_previous_generation(deploy: Callable[..., Report], machine: Machine) -> None:
+    report = deploy(generation="")
+    assert (report.outcome, report.system) == (Outcome.DEPLOYED, "/nix/store/older")
+    assert machine.did[:5] == ["lock", "facts", "receive", "facts", "cat"]
