@@ -62,13 +62,13 @@ def deploy(
     previous generation unless a new connection confirms that it is healthy.
     """
     from smallkube.deploy import prepare
-    from smallkube.deploy.plan import Options, parse_build_on, parse_goal
+    from smallkube.deploy.plan import BuildOn, Goal, Options, choose
 
     here = current()
     nodes = here.select(node, role, tag)
-    where = parse_build_on(build_on)
+    where = choose(BuildOn, "build-on", build_on)
     options = Options(batch or None, max_failures, confirm_timeout, not no_rollback, not no_drain, with_peers, where)
-    plan, bundle = prepare.prepare(here.cluster, nodes, parse_goal(goal), options, may_lock=not dry_run)
+    plan, bundle = prepare.prepare(here.cluster, nodes, choose(Goal, "goal", goal), options, may_lock=not dry_run)
     if plan.left_out:
         ui.warn(
             f"the peers have changed; {', '.join(plan.left_out)} will not get the new ones; --with-peers includes them"

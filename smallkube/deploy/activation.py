@@ -4,9 +4,10 @@ The machine decides: the first that creates /run/smallkube/NONCE/decision, its t
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from smallkube.core.errors import SmallkubeError
 from smallkube.deploy import checks, facts
@@ -26,6 +27,8 @@ TOO_LATE = "the activation did not end in time"
 NOT_STARTED = 1
 """Exit status of a switch-to-configuration that did nothing."""
 
+T = TypeVar("T")
+
 
 def script(verb: str, *arguments: str, timeout: float = 60.0) -> Command:
     """A subcommand of ``scripts/activation.sh`` on a machine that has the scripts."""
@@ -39,14 +42,6 @@ class Verdict:
     outcome: Outcome | None
     reason: str = ""
     log: str = ""
-
-
-@dataclass(frozen=True)
-class Clock:
-    """Seconds that only grow, and waiting for them."""
-
-    now: Callable[[], float] = time.monotonic
-    sleep: Callable[[float], None] = time.sleep
 
 
 @dataclass
@@ -65,7 +60,8 @@ class Activation:
     barrier: Barrier = field(default_factory=Barrier)
     stopped: Callable[[], bool] = lambda: False
     examine: Callable[[Host], Sequence[str]] = lambda _: ()
-    clock: Clock = field(default_factory=Clock)
+    now: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], None] = time.sleep
     _armed: bool = False
     _due: float = 0.0
     _last: Progress | None = None
@@ -79,7 +75,7 @@ class Activation:
         if fault := self.barrier.wait(self.node, SyncPoint.PREPARED, "", self.stopped):
             raise SmallkubeError(f"nothing was activated: {fault}")
         host.run_checked(script("arm", self.nonce, str(self.seconds)))
-        self._due = self.clock.now() + self.seconds
+        self._due = self.now() + self.seconds
         self._armed = True
 
     def activate(self, host: Host) -> None:
@@ -87,7 +83,7 @@ class Activation:
 
         Raises SmallkubeError when it was certainly not started.
         """
-        self._due = self._due or self.clock.now() + self.seconds
+        self._due = self._due or self.now() + self.seconds
         try:
             started = host.run(script("activate", self.nonce, self.system))
         except SmallkubeError:
@@ -103,17 +99,8 @@ class Activation:
 
     def confirm(self) -> Verdict:
         """Confirm the system over a new connection if the machine is healthy, else let it roll back."""
-        reason = ""
-        while self.clock.now() < self._due:
-            try:
-                with self.connect() as host:
-                    return self._decide(host)
-            except SmallkubeError as error:
-                reason = f"{NO_CONNECTION}: {error.message}"
-                if self.stopped():
-                    break
-                self.clock.sleep(POLL_SECONDS)
-        return self._await_rollback(reason or self._lost or TOO_LATE)
+        verdict = self._ask(self._decide, lambda: self._due)
+        return verdict or self._await_rollback(self._lost or TOO_LATE)
 
     def _decide(self, host: Host) -> Verdict:
         now = self._last = facts.progress(host, self.nonce)
@@ -136,7 +123,7 @@ class Activation:
         """What is wrong with the new system, here or on another node of a lockstep deploy."""
 
         def late() -> bool:
-            return self.stopped() or self.clock.now() >= self._due
+            return self.stopped() or self.now() >= self._due
 
         elsewhere = self.barrier.wait(self.node, SyncPoint.ACTIVATED, "", late)
         now = self._last = facts.progress(host, self.nonce)
@@ -170,7 +157,7 @@ class Activation:
         return Verdict(Outcome.ROLLED_BACK, _joined(reason, errors), self._log)
 
     def _what_is_known(self) -> str:
-        left = self._due - self.clock.now()
+        left = self._due - self.now()
         if self._last and self._last.outcome:
             return f"it began to roll back to {self.before.system}; the end was not observed"
         if not self._armed:
@@ -186,34 +173,39 @@ class Activation:
     def _until(
         self, condition: Callable[[Progress], bool], deadline: Callable[[], float], host: Host | None = None
     ) -> Progress | None:
-        """Ask until ``condition`` holds, over ``host`` as long as it lives, then new connections. None: out of time."""
-        while self.clock.now() < deadline():
+        """The progress once ``condition`` holds; else as ``_ask``."""
+
+        def progress(asked: Host) -> Progress | None:
+            self._last, self._lost = facts.progress(asked, self.nonce), ""
+            return self._last if condition(self._last) else None
+
+        return self._ask(progress, deadline, host)
+
+    def _ask(
+        self, question: Callable[[Host], T | None], deadline: Callable[[], float], host: Host | None = None
+    ) -> T | None:
+        """The first answer, over ``host`` as long as it lives, then over new connections.
+
+        None: out of time, or stopped while the machine is unreachable.
+        """
+        while self.now() < deadline():
             try:
-                with self._connection(host) as asked:
-                    while self.clock.now() < deadline():
-                        self._last, self._lost = facts.progress(asked, self.nonce), ""
-                        if condition(self._last):
-                            return self._last
-                        self.clock.sleep(POLL_SECONDS)
+                with nullcontext(host) if host else self.connect() as asked:
+                    while self.now() < deadline():
+                        if answer := question(asked):
+                            return answer
+                        self.sleep(POLL_SECONDS)
             except SmallkubeError as error:
                 self._lost = f"{NO_CONNECTION}: {error.message}"
                 if self.stopped():
                     return None
             host = None
-            self.clock.sleep(POLL_SECONDS)
+            self.sleep(POLL_SECONDS)
         return None
 
     def _deadline(self) -> float:
         rolling_back = self._last is not None and self._last.outcome == "rolled back"
         return self._due + (ROLLBACK_SECONDS if rolling_back else GRACE_SECONDS)
-
-    @contextmanager
-    def _connection(self, host: Host | None) -> Iterator[Host]:
-        if host:
-            yield host
-            return
-        with self.connect() as made:
-            yield made
 
 
 def _joined(*reasons: str) -> str:

@@ -32,7 +32,7 @@ def network(inventory: Inventory, node: Node, facts: HostFacts, public_keys: Map
     """The bridge, WireGuard's handshakes and pings through the tunnel. ``public_keys``: index → WireGuard key."""
     plan = inventory.addressing
     own = (plan.host6(node.index), plan.host4(node.index))
-    missing = [f"{address} is missing" for address in own if address not in facts.addresses_of("brkube")]
+    missing = [f"{address} is missing" for address in own if address not in facts.bridge]
     yield Check.of(node.name, "brkube", missing, ", ".join(own))
     others = [other for other in inventory.nodes if other != node]
     if others:
@@ -87,7 +87,7 @@ def protection(inventory: Inventory, node: Node, facts: HostFacts, existing: Col
     """Firewall tables, and secrets: present, with their rights, and no others; ``existing`` are the files in keys/."""
     missing = [f"no table {name}" for name in sorted(TABLES - facts.tables)]
     yield Check.of(node.name, "nftables", missing, ", ".join(sorted(TABLES)))
-    expected, found = policy.secrets_on(inventory, node, existing), facts.secret_rights
+    expected, found = policy.secrets_on(inventory, node, existing), facts.secrets
     faults = [f"{name} is missing" for name in sorted(set(expected) - set(found))]
     faults += [f"{name} must not be on this node" for name in sorted(set(found) - set(expected))]
     for name in sorted(set(expected) & set(found)):

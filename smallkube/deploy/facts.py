@@ -60,56 +60,30 @@ class DeployFacts(_Systems):
 
 
 @dataclass(frozen=True)
-class Address:
-    """An address of an interface, as ip-address(8) prints it in JSON."""
-
-    local: str = ""
-
-
-@dataclass(frozen=True)
-class Interface:
-    """A network interface, likewise."""
-
-    ifname: str = ""
-    addr_info: tuple[Address, ...] = ()
-
-
-@dataclass(frozen=True)
 class HostFacts(_Systems):
     """What checks compare with inventory and policy.
 
-    ``clock`` in seconds since 1970. ``ping``, ``mtu``: address → milliseconds of a small and of a full-sized packet,
-    None when it is lost. ``handshakes``: WireGuard key → time of the last one, 0 when there was none. ``secrets``:
-    "PATH MODE OWNER GROUP". ``readable``: which files of the bundle the host key decrypts, None without age. ``etcd``:
-    "healthy", what is wrong, or "" without etcd. ``units``: from systemctl(1).
+    ``clock`` in seconds since 1970. ``bridge``: the addresses of brkube. ``ping``, ``mtu``: address → milliseconds of a
+    small and of a full-sized packet, None when it is lost. ``handshakes``: WireGuard key → time of the last one, 0 when
+    there was none. ``secrets``: name under /run/agenix → "MODE OWNER GROUP". ``readable``: which files of the bundle
+    the host key decrypts, None without age. ``etcd``: "healthy", what is wrong, or "". ``units``: from systemctl(1).
     """
 
     clock: int
-    addresses: tuple[Interface, ...]
+    bridge: frozenset[str]
     ping: dict[str, float | None]
     mtu: dict[str, float | None]
     handshakes: dict[str, int]
     tables: frozenset[str]
-    secrets: tuple[str, ...]
+    secrets: dict[str, str]
     readable: frozenset[str] | None
     etcd: str
     units: str
-
-    def addresses_of(self, interface: str) -> frozenset[str]:
-        """The addresses that ``interface`` has."""
-        found = [each for each in self.addresses if each.ifname == interface]
-        return frozenset(address.local for each in found for address in each.addr_info)
 
     def handshake_age(self, key: str) -> int | None:
         """Seconds since the last handshake with the peer that has this public key, None when there was none."""
         time = self.handshakes.get(key)
         return max(0, self.clock - time) if time else None
-
-    @property
-    def secret_rights(self) -> dict[str, str]:
-        """Name under /run/agenix → "MODE OWNER GROUP"."""
-        rows = (line.removeprefix("/run/agenix/").split(maxsplit=1) for line in self.secrets)
-        return {row[0]: row[1] for row in rows if len(row) == 2}
 
     @property
     def unit_states(self) -> dict[str, Mapping[str, str]]:
@@ -256,15 +230,11 @@ def stale_peers(cluster: Cluster, nodes: Sequence[Node], peers: bytes) -> StaleP
     if all(digest == wanted for digest in selected.values()):
         return StalePeers()
     others = _peers_digests(cluster.workspace, [node for node in cluster.inventory.nodes if node not in nodes])
-    return compare_peers(selected, others, wanted)
+    return StalePeers(_other_than(wanted, selected), _other_than(wanted, others))
 
 
-def compare_peers(selected: Mapping[str, str], others: Mapping[str, str], wanted: str) -> StalePeers:
-    """``selected`` and ``others``: node → SHA-256 of the peers.json that it runs with, "" when it has none."""
-    return StalePeers(
-        changed=tuple(name for name, digest in selected.items() if digest and digest != wanted),
-        left_out=tuple(name for name, digest in others.items() if digest and digest != wanted),
-    )
+def _other_than(wanted: str, digests: Mapping[str, str]) -> tuple[str, ...]:
+    return tuple(name for name, digest in digests.items() if digest and digest != wanted)
 
 
 def _peers_digests(workspace: Workspace, nodes: Sequence[Node]) -> dict[str, str]:

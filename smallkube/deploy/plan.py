@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
+from typing import TypeVar
 
 from smallkube.core.errors import ErrorGroup, SmallkubeError, UsageError
 from smallkube.deploy.facts import StalePeers
@@ -12,6 +13,8 @@ from smallkube.inventory.cluster import Cluster
 from smallkube.inventory.models import Node
 from smallkube.remote import fleet
 from smallkube.secrets.proof import Finding, State
+
+E = TypeVar("E", bound=StrEnum)
 
 
 class Goal(StrEnum):
@@ -120,20 +123,12 @@ def rollback(nodes: Sequence[Node], generation: str, options: Options) -> Plan:
     return Plan(Goal.SWITCH, fleet.stages(nodes), "", secrets.token_hex(4), options, generation=generation)
 
 
-def parse_goal(text: str) -> Goal:
-    """The goal, by its name; UsageError lists them."""
+def choose(kind: type[E], flag: str, text: str) -> E:
+    """The Goal or BuildOn of that name; UsageError lists them."""
     try:
-        return Goal(text)
+        return kind(text)
     except ValueError as error:
-        raise UsageError(f"no goal {text!r}", hint=f"the goals are {', '.join(Goal)}") from error
-
-
-def parse_build_on(text: str) -> BuildOn:
-    """Where to build, by its name; UsageError lists them."""
-    try:
-        return BuildOn(text)
-    except ValueError as error:
-        raise UsageError(f"--build-on {text!r}: unknown", hint=f"pass {' or '.join(BuildOn)}") from error
+        raise UsageError(f"--{flag} {text!r}: unknown", hint=f"pass one of {', '.join(kind)}") from error
 
 
 def check_secrets(nodes: Sequence[Node], findings: Sequence[Finding]) -> None:

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from smallkube.core.errors import SmallkubeError
-from smallkube.deploy.activation import GRACE_SECONDS, Activation, Clock, Verdict
+from smallkube.deploy.activation import GRACE_SECONDS, Activation, Verdict
 from smallkube.deploy.facts import DeployFacts
 from smallkube.deploy.report import Outcome
 from smallkube.remote.command import Command, Result
@@ -150,7 +150,8 @@ def deploy(machine: Machine, stopped: Callable[[], bool] = lambda: False, *, arm
         before=BEFORE,
         seconds=SECONDS,
         stopped=stopped,
-        clock=Clock(machine.now, machine.sleep),
+        now=machine.now,
+        sleep=machine.sleep,
     )
     host = cast(Host, FakeConnection(machine, alive=True))
     if armed:

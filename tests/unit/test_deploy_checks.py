@@ -26,19 +26,16 @@ FACTS: dict[str, Any] = {
     "profile": SYSTEM,
     "generation": "7",
     "history": [json.dumps({**LAST, "outcome": "deployed", "reason": ""})],
-    "addresses": [
-        {"ifname": "brkube", "addr_info": [{"local": "fd88:2::1"}, {"local": "10.88.2.1"}]},
-        {"ifname": "lo"},
-    ],
+    "bridge": ["fd88:2::1", "10.88.2.1"],
     "ping": {"fd88:1::1": 0.4, "10.88.1.1": 1.5},
     "mtu": {"fd88:1::1": 0.6, "10.88.1.1": 1.7},
     "handshakes": {"KEY1": 990},
     "tables": ["ip kube-nat", "ip6 kube-nat", "inet nixos-fw"],
-    "secrets": [
-        "/run/agenix/wgkube.key 440 root systemd-network",
-        "/run/agenix/kube_token_node2 400 root root",
-        "/run/agenix/kubelet_node2.key 400 root root",
-    ],
+    "secrets": {
+        "wgkube.key": "440 root systemd-network",
+        "kube_token_node2": "400 root root",
+        "kubelet_node2.key": "400 root root",
+    },
     "readable": ["wgkube2.key.age", "kube_token_node2.age", "kubelet_node2.key.age"],
     "etcd": "",
     "units": """\
@@ -79,6 +76,10 @@ def without(name: str, element: str) -> dict[str, object]:
     return {name: [each for each in FACTS[name] if element not in each]}
 
 
+def secrets(**changes: str | None) -> dict[str, object]:
+    return {"secrets": {name: rights for name, rights in {**FACTS["secrets"], **changes}.items() if rights}}
+
+
 def test_a_healthy_machine_has_no_fault(inventory: Inventory) -> None:
     node, found = inventory.node("node2"), read(inventory)
     assert failed(checks.network(inventory, node, found, KEYS)) == {}
@@ -89,11 +90,7 @@ def test_a_healthy_machine_has_no_fault(inventory: Inventory) -> None:
 @pytest.mark.parametrize(
     ("changes", "check", "detail"),
     [
-        (
-            {"addresses": [{"ifname": "brkube", "addr_info": [{"local": "10.88.2.1"}]}]},
-            "brkube",
-            "fd88:2::1 is missing",
-        ),
+        ({"bridge": ["10.88.2.1"]}, "brkube", "fd88:2::1 is missing"),
         ({"handshakes": {"KEY1": 0}}, "wgkube", "node1: no handshake"),
         ({"handshakes": {}}, "wgkube", "node1: no handshake"),
         ({"handshakes": {"KEY1": 700}}, "wgkube", "node1: last handshake 300 s ago"),
@@ -111,9 +108,9 @@ def test_faults_of_the_network(inventory: Inventory, changes: dict[str, object],
     ("changes", "check", "detail"),
     [
         (without("tables", "ip6"), "nftables", "no table ip6 kube-nat"),
-        ({"secrets": [line.replace("400", "444") for line in FACTS["secrets"]]}, "/run/agenix", "has 444 root root"),
-        (without("secrets", "kubelet_node2"), "/run/agenix", "kubelet_node2.key is missing"),
-        ({"secrets": [*FACTS["secrets"], "/run/agenix/x 400 root root"]}, "/run/agenix", "x must not be on this node"),
+        (secrets(kube_token_node2="444 root root"), "/run/agenix", "kube_token_node2 has 444 root root"),
+        (secrets(kube_token_node2=None), "/run/agenix", "kube_token_node2 is missing"),
+        (secrets(x="400 root root"), "/run/agenix", "x must not be on this node"),
         ({"readable": [*FACTS["readable"], "kube_token_root.age"]}, "host key", "can decrypt kube_token_root.age"),
         (without("readable", "wgkube2"), "host key", "can't decrypt wgkube2.key.age"),
     ],

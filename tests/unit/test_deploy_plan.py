@@ -9,7 +9,7 @@ from smallkube.core.workspace import Workspace
 from smallkube.deploy import plan
 from smallkube.deploy.facts import StalePeers
 from smallkube.deploy.node import steps
-from smallkube.deploy.plan import Goal, Options
+from smallkube.deploy.plan import BuildOn, Goal, Options, choose
 from smallkube.inventory.cluster import Cluster
 from smallkube.inventory.load import load
 from smallkube.inventory.models import Inventory, Node
@@ -90,7 +90,7 @@ def test_a_change_of_the_peers_is_deployed_in_lockstep() -> None:
 
 @pytest.mark.parametrize("goal", list(Goal))
 def test_where_it_is_built_changes_only_the_build(goal: Goal) -> None:
-    there, here = titles(goal), titles(goal, build_on=plan.parse_build_on("local"))
+    there, here = titles(goal), titles(goal, build_on=BuildOn.LOCAL)
     at = there.index("build")
     assert here == [*there[:at], "build locally", "copy the closure", *there[at + 1 :]]
 
@@ -101,15 +101,12 @@ def test_a_rollback_finds_a_generation_and_builds_nothing() -> None:
     assert not {"build", "build locally", "copy the closure", "push the configuration"} & set(found)
 
 
-def test_places_to_build_are_known_by_name() -> None:
-    with pytest.raises(UsageError, match="--build-on 'here': unknown; pass target or local"):
-        plan.parse_build_on("here")
-
-
-def test_goals_are_known_by_name() -> None:
-    assert [plan.parse_goal(str(goal)) for goal in Goal] == list(Goal)
-    with pytest.raises(UsageError, match="no goal 'swich'; the goals are switch, boot, test, dry-activate, build"):
-        plan.parse_goal("swich")
+def test_goals_and_places_to_build_are_known_by_name() -> None:
+    assert [choose(Goal, "goal", str(goal)) for goal in Goal] == list(Goal)
+    with pytest.raises(UsageError, match="--goal 'swich': unknown; pass one of switch, boot, test, dry-act"):
+        choose(Goal, "goal", "swich")
+    with pytest.raises(UsageError, match="--build-on 'here': unknown; pass one of target, local"):
+        choose(BuildOn, "build-on", "here")
 
 
 @pytest.fixture

@@ -90,12 +90,12 @@ host_facts() {
   number clock "$(date +%s)"
   systems
   history
-  number addresses "$(ip -json address show 2>/dev/null || echo '[]')"
+  ip -oneline address show dev brkube 2>/dev/null | awk '{ sub("/.*", "", $4); print $4 }' | list bridge
   pings "$@" | object ping
   full_pings "$@" | object mtu
   wg show wgkube latest-handshakes 2>/dev/null | awk '{ print "\"" $1 "\": " $2 }' | object handshakes
   nft list tables 2>/dev/null | sed 's/^table //' | list tables
-  stat -L -c '%n %a %U %G' /run/agenix/* 2>/dev/null | list secrets
+  (cd /run/agenix && stat -L -c '"%n": "%a %U %G"' -- *) 2>/dev/null | object secrets
   if command -v age >/dev/null; then readable "$bundle" | list readable; else number readable null; fi
   etcd_health | string etcd
   # shellcheck disable=SC2086 # one word per unit
