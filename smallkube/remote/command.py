@@ -1,22 +1,22 @@
 """A remote command is a value; this is the one place where it becomes text for a shell."""
 
 import shlex
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
-from typing import Literal
+from typing import BinaryIO, Literal
 
 Become = Literal["none", "sudo"]
 
 
 @dataclass(frozen=True)
 class Command:
-    """What to run on a node, as root unless told otherwise.
+    """What to run on a node, as root by default.
 
-    ``stdin`` is where secrets and data go: never into ``argv``. ``timeout`` is in seconds, counted from when anything
-    was last heard; see ``total_timeout`` too. ``hold`` leaves standard input open until the command has ended, so that
-    its end tells the command that nobody waits for it any more. ``title`` is what messages call it (by default the
-    program).
-    ``limit`` is how many bytes a Result may hold of each of its streams.
+    ``stdin`` is where secrets and data go: never into ``argv``. ``timeout`` is in seconds without any activity; see
+    ``total_timeout`` too. ``hold`` leaves standard input open until the command has ended: its end shows the command
+    that the connection is lost. ``title`` is its name in messages (by default the program). ``limit`` is how many bytes
+    a Result may hold of each of its streams.
     """
 
     argv: tuple[str, ...]
@@ -40,6 +40,21 @@ class Command:
         """The command line for the login shell of a user who becomes root in this way."""
         prefix = ("sudo", "-n", "--") if self.root and become == "sudo" else ()
         return shlex.join((*prefix, *self.argv))
+
+
+@dataclass(frozen=True)
+class Streams:
+    """What a running command is connected to.
+
+    ``on_stderr`` gets standard error piece by piece as it comes; ``on_stdout`` standard output, which the Result does
+    not have then. ``source`` is read to its end and sent after ``Command.stdin``, no faster than the command reads.
+    The command ends when ``stopped`` becomes true.
+    """
+
+    on_stderr: Callable[[bytes], object]
+    stopped: Callable[[], bool]
+    source: BinaryIO | None
+    on_stdout: Callable[[bytes], object] | None
 
 
 class OutputLimitError(Exception):
@@ -83,6 +98,6 @@ class Result:
 
     @property
     def last_line(self) -> str:
-        """The last line that it said, for an error message."""
+        """The last line of its output, for an error message."""
         lines = (self.stderr.strip() or self.text.strip()).splitlines()
         return lines[-1] if lines else f"exit status {self.status}, no message"

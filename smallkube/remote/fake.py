@@ -1,10 +1,9 @@
 """A host that exists only in memory: for tests of what runs commands, here and in projects that build on this one."""
 
 from collections.abc import Callable
-from typing import BinaryIO
 
 from smallkube.inventory.models import Node
-from smallkube.remote.command import Command, Result
+from smallkube.remote.command import Command, Result, Streams
 from smallkube.remote.host import Host
 
 
@@ -16,23 +15,16 @@ class FakeHost(Host):
         self.answer = answer
         self.commands: list[Command] = []
 
-    def _run(
-        self,
-        command: Command,
-        on_stderr: Callable[[bytes], object],
-        stopped: Callable[[], bool],
-        source: BinaryIO | None,
-        on_stdout: Callable[[bytes], object] | None,
-    ) -> Result:
+    def _run(self, command: Command, streams: Streams) -> Result:
         self.commands.append(command)
-        if source:
-            while source.read(1 << 16):
+        if streams.source:
+            while streams.source.read(1 << 16):
                 pass
         result = self.answer(command)
-        on_stderr(result.stderr.encode())
-        if on_stdout is None:
+        streams.on_stderr(result.stderr.encode())
+        if streams.on_stdout is None:
             return result
-        on_stdout(result.stdout)
+        streams.on_stdout(result.stdout)
         return Result(result.status, b"", result.stderr)
 
 

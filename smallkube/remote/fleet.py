@@ -157,7 +157,7 @@ class Report:
 
 
 class Watcher(Protocol):
-    """Whoever shows the progress."""
+    """Shows the progress."""
 
     def step(self, node: str, text: str) -> None: ...
     def done(self, node: str, outcome: str) -> None: ...

@@ -10,7 +10,7 @@ from typing import BinaryIO, Self
 from smallkube.core import log
 from smallkube.core.errors import SmallkubeError, UsageError
 from smallkube.inventory.models import Node
-from smallkube.remote.command import Command, Result
+from smallkube.remote.command import Command, Result, Streams
 
 
 class Host(ABC):
@@ -46,18 +46,15 @@ class Host(ABC):
         source: BinaryIO | None = None,
         on_stdout: Callable[[bytes], object] | None = None,
     ) -> Result:
-        """Run ``command``; ``on_stderr`` is given standard error piece by piece as it comes.
+        """Run ``command`` with these Streams.
 
-        ``source`` is read to its end, and sent after ``command.stdin``, no faster than the command takes it.
-        ``on_stdout`` is given standard output in the same way, which the Result does not have then.
-
-        Raises SmallkubeError when the connection breaks, nothing is heard for ``command.timeout`` seconds, more comes
-        than ``command.limit`` bytes, or ``stopped`` becomes true; a command that fails is a Result. Whatever the
+        Raises SmallkubeError when the connection breaks, there is no activity for ``command.timeout`` seconds, more
+        comes than ``command.limit`` bytes, or ``stopped`` becomes true; a command that fails is a Result. Whatever the
         callbacks raise ends the command.
         """
         began, outcome = time.monotonic(), "interrupted"
         try:
-            result = self._run(command, on_stderr, stopped, source, on_stdout)
+            result = self._run(command, Streams(on_stderr, stopped, source, on_stdout))
             outcome = f"exit status {result.status}"
             return result
         except SmallkubeError as error:
@@ -74,18 +71,11 @@ class Host(ABC):
         return result
 
     def error(self, message: str, hint: str | None = None, *, usage: bool = False) -> SmallkubeError:
-        """An error that names this machine; ``usage``: one that the operator has to mend first (exit status 2)."""
+        """An error that names this machine; ``usage``: one that the operator has to fix first (exit status 2)."""
         return (UsageError if usage else SmallkubeError)(message, where=self.where, hint=hint)
 
     @abstractmethod
-    def _run(
-        self,
-        command: Command,
-        on_stderr: Callable[[bytes], object],
-        stopped: Callable[[], bool],
-        source: BinaryIO | None,
-        on_stdout: Callable[[bytes], object] | None,
-    ) -> Result: ...
+    def _run(self, command: Command, streams: Streams) -> Result: ...
 
 
 Connect = Callable[[Node], AbstractContextManager[Host]]

@@ -9,7 +9,7 @@ from typing import IO, BinaryIO
 
 from smallkube.core.errors import UsageError
 from smallkube.inventory.models import Node
-from smallkube.remote.command import Command, Output, OutputLimitError, Result
+from smallkube.remote.command import Command, Output, OutputLimitError, Result, Streams
 from smallkube.remote.host import Host
 
 _CHUNK = 1 << 18
@@ -24,37 +24,30 @@ class LocalHost(Host):
     def __init__(self, node: Node) -> None:
         super().__init__(node, "this machine")
 
-    def _run(
-        self,
-        command: Command,
-        on_stderr: Callable[[bytes], object],
-        stopped: Callable[[], bool],
-        source: BinaryIO | None,
-        on_stdout: Callable[[bytes], object] | None,
-    ) -> Result:
-        """Raises UsageError when the command's program is not here."""
+    def _run(self, command: Command, streams: Streams) -> Result:
+        """Raises UsageError when the program is not found."""
         output, errors = Output(command), Output(command)
 
-        def hear_errors(data: bytes) -> None:
+        def read_errors(data: bytes) -> None:
             with suppress(OutputLimitError):  # the rest must still be read, or the command blocks
                 errors.write(data)
-            on_stderr(data)
+            streams.on_stderr(data)
 
         with _start(command, self.where) as process:
             assert process.stdin and process.stdout and process.stderr
-            speaking = threading.Thread(target=_speak, args=(process.stdin, command, source), daemon=True)
-            hearing = threading.Thread(target=_hear, args=(process.stderr, hear_errors), daemon=True)
-            speaking.start()
-            hearing.start()
+            writer = threading.Thread(target=_write, args=(process.stdin, command, streams.source), daemon=True)
+            reader = threading.Thread(target=_read, args=(process.stderr, read_errors), daemon=True)
+            writer.start()
+            reader.start()
             try:
-                _hear(process.stdout, on_stdout or output.write)
-                hearing.join()
+                _read(process.stdout, streams.on_stdout or output.write)
+                reader.join()
                 status = process.wait()
             except BaseException as error:
                 process.stdin.close()
-                if not command.hold:  # else it has just been told, and has to tell the others
+                if not command.hold:  # else the end of its input ends it and its children
                     process.terminate()
-                hearing.join()
+                reader.join()
                 if isinstance(error, OutputLimitError):
                     raise self.error(f"{command.name} printed more than {command.limit >> 20} MiB") from error
                 raise
@@ -69,12 +62,12 @@ def _start(command: Command, where: str) -> subprocess.Popen[bytes]:
         raise UsageError(f"{command.argv[0]} can't be run: {error.strerror}", where=where) from error
 
 
-def _hear(stream: IO[bytes], listener: Callable[[bytes], object]) -> None:
+def _read(stream: IO[bytes], on_data: Callable[[bytes], object]) -> None:
     while data := os.read(stream.fileno(), _CHUNK):
-        listener(data)
+        on_data(data)
 
 
-def _speak(stream: IO[bytes], command: Command, source: BinaryIO | None) -> None:
+def _write(stream: IO[bytes], command: Command, source: BinaryIO | None) -> None:
     try:
         stream.write(command.stdin or b"")
         while source and (data := source.read(_CHUNK)):

@@ -1,9 +1,8 @@
-"""SSH to one node, over Fabric: exactly the host key in keys/hosts/ is accepted, and nothing is learnt on the way."""
+"""SSH to one node, over Fabric: exactly the host key in keys/hosts/ is accepted, and no other is ever added."""
 
 import logging
 import socket
-from collections.abc import Callable
-from typing import Any, BinaryIO
+from typing import Any
 
 import fabric
 import paramiko
@@ -11,7 +10,7 @@ import paramiko
 from smallkube.core.errors import SmallkubeError, UsageError
 from smallkube.core.workspace import Workspace
 from smallkube.inventory.models import Node
-from smallkube.remote.command import Command, OutputLimitError, Result
+from smallkube.remote.command import Command, OutputLimitError, Result, Streams
 from smallkube.remote.host import Connect, Host
 from smallkube.remote.streams import ChannelStreams
 from smallkube.secrets import ssh_keys
@@ -32,7 +31,7 @@ class UnknownHostKeyError(paramiko.SSHException):
 
 
 class RefuseUnknown(paramiko.MissingHostKeyPolicy):
-    """paramiko's RejectPolicy, but with an error that can be told from others by its type."""
+    """paramiko's RejectPolicy, but with an error of its own type."""
 
     def missing_host_key(self, client: paramiko.SSHClient, hostname: str, key: paramiko.PKey) -> None:
         raise UnknownHostKeyError(hostname)
@@ -104,17 +103,10 @@ class SshHost(Host):
         self._fabric.close()
         self._fabric.client.close()  # Fabric's own leaves a connection open that failed to authenticate
 
-    def _run(
-        self,
-        command: Command,
-        on_stderr: Callable[[bytes], object],
-        stopped: Callable[[], bool],
-        source: BinaryIO | None,
-        on_stdout: Callable[[bytes], object] | None,
-    ) -> Result:
+    def _run(self, command: Command, streams: Streams) -> Result:
         """Raises UsageError when sudo wants a password."""
         try:
-            result = self._exchange(command, on_stderr, stopped, source, on_stdout)
+            result = self._exchange(command, streams)
         except InterruptedError as error:
             raise self.error(f"interrupted while {command.name} ran") from error
         except TimeoutError as error:
@@ -131,20 +123,13 @@ class SshHost(Host):
             )
         return result
 
-    def _exchange(
-        self,
-        command: Command,
-        on_stderr: Callable[[bytes], object],
-        stopped: Callable[[], bool],
-        source: BinaryIO | None,
-        on_stdout: Callable[[bytes], object] | None,
-    ) -> Result:
+    def _exchange(self, command: Command, streams: Streams) -> Result:
         transport = self._fabric.transport
         if transport is None:
             raise EOFError("not connected")
         with transport.open_session(timeout=CONNECT_SECONDS) as channel:
             channel.exec_command(command.line(self.node.ssh.become))
-            return ChannelStreams(channel, command, on_stderr, stopped, source, on_stdout).result()
+            return ChannelStreams(channel, command, streams).result()
 
     def _wrong_key(self, offered: paramiko.PKey) -> SmallkubeError:
         return self.error(

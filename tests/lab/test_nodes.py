@@ -112,7 +112,7 @@ def test_one_failing_node_fails_it_and_is_named(up: Up) -> None:
 def test_a_silent_command_is_given_up(up: Up) -> None:
     ran = inv(up.workspace, "nodes.exec", "--node", "node1", "--timeout", "1", "--", "sleep", "30")
     assert ran.returncode == 1
-    assert "nothing heard for 1 s" in ran.stderr
+    assert "no activity for 1 s" in ran.stderr
 
 
 def test_root_or_the_user_who_logs_in(up: Up, tmp_path: Path) -> None:

@@ -19,7 +19,8 @@ DOCUMENTS = [
     *sorted((REPOSITORY / "docs").glob("*.md")),
 ]
 CODE = [
-    f"smallkube/{name}" for name in ("cli", "nix", "core", "smoke", "doctor", "inventory", "kube", "etcd", "deploy")
+    f"smallkube/{name}"
+    for name in ("cli", "nix", "core", "smoke", "doctor", "inventory", "kube", "etcd", "deploy", "remote")
 ]
 """Folders of which the texts in *.py are checked: docstrings, help and messages. Add a folder once it is clean."""
 
