@@ -62,12 +62,9 @@ class Flake:
         while pending := {path for path in derivations if path.endswith(".drv")} - seen:
             seen |= pending
             argv = [self.nix, *build.FEATURES, *verb, *sorted(pending)]
-            shown = json.loads(_output(process.run(argv, environment=os.environ)))
-            texts = {path: each for path, each in shown.items() if "text" in each.get("env", {})}
-            found |= {
-                Path(path).stem: each["env"]["text"] for path, each in texts.items() if _is_shell(each["env"]["text"])
-            }
-            derivations = [path for each in texts.values() for path in each.get("inputDrvs", {})]
+            texts = generated_texts(_output(process.run(argv, environment=os.environ)))
+            found |= {Path(path).stem: text for path, (text, _) in texts.items() if _is_shell(text)}
+            derivations = [path for _, inputs in texts.values() for path in inputs]
         return found
 
     def _run(self, *words: str) -> str:
@@ -82,6 +79,24 @@ def _output(result: process.Result) -> str:
     if not result.ok:
         raise SmallkubeError(reason(result.stderr))
     return result.stdout
+
+
+def generated_texts(shown: str) -> dict[str, tuple[str, tuple[str, ...]]]:
+    """Derivation → the text that it writes, and the derivations that the text names; of `nix derivation show`.
+
+    Paths are base names since version 3 of its format (Nix 2.32), inputs and the whole are nested since version 4.
+    """
+    found = json.loads(shown)
+    texts = {}
+    for path, each in found.get("derivations", found).items():
+        inputs = each.get("inputDrvs") or each.get("inputs", {}).get("drvs", {})
+        if (text := each.get("env", {}).get("text")) is not None:
+            texts[_in_store(path)] = text, tuple(map(_in_store, inputs))
+    return texts
+
+
+def _in_store(path: str) -> str:
+    return f"/nix/store/{Path(path).name}"
 
 
 def _is_shell(text: str) -> bool:

@@ -1,5 +1,6 @@
 """How Nix' errors are told, where nixpkgs' lib is found, and how a tree is written."""
 
+import json
 import os
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 from lab.checks.evaluate import nixpkgs_lib
 from smallkube.core.errors import SmallkubeError, UsageError
 from smallkube.nix.bundle import write_tree
-from smallkube.nix.evaluate import reason
+from smallkube.nix.evaluate import generated_texts, reason
 
 
 def test_nix_errors_on_one_line() -> None:
@@ -19,6 +20,22 @@ def test_nix_errors_on_one_line() -> None:
     )
     assert reason(text) == "undefined variable 'x' at /a/b.nix:3:5:"
     assert reason("") == "Nix failed without saying why"
+
+
+SCRIPT, BASH = "/nix/store/0-script.drv", "/nix/store/1-bash.drv"
+FORMATS = {
+    "before 2.32": {SCRIPT: {"env": {"text": "#!/bin/sh"}, "inputDrvs": {BASH: {}}}, BASH: {"env": {}}},
+    "version 3": {"0-script.drv": {"env": {"text": "#!/bin/sh"}, "inputDrvs": {"1-bash.drv": {}}}},
+    "version 4": {
+        "derivations": {"0-script.drv": {"env": {"text": "#!/bin/sh"}, "inputs": {"drvs": {"1-bash.drv": {}}}}},
+        "version": 4,
+    },
+}
+
+
+@pytest.mark.parametrize("shown", FORMATS.values(), ids=FORMATS)
+def test_generated_texts_are_found_in_each_format(shown: dict[str, object]) -> None:
+    assert generated_texts(json.dumps(shown)) == {SCRIPT: ("#!/bin/sh", (BASH,))}
 
 
 def test_where_nixpkgs_lib_is_looked_for(tmp_path: Path) -> None:
