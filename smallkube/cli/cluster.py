@@ -129,7 +129,7 @@ def status(_: Context, json: bool = False) -> None:
     from smallkube.operations import status as reading
 
     here, now = current(), datetime.now(UTC)
-    found = reading.read(here.cluster, now)
+    found = reading.read(here.cluster, here.connect, now)
     ui.json_result(_as_json(found, now)) if json else _show(found, now)
     if found.problems:
         raise ErrorGroup([SmallkubeError(problem) for problem in found.problems])

@@ -26,7 +26,7 @@ def upgrade_check(_: Context, json: bool = False) -> None:
 
     here = current()
     inventory = here.inventory
-    facts = upgrade_guard.read(here.cluster)
+    facts = upgrade_guard.read(here.cluster, here.connect)
     checks = upgrade_guard.check(inventory, facts, datetime.now(UTC))
     output.show_checks(
         checks, json=json, runs=facts.server(inventory.primary.name), target=inventory.cluster.kubernetes
@@ -76,7 +76,7 @@ def upgrade(
     here = current()
     inventory = here.inventory
     options = Options(*image_of(inventory.cluster.smoke, image, pull_policy))
-    plan = upgrading.make(inventory, upgrade_guard.read(here.cluster), batch)
+    plan = upgrading.make(inventory, upgrade_guard.read(here.cluster, here.connect), batch)
     master = None if dry_run else require_master(here.workspace, "to verify the backup")
 
     def take_backup() -> str:

@@ -9,12 +9,11 @@ from smallkube.core.errors import SmallkubeError
 from smallkube.deploy import checks, facts
 from smallkube.deploy.facts import HostFacts
 from smallkube.inventory.cluster import Cluster
-from smallkube.inventory.models import Node
+from smallkube.inventory.models import Inventory, Node
 from smallkube.nix.bundle import Bundle
 from smallkube.operations.machines import answer, script
 from smallkube.remote import fleet
-from smallkube.remote.host import Host
-from smallkube.remote.ssh import SshHost
+from smallkube.remote.host import Connect, Host
 
 API_SERVER = "kube-apiserver"
 KUBELET = "kubelet"
@@ -48,30 +47,29 @@ class DeployReadiness:
     running: Running
 
 
-def node_states(cluster: Cluster, digest: str) -> dict[str, NodeState | SmallkubeError]:
+def node_states(inventory: Inventory, connect: Connect, digest: str) -> dict[str, NodeState | SmallkubeError]:
     """Every machine's state, by its name; ``digest`` is that of the workspace's bundle."""
-    return _each(cluster, lambda host: NodeState(facts.of_host(host, cluster.inventory, digest), running(host)))
+    return _each(inventory, connect, lambda host: NodeState(facts.of_host(host, inventory, digest), running(host)))
 
 
-def deploy_readiness(cluster: Cluster) -> dict[str, DeployReadiness | SmallkubeError]:
+def deploy_readiness(cluster: Cluster, connect: Connect) -> dict[str, DeployReadiness | SmallkubeError]:
     """What the preflight of a deploy would find on every machine, by its name."""
 
     def read(host: Host) -> DeployReadiness:
         found = facts.of_deploy(host, Bundle({}))
         file = cluster.workspace.hosts_keys_dir / f"{host.node.name}.pub"
-        return DeployReadiness(
-            found.store_free, tuple(checks.unfit(found, time.time(), file.read_text())), running(host)
-        )
+        unfit = tuple(checks.unfit(found, time.time(), file.read_text()))
+        return DeployReadiness(found.store_free, unfit, running(host))
 
-    return _each(cluster, read)
+    return _each(cluster.inventory, connect, read)
 
 
-def _each(cluster: Cluster, ask: Callable[[Host], T]) -> dict[str, T | SmallkubeError]:
+def _each(inventory: Inventory, connect: Connect, ask: Callable[[Host], T]) -> dict[str, T | SmallkubeError]:
     def read(node: Node) -> T:
-        with SshHost(cluster.workspace, node) as host:
+        with connect(node) as host:
             return ask(host)
 
-    outcomes = fleet.run([cluster.inventory.nodes], read)
+    outcomes = fleet.run([inventory.nodes], read)
     return {out.node.name: out.value or out.error or SmallkubeError("not reached") for out in outcomes}
 
 

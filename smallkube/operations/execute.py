@@ -10,16 +10,14 @@ from smallkube.remote.command import Command, Result
 from smallkube.remote.fleet import Outcome
 from smallkube.remote.host import Connect
 
-NO_COMMAND = UsageError(
-    "no command given", hint="put it after two dashes: inv nodes.exec -- uptime; for a shell: -- sh -c 'a | b'"
-)
 MAX_SECONDS = 86_400
 
 
 def command(words: Sequence[str], *, root: bool, timeout: float) -> Command:
     """What to run; ``timeout`` is in seconds of silence. Raises UsageError when that can't be."""
     if not words:
-        raise NO_COMMAND
+        hint = "put it after two dashes: inv nodes.exec -- uptime; for a shell: -- sh -c 'a | b'"
+        raise UsageError("no command given", hint=hint)
     if not 0 < timeout <= MAX_SECONDS:
         raise UsageError(f"--timeout {timeout:g}: must be from 1 to {MAX_SECONDS} seconds")
     return Command(tuple(words), root=root, timeout=timeout)
@@ -35,13 +33,6 @@ def everywhere(nodes: Sequence[Node], wanted: Command, connect: Connect) -> tupl
     return fleet.run([nodes], work)
 
 
-def word(outcome: Outcome[Result]) -> str:
-    """How it went on one node."""
-    if outcome.value is None:
-        return "unknown"
-    return "ok" if outcome.value.ok else "failed"
-
-
 def lines(node: str, text: str) -> Iterator[str]:
     """``text`` with the node's name before each line."""
     return (f"{node}: {line}" for line in text.splitlines())
@@ -52,7 +43,7 @@ def as_json(outcome: Outcome[Result]) -> dict[str, Any]:
     answer = outcome.value
     return {
         "node": outcome.node.name,
-        "outcome": word(outcome),
+        "outcome": "unknown" if answer is None else "ok" if answer.ok else "failed",
         "status": answer.status if answer else None,
         "seconds": round(outcome.seconds, 2),
         "stdout": answer.stdout.decode(errors="replace") if answer else "",

@@ -1,7 +1,7 @@
-"""The state of the whole cluster: nodes, API server, etcd, certificates, backups; and what of it is not well."""
+"""The state of the whole cluster: nodes, API server, etcd, certificates, backups; and their problems."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from smallkube.core.checks import Check, failed
@@ -18,7 +18,7 @@ from smallkube.kube.kubectl import Api
 from smallkube.nix import bundle
 from smallkube.operations import cluster_facts
 from smallkube.operations.cluster_facts import KUBELET, NodeState
-from smallkube.remote.ssh import SshHost
+from smallkube.remote.host import Connect
 from smallkube.secrets import certificates, peers, policy
 from smallkube.secrets.store import Keys, read_keys
 
@@ -28,9 +28,9 @@ _UNKNOWN = "?"
 
 @dataclass(frozen=True)
 class Row:
-    """One node. "?" stands for what nobody could be asked.
+    """One node. "?" stands for what could not be asked.
 
-    ``ready``: "Ready", "NotReady", "missing" or "?". ``lease_seconds``: since the kubelet's last sign of life.
+    ``ready``: "Ready", "NotReady", "missing" or "?". ``lease_seconds``: since the kubelet renewed its lease.
     ``tunnel``: with how many of its peers it has fresh handshakes. ``deployed``: start of the bundle's digest, or
     "none"; ``drift``: in what it differs from the workspace.
     """
@@ -38,15 +38,15 @@ class Row:
     node: str
     role: str
     kubelet: str
-    kernel: str
-    generation: str
-    ready: str
-    cordoned: bool
-    lease_seconds: int | None
-    tunnel: str
-    deployed: str
-    drift: str
-    problems: tuple[str, ...]
+    kernel: str = _UNKNOWN
+    generation: str = _UNKNOWN
+    ready: str = _UNKNOWN
+    cordoned: bool = False
+    lease_seconds: int | None = None
+    tunnel: str = _UNKNOWN
+    deployed: str = _UNKNOWN
+    drift: str = ""
+    problems: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -64,42 +64,39 @@ class Status:
     problems: tuple[str, ...]
 
 
-def read(cluster: Cluster, now: datetime) -> Status:
+def read(cluster: Cluster, connect: Connect, now: datetime) -> Status:
     """Ask every machine, then API server and etcd; what can't be asked is a problem, and the rest is told.
 
     Raises SmallkubeError when the workspace itself can't be read.
     """
-    digest = bundle.assemble(cluster).digest
+    inventory, digest = cluster.inventory, bundle.assemble(cluster).digest
     keys = peers.public_keys(peers.read(cluster.workspace))
-    states = cluster_facts.node_states(cluster, digest)
-    api, etcd, problems = _control_plane(cluster, states[cluster.inventory.primary.name])
-    rows = tuple(
-        row(cluster.inventory, node, states[node.name], api or Api(), digest, keys) for node in cluster.inventory.nodes
-    )
+    states = cluster_facts.node_states(inventory, connect, digest)
+    api, etcd, problems = _control_plane(inventory, connect, states[inventory.primary.name])
+    rows = tuple(row(inventory, node, states[node.name], api or Api(), digest, keys) for node in inventory.nodes)
     problems += [f"{each.node}: {text}" for each in rows for text in each.problems]
-    problems += _strangers(cluster.inventory, api or Api())
-    days, faults = expiries(cluster.inventory, read_keys(cluster.workspace), now)
+    known = {inventory.addressing.node_host(node.index) for node in inventory.nodes}
+    unknown = {*((api and api.members) or ())} - known
+    problems += [f"{name} is a node of the cluster, but not in inventory.yaml" for name in unknown]
+    days, faults = expiries(inventory, read_keys(cluster.workspace), now)
     backup = catalog.read(catalog.folder_of(cluster)).newest
     problems += [*faults, *etcd_status.remarks(backup, now)]
     return Status(rows, api, etcd, days, backup, tuple(problems))
 
 
 def _control_plane(
-    cluster: Cluster, found: NodeState | SmallkubeError
+    inventory: Inventory, connect: Connect, found: NodeState | SmallkubeError
 ) -> tuple[Api | None, etcd_status.Status | None, list[str]]:
-    name = cluster.inventory.primary.name
     if isinstance(found, SmallkubeError):
-        return None, None, [f"neither the API server nor etcd can be asked without {name}"]
+        return None, None, [f"neither the API server nor etcd can be asked without {inventory.primary.name}"]
+    api, problems = None, []
     try:
-        with SshHost(cluster.workspace, cluster.inventory.primary) as primary:
+        with connect(inventory.primary) as primary:
             api = api_server.read(primary)
             problems = list(_api_problems(api))
-            try:
-                etcd = etcd_status.read(primary, _ETCD_SECONDS)
-            except SmallkubeError as error:
-                return api, None, [*problems, str(error)]
+            etcd = etcd_status.read(primary, _ETCD_SECONDS)
     except SmallkubeError as error:
-        return None, None, [str(error)]
+        return api, None, [*problems, str(error)]
     return api, etcd, [*problems, *etcd_status.problems(etcd)]
 
 
@@ -113,13 +110,6 @@ def _api_problems(api: Api) -> Iterator[str]:
         yield "the API server does not list the nodes"
 
 
-def _strangers(inventory: Inventory, api: Api) -> Iterator[str]:
-    known = {inventory.addressing.node_host(node.index) for node in inventory.nodes}
-    yield from (
-        f"{name} is a node of the cluster, but not in inventory.yaml" for name in {*(api.members or ())} - known
-    )
-
-
 def row(
     inventory: Inventory,
     node: Node,
@@ -130,33 +120,37 @@ def row(
 ) -> Row:
     """One node's line. ``digest``: of the workspace's bundle; ``keys``: index → public key in WireGuard."""
     host = inventory.addressing.node_host(node.index)
-    member = (api.members or {}).get(host)
-    ready = _UNKNOWN if api.members is None else "missing"
-    if member:
-        ready = "Ready" if member.ready else "NotReady"
+    member, lease = (api.members or {}).get(host), api.leases.get(host)
+    ready = "Ready" if member and member.ready else "NotReady" if member else "missing"
     clock = datetime.now(UTC).timestamp() if isinstance(found, SmallkubeError) else found.facts.clock
-    lease = api.leases.get(host)
     age = max(0, int(clock - lease.renewed.timestamp())) if lease else None
-    problems = [f"is {ready}"] if ready in ("NotReady", "missing") else []
+    problems = [] if api.members is None or ready == "Ready" else [f"is {ready}"]
     if lease and age is not None and age > lease.seconds:
         problems.append(f"its lease was renewed {age} s ago, which is due every {lease.seconds} s at least")
     if member and member.cordoned and member.marked:
         problems.append(f"was left cordoned by a drain that did not end (inv nodes.uncordon --node {node.name})")
-    known = (node.name, node.role)
-    cordoned = bool(member and member.cordoned)
-    reported = member.kubelet if member else ""
+    known = Row(
+        node=node.name,
+        role=node.role,
+        kubelet=member.kubelet if member else "",
+        ready=_UNKNOWN if api.members is None else ready,
+        cordoned=bool(member and member.cordoned),
+        lease_seconds=age,
+    )
     if isinstance(found, SmallkubeError):
-        seen = (_UNKNOWN, _UNKNOWN, "")
-        problems.append(found.message)
-        return Row(*known, reported, _UNKNOWN, _UNKNOWN, ready, cordoned, age, *seen, tuple(problems))
+        return replace(known, problems=(*problems, found.message))
     facts, running = found.facts, found.running
     faults = failed(_checks(inventory, node, facts, digest, keys))
-    problems += [f"{check.check}: {check.detail}" for check in faults]
-    drift = next((check.detail for check in faults if check.check == "system"), "")
-    deployed = facts.last_deploy.digest[:12] if facts.last_deploy else "none"
-    seen = (_tunnel(inventory, node, facts, keys), deployed, drift)
-    kubelet = running.versions.get(KUBELET) or reported
-    return Row(*known, kubelet, running.kernel, facts.generation, ready, cordoned, age, *seen, tuple(problems))
+    return replace(
+        known,
+        kubelet=running.versions.get(KUBELET) or known.kubelet,
+        kernel=running.kernel,
+        generation=facts.generation,
+        tunnel=_tunnel(inventory, node, facts, keys),
+        deployed=facts.last_deploy.digest[:12] if facts.last_deploy else "none",
+        drift=next((check.detail for check in faults if check.check == "system"), ""),
+        problems=(*problems, *(f"{check.check}: {check.detail}" for check in faults)),
+    )
 
 
 def _checks(inventory: Inventory, node: Node, facts: HostFacts, digest: str, keys: Mapping[int, str]) -> list[Check]:

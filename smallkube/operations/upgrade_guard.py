@@ -18,7 +18,7 @@ from smallkube.kube.kubectl import Api
 from smallkube.kube.versions import Deprecated
 from smallkube.operations import cluster_facts
 from smallkube.operations.cluster_facts import API_SERVER, KUBELET, PROXY, DeployReadiness
-from smallkube.remote.ssh import SshHost
+from smallkube.remote.host import Connect
 
 RECENT = timedelta(days=1)
 _ETCD_SECONDS = 10
@@ -43,12 +43,12 @@ class Facts:
         return self.api.version or program
 
 
-def read(cluster: Cluster) -> Facts:
+def read(cluster: Cluster, connect: Connect) -> Facts:
     """Ask every machine, API server and etcd; only a workspace that can't be read raises SmallkubeError."""
-    machines = cluster_facts.deploy_readiness(cluster)
+    machines = cluster_facts.deploy_readiness(cluster, connect)
     backup = catalog.read(catalog.folder_of(cluster)).newest
     try:
-        with SshHost(cluster.workspace, cluster.inventory.primary) as primary:
+        with connect(cluster.inventory.primary) as primary:
             api = api_server.read(primary)
             etcd = _or_error(lambda: etcd_status.read(primary, _ETCD_SECONDS))
             deprecated = _or_error(lambda: versions.deprecated(api_server.metrics(primary)))

@@ -61,14 +61,15 @@ def state(units: dict[str, str] = UNITS, **changes: object) -> NodeState:
 
 
 READY = Member(True, False, False, "v1.34.1")
-WELL = Api("v1.34.2", (), {HOST: READY}, {HOST: Lease(NOW - timedelta(seconds=7), 40)})
+DIGEST = "digest-of-the-bundle"
+HEALTHY = Api("v1.34.2", (), {HOST: READY}, {HOST: Lease(NOW - timedelta(seconds=7), 40)})
 
 
-def row(said: Api = WELL, seen: NodeState | SmallkubeError | None = None, digest: str = "digest-of-the-bundle") -> Row:
+def row(said: Api = HEALTHY, seen: NodeState | SmallkubeError | None = None, digest: str = DIGEST) -> Row:
     return status.row(inventory(), inventory().nodes[1], seen or state(), said, digest, KEYS)
 
 
-def test_a_node_that_is_well() -> None:
+def test_a_healthy_node() -> None:
     assert row() == Row(
         "node2", "worker", "v1.34.2", "6.12.1", "7", "Ready", False, 7, "1 of 1", "digest-of-th", "", ()
     )
@@ -77,11 +78,15 @@ def test_a_node_that_is_well() -> None:
 @pytest.mark.parametrize(
     ("said", "ready", "word"),
     [
-        (replace(WELL, members={HOST: replace(READY, ready=False)}), "NotReady", "is NotReady"),
-        (replace(WELL, members={}), "missing", "is missing"),
-        (replace(WELL, leases={HOST: Lease(NOW - timedelta(seconds=41), 40)}), "Ready", "lease was renewed 41 s ago"),
+        (replace(HEALTHY, members={HOST: replace(READY, ready=False)}), "NotReady", "is NotReady"),
+        (replace(HEALTHY, members={}), "missing", "is missing"),
         (
-            replace(WELL, members={HOST: replace(READY, cordoned=True, marked=True)}),
+            replace(HEALTHY, leases={HOST: Lease(NOW - timedelta(seconds=41), 40)}),
+            "Ready",
+            "lease was renewed 41 s ago",
+        ),
+        (
+            replace(HEALTHY, members={HOST: replace(READY, cordoned=True, marked=True)}),
             "Ready",
             "inv nodes.uncordon --node node2",
         ),
@@ -95,7 +100,7 @@ def test_what_the_api_server_says_of_a_node_that_is_not(said: Api, ready: str, w
 
 
 def test_a_node_that_a_person_has_cordoned_is_shown_and_no_fault() -> None:
-    found = row(replace(WELL, members={HOST: replace(READY, cordoned=True)}))
+    found = row(replace(HEALTHY, members={HOST: replace(READY, cordoned=True)}))
     assert (found.cordoned, found.problems) == (True, ())
 
 
@@ -126,7 +131,7 @@ def test_another_bundle_than_the_workspace_has_is_drift() -> None:
 
 
 def test_a_machine_that_can_not_be_asked_is_shown_with_what_is_known() -> None:
-    fresh = replace(WELL, leases={HOST: Lease(datetime.now(UTC), 40)})
+    fresh = replace(HEALTHY, leases={HOST: Lease(datetime.now(UTC), 40)})
     found = row(fresh, SmallkubeError("unreachable"))
     assert (found.kubelet, found.ready, found.tunnel, found.problems) == ("v1.34.1", "Ready", "?", ("unreachable",))
 

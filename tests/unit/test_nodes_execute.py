@@ -16,7 +16,7 @@ def connect(node: Node) -> FakeHost:
 
     def answer(command: Command) -> Result:
         assert command.argv == ("uptime",)
-        return reply("up\nand well\n") if node.index == 1 else reply(status=3, stderr="ill\n")
+        return reply("up\nand running\n") if node.index == 1 else reply(status=3, stderr="broken\n")
 
     if node.index == 3:
         raise SmallkubeError("can't be reached", where=node.name)
@@ -25,11 +25,14 @@ def connect(node: Node) -> FakeHost:
 
 def test_every_node_has_its_own_outcome() -> None:
     outcomes = execute.everywhere(NODES, execute.command(["uptime"], root=True, timeout=5), connect)
-    assert [execute.word(outcome) for outcome in outcomes] == ["ok", "failed", "unknown"]
     assert [str(fault) for fault in execute.faults(outcomes)] == ["node2: exit status 3", "node3: can't be reached"]
     answers = [execute.as_json(outcome) for outcome in outcomes]
-    assert [answer["status"] for answer in answers] == [0, 3, None]
-    assert answers[0]["stdout"] == "up\nand well\n"
+    assert [(answer["outcome"], answer["status"]) for answer in answers] == [
+        ("ok", 0),
+        ("failed", 3),
+        ("unknown", None),
+    ]
+    assert answers[0]["stdout"] == "up\nand running\n"
     assert answers[2]["reason"] == "node3: can't be reached"
 
 
