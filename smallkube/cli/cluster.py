@@ -202,7 +202,7 @@ def kubeconfig(_: Context, out: str | None = None, via: str = "external", force:
     """
     from smallkube.core.workspace import write_file
     from smallkube.kube import kubeconfig as making
-    from smallkube.secrets import certificates, store
+    from smallkube.secrets import certificates, edit
 
     here = current()
     inventory = here.inventory
@@ -212,7 +212,7 @@ def kubeconfig(_: Context, out: str | None = None, via: str = "external", force:
     path = Path(out).expanduser() if out else here.workspace.state_dir / "kubeconfig"
     if out != "-":
         _may_write(path, inventory.cluster.name, force)
-    token = store.show(here.cluster, "kube_token_root")
+    token = edit.show(here.cluster, "kube_token_root")
     text = making.render(inventory, token, b"".join(trusted) or None, endpoint)
     if not trusted:
         ui.warn("cluster.api.tls is insecure: any server at that address can read the token")

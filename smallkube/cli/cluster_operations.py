@@ -66,7 +66,7 @@ def upgrade(
     from smallkube.operations import upgrade as upgrading
     from smallkube.operations import upgrade_guard
     from smallkube.operations.verified_backup import back_up
-    from smallkube.secrets.keyring import require_master
+    from smallkube.secrets.age import require_master
     from smallkube.smoke import table
     from smallkube.smoke.context import Options
 
@@ -121,7 +121,7 @@ def rebuild_primary(
     interruption the same command resumes.
     """
     from smallkube.operations import rebuild as rebuilding
-    from smallkube.secrets.keyring import require_master
+    from smallkube.secrets.age import require_master
 
     at_least(1, timeout=timeout)
     here = current()

@@ -76,6 +76,19 @@ def current() -> Current:
     return Current(Workspace.find(os.environ))
 
 
+@contextmanager
+def changing(here: Current) -> Iterator[tuple[str, ...]]:
+    """``transaction.changing_keys``, reporting what it had to complete."""
+    from smallkube.core import ui
+    from smallkube.secrets.recipients import listed
+    from smallkube.secrets.transaction import changing_keys
+
+    with changing_keys(here.cluster.workspace) as completed:
+        if completed:
+            ui.message(f"completed an interrupted change of keys: {listed(completed)}")
+        yield completed
+
+
 def words(values: Sequence[str] | None) -> tuple[str, ...]:
     """A repeatable flag's values, each of which may hold several separated by commas."""
     given = [values] if isinstance(values, str) else values or []

@@ -33,7 +33,7 @@ def rotate(
     """
     from smallkube.operations import encryption as rotating
     from smallkube.operations.verified_backup import back_up
-    from smallkube.secrets.keyring import require_master
+    from smallkube.secrets.age import require_master
 
     here = current()
     master = require_master(here.workspace, "to change the encryption key")

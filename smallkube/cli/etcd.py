@@ -121,7 +121,7 @@ def verify(_: Context, name: list[str], json: bool = False) -> None:
     from smallkube.etcd import catalog
     from smallkube.etcd import verify as verifying
     from smallkube.etcd.backup import locked
-    from smallkube.secrets.keyring import read_master
+    from smallkube.secrets.age import read_master
 
     here = current()
     master, folder = read_master(here.workspace), catalog.folder_of(here.cluster)

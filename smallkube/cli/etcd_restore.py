@@ -47,7 +47,7 @@ def restore(
     from smallkube.etcd import catalog
     from smallkube.etcd import restore as restoring
     from smallkube.etcd.backup import locked
-    from smallkube.secrets.keyring import require_master
+    from smallkube.secrets.age import require_master
 
     at_least(1, timeout=timeout)
     here = current()
@@ -97,7 +97,7 @@ def drill(
     from smallkube.core.process import signals_as_errors
     from smallkube.etcd import catalog, ephemeral
     from smallkube.etcd import drill as drilling
-    from smallkube.secrets.keyring import require_master
+    from smallkube.secrets.age import require_master
 
     at_least(1, timeout=timeout)
     here, began = current(), time.monotonic()

@@ -3,36 +3,24 @@
 import os
 import shlex
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from invoke.context import Context
 
 from smallkube.cli import output
-from smallkube.cli.context import JSON, NODE, Current, current, task
+from smallkube.cli.context import JSON, NODE, Current, changing, current, task
 from smallkube.core import ui
 from smallkube.core.errors import ErrorGroup, SmallkubeError, UsageError
 
 if TYPE_CHECKING:
-    from smallkube.secrets.check import Report
-    from smallkube.secrets.generate import Outcome, Plan
-    from smallkube.secrets.scan import Scanned
+    from smallkube.secrets.audit import Report
+    from smallkube.secrets.host_keys import Scanned
+    from smallkube.secrets.recipients import Finding
 
 DRY_RUN = {"dry-run": "print what would change and change nothing"}
-
-
-@contextmanager
-def changing(here: Current) -> Iterator[tuple[str, ...]]:
-    """``store.changing_keys``, which says what it had to complete."""
-    from smallkube.secrets.store import changing_keys
-
-    with changing_keys(here.workspace) as completed:
-        if completed:
-            ui.message(f"completed an interrupted change of the keys of {', '.join(completed)}")
-        yield completed
 
 
 @task(
@@ -59,24 +47,25 @@ def scan(
     itself:
     ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub
     """
-    from smallkube.secrets import scan as scanning
-    from smallkube.secrets.keyring import listed
+    from smallkube.secrets import host_keys, transaction
+    from smallkube.secrets.host_keys import Scan
+    from smallkube.secrets.recipients import listed
 
     here = current()
     nodes = here.select(node)
     with ui.Progress([item.name for item in nodes]) as progress:
-        rows = scanning.scan(here.workspace, nodes, timeout, progress.done)
+        rows = host_keys.scan(here.workspace, nodes, timeout, progress.done)
     _show_scanned(rows, json)
-    new = [row for row in rows if row.state is scanning.State.NEW]
-    changed = [row for row in rows if row.state is scanning.State.CHANGED]
+    new = [row for row in rows if row.state is Scan.NEW]
+    changed = [row for row in rows if row.state is Scan.CHANGED]
     if new:
         ui.confirm(f"Store the new host keys of {listed(row.node.name for row in new)}?", yes=yes)
     with changing(here):
-        written = scanning.store(here.workspace, new)
-    for path in written:
-        ui.message(f"written: {path}")
+        written = transaction.commit(here.workspace, host_keys.files(new))
+    for name in written:
+        ui.message(f"written: keys/{name}")
     faults = [fault for row in changed if (fault := _replace(here, row, yes, replace))]
-    if failed := [row.node.name for row in rows if row.state is scanning.State.FAILED]:
+    if failed := [row.node.name for row in rows if row.state is Scan.FAILED]:
         faults.append(SmallkubeError(f"no host key from {listed(failed)}"))
     if faults:
         raise ErrorGroup(faults)
@@ -105,7 +94,7 @@ def _replace(here: Current, row: "Scanned", yes: bool, replace: bool) -> Smallku
 
     Returns why it was not accepted.
     """
-    from smallkube.secrets import scan as scanning
+    from smallkube.secrets import host_keys, transaction
 
     name = row.node.name
     if not (row.key and row.stored):
@@ -120,7 +109,7 @@ def _replace(here: Current, row: "Scanned", yes: bool, replace: bool) -> Smallku
     except UsageError as error:
         return UsageError(error.message, where=f"keys/hosts/{name}.pub", hint=error.hint)
     with changing(here):
-        scanning.store(here.workspace, [row])
+        transaction.commit(here.workspace, host_keys.files([row]))
     ui.message(f"written: keys/hosts/{name}.pub; now run `inv keys.rekey`, so that {name} can read its secrets")
     return None
 
@@ -138,42 +127,24 @@ def generate(_: Context, node: list[str], dry_run: bool = False, json: bool = Fa
     nodes = {item.name for item in here.select(node)} if node else set()
     with changing(here):
         planned = making.plan(here.cluster, nodes)
-        outcome = None if dry_run else making.act(here.cluster, planned)
-    report = _generated(planned, outcome)
-    output.show(report, "\n".join(report.lines("would create" if dry_run else "created")), json=json)
+        outcome = planned.preview if dry_run else making.act(here.cluster, planned)
+    verb, rekey = "would create" if dry_run else "created", _reasons(planned.rekey)
+    lines = [f"{verb} keys/{name}" for name in outcome.created]
+    lines += [f"peers.json: {change}" for change in outcome.peers]
+    lines += [f"updated keys/{name}" for name in outcome.updated]
+    lines.append(f"{verb} {len(outcome.created)}, kept {outcome.kept}")
+    output.show({**asdict(outcome), "rekey": rekey}, "\n".join(lines), json=json)
     if planned.new_master and not dry_run:
         ui.warn("keys/master_key decrypts every secret and is not in git: keep a copy in a safe place")
-    for item in report.rekey:
+    for item in rekey:
         ui.warn(f"keys/{item['file']}: {item['why']}")
-    if report.rekey:
-        ui.warn(f"{len(report.rekey)} existing file(s) must be re-encrypted: run `inv keys.rekey`")
+    if rekey:
+        ui.warn(f"{len(rekey)} existing file(s) must be re-encrypted: run `inv keys.rekey`")
 
 
-@dataclass(frozen=True)
-class Generated:
-    """What `keys.generate` made, or would make."""
-
-    created: list[str]
-    kept: int
-    peers: list[str]
-    updated: list[str]
-    rekey: list[dict[str, str]]
-
-    def lines(self, verb: str) -> Iterator[str]:
-        yield from (f"{verb} keys/{name}" for name in self.created)
-        yield from (f"peers.json: {change}" for change in self.peers)
-        yield from (f"updated keys/{name}" for name in self.updated)
-        yield f"{verb} {len(self.created)}, kept {self.kept}"
-
-
-def _generated(planned: "Plan", outcome: "Outcome | None") -> Generated:
-    """The report of a run; of a plan alone when there is no outcome."""
-    rekey = [{"file": item.secret.file, "why": "; ".join(item.faults)} for item in planned.rekey]
-    if outcome:
-        return Generated(list(outcome.created), outcome.kept, list(outcome.peers), list(outcome.updated), rekey)
-    created = [row.file for row in planned.create]
-    created += [row.certificate.file for row in (*planned.create, *planned.certify) if row.certificate]
-    return Generated(created, len(planned.kept), [], [], rekey)
+def _reasons(findings: "Sequence[Finding]") -> list[dict[str, str]]:
+    """Why each file must be re-encrypted."""
+    return [{"file": item.secret.file, "why": "; ".join(item.faults)} for item in findings]
 
 
 @task(help=JSON)
@@ -183,7 +154,7 @@ def check(_: Context, json: bool = False) -> None:
     Needs no private key. With keys/master_key it also verifies contents,
     certificates and peers.json against the private keys.
     """
-    from smallkube.secrets.check import check as check_keys
+    from smallkube.secrets.audit import check as check_keys
 
     here = current()
     report = check_keys(here.cluster)
@@ -200,13 +171,13 @@ def _show_report(report: "Report") -> None:
     """A table of the problems, or how many secrets are verified in which way."""
     proofs = {name: str(proof) for name, proof in report.proofs}
     if report.problems:
-        rows = [[item.file, item.fault, proofs.get(item.file, ""), item.mend] for item in report.problems]
+        rows = [[item.file, item.fault, proofs.get(item.file, ""), item.fix] for item in report.problems]
         ui.table(["FILE IN keys/", "FAULT", "PROOF", "FIXED BY"], rows)
     else:
         counted = ", ".join(f"{number} {kind}" for kind, number in sorted(Counter(proofs.values()).items()))
         ui.result(f"{len(proofs)} secrets verified (proof: {counted})")
     if "header" in proofs.values():
-        ui.message("proof 'header': which hosts can read a file, but not which master; `inv keys.rekey` proves it")
+        ui.message("proof 'header': which hosts can read a file, but not which master; `inv keys.rekey` verifies it")
 
 
 @task(iterable=["node"], help={**NODE, **DRY_RUN, **JSON})
@@ -224,7 +195,7 @@ def rekey(_: Context, node: list[str], dry_run: bool = False, json: bool = False
     with changing(here):
         planned = rekeying.plan(here.cluster, nodes)
         updated = () if dry_run else rekeying.act(here.cluster, planned)
-    changed = [{"file": item.secret.file, "why": "; ".join(item.faults)} for item in planned.change]
+    changed = _reasons(planned.change)
     verb = "would re-encrypt" if dry_run else "re-encrypted"
     lines = [f"{verb} keys/{item['file']}: {item['why']}" for item in changed]
     lines += [f"updated keys/{name}" for name in updated]
@@ -232,7 +203,7 @@ def rekey(_: Context, node: list[str], dry_run: bool = False, json: bool = False
     value = {"rekeyed": changed, "kept": len(planned.good), "updated": updated, "failed": planned.failed}
     output.show(value, "\n".join(lines), json=json)
     for name, reason in planned.failed.items():
-        ui.warn(f"keys/{name} is left as it is: {reason}")
+        ui.warn(f"keys/{name} is kept as it is: {reason}")
     if any("must not" in item["why"] for item in changed):
         ui.message("a host may have kept what it could read, and can still decrypt it from git history")
     if planned.failed:
@@ -270,10 +241,10 @@ def show(_: Context, name: str) -> None:
 
     Byte for byte. Needs keys/master_key.
     """
-    from smallkube.secrets import store
+    from smallkube.secrets import edit
 
     here = current()
-    ui.raw_result(store.show(here.cluster, name))
+    ui.raw_result(edit.show(here.cluster, name))
 
 
 @task(positional=["name"], help={"name": "as keys.list shows it"})

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 from invoke.context import Context
 
 from smallkube.cli import output
-from smallkube.cli.context import CHANGE, NODE, Current, at_least, current, task
-from smallkube.cli.keys import changing
+from smallkube.cli.context import CHANGE, NODE, Current, at_least, changing, current, task
 from smallkube.core import ui
 from smallkube.core.errors import UsageError
 
@@ -28,7 +27,7 @@ def rotate_wireguard(_: Context, node: list[str], yes: bool = False, dry_run: bo
     resumes.
     """
     from smallkube.operations import wireguard
-    from smallkube.secrets.keyring import listed
+    from smallkube.secrets.recipients import listed
 
     here = current()
     nodes = [item.name for item in here.select(node)]
@@ -38,8 +37,8 @@ def rotate_wireguard(_: Context, node: list[str], yes: bool = False, dry_run: bo
     else:
         with changing(here) as completed:
             planned = wireguard.plan(here.cluster, nodes, completed)
-            if planned.replace:
-                ui.confirm(f"replace the WireGuard keys of {listed(row.node for row in planned.replace)}?", yes=yes)
+            if planned:
+                ui.confirm(f"replace the WireGuard keys of {listed(row.node for row in planned)}?", yes=yes)
                 outcome = wireguard.act(here.cluster, planned)
     lines = [f"written keys/{name}" for name in outcome.written]
     lines += [f"peers.json: {change}" for change in outcome.peers]
@@ -83,7 +82,7 @@ def rotate_certificates(
     between: --pause. After an interruption the same command resumes.
     """
     from smallkube.operations import certificates
-    from smallkube.secrets import change, policy, staged
+    from smallkube.secrets import policy, staged, transaction
 
     at_least(1, timeout=timeout)
     here = current()
@@ -107,7 +106,7 @@ def rotate_certificates(
     if no_deploy:
         ui.confirm(question, yes=yes)
         with changing(here):
-            change.apply(here.cluster, staged.replaced(rows, datetime.now(UTC)))
+            transaction.apply(here.cluster, staged.replaced(rows, datetime.now(UTC)))
         _show_issued(rows, choice, "issued", json)
         ui.message("next: inv deploy, to all nodes: each trusts only the certificates that it was deployed with")
     else:
@@ -164,7 +163,7 @@ def rotate_issuer(
     """
     from smallkube.operations import issuer as rotating
     from smallkube.operations.engine import Overlap
-    from smallkube.secrets.keyring import require_master
+    from smallkube.secrets.age import require_master
 
     at_least(1, timeout=timeout)
     at_least(0, overlap=overlap)

@@ -85,7 +85,7 @@ def remove(
 def _revoke(here: Current, name: str, *, yes: bool, dry_run: bool, json: bool) -> None:
     from smallkube.operations import revoke as revoking
     from smallkube.operations.master import commands
-    from smallkube.secrets.keyring import require_master
+    from smallkube.secrets.age import require_master
 
     runner = output.Runner(here, revoking.NAME, dry_run=dry_run, yes=yes, json=json)
     plan = revoking.make(here.cluster, name)

@@ -69,7 +69,7 @@ class Runner:
     """
 
     def __init__(self, here: "Current", name: str, *, dry_run: bool, yes: bool, json: bool) -> None:
-        from smallkube.secrets.store import changing_keys, read_keys
+        from smallkube.secrets.transaction import changing_keys, read_keys
 
         self.here, self.name = here, name
         self.dry_run, self.yes, self.json = dry_run, yes, json

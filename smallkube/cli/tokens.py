@@ -39,7 +39,7 @@ def rotate(
     from smallkube.kube import token_users
     from smallkube.operations import tokens as rotating
     from smallkube.operations.engine import Overlap
-    from smallkube.secrets.keyring import require_master
+    from smallkube.secrets.age import require_master
 
     at_least(1, timeout=timeout)
     here = current()
@@ -64,8 +64,8 @@ def status(_: Context, json: bool = False) -> None:
     """Show the age and the clients of each token."""
     from smallkube.kube import token_clients, token_users
     from smallkube.operations import token_status as looking
-    from smallkube.secrets.keyring import read_master
-    from smallkube.secrets.store import read_keys
+    from smallkube.secrets.age import read_master
+    from smallkube.secrets.transaction import read_keys
 
     here = current()
     found, unreachable = token_clients.in_use(here.inventory, here.connect)

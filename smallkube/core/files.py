@@ -16,13 +16,12 @@ _FEW = 4
 _AT_ONCE = 16
 
 
-def write_files(folder: Path, files: Mapping[str, bytes], mode: int = 0o644, *, replace: bool = True) -> None:
+def write_files(folder: Path, files: Mapping[str, bytes], mode: int = 0o644) -> None:
     """Write ``files`` (name → content) into ``folder``.
 
-    With ``replace=False`` a name that exists by then makes it raise instead of being overwritten. Raises
-    SmallkubeError when the disk is full or the folder not writable.
+    Raises SmallkubeError when the disk is full or the folder not writable.
     """
-    if len(files) <= _FEW and replace:
+    if len(files) <= _FEW:
         for name, content in files.items():
             write_file(folder / name, content, mode)
         return
@@ -34,14 +33,8 @@ def write_files(folder: Path, files: Mapping[str, bytes], mode: int = 0o644, *, 
                 _write(temporaries[name], content, mode)
             list(pool.map(_sync, temporaries.values()))
         for name, temporary in temporaries.items():
-            if replace:
-                temporary.replace(folder / name)
-            else:
-                (folder / name).hardlink_to(temporary)
-                temporary.unlink()
+            temporary.replace(folder / name)
         sync_folder(folder)
-    except FileExistsError as error:
-        raise SmallkubeError("appeared meanwhile and is kept", where=str(error.filename2 or folder)) from error
     except OSError as error:
         raise SmallkubeError(f"can't be written: {error.strerror}", where=str(folder)) from error
     finally:

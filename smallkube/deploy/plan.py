@@ -12,7 +12,7 @@ from smallkube.deploy.facts import StalePeers
 from smallkube.inventory.cluster import Cluster
 from smallkube.inventory.models import Node
 from smallkube.remote import fleet
-from smallkube.secrets.proof import Finding, State
+from smallkube.secrets.recipients import Finding, State
 
 E = TypeVar("E", bound=StrEnum)
 

@@ -13,7 +13,7 @@ from smallkube.nix import build, bundle, lock, render
 from smallkube.nix.bundle import Bundle
 from smallkube.remote import scripts
 from smallkube.remote.ssh import SshHost
-from smallkube.secrets import keyring, policy, proof, store
+from smallkube.secrets import age, host_keys, policy, recipients, transaction
 
 
 def prepare(
@@ -53,9 +53,9 @@ def _lock(cluster: Cluster, unlocked: Bundle) -> bytes:
         return host.run_checked(SCRIPTS.sent("lock-flake", unlocked.digest, timeout=lock.SECONDS)).stdout
 
 
-def _findings(cluster: Cluster) -> Sequence[proof.Finding]:
+def _findings(cluster: Cluster) -> Sequence[recipients.Finding]:
     """What the files show of their recipients; a deploy does not need the master key."""
-    keys = store.read_keys(cluster.workspace)
-    recipient = keyring.read_recipient(cluster.workspace, None) or ""
-    known = keyring.Keyring(recipient, keyring.load_hosts(cluster))
-    return proof.examine_all(policy.expected(cluster.inventory, keys.files), keys.files, known, keys.records, None)
+    keys = transaction.read_keys(cluster.workspace)
+    recipient = age.read_recipient(cluster.workspace, None) or ""
+    known = recipients.Keyring(recipient, host_keys.load_hosts(cluster))
+    return recipients.examine_all(policy.expected(cluster.inventory, keys.files), keys.files, known, keys.records, None)

@@ -18,7 +18,7 @@ from smallkube.etcd.stream import Digest, Pipe, encrypt, verify_snapshot
 from smallkube.inventory.cluster import Cluster
 from smallkube.remote.host import Host
 from smallkube.remote.sftp import Destination
-from smallkube.secrets.keyring import MASTER_RECIPIENT, read_recipient
+from smallkube.secrets.age import MASTER_RECIPIENT, read_recipient
 
 SCRATCH = "/var/lib/smallkube/snapshots"
 _COMPRESSION_SECONDS = 600

@@ -20,7 +20,7 @@ from smallkube.inventory.models import Node
 from smallkube.remote import fleet
 from smallkube.remote.command import Command
 from smallkube.remote.host import Connect, Host
-from smallkube.secrets import kinds, store
+from smallkube.secrets import edit, kinds
 from smallkube.secrets.age import Master
 
 DATA_DIR = "/var/lib/etcd"
@@ -78,7 +78,7 @@ def check(cluster: Cluster, record: Record, *, other_cluster: bool = False, any_
         hint = "pass --other-cluster to restore it anyway"
         raise UsageError(f"is of the cluster {record.cluster}, not {name}", where=record.name, hint=hint)
     if record.encryption_keys and not any_key:
-        keys = kinds.encryption_keys(store.show(cluster, "EncryptionConfiguration.yaml"))
+        keys = kinds.encryption_keys(edit.show(cluster, "EncryptionConfiguration.yaml"))
         hashes = {hashlib.sha256(secret.encode()).hexdigest() for _, secret in keys}
         if missing := [key.name for key in record.encryption_keys if key.sha256 not in hashes]:
             raise UsageError(

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from smallkube.core.errors import SmallkubeError, UsageError
 from smallkube.inventory.cluster import Cluster
-from smallkube.secrets import journal, policy
+from smallkube.secrets import policy, transaction
 
 _CLEAR_KEY = re.compile(rb"AGE-SECRET-KEY-1[A-Z0-9]|-----BEGIN [A-Z ]*PRIVATE KEY-----")
 MAX_FILE_BYTES = 5_000_000
@@ -53,7 +53,7 @@ def assemble(cluster: Cluster) -> Bundle:
     Raises UsageError when something of it is missing, is a link that leads out of its folder, is far too large, or
     holds a private key in clear.
     """
-    journal.refuse_unfinished(cluster.workspace)
+    transaction.refuse_unfinished(cluster.workspace)
     found = dict(_files(cluster))
     return Bundle({name: _content(path, name) for name, path in sorted(found.items())})
 

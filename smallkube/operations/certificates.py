@@ -16,12 +16,11 @@ from smallkube.inventory.models import Inventory
 from smallkube.operations import trust_facts
 from smallkube.operations.engine import Operation, Step, not_abortable
 from smallkube.remote.host import Connect
-from smallkube.secrets import certificates, change, kinds, policy, staged
-from smallkube.secrets.change import Contents
-from smallkube.secrets.keyring import read_master
+from smallkube.secrets import certificates, kinds, policy, staged, transaction
+from smallkube.secrets.age import read_master
 from smallkube.secrets.policy import Secret
 from smallkube.secrets.staged import Stage
-from smallkube.secrets.store import Keys, changing_keys, read_keys
+from smallkube.secrets.transaction import Change, Keys, changing_keys, read_keys
 
 NAME = "certificates"
 
@@ -47,7 +46,7 @@ def choose(cluster: Cluster, nodes: Collection[str], *, everything: bool, now: d
             continue
         if row.file not in keys.files:
             raise UsageError("missing", where=f"keys/{row.file}", hint="run `inv keys.generate`")
-        plaintext = change.opened(keys, master, row) if master else None
+        plaintext = transaction.opened(keys, master, row) if master else None
         if plaintext is not None:
             kinds.validate(row.kind, plaintext, f"keys/{row.file}")
         pem = keys.certificates.get(row.certificate.file)
@@ -86,11 +85,11 @@ class Rotation:
         """The steps; with ``pause`` only until all trust the new ones. Raises UsageError when it can't be aborted."""
         at = self._at
         if abort and not (self.rows and at(Stage.TRUSTED, Stage.SWITCHED)(keys)):
-            raise not_abortable(retired=bool(self.rows) and at(Stage.ENDING)(keys))
+            raise not_abortable(retired=bool(self.rows) and at(Stage.DEPLOY_PENDING)(keys))
         begin = Step(
             f"issue new keys and certificates for {', '.join(self.files)}",
             lambda: self._write(lambda rows, _: staged.begun(rows, datetime.datetime.now(datetime.UTC))),
-            at(Stage.TRUSTED, Stage.SWITCHED, Stage.ENDING),
+            at(Stage.TRUSTED, Stage.SWITCHED, Stage.DEPLOY_PENDING),
         )
         trust = (
             begin,
@@ -100,17 +99,17 @@ class Rotation:
         use = Step(
             "use the new certificates, keep the previous trusted",
             lambda: self._write(staged.switched),
-            at(Stage.SWITCHED, Stage.ENDING),
+            at(Stage.SWITCHED, Stage.DEPLOY_PENDING),
         )
         back = Step(
             "use the previous certificates again",
             lambda: self._write(staged.switched_back),
-            at(Stage.TRUSTED, Stage.ENDING),
+            at(Stage.TRUSTED, Stage.DEPLOY_PENDING),
         )
         end = (
             Step("deploy: they are used, the others still trusted", self.deploy),
             Step("verify that the API server and every kubelet use them", self._await_used),
-            Step("stop trusting the others", lambda: self._write(staged.untrusted), at(Stage.ENDING)),
+            Step("stop trusting the others", lambda: self._write(staged.untrusted), at(Stage.DEPLOY_PENDING)),
             Step("deploy: only those in use are trusted", self.deploy),
             Step("verify again that they are used", self._await_used),
             Step("delete the others' keys", lambda: self._write(staged.ended)),
@@ -135,9 +134,9 @@ class Rotation:
     def _at(self, *stages: Stage) -> Callable[[Keys], bool]:
         return lambda keys: all(staged.of(row, keys) in stages for row in self.rows)
 
-    def _write(self, contents: Callable[[tuple[Secret, ...], Keys], Contents]) -> None:
+    def _write(self, contents: Callable[[tuple[Secret, ...], Keys], Change]) -> None:
         with changing_keys(self.cluster.workspace):
-            change.apply(self.cluster, contents(self.rows, self._keys))
+            transaction.apply(self.cluster, contents(self.rows, self._keys))
 
     def _await_pods(self) -> None:
         """The kubelet brings ca.crt up to date when the controller manager has published it."""

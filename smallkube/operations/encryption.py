@@ -17,11 +17,10 @@ from smallkube.operations.encryption_phases import Configuration, Phase, parse
 from smallkube.operations.engine import Operation, Step, not_abortable
 from smallkube.operations.machines import answer, script
 from smallkube.remote.host import Connect
-from smallkube.secrets import change, policy
+from smallkube.secrets import policy, transaction
 from smallkube.secrets.age import Master
-from smallkube.secrets.change import Contents
 from smallkube.secrets.policy import Kind, Secret
-from smallkube.secrets.store import Keys, changing_keys, read_keys
+from smallkube.secrets.transaction import Change, Keys, changing_keys, read_keys
 
 NAME = "encryption"
 _REWRITE_SECONDS = 1800
@@ -95,7 +94,7 @@ class Rotation:
 
     def _read(self, keys: Keys) -> Configuration:
         """The configuration in keys/, with all resources that the inventory wants encrypted."""
-        plaintext = change.opened(keys, self.master, self._secret)
+        plaintext = transaction.opened(keys, self.master, self._secret)
         return parse(plaintext).covering(self.cluster.inventory.cluster.secrets.encrypted_resources)
 
     def _phase(self, keys: Keys) -> Phase:
@@ -106,11 +105,11 @@ class Rotation:
 
     def _write(self, change_of: Callable[[Configuration], Configuration], *, retire: bool = False) -> None:
         with changing_keys(self.cluster.workspace):
-            plaintext = change.opened(read_keys(self.cluster.workspace), self.master, self._secret)
+            plaintext = transaction.opened(read_keys(self.cluster.workspace), self.master, self._secret)
             after = change_of(self._read(read_keys(self.cluster.workspace))).text()
             if after != plaintext:
                 kept = {self._secret.retired: plaintext} if retire else {}
-                change.apply(self.cluster, Contents({self._secret: after, **kept}, {}))
+                transaction.apply(self.cluster, Change({self._secret: after, **kept}))
 
     def _add(self) -> None:
         self._write(lambda found: found.with_new(secrets.token_bytes(32)))
@@ -123,7 +122,7 @@ class Rotation:
 
     def _delete(self) -> None:
         with changing_keys(self.cluster.workspace):
-            change.apply(self.cluster, Contents({}, {}, (self._secret.retired,)))
+            transaction.apply(self.cluster, Change(removed=(self._secret.retired,)))
 
     def _deploy_primary(self) -> None:
         """The API server reads it when it starts, which a changed file makes it do."""

@@ -10,11 +10,10 @@ from dataclasses import dataclass
 
 from smallkube.core.errors import UsageError
 from smallkube.inventory.cluster import Cluster
-from smallkube.secrets import change, kinds
+from smallkube.secrets import kinds, transaction
 from smallkube.secrets.age import Master
-from smallkube.secrets.change import Contents
 from smallkube.secrets.policy import Secret
-from smallkube.secrets.store import Keys, changing_keys, read_keys
+from smallkube.secrets.transaction import Change, Keys, changing_keys, read_keys
 
 
 @dataclass(frozen=True)
@@ -110,7 +109,7 @@ class Overlap:
         else:
             first = Step(titles[0], self._begin, in_keys((*old, *retired)))
         retire = Step("retire the other version", self._retire, in_keys(retired))
-        delete = Step("delete the retired version", lambda: self._change(Contents({}, {}, retired)))
+        delete = Step("delete the retired version", lambda: self._change(Change(removed=retired)))
         return Operation(name, (first, *both, retire, *one, delete), in_keys((*new, *old, *retired)))
 
     @property
@@ -122,22 +121,20 @@ class Overlap:
     def open(self, row: Secret) -> bytes:
         """The plaintext of ``row`` or of one of its versions."""
         assert self.master
-        return change.opened(read_keys(self.cluster.workspace), self.master, row)
+        return transaction.opened(read_keys(self.cluster.workspace), self.master, row)
 
     def _begin(self) -> None:
-        self._change(
-            Contents({row: kinds.make(row.kind, ()) for row in self.rows}, {row.old: row for row in self.rows})
-        )
+        self._change(Change({row: kinds.make(row.kind, ()) for row in self.rows}, {row.old: row for row in self.rows}))
 
     def _back(self) -> None:
         files = {row: row.old for row in self.rows} | {row.new: row for row in self.rows}
-        self._change(Contents({}, files, tuple(row.old for row in self.rows)))
+        self._change(Change({}, files, tuple(row.old for row in self.rows)))
 
     def _retire(self) -> None:
         others = self.others
         retired = {row.retired: self.open(other) for row, other in others.items()}
-        self._change(Contents(retired, {}, tuple(others.values())))
+        self._change(Change(retired, {}, tuple(others.values())))
 
-    def _change(self, contents: Contents) -> None:
+    def _change(self, contents: Change) -> None:
         with changing_keys(self.cluster.workspace):
-            change.apply(self.cluster, contents)
+            transaction.apply(self.cluster, contents)

@@ -16,7 +16,7 @@ from smallkube.operations.engine import Operation, Overlap, Step
 from smallkube.remote.host import Connect
 from smallkube.secrets import policy
 from smallkube.secrets.policy import Kind, Secret
-from smallkube.secrets.store import Keys
+from smallkube.secrets.transaction import Keys
 
 NAME = "issuer"
 

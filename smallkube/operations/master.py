@@ -1,8 +1,8 @@
-"""A new master identity in place of the one in keys/master_key, and what the one of before was able to read.
+"""A new master identity instead of the one in keys/master_key, and what the previous one was able to read.
 
-The new identity is put above the old one, which makes it the master (see ``rekey``); then every file is encrypted to
-it. Where a rotation stands follows from keys/ alone, so that the same command ends one that was interrupted. The old
-identity stays below: backups made before are encrypted to it and to nothing else.
+The new identity is put above the previous one, which makes it the master (see ``rekey``); then every file is encrypted
+to it. How far a rotation has come follows from keys/ alone, so that the same command resumes an interrupted one. The
+previous identity stays below: earlier backups are encrypted to it and to nothing else.
 """
 
 from collections.abc import Iterator
@@ -10,22 +10,21 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from smallkube.core.errors import SmallkubeError, UsageError
-from smallkube.core.workspace import Workspace, write_file
+from smallkube.core.workspace import Workspace
 from smallkube.inventory.cluster import Cluster
 from smallkube.inventory.models import Inventory
-from smallkube.secrets import age, policy, rekey
-from smallkube.secrets.keyring import listed, require_master
+from smallkube.secrets import age, policy, rekey, transaction
+from smallkube.secrets.age import require_master
 from smallkube.secrets.policy import Secret
-
-MODE = 0o600
+from smallkube.secrets.recipients import listed
 
 
 class Stage(StrEnum):
-    """Where a rotation stands."""
+    """How far a rotation has come."""
 
     ONE = "one identity"
     BEGUN = "begun"
-    BOTH = "the old identity is still here"
+    BOTH = "the previous identity is still there"
 
 
 @dataclass(frozen=True)
@@ -52,9 +51,9 @@ class Reissue:
 
 
 def plan(cluster: Cluster) -> Plan:
-    """Where a rotation stands, and which files it concerns; call it under the lock on keys/ to act on it.
+    """How far a rotation has come, and which files it concerns; call it under the lock on keys/ to act on it.
 
-    Raises UsageError when the master or a host key is not here, and SmallkubeError when a file can't be opened: a
+    Raises UsageError when the master or a host key is not found, and SmallkubeError when a file can't be opened: a
     rotation would leave it behind.
     """
     master = require_master(cluster.workspace, "to re-encrypt")
@@ -74,11 +73,11 @@ def plan(cluster: Cluster) -> Plan:
 def act(cluster: Cluster, planned: Plan) -> tuple[str, ...]:
     """Begin or end a rotation, under the lock that was held while planning; the files that were re-encrypted.
 
-    Raises SmallkubeError when a file can't be written: the same again goes on from there.
+    Raises SmallkubeError when a file can't be written: the same command resumes.
     """
     if planned.stage is Stage.ONE:
         new, _ = age.new_identity()
-        _write(cluster.workspace, new + _text(cluster.workspace))
+        transaction.write_identities(cluster.workspace, new + _text(cluster.workspace))
     again = rekey.plan(cluster)
     rekey.act(cluster, again)
     return tuple(finding.secret.file for finding in again.change)
@@ -90,22 +89,22 @@ def drop(workspace: Workspace, planned: Plan) -> tuple[str, ...]:
     Raises UsageError while a secret can only be read by one of them.
     """
     if planned.stage is Stage.BEGUN:
-        hint = "run `inv keys.rotate-master` without --drop-old, which ends it"
-        raise UsageError(f"{listed(planned.files, 3)} can't be read without the old identity", hint=hint)
+        hint = "run `inv keys.rotate-master` without --drop-old, which completes it"
+        raise UsageError(f"{listed(planned.files, 3)} can't be read without the previous identity", hint=hint)
     if planned.stage is Stage.BOTH:
-        _write(workspace, first_identity(_text(workspace)))
+        transaction.write_identities(workspace, first_identity(_text(workspace)))
     return planned.old
 
 
 def first_identity(text: str) -> str:
-    """An identity file up to its first identity; what stood above that is kept."""
+    """An identity file up to its first identity; what is above that is kept."""
     lines = text.splitlines(keepends=True)
     end = next(number for number, line in enumerate(lines, 1) if line.strip() and not line.startswith("#"))
     return "".join(lines[:end])
 
 
 def reissue(inventory: Inventory, existing: tuple[str, ...]) -> tuple[Reissue, ...]:
-    """Everything that the old identity can read in keys/ and in its git history, by what replaces it.
+    """Everything that the previous identity can read in keys/ and in its git history, by what replaces it.
 
     ``existing`` are the names of the files in keys/.
     """
@@ -121,8 +120,3 @@ def commands(rows: list[Secret]) -> Iterator[Reissue]:
 
 def _text(workspace: Workspace) -> str:
     return workspace.master_key.read_text(encoding="ascii")
-
-
-def _write(workspace: Workspace, text: str) -> None:
-    """Through a symbolic link: the identity may lie on a medium of its own."""
-    write_file(workspace.master_key.resolve(), text, MODE)

@@ -22,10 +22,10 @@ from smallkube.kube import kubectl
 from smallkube.operations.engine import Operation, Step
 from smallkube.operations.machines import script
 from smallkube.remote.host import Connect
-from smallkube.secrets import generate, rekey, scan
+from smallkube.secrets import generate, host_keys, rekey, transaction
 from smallkube.secrets.age import Master
-from smallkube.secrets.scan import Scanned
-from smallkube.secrets.store import changing_keys
+from smallkube.secrets.host_keys import Scanned
+from smallkube.secrets.transaction import changing_keys
 
 NAME = "rebuild"
 MARK = "/var/lib/smallkube/etcd-seeded"
@@ -45,7 +45,8 @@ class Plan:
     @property
     def new_key(self) -> str:
         """The fingerprint of a host key that is not in keys/, "" when it is there."""
-        return self.scanned.key.fingerprint if self.scanned.key and self.scanned.state is not scan.State.SAME else ""
+        known = self.scanned.state is host_keys.Scan.SAME
+        return self.scanned.key.fingerprint if self.scanned.key and not known else ""
 
 
 def make(cluster: Cluster, backup: str | None) -> Plan:
@@ -56,8 +57,8 @@ def make(cluster: Cluster, backup: str | None) -> Plan:
     record = catalog.read(catalog.folder_of(cluster)).find(backup)
     restore.check(cluster, record)
     primary = cluster.inventory.primary
-    (scanned,) = scan.scan(cluster.workspace, [primary], 10, lambda _node, _outcome: None)
-    if scanned.state is scan.State.FAILED:
+    (scanned,) = host_keys.scan(cluster.workspace, [primary], 10, lambda _node, _outcome: None)
+    if scanned.state is host_keys.Scan.FAILED:
         raise SmallkubeError(f"its host key can't be read: {scanned.reason}", where=primary.name)
     return Plan(record, scanned)
 
@@ -126,7 +127,7 @@ class Rebuild:
 
     def _trust(self) -> None:
         with changing_keys(self.cluster.workspace):
-            scan.store(self.cluster.workspace, [self.plan.scanned])
+            transaction.commit(self.cluster.workspace, host_keys.files([self.plan.scanned]))
 
     def _inspect(self) -> None:
         with self.connect(self.primary) as primary:

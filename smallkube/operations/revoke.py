@@ -20,12 +20,11 @@ from smallkube.operations.engine import Operation, Step
 from smallkube.operations.machines import ask_all
 from smallkube.remote.command import Command
 from smallkube.remote.host import Connect, Host
-from smallkube.secrets import age, change, generate, kinds, policy, rekey
-from smallkube.secrets.change import Contents
+from smallkube.secrets import age, generate, kinds, policy, rekey, transaction
 from smallkube.secrets.header import parse_header
+from smallkube.secrets.host_keys import read_host_key
 from smallkube.secrets.policy import Kind, Secret
-from smallkube.secrets.ssh_keys import read_host_key
-from smallkube.secrets.store import changing_keys, read_keys
+from smallkube.secrets.transaction import Change, changing_keys, read_keys
 
 NAME = "revoke"
 _AGAIN = "run the same command again"
@@ -120,7 +119,7 @@ class Revocation:
         """Its secrets of this kind: to try them when they must work no more."""
         assert self.master
         keys = read_keys(self.plan.others.workspace)
-        return {row: change.opened(keys, self.master, row) for row in self.plan.own if row.kind is kind}
+        return {row: transaction.opened(keys, self.master, row) for row in self.plan.own if row.kind is kind}
 
     def _list_exposed(self) -> None:
         """Also finds out, before anything is changed, whether the primary answers and the credentials can be opened."""
@@ -174,15 +173,13 @@ class Revocation:
 
     def _delete_files(self) -> None:
         """The secrets last, and all at once: as long as they are there, the same command can resume."""
-        workspace, own, certificates = self.plan.others.workspace, self.plan.own, self.plan.certificates
-        host_key = workspace.hosts_keys_dir / f"{self.plan.node.name}.pub"
-        with changing_keys(workspace):
-            self.removed = (*(row.file for row in own), *certificates)
-            if host_key.exists():
-                self.removed += (f"hosts/{host_key.name}",)
-                host_key.unlink()
-            if own or certificates:
-                change.apply(self.plan.others, Contents({}, {}, own, dict.fromkeys(certificates)))
+        name, own = self.plan.node.name, self.plan.own
+        public = list(self.plan.certificates)
+        with changing_keys(self.plan.others.workspace):
+            if (self.plan.others.workspace.hosts_keys_dir / f"{name}.pub").exists():
+                public.append(f"hosts/{name}.pub")
+            transaction.apply(self.plan.others, Change(removed=own, public=dict.fromkeys(public)))
+        self.removed = (*(row.file for row in own), *public)
 
     @property
     def _on(self) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ from smallkube.operations import cluster_facts
 from smallkube.operations.cluster_facts import KUBELET, NodeState
 from smallkube.remote.host import Connect
 from smallkube.secrets import certificates, peers, policy
-from smallkube.secrets.store import Keys, read_keys
+from smallkube.secrets.transaction import Keys, read_keys
 
 _ETCD_SECONDS = 10
 _UNKNOWN = "?"

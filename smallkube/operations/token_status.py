@@ -8,10 +8,10 @@ from smallkube.core import process
 from smallkube.core.workspace import Workspace
 from smallkube.kube.token_clients import TokenClient, sha256
 from smallkube.kube.token_users import User
-from smallkube.secrets import change
+from smallkube.secrets import transaction
 from smallkube.secrets.age import Master
 from smallkube.secrets.policy import Secret
-from smallkube.secrets.store import Keys
+from smallkube.secrets.transaction import Keys
 
 
 @dataclass(frozen=True)
@@ -53,9 +53,9 @@ def rows(
 
 
 def _hashes(keys: Keys, master: Master, secret: Secret, other: Secret | None) -> dict[str, str]:
-    hashes = {sha256(change.opened(keys, master, secret)): "current"}
+    hashes = {sha256(transaction.opened(keys, master, secret)): "current"}
     if other:
-        hashes[sha256(change.opened(keys, master, other))] = "former"
+        hashes[sha256(transaction.opened(keys, master, other))] = "former"
     return hashes
 
 

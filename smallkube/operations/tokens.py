@@ -13,7 +13,7 @@ from smallkube.kube.token_users import User
 from smallkube.operations.engine import Operation, Overlap, Step, in_keys
 from smallkube.remote.host import Connect
 from smallkube.secrets.policy import Secret
-from smallkube.secrets.store import Keys
+from smallkube.secrets.transaction import Keys
 
 NAME = "tokens"
 

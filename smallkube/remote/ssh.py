@@ -13,7 +13,7 @@ from smallkube.inventory.models import Node
 from smallkube.remote.command import Command, OutputLimitError, Result, Streams
 from smallkube.remote.host import Connect, Host
 from smallkube.remote.streams import ChannelStreams
-from smallkube.secrets import ssh_keys
+from smallkube.secrets import host_keys
 
 CONNECT_SECONDS = 10
 KEEPALIVE_SECONDS = 15
@@ -162,7 +162,7 @@ def _host_key(workspace: Workspace, node: Node) -> paramiko.PKey:
     file = workspace.hosts_keys_dir / f"{node.name}.pub"
     if not file.exists():
         raise UsageError("no host key is known", where=node.name, hint=f"run `inv keys.scan --node {node.name}`")
-    return paramiko.Ed25519Key(data=ssh_keys.read_host_key(file, workspace.relative(file)).wire)
+    return paramiko.Ed25519Key(data=host_keys.read_host_key(file, workspace.relative(file)).wire)
 
 
 def _refuse_unknown_keys(connection: fabric.Connection) -> None:

@@ -1,20 +1,24 @@
 """Encrypting and decrypting with age, in this process (pyrage), and the master identity.
 
-The other halves of age's formats stand beside it: ``header`` (what a file shows without a key) and ``ssh_keys``.
+What a file shows without a key is in ``header``; recipients that are SSH host keys are in ``host_keys``.
 """
 
 import base64
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from smallkube.core.errors import SmallkubeError, UsageError
+from smallkube.core.workspace import Workspace
 from smallkube.secrets.header import Header, Stanza, parse_header
 
 if TYPE_CHECKING:
     from pyrage import ssh, x25519
+
+MASTER_RECIPIENT = "master_key.pub"
+"""File in keys/ with the public half of the identity in force."""
 
 _IDENTITY = re.compile(r"AGE-SECRET-KEY-1[0-9A-Z]{58}")
 _RECIPIENT = re.compile(r"age1[0-9a-z]{58}")
@@ -77,6 +81,49 @@ def parse_master_recipient(text: str, where: str) -> str:
         raise UsageError("expected exactly one line age1…", where=where)
     recipient(lines[0])
     return lines[0]
+
+
+def read_master(workspace: Workspace) -> Master | None:
+    """The identities in keys/master_key; None when there is no such file. Raises UsageError when it is damaged."""
+    path = workspace.master_key
+    where = workspace.relative(path)
+    if not path.exists():
+        return None
+    try:
+        return parse_master(path.read_text(encoding="ascii"), where)
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"can't be read: {getattr(error, 'strerror', 'not text')}", where=where) from error
+
+
+def require_master(workspace: Workspace, purpose: str) -> Master:
+    """The master identity; raises UsageError when it is not found."""
+    master = read_master(workspace)
+    if master is None:
+        where, hint = workspace.relative(workspace.master_key), "restore it from your offline copy"
+        raise UsageError(f"not found, and required {purpose}", where=where, hint=hint)
+    return master
+
+
+def read_recipient(workspace: Workspace, master: Master | None) -> str | None:
+    """The recipient in force: master_key.pub, else that of ``master``; None when there is neither.
+
+    Raises UsageError when the two don't belong together.
+    """
+    path = workspace.keys_dir / MASTER_RECIPIENT
+    where = workspace.relative(path)
+    if not path.exists():
+        return master.recipient if master else None
+    try:
+        found = parse_master_recipient(path.read_text(encoding="ascii"), where)
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"can't be read: {getattr(error, 'strerror', 'not text')}", where=where) from error
+    if master and found not in master.recipients:
+        raise UsageError(
+            "is not the key that the secrets are encrypted to",
+            where=workspace.relative(workspace.master_key),
+            hint=f"restore the identity of {where}; to change the master, put the new identity above the previous one",
+        )
+    return found
 
 
 def encrypt(plaintext: bytes, recipients: Sequence[str]) -> bytes:
@@ -149,9 +196,3 @@ def recipient(text: str) -> "ssh.Recipient | x25519.Recipient":
         return x25519.Recipient.from_str(text) if text.startswith("age1") else ssh.Recipient.from_str(text)
     except RecipientError as error:
         raise UsageError(f"not a usable recipient: {text[:40]}…") from error
-
-
-def usable(recipients: Iterable[str]) -> None:
-    """Raise UsageError on the first recipient that age refuses."""
-    for text in recipients:
-        recipient(text)

@@ -1,9 +1,9 @@
-"""keys/secrets.nix: agenix's rules (file name → who may read it), so that the agenix CLI works on the same files."""
+"""keys/secrets.nix: agenix rules (file name → who may read it), so that the agenix CLI works on the same files."""
 
 from collections.abc import Iterable
 
-from smallkube.secrets.keyring import Keyring
 from smallkube.secrets.policy import Secret
+from smallkube.secrets.recipients import Keyring
 
 _HEAD = """\
 # agenix's rules, written by `inv keys.generate` from inventory.yaml and keys/hosts/. Changes made here are lost.

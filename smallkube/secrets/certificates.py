@@ -6,6 +6,7 @@ in the pool is its own chain) and OpenSSL 3, also with ``X509_STRICT``, take suc
 
 import datetime
 import ipaddress
+from collections.abc import Mapping
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
@@ -14,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from smallkube.core.errors import SmallkubeError
-from smallkube.secrets.policy import Certificate
+from smallkube.secrets.policy import Certificate, Secret
 
 LIFETIME = datetime.timedelta(days=3650)
 WARNING = datetime.timedelta(days=60)
@@ -70,6 +71,11 @@ def issue(wanted: Certificate, key_pem: bytes, now: datetime.datetime) -> bytes:
     if wanted.names or wanted.addresses:
         builder = builder.add_extension(x509.SubjectAlternativeName(_general_names(wanted)), critical=False)
     return builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+
+
+def issue_all(keys: Mapping[Secret, bytes], now: datetime.datetime) -> dict[str, bytes]:
+    """The certificates of those of ``keys`` (secret → PEM) that have one, by file name."""
+    return {row.certificate.file: issue(row.certificate, pem, now) for row, pem in keys.items() if row.certificate}
 
 
 def _general_names(wanted: Certificate) -> list[x509.GeneralName]:

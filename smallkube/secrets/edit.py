@@ -1,4 +1,4 @@
-"""Editing one secret: in a private folder in memory, re-encrypted only when it changed and is still valid."""
+"""One secret by name: showing it, and editing it in a private folder in memory, written only when changed and valid."""
 
 import datetime
 import os
@@ -11,12 +11,35 @@ from pathlib import Path
 from smallkube.core.errors import SmallkubeError, UsageError
 from smallkube.core.process import NotStarted, run_interactive, signals_as_errors
 from smallkube.inventory.cluster import Cluster
-from smallkube.secrets import age, certificates, change, kinds, peers, store
-from smallkube.secrets.change import Contents
-from smallkube.secrets.keyring import Keyring, demand, load_hosts, read_recipient, require_master
-from smallkube.secrets.policy import Kind, Secret
+from smallkube.secrets import age, certificates, kinds, peers, policy, transaction
+from smallkube.secrets.policy import Secret
+from smallkube.secrets.recipients import listed, load_keyring, require_host_keys
+from smallkube.secrets.transaction import Change, Keys
 
 _PREFIX = "smallkube-edit-"
+
+
+def find(cluster: Cluster, keys: Keys, name: str) -> Secret:
+    """The secret called ``name`` (as in keys/, with or without .age).
+
+    Raises UsageError when the policy has none of that name, or its file is missing.
+    """
+    table = {row.name: row for row in policy.expected(cluster.inventory, keys.files)}
+    row = table.get(name.removeprefix("keys/").removesuffix(policy.SUFFIX))
+    if row is None:
+        raise UsageError(f"no secret {name!r}", hint=f"there are {listed(table)}; see `inv keys.list`")
+    if row.file not in keys.files:
+        raise UsageError("missing", where=f"keys/{row.file}", hint="run `inv keys.generate`")
+    return row
+
+
+def show(cluster: Cluster, name: str) -> bytes:
+    """The plaintext of the secret called ``name``. Raises UsageError, and SmallkubeError when it can't be opened."""
+    keys = transaction.read_keys(cluster.workspace)
+    row = find(cluster, keys, name)
+    master = age.require_master(cluster.workspace, "to read secrets")
+    age.read_recipient(cluster.workspace, master)
+    return transaction.opened(keys, master, row)
 
 
 def edit(cluster: Cluster, name: str, edited: Callable[[str, bytes], bytes]) -> tuple[str, ...]:
@@ -25,38 +48,26 @@ def edit(cluster: Cluster, name: str, edited: Callable[[str, bytes], bytes]) -> 
     What is derived from it (certificate, public key in peers.json) is renewed with it. Raises UsageError on an
     unknown name and SmallkubeError on content that is not what this secret must hold; nothing is changed then.
     """
-    row = store.find(cluster, name)
-    path = cluster.workspace.keys_dir / row.file
-    master = require_master(cluster.workspace, "to edit secrets")
-    keyring = Keyring(read_recipient(cluster.workspace, master) or master.recipient, load_hosts(cluster))
-    demand(cluster.workspace, keyring, (row,))
-    before = age.decrypt(path.read_bytes(), master, cluster.workspace.relative(path))
+    keys = transaction.read_keys(cluster.workspace)
+    row = find(cluster, keys, name)
+    master = age.require_master(cluster.workspace, "to edit secrets")
+    require_host_keys(cluster.workspace, load_keyring(cluster, master), (row,))
+    before = transaction.opened(keys, master, row)
     after = edited(row.name, before)
     if after == before:
         return ()
     kinds.validate(row.kind, after, f"{row.name} (nothing was changed)")
-    return _save(cluster, row, after)
-
-
-def _save(cluster: Cluster, row: Secret, plaintext: bytes) -> tuple[str, ...]:
-    clear: dict[str, bytes | None] = {}
-    if row.certificate:
-        clear[row.certificate.file] = certificates.issue(
-            row.certificate, plaintext, datetime.datetime.now(datetime.UTC)
-        )
-    if row.kind is Kind.WIREGUARD and not row.version:
-        public = {cluster.inventory.node(row.node).index: kinds.wireguard_public(plaintext, row.file)}
-        found = peers.updated(peers.read(cluster.workspace), cluster.inventory, public)
-        if found.words:
-            clear[cluster.workspace.peers_file.name] = found.text.encode()
-    change.apply(cluster, Contents({row: plaintext}, {}, clear=clear))
-    return (row.file, *clear)
+    public: dict[str, bytes | None] = {**certificates.issue_all({row: after}, datetime.datetime.now(datetime.UTC))}
+    if row.publishes_key and (found := peers.published(cluster, {row: after})).words:
+        public[cluster.workspace.peers_file.name] = found.text.encode()
+    transaction.apply(cluster, Change({row: after}, public=public), keys=keys)
+    return (row.file, *public)
 
 
 def run_editor(command: Sequence[str], folders: Sequence[Path], name: str, plaintext: bytes) -> bytes:
     """Run an editor (argv) on ``plaintext`` in a private folder in the first of ``folders`` that is in memory.
 
-    Raises SmallkubeError when the editor fails and UsageError when it is not there.
+    Raises SmallkubeError when the editor fails and UsageError when it is not found.
     """
     with _private_folder(folders) as folder:
         path = folder / name
@@ -66,7 +77,7 @@ def run_editor(command: Sequence[str], folders: Sequence[Path], name: str, plain
             status = run_interactive([*command, path])
         except NotStarted as error:
             raise UsageError(
-                f"the editor {command[0]} {error.message}", hint="set EDITOR to an editor that is here"
+                f"the editor {command[0]} {error.message}", hint="set EDITOR to an editor that is installed"
             ) from error
         if status != 0:
             raise SmallkubeError(f"the editor ended with status {status}; nothing was changed")

@@ -12,7 +12,9 @@ from typing import Any
 
 from smallkube.core.errors import UsageError
 from smallkube.core.workspace import Workspace
+from smallkube.inventory.cluster import Cluster
 from smallkube.inventory.models import Inventory
+from smallkube.secrets.policy import Secret
 
 Peers = list[dict[str, Any] | None]
 
@@ -57,6 +59,23 @@ def _is_key(value: object) -> bool:
 def public_keys(peers: Peers) -> dict[int, str]:
     """Index → public key, for the nodes that have one."""
     return {index: peer["PublicKey"] for index, peer in enumerate(peers, 1) if peer and "PublicKey" in peer}
+
+
+def nodes_with_key(cluster: Cluster) -> set[str]:
+    """Names of the nodes whose public key is in peers.json; raises UsageError when it is damaged."""
+    return {f"node{index}" for index in public_keys(read(cluster.workspace))}
+
+
+def published(cluster: Cluster, plaintexts: Mapping[Secret, bytes]) -> Change:
+    """peers.json made to fit the inventory and those of these secrets that have a public key in it."""
+    from smallkube.secrets import kinds
+
+    new_keys = {
+        cluster.inventory.node(row.node).index: kinds.wireguard_public(text, row.file)
+        for row, text in plaintexts.items()
+        if row.publishes_key
+    }
+    return updated(read(cluster.workspace), cluster.inventory, new_keys)
 
 
 def updated(peers: Peers, inventory: Inventory, new_keys: Mapping[int, str]) -> Change:

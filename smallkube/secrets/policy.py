@@ -162,6 +162,11 @@ class Secret:
         """Whether its readers are given it: of a key with a certificate, the current version only."""
         return self.kind is not Kind.SERVING_KEY or not self.version
 
+    @property
+    def publishes_key(self) -> bool:
+        """Whether peers.json has its public key."""
+        return self.kind is Kind.WIREGUARD and not self.version
+
     def _version(self, word: str) -> "Secret":
         certificate = self.certificate and self.certificate.version(word)
         return replace(self, name=self.name + word, certificate=certificate, version=word)

@@ -1,9 +1,8 @@
-"""Where a rotation of certificates stands, by what is in keys/, and the files of each of its steps. Pure.
+"""How far a rotation of certificates has come, by what is in keys/, and the files of each of its steps. Pure.
 
-NAME.new.crt is trusted beside NAME.crt but used by nobody yet; NAME.old.crt is trusted still and used no more. The
-private key of either stands beside as NAME.key.new.age and NAME.key.old.age, which no machine is given. It is there
-from the first step until the machines have been told of the last one: a key beside that has no certificate any more
-says that only a deploy is missing.
+NAME.new.crt is trusted as well as NAME.crt but not used yet; NAME.old.crt is still trusted and used no more. The
+private key of either is NAME.key.new.age or NAME.key.old.age, which no machine is given. It is there from the first
+step until the last one has been deployed: a staged key without a certificate says that only a deploy is missing.
 """
 
 import datetime
@@ -11,18 +10,17 @@ from collections.abc import Sequence
 from enum import StrEnum
 
 from smallkube.secrets import certificates
-from smallkube.secrets.change import Contents
 from smallkube.secrets.policy import Certificate, Secret
-from smallkube.secrets.store import Keys
+from smallkube.secrets.transaction import Change, Keys
 
 
 class Stage(StrEnum):
     """How far one certificate has come."""
 
     ONE = "one certificate"
-    TRUSTED = "the new one is trusted beside the one in use"
-    SWITCHED = "the new one is in use, the old one still trusted"
-    ENDING = "one certificate, of which not every machine has been told"
+    TRUSTED = "the new one is trusted as well as the one in use"
+    SWITCHED = "the new one is in use, the previous one still trusted"
+    DEPLOY_PENDING = "one certificate, not deployed to every machine"
 
 
 def of(row: Secret, keys: Keys) -> Stage:
@@ -31,52 +29,49 @@ def of(row: Secret, keys: Keys) -> Stage:
         return Stage.TRUSTED
     if row.old.file in keys.files and _certificate(row.old).file in keys.certificates:
         return Stage.SWITCHED
-    return Stage.ENDING if {row.new.file, row.old.file} & keys.files.keys() else Stage.ONE
+    return Stage.DEPLOY_PENDING if {row.new.file, row.old.file} & keys.files.keys() else Stage.ONE
 
 
-def replaced(rows: Sequence[Secret], now: datetime.datetime) -> Contents:
-    """New keys and certificates in the place of the old, with nothing between."""
-    pairs = {row: certificates.new_key() for row in rows}
-    return Contents(pairs, {}, clear={_certificate(row).file: _issued(row, key, now) for row, key in pairs.items()})
+def replaced(rows: Sequence[Secret], now: datetime.datetime) -> Change:
+    """New keys and certificates instead of the previous ones, at once."""
+    keys = {row: certificates.new_key() for row in rows}
+    return Change(keys, public={**certificates.issue_all(keys, now)})
 
 
-def begun(rows: Sequence[Secret], now: datetime.datetime) -> Contents:
+def begun(rows: Sequence[Secret], now: datetime.datetime) -> Change:
     """ONE → TRUSTED."""
     return replaced([row.new for row in rows], now)
 
 
-def switched(rows: Sequence[Secret], keys: Keys) -> Contents:
+def switched(rows: Sequence[Secret], keys: Keys) -> Change:
     """TRUSTED → SWITCHED."""
     files = {row.old: row for row in rows} | {row: row.new for row in rows}
     return _moved(files, [row.new for row in rows], keys)
 
 
-def switched_back(rows: Sequence[Secret], keys: Keys) -> Contents:
-    """SWITCHED → TRUSTED, in which the old certificate is the one in use again."""
+def switched_back(rows: Sequence[Secret], keys: Keys) -> Change:
+    """SWITCHED → TRUSTED, in which the previous certificate is the one in use again."""
     files = {row.new: row for row in rows} | {row: row.old for row in rows}
     return _moved(files, [row.old for row in rows], keys)
 
 
-def untrusted(rows: Sequence[Secret], keys: Keys) -> Contents:
-    """TRUSTED or SWITCHED → ENDING."""
-    beside = (_certificate(each).file for row in rows for each in row.staged)
-    return Contents({}, {}, clear={file: None for file in beside if file in keys.certificates})
+def untrusted(rows: Sequence[Secret], keys: Keys) -> Change:
+    """TRUSTED or SWITCHED → DEPLOY_PENDING."""
+    staged = (_certificate(each).file for row in rows for each in row.staged)
+    return Change(public={file: None for file in staged if file in keys.certificates})
 
 
-def ended(rows: Sequence[Secret], keys: Keys) -> Contents:
-    """ENDING → ONE."""
-    return Contents({}, {}, tuple(each for row in rows for each in row.staged if each.file in keys.files))
+def ended(rows: Sequence[Secret], keys: Keys) -> Change:
+    """DEPLOY_PENDING → ONE."""
+    return Change(removed=[each for row in rows for each in row.staged if each.file in keys.files])
 
 
-def _moved(files: dict[Secret, Secret], gone: Sequence[Secret], keys: Keys) -> Contents:
-    clear: dict[str, bytes | None] = {
+def _moved(files: dict[Secret, Secret], removed: Sequence[Secret], keys: Keys) -> Change:
+    public: dict[str, bytes | None] = {
         _certificate(to).file: keys.certificates[_certificate(source).file] for to, source in files.items()
     }
-    return Contents({}, files, tuple(gone), clear | {_certificate(row).file: None for row in gone})
-
-
-def _issued(row: Secret, key: bytes, now: datetime.datetime) -> bytes:
-    return certificates.issue(_certificate(row), key, now)
+    public |= {_certificate(row).file: None for row in removed}
+    return Change(moved=files, removed=removed, public=public)
 
 
 def _certificate(row: Secret) -> Certificate:

@@ -10,8 +10,8 @@ import pytest
 from smallkube.inventory.cluster import Cluster
 from smallkube.inventory.load import load
 from smallkube.operations import encryption_phases
-from smallkube.secrets import change, policy
-from smallkube.secrets.store import changing_keys
+from smallkube.secrets import policy, transaction
+from smallkube.secrets.transaction import changing_keys
 from tests.cluster.conftest import LabCluster, ended, killed_at
 from tests.cluster.load import busy
 
@@ -86,7 +86,7 @@ def test_a_backup_from_before_needs_the_key_of_before(secrets: LabCluster) -> No
     inventory = load(operator.workspace.inventory_file)
     secret = next(row for row in policy.secrets_of(inventory) if row.kind is policy.Kind.ENCRYPTION)
     with changing_keys(operator.workspace):
-        change.apply(Cluster(operator.workspace, inventory), change.Contents({secret: both.text()}, {}))
+        transaction.apply(Cluster(operator.workspace, inventory), transaction.Change({secret: both.text()}, {}))
     undeployed = operator.inv("etcd.restore", "--yes")
     assert undeployed.returncode != 0
     assert "deploy keys/EncryptionConfiguration.yaml.age first" in undeployed.stderr

@@ -95,12 +95,12 @@ class PreparedWorkspace:
         return lines[0]
 
     def problems(self) -> dict[str, tuple[str, str]]:
-        """File → fault and mend, as `keys.check --json` reports them."""
+        """File → fault and fix, as `keys.check --json` reports them."""
         run = self.inv("keys.check", "--json")
         assert "Traceback" not in run.stderr
         rows = json.loads(run.stdout)["problems"]
         assert run.returncode == (1 if rows else 0), run.stderr
-        return {row["file"]: (row["fault"], row["mend"]) for row in rows}
+        return {row["file"]: (row["fault"], row["fix"]) for row in rows}
 
     def without_master(self) -> None:
         """Take the private master key away."""

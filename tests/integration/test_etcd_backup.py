@@ -24,7 +24,7 @@ from smallkube.etcd import backup, catalog, verify
 from smallkube.etcd.stream import verify_backup
 from smallkube.inventory.models import Node
 from smallkube.remote.local import LocalHost
-from smallkube.secrets.keyring import read_recipient, require_master
+from smallkube.secrets.age import read_recipient, require_master
 from tests.integration.conftest import Completed, PreparedWorkspace
 from tests.integration.etcd import VERSIONS, Etcd, like_kubernetes, programs
 from tests.integration.sshd import Server

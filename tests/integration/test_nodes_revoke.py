@@ -8,7 +8,7 @@ import pytest
 from smallkube.core.errors import UsageError
 from smallkube.operations import revoke
 from smallkube.secrets import age
-from tests.integration.test_secrets_crash import plaintexts
+from tests.integration.crash import plaintexts
 
 OWN = {"wgkube2.key.age", "kube_token_node2.age", "kubelet_node2.key.age"}
 
@@ -75,7 +75,7 @@ def test_it_needs_consent_and_the_master(ready: Any) -> None:
     assert (asked.returncode, "pass --yes" in asked.stderr.splitlines()[-1]) == (2, True)
     assert "for --revoke" in ready.refused("nodes.remove", "node2", "--json")
     ready.without_master()
-    assert "keys/master_key: is not here" in ready.refused("nodes.remove", "node2", "--revoke", "--yes")
+    assert "keys/master_key: not found" in ready.refused("nodes.remove", "node2", "--revoke", "--yes")
 
 
 def test_a_primary_that_can_not_be_reached_stops_it_before_it_begins(ready: Any) -> None:

@@ -10,10 +10,10 @@ from typing import Any
 
 from smallkube.operations import master
 from smallkube.secrets import age
-from smallkube.secrets.check import check
-from smallkube.secrets.store import changing_keys
+from smallkube.secrets.audit import check
+from smallkube.secrets.transaction import changing_keys
 from tests.integration.conftest import PreparedWorkspace
-from tests.integration.test_secrets_crash import killed_at, plaintexts
+from tests.integration.crash import killed_at, plaintexts
 
 ROTATE = ("keys.rotate-master", "--yes")
 DROP = (*ROTATE, "--drop-old")
@@ -111,7 +111,7 @@ def test_the_old_one_does_not_go_while_a_file_needs_it(ready: Any) -> None:
     old = ready.workspace.master_key.read_text()
     new, _ = age.new_identity()
     ready.workspace.master_key.write_text(new + old)
-    assert "can't be read without the old identity" in ready.refused(*DROP)
+    assert "can't be read without the previous identity" in ready.refused(*DROP)
 
 
 def test_an_identity_that_lies_elsewhere_stays_there(ready: Any) -> None:

@@ -75,7 +75,7 @@ def test_changed_policy_and_host_key_are_reported_and_rekey_touches_only_those(r
     expected = {"wgkube2.key.age", "kube_token_node2.age", "kubelet_node2.key.age"}
     report = json.loads(ready.done("keys.generate", "--json"))
     assert {row["file"] for row in report["rekey"]} == expected
-    assert {file for file, (_, mend) in ready.problems().items() if mend == "inv keys.rekey"} == expected
+    assert {file for file, (_, fix) in ready.problems().items() if fix == "inv keys.rekey"} == expected
     before = ready.content()
     assert json.loads(ready.done("keys.rekey", "--dry-run", "--json"))["rekeyed"]
     assert ready.content() == before
@@ -130,9 +130,9 @@ def test_lost_public_halves_are_derived_again(ready: Any) -> None:
 
 def test_certificates_that_no_longer_fit_the_inventory(ready: Any) -> None:
     ready.write_inventory((1, 2), api={"external_host": "new.example.com"})
-    fault, mend = ready.problems()["apiserver.crt"]
+    fault, fix = ready.problems()["apiserver.crt"]
     assert "test-kube.example.com" in fault or "new.example.com" in fault
-    assert mend == "inv keys.rotate-certificates"
+    assert fix == "inv keys.rotate-certificates"
     ready.done("keys.rotate-certificates", "--no-deploy", "--yes")
     assert ready.problems() == {}
 
@@ -160,4 +160,4 @@ def test_list_and_show(ready: Any) -> None:
     assert "no secret 'nothing'" in ready.refused("keys.show", "nothing")
     assert yaml.safe_load(ready.done("keys.show", "EncryptionConfiguration.yaml"))["kind"] == "EncryptionConfiguration"
     ready.without_master()
-    assert "keys/master_key: is not here" in ready.refused("keys.show", "kube_token_root")
+    assert "keys/master_key: not found" in ready.refused("keys.show", "kube_token_root")

@@ -1,4 +1,4 @@
-"""What goes wrong in keys/ is found, said in one line or one row, and mended by the command that is named there.
+"""What goes wrong in keys/ is found, said in one line or one row, and fixed by the command that is named there.
 
 Wrong master, damaged and swapped files, contradictions, full disk, leaks into git.
 """
@@ -45,13 +45,13 @@ def test_damaged_files(ready: Any, master_here: bool) -> None:
 CHECKOUT = "git checkout -- keys/"
 
 
-def test_rekey_reports_what_it_cannot_open_and_mends_the_rest(ready: Any) -> None:
+def test_rekey_reports_what_it_cannot_open_and_fixes_the_rest(ready: Any) -> None:
     ready.new_host_key("node2")
     damaged = ready.keys / "kube_token_node2.age"
     damaged.write_bytes(damaged.read_bytes()[:-1] + b"x")
     before = damaged.read_bytes()
     run = ready.inv("keys.rekey")
-    assert run.returncode == 1 and "kube_token_node2.age is left as it is" in run.stderr
+    assert run.returncode == 1 and "kube_token_node2.age is kept as it is" in run.stderr
     assert damaged.read_bytes() == before
     assert set(ready.problems()) == {"kube_token_node2.age"}
 
@@ -88,8 +88,8 @@ def test_one_without_the_other_is_refused_with_every_contradiction(ready: Any) -
     before = ready.snapshot()
     run = ready.inv("keys.generate")
     assert run.returncode == 2
-    assert "keys/apiserver.key.age: is missing, but apiserver.crt is here" in run.stderr
-    assert "keys/wgkube2.key.age: is missing, but peers.json has its public key" in run.stderr
+    assert "keys/apiserver.key.age: missing, but there is apiserver.crt" in run.stderr
+    assert "keys/wgkube2.key.age: missing, but peers.json has its public key" in run.stderr
     assert ready.snapshot() == before
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from smallkube.secrets import policy
-from smallkube.secrets.ssh_keys import read_host_key
+from smallkube.secrets.host_keys import read_host_key
 
 INDICES = (1, 2, 3, 5, 6)
 

@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from smallkube.secrets import age, certificates, change, policy, staged
+from smallkube.secrets import age, certificates, policy, staged, transaction
 from smallkube.secrets.staged import Stage
-from smallkube.secrets.store import changing_keys, read_keys
+from smallkube.secrets.transaction import changing_keys, read_keys
 
 Make = Callable[..., Any]
 
@@ -95,17 +95,17 @@ def test_nothing_to_rotate_yet_and_no_host_key(make_cluster: Make) -> None:
     cluster.done("keys.rotate-wireguard", "--node", "node1", "--yes")
 
 
-def test_it_mends_what_check_names_it_for(ready: Any) -> None:
+def test_it_fixes_what_check_names_it_for(ready: Any) -> None:
     peers = json.loads(ready.workspace.peers_file.read_text())
     peers[1]["PublicKey"] = peers[0]["PublicKey"]
     ready.workspace.peers_file.write_text(json.dumps(peers))
-    mend = ready.problems()["peers.json"][1]
-    assert mend == "inv keys.rotate-wireguard --node node2"
-    ready.done(*mend.removeprefix("inv ").split(), "--yes")
+    fix = ready.problems()["peers.json"][1]
+    assert fix == "inv keys.rotate-wireguard --node node2"
+    ready.done(*fix.removeprefix("inv ").split(), "--yes")
     assert ready.problems() == {}
     (ready.keys / "wgkube2.key.age").unlink()
-    assert mend in ready.refused("keys.generate")
-    ready.done(*mend.removeprefix("inv ").split(), "--yes")
+    assert fix in ready.refused("keys.generate")
+    ready.done(*fix.removeprefix("inv ").split(), "--yes")
     assert ready.problems() == {}
 
 
@@ -164,7 +164,7 @@ def test_expiring_expired_damaged_strange_and_missing_certificates(ready: Any) -
     (ready.keys / "kubelet_node2.crt").write_text("-----BEGIN CERTIFICATE-----\n")
     before = ready.content()
     faults = ready.problems()
-    assert {file: mend for file, (_, mend) in faults.items()} == dict.fromkeys(
+    assert {file: fix for file, (_, fix) in faults.items()} == dict.fromkeys(
         rows_with_certificate(ready), "inv keys.rotate-certificates"
     )
     report = json.loads(ready.done(*REPLACE, "--json"))
@@ -208,9 +208,9 @@ def test_at_each_step_of_a_rotation_keys_are_as_they_should_be(ready: Any) -> No
     given = policy.secrets_by_node(ready.inventory, ready.content())
     first = ready.content()["apiserver.crt"]
 
-    def step(make: Callable[..., change.Contents], *more: Any) -> tuple[bytes, bytes]:
+    def step(make: Callable[..., transaction.Change], *more: Any) -> tuple[bytes, bytes]:
         with changing_keys(ready.workspace):
-            change.apply(ready.cluster, make(rows, *more or (read_keys(ready.workspace),)))
+            transaction.apply(ready.cluster, make(rows, *more or (read_keys(ready.workspace),)))
         assert ready.problems() == {}
         assert "created 0" in ready.done("keys.generate")
         content = ready.content()
@@ -238,6 +238,6 @@ def test_at_each_step_of_a_rotation_keys_are_as_they_should_be(ready: Any) -> No
     assert step(staged.switched_back) == (first, second)
     assert step(staged.switched) == (second, first)
     assert step(staged.untrusted) == (second, b"")
-    assert staged.of(rows[0], read_keys(ready.workspace)) is Stage.ENDING
+    assert staged.of(rows[0], read_keys(ready.workspace)) is Stage.DEPLOY_PENDING
     assert step(staged.ended) == (second, b"")
     assert not [name for name in ready.content() if ".old." in name or ".new." in name]

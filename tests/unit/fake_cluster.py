@@ -18,10 +18,10 @@ from smallkube.operations import encryption_phases, trust_facts
 from smallkube.operations.engine import Operation, execute
 from smallkube.remote.command import Command, Result
 from smallkube.remote.fake import FakeHost, reply
-from smallkube.secrets import age, change, generate, peers, policy
-from smallkube.secrets.keyring import require_master
+from smallkube.secrets import age, generate, peers, policy, transaction
+from smallkube.secrets.age import require_master
 from smallkube.secrets.policy import Kind, Secret
-from smallkube.secrets.store import Keys, changing_keys, read_keys
+from smallkube.secrets.transaction import Keys, changing_keys, read_keys
 
 HOSTS = {
     "node1": "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKuln964CDvuGUSVZqHhUY1et7pPXWWNyKqTze0Zd9Rr",
@@ -110,13 +110,13 @@ class FakeCluster:
         if nodes is None or self.inventory.primary in nodes:
             (secret, *_) = self._versions(Kind.ENCRYPTION)
             self.issuers = [self._issuer(row) for row in self._versions(Kind.SIGNING_KEY)]
-            self.configuration = encryption_phases.parse(change.opened(keys, self.master, secret))
+            self.configuration = encryption_phases.parse(transaction.opened(keys, self.master, secret))
         self.accepted, self.used = set(), {}
         for user in token_users.all_users(self.inventory):
-            self.used[user.short] = change.opened(keys, self.master, user.secret)
+            self.used[user.short] = transaction.opened(keys, self.master, user.secret)
             for row in (user.secret, *user.secret.staged):
                 if row.file in keys.files:
-                    self.accepted.add(change.opened(keys, self.master, row))
+                    self.accepted.add(transaction.opened(keys, self.master, row))
 
     def _versions(self, kind: Kind) -> list[Secret]:
         """The current secret of this kind, and those that are accepted as well."""
@@ -124,7 +124,7 @@ class FakeCluster:
         return [row, *(other for other in row.staged if other.file in self.keys.files)]
 
     def _issuer(self, row: Secret) -> str:
-        return trust_facts.key_id(change.opened(self.keys, self.master, row), row.file)
+        return trust_facts.key_id(transaction.opened(self.keys, self.master, row), row.file)
 
     def deploy_certificates(self, nodes: Sequence[Node] | None = None) -> None:
         """Node after node; once all have been deployed to, each must trust the others at every moment."""

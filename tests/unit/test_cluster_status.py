@@ -24,7 +24,7 @@ from smallkube.operations.status import Row
 from smallkube.remote.command import Result
 from smallkube.remote.fake import FakeHost, reply
 from smallkube.secrets import certificates, policy
-from smallkube.secrets.store import Keys
+from smallkube.secrets.transaction import Keys
 
 TEXT = "cluster: {name: test}\nnodes: {node1: {peer_ip: 192.0.2.1}, node2: {peer_ip: 192.0.2.2}}\n"
 NOW = datetime.fromtimestamp(1_000_000, UTC)

@@ -14,7 +14,7 @@ from smallkube.inventory.cluster import Cluster
 from smallkube.inventory.load import load
 from smallkube.inventory.models import Inventory, Node
 from smallkube.secrets import policy
-from smallkube.secrets.proof import Finding, Proof, State
+from smallkube.secrets.recipients import Finding, Proof, State
 
 
 def node(index: int) -> Node:

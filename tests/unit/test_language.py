@@ -55,11 +55,6 @@ BANNED = {
 }
 """Regular expression of whole words → the word to use."""
 
-EXCEPTIONS = {
-    ("smallkube/cli/keys.py", "proves"),  # the recipients of a file, which its header proves
-}
-"""File and word, in lower case. This list only shrinks."""
-
 NAMESPACE = tree(collection)
 TASKS = {name for task in NAMESPACE.task_names.items() for name in (task[0], *task[1])}
 
@@ -86,20 +81,12 @@ def banned(part: Text) -> Iterator[str]:
     for words, wanted in BANNED.items():
         pattern = words.replace(" ", r"\s+")
         for found in re.finditer(rf"(?<![\w-])({pattern})(?![\w-])", part.text, re.IGNORECASE):
-            if (part.file, found[0].lower()) not in EXCEPTIONS:
-                line = part.line + part.text.count("\n", 0, found.start())
-                yield f"{part.file}:{line}: {found[0]!r}; say: {wanted}"
+            line = part.line + part.text.count("\n", 0, found.start())
+            yield f"{part.file}:{line}: {found[0]!r}; say: {wanted}"
 
 
 def test_words_of_the_glossary() -> None:
     assert [fault for part in texts() for fault in banned(part)] == []
-
-
-def test_exceptions_are_needed() -> None:
-    used = {part.file: "" for part in texts()}
-    for part in texts():
-        used[part.file] += part.text.lower()
-    assert [(file, word) for file, word in EXCEPTIONS if word not in used.get(file, "")] == []
 
 
 def headings(path: Path) -> set[str]:

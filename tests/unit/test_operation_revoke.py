@@ -11,7 +11,7 @@ from smallkube.core.errors import SmallkubeError, UsageError
 from smallkube.inventory.cluster import Cluster
 from smallkube.operations import revoke
 from smallkube.operations.revoke import Revocation
-from smallkube.secrets import change, kinds, policy
+from smallkube.secrets import kinds, policy, transaction
 from smallkube.secrets.policy import Kind
 from tests.unit.fake_cluster import FakeCluster, run
 
@@ -40,7 +40,9 @@ def killed(cluster: FakeCluster, kill_before: str | None) -> bool:
 def credentials(cluster: FakeCluster) -> tuple[bytes, str]:
     """node2's token, and its public WireGuard key."""
     rows = {row.kind: row for row in policy.secrets_of(cluster.inventory) if row.node == "node2"}
-    token, private = (change.opened(cluster.keys, cluster.master, rows[kind]) for kind in (Kind.TOKEN, Kind.WIREGUARD))
+    token, private = (
+        transaction.opened(cluster.keys, cluster.master, rows[kind]) for kind in (Kind.TOKEN, Kind.WIREGUARD)
+    )
     return token, kinds.wireguard_public(private, "key")
 
 

@@ -15,7 +15,7 @@ from smallkube.kube.token_users import User
 from smallkube.operations import tokens
 from smallkube.operations.engine import Operation, Overlap
 from smallkube.remote.command import Command, Result
-from smallkube.secrets import change, journal
+from smallkube.secrets import transaction
 from tests.unit.fake_cluster import FakeCluster, Killed, run
 
 CHOSEN = ("node2", "kube-scheduler")
@@ -38,7 +38,7 @@ def rotate(cluster: FakeCluster, kill_before: str | None = None, *, abort: bool 
 
 
 def current(cluster: FakeCluster) -> dict[str, bytes]:
-    return {user.short: change.opened(cluster.keys, cluster.master, user.secret) for user in users(cluster)}
+    return {user.short: transaction.opened(cluster.keys, cluster.master, user.secret) for user in users(cluster)}
 
 
 def versions(cluster: FakeCluster) -> list[str]:
@@ -153,7 +153,7 @@ def test_a_previous_token_that_is_still_accepted_fails(cluster: FakeCluster, mon
 def test_a_change_of_keys_that_was_killed_is_completed_first(
     cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    complete = journal.complete
+    complete = transaction.complete
 
     def killed(workspace: Workspace) -> tuple[str, ...]:
         if (workspace.state_dir / "keys-change.json").exists():
@@ -161,7 +161,7 @@ def test_a_change_of_keys_that_was_killed_is_completed_first(
         return complete(workspace)
 
     with monkeypatch.context() as patch:
-        patch.setattr(journal, "complete", killed)
+        patch.setattr(transaction, "complete", killed)
         assert not rotate(cluster)
     keys = Runner(Current(cluster.workspace), "tokens", dry_run=False, yes=True, json=False).keys
     assert operation(cluster).titles(keys) == tuple(titles()[1:])

@@ -7,7 +7,7 @@ from pyrage import encrypt, x25519
 
 from smallkube.core.errors import SmallkubeError
 from smallkube.secrets.header import INTRO, parse_header
-from smallkube.secrets.ssh_keys import parse_host_key
+from smallkube.secrets.host_keys import parse_host_key
 
 HOST = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKuln964CDvuGUSVZqHhUY1et7pPXWWNyKqTze0Zd9Rr"
 

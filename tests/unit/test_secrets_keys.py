@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from smallkube.core.errors import SmallkubeError, UsageError
 from smallkube.secrets import age, kinds
+from smallkube.secrets.host_keys import parse_host_key
 from smallkube.secrets.policy import Kind
-from smallkube.secrets.ssh_keys import parse_host_key
 
 PKCS8 = load_pem_private_key(kinds.make(Kind.SIGNING_KEY, []), None).private_bytes(
     Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()

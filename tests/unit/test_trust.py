@@ -15,7 +15,7 @@ from smallkube.operations import certificates as certificate_rotation
 from smallkube.operations import downtime, trust_facts
 from smallkube.secrets import certificates, policy, staged
 from smallkube.secrets.staged import Stage
-from smallkube.secrets.store import Keys
+from smallkube.secrets.transaction import Keys
 
 INVENTORY = parse("cluster: {name: test}\nnodes: {node1: {peer_ip: 192.0.2.1}}\n", Path("inventory.yaml"))
 ROWS = [row for row in policy.secrets_of(INVENTORY) if row.certificate]
@@ -36,8 +36,8 @@ def keys(*more: str) -> Keys:
         ((), Stage.ONE),
         (("apiserver.key.new.age", "apiserver.new.crt"), Stage.TRUSTED),
         (("apiserver.key.old.age", "apiserver.old.crt"), Stage.SWITCHED),
-        (("apiserver.key.old.age",), Stage.ENDING),
-        (("apiserver.key.new.age",), Stage.ENDING),
+        (("apiserver.key.old.age",), Stage.DEPLOY_PENDING),
+        (("apiserver.key.new.age",), Stage.DEPLOY_PENDING),
     ],
 )
 def test_the_stage_follows_from_the_files(files: tuple[str, ...], stage: Stage) -> None:
@@ -58,10 +58,10 @@ def test_new_keys_and_certificates_stand_beside_under_names_of_their_own() -> No
     subjects = set()
     for row, key in found.new.items():
         assert row.certificate
-        pem = found.clear[row.certificate.file]
+        pem = found.public[row.certificate.file]
         assert pem and certificates.complaints(pem, row.certificate, row.file, key, NOW) == []
         subjects.add(certificates.load(pem, "c").subject)
-    again = [pem for pem in staged.begun(ROWS, NOW).clear.values() if pem]
+    again = [pem for pem in staged.begun(ROWS, NOW).public.values() if pem]
     assert len(subjects | {certificates.load(pem, "c").subject for pem in again}) == 2 * len(ROWS)
 
 

@@ -1,5 +1,7 @@
-"""Rotation without real tools: the journal is whole or refused, and what a plan shows holds no secret."""
+"""The transaction on keys/: its journal is completed or refused, of an earlier version too, and holds no secret."""
 
+import base64
+import json
 from collections.abc import Callable
 
 import pytest
@@ -9,62 +11,43 @@ from hypothesis import strategies as st
 from smallkube.core.errors import SmallkubeError, UsageError
 from smallkube.core.workspace import Workspace
 from smallkube.inventory.cluster import Cluster
-from smallkube.inventory.load import load
-from smallkube.inventory.models import Inventory
 from smallkube.operations import wireguard
-from smallkube.secrets import generate, journal
-from smallkube.secrets.store import changing_keys
+from smallkube.secrets import policy, transaction
+from smallkube.secrets.transaction import Change, changing_keys
 
-HOSTS = {
-    "node1": "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKuln964CDvuGUSVZqHhUY1et7pPXWWNyKqTze0Zd9Rr",
-    "node2": "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIFjg0kLwIy6BBWg6t5Jn9BA4BzzA3oDQfUWr4FZiaNxV",
-}
+FILES = {"a.age": b"\x00\xff", "peers.json": b"[]\n"}
 
 
 @pytest.fixture
-def inventory(workspace: Workspace) -> Inventory:
-    """Of a workspace in which everything is generated."""
-    workspace.hosts_keys_dir.mkdir(parents=True)
-    for node, key in HOSTS.items():
-        (workspace.hosts_keys_dir / f"{node}.pub").write_text(f"{key}\n")
-    found = load(workspace.inventory_file)
-    with changing_keys(workspace):
-        generate.act(Cluster(workspace, found), generate.plan(Cluster(workspace, found)))
-    return found
-
-
-@pytest.fixture
-def interrupted(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> Callable[[], journal.Change]:
+def interrupted(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """Write the journal of a change, and nothing after it."""
 
-    def begin() -> journal.Change:
-        change = journal.Change(("node1",), {"a.age": b"\x00\xff", "peers.json": b"[]\n"})
+    def begin() -> None:
         with monkeypatch.context() as context:
-            context.setattr(journal, "complete", lambda _: ())
-            journal.commit(workspace, change)
-        return change
+            context.setattr(transaction, "complete", lambda _: ())
+            transaction.commit(workspace, FILES, ["node1"])
 
     return begin
 
 
 def test_the_next_who_takes_the_lock_completes_the_change(
-    workspace: Workspace, interrupted: Callable[[], journal.Change]
+    workspace: Workspace, interrupted: Callable[[], None]
 ) -> None:
-    change = interrupted()
+    interrupted()
     assert not workspace.keys_dir.exists()
     with pytest.raises(UsageError, match=r"inv keys\.generate"):
-        journal.refuse_unfinished(workspace)
+        transaction.refuse_unfinished(workspace)
     with changing_keys(workspace) as completed:
         assert completed == ("node1",)
-    assert {path.name: path.read_bytes() for path in workspace.keys_dir.iterdir()} == change.files
+    assert {path.name: path.read_bytes() for path in workspace.keys_dir.iterdir()} == FILES
     with changing_keys(workspace) as completed:
         assert completed == ()
-    journal.refuse_unfinished(workspace)
+    transaction.refuse_unfinished(workspace)
 
 
 @pytest.mark.parametrize("newer", [b"newer", None])
 def test_a_leftover_journal_does_not_undo_newer_work(
-    workspace: Workspace, newer: bytes | None, interrupted: Callable[[], journal.Change]
+    workspace: Workspace, newer: bytes | None, interrupted: Callable[[], None]
 ) -> None:
     workspace.keys_dir.mkdir()
     file = workspace.keys_dir / "a.age"
@@ -79,10 +62,10 @@ def test_a_leftover_journal_does_not_undo_newer_work(
     assert [path.name for path in workspace.keys_dir.iterdir()] == ([] if newer is None else ["a.age"])
 
 
-def test_a_half_completed_journal_is_completed(workspace: Workspace, interrupted: Callable[[], journal.Change]) -> None:
+def test_a_half_completed_journal_is_completed(workspace: Workspace, interrupted: Callable[[], None]) -> None:
     workspace.keys_dir.mkdir()
-    change = interrupted()
-    (workspace.keys_dir / "a.age").write_bytes(change.files["a.age"])
+    interrupted()
+    (workspace.keys_dir / "a.age").write_bytes(FILES["a.age"])
     with changing_keys(workspace) as completed:
         assert completed == ("node1",)
 
@@ -97,7 +80,7 @@ def test_a_journal_of_version_1_is_completed(workspace: Workspace) -> None:
 
 
 def test_a_full_disk_while_completing_keeps_the_journal(
-    workspace: Workspace, interrupted: Callable[[], journal.Change], monkeypatch: pytest.MonkeyPatch
+    workspace: Workspace, interrupted: Callable[[], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     interrupted()
 
@@ -105,10 +88,10 @@ def test_a_full_disk_while_completing_keeps_the_journal(
         raise SmallkubeError("can't be written: No space left on device")
 
     with monkeypatch.context() as context:
-        context.setattr(journal, "write_files", full)
+        context.setattr(transaction, "write_files", full)
         with pytest.raises(SmallkubeError, match="No space left"):
-            journal.complete(workspace)
-    assert journal.complete(workspace) == ("node1",)
+            transaction.complete(workspace)
+    assert transaction.complete(workspace) == ("node1",)
 
 
 @pytest.mark.parametrize(
@@ -120,6 +103,7 @@ def test_a_full_disk_while_completing_keeps_the_journal(
         "{}",
         "[" * 5000,
         '{"nodes": ["node1"], "files": {"../inventory.yaml": "eA=="}}',
+        '{"nodes": ["node1"], "files": {"hosts/..": "eA=="}}',
         '{"nodes": ["node1"], "files": {"a.age": "*"}}',
         '{"nodes": ["node1"], "files": {"a.age": 1}}',
         '{"nodes": 1, "files": {}}',
@@ -140,13 +124,40 @@ def test_damage_never_crashes(tmp_path_factory: pytest.TempPathFactory, data: by
     workspace.state_dir.mkdir()
     (workspace.state_dir / "keys-change.json").write_bytes(data)
     with pytest.raises(UsageError):
-        journal.unfinished(workspace)
+        transaction.unfinished(workspace)
 
 
 def test_the_journal_holds_nothing_that_is_secret(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    begun: list[journal.Change] = []
-    monkeypatch.setattr(journal, "commit", lambda _, change: begun.append(change))
+    monkeypatch.setattr(transaction, "complete", lambda _: ())
     wireguard.act(cluster, wireguard.plan(cluster))
-    assert set(begun[0].files) == {"wgkube1.key.age", "wgkube2.key.age", "peers.json", "recipients.json", "secrets.nix"}
-    for name, data in begun[0].files.items():
-        assert not name.endswith(".age") or data.startswith(b"age-encryption.org/v1\n")
+    document = json.loads((cluster.workspace.state_dir / "keys-change.json").read_text())
+    assert set(document["files"]) == {"wgkube1.key.age", "wgkube2.key.age", "peers.json", "recipients.json"}
+    for name, data in document["files"].items():
+        assert not name.endswith(".age") or base64.b64decode(data).startswith(b"age-encryption.org/v1\n")
+
+
+def test_what_was_changed_since_it_was_read_is_not_replaced(cluster: Cluster) -> None:
+    (row, *_) = policy.secrets_of(cluster.inventory)
+    keys = transaction.read_keys(cluster.workspace)
+    (cluster.workspace.keys_dir / row.file).write_bytes(b"newer")
+    with pytest.raises(UsageError, match=rf"changed meanwhile: {row.file}"), changing_keys(cluster.workspace):
+        transaction.apply(cluster, Change({row: b"x" * 32}), keys=keys)
+    assert transaction.unfinished(cluster.workspace) == ()
+    assert (cluster.workspace.keys_dir / row.file).read_bytes() == b"newer"
+
+
+def test_a_change_without_effect_writes_nothing(cluster: Cluster) -> None:
+    before = {path: path.stat().st_mtime_ns for path in cluster.workspace.root.rglob("*") if path.name != "keys.lock"}
+    with changing_keys(cluster.workspace):
+        assert transaction.apply(cluster, Change(public={"absent.crt": None})) == ()
+    after = {path: path.stat().st_mtime_ns for path in cluster.workspace.root.rglob("*") if path.name != "keys.lock"}
+    assert after == before
+
+
+def test_host_keys_are_in_their_own_folder(workspace: Workspace) -> None:
+    files = {f"hosts/node{number}.pub": b"key" for number in range(9)}
+    with changing_keys(workspace):
+        assert transaction.commit(workspace, files) == tuple(files)
+        assert len(list(workspace.hosts_keys_dir.iterdir())) == 9
+        transaction.commit(workspace, dict.fromkeys(files))
+    assert list(workspace.hosts_keys_dir.iterdir()) == []

@@ -6,11 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from smallkube.core.workspace import Workspace
-from smallkube.secrets import age, recipients_file
-from smallkube.secrets.keyring import Keyring
+from smallkube.secrets import age
+from smallkube.secrets.host_keys import parse_host_key
 from smallkube.secrets.policy import Kind, Secret
-from smallkube.secrets.proof import Proof, State, examine
-from smallkube.secrets.ssh_keys import parse_host_key
+from smallkube.secrets.recipients import Keyring, Proof, State, examine, read_records, record, render_records
 
 HOSTS = {
     "node1": parse_host_key("ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKuln964CDvuGUSVZqHhUY1et7pPXWWNyKqTze0Zd9Rr", "1"),
@@ -46,7 +45,7 @@ def test_damage_is_told_apart_whatever_pyrage_says(text: str, monkeypatch: pytes
 
 def test_a_right_file_by_each_kind_of_proof() -> None:
     data = age.encrypt(PLAINTEXT, GOOD)
-    recorded = recipients_file.record(data, GOOD)
+    recorded = record(data, GOOD)
     for given_record, master, proof in (
         (None, None, Proof.HEADER),
         (recorded, None, Proof.RECORDED),
@@ -54,7 +53,7 @@ def test_a_right_file_by_each_kind_of_proof() -> None:
     ):
         found = examine(TOKEN, data, KEYRING, given_record, master)
         assert (found.state, found.proof, found.faults) == (State.GOOD, proof, ())
-    other = recipients_file.record(b"other bytes", GOOD)
+    other = record(b"other bytes", GOOD)
     assert examine(TOKEN, data, KEYRING, other, None).proof is Proof.HEADER
 
 
@@ -69,7 +68,7 @@ def test_a_right_file_by_each_kind_of_proof() -> None:
 )
 def test_a_wrong_set_is_seen_in_the_header_alone(recipients: tuple[str, ...], said: str) -> None:
     data = age.encrypt(PLAINTEXT, recipients)
-    for recorded in (None, recipients_file.record(data, GOOD)):
+    for recorded in (None, record(data, GOOD)):
         found = examine(TOKEN, data, KEYRING, recorded, None)
         assert found.state is State.WRONG_SET
         assert any(said in fault for fault in found.faults)
@@ -79,7 +78,7 @@ def test_another_master_is_seen_by_the_record_or_by_decrypting_only() -> None:
     recipients = (STRANGER, N1, N2)
     data = age.encrypt(PLAINTEXT, recipients)
     assert examine(TOKEN, data, KEYRING, None, None).state is State.GOOD
-    assert examine(TOKEN, data, KEYRING, recipients_file.record(data, recipients), None).state is State.WRONG_SET
+    assert examine(TOKEN, data, KEYRING, record(data, recipients), None).state is State.WRONG_SET
     found = examine(TOKEN, data, KEYRING, None, MASTER)
     assert (found.state, found.proof) == (State.WRONG_SET, Proof.DECRYPTED)
 
@@ -105,8 +104,8 @@ def test_plaintext_is_in_no_representation() -> None:
 
 @given(st.dictionaries(st.text(max_size=20), st.lists(st.text(max_size=20), max_size=3), max_size=5))
 def test_records_round_trip(tmp_path_factory: pytest.TempPathFactory, names: dict[str, list[str]]) -> None:
-    rows = {name: recipients_file.record(name.encode(), recipients) for name, recipients in names.items()}
+    rows = {name: record(name.encode(), recipients) for name, recipients in names.items()}
     workspace = Workspace(tmp_path_factory.mktemp("ws"))
     workspace.keys_dir.mkdir()
-    workspace.recipients_file.write_text(recipients_file.render(rows), encoding="utf-8")
-    assert recipients_file.read(workspace) == rows
+    workspace.recipients_file.write_text(render_records(rows), encoding="utf-8")
+    assert read_records(workspace) == rows

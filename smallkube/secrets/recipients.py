@@ -1,0 +1,259 @@
+"""Whom an encrypted file is encrypted to, against whom it should be; and keys/recipients.json, which records it.
+
+Three kinds of proof, weakest last: *decrypted* (the master opened it, which authenticates the header), *recorded* (the
+very bytes are those that recipients.json speaks of), *header* (names of the hosts; an X25519 recipient is anonymous).
+recipients.json has the SHA-256 and the recipients of each file; it is not secret, and a record counts only for the very
+bytes it names.
+"""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cached_property
+
+from smallkube.core.errors import SmallkubeError, UsageError
+from smallkube.core.workspace import Workspace
+from smallkube.inventory.cluster import Cluster
+from smallkube.secrets import age
+from smallkube.secrets.header import Header, parse_header
+from smallkube.secrets.host_keys import HostKey, load_hosts
+from smallkube.secrets.policy import Kind, Secret
+
+WIREGUARD_LENGTHS = (44, 45)
+"""Plaintext length of a WireGuard key (bytes), without and with a line break; known from the header alone."""
+
+
+@dataclass(frozen=True)
+class Keyring:
+    """``master`` is the recipient in force (``age1…``); ``hosts`` has the nodes whose host key is known."""
+
+    master: str
+    hosts: Mapping[str, HostKey]
+
+    def recipients(self, secret: Secret) -> tuple[str, ...]:
+        """Whom ``secret`` is encrypted to: the master first. Raises KeyError when a reader's key is not known."""
+        return (self.master, *(str(self.hosts[node]) for node in secret.readers))
+
+    def knows(self, secret: Secret) -> bool:
+        """Whether the host keys of all its readers are known."""
+        return all(node in self.hosts for node in secret.readers)
+
+    def name_of(self, recipient: str) -> str:
+        """What a person calls this recipient."""
+        if recipient == self.master:
+            return "master"
+        return self._by_recipient.get(recipient, "an unknown key")
+
+    @cached_property
+    def by_tag(self) -> dict[str, str]:
+        """The tag that a host key has in age headers → node."""
+        return {key.tag: node for node, key in self.hosts.items()}
+
+    @cached_property
+    def _by_recipient(self) -> dict[str, str]:
+        return {str(key): node for node, key in self.hosts.items()}
+
+
+def load_keyring(cluster: Cluster, master: age.Master | None = None) -> Keyring:
+    """What new secrets are encrypted to. Raises UsageError where there is no master's public key yet."""
+    recipient = age.read_recipient(cluster.workspace, master or age.read_master(cluster.workspace))
+    if recipient is None:
+        where = cluster.workspace.relative(cluster.workspace.keys_dir)
+        raise UsageError("no secrets yet", where=where, hint="run `inv keys.generate`")
+    return Keyring(recipient, load_hosts(cluster))
+
+
+def require_host_keys(workspace: Workspace, keyring: Keyring, wanted: Iterable[Secret]) -> None:
+    """Raise UsageError that names every node whose host key is needed for ``wanted`` and not found."""
+    missing = list(dict.fromkeys(n for row in wanted for n in row.readers if n not in keyring.hosts))
+    if missing:
+        flags = " ".join(f"--node {node}" for node in missing[:10]) if len(missing) <= 10 else ""
+        raise UsageError(
+            f"no SSH host key of {listed(missing)}",
+            where=workspace.relative(workspace.hosts_keys_dir),
+            hint=f"run `{f'inv keys.scan {flags}'.strip()}`",
+        )
+
+
+def listed(names: Iterable[str], limit: int = 8) -> str:
+    """Names for a message, not more than ``limit`` of them."""
+    given = list(names)
+    rest = f" and {len(given) - limit} more" if len(given) > limit else ""
+    return ", ".join(given[:limit]) + rest
+
+
+@dataclass(frozen=True)
+class Record:
+    """One file: SHA-256 of its bytes (hex), and its recipients in the order of the policy."""
+
+    sha256: str
+    recipients: tuple[str, ...]
+
+
+def record(data: bytes, recipients: Iterable[str]) -> Record:
+    """The record of ``data``, just encrypted to ``recipients``."""
+    return Record(digest(data), tuple(recipients))
+
+
+def digest(data: bytes) -> str:
+    """SHA-256 in hex."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def read_records(workspace: Workspace) -> dict[str, Record]:
+    """The records by file name; empty when there is no such file. Raises UsageError when it is damaged."""
+    path = workspace.recipients_file
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return {}
+    except (OSError, UnicodeDecodeError) as error:
+        raise _damaged(workspace) from error
+    try:
+        files = json.loads(text)["files"]
+        rows = {name: Record(row["sha256"], tuple(row["recipients"])) for name, row in files.items()}
+        if all(isinstance(part, str) for row in rows.values() for part in (row.sha256, *row.recipients)):
+            return rows
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise _damaged(workspace) from error
+    raise _damaged(workspace)
+
+
+def _damaged(workspace: Workspace) -> UsageError:
+    return UsageError(
+        "damaged",
+        where=workspace.relative(workspace.recipients_file),
+        hint="restore it from git, or remove it (proofs then fall back to the files' headers)",
+    )
+
+
+def render_records(records: Mapping[str, Record]) -> str:
+    """The file's text: sorted, one record a line, so that merges in git stay readable."""
+    rows = [
+        f"    {json.dumps(name)}: {json.dumps({'sha256': row.sha256, 'recipients': list(row.recipients)})}"
+        for name, row in sorted(records.items())
+    ]
+    return '{\n  "version": 1,\n  "files": {\n' + ",\n".join(rows) + "\n  }\n}\n"
+
+
+class Proof(StrEnum):
+    """What a statement about a file rests on."""
+
+    DECRYPTED = "decrypted"
+    RECORDED = "recorded"
+    HEADER = "header"
+    NONE = "none"
+
+
+class State(StrEnum):
+    """What is the matter with a file; decides what fixes it."""
+
+    GOOD = "ok"
+    MISSING = "missing"
+    WRONG_SET = "wrong recipients"
+    DAMAGED = "damaged"
+    UNKNOWN = "not checkable"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The state of one secret's file, what that rests on, the faults in words; the plaintext when it was decrypted."""
+
+    secret: Secret
+    state: State
+    proof: Proof
+    faults: tuple[str, ...] = ()
+    plaintext: bytes | None = None
+
+    def __repr__(self) -> str:
+        return f"Finding({self.secret.name}, {self.state}, {self.proof}, {self.faults})"
+
+
+def examine(
+    secret: Secret, data: bytes | None, keyring: Keyring, recorded: Record | None, master: age.Master | None
+) -> Finding:
+    """Compare the bytes of ``secret``'s file (None: there is none) with the policy, as far as can be known.
+
+    ``master``: the identity of ``keyring.master`` alone, None to do without.
+    """
+    if data is None:
+        return Finding(secret, State.MISSING, Proof.NONE, ("missing",))
+    try:
+        header = parse_header(data, secret.file)
+    except SmallkubeError as error:
+        return Finding(secret, State.DAMAGED, Proof.HEADER, (error.message,))
+    if not keyring.knows(secret):
+        unknown = [node for node in secret.readers if node not in keyring.hosts]
+        return Finding(secret, State.UNKNOWN, Proof.NONE, (f"no host key of {listed(unknown)}",))
+    faults = _header_faults(secret, header, keyring)
+    proof = Proof.HEADER
+    if recorded and recorded.sha256 == digest(data):
+        proof = Proof.RECORDED
+        faults = faults or _recorded_faults(secret, recorded, keyring)
+    if master:
+        return _decrypted(secret, data, master, faults)
+    state = State.WRONG_SET if faults else State.GOOD
+    if not faults and (fault := _length_fault(secret, header)):
+        state, faults = State.DAMAGED, [fault]
+    return Finding(secret, state, proof, tuple(faults))
+
+
+def _decrypted(secret: Secret, data: bytes, master: age.Master, faults: list[str]) -> Finding:
+    from smallkube.secrets import kinds
+
+    try:
+        plaintext = age.decrypt(data, master, secret.file)
+        kinds.validate(secret.kind, plaintext, secret.file)
+    except age.NotForMaster:
+        return Finding(secret, State.WRONG_SET, Proof.DECRYPTED, ("the master can't read it", *faults))
+    except SmallkubeError as error:
+        return Finding(secret, State.DAMAGED, Proof.DECRYPTED, (error.message,))
+    return Finding(secret, State.WRONG_SET if faults else State.GOOD, Proof.DECRYPTED, tuple(faults), plaintext)
+
+
+def _header_faults(secret: Secret, header: Header, keyring: Keyring) -> list[str]:
+    by_tag = keyring.by_tag
+    should = Counter(keyring.hosts[node].tag for node in secret.readers)
+    found = Counter(header.ssh_tags)
+    faults = []
+    if missing := [by_tag[tag] for tag in should - found]:
+        faults.append(f"{listed(missing)} can't read it")
+    surplus = [by_tag.get(tag, f"an unknown host key ({tag})") for tag in found - should]
+    if surplus:
+        faults.append(f"{listed(surplus)} can read it and must not")
+    if header.x25519_count != 1:
+        faults.append(f"it has {header.x25519_count} native recipients instead of the master alone")
+    if header.others:
+        faults.append(f"it has recipients of type {listed(header.others)}")
+    return faults
+
+
+def _recorded_faults(secret: Secret, recorded: Record, keyring: Keyring) -> list[str]:
+    should, found = keyring.recipients(secret), recorded.recipients
+    faults = [f"{keyring.name_of(key)} can't read it" for key in should if key not in found]
+    surplus = [keyring.name_of(key) for key in found if key not in should]
+    return faults + [f"{name} can read it and must not" for name in surplus]
+
+
+def _length_fault(secret: Secret, header: Header) -> str | None:
+    if header.plaintext_length == 0:
+        return "it holds nothing"
+    if secret.kind is Kind.WIREGUARD and header.plaintext_length not in WIREGUARD_LENGTHS:
+        return f"it holds {header.plaintext_length} bytes, which no WireGuard key has"
+    return None
+
+
+def examine_all(
+    secrets: tuple[Secret, ...],
+    files: Mapping[str, bytes],
+    keyring: Keyring,
+    recorded: Mapping[str, Record],
+    master: age.Master | None,
+) -> tuple[Finding, ...]:
+    """``examine`` for each of ``secrets``; ``files`` has the content by file name."""
+    return tuple(
+        examine(secret, files.get(secret.file), keyring, recorded.get(secret.file), master) for secret in secrets
+    )

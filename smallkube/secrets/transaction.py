@@ -1,0 +1,272 @@
+"""The only writer of keys/: files that only make sense together change as one, by a redo journal.
+
+The journal, one file written atomically, holds the new content of them all (ciphertext and public text only). Once it
+is there the change has happened: whoever next takes the lock on keys/ carries it out to the end, however often it was
+killed on the way. Until then none of it has. It also has the hashes of what it replaces: a journal left over while
+keys/ went on (restored from git, say, or copied with the rest of the folder) is refused instead of undoing newer work.
+"""
+
+import base64
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from smallkube.core.errors import SmallkubeError, UsageError
+from smallkube.core.files import write_files
+from smallkube.core.workspace import (
+    TEMPORARY_PREFIX,
+    Workspace,
+    lock,
+    remove_temporaries,
+    sync_folder,
+    write_file,
+)
+from smallkube.inventory.cluster import Cluster
+from smallkube.secrets import age, agenix, policy, recipients
+from smallkube.secrets.policy import Secret
+from smallkube.secrets.recipients import Keyring, Record, State
+
+_NAME = re.compile(r"(hosts/)?(?!\.{1,2}$)[^/\0]+")
+
+
+@dataclass(frozen=True)
+class Keys:
+    """Encrypted files and certificates (file name → bytes), and what recipients.json records of them."""
+
+    files: Mapping[str, bytes]
+    certificates: Mapping[str, bytes]
+    records: Mapping[str, Record]
+
+
+def read_keys(workspace: Workspace) -> Keys:
+    """Everything in keys/ that is not the identity. Raises SmallkubeError on a file that can't be read."""
+    folder = workspace.keys_dir
+    found: dict[str, dict[str, bytes]] = {policy.SUFFIX: {}, ".crt": {}}
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if path.suffix in found and not path.name.startswith("."):
+            found[path.suffix][path.name] = _content(workspace, path.name) or b""
+    return Keys(found[policy.SUFFIX], found[".crt"], recipients.read_records(workspace))
+
+
+def opened(keys: Keys, master: age.Master, row: Secret) -> bytes:
+    """The plaintext of ``row``; raises UsageError when its file is missing, SmallkubeError when it can't be opened."""
+    if row.file not in keys.files:
+        raise UsageError("missing", where=f"keys/{row.file}", hint="restore it from git")
+    return age.decrypt(keys.files[row.file], master, f"keys/{row.file}")
+
+
+@dataclass(frozen=True)
+class Change:
+    """What changes in keys/, as one.
+
+    ``new``: secret → its plaintext; ``moved``: secret → the secret whose file it gets; ``removed``: secrets;
+    ``public``: file in keys/ → its content, None where it is removed. ``verified``: secrets whose recipients have been
+    verified by decryption, to be recorded. ``subjects``: what an interrupted change is called, if not by its files.
+    """
+
+    new: Mapping[Secret, bytes] = field(default_factory=dict)
+    moved: Mapping[Secret, Secret] = field(default_factory=dict)
+    removed: Sequence[Secret] = ()
+    public: Mapping[str, bytes | None] = field(default_factory=dict)
+    verified: Sequence[Secret] = ()
+    subjects: Sequence[str] = ()
+
+    def __repr__(self) -> str:
+        return f"Change(new={[row.name for row in self.new]}, removed={[row.name for row in self.removed]})"
+
+
+@contextmanager
+def changing_keys(workspace: Workspace) -> Iterator[tuple[str, ...]]:
+    """Hold the lock on keys/, having removed what a killed run left there and completed what it had begun.
+
+    Yields the subjects of the change that had to be completed. Raises UsageError when another process holds the lock.
+    """
+    with lock(workspace.state_dir / "keys.lock", "changing keys/"):
+        for folder in (workspace.keys_dir, workspace.hosts_keys_dir):
+            if folder.is_dir():
+                remove_temporaries(folder)
+        yield complete(workspace)
+
+
+def apply(
+    cluster: Cluster,
+    change: Change,
+    *,
+    keys: Keys | None = None,
+    keyring: Keyring | None = None,
+    master: age.Master | None = None,
+) -> tuple[str, ...]:
+    """Carry out ``change`` with all that is derived from it, under the lock on keys/; the files that changed.
+
+    ``keys``: what was planned with, else what is there; ``keyring``: of a new master. Needs no private key; with
+    ``master`` each new file is verified by decrypting it. Raises SmallkubeError; nothing has changed then, or the next
+    command that takes the lock completes it.
+    """
+    keys = keys or read_keys(cluster.workspace)
+    keyring = keyring or recipients.load_keyring(cluster)
+    recipients.require_host_keys(cluster.workspace, keyring, (*change.new, *change.moved))
+    encrypted = {row: _encrypted(row, plaintext, keyring, master) for row, plaintext in change.new.items()}
+    files: dict[str, bytes | None] = {row.file: data for row, data in encrypted.items()}
+    files |= {row.file: keys.files[source.file] for row, source in change.moved.items()}
+    files |= dict.fromkeys(row.file for row in change.removed)
+    present = {name: data for name, data in {**keys.files, **files}.items() if data is not None}
+    moved = {row.file: keys.records[source.file] for row, source in change.moved.items() if source.file in keys.records}
+    records = {name: record for name, record in {**keys.records, **moved}.items() if name in present}
+    for row in (*change.verified, *change.new):
+        records[row.file] = recipients.record(present[row.file], keyring.recipients(row))
+    rules = agenix.render(policy.expected(cluster.inventory, present), keyring)
+    derived = {
+        cluster.workspace.recipients_file.name: recipients.render_records(records).encode(),
+        cluster.workspace.secrets_nix.name: rules.encode(),
+    }
+    return commit(cluster.workspace, {**files, **change.public, **derived}, change.subjects, keys)
+
+
+def write_identities(workspace: Workspace, text: str) -> None:
+    """Write keys/master_key, the one file that no journal may hold; through a link, for it may be kept elsewhere."""
+    write_file(workspace.master_key.resolve(), text, 0o600)
+
+
+def commit(
+    workspace: Workspace, files: Mapping[str, bytes | None], subjects: Sequence[str] = (), keys: Keys | None = None
+) -> tuple[str, ...]:
+    """Give ``files`` in keys/ their content (None: remove it), whatever comes; under the lock; those that changed.
+
+    Raises UsageError when they are not as in ``keys`` any more, SmallkubeError when a file can't be written: before the
+    journal is there nothing has changed.
+    """
+    before = {name: _content(workspace, name) for name in files}
+    if keys:
+        known: dict[str, bytes | None] = {**keys.files, **keys.certificates}
+        covered = (name for name in files if name.endswith((policy.SUFFIX, ".crt")))
+        if changed := [name for name in covered if before[name] != known.get(name)]:
+            raise UsageError(f"changed meanwhile: {', '.join(changed)}", where="keys/", hint="run the same again")
+    changes = {name: data for name, data in files.items() if data != before[name]}
+    if not changes:
+        return ()
+    document = {
+        "version": 2,
+        "nodes": list(subjects or changes),
+        "files": {name: base64.b64encode(data).decode() for name, data in changes.items() if data is not None},
+        "gone": [name for name, data in changes.items() if data is None],
+        "replaces": {name: _hash(before[name]) for name in changes},
+    }
+    write_file(_path(workspace), json.dumps(document, indent=1) + "\n", 0o600)
+    complete(workspace)
+    return tuple(changes)
+
+
+def unfinished(workspace: Workspace) -> tuple[str, ...]:
+    """The subjects of a change that was begun and has not been carried out to the end; none, when there is none.
+
+    Raises UsageError when the journal is damaged.
+    """
+    found = _read(workspace)
+    return found.subjects if found else ()
+
+
+def refuse_unfinished(workspace: Workspace) -> None:
+    """Raise UsageError when keys/ is between two states, in which no machine must get it."""
+    if unfinished(workspace):
+        where, hint = workspace.relative(workspace.keys_dir), "run `inv keys.generate`, which completes it"
+        raise UsageError("a change of keys was interrupted", where=where, hint=hint)
+
+
+def complete(workspace: Workspace) -> tuple[str, ...]:
+    """Carry out a change that was interrupted, and return its subjects; call it under the lock on keys/.
+
+    Raises UsageError when the journal is damaged or keys/ has changed since, and SmallkubeError when a file can't be
+    written.
+    """
+    path = _path(workspace)
+    for leftover in path.parent.glob(f"{TEMPORARY_PREFIX}{path.name}.*"):
+        leftover.unlink(missing_ok=True)
+    found = _read(workspace)
+    if found is None:
+        return ()
+    _refuse_newer(workspace, found)
+    for folder in (workspace.keys_dir, workspace.hosts_keys_dir):
+        inside = {workspace.keys_dir / name: data for name, data in found.files.items()}
+        written = {path.name: data for path, data in inside.items() if data is not None and path.parent == folder}
+        write_files(folder, written)
+    try:
+        for removed in (workspace.keys_dir / name for name, data in found.files.items() if data is None):
+            removed.unlink(missing_ok=True)
+            sync_folder(removed.parent)
+        path.unlink()
+        sync_folder(path.parent)
+    except OSError as error:
+        raise SmallkubeError(f"can't be removed: {error.strerror}", where=workspace.relative(path)) from error
+    return found.subjects
+
+
+@dataclass(frozen=True)
+class _Journal:
+    """``files``: name in keys/ → new content, None where it is removed; ``replaces``: SHA-256 of the previous one."""
+
+    subjects: tuple[str, ...]
+    files: Mapping[str, bytes | None]
+    replaces: Mapping[str, str | None]
+
+
+def _path(workspace: Workspace) -> Path:
+    return workspace.state_dir / "keys-change.json"
+
+
+def _read(workspace: Workspace) -> _Journal | None:
+    """A journal of version 1 has no hashes of what it replaces, and one that removes nothing may lack "gone"."""
+    try:
+        document = json.loads(_path(workspace).read_text(encoding="utf-8"))
+        files = {str(name): base64.b64decode(text, validate=True) for name, text in document["files"].items()}
+        removed = dict.fromkeys(map(str, document.get("gone", ())))
+        replaces = {str(name): known for name, known in document.get("replaces", {}).items()}
+        found = _Journal(tuple(map(str, document["nodes"])), {**files, **removed}, replaces)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise _damaged(workspace) from error
+    if not found.subjects or not all(map(_NAME.fullmatch, found.files)):
+        raise _damaged(workspace)
+    return found
+
+
+def _damaged(workspace: Workspace) -> UsageError:
+    hint = "restore keys/ from git, then remove this file"
+    return UsageError("damaged", where=workspace.relative(_path(workspace)), hint=hint)
+
+
+def _refuse_newer(workspace: Workspace, found: _Journal) -> None:
+    now = {name: _hash(_content(workspace, name)) for name in found.files if name in found.replaces}
+    if newer := [name for name, each in now.items() if each not in (found.replaces[name], _hash(found.files[name]))]:
+        raise UsageError(
+            f"an interrupted change of keys would undo what was changed since: {', '.join(newer)}",
+            where=workspace.relative(_path(workspace)),
+            hint="remove this file if keys/ is as it should be (inv keys.check)",
+        )
+
+
+def _content(workspace: Workspace, name: str) -> bytes | None:
+    """Of a file in keys/, None where it is absent."""
+    path = workspace.keys_dir / name
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise SmallkubeError(f"can't be read: {error.strerror}", where=workspace.relative(path)) from error
+
+
+def _hash(data: bytes | None) -> str | None:
+    return None if data is None else hashlib.sha256(data).hexdigest()
+
+
+def _encrypted(row: Secret, plaintext: bytes, keyring: Keyring, master: age.Master | None) -> bytes:
+    data = age.encrypt(plaintext, keyring.recipients(row))
+    found = recipients.examine(row, data, keyring, recipients.record(data, keyring.recipients(row)), master)
+    if found.state is not State.GOOD or (master and found.plaintext != plaintext):
+        raise SmallkubeError("its encryption failed verification; nothing was changed", where=row.file)
+    return data
