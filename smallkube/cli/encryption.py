@@ -36,6 +36,7 @@ def rotate(
     from smallkube.secrets.age import require_master
 
     here = current()
+    here.inventory  # noqa: B018 - its faults are reported first
     master = require_master(here.workspace, "to change the encryption key")
     runner = output.Runner(here, rotating.NAME, dry_run=dry_run, yes=yes, json=json)
     backup = None if no_backup else partial(back_up, here.cluster, master)
