@@ -10,7 +10,7 @@ from pathlib import Path
 
 from smallkube.core import process
 from smallkube.core.checks import Check, Result
-from smallkube.core.errors import SmallkubeError
+from smallkube.core.errors import SmallkubeError, UsageError
 from smallkube.nix import build, verify
 from smallkube.nix.bundle import write_tree
 from smallkube.nix.evaluate import Description, Flake, syntax_errors
@@ -30,7 +30,8 @@ def check(files: Mapping[str, bytes], nodes: Sequence[str], overrides: Mapping[s
     """Check the configuration of ``nodes`` in ``files`` (relative path → content: everything that Nix sees).
 
     ``overrides`` names what is evaluated in the place of inputs of the flake (name → URL). One Check per complaint;
-    its subject is the node, or "" for all. Raises SmallkubeError when the temporary folder can't be written.
+    its subject is the node, or "" for all. Raises UsageError when there is no such input,
+    SmallkubeError when the temporary folder can't be written.
     """
     with tempfile.TemporaryDirectory(prefix="smallkube-") as name:
         tree = Path(name).resolve() / "tree"
@@ -51,7 +52,10 @@ def _checks(tree: Path, nodes: Sequence[str], overrides: Mapping[str, str]) -> I
     except SmallkubeError as error:
         yield from _skipped(error.message, "inputs", "evaluation", *_TOOLS)
         return
-    yield Check("", "inputs", Result.OK, inputs)
+    if unknown := overrides.keys() - inputs.keys():
+        hint = f"the inputs are {', '.join(inputs)}"
+        raise UsageError(f"no input {', '.join(sorted(unknown))} to override", where="nix/flake.nix", hint=hint)
+    yield Check("", "inputs", Result.OK, ", ".join(f"{name} {origin}" for name, origin in inputs.items()))
     with ThreadPoolExecutor(AT_ONCE) as pool:
         for found in pool.map(lambda node: _node(flake, node, tree.parent / node), nodes):
             yield from found

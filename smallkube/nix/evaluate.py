@@ -29,14 +29,14 @@ class Flake:
     url: str
     overrides: Mapping[str, str] = field(default_factory=dict)
 
-    def inputs(self) -> str:
-        """Fetch the inputs and say what they are. Raises SmallkubeError when one is not to be had."""
+    def inputs(self) -> dict[str, str]:
+        """Fetch the inputs; name → what it is. Raises SmallkubeError when one is not to be had."""
         nodes = json.loads(self._run("flake", "metadata", "--json", self.url))["locks"]["nodes"]
         names = {name: node for name, node in nodes["root"].get("inputs", {}).items() if isinstance(node, str)}
         locked = {name: nodes[node]["locked"] for name, node in names.items()}
         fetch = 'map (input: (builtins.fetchTree (removeAttrs input [ "dir" ])).outPath) (builtins.fromJSON {})'
         self._run("eval", "--json", "--expr", fetch.format(literal(json.dumps(list(locked.values())))))
-        return ", ".join(f"{name} {self._origin(name, where)}" for name, where in locked.items())
+        return {name: self._origin(name, where) for name, where in locked.items()}
 
     def _origin(self, name: str, locked: Mapping[str, Any]) -> str:
         if name in self.overrides:

@@ -11,6 +11,7 @@ import pytest
 from lab.checks.evaluate import INPUTS
 from smallkube.core import process
 from smallkube.core.checks import Check, Result, failed
+from smallkube.core.errors import UsageError
 from smallkube.nix.check import check
 
 from .conftest import CLUSTERS, Build, Tree
@@ -69,6 +70,11 @@ def test_inputs_that_were_used_are_named(tree: Tree, nix: str) -> None:
     named = details(checked(tree), "inputs", "")
     assert f"nixpkgs {INPUTS['nixpkgs']} (overridden)" in named
     assert f"agenix {INPUTS['agenix']} (overridden)" in named
+
+
+def test_override_of_an_unknown_input_is_refused(tree: Tree, nix: str) -> None:
+    with pytest.raises(UsageError, match="no input nixos to override; the inputs are agenix, nixpkgs"):
+        checked(tree, {**INPUTS, "nixos": INPUTS["nixpkgs"]})
 
 
 def test_input_that_cannot_be_had_is_not_a_fault(tree: Tree, nix: str) -> None:
