@@ -6,7 +6,7 @@ from collections.abc import Sequence
 class SmallkubeError(Exception):
     """An operation that could not complete, or a check that failed (exit status 1).
 
-    ``where`` is a file and line or a host, ``hint`` is what the person can do.
+    ``where`` is a file and line or a host, ``hint`` is what the operator can do.
     """
 
     exit_status = 1

@@ -1,4 +1,4 @@
-"""What a person sees: tables, progress, messages. The only module that prints.
+"""What the operator sees: tables, progress, messages. The only module that prints.
 
 Standard output carries the result and nothing else; all messages go to standard error.
 """

@@ -69,7 +69,7 @@ class Workspace:
 
     @property
     def hosts_dir(self) -> Path:
-        """The person's own NixOS configuration of each machine; never overwritten."""
+        """The operator's own NixOS configuration of each machine; never overwritten."""
         return self.nix_dir / "hosts"
 
     @property
@@ -106,7 +106,7 @@ class Workspace:
         return own if own.is_dir() else REPOSITORY / "nix" / name
 
     def relative(self, path: Path) -> str:
-        """``path`` as a person in the workspace would write it."""
+        """``path`` relative to the workspace, where it is inside."""
         return str(path.relative_to(self.root)) if path.is_relative_to(self.root) else str(path)
 
 

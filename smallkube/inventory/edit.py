@@ -1,4 +1,4 @@
-"""Edits of inventory.yaml that keep a person's comments, order and quotes."""
+"""Edits of inventory.yaml that keep comments, order and quotes."""
 
 import io
 from typing import Any

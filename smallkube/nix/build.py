@@ -19,9 +19,9 @@ from smallkube.core.errors import SmallkubeError, UsageError
 FLAKE_FOLDER = "nix"
 FEATURES = ("--extra-experimental-features", "nix-command flakes")
 _POLL_SECONDS = 0.2
-_PATIENCE_SECONDS = 10.0
+_TERMINATION_SECONDS = 10.0
 _GIT = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
-"""What a person has set for git could change or leave out files."""
+"""The operator's git configuration could change or leave out files."""
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ def exported(programs: Programs, paths: Sequence[str]) -> Iterator[BinaryIO]:
     argv = [programs.nix_store, "--export", *paths]
     with (
         tempfile.TemporaryFile() as errors,
-        _started(argv, stdout=subprocess.PIPE, stderr=errors, apart=True) as export,
+        _started(argv, stdout=subprocess.PIPE, stderr=errors, new_session=True) as export,
     ):
         try:
             yield cast(BinaryIO, export.stdout)
@@ -160,11 +160,11 @@ def exported(programs: Programs, paths: Sequence[str]) -> Iterator[BinaryIO]:
 
 @contextmanager
 def _started(
-    argv: Sequence[str], *, stdout: int | None = None, stderr: int | IO[bytes] | None = None, apart: bool = False
+    argv: Sequence[str], *, stdout: int | None = None, stderr: int | IO[bytes] | None = None, new_session: bool = False
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A process that does not outlive the block. Nix gets all that the person has set for it in the environment.
+    """A process that does not outlive the block, with the operator's whole environment: it may configure Nix.
 
-    A process that is not ``apart`` hears the terminal's Ctrl-C itself: it ends even where we are aborted.
+    Without ``new_session`` it gets the terminal's Ctrl-C itself, and ends even where we are aborted.
     """
     with process.logged(argv[0]) as ended:
         try:
@@ -174,7 +174,7 @@ def _started(
                 stdout=stdout,
                 stderr=stderr,
                 env=os.environ | {"LC_ALL": "C.UTF-8"},
-                start_new_session=apart,
+                start_new_session=new_session,
             )
         except OSError as error:
             raise process.NotStarted(f"can't be started: {error.strerror}", where=argv[0]) from error
@@ -189,7 +189,7 @@ def _started(
 def _end(program: subprocess.Popen[bytes]) -> None:
     program.terminate()
     try:
-        program.wait(_PATIENCE_SECONDS)
+        program.wait(_TERMINATION_SECONDS)
     except subprocess.TimeoutExpired:
         program.kill()
 

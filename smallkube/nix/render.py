@@ -23,7 +23,7 @@ MARK = "Rendered from inventory.yaml by `inv nix.render`"
 class Plan:
     """What rendering would do: ``files`` with their new content, ``obsolete`` ones that no node needs.
 
-    ``starters`` are first versions of the person's own files (``nix/hosts/``), only where there is none.
+    ``starters`` are first versions of the operator's own files (``nix/hosts/``), only where there is none.
     """
 
     files: dict[Path, str]

@@ -60,6 +60,6 @@ def _service(space: str, name: str, selector: dict[str, str], kind: str = "Clust
 
 
 def secret(space: str) -> dict[str, Any]:
-    """One whose way into etcd is looked at."""
+    """One whose form in etcd is checked."""
     metadata = {"name": "probe", "namespace": space}
     return {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": {"text": "smoke"}}

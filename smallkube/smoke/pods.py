@@ -191,7 +191,7 @@ def _try(context: SmokeContext, pod: Pod) -> dict[str, str]:
 
 
 def from_machines(context: SmokeContext, check: str) -> str:
-    """Judge what the machines try themselves; the first check that asks makes them try everything."""
+    """The result of one check by the machines' own tries; the first such check makes them try everything."""
     if not context.results and not context.unreachable:
         found, faults = in_parallel(context.members, lambda node: _try_on(context, node))
         context.results = {node.name: answers for node, answers in found.items()}

@@ -77,7 +77,7 @@ def parse(wanted: Sequence[Probe], text: str) -> dict[str, str]:
 
 
 def by_pods(context: SmokeContext, check: str) -> str:
-    """Judge one check by what the pods found."""
+    """The result of one check by the answers of the pods."""
     if check == "egress.internet" and not context.options.egress:
         raise Skipped("no --egress HOST:PORT given")
     if not context.answers:
@@ -87,7 +87,7 @@ def by_pods(context: SmokeContext, check: str) -> str:
         raise Failed(f"no such address has the pod of {listed(bare)}; /etc/cni/net.d there (nix/modules/cri-o.nix)")
     silent = [pod.node for pod in context.pods if pod.node not in context.answers]
     unasked = f" (not asked: {listed(silent)})" if silent else ""
-    tried = _judge(context.answers, check, unasked)
+    tried = _count_tries(context.answers, check, unasked)
     if not tried and family and len(context.inventory.nodes) == 1:
         return "a single node: nothing to try"
     if not tried:
@@ -96,9 +96,9 @@ def by_pods(context: SmokeContext, check: str) -> str:
 
 
 def by_machines(context: SmokeContext, check: str) -> str:
-    """Judge one check by what the machines found."""
+    """The result of one check by the answers of the machines."""
     unasked = f"; not asked: {listed(list(context.unreachable))}" if context.unreachable else ""
-    tried = _judge(context.results, check, unasked)
+    tried = _count_tries(context.results, check, unasked)
     if context.unreachable:
         raise NotReached(listed([f"{node}: {why}" for node, why in context.unreachable.items()]))
     if not tried:
@@ -106,7 +106,7 @@ def by_machines(context: SmokeContext, check: str) -> str:
     return f"{tried} tries"
 
 
-def _judge(answers: Mapping[str, Mapping[str, str]], check: str, unasked: str) -> int:
+def _count_tries(answers: Mapping[str, Mapping[str, str]], check: str, unasked: str) -> int:
     """How many tries there were; raises Failed when one did not work."""
     wrong, tried = [], 0
     for node, found in answers.items():
