@@ -120,6 +120,13 @@ def test_what_can_t_be_understood_is_a_failure_of_its_check_alone() -> None:
     assert namespace_of(primary)
 
 
+def test_failed_check_ends_with_its_hint() -> None:
+    primary = Primary({"readyz": "ok", "is-active kube-scheduler": Result(3, b"failed\n", "")})
+    (row,) = run(primary, "control.scheduler").values()
+    assert (row.result.value, row.reached) == ("failed", True)
+    assert row.detail == "kube-scheduler.service is failed; systemctl status kube-scheduler on the primary"
+
+
 def test_a_lost_connection_is_made_anew_to_clean_up() -> None:
     class Fragile(Primary):
         def answer(self, command: Command) -> Result:
