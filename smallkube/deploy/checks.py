@@ -3,6 +3,9 @@
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Annotated
+
+from pydantic import Field
 
 from smallkube.core.checks import Check, Result, failed
 from smallkube.core.errors import SmallkubeError
@@ -11,6 +14,7 @@ from smallkube.inventory.models import Inventory, Node
 from smallkube.remote import scripts
 from smallkube.remote.command import Command
 from smallkube.remote.host import Connect, Host
+from smallkube.remote.scripts import UnexpectedOutputError
 from smallkube.secrets import policy
 
 TABLES = frozenset({"inet nixos-fw", "ip kube-nat", "ip6 kube-nat"})
@@ -165,7 +169,7 @@ def unhealthy(before: DeployFacts, now: Progress, system: str) -> Sequence[str]:
 class Measured:
     """What ``scripts/checks.sh`` prints."""
 
-    checks: tuple[Check, ...]
+    checks: Annotated[tuple[Check, ...], Field(min_length=1)]
 
 
 @dataclass
@@ -224,11 +228,10 @@ class Health:
 
     def _read(self, host: Host, title: str, *arguments: str, timeout: float) -> tuple[Check, ...]:
         command = SCRIPTS.sent("checks", *arguments, title=title, timeout=timeout)
-        done = host.run(command)
         try:
-            found = scripts.parse(host, command, done, Measured).checks
-        except SmallkubeError as error:
-            return (Check(self.node.name, title, Result.FAILED, error.message),)
+            found = scripts.read(host, command, Measured).checks
+        except UnexpectedOutputError as error:
+            found = (Check("", title, Result.FAILED, error.message),)
         return tuple(replace(check, subject=self.node.name) for check in found)
 
 

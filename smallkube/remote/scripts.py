@@ -5,14 +5,16 @@ Each is preceded by ``remote/scripts/lib.sh``, which prints JSON and writes file
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
+from smallkube.core.errors import SmallkubeError
 from smallkube.nix.bundle import Bundle
-from smallkube.remote.command import Command, Result
+from smallkube.remote.command import Command
 from smallkube.remote.host import Host
 
 HOME = "/var/lib/smallkube"
@@ -25,11 +27,15 @@ T = TypeVar("T")
 _adapter: Callable[[Any], TypeAdapter[Any]] = cache(TypeAdapter)
 
 
+class UnexpectedOutputError(SmallkubeError):
+    """A script that failed, or whose output has another shape than expected."""
+
+
+@dataclass(frozen=True)
 class Scripts:
     """The scripts of one folder (``NAME.sh``)."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    folder: Path
 
     @cached_property
     def bundle(self) -> Bundle:
@@ -37,18 +43,10 @@ class Scripts:
         library = (_OWN / "lib.sh").read_bytes()
         return Bundle({file.name: library + file.read_bytes() for file in sorted(self.folder.glob("*.sh"))})
 
-    def pushed(
-        self,
-        name: str,
-        *arguments: str,
-        title: str = "",
-        timeout: float = 60.0,
-        stdin: bytes | None = None,
-        hold: bool = False,
-    ) -> Command:
+    def pushed(self, name: str, *arguments: str, title: str = "", timeout: float = 60.0, hold: bool = False) -> Command:
         """A script on a machine that has the bundle."""
         argv = ("/bin/sh", f"{HOME}/scripts/{self.bundle.digest}/{name}.sh", *arguments)
-        return Command(argv, stdin=stdin, timeout=timeout, hold=hold, title=title or name, limit=OUTPUT_LIMIT)
+        return Command(argv, timeout=timeout, hold=hold, title=title or name)
 
     def sent(self, name: str, *arguments: str, title: str = "", timeout: float = 60.0) -> Command:
         """The same for a machine that need not have the bundle: the script is standard input.
@@ -56,27 +54,21 @@ class Scripts:
         The braces make the shell read all of it first, so that no command of it reads the rest.
         """
         argv, text = ("/bin/sh", "-s", "--", *arguments), self.bundle.files[f"{name}.sh"]
-        return Command(
-            argv, stdin=b"{\n%s} </dev/null\n" % text, timeout=timeout, title=title or name, limit=OUTPUT_LIMIT
-        )
+        return Command(argv, stdin=b"{\n%s} </dev/null\n" % text, timeout=timeout, title=title or name)
 
 
 def read(host: Host, command: Command, shape: type[T]) -> T:
     """The JSON that ``command`` prints, as a ``shape`` (a dataclass); members that it does not have are ignored.
 
-    Raises SmallkubeError when the command fails, or its output has another shape.
+    Raises UnexpectedOutputError, and SmallkubeError as ``Host.run``.
     """
-    return parse(host, command, host.run(command), shape)
-
-
-def parse(host: Host, command: Command, done: Result, shape: type[T]) -> T:
-    """The same for a ``command`` that ``host`` has run."""
+    done = host.run(replace(command, limit=OUTPUT_LIMIT))
     if not done.ok:
-        raise host.error(f"{command.name} failed: {done.last_line}")
+        raise UnexpectedOutputError(f"{command.name} failed: {done.last_line}", where=host.where)
     try:
         found: T = _adapter(shape).validate_json(done.text, strict=True)
     except ValidationError as error:
-        raise host.error(f"unexpected output from {command.name}") from error
+        raise UnexpectedOutputError(f"unexpected output from {command.name}", where=host.where) from error
     return found
 
 

@@ -111,6 +111,7 @@ class FakeConnection:
 
     machine: Machine
     alive: bool = False
+    where: str = "node2"
 
     def __enter__(self) -> "FakeConnection":
         if self.machine.away(self.machine.time):
@@ -132,9 +133,6 @@ class FakeConnection:
             self.alive = False
             raise SmallkubeError(f"connection lost while {command.name} ran")
         return result
-
-    def error(self, message: str) -> SmallkubeError:
-        return SmallkubeError(message)
 
     def run_checked(self, command: Command, **more: Any) -> Result:
         result = self.run(command, **more)

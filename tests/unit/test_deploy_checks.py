@@ -252,9 +252,10 @@ def test_own_checks_count_whatever_they_found_before(inventory: Inventory) -> No
     assert found.unconfirmed == ("etcd: x (as before)",)
 
 
-def test_unexpected_output_of_a_check_is_a_failure(inventory: Inventory) -> None:
+@pytest.mark.parametrize("printed", ["sh: not found", '{"checks": []}', '{"checks": [{"check": "etcd"}]}'])
+def test_unexpected_output_of_a_check_is_a_failure(inventory: Inventory, printed: str) -> None:
     found = health(inventory)
-    assert found.measure_after(FakeHost(found.node, lambda _: reply("sh: not found"))) == [
+    assert found.measure_after(FakeHost(found.node, lambda _: reply(printed))) == [
         "health checks: unexpected output from health checks"
     ]
 
