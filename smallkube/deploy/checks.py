@@ -200,11 +200,6 @@ class Health:
         self.after = (*found, self._ready(host, READY_SECONDS))
         return broken(self.before, self.after)
 
-    @property
-    def unconfirmed(self) -> tuple[str, ...]:
-        """What could not be confirmed, in words."""
-        return tuple(unconfirmed(self.before, self.after))
-
     def _checks(self, host: Host, tries: int, *, tunnel: bool) -> tuple[Check, ...]:
         plan, primary = self.inventory.addressing, self.inventory.primary.index
         addresses = (plan.host6(primary), plan.host4(primary)) if tunnel else ()
@@ -241,11 +236,11 @@ def broken(before: Iterable[Check], after: Iterable[Check]) -> list[str]:
     return [_words(check) for check in failed(after) if check.check not in known]
 
 
-def unconfirmed(before: Iterable[Check], after: Iterable[Check]) -> list[str]:
+def unconfirmed(before: Iterable[Check], after: Sequence[Check]) -> tuple[str, ...]:
     """What could not be confirmed, in words: skipped checks, and those that had failed before already."""
     known = {check.check for check in failed(before)}
     skipped = [f"{check.check} ({check.detail})" for check in after if check.result is Result.SKIPPED]
-    return skipped + [f"{_words(check)} (as before)" for check in failed(after) if check.check in known]
+    return (*skipped, *(f"{_words(check)} (as before)" for check in failed(after) if check.check in known))
 
 
 def _words(check: Check) -> str:

@@ -206,7 +206,7 @@ class NodeDeploy:
     def confirm(self) -> None:
         self._disconnect()
         verdict = self.activation.confirm()
-        self.report.unconfirmed = self.health.unconfirmed
+        self.report.unconfirmed = checks.unconfirmed(self.health.before, self.health.after)
         with suppress(SmallkubeError), kept_log(self.log_file, "ab") as write:  # the outcome matters more than its log
             write(b"\n--- activation\n" + verdict.log.encode())
         if verdict.outcome:

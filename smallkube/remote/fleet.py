@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Outcome(Generic[T]):
-    """How one node fared: a value, or the error that ended it; both are None when its turn never came."""
+    """How one node ended: with a value or an error; both are None when the work on it never began."""
 
     node: Node
     seconds: float = 0.0
@@ -53,7 +53,7 @@ def run(
     """``work`` on every node, stage after stage, ``at_once`` at most; after each ``should_continue`` sees its outcomes.
 
     SmallkubeErrors become outcomes; nodes whose stage never came have an empty one. Ctrl-C sets ``stop``, which the
-    work is to look at between its steps, and no further stage begins; without ``stop``, or a second time, it is raised
+    work checks between its steps, and no further stage begins; without ``stop``, or a second time, it is raised
     at once and whatever is under way ends with the process.
     """
     outcomes: list[Outcome[T]] = []
@@ -62,7 +62,7 @@ def run(
         if not going:
             outcomes += [Outcome(node) for node in stage]
             continue
-        futures, threads = _crew(stage, work, at_once)
+        futures, threads = _workers(stage, work, at_once)
         try:
             with _without_interruption():
                 for thread in threads:
@@ -89,7 +89,7 @@ def _without_interruption() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
-def _crew(
+def _workers(
     stage: Sequence[Node], work: Callable[[Node], T], at_once: int
 ) -> tuple[list[Future[Outcome[T]]], tuple[threading.Thread, ...]]:
     """Daemon threads, unlike an executor's, don't keep a process alive that was interrupted twice."""
@@ -98,7 +98,7 @@ def _crew(
     for pair in zip(stage, futures, strict=True):
         waiting.put(pair)
 
-    def work_off() -> None:
+    def work_through() -> None:
         while True:
             try:
                 node, future = waiting.get_nowait()
@@ -109,8 +109,8 @@ def _crew(
             except BaseException as error:
                 future.set_exception(error)
 
-    crew = range(min(len(stage), at_once))
-    return futures, tuple(threading.Thread(target=work_off, daemon=True) for _ in crew)
+    count = min(len(stage), at_once)
+    return futures, tuple(threading.Thread(target=work_through, daemon=True) for _ in range(count))
 
 
 def _one(node: Node, work: Callable[[Node], T]) -> Outcome[T]:
@@ -122,7 +122,7 @@ def _one(node: Node, work: Callable[[Node], T]) -> Outcome[T]:
 
 
 def raise_errors(outcomes: Sequence[Outcome[T]]) -> None:
-    """Raise ManyErrors when any node failed; its lines name the nodes."""
+    """Raise ErrorGroup when any node failed; its lines name the nodes."""
     errors = [outcome.error for outcome in outcomes if outcome.error]
     if errors:
         raise ErrorGroup(errors)
@@ -168,7 +168,7 @@ def one_by_one(
 ) -> tuple[Report, ...]:
     """``work`` on each node in this order; with ``halt`` the first that does not end well is the last one.
 
-    Ctrl-C sets ``stop``, which the work is to look at between its steps.
+    Ctrl-C sets ``stop``, which the work checks between its steps.
     """
 
     def one(node: Node) -> Report:

@@ -221,13 +221,13 @@ def test_what_did_not_fail_before_must_not_fail_after(before: list[Check]) -> No
 def test_what_failed_before_is_only_reported() -> None:
     before, after = [check("etcd", FAILED, "x")], [check("etcd", FAILED, "y")]
     assert broken(before, after) == []
-    assert unconfirmed(before, after) == ["etcd: y (as before)"]
+    assert unconfirmed(before, after) == ("etcd: y (as before)",)
 
 
 def test_what_was_skipped_is_reported_and_what_works_is_not() -> None:
     after = [check("kubelet", SKIPPED, "no unit"), check("etcd", OK, "healthy")]
     assert broken([], after) == []
-    assert unconfirmed([], after) == ["kubelet (no unit)"]
+    assert unconfirmed([], after) == ("kubelet (no unit)",)
 
 
 def health(inventory: Inventory, *own: tuple[str, ...], **options: Any) -> Health:
@@ -249,7 +249,7 @@ def test_own_checks_count_whatever_they_found_before(inventory: Inventory) -> No
     host = FakeHost(found.node, answer)
     found.measure_before(host)
     assert found.measure_after(host) == ["test -e /x: exit status 1, no message"]
-    assert found.unconfirmed == ("etcd: x (as before)",)
+    assert unconfirmed(found.before, found.after) == ("etcd: x (as before)",)
 
 
 @pytest.mark.parametrize("printed", ["sh: not found", '{"checks": []}', '{"checks": [{"check": "etcd"}]}'])
@@ -265,6 +265,6 @@ def test_a_tunnel_that_cannot_work_is_reported(inventory: Inventory) -> None:
     host = FakeHost(found.node, answer)
     found.measure_before(host)
     assert found.measure_after(host) == []
-    assert "tunnel to the primary (node1 did not get the new peers)" in found.unconfirmed
+    assert "tunnel to the primary (node1 did not get the new peers)" in unconfirmed(found.before, found.after)
     (after,) = [each for each in host.commands if "20" in each.argv]
     assert after.argv[-1] == "20"
