@@ -10,11 +10,14 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lab.checks.evaluate import Description
+from lab.checks.evaluate import INPUTS, Description
 from lab.checks.systemd_text import section
 from smallkube.core import process
+from smallkube.core.checks import failed
 from smallkube.inventory.load import parse
+from smallkube.nix.check import check
 from smallkube.secrets import policy
+from tests import extra_rows
 
 from .conftest import Build, Describe
 
@@ -113,6 +116,21 @@ def test_every_token_has_its_row_under_the_kubernetes_name(cluster: Cluster) -> 
         *((f"kube_token_{name}", f"system:node:{name}.k8s.internal", "system:nodes") for name in cluster),
     } <= set(rows)
     assert len(rows) == len(cluster) + 3
+
+
+def test_new_rows_of_the_policy_reach_the_machines(
+    monkeypatch: pytest.MonkeyPatch, build: Build, describe: Describe
+) -> None:
+    extra_rows.add_to_policy(monkeypatch)
+    tree = build((1, 2))
+    found = describe(tree)
+    (script,) = [text for path, text in found["node1"]["scripts"].items() if path.endswith("-kube-apiserver-tokens")]
+    for node in ("node1", "node2"):
+        assert f"row kube_token_agent_{node} agent:{node} agents,readers\n" in script
+    assert {"kube_token_agent_node1", "kube_token_agent_node2", "agent_node1.key"} <= found["node1"]["secrets"].keys()
+    secret = found["node2"]["secrets"]["kube_token_agent_node2"]
+    assert (secret["mode"], secret["owner"], secret["group"]) == ("0440", "0", "systemd-network")
+    assert failed(check(tree.files, tree.nodes, INPUTS)) == ()
 
 
 def test_kube_proxy(cluster: Cluster) -> None:
