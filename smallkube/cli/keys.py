@@ -5,6 +5,7 @@ import shlex
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,6 @@ from smallkube.core import ui
 from smallkube.core.errors import ErrorGroup, SmallkubeError, UsageError
 
 if TYPE_CHECKING:
-    from smallkube.secrets.audit import Report
     from smallkube.secrets.host_keys import Scanned
     from smallkube.secrets.recipients import Finding
 
@@ -158,26 +158,20 @@ def check(_: Context, json: bool = False) -> None:
 
     here = current()
     report = check_keys(here.cluster)
-    if json:
-        proofs = [{"file": name, "proof": str(proof)} for name, proof in report.proofs]
-        ui.json_result({"proofs": proofs, "problems": report.problems})
-    else:
-        _show_report(report)
-    if report.problems:
-        raise SmallkubeError(f"{len(report.problems)} problem{'s' if len(report.problems) > 1 else ''} in keys/")
-
-
-def _show_report(report: "Report") -> None:
-    """A table of the problems, or how many secrets are verified in which way."""
     proofs = {name: str(proof) for name, proof in report.proofs}
-    if report.problems:
+    if json:
+        listed = [{"file": name, "proof": proof} for name, proof in proofs.items()]
+        ui.json_result({"proofs": listed, "problems": report.problems})
+    elif report.problems:
         rows = [[item.file, item.fault, proofs.get(item.file, ""), item.fix] for item in report.problems]
         ui.table(["FILE IN keys/", "FAULT", "PROOF", "FIXED BY"], rows)
     else:
         counted = ", ".join(f"{number} {kind}" for kind, number in sorted(Counter(proofs.values()).items()))
         ui.result(f"{len(proofs)} secrets verified (proof: {counted})")
-    if "header" in proofs.values():
+    if "header" in proofs.values() and not json:
         ui.message("proof 'header': which hosts can read a file, but not which master; `inv keys.rekey` verifies it")
+    if report.problems:
+        raise SmallkubeError(f"{len(report.problems)} problem{'s' if len(report.problems) > 1 else ''} in keys/")
 
 
 @task(iterable=["node"], help={**NODE, **DRY_RUN, **JSON})
@@ -260,12 +254,8 @@ def edit(_: Context, name: str) -> None:
     here = current()
     command = shlex.split(os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi")
     folders = [Path(path) for path in (os.environ.get("XDG_RUNTIME_DIR"), "/dev/shm") if path]
-
-    def edited(label: str, plaintext: bytes) -> bytes:
-        return editing.run_editor(command, folders, label, plaintext)
-
     with changing(here):
-        written = editing.edit(here.cluster, name, edited)
+        written = editing.edit(here.cluster, name, partial(editing.run_editor, command, folders))
     for file in written:
         ui.result(f"written keys/{file}")
     if not written:

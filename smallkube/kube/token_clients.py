@@ -20,9 +20,9 @@ _SCRIPTS = Path(__file__).with_name("scripts")
 
 @dataclass(frozen=True)
 class TokenClient:
-    """A client, the short name of the user as whom it comes, and the SHA-256 (hex) of the token it uses.
+    """A client, the short name of its user, and the SHA-256 (hex) of the token it uses.
 
-    In place of the hash "-": it has not read its new file yet.
+    Instead of the hash "-": it has not read its new file yet.
     """
 
     node: str

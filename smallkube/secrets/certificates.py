@@ -128,7 +128,7 @@ def faults(certificate: x509.Certificate, wanted: Certificate, now: datetime.dat
 def complaints(
     pem: bytes | None, wanted: Certificate, key_file: str, key_pem: bytes | None, now: datetime.datetime
 ) -> list[str]:
-    """What speaks against the certificate as it lies in keys/ (``pem``; None: it doesn't), in words.
+    """What is wrong with the certificate in keys/ (``pem``; None: there is none), in words.
 
     ``key_pem``: what ``key_file``, the private key it should be over, holds; None where that can't be read.
     """

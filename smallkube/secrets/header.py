@@ -121,7 +121,7 @@ def _stanza(line: bytes, data: bytes, position: int) -> tuple[Stanza, int]:
 
 
 def _decode(text: bytes, length: int | None, what: str) -> bytes:
-    """Unpadded canonical base64, as the specification demands."""
+    """Unpadded canonical base64, as the specification requires."""
     try:
         decoded = base64.b64decode(text + b"=" * (-len(text) % 4), validate=True)
     except (binascii.Error, ValueError):

@@ -1,7 +1,7 @@
 """Which secrets exist, and all that follows from each: the one table from which everything about secrets is derived.
 
 A row says who may read the secret, which file it is on a machine (owner, group, mode), which systemd units use it,
-whose API token it is and by whom that is used, and which command rotates it. Generation, ``secrets.nix``, checks,
+whose API token it is and which clients use that, and which command rotates it. Generation, ``secrets.nix``, checks,
 rendering, rotation, revocation and docs/security.md follow it. Pure: no I/O, and nothing imported that takes time.
 """
 
@@ -275,7 +275,7 @@ def api_certificate(inventory: "Inventory") -> Certificate:
     names = [plan.api_internal_host, "kubernetes", "kubernetes.default", service, f"{service}.{plan.domain}"]
     addresses = [plan.api_service_ip, plan.host6(primary), plan.host4(primary)]
     external = inventory.cluster.api.external_host
-    (addresses if _is_address(external) else names).insert(0, external)
+    (addresses if is_address(external) else names).insert(0, external)
     return Certificate(
         file=API_CERTIFICATE,
         common_name="kube-apiserver",
@@ -286,7 +286,8 @@ def api_certificate(inventory: "Inventory") -> Certificate:
     )
 
 
-def _is_address(text: str) -> bool:
+def is_address(text: str) -> bool:
+    """Whether it is an IP address, not a name."""
     try:
         ipaddress.ip_address(text)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Whom an encrypted file is encrypted to, against whom it should be; and keys/recipients.json, which records it.
+"""Which recipients an encrypted file has, compared with the policy; and keys/recipients.json, which records them.
 
 Three kinds of proof, weakest last: *decrypted* (the master opened it, which authenticates the header), *recorded* (the
 very bytes are those that recipients.json speaks of), *header* (names of the hosts; an X25519 recipient is anonymous).

@@ -1,7 +1,7 @@
 """The only writer of keys/: files that only make sense together change as one, by a redo journal.
 
 The journal, one file written atomically, holds the new content of them all (ciphertext and public text only). Once it
-is there the change has happened: whoever next takes the lock on keys/ carries it out to the end, however often it was
+is there the change has happened: the next command that takes the lock on keys/ completes it, however often it was
 killed on the way. Until then none of it has. It also has the hashes of what it replaces: a journal left over while
 keys/ went on (restored from git, say, or copied with the rest of the folder) is refused instead of undoing newer work.
 """
