@@ -125,7 +125,7 @@ def rebuild_primary(
 
     at_least(1, timeout=timeout)
     here = current()
-    here.inventory  # noqa: B018 - what is wrong with it is said first
+    here.inventory  # noqa: B018 - its errors come first
     master = require_master(here.workspace, "to open backups and to re-encrypt")
     plan = rebuilding.make(here.cluster, backup)
     primary, key = here.inventory.primary.name, plan.new_key

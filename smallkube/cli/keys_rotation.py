@@ -196,9 +196,10 @@ def rotate_master(
     the previous identity was exposed.
     """
     from smallkube.operations import master as rotating
+    from smallkube.secrets import policy
 
     here = current()
-    workspace, inventory = here.workspace, here.inventory
+    workspace = here.workspace
     done: tuple[str, ...] = ()
     with changing(here):
         planned = rotating.plan(here.cluster)
@@ -211,7 +212,8 @@ def rotate_master(
         else:
             done = rotating.drop(workspace, planned) if drop_old else rotating.act(here.cluster, planned)
         after = planned if dry_run else rotating.plan(here.cluster)
-    affected = rotating.reissue(inventory, tuple(path.name for path in workspace.keys_dir.glob("*.age")))
+    rows = policy.secrets_of(here.inventory)
+    affected = rotating.reissue([row for row in rows if (workspace.keys_dir / row.file).exists()])
     if json:
         found = {"dropped" if drop_old else "rekeyed": done, "stage": after.stage, "master": after.master}
         backups = [] if dry_run else _backups(here, after.master)

@@ -84,7 +84,7 @@ def remove(
 
 def _revoke(here: Current, name: str, *, yes: bool, dry_run: bool, json: bool) -> None:
     from smallkube.operations import revoke as revoking
-    from smallkube.operations.master import commands
+    from smallkube.operations.master import reissue
     from smallkube.secrets.age import require_master
 
     runner = output.Runner(here, revoking.NAME, dry_run=dry_run, yes=yes, json=json)
@@ -105,7 +105,7 @@ def _revoke(here: Current, name: str, *, yes: bool, dry_run: bool, json: bool) -
     ui.message(f"so could pods that ran on {name} earlier; commit inventory.yaml, keys/ and nix/")
     ui.message(f"the machine itself is unchanged: take it off the network; nix/hosts/{name}.nix is left")
     if shared:
-        details = "; ".join(f"{row.command} ({', '.join(row.names)})" for row in commands(list(plan.shared)))
+        details = "; ".join(f"{row.command} ({', '.join(row.names)})" for row in reissue(plan.shared))
         message = f"{name} is revoked, but keys/ had let it read more than its own"
         raise SmallkubeError(message, hint=f"replace it: {details}")
 
@@ -115,7 +115,7 @@ def _revoke(here: Current, name: str, *, yes: bool, dry_run: bool, json: bool) -
     iterable=["node", "role", "tag"],
     help={
         **SELECTION,
-        "root": "run as root (default), or as the user who logs in",
+        "root": "run as root (default), or as the login user",
         "timeout": "seconds without output after which a node has failed",
         **JSON,
     },

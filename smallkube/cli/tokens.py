@@ -1,4 +1,4 @@
-"""API tokens: rotate them, show who uses which."""
+"""API tokens: rotate them, show which client uses which."""
 
 from datetime import UTC, datetime
 
@@ -32,7 +32,7 @@ def rotate(
 ) -> None:
     """Rotate API tokens without an outage.
 
-    Deploys the new tokens beside the current ones; waits until every client uses
+    Deploys the new tokens, both accepted; waits until every client uses
     its new token; removes the previous tokens and verifies that they are refused.
     After an interruption the same command resumes.
     """
@@ -63,14 +63,14 @@ def rotate(
 def status(_: Context, json: bool = False) -> None:
     """Show the age and the clients of each token."""
     from smallkube.kube import token_clients, token_users
-    from smallkube.operations import token_status as looking
+    from smallkube.operations import token_status
     from smallkube.secrets.age import read_master
     from smallkube.secrets.transaction import read_keys
 
     here = current()
     found, unreachable = token_clients.in_use(here.inventory, here.connect)
     everybody, master = token_users.all_users(here.inventory), read_master(here.workspace)
-    rows = looking.rows(here.workspace, read_keys(here.workspace), everybody, master, found, datetime.now(UTC))
+    rows = token_status.rows(here.workspace, read_keys(here.workspace), everybody, master, found, datetime.now(UTC))
     table = [(row.user, f"{row.days} d", "yes" if row.overlap else "no", _clients(row.clients)) for row in rows]
     columns = ("USER", "AGE", "OVERLAP", "CLIENTS")
     output.table({"tokens": rows, "unreachable": unreachable}, columns, table, json=json)

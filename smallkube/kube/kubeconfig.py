@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from smallkube.core.errors import UsageError
 from smallkube.inventory.addressing import is_address
 from smallkube.inventory.models import Inventory
-from smallkube.secrets.policy import is_address
 
 _HOST_AND_PORT = re.compile(r"(?:\[([0-9a-fA-F:.]+)\]|([\w.-]+))(?::(\d{1,5}))?")
 

@@ -1,7 +1,7 @@
-"""New keys and certificates without an outage: trusted beside the previous ones, used, the previous no longer trusted.
+"""New keys and certificates without an outage: both are trusted, the new ones used, the previous ones not trusted.
 
 API server, kubelets and the API server's client certificate trust each other by pinning exactly the other's. So all
-must trust the new ones before anybody shows them, and the previous ones until nobody does.
+must trust the new ones before they are used, and the previous ones until they are not.
 """
 
 import datetime

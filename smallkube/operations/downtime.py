@@ -51,7 +51,7 @@ def parse(lines: str) -> Outage:
 
 @contextmanager
 def counted(connect: Connect, primary: Node) -> Iterator[Outage]:
-    """What happens while the block runs; it is filled in when the block has ended well."""
+    """What happens while the block runs; known once the block has ended without an error."""
     with connect(primary) as machine:
         began = machine.run_checked(Command(("date", "+%s"), root=False)).text.strip()
     outage = Outage()

@@ -1,8 +1,8 @@
 """A new key for the Secrets in etcd, in the phases in which everything stays readable at every moment.
 
-The phase follows from the keys of the EncryptionConfiguration (see ``encryption_phases``). The key that goes is kept as
+The phase follows from the keys of the EncryptionConfiguration (see ``encryption_phases``). The retired key is kept as
 EncryptionConfiguration.yaml.retired until the machines run without it, so that a run that was killed after the removal
-still deploys it. Aborted before that, the previous key is the one that stays.
+still deploys it. An abort before that keeps the previous key.
 """
 
 import secrets
@@ -14,7 +14,7 @@ from smallkube.etcd.status import ENDPOINT
 from smallkube.inventory.cluster import Cluster
 from smallkube.inventory.models import Node
 from smallkube.operations.encryption_phases import Configuration, Phase, parse
-from smallkube.operations.engine import Operation, Step, not_abortable
+from smallkube.operations.engine import Operation, Step, in_keys, not_abortable
 from smallkube.operations.machines import answer, script
 from smallkube.remote.host import Connect
 from smallkube.secrets import policy, transaction
@@ -54,39 +54,34 @@ class Rotation:
 
     def operation(self, keys: Keys, *, abort: bool) -> Operation:
         """The steps. Raises UsageError when there is nothing to abort, or a resource's objects can't be listed."""
-        found, retired = self._read(keys), self._retired(keys)
-        if abort and (retired or found.phase is Phase.ONE):
-            raise not_abortable(retired=retired)
+        found, retired = self._read(keys), in_keys([self._secret.retired])
+        if abort and (retired(keys) or found.phase is Phase.ONE):
+            raise not_abortable(retired=retired(keys))
         if patterns := [resource for resource in found.resources if "*" in resource]:
             hint = "name the resources one by one in cluster.secrets.encrypted_resources"
             raise UsageError(f"what {', '.join(patterns)} stands for is not known here", hint=hint)
         stays, goes = ("previous", "new") if abort else ("new", "previous")
         final = Phase.ADDED if abort else Phase.PROMOTED
-
-        def deployed(title: str) -> Step:
-            return Step(f"deploy the primary: {title}", self._deploy_primary)
-
-        adding = (
-            Step("add a new key that only decrypts", self._add, lambda now: self._phase(now) is not Phase.ONE),
-            deployed("both keys decrypt"),
-        )
+        first = [Step("back up etcd and verify the backup", self.back_up)] if self.back_up else []
+        if not abort:
+            first.append(Step("add a new key that only decrypts", self._add, self._two_keys))
+            first.append(Step("deploy the primary: both keys decrypt", self._deploy_primary))
         steps = (
-            *(() if abort else adding),
-            Step(f"let the {stays} key encrypt", self._swap(final), lambda now: self._phase(now) is final),
-            deployed(f"the {stays} key encrypts"),
+            *first,
+            Step(f"let the {stays} key encrypt", lambda: self._swap(final), lambda now: self._read(now).phase is final),
+            Step(f"deploy the primary: the {stays} key encrypts", self._deploy_primary),
             Step(f"rewrite all {', '.join(found.resources)}", self._rewrite),
             Step(f"verify in etcd that nothing is encrypted with the {goes} key, or in clear", self._verify),
-            Step(f"retire the {goes} key", self._retire, self._retired),
+            Step(f"retire the {goes} key", self._retire, retired),
             Step("deploy without the retired key", lambda: self.deploy(self.cluster.inventory.nodes)),
             Step("delete the retired key", self._delete),
         )
-        backup = (Step("back up etcd and verify the backup", self.back_up),) if self.back_up else ()
-        return Operation(NAME, (*backup, *steps), lambda now: self._retired(now) or self._phase(now) is not Phase.ONE)
+        return Operation(NAME, steps, lambda now: retired(now) or self._two_keys(now))
 
     @property
     def key(self) -> str:
         """The name of the key that encrypts, by keys/."""
-        return self._read(read_keys(self.cluster.workspace)).keys[0][0]
+        return self._current.keys[0][0]
 
     @property
     def _secret(self) -> Secret:
@@ -97,16 +92,17 @@ class Rotation:
         plaintext = transaction.opened(keys, self.master, self._secret)
         return parse(plaintext).covering(self.cluster.inventory.cluster.secrets.encrypted_resources)
 
-    def _phase(self, keys: Keys) -> Phase:
-        return self._read(keys).phase
+    def _two_keys(self, keys: Keys) -> bool:
+        return self._read(keys).phase is not Phase.ONE
 
-    def _retired(self, keys: Keys) -> bool:
-        return self._secret.retired.file in keys.files
+    @property
+    def _current(self) -> Configuration:
+        return self._read(read_keys(self.cluster.workspace))
 
     def _write(self, change_of: Callable[[Configuration], Configuration], *, retire: bool = False) -> None:
         with changing_keys(self.cluster.workspace):
             plaintext = transaction.opened(read_keys(self.cluster.workspace), self.master, self._secret)
-            after = change_of(self._read(read_keys(self.cluster.workspace))).text()
+            after = change_of(self._current).text()
             if after != plaintext:
                 kept = {self._secret.retired: plaintext} if retire else {}
                 transaction.apply(self.cluster, Change({self._secret: after, **kept}))
@@ -114,8 +110,8 @@ class Rotation:
     def _add(self) -> None:
         self._write(lambda found: found.with_new(secrets.token_bytes(32)))
 
-    def _swap(self, final: Phase) -> Callable[[], None]:
-        return lambda: self._write(lambda found: found if found.phase is final else found.swapped())
+    def _swap(self, final: Phase) -> None:
+        self._write(lambda found: found if found.phase is final else found.swapped())
 
     def _retire(self) -> None:
         self._write(Configuration.first_only, retire=True)
@@ -130,15 +126,14 @@ class Rotation:
         self.deploy([self.cluster.inventory.primary])
 
     def _rewrite(self) -> None:
+        command = script("rewrite", KUBECONFIG, *self._current.resources, timeout=_REWRITE_SECONDS)
         with self.connect(self.cluster.inventory.primary) as primary:
-            resources = self._read(read_keys(self.cluster.workspace)).resources
-            self.rewritten = answer(primary, script("rewrite", KUBECONFIG, *resources, timeout=_REWRITE_SECONDS))
+            self.rewritten = answer(primary, command)
 
     def _verify(self) -> None:
-        found = self._read(read_keys(self.cluster.workspace))
+        command = script("stored", ENDPOINT, *paths(self._current.resources), timeout=_REWRITE_SECONDS)
         with self.connect(self.cluster.inventory.primary) as primary:
-            where = paths(found.resources)
-            self.stored = answer(primary, script("stored", ENDPOINT, *where, timeout=_REWRITE_SECONDS))
+            self.stored = answer(primary, command)
         if bad := {name: count for name, count in self.stored.items() if name != self.key}:
             others = ", ".join(f"{count} with {name}" for name, count in bad.items())
             hint = "run the same command again; both keys stay until then"

@@ -21,8 +21,8 @@ class Phase(StrEnum):
     """Which keys there are, the encrypting one first."""
 
     ONE = "one key"
-    ADDED = "the new key beside the old, which encrypts"
-    PROMOTED = "the new key encrypts, the old one still decrypts"
+    ADDED = "the previous key encrypts, the new one decrypts"
+    PROMOTED = "the new key encrypts, the previous one decrypts"
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Configuration:
         raise UsageError(f"can't tell where a rotation stands from the keys {names}", where=_WHERE, hint=hint)
 
     def with_new(self, secret: bytes) -> "Configuration":
-        """A key of these 32 bytes is added behind the one there is."""
+        """A key of these 32 bytes is added after the current one."""
         name, _ = self.keys[0]
         following = f"key{(_number(name) or 0) + 1}"
         return Configuration((*self.keys, (following, base64.b64encode(secret).decode())), self.resources)
@@ -92,7 +92,7 @@ def parse(plaintext: bytes) -> Configuration:
     boxes = [one["secretbox"]["keys"] for part in parts for one in part["providers"] if "secretbox" in one]
     kinds = {kind for part in parts for one in part["providers"] for kind in one}
     if len(parts) != 1 or len(boxes) != 1 or not kinds <= {"secretbox", "identity"}:
-        hint = "rotate its keys by hand"
+        hint = "rotate its keys manually"
         raise UsageError("has other providers or parts than smallkube writes", where=_WHERE, hint=hint)
     return Configuration(tuple((key["name"], key["secret"]) for key in boxes[0]), tuple(parts[0]["resources"]))
 

@@ -8,9 +8,9 @@ command runs the steps after the last one that is done.
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from smallkube.core.errors import UsageError
+from smallkube.core.errors import SmallkubeError, UsageError
 from smallkube.inventory.cluster import Cluster
-from smallkube.secrets import kinds, transaction
+from smallkube.secrets import generate, kinds, rekey, transaction
 from smallkube.secrets.age import Master
 from smallkube.secrets.policy import Secret
 from smallkube.secrets.transaction import Change, Keys, changing_keys, read_keys
@@ -65,6 +65,20 @@ def execute(operation: Operation, keys: Keys, on_step: Callable[[str], object]) 
     for step in operation.remaining(keys):
         on_step(step.title)
         step.run()
+
+
+def update_keys(cluster: Cluster) -> None:
+    """Encrypt every secret to those who may read it now, generate what is missing, and write what is derived.
+
+    Raises SmallkubeError when a secret can't be opened; nothing was changed then.
+    """
+    with changing_keys(cluster.workspace):
+        planned = rekey.plan(cluster)
+        if planned.failed:
+            file, why = next(iter(planned.failed.items()))
+            raise SmallkubeError(why, where=f"keys/{file}", hint="restore it from git")
+        rekey.act(cluster, planned)
+        generate.act(cluster, generate.plan(cluster))
 
 
 def in_keys(rows: Iterable[Secret]) -> Callable[[Keys], bool]:

@@ -78,7 +78,7 @@ class Rotation:
             raise SmallkubeError(f"the API server has other keys than keys/: {differs}", hint=hint)
 
     def _renew(self) -> None:
-        """A kubelet asks for its pods' tokens anew when it starts; else it would when they are nearly an hour old."""
+        """A kubelet requests new tokens for its pods when it starts, otherwise when they are nearly an hour old."""
         inventory, other = self.overlap.cluster.inventory, self._other
         if not trust_facts.pods_with_tokens(inventory, self.connect, other):
             return
@@ -89,7 +89,7 @@ class Rotation:
     def _verify_secrets(self) -> None:
         if found := trust_facts.secrets_with_tokens(self.overlap.cluster.inventory, self.connect, self._other):
             patch = """kubectl -n NAMESPACE patch secret NAME --type=json -p '[{"op":"remove","path":"/data/token"}]'"""
-            hint = f"each gets a new one by `{patch}`; give it to whoever has a copy, then run the same command again"
+            hint = f"each gets a new one by `{patch}`; replace all copies of it, then run the same command again"
             raise SmallkubeError(f"Secrets hold tokens of the other key: {', '.join(found)}", hint=hint)
 
 

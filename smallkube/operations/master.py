@@ -5,15 +5,14 @@ to it. How far a rotation has come follows from keys/ alone, so that the same co
 previous identity stays below: earlier backups are encrypted to it and to nothing else.
 """
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
 from smallkube.core.errors import SmallkubeError, UsageError
 from smallkube.core.workspace import Workspace
 from smallkube.inventory.cluster import Cluster
-from smallkube.inventory.models import Inventory
-from smallkube.secrets import age, policy, rekey, transaction
+from smallkube.secrets import age, rekey, transaction
 from smallkube.secrets.age import require_master
 from smallkube.secrets.policy import Secret
 from smallkube.secrets.recipients import listed
@@ -24,7 +23,7 @@ class Stage(StrEnum):
 
     ONE = "one identity"
     BEGUN = "begun"
-    BOTH = "the previous identity is still there"
+    BOTH = "previous identity kept"
 
 
 @dataclass(frozen=True)
@@ -103,19 +102,10 @@ def first_identity(text: str) -> str:
     return "".join(lines[:end])
 
 
-def reissue(inventory: Inventory, existing: tuple[str, ...]) -> tuple[Reissue, ...]:
-    """Everything that the previous identity can read in keys/ and in its git history, by what replaces it.
-
-    ``existing`` are the names of the files in keys/.
-    """
-    rows = [row for row in policy.secrets_of(inventory) if row.file in existing]
-    return tuple(commands(rows))
-
-
-def commands(rows: list[Secret]) -> Iterator[Reissue]:
+def reissue(rows: Sequence[Secret]) -> tuple[Reissue, ...]:
     """What replaces these secrets."""
-    for kind in dict.fromkeys(row.kind for row in rows):
-        yield Reissue(kind.rotated_by, tuple(row.name for row in rows if row.kind is kind))
+    kinds = dict.fromkeys(row.kind for row in rows)
+    return tuple(Reissue(kind.rotated_by, tuple(row.name for row in rows if row.kind is kind)) for kind in kinds)
 
 
 def _text(workspace: Workspace) -> str:

@@ -24,7 +24,7 @@ RETURN_SECONDS = 600
 """How long a machine may take by default; servers test their memory before they boot."""
 POLL_SECONDS = 1.0
 UP = ("running", "degraded")
-"""What systemctl(1) is-system-running says once start-up has ended; "degraded" is judged by the failed units."""
+"""What systemctl(1) is-system-running says once start-up has ended; "degraded" is decided by the failed units."""
 _DEPLOY_LOCK = ("find", "/run/smallkube/lock", "-maxdepth", "0", "-mmin", "-15", "-exec", "cat", "{}/owner", ";")
 
 
@@ -178,8 +178,9 @@ class NodeReboot:
             except SmallkubeError as error:
                 return [one_line(error.message)]
 
-        seconds = self.plan.return_seconds
-        error = lambda last: NotBackError(f"not back after {seconds} s: {last}")  # noqa: E731
+        def error(last: str) -> NotBackError:
+            return NotBackError(f"not back after {self.plan.return_seconds} s: {last}")
+
         wait_until(ask, deadline - time.monotonic(), error, POLL_SECONDS)
 
     def _not_back(self, before: BootFacts) -> str:

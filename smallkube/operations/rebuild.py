@@ -19,10 +19,10 @@ from smallkube.etcd.stream import decrypted
 from smallkube.inventory.cluster import Cluster
 from smallkube.inventory.models import Node
 from smallkube.kube import kubectl
-from smallkube.operations.engine import Operation, Step
+from smallkube.operations.engine import Operation, Step, update_keys
 from smallkube.operations.machines import script
 from smallkube.remote.host import Connect
-from smallkube.secrets import generate, host_keys, rekey, transaction
+from smallkube.secrets import host_keys, transaction
 from smallkube.secrets.age import Master
 from smallkube.secrets.host_keys import Scanned
 from smallkube.secrets.transaction import changing_keys
@@ -31,7 +31,7 @@ NAME = "rebuild"
 MARK = "/var/lib/smallkube/etcd-seeded"
 """On the primary: the name of the backup that its etcd began with."""
 WITH_PEERS = Options(drain=False, with_peers=True)
-"""When the new machine has another address, all machines learn of it together."""
+"""When the new machine has another address, all nodes are deployed in lockstep."""
 _UNPACK_SECONDS = 1800
 
 
@@ -105,7 +105,10 @@ class Rebuild:
             Step(f"verify {record.name}, taken {record.created}: later changes are lost", self._verify),
             *((trust,) if key else ()),
             Step(f"verify that etcd on {name} has no other data", self._inspect),
-            Step(f"encrypt what {name} reads to its host key; generate what is missing in keys/", self._encrypt),
+            Step(
+                f"encrypt what {name} reads to its host key; generate what is missing in keys/",
+                lambda: update_keys(self.cluster),
+            ),
             Step(f"build {name}'s system there, without activating it", self._build),
             Step(f"restore the backup into {restore.DATA_DIR} there, its revisions raised by 1000000000", self._seed),
             Step(f"deploy {name}; where its address has changed, all nodes in lockstep", self._deploy),
@@ -139,15 +142,6 @@ class Rebuild:
         if word == "data":
             message = f"etcd has data in {restore.DATA_DIR} already: it is not a new machine"
             raise UsageError(message, where=self.primary.name, hint="inv etcd.restore puts a backup in its place")
-
-    def _encrypt(self) -> None:
-        with changing_keys(self.cluster.workspace):
-            planned = rekey.plan(self.cluster)
-            if planned.failed:
-                file, why = next(iter(planned.failed.items()))
-                raise SmallkubeError(why, where=f"keys/{file}", hint="restore it from git")
-            rekey.act(self.cluster, planned)
-            generate.act(self.cluster, generate.plan(self.cluster))
 
     def _build(self) -> None:
         if not self.backup:

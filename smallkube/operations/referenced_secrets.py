@@ -9,49 +9,27 @@ from typing import Any
 
 from smallkube.core.errors import SmallkubeError
 
+_REFERENCES = ("imagePullSecrets", "secret", "secretRef", "secretKeyRef", "nodePublishSecretRef")
+"""Fields of a PodSpec (core/v1) that name a Secret of the pod's namespace, wherever they are."""
+
 
 def secrets_of_pods(text: str) -> tuple[str, ...]:
     """``NAMESPACE/NAME`` of all Secrets that the pods of a PodList in JSON (core/v1) refer to, sorted."""
     try:
-        found = {
-            f"{pod['metadata']['namespace']}/{name}"
-            for pod in json.loads(text)["items"]
-            for name in _of_pod(pod["spec"])
-        }
+        pods = json.loads(text)["items"]
+        found = {f"{pod['metadata']['namespace']}/{name}" for pod in pods for name in _names("spec", pod["spec"])}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise SmallkubeError("kubectl's answer can't be understood: not a PodList") from error
+        raise SmallkubeError("unexpected output from kubectl: not a PodList") from error
     return tuple(sorted(found))
 
 
-def _of_pod(spec: dict[str, Any]) -> Iterator[str]:
-    for reference in spec.get("imagePullSecrets", ()):
-        yield reference["name"]
-    for volume in spec.get("volumes", ()):
-        yield from _of_volume(volume)
-    for kind in ("containers", "initContainers", "ephemeralContainers"):
-        for container in spec.get(kind, ()):
-            yield from _of_container(container)
-
-
-def _of_volume(volume: dict[str, Any]) -> Iterator[str]:
-    if "secret" in volume:
-        yield volume["secret"]["secretName"]
-    for source in volume.get("projected", {}).get("sources", ()):
-        if "secret" in source:
-            yield source["secret"]["name"]
-    for kind, details in volume.items():
-        # CSI and the older storage kinds name theirs in fields of their own.
-        if isinstance(details, dict) and kind != "secret":
-            for field in ("secretRef", "nodePublishSecretRef"):
-                if name := (details.get(field) or {}).get("name"):
-                    yield name
-
-
-def _of_container(container: dict[str, Any]) -> Iterator[str]:
-    for source in container.get("envFrom", ()):
-        if "secretRef" in source:
-            yield source["secretRef"]["name"]
-    for variable in container.get("env", ()):
-        reference = variable.get("valueFrom", {}).get("secretKeyRef")
-        if reference:
-            yield reference["name"]
+def _names(field: str, value: Any) -> Iterator[str]:
+    """The Secrets that ``value`` of the field so called refers to."""
+    if isinstance(value, list):
+        for each in value:
+            yield from _names(field, each)
+    elif isinstance(value, dict):
+        if field in _REFERENCES and (name := value.get("secretName") or value.get("name")):
+            yield name
+        for key, each in value.items():
+            yield from _names(key, each)

@@ -16,11 +16,11 @@ from smallkube.inventory.models import Inventory, Node
 from smallkube.kube import token_clients
 from smallkube.kube.members import KUBECTL, api_down
 from smallkube.operations import referenced_secrets
-from smallkube.operations.engine import Operation, Step
+from smallkube.operations.engine import Operation, Step, update_keys
 from smallkube.operations.machines import ask_all
 from smallkube.remote.command import Command
 from smallkube.remote.host import Connect, Host
-from smallkube.secrets import age, generate, kinds, policy, rekey, transaction
+from smallkube.secrets import age, kinds, policy, transaction
 from smallkube.secrets.header import parse_header
 from smallkube.secrets.host_keys import read_host_key
 from smallkube.secrets.policy import Kind, Secret
@@ -102,8 +102,11 @@ class Revocation:
         steps = (
             Step(f"list the Secrets that pods on {name} use", self._list_exposed),
             *((forget,) if plan.inside else ()),
-            Step(f"remove {name} from peers.json and secrets.nix{again}", self._update_keys),
-            Step("deploy all other nodes in lockstep, without its token and WireGuard key", self._deploy),
+            Step(f"remove {name} from peers.json and secrets.nix{again}", lambda: update_keys(plan.others)),
+            Step(
+                "deploy all other nodes in lockstep, without its token and WireGuard key",
+                lambda: self.deploy(cluster=plan.others),
+            ),
             Step(f"delete the Node object of {name} and its pods", self._delete_node),
             Step("verify that its token is refused", self._verify_refused),
             Step("verify that no other node has its WireGuard key", self._verify_forgotten),
@@ -133,25 +136,15 @@ class Revocation:
         inventories.parse(text, file)
         write_file(file, text, mode=file.stat().st_mode & 0o777)
 
-    def _update_keys(self) -> None:
-        cluster = self.plan.others
-        with changing_keys(cluster.workspace):
-            generate.act(cluster, generate.plan(cluster))
-            if self.plan.shared:
-                rekey.act(cluster, rekey.plan(cluster))
-
-    def _deploy(self) -> None:
-        self.deploy(cluster=self.plan.others)
-
     def _delete_node(self) -> None:
-        """Its token is refused by now, so that its kubelet can't make the Node object anew.
+        """Its token is refused by now, so that its kubelet can't create the Node object again.
 
         Its pods are not waited for: only its kubelet could report that they have ended.
         """
         self._kubectl("delete", "node", self._host, "--ignore-not-found", "--wait=false")
         self._kubectl("delete", "pods", "--grace-period=0", "--force", "--wait=false", *self._on)
         if left := self._kubectl("get", "node", self._host, "--ignore-not-found", "--output=name").strip():
-            raise SmallkubeError(f"{left} is still there", hint=_AGAIN)
+            raise SmallkubeError(f"{left} still exists", hint=_AGAIN)
 
     def _verify_refused(self) -> None:
         if not (tokens := {row.name: token for row, token in self._open(Kind.TOKEN).items()}):
@@ -169,7 +162,7 @@ class Revocation:
 
         found, wrong = ask_all(self.plan.others.inventory.nodes, self.connect, has_it)
         if wrong := [*wrong, *(f"{node} still has it as a peer" for node, there in found.items() if there)]:
-            raise SmallkubeError(f"not forgotten everywhere: {', '.join(wrong)}", hint=_AGAIN)
+            raise SmallkubeError(f"its WireGuard key may still be accepted: {', '.join(wrong)}", hint=_AGAIN)
 
     def _delete_files(self) -> None:
         """The secrets last, and all at once: as long as they are there, the same command can resume."""

@@ -53,7 +53,7 @@ class Row:
 class Status:
     """``api`` and ``etcd`` are None when nothing could be learnt of them.
 
-    ``certificates``: file in keys/ → days that it is valid still. ``problems``: one line for each.
+    ``certificates``: file in keys/ → days until it expires. ``problems``: one line for each.
     """
 
     rows: tuple[Row, ...]
@@ -167,7 +167,7 @@ def _tunnel(inventory: Inventory, node: Node, facts: HostFacts, keys: Mapping[in
 
 
 def expiries(inventory: Inventory, keys: Keys, now: datetime) -> tuple[dict[str, int], list[str]]:
-    """Certificate in keys/ → days that it is valid still; and which deserve attention."""
+    """Certificate in keys/ → days until it expires; and problems."""
     days: dict[str, int] = {}
     problems = []
     for file in policy.public_files(inventory):

@@ -1,6 +1,6 @@
-"""How old each token is, whether it is being replaced, and who uses which."""
+"""How old each token is, whether it is being replaced, and which client uses which."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -10,7 +10,6 @@ from smallkube.kube.token_clients import TokenClient, sha256
 from smallkube.kube.token_users import User
 from smallkube.secrets import transaction
 from smallkube.secrets.age import Master
-from smallkube.secrets.policy import Secret
 from smallkube.secrets.transaction import Keys
 
 
@@ -18,7 +17,7 @@ from smallkube.secrets.transaction import Keys
 class Row:
     """``since``: when the token was last changed (RFC 3339), by git history or, without it, by the file's date.
 
-    ``clients``: client → "current", "former" (the other of a rotation under way), "other", "?" (no master key here),
+    ``clients``: client → "current", "previous" (the other of a rotation under way), "other", "?" (no master key here),
     or "restart needed".
     """
 
@@ -43,26 +42,20 @@ def rows(
     for user in users:
         if user.secret.file not in keys.files:
             continue
-        since = _since(workspace, user.secret.file)
-        other = user.secret.staged_in(keys.files)
-        hashes = _hashes(keys, master, user.secret, other) if master else None
-        clients = {f"{one.client}@{one.node}": _word(one, hashes) for one in found if one.user == user.short}
+        since, other = _since(workspace, user.secret.file), user.secret.staged_in(keys.files)
+        versions = {"current": user.secret, **({"previous": other} if other else {})}
+        opened = {word: transaction.opened(keys, master, row) for word, row in versions.items()} if master else {}
+        words = {sha256(token): word for word, token in opened.items()} if master else None
+        clients = {f"{one.client}@{one.node}": _word(one, words) for one in found if one.user == user.short}
         stamp = since.isoformat(timespec="seconds")
         table.append(Row(user.short, user.secret.name, stamp, (now - since).days, other is not None, clients))
     return table
 
 
-def _hashes(keys: Keys, master: Master, secret: Secret, other: Secret | None) -> dict[str, str]:
-    hashes = {sha256(transaction.opened(keys, master, secret)): "current"}
-    if other:
-        hashes[sha256(transaction.opened(keys, master, other))] = "former"
-    return hashes
-
-
-def _word(holder: TokenClient, hashes: dict[str, str] | None) -> str:
-    if holder.sha256 == "-":
+def _word(client: TokenClient, words: Mapping[str, str] | None) -> str:
+    if client.sha256 == "-":
         return "restart needed"
-    return "?" if hashes is None else hashes.get(holder.sha256, "other")
+    return "?" if words is None else words.get(client.sha256, "other")
 
 
 def _since(workspace: Workspace, file: str) -> datetime:

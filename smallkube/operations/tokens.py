@@ -80,5 +80,5 @@ class Rotation:
 
 
 def _outdated_error(missing: str) -> SmallkubeError:
-    hint = "the previous tokens still work; run the same command again when they are back"
+    hint = "the previous tokens still work; run the same command again when they are reachable"
     return SmallkubeError(f"not seen with the current token: {missing}", hint=hint)

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Writes every object of some kinds again, so that the API server encrypts each with its first key:
 #   rewrite.sh KUBECONFIG RESOURCE...
-# Page after page, an object at a time: what changed meanwhile is written by whoever changed it, what is gone is gone.
+# Page after page, an object at a time: one that was changed meanwhile is read again, a deleted one is skipped.
 # Prints how many there were.
 set -eu
 umask 077
@@ -20,11 +20,11 @@ for resource; do
       kubectl get "$resource" "$name" ${namespace:+--namespace "$namespace"} --ignore-not-found --request-timeout=30s \
         --output=json >"$folder/object" </dev/null &&
         { [ ! -s "$folder/object" ] || kubectl replace --request-timeout=30s --filename="$folder/object" \
-          >/dev/null 2>"$folder/said" </dev/null || grep -q NotFound "$folder/said"; }
+          >/dev/null 2>"$folder/error" </dev/null || grep -q NotFound "$folder/error"; }
     do
       tries=$((tries + 1))
       if [ "$tries" -ge 5 ]; then
-        echo "$resource $namespace/$name: $(tail -n 1 "$folder/said")" >&2
+        echo "$resource $namespace/$name: $(tail -n 1 "$folder/error")" >&2
         exit 1
       fi
       sleep 1

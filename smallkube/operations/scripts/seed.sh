@@ -53,8 +53,8 @@ zstd -q -dc >"$new/snapshot" || fail "what arrived can't be unpacked"
 bump="--bump-revision 1000000000 --mark-compacted"
 etcdutl snapshot restore --help 2>&1 | grep -q -e --bump-revision || bump=
 # shellcheck disable=SC2086 # words of ours
-etcdutl snapshot restore "$new/snapshot" --data-dir "$new/data" $bump >"$new/said" 2>&1 ||
-  fail "etcdutl snapshot restore: $(tail -n 1 "$new/said" | cut -c 1-300)"
+etcdutl snapshot restore "$new/snapshot" --data-dir "$new/data" $bump >"$new/log" 2>&1 ||
+  fail "etcdutl snapshot restore: $(tail -n 1 "$new/log" | cut -c 1-300)"
 chmod 700 "$new/data"
 sync -f "$new/data"
 # The mark first: with it and without data, the same is done again. There is no user etcd yet; systemd gives the
