@@ -13,9 +13,8 @@ from smallkube.inventory import edit, positions
 from smallkube.inventory import load as inventories
 from smallkube.inventory.cluster import Cluster
 from smallkube.inventory.models import Inventory, Node
-from smallkube.kube import token_clients
 from smallkube.kube.members import KUBECTL, api_down
-from smallkube.operations import referenced_secrets
+from smallkube.operations import referenced_secrets, tokens
 from smallkube.operations.engine import Operation, Step, update_keys
 from smallkube.operations.machines import ask_all
 from smallkube.remote.command import Command
@@ -147,12 +146,8 @@ class Revocation:
             raise SmallkubeError(f"{left} still exists", hint=_AGAIN)
 
     def _verify_refused(self) -> None:
-        if not (tokens := {row.name: token for row, token in self._open(Kind.TOKEN).items()}):
-            return
-        with self.connect(self.plan.others.inventory.primary) as primary:
-            found = token_clients.attempt(primary, tokens)
-        if wrong := [f"{name} is {answer}" for name, answer in found.items() if answer != "refused"]:
-            raise SmallkubeError(f"the API server: {', '.join(wrong)}, not refused", hint=_AGAIN)
+        if opened := self._open(Kind.TOKEN):
+            tokens.verify(self.plan.others.inventory.primary, self.connect, opened, "refused")
 
     def _verify_forgotten(self) -> None:
         public = {kinds.wireguard_public(key, row.file) for row, key in self._open(Kind.WIREGUARD).items()}

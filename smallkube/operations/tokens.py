@@ -3,12 +3,14 @@
 The API server reads its table at start only. It accepts NAME, NAME.old and NAME.new; clients use NAME.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from smallkube.core.errors import SmallkubeError, UsageError
 from smallkube.core.polling import wait_until
+from smallkube.inventory.models import Node
 from smallkube.kube import token_clients
+from smallkube.kube.token_clients import Answer
 from smallkube.kube.token_users import User
 from smallkube.operations.engine import Operation, Overlap, Step, in_keys
 from smallkube.remote.host import Connect
@@ -62,12 +64,9 @@ class Rotation:
         self._verify([row.retired for row in self.overlap.rows], "refused")
         self._verify(self.overlap.rows, "accepted")
 
-    def _verify(self, rows: Sequence[Secret], wanted: token_clients.Answer) -> None:
-        with self.connect(self.overlap.cluster.inventory.primary) as primary:
-            found = token_clients.attempt(primary, {row.name: self.overlap.open(row) for row in rows})
-        if wrong := [f"{name} is {answer}" for name, answer in found.items() if answer != wanted]:
-            hint = "run the same command again; inv tokens.status says more"
-            raise SmallkubeError(f"the API server: {', '.join(wrong)}, not {wanted}", hint=hint)
+    def _verify(self, rows: Sequence[Secret], wanted: Answer) -> None:
+        opened = {row: self.overlap.open(row) for row in rows}
+        verify(self.overlap.cluster.inventory.primary, self.connect, opened, wanted)
 
     def _await_clients(self) -> None:
         wanted = {user.short: token_clients.sha256(self.overlap.open(user.secret)) for user in self.users}
@@ -77,6 +76,15 @@ class Rotation:
             return [*token_clients.outdated(found, wanted), *(f"{node} ({why})" for node, why in unreachable.items())]
 
         wait_until(outdated, self.seconds, _outdated_error)
+
+
+def verify(primary: Node, connect: Connect, tokens: Mapping[Secret, bytes], wanted: Answer) -> None:
+    """Raise SmallkubeError unless the API server answers as ``wanted`` to each of ``tokens`` (row → token)."""
+    with connect(primary) as host:
+        found = token_clients.attempt(host, {row.name: token for row, token in tokens.items()})
+    if wrong := [f"{name} is {answer}" for name, answer in found.items() if answer != wanted]:
+        hint = "run the same command again; inv tokens.status says more"
+        raise SmallkubeError(f"the API server: {', '.join(wrong)}, not {wanted}", hint=hint)
 
 
 def _outdated_error(missing: str) -> SmallkubeError:
