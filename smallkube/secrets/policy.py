@@ -5,11 +5,12 @@ whose API token it is and which clients use that, and which command rotates it. 
 rendering, rotation, revocation and docs/security.md follow it. Pure: no I/O, and nothing imported that takes time.
 """
 
-import ipaddress
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Literal
+
+from smallkube.inventory.addressing import is_address
 
 if TYPE_CHECKING:
     from smallkube.inventory.models import Inventory, Node
@@ -284,12 +285,3 @@ def api_certificate(inventory: "Inventory") -> Certificate:
         addresses=tuple(dict.fromkeys(addresses)),
         shown_at=f"https://{plan.api_internal_host}:{inventory.cluster.api.port}/api",
     )
-
-
-def is_address(text: str) -> bool:
-    """Whether it is an IP address, not a name."""
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        return False
-    return True
