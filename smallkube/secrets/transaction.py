@@ -7,7 +7,6 @@ keys/ went on (restored from git, say, or copied with the rest of the folder) is
 """
 
 import base64
-import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -261,7 +260,7 @@ def _content(workspace: Workspace, name: str) -> bytes | None:
 
 
 def _hash(data: bytes | None) -> str | None:
-    return None if data is None else hashlib.sha256(data).hexdigest()
+    return None if data is None else recipients.digest(data)
 
 
 def _encrypted(row: Secret, plaintext: bytes, keyring: Keyring, master: age.Master | None) -> bytes:
