@@ -36,9 +36,8 @@ def rotate(
     from smallkube.secrets.age import require_master
 
     here = current()
-    here.inventory  # noqa: B018 - its faults are reported first
-    master = require_master(here.workspace, "to change the encryption key")
     runner = output.Runner(here, rotating.NAME, dry_run=dry_run, yes=yes, json=json)
+    master = require_master(here.workspace, "to change the encryption key")
     backup = None if no_backup else partial(back_up, here.cluster, master)
     rotation = rotating.Rotation(here.cluster, master, here.connect, runner.deploy, backup)
     operation = rotation.operation(runner.keys, abort=abort)

@@ -199,7 +199,7 @@ def rotate_master(
     from smallkube.secrets import policy
 
     here = current()
-    workspace = here.workspace
+    workspace, rows = here.workspace, policy.secrets_of(here.inventory)
     done: tuple[str, ...] = ()
     with changing(here):
         planned = rotating.plan(here.cluster)
@@ -212,7 +212,6 @@ def rotate_master(
         else:
             done = rotating.drop(workspace, planned) if drop_old else rotating.act(here.cluster, planned)
         after = planned if dry_run else rotating.plan(here.cluster)
-    rows = policy.secrets_of(here.inventory)
     affected = rotating.reissue([row for row in rows if (workspace.keys_dir / row.file).exists()])
     if json:
         found = {"dropped" if drop_old else "rekeyed": done, "stage": after.stage, "master": after.master}
