@@ -12,7 +12,8 @@ from smallkube.core import ui
 from smallkube.core.errors import UsageError
 
 if TYPE_CHECKING:
-    from smallkube.operations.certificates import Choice
+    from smallkube.operations.certificates import Choice, Rotation
+    from smallkube.operations.downtime import Outage
     from smallkube.operations.master import Plan as MasterPlan
     from smallkube.operations.master import Reissue
     from smallkube.secrets.policy import Secret
@@ -82,7 +83,7 @@ def rotate_certificates(
     between: --pause. After an interruption the same command resumes.
     """
     from smallkube.operations import certificates
-    from smallkube.secrets import policy, staged, transaction
+    from smallkube.secrets import staged, transaction
 
     at_least(1, timeout=timeout)
     here = current()
@@ -108,16 +109,24 @@ def rotate_certificates(
         with changing(here):
             transaction.apply(here.cluster, staged.replaced(rows, datetime.now(UTC)))
         _show_issued(rows, choice, "issued", json)
-        ui.message("next: inv deploy, to all nodes: each trusts only the certificates that it was deployed with")
     else:
         runner.run(operation, question)
         more = {"reached": rotation.stage, "outage": runner.outage.as_json if runner.outage else None}
         _show_issued(rows, choice, "aborted" if abort else "issued", json, **more)
-        if runner.outage:
-            ui.message(runner.outage.words)
-        if rotation.stage is staged.Stage.TRUSTED:
-            ui.message("paused: the new certificates are trusted everywhere, and the previous ones are in use")
-            ui.message("next: restart pods that read ca.crt only at start, then run the same without --pause")
+    _show_next(rotation, runner.outage)
+
+
+def _show_next(rotation: "Rotation", outage: "Outage | None") -> None:
+    """What is left for the operator; ``outage`` is None when nothing was deployed."""
+    from smallkube.secrets import policy, staged
+
+    if outage is None:
+        ui.message("next: inv deploy, to all nodes: each trusts only the certificates that it was deployed with")
+    else:
+        ui.message(outage.words)
+    if rotation.stage is staged.Stage.TRUSTED:
+        ui.message("paused: the new certificates are trusted everywhere, and the previous ones are in use")
+        ui.message("next: restart pods that read ca.crt only at start, then run the same without --pause")
     if policy.API_CERTIFICATE in rotation.files:
         ui.message("kubeconfigs outside the cluster have the previous certificate: inv cluster.kubeconfig")
 
@@ -200,16 +209,12 @@ def rotate_master(
 
     here = current()
     workspace, rows = here.workspace, policy.secrets_of(here.inventory)
-    done: tuple[str, ...] = ()
     with changing(here):
         planned = rotating.plan(here.cluster)
-        if not dry_run and drop_old and planned.stage is rotating.Stage.BOTH:
-            _confirm_drop(here, planned, yes)
-        elif not dry_run and not drop_old and planned.stage is not rotating.Stage.BOTH:
-            ui.confirm("replace the master identity?", yes=yes)
         if dry_run:
             done = planned.old if drop_old else planned.files
         else:
+            _confirm_master(here, planned, drop_old, yes)
             done = rotating.drop(workspace, planned) if drop_old else rotating.act(here.cluster, planned)
         after = planned if dry_run else rotating.plan(here.cluster)
     affected = rotating.reissue([row for row in rows if (workspace.keys_dir / row.file).exists()])
@@ -237,9 +242,16 @@ def _backups(here: Current, master: str) -> list[str]:
     return [record.name for record in there.records if record.recipient != master]
 
 
-def _confirm_drop(here: Current, planned: "MasterPlan", yes: bool) -> None:
-    backups = _backups(here, planned.master)
-    if backups:
+def _confirm_master(here: Current, planned: "MasterPlan", drop_old: bool, yes: bool) -> None:
+    """Ask, where there is something to do."""
+    from smallkube.operations.master import Stage
+
+    if drop_old is not (planned.stage is Stage.BOTH):
+        return
+    if not drop_old:
+        ui.confirm("replace the master identity?", yes=yes)
+        return
+    if backups := _backups(here, planned.master):
         ui.warn(f"{len(backups)} backups here ({backups[0]} to {backups[-1]}) can't be decrypted without it")
     ui.warn("nor can earlier versions of keys/ in git history, and backups elsewhere")
     ui.confirm("remove the previous identity from keys/master_key?", yes=yes)
