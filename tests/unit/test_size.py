@@ -12,7 +12,6 @@ EXCEPTIONS = {
     "smallkube/cli/cluster_operations.py:upgrade": "flags, and what the upgrade calls back",
     "smallkube/cli/etcd_restore.py:restore": "flags, and a long description",
     "smallkube/cli/keys_rotation.py:rotate_certificates": "flags, and two ways of showing the result",
-    "smallkube/cli/keys_rotation.py:rotate_master": "flags, and a long description",
     "smallkube/operations/status.py:row": "all columns of a node's row",
 }
 """Module, or module and function, and why it is longer. This list only shrinks."""
