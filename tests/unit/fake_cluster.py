@@ -56,6 +56,7 @@ class FakeCluster:
 
     def __init__(self, workspace: Workspace) -> None:
         self.workspace = workspace
+        self._loaded: tuple[str, Inventory] | None = None
         self.accepted: set[bytes] = set()
         self.used: dict[str, bytes] = {}
         self.answers: list[tuple[bytes, bool]] = []
@@ -73,7 +74,11 @@ class FakeCluster:
 
     @property
     def inventory(self) -> Inventory:
-        return load(self.workspace.inventory_file)
+        """As the file is now, which is read again only when it has changed."""
+        text = self.workspace.inventory_file.read_text()
+        if not self._loaded or self._loaded[0] != text:
+            self._loaded = text, load(self.workspace.inventory_file)
+        return self._loaded[1]
 
     @property
     def cluster(self) -> Cluster:
@@ -108,8 +113,11 @@ class FakeCluster:
     def _take_up(self, nodes: Sequence[Node] | None) -> None:
         keys = self.keys
         if nodes is None or self.inventory.primary in nodes:
-            (secret, *_) = self._versions(Kind.ENCRYPTION)
-            self.issuers = [self._issuer(row) for row in self._versions(Kind.SIGNING_KEY)]
+            (secret, *_) = self._versions(Kind.ENCRYPTION, keys)
+            self.issuers = [
+                trust_facts.key_id(transaction.opened(keys, self.master, row), row.file)
+                for row in self._versions(Kind.SIGNING_KEY, keys)
+            ]
             self.configuration = encryption_phases.parse(transaction.opened(keys, self.master, secret))
         self.accepted, self.used = set(), {}
         for user in token_users.all_users(self.inventory):
@@ -118,13 +126,10 @@ class FakeCluster:
                 if row.file in keys.files:
                     self.accepted.add(transaction.opened(keys, self.master, row))
 
-    def _versions(self, kind: Kind) -> list[Secret]:
+    def _versions(self, kind: Kind, keys: Keys) -> list[Secret]:
         """The current secret of this kind, and those that are accepted as well."""
         row = next(row for row in policy.secrets_of(self.inventory) if row.kind is kind)
-        return [row, *(other for other in row.staged if other.file in self.keys.files)]
-
-    def _issuer(self, row: Secret) -> str:
-        return trust_facts.key_id(transaction.opened(self.keys, self.master, row), row.file)
+        return [row, *(other for other in row.staged if other.file in keys.files)]
 
     def deploy_certificates(self, nodes: Sequence[Node] | None = None) -> None:
         """Node after node; once all have been deployed to, each must trust the others at every moment."""
