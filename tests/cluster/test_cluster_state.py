@@ -76,7 +76,7 @@ def test_all_that_matters_is_in_one_table(well: LabCluster) -> None:
     assert "0 min old" in lines[6]
 
 
-def test_without_the_api_server_the_rest_is_told(well: LabCluster) -> None:
+def test_without_the_api_server_the_rest_is_reported(well: LabCluster) -> None:
     runs = version(well)
     with broken(well, "node1", "systemctl stop kube-apiserver", "systemctl start kube-apiserver"):
         found, lines = state(well)
@@ -107,7 +107,7 @@ def test_a_machine_that_can_not_be_reached_is_one_row(node: str, well: LabCluste
     assert found["api"] == (version(well) if node == "node2" else "")
 
 
-def test_a_kubelet_that_is_silent_is_seen_before_its_node_is_given_up(well: LabCluster) -> None:
+def test_a_silent_kubelet_is_reported_before_it_is_NotReady(well: LabCluster) -> None:
     with broken(well, "node2", "systemctl stop kubelet", "systemctl start kubelet"):
         assert problems(well)[-1:] == ["node2: services: do not run: kubelet"]
         upgrade, failed = judged(well)
@@ -159,7 +159,7 @@ def wanted(cluster: LabCluster, kubernetes: str) -> Iterator[None]:
 
 
 @pytest.mark.parametrize(("step", "refused"), [(0, []), (1, []), (2, ["minor step"]), (-1, ["minor step"])])
-def test_a_cluster_that_is_well_goes_one_minor_up(step: int, refused: list[str], well: LabCluster) -> None:
+def test_a_healthy_cluster_upgrades_one_minor(step: int, refused: list[str], well: LabCluster) -> None:
     runs = version(well)
     with wanted(well, f"1.{int(runs.split('.')[1]) + step}"):
         found, failed = judged(well)

@@ -60,7 +60,7 @@ def test_killed_it_is_ended_by_the_same_command(secrets: LabCluster) -> None:
     assert len(stored(secrets)) == 1
 
 
-def test_taken_back_the_old_key_stays(secrets: LabCluster) -> None:
+def test_aborted_the_previous_key_stays(secrets: LabCluster) -> None:
     before = stored(secrets)
     killed_at(secrets, "encryption: verify in etcd", *ROTATE)
     assert stored(secrets) != before
@@ -73,7 +73,7 @@ def configuration(cluster: LabCluster) -> encryption_phases.Configuration:
     return encryption_phases.parse(cluster.operator.done("keys.show", "EncryptionConfiguration.yaml").encode())
 
 
-def test_a_backup_from_before_needs_the_key_of_before(secrets: LabCluster) -> None:
+def test_an_earlier_backup_needs_the_previous_key(secrets: LabCluster) -> None:
     operator, readable = secrets.operator, numbers(secrets)
     operator.done("etcd.backup")
     former = configuration(secrets)

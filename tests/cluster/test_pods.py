@@ -62,7 +62,7 @@ def fetch(cluster: LabCluster, name: str, target: str) -> str:
     return (done.stdout or done.stderr).strip()
 
 
-def test_a_pod_that_has_said_nothing_yet_is_found_from_another_node(running: LabCluster) -> None:
+def test_a_new_pod_is_reached_from_another_node(running: LabCluster) -> None:
     silent_pods = [pod(f"silent{index}", node, *SERVE) for index, node in enumerate(NODES, 1)]
     running.apply(*in_namespace(*silent_pods))
     await_ready(running, "silent1", "silent2")
@@ -73,9 +73,7 @@ def test_a_pod_that_has_said_nothing_yet_is_found_from_another_node(running: Lab
 
 
 @pytest.mark.parametrize(("asking", "asked"), list(itertools.product(("serve1", "serve2"), repeat=2)))
-def test_pods_reach_each_other_in_both_families_and_through_services(
-    running: LabCluster, asking: str, asked: str
-) -> None:
+def test_pods_reach_pods_and_services_in_both_families(running: LabCluster, asking: str, asked: str) -> None:
     six, four = addresses(running, asked)
     assert six.startswith("fd88:") and four.startswith("10.88.")
     assert fetch(running, asking, url(six)) == asked

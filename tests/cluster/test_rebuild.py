@@ -80,7 +80,7 @@ def assert_same(cluster: LabCluster, before: Any, asked: int) -> None:
     assert all(cluster.ready().values())
 
 
-def test_the_primary_is_rebuilt_and_nobody_else_notices(busy: LabCluster) -> None:
+def test_the_primary_is_rebuilt_and_workers_keep_serving(busy: LabCluster) -> None:
     token = busy.inside("default", "client", "cat", "/var/run/secrets/kubernetes.io/serviceaccount/token").stdout
     before = identities(busy), containers(busy)
     fingerprint = lose(busy)

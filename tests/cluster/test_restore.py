@@ -18,7 +18,7 @@ def identities(cluster: LabCluster) -> dict[str, str]:
     return {f"{item['kind']}/{item['metadata']['name']}": item["metadata"]["uid"] for item in items}
 
 
-def test_a_destroyed_etcd_comes_back_with_the_cluster(cluster: LabCluster) -> None:
+def test_a_destroyed_etcd_is_restored_with_the_cluster(cluster: LabCluster) -> None:
     primary = cluster.machine("node1")
     with cluster.namespace(NAMESPACE):
         made = pod("runs-on", "node2")
@@ -48,7 +48,7 @@ def state(cluster: LabCluster, status: int) -> dict[str, Any]:
     return found
 
 
-def test_the_state_of_the_cluster_is_told_as_it_is(cluster: LabCluster) -> None:
+def test_status_reports_the_state_of_the_cluster(cluster: LabCluster) -> None:
     cluster.operator.done("etcd.backup")
     found = state(cluster, 0)
     assert [(row["node"], row["ready"], row["tunnel"]) for row in found["nodes"]] == [

@@ -148,13 +148,13 @@ def test_what_is_its_own_is_allowed(words: tuple[str, ...], said: str, cluster: 
 
 
 @pytest.mark.parametrize("path", ["/api", "/version", "/metrics", "/readyz", "/openid/v1/jwks"])
-def test_nobody_comes_in_without_a_token(path: str, cluster: LabCluster) -> None:
+def test_a_request_without_a_token_is_refused(path: str, cluster: LabCluster) -> None:
     argv = ["curl", "-sk", "-m", "10", "-o", "/dev/null", "-w", "%{http_code}", f"https://[fd88:1::1]:6443{path}"]
     assert cluster.machine("node1").check(*argv) == "401"
 
 
 @pytest.mark.parametrize("path", ["/metrics", "/pods", "/runningpods/", "/logs/"])
-def test_nobody_comes_to_a_kubelet_without_a_certificate_or_token(path: str, cluster: LabCluster) -> None:
+def test_a_kubelet_refuses_clients_without_credentials(path: str, cluster: LabCluster) -> None:
     argv = ["curl", "-sk", "-m", "10", "-o", "/dev/null", "-w", "%{http_code}", f"https://[fd88:2::1]:10250{path}"]
     assert cluster.machine("node1").check(*argv) == "401"
 
@@ -200,7 +200,7 @@ def refusals(cluster: LabCluster, unit: str, since: str) -> str:
     return cluster.machine("node2").execute(argv).stdout
 
 
-def test_every_client_refuses_an_api_server_with_another_certificate(cluster: LabCluster) -> None:
+def test_clients_refuse_an_api_server_with_another_certificate(cluster: LabCluster) -> None:
     primary, own = cluster.machine("node1"), served(cluster)
     since = cluster.machine("node2").check("date", "+%s").strip()
     primary.check("sh", "-c", OTHER_API)
@@ -217,7 +217,7 @@ def test_every_client_refuses_an_api_server_with_another_certificate(cluster: La
         cluster.eventually("Ready", lambda: set(cluster.ready().values()) == {True})
 
 
-def test_the_api_server_refuses_a_kubelet_with_another_certificate(cluster: LabCluster) -> None:
+def test_the_api_server_refuses_another_kubelet_certificate(cluster: LabCluster) -> None:
     with cluster.namespace(NAMESPACE):
         made = pod("there", "node2", "sh", "-c", "echo here; trap 'exit 0' TERM; sleep 86400 & wait")
         made["metadata"]["namespace"] = NAMESPACE

@@ -193,7 +193,7 @@ def test_two_runs_from_here_don_t_meet(cluster: LabCluster) -> None:
     assert cluster.operator.end(first).returncode == 0
 
 
-def test_an_image_that_can_not_be_pulled_is_told_at_once(cluster: LabCluster) -> None:
+def test_an_image_that_can_not_be_pulled_is_reported_at_once(cluster: LabCluster) -> None:
     image = "registry.invalid/none:1"
     found = smoke(cluster, "--image", image, "--pull-policy", "IfNotPresent", status=1)
     messages = judged(found, {"pods.rollout"}, {*BY_PODS})

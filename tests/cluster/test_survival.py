@@ -57,20 +57,20 @@ def main_process(cluster: LabCluster, node: str, unit: str) -> str:
 
 
 @pytest.mark.parametrize(("node", "unit"), LONG_RUNNING)
-def test_a_killed_service_comes_back_and_takes_none_with_it(tried: LabCluster, node: str, unit: str) -> None:
+def test_a_killed_service_restarts_and_stops_no_other(tried: LabCluster, node: str, unit: str) -> None:
     before = main_process(tried, node, unit)
     tried.operator.say(node, "kill", "-KILL", before)
     tried.eventually(f"{unit} anew", lambda: main_process(tried, node, unit) not in ("0", before))
     tried.eventually("all well", lambda: well(tried), seconds=120)
 
 
-def test_every_service_may_be_restarted_in_turn(tried: LabCluster) -> None:
+def test_every_service_can_be_restarted_one_by_one(tried: LabCluster) -> None:
     for node, unit in LONG_RUNNING:
         tried.operator.say(node, "systemctl", "restart", f"{unit}.service")
     tried.eventually("all well", lambda: well(tried), seconds=120)
 
 
-def test_a_worker_goes_on_while_the_primary_is_down(tried: LabCluster) -> None:
+def test_a_worker_serves_while_the_primary_is_down(tried: LabCluster) -> None:
     address = tried.get("pod", "serve")["status"]["podIP"]
     tried.machine("node1").kill()
     try:

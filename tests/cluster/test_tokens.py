@@ -24,7 +24,7 @@ def old_files(cluster: LabCluster) -> list[str]:
     return [path.name for path in cluster.operator.workspace.keys_dir.glob("*.old.age")]
 
 
-def test_nobody_is_refused_while_all_tokens_change(cluster: LabCluster) -> None:
+def test_no_request_is_refused_while_all_tokens_change(cluster: LabCluster) -> None:
     before = {name: token(cluster, f"kube_token_{name}") for name in ("root", "node2")}
     with busy(cluster, NAMESPACE) as load:
         done: dict[str, Any] = json.loads(cluster.operator.done("tokens.rotate", "--all", "--yes", "--json"))
@@ -51,7 +51,7 @@ def test_killed_it_is_ended_by_the_same_command(cluster: LabCluster) -> None:
     cluster.eventually("all Ready", lambda: all(cluster.ready().values()))
 
 
-def test_taken_back_before_its_end_everybody_keeps_the_old_token(cluster: LabCluster) -> None:
+def test_aborted_every_client_keeps_the_previous_token(cluster: LabCluster) -> None:
     before = token(cluster, "kube_token_system_kube-scheduler")
     killed_at(cluster, "tokens: verify that both", "tokens.rotate", "--user", "kube-scheduler", "--yes")
     between = token(cluster, "kube_token_system_kube-scheduler")

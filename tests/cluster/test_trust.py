@@ -46,7 +46,7 @@ def shown(cluster: LabCluster, address: str, pem: bytes) -> bool:
     return cluster.machine("node1").execute(argv, stdin=pem.decode()).returncode == 0
 
 
-def test_nobody_is_turned_away_while_all_certificates_change(cluster: LabCluster) -> None:
+def test_no_client_is_refused_while_all_certificates_change(cluster: LabCluster) -> None:
     before = certificates(cluster)
     with busy(cluster, NAMESPACE) as load:
         done: dict[str, Any] = json.loads(cluster.operator.done(*CERTIFICATES, "--json"))
@@ -109,7 +109,7 @@ def status(cluster: LabCluster, token: str) -> str:
     return cluster.machine("node1").execute(["/bin/sh", "-c", script], stdin=token).stdout
 
 
-def test_nobody_is_turned_away_while_the_issuer_s_key_changes(cluster: LabCluster) -> None:
+def test_no_pod_is_refused_while_the_issuer_key_changes(cluster: LabCluster) -> None:
     former = account(cluster)
     assert status(cluster, former) == "200"
     with busy(cluster, NAMESPACE) as load:
@@ -144,7 +144,7 @@ def test_a_token_in_a_secret_holds_it_up(cluster: LabCluster) -> None:
     assert beside(cluster) == []
 
 
-def test_killed_the_issuer_s_rotation_is_ended_by_the_same_command(cluster: LabCluster) -> None:
+def test_a_killed_issuer_rotation_is_resumed(cluster: LabCluster) -> None:
     former = account(cluster)
     killed_at(cluster, "issuer: deploy: only", *ISSUER)
     ended(cluster, *ISSUER)
@@ -153,7 +153,7 @@ def test_killed_the_issuer_s_rotation_is_ended_by_the_same_command(cluster: LabC
     healthy(cluster)
 
 
-def test_taken_back_the_old_key_signs_again(cluster: LabCluster) -> None:
+def test_aborted_the_previous_key_signs_again(cluster: LabCluster) -> None:
     former = account(cluster)
     killed_at(cluster, "issuer: replace the pods'", *ISSUER)
     between = account(cluster)

@@ -107,7 +107,7 @@ def test_what_the_guard_forbids_does_not_begin(three: LabCluster) -> None:
     assert marks(three) == before
 
 
-def test_ctrl_c_leaves_a_cluster_that_goes_on(three: LabCluster) -> None:
+def test_ctrl_c_leaves_a_working_cluster(three: LabCluster) -> None:
     with changed(three, "interrupted"):
         process = three.operator.start(*UPGRADE)
         assert process.stderr

@@ -58,7 +58,7 @@ def fingerprint(public: Path) -> str:
     return done.stdout.split()[1]
 
 
-def test_output_errors_and_status_come_back(bench: Bench) -> None:
+def test_output_errors_and_status_are_returned(bench: Bench) -> None:
     with bench.session() as session:
         result = session.run(sh('echo "$1"; echo oops >&2; exit 3', "a'b\n$HOME"))
         assert (result.status, result.text, result.stderr) == (3, "a'b\n$HOME", "oops\n")
@@ -165,7 +165,7 @@ def test_a_flood_on_standard_error_blocks_nothing(bench: Bench) -> None:
     assert on_stderr == MEGABYTES << 20
 
 
-def test_a_log_that_cant_be_written_is_told_once_the_command_has_ended(bench: Bench) -> None:
+def test_a_log_that_cant_be_written_is_reported_at_the_end(bench: Bench) -> None:
     def full(_: bytes) -> None:
         raise SmallkubeError("disk full")
 
@@ -200,7 +200,7 @@ def test_standard_input_ends_where_nothing_is_given(bench: Bench) -> None:
         assert session.run(sh("cat; echo end")).text == "end"
 
 
-def test_a_held_command_notices_that_nobody_waits(bench: Bench, tmp_path: Path) -> None:
+def test_a_command_is_cancelled_on_disconnect(bench: Bench, tmp_path: Path) -> None:
     stop = threading.Event()
     script = 'echo started >&2; cat; touch "$1"'
     with bench.session() as session, pytest.raises(SmallkubeError, match="interrupted while sh ran"):

@@ -127,7 +127,7 @@ def take(run: Run, owner: str, nonce: str, holder: str) -> tuple[int, str]:
     return done.returncode, done.stderr.decode().strip()
 
 
-def test_one_holds_the_lock_and_others_are_told_who(run: Run, root: Path) -> None:
+def test_the_holder_of_the_lock_is_named_to_others(run: Run, root: Path) -> None:
     assert take(run, "ann@laptop", "1", "here") == (0, "")
     status, said = take(run, "bob@desk", "2", "there")
     assert status == 75
@@ -138,7 +138,7 @@ def test_one_holds_the_lock_and_others_are_told_who(run: Run, root: Path) -> Non
     assert take(run, "bob@desk", "2", "there") == (0, "")
 
 
-def test_the_lock_of_a_killed_process_of_the_same_workspace_is_taken_over(run: Run, root: Path) -> None:
+def test_the_lock_of_a_killed_process_is_taken_over(run: Run, root: Path) -> None:
     take(run, "ann@laptop", "1", "here")
     status, said = take(run, "ann@laptop", "2", "here")
     assert (status, said.startswith("took over the lock of ann@laptop")) == (0, True)

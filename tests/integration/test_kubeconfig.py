@@ -58,7 +58,7 @@ def test_a_certificate_that_is_missing_or_damaged(ready: Any) -> None:
     assert "keys/apiserver.crt: missing" in ready.refused("cluster.kubeconfig")
 
 
-def test_a_certificate_from_before_the_host_was_renamed_is_still_met(ready: Any) -> None:
+def test_a_certificate_of_the_previous_host_name_is_verified(ready: Any) -> None:
     ready.write_inventory((1, 2), api={"external_host": "new.example.com"})
     cluster, _ = config(ready.done("cluster.kubeconfig", "--out", "-"))
     assert (cluster["server"], cluster["tls-server-name"]) == ("https://new.example.com:6443", "api.k8s.internal")
@@ -66,7 +66,7 @@ def test_a_certificate_from_before_the_host_was_renamed_is_still_met(ready: Any)
     assert "tls-server-name" not in config(ready.done("cluster.kubeconfig", "--out", "-"))[0]
 
 
-def test_where_nothing_is_checked_that_is_said(ready: Any) -> None:
+def test_unverified_connections_are_reported(ready: Any) -> None:
     ready.write_inventory((1, 2), api={"tls": "insecure"})
     run = ready.inv("cluster.kubeconfig", "--out", "-")
     assert config(run.stdout)[0]["insecure-skip-tls-verify"] is True

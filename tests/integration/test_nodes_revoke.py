@@ -39,7 +39,7 @@ def test_the_previous_token_of_a_rotation_is_its_own_too(ready: Any) -> None:
     assert own(ready) == OWN | {"kube_token_node2.old.age"}
 
 
-def test_it_resumes_where_the_inventory_has_no_such_node_any_more(ready: Any) -> None:
+def test_a_node_that_left_the_inventory_can_be_revoked(ready: Any) -> None:
     ready.write_inventory((1,))
     found = plan(ready)
     assert (found.inside, found.node.index, own(ready)) == (False, 2, OWN)
@@ -78,7 +78,7 @@ def test_it_needs_consent_and_the_master(ready: Any) -> None:
     assert "keys/master_key: not found" in ready.refused("nodes.remove", "node2", "--revoke", "--yes")
 
 
-def test_a_primary_that_can_not_be_reached_stops_it_before_it_begins(ready: Any) -> None:
+def test_an_unreachable_primary_stops_the_revocation(ready: Any) -> None:
     document = json.dumps(
         {
             "cluster": {"name": "test"},

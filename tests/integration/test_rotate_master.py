@@ -56,7 +56,7 @@ def test_everything_is_for_the_new_one_alone(ready: Any) -> None:
     assert opened_by(ready, old) == set(), "a new secret"
 
 
-def test_the_list_of_what_to_replace_has_every_secret_and_commands_that_exist(ready: Any) -> None:
+def test_the_reissue_list_has_every_secret_and_real_commands(ready: Any) -> None:
     report = json.loads(ready.done(*ROTATE, "--json"))
     listed = [name for row in report["reissue"] for name in row["names"]]
     assert sorted(f"{name}.age" for name in listed) == sorted(plaintexts(ready))
@@ -68,7 +68,7 @@ def test_the_list_of_what_to_replace_has_every_secret_and_commands_that_exist(re
     assert [task for task in tasks if task.split(".")[-1] not in known] == []
 
 
-def test_a_second_run_changes_nothing_and_the_old_one_goes_when_told(ready: Any) -> None:
+def test_a_second_run_changes_nothing_and_drop_old_removes_it(ready: Any) -> None:
     old = identities(ready).recipient
     ready.done(*ROTATE)
     before = ready.snapshot()
@@ -100,7 +100,7 @@ def test_without_consent_nothing_changes(ready: Any) -> None:
     assert "pass --yes" in ready.refused("keys.rotate-master")
 
 
-def test_a_file_that_would_be_left_behind_stops_it_before_it_begins(ready: Any) -> None:
+def test_a_file_that_can_not_be_rekeyed_stops_the_rotation(ready: Any) -> None:
     path = ready.keys / "kube_token_root.age"
     path.write_bytes(path.read_bytes()[:-1])
     said = ready.refused(*ROTATE, status=1)
@@ -114,7 +114,7 @@ def test_the_old_one_does_not_go_while_a_file_needs_it(ready: Any) -> None:
     assert "can't be read without the previous identity" in ready.refused(*DROP)
 
 
-def test_an_identity_that_lies_elsewhere_stays_there(ready: Any) -> None:
+def test_an_identity_kept_elsewhere_stays_there(ready: Any) -> None:
     elsewhere = ready.private / "stick"
     ready.workspace.master_key.rename(elsewhere)
     ready.workspace.master_key.symlink_to(elsewhere)
@@ -124,7 +124,7 @@ def test_an_identity_that_lies_elsewhere_stays_there(ready: Any) -> None:
     assert elsewhere.stat().st_mode & 0o7777 == 0o600
 
 
-def test_killed_before_each_change_the_same_command_ends_it(copied: Callable[[str], PreparedWorkspace]) -> None:
+def test_killed_before_each_change_the_same_command_completes_it(copied: Callable[[str], PreparedWorkspace]) -> None:
     for step in count(1):
         cluster = copied(f"killed{step}")
         secret, old = plaintexts(cluster), identities(cluster)

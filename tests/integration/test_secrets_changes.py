@@ -70,7 +70,7 @@ def test_generation_without_the_private_master_key(ready: Any) -> None:
     assert "keys/master_key" in ready.refused("keys.generate")
 
 
-def test_changed_policy_and_host_key_are_reported_and_rekey_touches_only_those(ready: Any) -> None:
+def test_rekey_touches_only_what_policy_or_host_key_changed(ready: Any) -> None:
     ready.new_host_key("node2")
     expected = {"wgkube2.key.age", "kube_token_node2.age", "kubelet_node2.key.age"}
     report = json.loads(ready.done("keys.generate", "--json"))
@@ -111,7 +111,7 @@ def test_a_new_master_in_two_steps(ready: Any) -> None:
     assert ready.done("keys.show", "kube_token_root") == secret
 
 
-def test_the_master_is_never_made_anew_beside_existing_secrets(ready: Any) -> None:
+def test_no_new_master_is_made_for_existing_secrets(ready: Any) -> None:
     ready.without_master()
     (ready.keys / "master_key.pub").unlink()
     assert "restore master_key.pub from git" in ready.refused("keys.generate")

@@ -66,7 +66,7 @@ def test_swapped_files(ready: Any) -> None:
     assert {"wgkube1.key.age", "kubelet_node2.key.age"} <= set(ready.problems())
 
 
-def test_two_secrets_of_one_reader_swapped_are_seen_with_the_master(ready: Any) -> None:
+def test_two_swapped_secrets_are_found_with_the_master(ready: Any) -> None:
     first, second = ready.keys / "apiserver.key.age", ready.keys / "kubelet-client.key.age"
     one, two = first.read_bytes(), second.read_bytes()
     first.write_bytes(two)
@@ -82,7 +82,7 @@ def test_an_emptied_secret_is_seen_without_any_key(ready: Any) -> None:
     assert ready.problems()["kube_token_root.age"][0] == "it holds nothing"
 
 
-def test_one_without_the_other_is_refused_with_every_contradiction(ready: Any) -> None:
+def test_contradicting_files_are_refused_and_all_named(ready: Any) -> None:
     (ready.keys / "apiserver.key.age").unlink()
     (ready.keys / "wgkube2.key.age").unlink()
     before = ready.snapshot()

@@ -123,7 +123,7 @@ REPLACE = ("keys.rotate-certificates", "--no-deploy", "--yes")
 API = {"apiserver.crt", "apiserver.key.age", "recipients.json"}
 
 
-def test_certificates_with_other_names_are_replaced_with_their_keys(ready: Any) -> None:
+def test_certificates_with_other_names_get_new_keys(ready: Any) -> None:
     before = ready.content()
     ready.write_inventory((1, 2), api={"external_host": "new.example.com"})
     assert {row[1] for row in ready.problems().values()} == {"inv keys.rotate-certificates"}
@@ -157,7 +157,7 @@ def issue(cluster: Any, file: str, *, days: int = 0, key: bytes | None = None) -
     (cluster.keys / file).write_bytes(certificates.issue(row.certificate, key or right, when))
 
 
-def test_expiring_expired_damaged_strange_and_missing_certificates(ready: Any) -> None:
+def test_each_kind_of_unusable_certificate_is_replaced(ready: Any) -> None:
     issue(ready, "apiserver.crt", days=-59)
     issue(ready, "kubelet-client.crt", days=3)
     issue(ready, "kubelet_node1.crt", key=certificates.new_key())
@@ -179,7 +179,7 @@ def test_expiring_expired_damaged_strange_and_missing_certificates(ready: Any) -
     assert ready.problems() == {}
 
 
-def test_a_certificate_with_time_left_is_kept_unless_all_are_asked_for(ready: Any) -> None:
+def test_a_valid_certificate_is_kept_without_all(ready: Any) -> None:
     issue(ready, "apiserver.crt", days=-62)
     before = ready.content()
     assert "issued 0, kept 4" in ready.done("keys.rotate-certificates")
@@ -190,7 +190,7 @@ def test_a_certificate_with_time_left_is_kept_unless_all_are_asked_for(ready: An
     assert changed(ready, before) >= set(rows_with_certificate(ready))
 
 
-def test_they_are_replaced_without_the_master_and_a_damaged_key_is_named(ready: Any) -> None:
+def test_rotation_without_the_master_names_a_damaged_key(ready: Any) -> None:
     data = bytearray((ready.keys / "apiserver.key.age").read_bytes())
     data[-1] ^= 1
     (ready.keys / "apiserver.key.age").write_bytes(data)

@@ -94,7 +94,7 @@ def test_rotation_killed_before_each_single_change(
     assert step > 15 and marked > 10
 
 
-def test_the_same_command_completes_what_it_began_and_makes_no_second_key(make_cluster: Callable[..., Any]) -> None:
+def test_the_same_command_resumes_and_makes_no_second_key(make_cluster: Callable[..., Any]) -> None:
     cluster = ready(make_cluster, (1, 2), "ws")
     for step in count(1):
         assert killed_at(step, cluster.workspace.root, lambda: rotated(cluster))

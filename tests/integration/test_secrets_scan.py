@@ -140,7 +140,7 @@ def typed(cluster: Any, answers: str, *words: str) -> tuple[int, str]:
     return process.wait(), shown.decode()
 
 
-def test_after_one_changed_key_is_declined_the_others_are_asked_for(cluster: Any, tmp_path: Path) -> None:
+def test_declining_one_changed_key_still_asks_for_the_others(cluster: Any, tmp_path: Path) -> None:
     def scan(answers: str) -> tuple[int, str]:
         with (
             sshd(tmp_path, port(cluster, "node1"), cluster.identity("node1")),

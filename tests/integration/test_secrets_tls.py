@@ -65,7 +65,7 @@ def serve(pair: Pair, clients: Path | None = None) -> ssl.SSLContext:
 
 
 @pytest.mark.parametrize("name", ["api.k8s.internal", "10.88.0.1", "fd88:1::1"])
-def test_the_pinned_certificate_is_accepted_under_each_of_its_names(tmp_path: Path, name: str) -> None:
+def test_the_pinned_certificate_is_valid_for_each_of_its_names(tmp_path: Path, name: str) -> None:
     pair = Pair(tmp_path, API)
     handshake(serve(pair), context(pair.certificate, ssl.Purpose.SERVER_AUTH), name)
 

@@ -131,7 +131,7 @@ def test_a_stream_that_is_not_the_snapshot_is_refused(place: Place) -> None:
     place.failed(packed(b"y" + SNAPSHOT[1:]), "what arrived is not what was sent")
 
 
-def test_a_restore_that_fails_is_told(place: Place) -> None:
+def test_a_failed_restore_is_reported(place: Place) -> None:
     mark = place.program.with_name("etcdutl.fails")
     mark.touch()
     place.failed(packed(SNAPSHOT), "etcdutl snapshot restore: disk full")

@@ -98,7 +98,7 @@ def test_boot_takes_effect_when_the_machine_restarts(deployed: Operator) -> None
     assert deployed.mark("node2") == "booted"
 
 
-def test_boot_of_the_running_system_takes_back_another_boot(deployed: Operator) -> None:
+def test_boot_of_the_running_system_replaces_another_boot(deployed: Operator) -> None:
     running = deployed.runs("node2")
     with deployed.marked("node2", "unwanted"):
         deployed.deploy("--goal", "boot", "--node", "node2")

@@ -92,7 +92,7 @@ def test_an_activation_that_hangs_is_rolled_back(machine: Operator) -> None:
     assert "the activation did not end in time" in rolled_back(machine, HANGS)["reason"]
 
 
-def test_a_machine_that_loses_power_before_it_was_confirmed_is_back(machine: Operator) -> None:
+def test_a_power_cut_before_the_commit_rolls_back(machine: Operator) -> None:
     with machine.extra("node2", SLOW):
         deploying = machine.start("deploy", "--json", "--node", "node2", "--confirm-timeout", "60")
         await_("the activation", lambda: machine.say("node2", "sh", "-c", "ls /run/slow 2>/dev/null; true"))
@@ -157,7 +157,7 @@ def test_a_new_host_key_without_rekey_stops_before_anything(machine: Operator) -
         saved.rename(machine.workspace.keys_dir)
 
 
-def test_a_machine_whose_key_on_disk_is_another_is_not_deployed_to(machine: Operator) -> None:
+def test_a_machine_with_another_host_key_is_not_deployed_to(machine: Operator) -> None:
     """sshd has the expected key, but what agenix would decrypt with is not it."""
     node2, key = machine.lab.machine("node2"), "/etc/ssh/ssh_host_ed25519_key"
     node2.check("sh", "-c", f"cp -a {key} /root/key; echo HostKey /root/key >/etc/ssh/sshd_config.d/moved.conf")
@@ -208,7 +208,7 @@ def test_two_deploys_that_start_together(machine: Operator, tmp_path: Path) -> N
     assert set(outcomes) <= {"unchanged", "failed"}
 
 
-def test_a_full_disk_on_the_machine_is_told(machine: Operator) -> None:
+def test_a_full_disk_on_the_machine_is_reported(machine: Operator) -> None:
     node2, folder = machine.lab.machine("node2"), "/var/lib/smallkube/bundles"
     node2.check("mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", folder)
     try:

@@ -28,7 +28,7 @@ def own_check(operator: Operator, check: str) -> Iterator[None]:
         file.write_text(before)
 
 
-def test_an_etcd_that_does_not_come_up_takes_the_primary_back(deployed: Operator) -> None:
+def test_an_etcd_that_does_not_start_rolls_back_the_primary(deployed: Operator) -> None:
     before = deployed.runs("node1")
     broken = 'systemd.services.etcd.environment.ETCD_LOG_LEVEL = "nonsense";'
     with deployed.extra("node1", broken):
@@ -42,7 +42,7 @@ def test_an_etcd_that_does_not_come_up_takes_the_primary_back(deployed: Operator
     )
 
 
-def test_a_tunnel_that_breaks_takes_the_worker_back(deployed: Operator) -> None:
+def test_a_broken_tunnel_rolls_back_the_worker(deployed: Operator) -> None:
     before = deployed.runs("node2")
     with deployed.extra("node2", 'systemd.network.networks."11-wgkube".linkConfig.ActivationPolicy = "always-down";'):
         report = deployed.deploy("--node", "node2", status=1)["node2"]
@@ -70,7 +70,7 @@ def test_what_cannot_be_asked_is_named(deployed: Operator) -> None:
     assert not any("etcd" in words for words in report["unconfirmed"])
 
 
-def test_without_rollback_the_fault_is_told_and_stays(deployed: Operator) -> None:
+def test_no_rollback_reports_the_failure_and_keeps_it(deployed: Operator) -> None:
     before = deployed.runs("node2")
     with own_check(deployed, "['false']"), deployed.marked("node2", "stays"):
         report = deployed.deploy("--node", "node2", "--no-rollback", status=1)["node2"]
@@ -80,7 +80,7 @@ def test_without_rollback_the_fault_is_told_and_stays(deployed: Operator) -> Non
     assert deployed.boots("node2") == before
 
 
-def test_going_back_to_an_earlier_generation(deployed: Operator) -> None:
+def test_rollback_to_an_earlier_generation(deployed: Operator) -> None:
     before = deployed.runs("node2")
     with deployed.marked("node2", "forward"):
         deployed.deploy("--node", "node2")

@@ -55,7 +55,7 @@ def test_a_deploy_cut_at_random_points_is_completed_by_the_next(deployed: Operat
         assert deployed.leftovers("node2") == ""
 
 
-def test_ctrl_c_during_the_activation_has_the_machine_go_back_and_says_so(deployed: Operator) -> None:
+def test_ctrl_c_during_the_activation_rolls_back(deployed: Operator) -> None:
     deployed.deploy()
     before = deployed.runs("node2")
     with deployed.extra("node2", SLOW):
@@ -86,7 +86,7 @@ def test_killed_during_the_activation_the_next_deploy_settles_it(deployed: Opera
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=["SIGINT", "SIGKILL"])
-def test_a_build_that_nobody_waits_for_ends(deployed: Operator, number: signal.Signals) -> None:
+def test_an_abandoned_build_ends(deployed: Operator, number: signal.Signals) -> None:
     deployed.deploy()
     node2 = deployed.lab.machine("node2")
     wrapper = "#!/bin/sh\ntouch /run/building\nexec sleep 3600\n"

@@ -58,7 +58,7 @@ def test_new_keys_are_taken_up_by_all(three: Operator) -> None:
     assert set(tunnels(three).values()) == {"ok"}
 
 
-def test_one_that_fails_takes_all_back(three: Operator) -> None:
+def test_one_failed_node_aborts_the_lockstep_deploy(three: Operator) -> None:
     runs = {node: three.runs(node) for node in ("node1", "node2", "node3")}
     kept = three.root / "kept"
     shutil.copytree(three.workspace.keys_dir, kept)

@@ -68,7 +68,7 @@ def test_systemd_is_up_and_nix_builds_offline(two_nodes: Up) -> None:
     assert node1.check("cat", built) == "1\n"
 
 
-def test_before_the_first_deploy_there_is_a_system_to_go_back_to(two_nodes: Up) -> None:
+def test_the_first_deploy_has_a_system_to_roll_back_to(two_nodes: Up) -> None:
     node1 = two_nodes.lab.machine("node1")
     system = node1.check("readlink", "-f", "/run/current-system").strip()
     assert system == node1.check("readlink", "-f", "/nix/var/nix/profiles/system").strip()
@@ -200,7 +200,7 @@ def test_crashed_lab_is_cleaned(places: Places, victims: str) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
-def test_interrupted_up_leaves_nothing_that_the_next_command_does_not_clean(
+def test_lab_up_interrupted_is_cleaned_by_the_next_command(
     places: Places, tmp_path: Path, number: signal.Signals
 ) -> None:
     before = footprint()

@@ -99,7 +99,7 @@ def test_failing_units_are_named_with_status_4(node: Machine) -> None:
     assert state(node, "t-good.service") == "active"
 
 
-def test_a_unit_whose_program_is_missing_is_inactive_and_reported(node: Machine) -> None:
+def test_a_unit_without_its_program_is_reported_inactive(node: Machine) -> None:
     program = "/opt/smallkube-lab/pkgs/kubernetes/bin/kubelet"
     result = switch(node, {"t-kubelet.service": service(program)})
     assert result.returncode == 0
@@ -147,7 +147,7 @@ def test_files_accounts_settings_and_scripts(node: Machine) -> None:
     assert node.execute(["test", "-e", "/etc/t"]).returncode == 1
 
 
-def test_secrets_come_with_owner_and_mode_and_go_with_the_generation(node: Machine, tmp_path: Path) -> None:
+def test_secrets_have_owner_and_mode_and_end_with_the_generation(node: Machine, tmp_path: Path) -> None:
     def encrypt(recipient: str) -> str:
         argv = ["age", "--encrypt", "--armor", "--recipient", recipient]
         return subprocess.run(argv, input="told", capture_output=True, text=True, check=True).stdout
@@ -171,7 +171,7 @@ def test_secrets_come_with_owner_and_mode_and_go_with_the_generation(node: Machi
     assert node.check("ls", "/run/agenix/") == "", "as with agenix, the generation flips all the same"
 
 
-def test_what_was_not_committed_is_gone_after_a_power_cut(node: Machine, two_nodes: Up) -> None:
+def test_a_power_cut_reverts_what_was_not_committed(node: Machine, two_nodes: Up) -> None:
     assert switch(node, {"t-committed.service": service(SLEEP)}, "switch").returncode == 0
     assert switch(node, {"t-tried.service": service(SLEEP)}, "test").returncode == 0
     assert (state(node, "t-committed.service"), state(node, "t-tried.service")) == ("inactive", "active")

@@ -129,7 +129,7 @@ def test_a_command_is_needed(up: Up) -> None:
     assert (ran.returncode, ran.stderr.count("\n")) == (2, 1)
 
 
-def test_workers_restart_before_the_primary_and_not_without_consent(up: Up) -> None:
+def test_reboot_takes_workers_first_and_asks_for_confirmation(up: Up) -> None:
     before = [boot_id(up, node) for node in ("node1", "node2")]
     refused = inv(up.workspace, "nodes.reboot")
     assert refused.returncode == 2
@@ -149,7 +149,7 @@ def test_workers_restart_before_the_primary_and_not_without_consent(up: Up) -> N
     assert not set(before) & set(after)
 
 
-def test_a_machine_that_does_not_come_back_is_unknown_and_the_last(up: Up) -> None:
+def test_a_machine_that_stays_away_ends_the_reboot(up: Up) -> None:
     node2 = up.lab.machine("node2")
     node2.check("ln", "-s", "/dev/null", "/etc/systemd/system/ssh.service")
     try:
@@ -165,7 +165,7 @@ def test_a_machine_that_does_not_come_back_is_unknown_and_the_last(up: Up) -> No
         node2.check("systemctl", "start", "ssh")
 
 
-def test_a_unit_that_fails_after_the_restart_is_told(up: Up) -> None:
+def test_a_unit_that_fails_after_the_restart_is_reported(up: Up) -> None:
     node2 = up.lab.machine("node2")
     unit = "[Service]\nType=oneshot\nExecStart=false\n[Install]\nWantedBy=multi-user.target\n"
     node2.check("sh", "-c", "cat >/etc/systemd/system/brittle.service", stdin=unit)

@@ -7,7 +7,7 @@ from smallkube.secrets import policy
 from tests.lab.operating import Operator
 
 
-def test_the_machines_say_that_all_is_well(deployed: Operator) -> None:
+def test_deploy_status_is_ok_on_every_node(deployed: Operator) -> None:
     deployed.deploy()
     for task in ("net.check", "deploy.status"):
         findings = json.loads(deployed.done(task, "--json"))
@@ -15,7 +15,7 @@ def test_the_machines_say_that_all_is_well(deployed: Operator) -> None:
         assert not [finding for finding in findings if finding["result"] == "failed"]
 
 
-def test_services_without_their_programs_are_inactive_and_never_said_to_run(deployed: Operator) -> None:
+def test_services_without_programs_are_reported_inactive(deployed: Operator) -> None:
     findings = json.loads(deployed.done("deploy.status", "--json"))
     runs = " ".join(
         finding["detail"] for finding in findings if finding["check"] == "services" and finding["result"] == "ok"

@@ -242,7 +242,7 @@ def test_a_lost_answer_is_asked_for_again(step: str, status: int) -> None:
     assert machine.did.count("activate") == 1
 
 
-def test_a_lost_arm_ends_before_anything_is_activated() -> None:
+def test_a_lost_rollback_timer_ends_before_the_activation() -> None:
     machine = Machine(breaks={"arm"})
     with pytest.raises(SmallkubeError, match="connection lost while arm ran"):
         deploy(machine)

@@ -42,7 +42,7 @@ def broken(_: Plan) -> Iterator[Row]:
 
 
 @pytest.mark.parametrize(("plan", "rounds"), [(FULL, 6), (QUICK, 1)], ids=["full", "quick"])
-def test_both_sides_run_in_turn(plan: Plan, rounds: int) -> None:
+def test_both_sides_run_alternately(plan: Plan, rounds: int) -> None:
     runs: list[str] = []
     row = compare(plan, "x", lambda: runs.append("ours"), "y", lambda: runs.append("theirs"))
     assert runs == ["ours", "theirs"] * rounds

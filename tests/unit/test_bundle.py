@@ -168,7 +168,7 @@ def test_an_add_on_that_leads_out_of_the_workspace_is_refused(
         assemble(Cluster(workspace, load(workspace.inventory_file)))
 
 
-def test_missing_secrets_and_nothing_rendered_name_the_task_that_mends_it(ready: tuple[Workspace, Inventory]) -> None:
+def test_missing_files_name_the_task_that_makes_them(ready: tuple[Workspace, Inventory]) -> None:
     workspace, inventory = ready
     (workspace.keys_dir / "wgkube1.key.age").unlink()
     with pytest.raises(UsageError, match=r"inv keys\.generate"):

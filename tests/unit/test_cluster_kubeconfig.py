@@ -72,7 +72,7 @@ def test_a_kubeconfig_trusts_exactly_the_pinned_certificate() -> None:
     assert found["current-context"] == found["contexts"][0]["name"] == "test"
 
 
-def test_without_a_certificate_the_file_says_that_nothing_is_checked() -> None:
+def test_without_a_certificate_the_kubeconfig_says_so() -> None:
     cluster = json.loads(kubeconfig.render(inventory(), b"token", None, ApiEndpoint("h", 1)))["clusters"][0]["cluster"]
     assert cluster == {"insecure-skip-tls-verify": True, "server": "https://h:1"}
 

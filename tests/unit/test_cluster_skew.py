@@ -206,7 +206,7 @@ def outcome(facts: Facts, check: str) -> Sequence[str]:
     return [each.detail for each in upgrade_guard.check(inventory("1.36"), facts, NOW) if each.check == check]
 
 
-def test_without_the_api_server_what_its_machine_runs_is_compared() -> None:
+def test_without_the_api_server_its_program_is_compared() -> None:
     facts = replace(healthy(), api=Api())
     assert outcome(facts, "API server") == ["does not answer"]
     assert "v1.34.2: one minor at a time" in outcome(facts, "minor step")[0]

@@ -130,13 +130,13 @@ def test_another_bundle_than_the_workspace_has_is_drift() -> None:
     assert found.problems == (f"system: {found.drift}",)
 
 
-def test_a_machine_that_can_not_be_asked_is_shown_with_what_is_known() -> None:
+def test_an_unreachable_machine_is_shown_with_what_is_known() -> None:
     fresh = replace(HEALTHY, leases={HOST: Lease(datetime.now(UTC), 40)})
     found = row(fresh, SmallkubeError("unreachable"))
     assert (found.kubelet, found.ready, found.tunnel, found.problems) == ("v1.34.1", "Ready", "?", ("unreachable",))
 
 
-def test_without_the_api_server_a_machine_is_shown_with_what_it_says() -> None:
+def test_without_the_api_server_the_machines_facts_are_shown() -> None:
     found = row(Api())
     assert (found.kubelet, found.ready, found.lease_seconds, found.problems) == ("v1.34.2", "?", None, ())
 

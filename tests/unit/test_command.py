@@ -49,6 +49,6 @@ def test_messages_name_the_program_or_its_title(command: Command, name: str) -> 
         (Result(1, b"\xff", ""), "�"),
     ],
 )
-def test_the_last_words_are_the_last_line_that_was_said(result: Result, words: str) -> None:
+def test_last_line_is_the_last_line_of_output(result: Result, words: str) -> None:
     assert result.last_line == words
     assert not result.ok

@@ -68,7 +68,7 @@ def test_a_confirm_timeout_out_of_reason_is_refused(seconds: int) -> None:
 
 
 @pytest.mark.parametrize("batch", [0, -3])
-def test_a_batch_of_nobody_is_refused(batch: int) -> None:
+def test_an_empty_batch_is_refused(batch: int) -> None:
     with pytest.raises(UsageError, match=f"--batch {batch}: must be at least 1"):
         Options(batch=batch)
 
@@ -133,7 +133,7 @@ def test_a_secret_that_another_node_reads_is_no_obstacle(inventory: Inventory) -
     plan.check_secrets(inventory.nodes[:1], findings(inventory, wgkube2=State.MISSING))
 
 
-def test_every_secret_that_could_not_be_read_is_told_with_its_command(inventory: Inventory) -> None:
+def test_each_unreadable_secret_is_reported_with_its_command(inventory: Inventory) -> None:
     bad = next(state for state in State if state not in (State.GOOD, State.MISSING))
     with pytest.raises(ErrorGroup) as refused:
         plan.check_secrets(inventory.nodes, findings(inventory, wgkube1=State.MISSING, wgkube2=bad))

@@ -126,7 +126,7 @@ def test_every_program_that_the_lab_needs_is_looked_for(monkeypatch: pytest.Monk
     assert needed <= {program for tool in TOOLS if "lab." in tool.needed_for for program in tool.programs}
 
 
-def test_the_set_up_installs_what_the_doctor_would_have_installed() -> None:
+def test_setup_installs_what_doctor_asks_for() -> None:
     always_there = {"apt"}
     installed = (REPOSITORY / "setup.sh").read_text().split('packages="')[1].split('"')[0].split()
     assert {tool.package_on(Family.DEBIAN) for tool in TOOLS} - always_there <= set(installed)

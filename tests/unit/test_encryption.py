@@ -18,7 +18,7 @@ def configuration(*keys: tuple[str, str]) -> Configuration:
     return Configuration(keys, ("secrets",))
 
 
-def test_what_is_generated_is_understood_and_written_back_the_same() -> None:
+def test_a_generated_configuration_round_trips() -> None:
     made = kinds.make(Kind.ENCRYPTION, ["secrets", "configmaps"])
     found = parse(made)
     assert found.phase is Phase.ONE
@@ -40,7 +40,7 @@ def test_keys_that_no_rotation_left_so_are_refused(keys: tuple[tuple[str, str], 
         configuration(*keys).phase  # noqa: B018
 
 
-def test_each_state_decrypts_what_the_one_before_encrypted() -> None:
+def test_each_state_decrypts_what_the_previous_encrypted() -> None:
     states = [configuration(A)]
     states.append(states[-1].with_new(b"b" * 32))
     states.append(states[-1].swapped())

@@ -13,7 +13,7 @@ from lab.places import Places
 from smallkube.core.errors import SmallkubeError
 
 
-def test_every_lab_has_operator_addresses_of_its_own_that_never_leave_this_machine() -> None:
+def test_every_lab_has_its_own_link_local_addresses() -> None:
     addresses = {network.operator_address(lab, node) for lab in (1, 2, 254) for node in (1, 254)}
     assert len(addresses) == 6
     assert all(address.startswith("127.") for address in addresses)

@@ -158,7 +158,7 @@ def test_a_folder_removed_a_moment_ago_can_not_be_held(places: Places, monkeypat
         pass
 
 
-def test_a_mount_in_the_cache_stays_and_is_told(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_mount_in_the_cache_stays_and_is_reported(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         removal, "mounted_below", lambda folder, _text: [f"{folder}/x"] if folder.name == "image-old" else []
     )

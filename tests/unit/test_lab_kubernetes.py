@@ -21,7 +21,7 @@ from smallkube.core.errors import SmallkubeError
 RECIPES = {recipe.module: recipe for recipe in kubernetes.RECIPES}
 
 
-def test_the_pinned_versions_are_those_that_the_configuration_sees() -> None:
+def test_the_configuration_has_the_pinned_versions() -> None:
     stand_in = (Path(kubernetes.__file__).parent / "nix/pkgs.nix").read_text()
     seen = dict(re.findall(r'^    (\S+) = "([\d.]+)";$', stand_in, re.MULTILINE))
     for module, recipe in RECIPES.items():

@@ -50,7 +50,7 @@ def test_where_nixpkgs_lib_is_looked_for(tmp_path: Path) -> None:
         nixpkgs_lib({"SMALLKUBE_NIXPKGS": "/nowhere"})
 
 
-def test_a_tree_is_written_for_nobody_else_and_stays_inside(tmp_path: Path) -> None:
+def test_a_tree_is_private_and_stays_inside(tmp_path: Path) -> None:
     write_tree({"a/b": b"x"}, tmp_path / "tree")
     assert (tmp_path / "tree" / "a" / "b").read_bytes() == b"x"
     assert (tmp_path / "tree").stat().st_mode & 0o777 == 0o700 & ~_umask()

@@ -40,7 +40,7 @@ def test_workers_by_index_then_the_primary(world: World, workspace: Workspace) -
     assert {report.outcome for report in reports} == {NodeOutcome.REBOOTED}
 
 
-def test_a_member_is_drained_before_and_admitted_after(world: World, workspace: Workspace) -> None:
+def test_a_member_is_drained_before_and_uncordoned_after(world: World, workspace: Workspace) -> None:
     world.join()
     assert outcomes(run(world, workspace, "node2")) == [("node2", "rebooted")]
     host = "node2.k8s.internal"
@@ -76,7 +76,7 @@ def test_a_machine_outside_the_cluster_is_named_so(world: World, workspace: Work
     assert (report.outcome, report.reason) == (NodeOutcome.REBOOTED, "not a member of the cluster, so not drained")
 
 
-def test_it_waits_through_refusals_starting_and_reports_from_before(world: World, workspace: Workspace) -> None:
+def test_it_waits_through_refusals_starts_and_stale_reports(world: World, workspace: Workspace) -> None:
     world.join()
     world.computers["node2"] = Computer(refusals=3, starting=2)
     world.members["node2.k8s.internal"].stale = 3
@@ -93,7 +93,7 @@ def test_it_waits_through_refusals_starting_and_reports_from_before(world: World
         (Computer(starting=10**9), "it has restarted, and systemd says starting"),
     ],
 )
-def test_one_that_does_not_come_back_is_unknown_and_the_last(
+def test_a_node_that_stays_away_is_unknown_and_the_last(
     world: World, workspace: Workspace, computer: Computer, reason: str
 ) -> None:
     world.computers["node2"] = computer
@@ -103,7 +103,7 @@ def test_one_that_does_not_come_back_is_unknown_and_the_last(
     assert reports[1].reason == "an earlier node failed"
 
 
-def test_units_that_failed_anew_end_it_but_not_those_that_had_failed(world: World, workspace: Workspace) -> None:
+def test_only_newly_failed_units_end_the_reboot(world: World, workspace: Workspace) -> None:
     world.join()
     world.computers["node2"] = Computer(failed=["old.service"])
     world.computers["node10"] = Computer(failed=["old.service"], fails_later=["new.service"])
@@ -156,7 +156,7 @@ def test_interrupted_while_draining_admits_it_again(world: World, workspace: Wor
 
 
 @pytest.mark.parametrize("state", ["inactive", "activating", "failed"])
-def test_without_the_api_it_is_said_and_nothing_is_drained(world: World, workspace: Workspace, state: str) -> None:
+def test_without_the_api_server_nothing_is_drained(world: World, workspace: Workspace, state: str) -> None:
     world.join()
     world.api = state
     assert members.api_down(world.inventory, world.connect) == f"kube-apiserver.service on node1 is {state}"

@@ -58,9 +58,7 @@ def test_killed_twice_the_same_command_ends_the_rotation(
 
 
 @pytest.mark.parametrize(("killed", "again"), list(itertools.product(TITLES[2:8], [None, *TITLES[5:6]])))
-def test_aborted_before_it_is_retired_the_previous_key_stays(
-    killed: str, again: str | None, cluster: FakeCluster
-) -> None:
+def test_aborted_before_retirement_the_previous_key_stays(killed: str, again: str | None, cluster: FakeCluster) -> None:
     rotate(cluster, killed)
     if not rotate(cluster, again, abort=True):
         assert rotate(cluster, abort=True)

@@ -59,9 +59,7 @@ def test_killed_twice_the_same_command_ends_the_rotation(
 
 
 @pytest.mark.parametrize(("killed", "again"), list(itertools.product(TITLES[1:7], [None, *TITLES[3:8]])))
-def test_aborted_before_it_is_retired_the_previous_key_signs_again(
-    killed: str, again: str | None, cluster: FakeCluster
-) -> None:
+def test_aborted_before_retirement_the_previous_key_signs(killed: str, again: str | None, cluster: FakeCluster) -> None:
     (before,) = cluster.issuers
     rotate(cluster, killed)
     if not rotate(cluster, again, abort=True):

@@ -85,7 +85,7 @@ def test_killed_twice_the_same_command_ends_the_rotation(
 
 
 @pytest.mark.parametrize(("killed", "again"), list(itertools.product(titles()[1:5], [*titles()[1:], None])))
-def test_aborted_before_it_is_retired_the_previous_token_stays(
+def test_aborted_before_retirement_the_previous_token_stays(
     killed: str, again: str | None, cluster: FakeCluster
 ) -> None:
     before = current(cluster)
@@ -113,7 +113,7 @@ def test_a_rotation_under_way_is_ended_alone(cluster: FakeCluster) -> None:
     assert_rotated(cluster, before)
 
 
-def test_a_retired_token_is_delivered_to_nobody(cluster: FakeCluster) -> None:
+def test_a_retired_token_is_delivered_nowhere(cluster: FakeCluster) -> None:
     rotate(cluster, titles()[5])
     (first, second) = versions(cluster)
     assert first.endswith(".retired.age") and second.endswith(".retired.age")

@@ -143,7 +143,7 @@ def test_one_node_alone() -> None:
     assert len(make(inventory(nodes=1), facts(1, OLD, OLD), 1).stages) == 1
 
 
-def test_half_way_no_backup_is_taken_as_it_could_not_be_rolled_back_to() -> None:
+def test_a_resumed_upgrade_takes_no_backup() -> None:
     assert not make(inventory(), facts(2, NEW, NEW, OLD), 1).back_up
     assert make(inventory(), facts(2, NEW, NEW, NEW), 1).back_up
     assert make(inventory("1.34"), facts(2, OLD, OLD, OLD), 1).back_up
@@ -162,7 +162,7 @@ def test_what_the_guard_forbids_does_not_begin(kubernetes: str, found: Facts, re
         make(inventory(kubernetes), found, 1)
 
 
-def test_to_roll_back_it_names_the_nodes_and_for_the_primary_the_backup() -> None:
+def test_the_rollback_hint_names_nodes_and_the_backup() -> None:
     whole = inventory(nodes=3)
     assert "inv deploy.rollback --node node1, then" in how_to_roll_back([whole.primary], "b1")
     assert "inv etcd.restore --name b1" in how_to_roll_back([whole.primary], "b1")

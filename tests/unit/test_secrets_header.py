@@ -79,7 +79,7 @@ def test_truncation_is_seen_unless_only_the_payload_shrinks(length: int) -> None
         (b"-----BEGIN AGE ENCRYPTED FILE-----\n*\n-----END AGE ENCRYPTED FILE-----\n", "armor"),
     ],
 )
-def test_what_is_wrong_is_said(text: bytes, said: str) -> None:
+def test_each_fault_is_named(text: bytes, said: str) -> None:
     with pytest.raises(SmallkubeError, match=said):
         parse_header(text, "x.age")
 

@@ -54,7 +54,7 @@ def test_host_key_garbage_never_crashes(text: str) -> None:
         parse_host_key(text, "x")
 
 
-def test_master_file_round_trip_with_comments_and_an_older_identity() -> None:
+def test_a_master_file_with_an_older_identity_round_trips() -> None:
     (new, new_recipient), (old, old_recipient) = age.new_identity(), age.new_identity()
     master = age.parse_master(f"\n{new}\n# the one before\n{old}", "keys/master_key")
     assert master.recipients == (new_recipient, old_recipient)
@@ -74,7 +74,7 @@ def test_a_bad_identity_is_named_by_its_line_and_never_quoted() -> None:
         age.parse_master("# nothing\n", "keys/master_key")
 
 
-def test_damage_and_a_wrong_key_are_told_apart() -> None:
+def test_damage_and_a_wrong_key_are_distinguished() -> None:
     (text, recipient), (other, _) = age.new_identity(), age.new_identity()
     data = age.encrypt(b"x", [recipient])
     with pytest.raises(age.NotForMaster):

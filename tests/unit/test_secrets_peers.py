@@ -39,7 +39,7 @@ def test_nothing_to_say_when_it_fits(tmp_path: Path) -> None:
     assert peers.updated(change.peers, given, {}).words == ()
 
 
-def test_keys_of_other_tools_are_kept_and_a_difference_is_reported(tmp_path: Path) -> None:
+def test_keys_of_other_tools_are_kept_and_differences_reported(tmp_path: Path) -> None:
     before: peers.Peers = [{"Region": "eu", "PeerIP": "10.0.0.1", "PublicKey": key(1)}]
     change = peers.updated(before, inventory(tmp_path, 1), {})
     assert change.peers == [{"Region": "eu", "PeerIP": "192.168.0.1", "PublicKey": key(1)}]

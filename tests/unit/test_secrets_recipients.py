@@ -27,7 +27,7 @@ PLAINTEXT = b"t" * 64 + b"\n"
 
 
 @pytest.mark.parametrize("text", ["", "No matching keys found", "too new"])
-def test_damage_is_told_apart_whatever_pyrage_says(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_damage_is_recognised_whatever_pyrage_says(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> bytes:
         raise pyrage.DecryptError(text)
 
@@ -43,7 +43,7 @@ def test_damage_is_told_apart_whatever_pyrage_says(text: str, monkeypatch: pytes
             assert examine(TOKEN, age.encrypt(PLAINTEXT, recipients), KEYRING, None, master).state is wanted
 
 
-def test_a_right_file_by_each_kind_of_proof() -> None:
+def test_a_valid_file_passes_each_kind_of_verification() -> None:
     data = age.encrypt(PLAINTEXT, GOOD)
     recorded = record(data, GOOD)
     for given_record, master, proof in (
@@ -74,7 +74,7 @@ def test_a_wrong_set_is_seen_in_the_header_alone(recipients: tuple[str, ...], sa
         assert any(said in fault for fault in found.faults)
 
 
-def test_another_master_is_seen_by_the_record_or_by_decrypting_only() -> None:
+def test_another_master_is_found_by_record_or_decryption() -> None:
     recipients = (STRANGER, N1, N2)
     data = age.encrypt(PLAINTEXT, recipients)
     assert examine(TOKEN, data, KEYRING, None, None).state is State.GOOD

@@ -7,6 +7,7 @@ from smallkube.core.workspace import REPOSITORY
 
 MODULE_LINES = 300
 FUNCTION_LINES = 40
+NAME_LENGTH = 60
 EXCEPTIONS = {
     "smallkube/cli/cluster.py:smoke": "eleven flags, each on a line",
     "smallkube/cli/cluster_operations.py:upgrade": "flags, and what the upgrade calls back",
@@ -29,3 +30,10 @@ def too_long() -> Iterator[str]:
 
 def test_modules_and_functions_are_short() -> None:
     assert sorted(too_long()) == sorted(EXCEPTIONS)
+
+
+def test_names_of_tests_are_short() -> None:
+    files = sorted((REPOSITORY / "tests").rglob("test_*.py"))
+    nodes = (node for file in files for node in ast.walk(ast.parse(file.read_text())))
+    names = [node.name for node in nodes if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")]
+    assert [name for name in names if len(name) > NAME_LENGTH] == []

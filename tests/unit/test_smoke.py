@@ -152,7 +152,7 @@ def tried(made: SmokeContext, pod: Pod = PODS[0]) -> list[probes.Probe]:
     return probes.of_pod(made, pod)
 
 
-def test_each_pod_tries_the_others_in_both_families_and_never_itself() -> None:
+def test_each_pod_connects_to_all_others_in_both_families() -> None:
     found = tried(context())
     assert [probe.words for probe in found if probe.check in ("network.ipv6", "network.ipv4")] == [
         ("http", "http://[fd88:2::9]:8080/", "node2.k8s.internal"),
@@ -175,7 +175,7 @@ def test_no_line_of_what_is_tried_can_be_taken_for_two() -> None:
     assert probes.lines(tried(made)).count(b"\n") == len(tried(made))
 
 
-def test_machines_try_the_node_ports_of_all_nodes_that_the_cluster_has() -> None:
+def test_machines_connect_to_the_node_ports_of_all_nodes() -> None:
     made = context()
     made.node_port = 30000
     made.nodes = made.nodes[:1]
@@ -210,7 +210,7 @@ def test_what_was_not_tried_is_not_ok(check: str) -> None:
         probes.by_pods(made, check)
 
 
-def test_a_pod_without_an_address_of_a_family_is_a_fault_of_that_family() -> None:
+def test_a_pod_without_an_address_fails_that_family() -> None:
     made = answers("", "")
     made.pods = [PODS[0], Pod("b", "node2", "fd88:2::9", "")]
     with pytest.raises(Failed, match="node2"):
@@ -243,7 +243,7 @@ def test_what_was_not_answered_did_not_work() -> None:
     assert list(said.values()) == ["", "no answer", "wget: bad address"]
 
 
-def test_all_that_is_made_lies_in_the_namespace() -> None:
+def test_all_objects_are_in_the_namespace() -> None:
     made = [objects.daemon_set("space", context().options), *objects.services("space", PODS), objects.secret("space")]
     assert {each["metadata"]["namespace"] for each in made} == {"space"}
     assert len({each["metadata"]["name"] for each in made if each["kind"] == "Service"}) == 4
@@ -261,7 +261,7 @@ smoke_results = st.builds(
 
 
 @given(st.lists(smoke_results))
-def test_the_report_is_xml_whatever_was_said(results: list[SmokeResult]) -> None:
+def test_the_report_is_xml_for_any_message(results: list[SmokeResult]) -> None:
     suite = ElementTree.fromstring(report.junit(results, "c").encode())
     assert suite.get("tests") == str(len(results)) == str(len(suite))
     assert suite.get("failures") == str(len(suite.findall("testcase/failure")))

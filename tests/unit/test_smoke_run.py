@@ -103,7 +103,7 @@ def test_interrupted_at_any_point_what_was_made_is_removed(moment: str) -> None:
 
 
 @pytest.mark.parametrize("moment", ["apply", "get pods", "get endpointslices"])
-def test_a_check_that_fails_in_the_middle_does_not_keep_others_or_the_cleaning_from_being_made(moment: str) -> None:
+def test_a_failed_check_stops_neither_others_nor_the_cleanup(moment: str) -> None:
     primary = Primary({moment: refused("Error: no")})
     found = run(primary, *NAMES)
     assert tuple(found) == NAMES
@@ -111,7 +111,7 @@ def test_a_check_that_fails_in_the_middle_does_not_keep_others_or_the_cleaning_f
     assert namespace_of(primary)
 
 
-def test_what_can_t_be_understood_is_a_failure_of_its_check_alone() -> None:
+def test_unexpected_output_fails_its_check_alone() -> None:
     primary = Primary({"get leases": "not json", "get services": "null"})
     found = run(primary, *NAMES)
     assert found["nodes.leases"].outcome == "failed"
@@ -127,7 +127,7 @@ def test_failed_check_ends_with_its_hint() -> None:
     assert row.detail == "kube-scheduler.service is failed; systemctl status kube-scheduler on the primary"
 
 
-def test_a_lost_connection_is_made_anew_to_clean_up() -> None:
+def test_a_lost_connection_is_reopened_to_clean_up() -> None:
     class Fragile(Primary):
         def answer(self, command: Command) -> Result:
             if self.made == 1 and "delete namespace smallkube" in " ".join(command.argv):
@@ -162,7 +162,7 @@ def test_without_the_api_only_what_needs_none_is_tried() -> None:
     assert found["cleanup.done"].detail == "nothing was made"
 
 
-def test_a_primary_that_can_t_be_reached_is_told_once_for_all() -> None:
+def test_an_unreachable_primary_is_reported_once() -> None:
     def connect(_: Node) -> Any:
         raise SmallkubeError("no route", where="node1")
 
@@ -178,7 +178,7 @@ def test_a_primary_that_can_t_be_reached_is_told_once_for_all() -> None:
         runner.run(INVENTORY, unknown, None, given, ["etcd.health"], lambda _: None, lambda _: None)
 
 
-def test_when_the_time_is_over_nothing_more_is_begun_but_the_cleaning(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_after_the_deadline_only_the_cleanup_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter(range(0, 100000, 3))
     monkeypatch.setattr("time.monotonic", lambda: float(next(clock)))
     found = run(Primary(), *NAMES, timeout=200)
@@ -294,7 +294,7 @@ def test_faults_are_seen_and_named(check: Work, answers: dict[str, Answer], says
         (pods.encrypted, {"etcdctl": "k8s:enc:secretbox:v1:key1\nkey1\n"}),
     ],
 )
-def test_what_is_well_is_not_called_a_fault(check: Work, answers: dict[str, Answer]) -> None:
+def test_healthy_states_are_no_faults(check: Work, answers: dict[str, Answer]) -> None:
     made = context(Primary({**answers, "date": str(int(NOW.timestamp()))}))
     made.made = True
     check(made)

@@ -51,7 +51,7 @@ def test_certificates_that_stand_at_different_steps_are_named() -> None:
         certificate_rotation.under_way(INVENTORY, keys(*files))
 
 
-def test_new_keys_and_certificates_stand_beside_under_names_of_their_own() -> None:
+def test_staged_keys_and_certificates_have_their_own_names() -> None:
     found = staged.begun(ROWS, NOW)
     assert {row.name for row in found.new} == {f"{row.name}.new" for row in ROWS}
     assert "PRIVATE" not in repr(found)
@@ -65,7 +65,7 @@ def test_new_keys_and_certificates_stand_beside_under_names_of_their_own() -> No
     assert len(subjects | {certificates.load(pem, "c").subject for pem in again}) == 2 * len(ROWS)
 
 
-def test_a_key_that_waits_is_given_to_nobody() -> None:
+def test_a_staged_key_is_delivered_nowhere() -> None:
     beside = {name for row in ROWS for each in row.staged for name in (each.file,)}
     given = policy.secrets_by_node(INVENTORY, {*keys().files, *beside, "issuer.key.old.age"})["node1"]
     assert {row.file for row in given.values()} == {*keys().files, "issuer.key.old.age"}
@@ -100,7 +100,7 @@ def test_an_outage_is_from_the_stop_to_the_next_answer() -> None:
 
 
 @pytest.mark.parametrize(("days", "renewed"), [(3589, 0), (3591, 1), (4000, 1)])
-def test_certificates_are_replaced_from_sixty_days_before_their_end(days: int, renewed: int) -> None:
+def test_certificates_are_replaced_sixty_days_before_expiry(days: int, renewed: int) -> None:
     assert API.certificate
     pem = certificates.issue(API.certificate, certificates.new_key(), NOW)
     faults = certificates.complaints(pem, API.certificate, API.file, None, NOW + timedelta(days=days))

@@ -22,7 +22,7 @@ def test_a_file_has_its_mode_whatever_the_umask(tmp_path: Path) -> None:
     assert (tmp_path / "secret").stat().st_mode & 0o777 == 0o600
 
 
-def test_an_equal_file_is_left_alone_and_a_wrong_mode_is_mended(tmp_path: Path) -> None:
+def test_an_equal_file_is_kept_and_a_wrong_mode_fixed(tmp_path: Path) -> None:
     file = tmp_path / "file"
     write_file(file, "same")
     before = file.stat()
@@ -53,7 +53,7 @@ def test_leftovers_of_a_killed_write_are_recognised(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["kept"]
 
 
-def test_a_second_holder_is_told_who_the_first_is(tmp_path: Path) -> None:
+def test_a_second_holder_is_told_the_first(tmp_path: Path) -> None:
     path = tmp_path / "lock"
     attempt = (
         "from smallkube.core.workspace import lock\nfrom pathlib import Path\n"

@@ -35,7 +35,7 @@ def test_an_overlap_between_nodes_is_found(build: Build, describe: Describe) -> 
     assert any("networks overlap" in text for text in complaints)
 
 
-def test_the_rule_set_loads_again_and_again_beside_others(
+def test_the_rule_set_reloads_without_touching_others(
     two: dict[str, Description], needs: Needs, tmp_path: Path
 ) -> None:
     needs("integration", process.find("nft") and os.geteuid() == 0, "nft and root")

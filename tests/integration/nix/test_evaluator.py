@@ -136,7 +136,7 @@ def test_tmpfiles_sysctl_and_modules(node: Node) -> None:
     assert set(description["kernelModules"]) == {"br_netfilter", "x"}
 
 
-def test_networkds_own_settings_stand_beside_its_files(node: Node) -> None:
+def test_networkds_settings_come_with_its_files(node: Node) -> None:
     description = node("{ systemd.network.config.networkConfig.SpeedMeter = true; }")
     assert description["etc"]["systemd/networkd.conf"]["text"] == "[Network]\nSpeedMeter=true\n"
     assert set(description["networkd"]) == {

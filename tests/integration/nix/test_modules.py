@@ -124,7 +124,7 @@ def _single_sources(rules: list[str]) -> list[str]:
     return found
 
 
-def test_forwarding_is_from_own_pods_and_from_the_tunnel_to_own_pods(cluster: Cluster) -> None:
+def test_forwarding_is_limited_to_pods_and_the_tunnel(cluster: Cluster) -> None:
     for name, description in cluster.items():
         assert chain(description, "forward-allow") == [
             "icmpv6 type != { router-renumbering, 139 } accept",
@@ -135,7 +135,7 @@ def test_forwarding_is_from_own_pods_and_from_the_tunnel_to_own_pods(cluster: Cl
         ]
 
 
-def test_nat_spares_the_cluster_and_the_whole_rule_set_is_never_flushed(two: Cluster) -> None:
+def test_nat_spares_the_cluster_and_flushes_no_foreign_rules(two: Cluster) -> None:
     for description in two.values():
         rules = description["nftables"]
         assert "flush ruleset" not in rules
@@ -166,7 +166,7 @@ def test_coredns_answers_for_the_cluster_only(cluster: Cluster) -> None:
         assert delegate == f"[Delegate]\nDomains=k8s.internal\nDNS=fd88:{index(name)}::1\n"
 
 
-def test_the_kubelet_is_told_its_addresses_and_who_may_ask_it(cluster: Cluster) -> None:
+def test_the_kubelet_has_its_addresses_and_authorization(cluster: Cluster) -> None:
     for name, description in cluster.items():
         own = index(name)
         (text,) = [text for path, text in description["files"].items() if path.endswith("-kubelet.json")]

@@ -70,7 +70,7 @@ def test_etcd_keeps_eight_hours_and_starts_again(two: Cluster) -> None:
     assert (unit["Type"], unit["User"], unit["RestartSec"]) == (["notify"], ["etcd"], ["10"])
 
 
-def test_the_api_server_has_the_credentials_it_needs_and_no_others(cluster: Cluster) -> None:
+def test_the_api_server_has_only_the_credentials_it_needs(cluster: Cluster) -> None:
     loaded = service(cluster["node1"], "kube-apiserver")["LoadCredential"]
     names = {credential.split(":")[0] for credential in loaded}
     assert names == {
@@ -180,7 +180,7 @@ def test_users_of_a_kubeconfig_are_restarted_with_its_token(cluster: Cluster) ->
             assert description["secrets"][f"kube_token_{node}"]["file"] in description["files"][triggers]
 
 
-def test_no_service_is_bound_to_another_and_each_comes_back(cluster: Cluster) -> None:
+def test_no_service_is_bound_to_another_and_each_restarts(cluster: Cluster) -> None:
     for description in cluster.values():
         for name, text in ours(description).items():
             unit, own = section(text, "Unit"), section(text, "Service")
