@@ -54,7 +54,7 @@ def missing_units(description: Description) -> Iterator[str]:
 
 
 def missing_accounts(description: Description) -> Iterator[str]:
-    """Users and groups that units, secrets, files or other accounts name but that nobody makes."""
+    """Users and groups that units, secrets, files or other accounts name but that nothing creates."""
     users = {*description["users"], *description["baseUsers"], "0"}
     groups = {*description["groups"], *description["baseGroups"], "0", ""}
     for name, unit in sorted(description["units"].items()):
@@ -162,7 +162,7 @@ def fleet_complaints(descriptions: Mapping[str, Description]) -> tuple[str, ...]
         called = {peer.last("Endpoint").rpartition(":")[2] for peer in peers}
         if called - listening:
             deaf = ", ".join(sorted(called - listening))
-            complaints.append(f"{name}: calls peers on port {deaf}, where nobody listens")
+            complaints.append(f"{name}: calls peers on port {deaf}, where nothing listens")
     return tuple(complaints)
 
 

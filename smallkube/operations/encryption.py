@@ -28,7 +28,7 @@ KUBECONFIG = "/run/kubeconfig-root"
 
 
 def paths(resources: Sequence[str]) -> list[str]:
-    """Where in etcd, below /registry/, objects of ``resources`` are: those of custom groups lie under their group."""
+    """Where in etcd, below /registry/, objects of ``resources`` are: those of custom groups are under their group."""
     found = []
     for resource in resources:
         name, _, group = resource.partition(".")

@@ -58,7 +58,7 @@ def not_abortable(*, retired: bool) -> UsageError:
 
 
 def execute(operation: Operation, keys: Keys, on_step: Callable[[str], object]) -> None:
-    """Run what remains; ``on_step`` is told each title as its step begins.
+    """Run what remains; ``on_step`` gets each title as its step begins.
 
     Raises SmallkubeError at a step that failed: the same operation resumes there.
     """

@@ -1,6 +1,6 @@
 """A rolling reboot: one machine at a time, each back and healthy before the next one goes.
 
-That a machine has restarted is told by its boot id (random(4): it is made anew at each boot), never by having been
+That a machine has restarted shows in its boot id (random(4): a new one at each boot), never by having been
 away for a while.
 """
 

@@ -51,7 +51,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Status:
-    """``api`` and ``etcd`` are None when nothing could be learnt of them.
+    """``api`` and ``etcd`` are None when they could not be asked.
 
     ``certificates``: file in keys/ → days until it expires. ``problems``: one line for each.
     """
@@ -65,7 +65,7 @@ class Status:
 
 
 def read(cluster: Cluster, connect: Connect, now: datetime) -> Status:
-    """Ask every machine, then API server and etcd; what can't be asked is a problem, and the rest is told.
+    """Ask every machine, then API server and etcd; what can't be asked is a problem, and the rest is reported.
 
     Raises SmallkubeError when the workspace itself can't be read.
     """

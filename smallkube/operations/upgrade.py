@@ -54,7 +54,7 @@ class Upgrade:
     """What it takes to carry out a plan. ``back_up`` returns the backup's name, ``smoke`` the checks that failed.
 
     ``settle``: for how many seconds after a stage a failed smoke test is repeated: what lost the API server comes back
-    to it in its own time (CoreDNS and the controllers try ever more rarely). ``on_failure`` is told each failed one.
+    to it in its own time (CoreDNS and the controllers try ever more rarely). ``on_failure`` gets each failed one.
 
     ``backup`` and ``version`` are known once it has ended: what this run has taken, "" for none, and what runs now.
     """

@@ -188,7 +188,7 @@ def _git(workspace: Workspace) -> Iterator[Problem]:
     tracked = _git_status(workspace, "ls-files", "--error-unmatch", "--", f"keys/{name}")
     if tracked == 0:
         yield Problem(
-            name, "is tracked by git: whoever has the repository has every secret", f"git rm --cached keys/{name}"
+            name, "is tracked by git: each clone of the repository has every secret", f"git rm --cached keys/{name}"
         )
     elif _git_status(workspace, "check-ignore", "-q", "--", f"keys/{name}") == 1:
         yield Problem(name, "git does not ignore it", f"echo /{name} >> keys/.gitignore")

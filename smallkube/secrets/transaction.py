@@ -244,7 +244,7 @@ def _refuse_newer(workspace: Workspace, found: _Journal) -> None:
         raise UsageError(
             f"an interrupted change of keys would undo what was changed since: {', '.join(newer)}",
             where=workspace.relative(_path(workspace)),
-            hint="remove this file if keys/ is as it should be (inv keys.check)",
+            hint="remove this file if inv keys.check finds no problem",
         )
 
 

@@ -18,11 +18,8 @@ DOCUMENTS = [
     REPOSITORY / "keys/README.md",
     *sorted((REPOSITORY / "docs").glob("*.md")),
 ]
-CODE = [
-    f"smallkube/{name}"
-    for name in ("cli", "nix", "core", "smoke", "doctor", "inventory", "kube", "etcd", "deploy", "remote")
-]
-"""Folders of which the texts in *.py are checked: docstrings, help and messages. Add a folder once it is clean."""
+CODE = ["smallkube", "lab"]
+"""Folders of which the texts in *.py are checked: docstrings, help and messages."""
 
 BANNED = {
     r"of before|former(ly)?|the earlier one": "previous",
