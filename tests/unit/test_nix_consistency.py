@@ -133,7 +133,7 @@ def test_nodes_that_do_not_fit_each_other(fleet: dict[str, Description]) -> None
     complaints = "\n".join(fleet_complaints(fleet))
     assert "node2 and node3: their containers' networks overlap: 10.88.2.0/24 and 10.88.2.0/24" in complaints
     assert "node1: its tunnel leads to 10.88.3.0/24, where no node is" in complaints
-    assert "node2: calls peers on port 51821, where nobody listens" in complaints
+    assert "node2: calls peers on port 51821, where nothing listens" in complaints
 
 
 def test_a_node_that_the_others_do_not_know(fleet: dict[str, Description]) -> None:
