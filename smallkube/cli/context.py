@@ -107,14 +107,45 @@ def at_least(least: int, **flags: int) -> None:
             raise UsageError(f"--{name} {value}: must be at least {least}")
 
 
-class _Number(Argument):
-    """A flag for a whole number; of anything else Invoke (2.2) makes a traceback."""
+class Value(Argument):
+    """A flag with a value: never an empty one, which would mean what no flag at all means, such as every node.
+
+    Of a word where a whole number belongs Invoke (2.2) makes a traceback, and of a repeatable flag without a value
+    none at all.
+    """
+
+    _raw: Any = None
+
+    @classmethod
+    def make(cls, argument: Argument) -> None:
+        """Turn an argument that Invoke has made into one of these, if it takes a value."""
+        if argument.takes_value and not argument.optional:
+            argument.__dict__["_raw"] = argument.__dict__.pop("raw_value")
+            argument.__class__ = cls
+
+    @property
+    def raw_value(self) -> Any:
+        """What Invoke looks at to see whether the flag just passed has got its value."""
+        if self.kind is list and not self._raw:
+            raise self._error("no value given")
+        return self._raw
+
+    @raw_value.setter
+    def raw_value(self, value: Any) -> None:
+        self._raw = value
 
     def set_value(self, value: Any, cast: bool = True) -> None:
+        if isinstance(value, str):
+            given = value.split(",") if self.kind is list else [value]
+            if not all(word.strip() for word in given):
+                raise self._error("empty value")
         try:
             super().set_value(value, cast)
         except ValueError as error:
-            raise Exit(f"--{self.name} {value!r}: not a whole number", UsageError.exit_status) from error
+            raise self._error(f"{value!r} is not a whole number") from error
+
+    def _error(self, text: str) -> Exit:
+        return Exit(f"--{self.names[0].replace('_', '-')}: {text}", UsageError.exit_status)
 
 
 class _Task(Task[Any]):
@@ -123,8 +154,7 @@ class _Task(Task[Any]):
     def get_arguments(self, ignore_unknown_help: bool | None = None) -> list[Argument]:
         arguments: list[Argument] = super().get_arguments(ignore_unknown_help)
         for argument in arguments:
-            if argument.kind is int:
-                argument.__class__ = _Number
+            Value.make(argument)
         if not any(argument.name == "verbose" for argument in arguments):
             arguments.append(Argument(name="verbose", kind=bool, default=False, help="show each command that is run"))
         return arguments
@@ -154,6 +184,7 @@ def _guard(body: Callable[..., Any]) -> Callable[..., Any]:
     def guarded(*args: Any, verbose: bool = False, **kwargs: Any) -> Any:
         if "verbose" in inspect.signature(body).parameters:
             kwargs["verbose"] = verbose
+        _refuse_invoke_flags(args[0])
         with _logged(verbose) as log:
             try:
                 return body(*args, **kwargs)
@@ -169,6 +200,25 @@ def _guard(body: Callable[..., Any]) -> Callable[..., Any]:
                 raise Exit(code=1) from error
 
     return guarded
+
+
+_INVOKE_FLAGS = {
+    ("run", "dry"): "--dry would not keep the task from running: pass --dry-run after the task's name",
+    ("run", "echo"): "--echo has no effect: pass --verbose after the task's name",
+    ("run", "pty"): "--pty has no effect",
+    ("run", "warn"): "--warn-only has no effect",
+    ("run", "hide"): "--hide has no effect",
+    ("timeouts", "command"): "--command-timeout has no effect: see the task's --help for its own",
+}
+"""Where Invoke keeps its own flags for commands that are run by ``Context.run``, which no task here does."""
+
+
+def _refuse_invoke_flags(context: Any) -> None:
+    """Raise Exit for flags of Invoke's that it would take silently, and that do nothing."""
+    given = context.config._overrides
+    for (section, name), text in _INVOKE_FLAGS.items():
+        if given.get(section, {}).get(name):
+            raise Exit(text, UsageError.exit_status)
 
 
 @contextmanager

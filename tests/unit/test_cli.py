@@ -176,3 +176,32 @@ def test_unknown_node_is_refused(task: str, node: str, run: Run, workspace: Work
 def test_wrong_flags_are_refused_in_one_line(words: list[str], run: Run) -> None:
     said = run(*words)
     assert said.status != 0 and len(said.errors) == 1, said
+
+
+WITH_VALUE = [
+    (task, argument.names[0].replace("_", "-"), argument.kind is list)
+    for task in ON_A_WORKSPACE
+    for argument in namespace[task].get_arguments()
+    if argument.takes_value
+]
+
+
+@pytest.mark.parametrize(("task", "flag", "repeatable"), WITH_VALUE)
+def test_a_flag_without_its_value_is_refused(
+    task: str, flag: str, repeatable: bool, run: Run, workspace: Workspace
+) -> None:
+    """Taken as if it were not there, it would mean what no flag means: every node, the latest backup."""
+    values: list[list[str]] = [[""], *([["node1,"], []] if repeatable else [])]
+    for value in values:
+        assert refused(run(task, f"--{flag}", *value)).startswith(f"--{flag}: ")
+    assert [path.name for path in workspace.root.iterdir()] == ["inventory.yaml"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["--dry"], ["-e"], ["-p"], ["-w"], ["--hide", "both"], ["-T", "5"]],
+)
+def test_flags_of_invoke_without_effect_are_refused(words: list[str], run: Run) -> None:
+    before, after = run(*words, "inventory.check"), run("inventory.check", *words)
+    assert refused(before) == refused(after)
+    assert refused(before).startswith("--")
