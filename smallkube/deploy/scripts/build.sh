@@ -17,6 +17,7 @@ build=$!
 } <&3 >/dev/null 2>&1 9>&- &
 watch=$!
 keep_lock_alive
+# shellcheck disable=SC2154 # set by keep_lock_alive
 trap 'kill "$watch" "$keeper" 2>/dev/null' EXIT
 wait "$build"
 readlink -f result

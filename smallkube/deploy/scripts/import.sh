@@ -9,6 +9,7 @@ cd "$work"
 exec 9>lock
 flock 9
 keep_lock_alive
+# shellcheck disable=SC2154 # set by keep_lock_alive
 trap 'kill "$keeper" 2>/dev/null' EXIT
 nix-store --import >/dev/null 9>&-
 nix-store --check-validity "$1"
