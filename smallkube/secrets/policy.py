@@ -160,8 +160,8 @@ class Secret:
 
     @property
     def in_use(self) -> bool:
-        """Whether its readers are given it: of a key with a certificate, the current version only."""
-        return self.kind is not Kind.SERVING_KEY or not self.version
+        """Whether nodes get it: no retired version, and of a key with a certificate the current version only."""
+        return self.version != RETIRED and (self.kind is not Kind.SERVING_KEY or not self.version)
 
     @property
     def publishes_key(self) -> bool:
