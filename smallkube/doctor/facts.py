@@ -4,7 +4,7 @@ import os
 import platform
 import re
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib import metadata
@@ -13,11 +13,9 @@ from pathlib import Path
 from smallkube.core import process
 from smallkube.core.errors import ErrorGroup, SmallkubeError
 from smallkube.core.workspace import REPOSITORY, Workspace
-from smallkube.doctor.table import TOOLS, Family, Tool, family
+from smallkube.doctor.table import TOOLS, Family, Tool
 
 _LIBRARY_FOLDERS = ("/lib/systemd", "/usr/lib/systemd", "/run/current-system/sw/lib/systemd")
-_VERSION_SECONDS = 10
-_TUN = Path("/dev/net/tun")
 
 
 @dataclass(frozen=True)
@@ -50,6 +48,8 @@ def read(workspace: Workspace) -> Facts:
     where, distribution = _distribution()
     wrong, nodes = _inventory(workspace)
     master = workspace.master_key
+    with ThreadPoolExecutor() as pool:
+        programs = {name: version for found in pool.map(_installed, TOOLS) for name, version in found.items()}
     unknown = [name for name in nodes if not (workspace.hosts_keys_dir / f"{name}.pub").is_file()]
     return Facts(
         family=where,
@@ -58,9 +58,9 @@ def read(workspace: Workspace) -> Facts:
         packages={str(found.metadata["Name"]): found.version for found in metadata.distributions()},
         required=tuple(project["dependencies"]),
         required_for_tests=tuple(project["optional-dependencies"]["test"]),
-        programs=programs(TOOLS),
+        programs=programs,
         root=os.geteuid() == 0,
-        tun=_TUN.is_char_device(),
+        tun=Path("/dev/net/tun").is_char_device(),
         inventory=wrong,
         nodes=nodes,
         without_host_key=unknown if nodes else None,
@@ -68,22 +68,18 @@ def read(workspace: Workspace) -> Facts:
     )
 
 
-def programs(wanted: Iterable[Tool]) -> dict[str, str]:
-    """The programs of ``wanted`` that are here, with their versions ("" when they don't say)."""
-    with ThreadPoolExecutor() as pool:
-        return {name: version for found in pool.map(_installed, wanted) for name, version in found}
-
-
-def _installed(tool: Tool) -> list[tuple[str, str]]:
+def _installed(tool: Tool) -> dict[str, str]:
+    """Those of its programs that are here, and the version of the first."""
     paths = {name: process.find(name, *_LIBRARY_FOLDERS) for name in tool.programs}
-    first = paths[tool.programs[0]]
-    version = _version(first, tool.version) if first and tool.version else ""
-    return [(name, version if name == tool.programs[0] else "") for name, path in paths.items() if path]
+    first = tool.programs[0]
+    return {name: _version(path, tool.version) if name == first else "" for name, path in paths.items() if path}
 
 
 def _version(program: str, arguments: tuple[str, ...]) -> str:
+    if not arguments:
+        return ""
     try:
-        reply = process.run([program, *arguments], timeout=_VERSION_SECONDS)
+        reply = process.run([program, *arguments], timeout=10)
     except SmallkubeError:
         return ""
     found = re.search(r"\d+(\.\w+)+|\b\d{3}\b", reply.stdout + reply.stderr)
@@ -96,7 +92,7 @@ def _distribution() -> tuple[Family, str]:
         release = platform.freedesktop_os_release()
     except OSError:
         return Family.OTHER, platform.system()
-    return family(f"{release['ID']} {release.get('ID_LIKE', '')}"), release["PRETTY_NAME"]
+    return Family.of(f"{release['ID']} {release.get('ID_LIKE', '')}"), release["PRETTY_NAME"]
 
 
 def _inventory(workspace: Workspace) -> tuple[str | None, tuple[str, ...]]:

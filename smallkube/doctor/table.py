@@ -3,19 +3,39 @@
 Package names: packages.debian.org, search.nixos.org, packages.fedoraproject.org, archlinux.org/packages.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
 
 class Family(StrEnum):
-    """Distributions that install packages by the same command."""
+    """Distributions that install packages by the same command, which is the value."""
 
-    DEBIAN = "debian"
-    NIXOS = "nixos"
-    FEDORA = "fedora"
-    ARCH = "arch"
-    OTHER = "other"
+    DEBIAN = "apt-get install"
+    NIXOS = "nix-shell -p"
+    FEDORA = "dnf install"
+    ARCH = "pacman -S"
+    OTHER = "install the packages"
+
+    @classmethod
+    def of(cls, identifiers: str) -> "Family":
+        """By ``ID`` and ``ID_LIKE`` of os-release(5): words, the nearest first."""
+        return next((_FAMILIES[word] for word in identifiers.split() if word in _FAMILIES), cls.OTHER)
+
+    def install(self, packages: Iterable[str]) -> str:
+        """The command that installs these packages."""
+        return " ".join((self, *packages))
+
+
+_FAMILIES = {
+    "debian": Family.DEBIAN,
+    "ubuntu": Family.DEBIAN,
+    "nixos": Family.NIXOS,
+    "fedora": Family.FEDORA,
+    "rhel": Family.FEDORA,
+    "centos": Family.FEDORA,
+    "arch": Family.ARCH,
+}
 
 
 @dataclass(frozen=True)
@@ -81,30 +101,3 @@ PYTHON_PACKAGES: Mapping[str, str] = {
     "zstandard": "etcd.backup, etcd.verify, etcd.drill",
 }
 """What a package of pyproject.toml (its name as in PEP 503) is for, where that is not everything."""
-
-INSTALL: Mapping[Family, str] = {
-    Family.DEBIAN: "apt-get install",
-    Family.NIXOS: "nix-shell -p",
-    Family.FEDORA: "dnf install",
-    Family.ARCH: "pacman -S",
-    Family.OTHER: "install the packages",
-}
-
-
-def family(identifiers: str) -> Family:
-    """The family of a distribution, by ``ID`` and ``ID_LIKE`` of os-release(5) (words, the nearest first)."""
-    known = {
-        "debian": Family.DEBIAN,
-        "ubuntu": Family.DEBIAN,
-        "nixos": Family.NIXOS,
-        "fedora": Family.FEDORA,
-        "rhel": Family.FEDORA,
-        "centos": Family.FEDORA,
-        "arch": Family.ARCH,
-    }
-    return next((known[word] for word in identifiers.split() if word in known), Family.OTHER)
-
-
-def install_command(where: Family, packages: tuple[str, ...]) -> str:
-    """What installs these packages there; "" for none."""
-    return f"{INSTALL[where]} {' '.join(packages)}" if packages else ""

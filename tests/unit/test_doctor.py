@@ -13,7 +13,7 @@ from smallkube.core.workspace import REPOSITORY, Workspace
 from smallkube.doctor import diagnosis
 from smallkube.doctor.diagnosis import Finding
 from smallkube.doctor.facts import Facts, read
-from smallkube.doctor.table import TOOLS, Family, family, install_command
+from smallkube.doctor.table import TOOLS, Family
 
 WELL = Facts(
     family=Family.DEBIAN,
@@ -103,14 +103,10 @@ def test_versions_are_compared_as_numbers(version: str) -> None:
     ],
 )
 def test_one_command_installs_all_that_is_missing(identifiers: str, expected: Family, command: str) -> None:
-    found = family(identifiers)
+    found = Family.of(identifiers)
     facts = replace(without("ssh", "ssh-keygen", "ssh-keyscan", "nix-instantiate", "shellcheck"), family=found)
     assert found is expected
     assert diagnosis.remedies(diagnosis.diagnose(facts), found) == (command,)
-
-
-def test_nothing_to_install_is_no_command() -> None:
-    assert install_command(Family.DEBIAN, ()) == ""
 
 
 def test_the_report_fits_80_columns(capsys: pytest.CaptureFixture[str]) -> None:
