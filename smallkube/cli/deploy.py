@@ -61,14 +61,13 @@ def deploy(
     The primary first, then the workers in batches. Each node rolls back to its
     previous generation unless a new connection confirms that it is healthy.
     """
-    from smallkube.deploy import prepare
-    from smallkube.deploy.plan import BuildOn, Goal, Options, choose
+    from smallkube.deploy.plan import BuildOn, Goal, Options, choose, prepare
 
     here = current()
     nodes = here.select(node, role, tag)
     where = choose(BuildOn, "build-on", build_on)
     options = Options(batch or None, max_failures, confirm_timeout, not no_rollback, not no_drain, with_peers, where)
-    plan, bundle = prepare.prepare(here.cluster, nodes, choose(Goal, "goal", goal), options, may_lock=not dry_run)
+    plan, bundle = prepare(here.cluster, nodes, choose(Goal, "goal", goal), options, may_lock=not dry_run)
     if plan.left_out:
         ui.warn(
             f"the peers have changed; {', '.join(plan.left_out)} will not get the new ones; --with-peers includes them"
@@ -96,13 +95,13 @@ def plan(_: Context, node: list[str], role: list[str], tag: list[str], json: boo
 
     Builds on the nodes, and activates nothing.
     """
-    from smallkube.deploy import facts, prepare, run
-    from smallkube.deploy.plan import Goal
+    from smallkube.deploy import facts, run
+    from smallkube.deploy.plan import Goal, prepare
     from smallkube.remote import fleet
 
     here = current()
     nodes = here.select(node, role, tag)
-    planned, bundle = prepare.prepare(here.cluster, nodes, Goal.DRY_ACTIVATE)
+    planned, bundle = prepare(here.cluster, nodes, Goal.DRY_ACTIVATE)
 
     def compare(each: "Node") -> facts.Changes:
         with here.connect(each) as host:

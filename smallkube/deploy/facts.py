@@ -1,34 +1,30 @@
 """Facts about machines, as ``scripts/facts.sh`` prints them, and how they differ from the workspace."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from smallkube.core.errors import SmallkubeError
-from smallkube.core.workspace import Workspace
 from smallkube.deploy import history
 from smallkube.deploy.history import Entry
-from smallkube.inventory.cluster import Cluster
 from smallkube.inventory.models import Inventory, Node
 from smallkube.nix.bundle import Bundle
-from smallkube.remote import fleet, scripts
+from smallkube.remote import scripts
 from smallkube.remote.command import Command
 from smallkube.remote.host import Host
 from smallkube.remote.scripts import HOME, Scripts
-from smallkube.remote.ssh import SshHost
 
 SCRIPTS = Scripts(Path(__file__).with_name("scripts"))
 PROGRESS_SECONDS = 15
 """A connection that does not report the progress of an activation for so long is replaced by a new one."""
-PEERS_ON_HOST = "/etc/smallkube/peers.json"
 PRIMARY_UNITS = ("etcd", "kube-apiserver", "kube-activation", "kube-scheduler", "kube-controller-manager")
 NODE_UNITS = ("generate-kubeconfig-node", "crio", "kubelet", "kube-proxy", "coredns")
 
 
 @dataclass(frozen=True)
-class _Systems:
+class Systems:
     """``system`` runs, ``profile`` boots next (store paths), with this number; ``history``: the newest lines."""
 
     system: str
@@ -43,7 +39,7 @@ class _Systems:
 
 
 @dataclass(frozen=True)
-class DeployFacts(_Systems):
+class DeployFacts(Systems):
     """What a deploy has to know before it changes anything.
 
     Sizes in KiB, ``clock`` in seconds since 1970. ``failed``: units; ``armed``: units of rollbacks that are armed.
@@ -60,7 +56,7 @@ class DeployFacts(_Systems):
 
 
 @dataclass(frozen=True)
-class HostFacts(_Systems):
+class HostFacts(Systems):
     """What checks compare with inventory and policy.
 
     ``clock`` in seconds since 1970. ``bridge``: the addresses of brkube. ``ping``, ``mtu``: address → milliseconds of a
@@ -210,36 +206,3 @@ def compare(deployed: Mapping[str, str], files: Mapping[str, bytes]) -> Changes:
         changed=tuple(sorted(name for name in set(here) & set(deployed) if here[name] != deployed[name])),
         removed=tuple(sorted(set(deployed) - set(here))),
     )
-
-
-@dataclass(frozen=True)
-class StalePeers:
-    """``changed``: the selected nodes that have an older peers.json; ``left_out``: the others that have one.
-
-    A machine that was never deployed has none; the others cannot reach it through the tunnel in any case.
-    """
-
-    changed: tuple[str, ...] = ()
-    left_out: tuple[str, ...] = ()
-
-
-def stale_peers(cluster: Cluster, nodes: Sequence[Node], peers: bytes) -> StalePeers:
-    """Ask ``nodes``, and the others only if there is a change; unreachable machines are ignored."""
-    wanted = hashlib.sha256(peers).hexdigest()
-    selected = _peers_digests(cluster.workspace, nodes)
-    if all(digest == wanted for digest in selected.values()):
-        return StalePeers()
-    others = _peers_digests(cluster.workspace, [node for node in cluster.inventory.nodes if node not in nodes])
-    return StalePeers(_other_than(wanted, selected), _other_than(wanted, others))
-
-
-def _other_than(wanted: str, digests: Mapping[str, str]) -> tuple[str, ...]:
-    return tuple(name for name, digest in digests.items() if digest and digest != wanted)
-
-
-def _peers_digests(workspace: Workspace, nodes: Sequence[Node]) -> dict[str, str]:
-    def digest(node: Node) -> str:
-        with SshHost(workspace, node) as host:
-            return host.run(Command(("sha256sum", PEERS_ON_HOST))).text.partition(" ")[0]
-
-    return {outcome.node.name: outcome.value or "" for outcome in fleet.run([nodes], digest) if not outcome.failed}

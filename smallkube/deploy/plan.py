@@ -1,17 +1,28 @@
-"""What a deploy will do, as a value; its steps on each node are in ``deploy.node``. Pure."""
+"""What a deploy will do, as a value, and all that can be found wrong before a machine is changed.
 
+The steps on each node are in ``deploy.node``.
+"""
+
+import hashlib
 import secrets
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TypeVar
 
-from smallkube.core.errors import ErrorGroup, SmallkubeError, UsageError
-from smallkube.deploy.facts import StalePeers
+from smallkube.core import process
+from smallkube.core.errors import ErrorGroup, UsageError
+from smallkube.core.workspace import Workspace, write_file
+from smallkube.deploy.facts import SCRIPTS
 from smallkube.inventory.cluster import Cluster
 from smallkube.inventory.models import Node
-from smallkube.remote import fleet
+from smallkube.nix import build, bundle, lock, render
+from smallkube.nix.bundle import Bundle
+from smallkube.remote import fleet, scripts
+from smallkube.remote.command import Command
+from smallkube.remote.ssh import SshHost
+from smallkube.secrets import age, host_keys, policy, recipients, transaction
 from smallkube.secrets.recipients import Finding, State
 
 E = TypeVar("E", bound=StrEnum)
@@ -34,9 +45,6 @@ class BuildOn(StrEnum):
     LOCAL = "local"
 
 
-CONFIRM_SECONDS = 300
-
-
 @dataclass(frozen=True)
 class Options:
     """What the operator may choose about a deploy.
@@ -49,7 +57,7 @@ class Options:
 
     batch: int | None = None
     max_failures: int = 0
-    confirm_seconds: int = CONFIRM_SECONDS
+    confirm_seconds: int = 300
     rollback: bool = True
     drain: bool = True
     with_peers: bool = False
@@ -64,6 +72,9 @@ class Options:
             raise UsageError(f"--max-failures {self.max_failures}: must not be negative")
 
 
+DEFAULT = Options()
+
+
 @dataclass(frozen=True)
 class Plan:
     """Which nodes are deployed in which order, what, and how far.
@@ -76,11 +87,11 @@ class Plan:
     goal: Goal
     stages: tuple[tuple[Node, ...], ...]
     digest: str
-    nonce: str
-    options: Options = Options()
+    options: Options = DEFAULT
     lockstep: bool = False
     left_out: tuple[str, ...] = ()
     generation: str | None = None
+    nonce: str = field(default_factory=lambda: secrets.token_hex(4))
 
     @property
     def nodes(self) -> tuple[Node, ...]:
@@ -108,19 +119,24 @@ class Plan:
 
 
 def make(
-    nodes: Sequence[Node], digest: str, goal: Goal, options: Options | None = None, stale: StalePeers | None = None
+    nodes: Sequence[Node],
+    digest: str,
+    goal: Goal,
+    options: Options = DEFAULT,
+    *,
+    new_peers: bool = False,
+    left_out: tuple[str, ...] = (),
 ) -> Plan:
     """The plan for these nodes: the primary first, then the workers; in lockstep when their peers change."""
-    options, stale = options or Options(), stale or StalePeers()
-    plan = Plan(goal, fleet.stages(nodes, options.batch), digest, secrets.token_hex(4), options, False, stale.left_out)
-    if stale.changed and len(nodes) > 1 and plan.activates:
+    plan = Plan(goal, fleet.stages(nodes, options.batch), digest, options, left_out=left_out)
+    if new_peers and len(nodes) > 1 and plan.activates:
         return replace(plan, stages=(tuple(nodes),), lockstep=True)
     return plan
 
 
 def rollback(nodes: Sequence[Node], generation: str, options: Options) -> Plan:
     """The plan to roll back to a generation, "" for the previous one."""
-    return Plan(Goal.SWITCH, fleet.stages(nodes), "", secrets.token_hex(4), options, generation=generation)
+    return Plan(Goal.SWITCH, fleet.stages(nodes), "", options, generation=generation)
 
 
 def choose(kind: type[E], flag: str, text: str) -> E:
@@ -131,24 +147,56 @@ def choose(kind: type[E], flag: str, text: str) -> E:
         raise UsageError(f"--{flag} {text!r}: unknown", hint=f"pass one of {', '.join(kind)}") from error
 
 
+def prepare(
+    cluster: Cluster, nodes: Sequence[Node], goal: Goal, options: Options = DEFAULT, *, may_lock: bool = True
+) -> tuple[Plan, Bundle]:
+    """The plan and what it deploys. ``may_lock``: make nix/flake.lock when it is missing.
+
+    Raises UsageError or ErrorGroup when the workspace is not fit to be deployed.
+    """
+    if options.build_on is BuildOn.LOCAL:
+        build.programs()
+    check_rendered(cluster, render.plan(cluster).changed)
+    whole = bundle.assemble(cluster)
+    check_secrets(nodes, _findings(cluster))
+    if may_lock and lock.FLAKE_LOCK not in whole.files:
+        write_file(cluster.workspace.flake_lock, _lock(cluster, whole))
+        whole = bundle.assemble(cluster)
+    new_peers, left_out = stale_peers(cluster, nodes, whole.files["keys/peers.json"])
+    if options.with_peers and left_out:
+        nodes = cluster.inventory.select([*(node.name for node in nodes), *left_out])
+        new_peers, left_out = True, ()
+    return make(nodes, whole.digest, goal, options, new_peers=new_peers, left_out=left_out), whole
+
+
+def _lock(cluster: Cluster, unlocked: Bundle) -> bytes:
+    """Lock the flake's inputs with the Nix of this machine, else with that of the primary."""
+    if process.find("nix"):
+        return lock.here(unlocked.files, update=False)
+    with SshHost(cluster.workspace, cluster.inventory.primary) as host:
+        scripts.push(host, "bundles", unlocked)
+        return host.run_checked(SCRIPTS.sent("lock-flake", unlocked.digest, timeout=lock.SECONDS)).stdout
+
+
+def _findings(cluster: Cluster) -> Sequence[Finding]:
+    """What the files show of their recipients; a deploy does not need the master key."""
+    keys = transaction.read_keys(cluster.workspace)
+    recipient = age.read_recipient(cluster.workspace, None) or ""
+    known = recipients.Keyring(recipient, host_keys.load_hosts(cluster))
+    return recipients.examine_all(policy.expected(cluster.inventory, keys.files), keys.files, known, keys.records, None)
+
+
 def check_secrets(nodes: Sequence[Node], findings: Sequence[Finding]) -> None:
     """Raise ErrorGroup for every secret that one of ``nodes`` could not decrypt after the deploy."""
-    problems = list(_unreadable(nodes, findings))
-    if problems:
-        raise ErrorGroup(problems)
-
-
-def _unreadable(nodes: Sequence[Node], findings: Sequence[Finding]) -> Iterator[SmallkubeError]:
-    names = {node.name for node in nodes}
+    names, problems = {node.name for node in nodes}, []
     for finding in findings:
         affected = sorted(names & set(finding.secret.readers))
         if affected and finding.state is not State.GOOD:
             command = "inv keys.generate" if finding.state is State.MISSING else "inv keys.rekey"
-            yield UsageError(
-                f"{', '.join(finding.faults)} ({', '.join(affected)} must be able to read it); nothing was sent",
-                where=f"keys/{finding.secret.file}",
-                hint=f"run `{command}`",
-            )
+            problem = f"{', '.join(finding.faults)} ({', '.join(affected)} must be able to read it); nothing was sent"
+            problems.append(UsageError(problem, where=f"keys/{finding.secret.file}", hint=f"run `{command}`"))
+    if problems:
+        raise ErrorGroup(problems)
 
 
 def check_rendered(cluster: Cluster, stale: Sequence[Path]) -> None:
@@ -161,3 +209,27 @@ def check_rendered(cluster: Cluster, stale: Sequence[Path]) -> None:
             f"{', '.join(names[:3])}{more}",
             hint="run `inv nix.render`",
         )
+
+
+def stale_peers(cluster: Cluster, nodes: Sequence[Node], peers: bytes) -> tuple[bool, tuple[str, ...]]:
+    """Whether one of ``nodes`` has an older peers.json than ``peers``, and which other nodes have one.
+
+    The others are asked only if there is a change; unreachable machines are ignored. A machine that was never deployed
+    has none; the others cannot reach it through the tunnel in any case.
+    """
+    wanted = hashlib.sha256(peers).hexdigest()
+    selected = _other_peers(cluster.workspace, nodes, wanted)
+    others = [node for node in cluster.inventory.nodes if node not in nodes] if selected else []
+    found = _other_peers(cluster.workspace, others, wanted)
+    return any(selected.values()), tuple(name for name, digest in found.items() if digest)
+
+
+def _other_peers(workspace: Workspace, nodes: Sequence[Node], wanted: str) -> dict[str, str]:
+    """The nodes whose peers.json has another digest, and that digest, "" where there is no such file."""
+
+    def digest(node: Node) -> str:
+        with SshHost(workspace, node) as host:
+            return host.run(Command(("sha256sum", "/etc/smallkube/peers.json"))).text.partition(" ")[0]
+
+    outcomes = fleet.run([nodes], digest)
+    return {out.node.name: out.value or "" for out in outcomes if not out.failed and out.value != wanted}

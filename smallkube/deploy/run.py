@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from smallkube.core.errors import SmallkubeError
 from smallkube.core.workspace import lock
-from smallkube.deploy import local_build, prepare
+from smallkube.deploy import local_build
 from smallkube.deploy.barrier import Barrier
 from smallkube.deploy.node import DeployContext, NodeDeploy
-from smallkube.deploy.plan import Goal, Options, Plan
+from smallkube.deploy.plan import Goal, Options, Plan, prepare
 from smallkube.deploy.report import Outcome, Report
 from smallkube.inventory.cluster import Cluster
 from smallkube.inventory.models import Node
@@ -35,8 +35,7 @@ def roll_out(
     Raises SmallkubeError when a node was not deployed to: to resume is to run the same again.
     """
     render.plan(cluster).apply()
-    plan, bundle = prepare.prepare(cluster, nodes, goal, options)
-    reports = execute(plan, bundle, cluster, watcher)
+    reports = execute(*prepare(cluster, nodes, goal, options), cluster, watcher)
     if bad := [f"{one.node} {one.outcome}: {one.reason}" for one in reports if not one.good]:
         raise SmallkubeError(f"not everything was deployed: {'; '.join(bad)}", hint="run the same command again")
     return reports

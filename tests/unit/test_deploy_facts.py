@@ -10,12 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from smallkube.core.errors import SmallkubeError
-from smallkube.core.workspace import Workspace
 from smallkube.deploy import facts, history
-from smallkube.deploy.facts import Changes, DeployFacts, Generations, Progress, StalePeers, compare
+from smallkube.deploy.facts import Changes, DeployFacts, Generations, Progress, compare
 from smallkube.deploy.local_build import missing_paths
-from smallkube.inventory.cluster import Cluster
-from smallkube.inventory.load import parse
 from smallkube.inventory.models import Node
 from smallkube.nix.bundle import Bundle
 from smallkube.remote import scripts
@@ -23,7 +20,6 @@ from smallkube.remote.command import Command
 from smallkube.remote.fake import FakeHost, reply
 
 SYSTEM = "/nix/store/aaa-nixos-system-node1"
-NODES = "".join(f"  node{index}: {{peer_ip: 192.168.0.{index}}}\n" for index in (1, 2, 3))
 ENTRY = {
     "time": "2026-01-01T00:00:00+00:00",
     "operator": "root@x",
@@ -148,32 +144,6 @@ def test_the_same_files_are_no_change() -> None:
 
 def test_without_a_previous_deploy_there_is_nothing_to_compare() -> None:
     assert facts.changes(host(""), Bundle({"a": b"1"})) == Changes(known=False)
-
-
-@pytest.mark.parametrize(
-    ("digests", "selected", "stale"),
-    [
-        ({"node1": "", "node2": "new", "node3": "old"}, [2], StalePeers()),
-        ({"node1": "", "node2": "new", "node3": "old"}, [1], StalePeers((), ("node3",))),
-        ({"node1": "old", "node2": "new", "node3": "old"}, [1, 2], StalePeers(("node1",), ("node3",))),
-    ],
-)
-def test_nodes_with_older_peers_are_found(
-    workspace: Workspace,
-    monkeypatch: pytest.MonkeyPatch,
-    digests: dict[str, str],
-    selected: list[int],
-    stale: StalePeers,
-) -> None:
-    inventory = parse("cluster: {name: x}\nnodes:\n" + NODES, workspace.inventory_file)
-    wanted = hashlib.sha256(b"peers").hexdigest()
-
-    def connect(_: Workspace, node: Node) -> FakeHost:
-        return FakeHost(node, lambda _: reply(digests[node.name].replace("new", wanted) + "  peers.json\n"))
-
-    monkeypatch.setattr(facts, "SshHost", connect)
-    nodes = [inventory.nodes[index - 1] for index in selected]
-    assert facts.stale_peers(Cluster(workspace, inventory), nodes, b"peers") == stale
 
 
 def test_only_paths_of_the_closure_are_exported() -> None:
