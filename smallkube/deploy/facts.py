@@ -84,8 +84,9 @@ class HostFacts(Systems):
     @property
     def unit_states(self) -> dict[str, Mapping[str, str]]:
         """Unit's name without suffix → its LoadState, ActiveState, ConditionResult."""
-        blocks = [dict(_pairs(block)) for block in self.units.split("\n\n")]
-        return {unit["Id"].removesuffix(".service"): unit for unit in blocks if "Id" in unit}
+        blocks = (block.splitlines() for block in self.units.split("\n\n"))
+        units = [dict(line.split("=", 1) for line in block if "=" in line) for block in blocks]
+        return {unit["Id"].removesuffix(".service"): unit for unit in units if "Id" in unit}
 
 
 @dataclass(frozen=True)
@@ -157,10 +158,6 @@ def units_of(node: Node) -> tuple[str, ...]:
     return (*PRIMARY_UNITS, *NODE_UNITS) if node.role == "primary" else NODE_UNITS
 
 
-def _pairs(block: str) -> list[tuple[str, str]]:
-    return [(key, value) for key, equals, value in (line.partition("=") for line in block.splitlines()) if equals]
-
-
 @dataclass(frozen=True)
 class Changes:
     """Files of the bundle against those deployed last; ``known`` is False where there is nothing to compare with."""
@@ -188,21 +185,14 @@ def changes(host: Host, bundle: Bundle) -> Changes:
         return Changes(known=False)
     folder = f"{HOME}/bundles/{last.digest}/"
     listing = host.run(Command(("find", folder, "-type", "f", "-exec", "sha256sum", "{}", "+"), title="hash files"))
-    deployed = {name.removeprefix(folder): digest for digest, name in _digests(listing.text)}
-    return compare(deployed, bundle.files) if listing.ok else Changes(known=False)
-
-
-def _digests(text: str) -> list[tuple[str, str]]:
-    """Digest and file of each line of sha256sum(1)."""
-    return [(digest, name) for digest, blanks, name in (line.partition("  ") for line in text.splitlines()) if blanks]
-
-
-def compare(deployed: Mapping[str, str], files: Mapping[str, bytes]) -> Changes:
-    """``deployed``: file → SHA-256."""
-    here = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+    if not listing.ok:
+        return Changes(known=False)
+    lines = (line.partition("  ") for line in listing.text.splitlines())
+    there = {name.removeprefix(folder): digest for digest, blanks, name in lines if blanks}
+    here = {name: hashlib.sha256(content).hexdigest() for name, content in bundle.files.items()}
     return Changes(
         known=True,
-        added=tuple(sorted(set(here) - set(deployed))),
-        changed=tuple(sorted(name for name in set(here) & set(deployed) if here[name] != deployed[name])),
-        removed=tuple(sorted(set(deployed) - set(here))),
+        added=tuple(sorted(here.keys() - there.keys())),
+        changed=tuple(sorted(name for name in here.keys() & there.keys() if here[name] != there[name])),
+        removed=tuple(sorted(there.keys() - here.keys())),
     )

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from smallkube.core.errors import SmallkubeError
 from smallkube.deploy import facts, history
-from smallkube.deploy.facts import Changes, DeployFacts, Generations, Progress, compare
+from smallkube.deploy.facts import Changes, DeployFacts, Generations, Progress
 from smallkube.deploy.local_build import missing_paths
 from smallkube.inventory.models import Node
 from smallkube.nix.bundle import Bundle
@@ -119,27 +119,30 @@ def test_history_survives_power_cuts_and_later_versions() -> None:
     assert [entry.reason for entry in history.parse(lines)] == ["a\u2028b"] * 2
 
 
-def test_files_are_compared_with_those_deployed_last() -> None:
-    here = {"nix/a.nix": b"1", "nix/c d.nix": b"1", "keys/x.age": b"2"}
+def deployed(files: dict[str, bytes]) -> FakeHost:
+    """A machine to which these files were deployed last."""
+    folder = f"{scripts.HOME}/bundles/d/"
+    lines = [f"{hashlib.sha256(text).hexdigest()}  {folder}{name}\n" for name, text in files.items()]
 
     def answer(command: Command) -> Any:
         if command.argv[0] == "cat":
             return reply(json.dumps(ENTRY))
-        deployed = {"nix/a.nix": b"1", "nix/b.nix": b"1", "keys/x.age": b"1"}
-        folder = f"{scripts.HOME}/bundles/d/"
         assert command.argv[:2] == ("find", folder)
-        return reply(
-            "".join(f"{hashlib.sha256(text).hexdigest()}  {folder}{name}\n" for name, text in deployed.items())
-        )
+        return reply("".join(lines))
 
-    found = facts.changes(FakeHost(host("").node, answer), Bundle(here))
+    return FakeHost(host("").node, answer)
+
+
+def test_files_are_compared_with_those_deployed_last() -> None:
+    there = deployed({"nix/a.nix": b"1", "nix/b.nix": b"1", "keys/x.age": b"1"})
+    found = facts.changes(there, Bundle({"nix/a.nix": b"1", "nix/c d.nix": b"1", "keys/x.age": b"2"}))
     assert found == Changes(True, added=("nix/c d.nix",), changed=("keys/x.age",), removed=("nix/b.nix",))
     assert found.secrets == ("keys/x.age",)
     assert found.lines() == ["+ nix/c d.nix", "~ keys/x.age", "- nix/b.nix"]
 
 
 def test_the_same_files_are_no_change() -> None:
-    assert compare({"a": hashlib.sha256(b"1").hexdigest()}, {"a": b"1"}).lines() == []
+    assert facts.changes(deployed({"a": b"1"}), Bundle({"a": b"1"})).lines() == []
 
 
 def test_without_a_previous_deploy_there_is_nothing_to_compare() -> None:
