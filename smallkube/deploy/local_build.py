@@ -3,8 +3,7 @@
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 from smallkube.core.errors import SmallkubeError
@@ -19,7 +18,6 @@ AT_ONCE = 2
 SILENCE_SECONDS = 3600
 """A build that prints nothing for so long is given up."""
 REFRESH_SECONDS = 60
-_REFRESH = Command(("touch", "-c", "/run/smallkube/lock"))
 
 
 class LocalBuild:
@@ -29,12 +27,14 @@ class LocalBuild:
     what was built from being garbage collected.
     """
 
-    def __init__(self, bundle: Bundle, node: str, slots: threading.Semaphore) -> None:
-        self.bundle, self.node, self.slots = bundle, node, slots
+    def __init__(self, bundle: Bundle, node: str, slots: threading.Semaphore, stopped: Callable[[], bool]) -> None:
+        self.bundle, self.node, self.slots, self.stopped = bundle, node, slots, stopped
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._system = ""
+        self._log: list[bytes] = []
+        self._last_output = self._refreshed = 0.0
 
-    def build(self, host: Host, on_stderr: Callable[[bytes], object], stopped: Callable[[], bool]) -> Result:
+    def build(self, host: Host, on_stderr: Callable[[bytes], object]) -> Result:
         """Build; standard output is the system's store path, ``on_stderr`` gets the build's log.
 
         Meanwhile the lock on ``host`` is kept alive. Raises UsageError when Nix is missing on this machine.
@@ -43,21 +43,39 @@ class LocalBuild:
         self._folder = tempfile.TemporaryDirectory(prefix="smallkube-")
         tree = Path(self._folder.name).resolve() / "tree"
         write_tree(self.bundle.files, tree)
-        log: list[bytes] = []
-        tick = _keep_lock_alive(host, stopped, log)
+        self._refreshed = time.monotonic()
 
         def write(data: bytes) -> None:
-            log.append(data)
+            self._log.append(data)
+            self._last_output = time.monotonic()
             on_stderr(data)
 
-        attribute = f"nixosConfigurations.{self.node}.config.system.build.toplevel"
-        with self._slot(tick):
-            status = build.build(programs, tree, attribute, write, tick)
+        while not self.slots.acquire(timeout=1):
+            self._keep_lock_alive(host)
+        try:
+            attribute = f"nixosConfigurations.{self.node}.config.system.build.toplevel"
+            status = build.build(programs, tree, attribute, write, lambda: self._keep_lock_alive(host))
+        finally:
+            self.slots.release()
         if status == 0:
             self._system = str(build.result(tree).resolve())
-        return Result(status, self._system.encode(), b"".join(log).decode(errors="replace"))
+        return Result(status, self._system.encode(), b"".join(self._log).decode(errors="replace"))
 
-    def copy(self, host: Host, step: Callable[[str], object], stopped: Callable[[], bool]) -> None:
+    def _keep_lock_alive(self, host: Host) -> None:
+        """To be called often: refreshes the lock every REFRESH_SECONDS.
+
+        Raises SmallkubeError when stopped, disconnected, or after SILENCE_SECONDS without output.
+        """
+        now = time.monotonic()
+        if self.stopped():
+            raise SmallkubeError("interrupted during the local build")
+        if self._last_output and now - self._last_output > SILENCE_SECONDS:
+            raise SmallkubeError(f"the local build printed nothing for {SILENCE_SECONDS} s")
+        if now - self._refreshed > REFRESH_SECONDS:
+            host.run_checked(Command(("touch", "-c", "/run/smallkube/lock")))
+            self._refreshed = now
+
+    def copy(self, host: Host, step: Callable[[str], object]) -> None:
         """Copy the missing part of the closure; ``step`` gets how much that is.
 
         Raises SmallkubeError when the copy is interrupted; the paths that have arrived are complete.
@@ -68,7 +86,7 @@ class LocalBuild:
         step(f"copy the closure: {missing} of {len(paths)} paths")
         with build.exported(programs, missing.paths) as stream:
             command = SCRIPTS.pushed("import", self._system, timeout=SILENCE_SECONDS)
-            done = host.run(command, stopped=stopped, source=stream)
+            done = host.run(command, stopped=self.stopped, source=stream)
             if not done.ok:
                 raise SmallkubeError(f"the closure could not be copied: {done.last_line}")
 
@@ -77,15 +95,6 @@ class LocalBuild:
         if self._folder:
             self._folder.cleanup()
 
-    @contextmanager
-    def _slot(self, tick: Callable[[], None]) -> Iterator[None]:
-        while not self.slots.acquire(timeout=1):
-            tick()
-        try:
-            yield
-        finally:
-            self.slots.release()
-
 
 def missing_paths(host: Host, paths: tuple[str, ...]) -> list[str]:
     """Those of ``paths`` that the machine does not have; whatever else it names is ignored."""
@@ -93,27 +102,3 @@ def missing_paths(host: Host, paths: tuple[str, ...]) -> list[str]:
     stdin = "".join(f"{path}\n" for path in paths).encode()
     named = set(host.run_checked(Command(argv, stdin=stdin, timeout=300, title="missing paths")).text.split())
     return [path for path in paths if path in named]
-
-
-def _keep_lock_alive(host: Host, stopped: Callable[[], bool], log: list[bytes]) -> Callable[[], None]:
-    """To be called often: refreshes the lock every REFRESH_SECONDS.
-
-    Raises SmallkubeError when ``stopped``, disconnected, or nothing came to ``log`` for SILENCE_SECONDS.
-    """
-    refreshed = time.monotonic()
-    lines, last_output = 0, refreshed
-
-    def tick() -> None:
-        nonlocal refreshed, lines, last_output
-        now = time.monotonic()
-        if stopped():
-            raise SmallkubeError("interrupted during the local build")
-        if len(log) != lines:
-            lines, last_output = len(log), now
-        if lines and now - last_output > SILENCE_SECONDS:
-            raise SmallkubeError(f"the local build printed nothing for {SILENCE_SECONDS} s")
-        if now - refreshed > REFRESH_SECONDS:
-            host.run_checked(_REFRESH)
-            refreshed = now
-
-    return tick

@@ -19,7 +19,7 @@ from smallkube.deploy.facts import SCRIPTS, DeployFacts
 from smallkube.deploy.history import operator
 from smallkube.deploy.local_build import SILENCE_SECONDS, LocalBuild
 from smallkube.deploy.plan import BuildOn, Goal, Plan
-from smallkube.deploy.report import EXPECTED, Outcome, Report, kept_log
+from smallkube.deploy.report import EXPECTED, Outcome, Report
 from smallkube.inventory.cluster import Cluster
 from smallkube.inventory.models import Node
 from smallkube.nix.bundle import Bundle
@@ -64,7 +64,7 @@ class NodeDeploy:
         self.drain = Drain(inventory, node, connect, context.drain_slots)
         without_tunnel = f"{', '.join(left_out)} did not get the new peers" if left_out else ""
         self.health = Health(inventory, node, connect, self.plan.lockstep, without_tunnel)
-        self.local = LocalBuild(context.bundle, node.name, context.build_slots)
+        self.local = LocalBuild(context.bundle, node.name, context.build_slots, self.stopped)
         self.locked = False
         self.facts: DeployFacts
         self.activation: Activation
@@ -112,7 +112,12 @@ class NodeDeploy:
             return attempt()
 
     def preflight(self) -> None:
-        self._lock()
+        lock = (self.workspace.state_dir / "locks" / self.node.name).stat()
+        holder = f"{operator()} {lock.st_dev}:{lock.st_ino}"
+        taken = self.host.run(SCRIPTS.sent("activation", "lock", operator(), self.plan.nonce, holder, title="lock"))
+        if not taken.ok:
+            raise SmallkubeError(taken.last_line, hint="wait for that deploy to end")
+        self.locked = True
         self.facts = facts.of_deploy(self.host, self.context.bundle)
         expected = (self.workspace.hosts_keys_dir / f"{self.node.name}.pub").read_text()
         if reasons := checks.unfit(self.facts, time.time(), expected):
@@ -125,15 +130,6 @@ class NodeDeploy:
             self.host.run_checked(script("run-stale-rollbacks", *self.facts.armed, timeout=ROLLBACK_SECONDS))
             self.facts = facts.of_deploy(self.host, self.context.bundle)
 
-    def _lock(self) -> None:
-        file = (self.workspace.state_dir / "locks" / self.node.name).stat()
-        holder = f"{operator()} {file.st_dev}:{file.st_ino}"
-        arguments = ("lock", operator(), self.plan.nonce, holder)
-        taken = self.host.run(SCRIPTS.sent("activation", *arguments, title="lock"))
-        if not taken.ok:
-            raise SmallkubeError(taken.last_line, hint="wait for that deploy to end")
-        self.locked = True
-
     def push(self) -> None:
         if not self.facts.has_bundle:
             scripts.push(self.host, "bundles", self.context.bundle)
@@ -143,12 +139,19 @@ class NodeDeploy:
         """The build ends with the connection, and with Ctrl-C."""
         arguments = (self.plan.digest, self.node.name)
         command = SCRIPTS.pushed("build", *arguments, timeout=SILENCE_SECONDS, hold=True)
-        with kept_log(self.log_file) as write:
-            self._built(self.host.run(command, on_stderr=write, stopped=self.stopped))
+        self._built(self.host.run(command, on_stderr=self._log, stopped=self.stopped))
 
     def build_locally(self) -> None:
-        with kept_log(self.log_file) as write:
-            self._built(self.local.build(self.host, write, self.stopped))
+        self._built(self.local.build(self.host, self._log))
+
+    def _log(self, data: bytes) -> None:
+        """Append to the log of this deploy. Raises SmallkubeError when it can't be written."""
+        try:
+            self.log_file.parent.mkdir(parents=True, exist_ok=True)
+            with self.log_file.open("ab") as file:
+                file.write(data)
+        except OSError as error:
+            raise SmallkubeError(f"{self.log_file} can't be written: {error.strerror}") from error
 
     def _built(self, done: Result) -> None:
         system = done.text.rpartition("\n")[2]
@@ -159,7 +162,7 @@ class NodeDeploy:
         self._set_target_system(system)
 
     def copy(self) -> None:
-        self.local.copy(self.host, lambda text: self.context.watcher.step(self.node.name, text), self.stopped)
+        self.local.copy(self.host, lambda text: self.context.watcher.step(self.node.name, text))
 
     def find_generation(self) -> None:
         system = facts.generations(self.host).find(self.plan.generation or "")
@@ -207,8 +210,8 @@ class NodeDeploy:
         self._disconnect()
         verdict = self.activation.confirm()
         self.report.unconfirmed = checks.unconfirmed(self.health.before, self.health.after)
-        with suppress(SmallkubeError), kept_log(self.log_file, "ab") as write:  # the outcome matters more than its log
-            write(b"\n--- activation\n" + verdict.log.encode())
+        with suppress(SmallkubeError):  # the outcome matters more than its log
+            self._log(b"\n--- activation\n" + verdict.log.encode())
         if verdict.outcome:
             self._end(verdict.outcome, verdict.reason)
             self.report.log = _tail(verdict.log)
@@ -236,20 +239,22 @@ class NodeDeploy:
             report.add_reason(f"not in the machine's history: {reason_of(error)}")
 
     def _release(self) -> None:
-        reachable = self.report.outcome is not Outcome.UNKNOWN
         try:
-            if reachable:
-                self.drain.end()
-        except SmallkubeError as error:
-            self.report.add_reason(reason_of(error))
-        try:
-            if self.locked and reachable:
-                self.host.run(SCRIPTS.sent("activation", "unlock", self.plan.nonce, title="unlock"))
-        except SmallkubeError:
-            pass  # the next deploy from this workspace takes the lock over, another one after 15 minutes
+            if self.report.outcome is not Outcome.UNKNOWN:
+                self._release_machine()
         finally:
             self._disconnect()
             self.local.end()
+
+    def _release_machine(self) -> None:
+        try:
+            self.drain.end()
+        except SmallkubeError as error:
+            self.report.add_reason(reason_of(error))
+        if self.locked:
+            # Else the next deploy from this workspace takes the lock over, another one after 15 minutes.
+            with suppress(SmallkubeError):
+                self.host.run(SCRIPTS.sent("activation", "unlock", self.plan.nonce, title="unlock"))
 
 
 def _tail(log: str) -> str:
@@ -280,14 +285,8 @@ STEPS = (
     Step("show what activation would do", NodeDeploy.dry_activate, lambda plan: plan.goal is Goal.DRY_ACTIVATE),
     Step("record the health", lambda node: node.health.measure_before(node.host), lambda plan: plan.activates),
     Step("drain if it is a member", NodeDeploy.begin_drain, lambda plan: plan.drains),
-    Step(
-        "arm the rollback",
-        lambda node: node.activation.arm(node.host),
-        lambda plan: plan.arms,
-    ),
-    Step(
-        "activate", lambda node: node.activation.activate(node.host), lambda plan: plan.activates, interruptible=False
-    ),
+    Step("arm the rollback", lambda node: node.activation.arm(node.host), lambda plan: plan.arms),
+    Step("activate", NodeDeploy.activate, lambda plan: plan.activates, interruptible=False),
     Step("confirm over a new connection", NodeDeploy.confirm, lambda plan: plan.activates, interruptible=False),
     Step("commit", NodeDeploy.commit, lambda plan: plan.commits, interruptible=False),
     Step("uncordon", lambda node: node.drain.end(), lambda plan: plan.drains, interruptible=False),

@@ -1,13 +1,8 @@
 """How a deploy ended on each node: it claims no more than was verified."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import Path
-from typing import Literal
 
-from smallkube.core.errors import SmallkubeError
 from smallkube.deploy.plan import Goal
 
 
@@ -26,7 +21,6 @@ class Outcome(StrEnum):
     NOT_RUN = "not run"
 
 
-GOOD = frozenset({Outcome.DEPLOYED, Outcome.UNCHANGED, Outcome.BUILT, Outcome.CHECKED, Outcome.TESTED, Outcome.READY})
 EXPECTED = {
     Goal.BUILD: Outcome.BUILT,
     Goal.DRY_ACTIVATE: Outcome.CHECKED,
@@ -55,19 +49,8 @@ class Report:
 
     @property
     def good(self) -> bool:
-        return self.outcome in GOOD
+        return self.outcome not in (Outcome.ROLLED_BACK, Outcome.FAILED, Outcome.UNKNOWN, Outcome.NOT_RUN)
 
     def add_reason(self, reason: str) -> None:
         """One more reason; the outcome stays."""
         self.reason = "; ".join(filter(None, (self.reason, reason)))
-
-
-@contextmanager
-def kept_log(file: Path, mode: Literal["wb", "ab"] = "wb") -> Iterator[Callable[[bytes], object]]:
-    """A function that writes to the log ``file``; raises SmallkubeError when it can't be written."""
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with file.open(mode, buffering=0) as log:
-            yield log.write
-    except OSError as error:
-        raise SmallkubeError(f"{file} can't be written: {error.strerror}") from error
