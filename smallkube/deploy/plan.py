@@ -202,11 +202,9 @@ def check_secrets(nodes: Sequence[Node], findings: Sequence[Finding]) -> None:
 def check_rendered(cluster: Cluster, stale: Sequence[Path]) -> None:
     """Raise UsageError when ``stale`` files are not rendered from the inventory as it is."""
     if stale:
-        names = [cluster.workspace.relative(path) for path in stale]
-        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        names = recipients.listed([cluster.workspace.relative(path) for path in stale], 3)
         raise UsageError(
-            f"not rendered from the inventory as it is now ({cluster.inventory.cluster.name}): "
-            f"{', '.join(names[:3])}{more}",
+            f"not rendered from the inventory as it is now ({cluster.inventory.cluster.name}): {names}",
             hint="run `inv nix.render`",
         )
 
