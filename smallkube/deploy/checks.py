@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Annotated
 
 from pydantic import Field
@@ -167,7 +167,7 @@ def unhealthy(before: DeployFacts, now: Progress, system: str) -> Sequence[str]:
 
 @dataclass(frozen=True)
 class Measured:
-    """What ``scripts/checks.sh`` prints."""
+    """What ``scripts/checks.sh`` prints; the checks have no subject."""
 
     checks: Annotated[tuple[Check, ...], Field(min_length=1)]
 
@@ -190,44 +190,42 @@ class Health:
 
     def measure_before(self, host: Host) -> None:
         """The operator's own checks count whatever they found before, so they run only afterwards."""
-        self.before = (*self._checks(host, 1, tunnel=not self.new_peers), self._ready(host, 1))
+        self.before = (*self._checks(host, 1, tunnel=not self.new_peers), *self._ready(host, 1))
 
     def measure_after(self, host: Host) -> list[str]:
         """What is wrong with the new system, in words."""
-        found = [*self._checks(host, TRIES_AFTER, tunnel=not self.without_tunnel), *self._own(host)]
+        found = [*self._checks(host, TRIES_AFTER, tunnel=not self.without_tunnel)]
+        for argv in self.node.checks:
+            done = host.run(Command(argv, timeout=60))
+            found.append(Check.of(self.node.name, " ".join(argv), [] if done.ok else [done.last_line]))
         if self.without_tunnel:
             found.append(Check(self.node.name, TUNNEL, Result.SKIPPED, self.without_tunnel))
-        self.after = (*found, self._ready(host, READY_SECONDS))
+        self.after = (*found, *self._ready(host, READY_SECONDS))
         return broken(self.before, self.after)
 
     def _checks(self, host: Host, tries: int, *, tunnel: bool) -> tuple[Check, ...]:
         plan, primary = self.inventory.addressing, self.inventory.primary.index
         addresses = (plan.host6(primary), plan.host4(primary)) if tunnel else ()
-        return self._read(host, "health checks", "node", self.node.role, str(tries), *addresses, timeout=300)
+        return _measure(host, "health checks", "node", self.node.role, str(tries), *addresses, timeout=300)
 
-    def _own(self, host: Host) -> Iterator[Check]:
-        for argv in self.node.checks:
-            done = host.run(Command(argv, timeout=60))
-            yield Check.of(self.node.name, " ".join(argv), [] if done.ok else [done.last_line])
-
-    def _ready(self, host: Host, seconds: int) -> Check:
+    def _ready(self, host: Host, seconds: int) -> tuple[Check, ...]:
         name = self.inventory.addressing.node_host(self.node.index)
         arguments = ("node Ready", "ready", name, str(seconds))
         if self.node.role == "primary":
-            return self._read(host, *arguments, timeout=seconds + 60)[0]
+            return _measure(host, *arguments, timeout=seconds + 60)
         try:
             with self.connect(self.inventory.primary) as primary:
-                return self._read(primary, *arguments, timeout=seconds + 60)[0]
+                return _measure(primary, *arguments, timeout=seconds + 60)
         except SmallkubeError as error:
-            return Check(self.node.name, "node Ready", Result.SKIPPED, f"the primary is unreachable: {error.message}")
+            reason = f"the primary is unreachable: {error.message}"
+            return (Check(self.node.name, "node Ready", Result.SKIPPED, reason),)
 
-    def _read(self, host: Host, title: str, *arguments: str, timeout: float) -> tuple[Check, ...]:
-        command = SCRIPTS.sent("checks", *arguments, title=title, timeout=timeout)
-        try:
-            found = scripts.read(host, command, Measured).checks
-        except UnexpectedOutputError as error:
-            found = (Check("", title, Result.FAILED, error.message),)
-        return tuple(replace(check, subject=self.node.name) for check in found)
+
+def _measure(host: Host, title: str, *arguments: str, timeout: float) -> tuple[Check, ...]:
+    try:
+        return scripts.read(host, SCRIPTS.sent("checks", *arguments, title=title, timeout=timeout), Measured).checks
+    except UnexpectedOutputError as error:
+        return (Check(host.node.name, title, Result.FAILED, error.message),)
 
 
 def broken(before: Iterable[Check], after: Iterable[Check]) -> list[str]:
