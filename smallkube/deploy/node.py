@@ -10,14 +10,14 @@ from datetime import UTC, datetime
 from typing import TypeVar
 
 from smallkube.core.errors import SmallkubeError
-from smallkube.deploy import checks, facts, history
+from smallkube.deploy import checks, facts, history, local_build
 from smallkube.deploy.activation import ROLLBACK_SECONDS, Activation, script
 from smallkube.deploy.barrier import Barrier
 from smallkube.deploy.checks import Health
 from smallkube.deploy.drain import Drain
 from smallkube.deploy.facts import SCRIPTS, DeployFacts
 from smallkube.deploy.history import operator
-from smallkube.deploy.local_build import SILENCE_SECONDS, LocalBuild
+from smallkube.deploy.local_build import LocalBuild
 from smallkube.deploy.plan import BuildOn, Goal, Plan
 from smallkube.deploy.report import EXPECTED, Outcome, Report
 from smallkube.inventory.cluster import Cluster
@@ -37,18 +37,15 @@ _DIFFERENCE = ("nix", "--extra-experimental-features", "nix-command", "store", "
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
 class DeployContext:
     """What all nodes of one deploy share."""
 
-    plan: Plan
-    bundle: Bundle
-    cluster: Cluster
-    watcher: Watcher
-    stop: threading.Event
-    barrier: Barrier
-    drain_slots: threading.Semaphore
-    build_slots: threading.Semaphore
+    def __init__(self, plan: Plan, bundle: Bundle, cluster: Cluster, watcher: Watcher) -> None:
+        self.plan, self.bundle, self.cluster, self.watcher = plan, bundle, cluster, watcher
+        self.stop = threading.Event()
+        self.barrier = Barrier([node.name for node in plan.nodes] if plan.lockstep else [])
+        self.drain_slots = threading.BoundedSemaphore(plan.options.batch or 1)
+        self.build_slots = threading.BoundedSemaphore(local_build.AT_ONCE)
 
 
 class NodeDeploy:
@@ -138,7 +135,7 @@ class NodeDeploy:
     def build(self) -> None:
         """The build ends with the connection, and with Ctrl-C."""
         arguments = (self.plan.digest, self.node.name)
-        command = SCRIPTS.pushed("build", *arguments, timeout=SILENCE_SECONDS, hold=True)
+        command = SCRIPTS.pushed("build", *arguments, timeout=local_build.SILENCE_SECONDS, hold=True)
         self._built(self.host.run(command, on_stderr=self._log, stopped=self.stopped))
 
     def build_locally(self) -> None:

@@ -1,13 +1,10 @@
 """Executes a plan: stage after stage, the nodes of a stage in parallel."""
 
-import threading
 import time
 from collections.abc import Sequence
 
 from smallkube.core.errors import SmallkubeError
 from smallkube.core.workspace import lock
-from smallkube.deploy import local_build
-from smallkube.deploy.barrier import Barrier
 from smallkube.deploy.node import DeployContext, NodeDeploy
 from smallkube.deploy.plan import Goal, Options, Plan, prepare
 from smallkube.deploy.report import Outcome, Report
@@ -46,16 +43,7 @@ def execute(plan: Plan, bundle: Bundle, cluster: Cluster, watcher: Watcher) -> t
 
     Ctrl-C ends every node at its next step; a node whose rollback is armed by then rolls back.
     """
-    context = DeployContext(
-        plan,
-        bundle,
-        cluster,
-        watcher,
-        stop=threading.Event(),
-        barrier=Barrier([node.name for node in plan.nodes] if plan.lockstep else []),
-        drain_slots=threading.BoundedSemaphore(plan.options.batch or 1),
-        build_slots=threading.BoundedSemaphore(local_build.AT_ONCE),
-    )
+    context = DeployContext(plan, bundle, cluster, watcher)
     failures = 0
 
     def should_continue(done: Sequence[fleet.Outcome[Report]]) -> bool:

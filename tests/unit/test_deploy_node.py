@@ -11,7 +11,6 @@ from smallkube.core.errors import SmallkubeError
 from smallkube.core.workspace import Workspace, lock
 from smallkube.deploy import node as deploying
 from smallkube.deploy import plan
-from smallkube.deploy.barrier import Barrier
 from smallkube.deploy.history import Entry
 from smallkube.deploy.plan import Goal, Options
 from smallkube.deploy.report import Outcome, Report
@@ -108,8 +107,8 @@ def deploy(machine: Machine, workspace: Workspace) -> Callable[..., Report]:
         made = plan.make([node], "digest", goal)
         if generation is not None:
             made = plan.rollback([node], generation, Options())
-        slots = threading.BoundedSemaphore(1)
-        context = deploying.DeployContext(made, Bundle({}), cluster, Silent(), machine.stop, Barrier(), slots, slots)
+        context = deploying.DeployContext(made, Bundle({}), cluster, Silent())
+        context.stop = machine.stop
         with lock(workspace.state_dir / "locks" / node.name, "deploying"):
             return deploying.NodeDeploy(context, node).execute()
 
