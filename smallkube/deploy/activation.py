@@ -22,7 +22,6 @@ GRACE_SECONDS = 60
 """How long after the rollback was due an unreachable machine is still asked for the outcome."""
 ROLLBACK_SECONDS = 600
 """The same for a machine that is known to be rolling back."""
-NO_CONNECTION = "no new connection to it"
 TOO_LATE = "the activation did not end in time"
 NOT_STARTED = 1
 """Exit status of a switch-to-configuration that did nothing."""
@@ -92,10 +91,11 @@ class Activation:
             if not started.ok:
                 raise SmallkubeError(f"the activation could not be started: {started.last_line}")
 
-        def ended(now: Progress) -> bool:
+        def ended(asked: Host) -> bool:
+            now = self._progress(asked)
             return now.status is not None or bool(now.outcome) or not now.begun or self.stopped()
 
-        self._until(ended, lambda: self._due, host)
+        self._ask(ended, lambda: self._due, host)
 
     def confirm(self) -> Verdict:
         """Confirm the system over a new connection if the machine is healthy, else let it roll back."""
@@ -103,7 +103,7 @@ class Activation:
         return verdict or self._await_rollback(self._lost or TOO_LATE)
 
     def _decide(self, host: Host) -> Verdict:
-        now = self._last = facts.progress(host, self.nonce)
+        now = self._progress(host)
         if not now.begun:
             return self._await_rollback("")
         if now.outcome:
@@ -126,7 +126,7 @@ class Activation:
             return self.stopped() or self.now() >= self._due
 
         elsewhere = self.barrier.wait(self.node, SyncPoint.ACTIVATED, "", late)
-        now = self._last = facts.progress(host, self.nonce)
+        now = self._progress(host)
         here = ["interrupted"] if self.stopped() else list(checks.unhealthy(self.before, now, self.system))
         if not here and not elsewhere:
             here += self.examine(host)
@@ -137,10 +137,11 @@ class Activation:
         """What the machine decided, once it has been carried out."""
         self.barrier.leave(self.node, reason)
 
-        def ended(now: Progress) -> bool:
-            return now.rollback_status is not None or now.outcome == "confirmed" or not now.begun
+        def ended(asked: Host) -> Progress | None:
+            now = self._progress(asked)
+            return now if now.rollback_status is not None or now.outcome == "confirmed" or not now.begun else None
 
-        last = self._until(ended, self._deadline)
+        last = self._ask(ended, self._deadline)
         if last is None:
             return Verdict(Outcome.UNKNOWN, _joined(reason, self._what_is_known()), self._log)
         if last.outcome == "confirmed":
@@ -170,16 +171,9 @@ class Activation:
     def _log(self) -> str:
         return self._last.log if self._last else ""
 
-    def _until(
-        self, condition: Callable[[Progress], bool], deadline: Callable[[], float], host: Host | None = None
-    ) -> Progress | None:
-        """The progress once ``condition`` holds; else as ``_ask``."""
-
-        def progress(asked: Host) -> Progress | None:
-            self._last, self._lost = facts.progress(asked, self.nonce), ""
-            return self._last if condition(self._last) else None
-
-        return self._ask(progress, deadline, host)
+    def _progress(self, host: Host) -> Progress:
+        self._last, self._lost = facts.progress(host, self.nonce), ""
+        return self._last
 
     def _ask(
         self, question: Callable[[Host], T | None], deadline: Callable[[], float], host: Host | None = None
@@ -196,7 +190,7 @@ class Activation:
                             return answer
                         self.sleep(POLL_SECONDS)
             except SmallkubeError as error:
-                self._lost = f"{NO_CONNECTION}: {error.message}"
+                self._lost = f"no new connection to it: {error.message}"
                 if self.stopped():
                     return None
             host = None
