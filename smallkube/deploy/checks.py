@@ -26,7 +26,6 @@ MAX_CLOCK_SECONDS = 30
 READY_SECONDS = 60
 TRIES_AFTER = 20
 """How often a check is tried after an activation, about a second apart: services need time to start."""
-TUNNEL = "tunnel to the primary"
 _OWN_UNITS = ("smallkube-activate-", "smallkube-rollback-")
 _UNITS_FAILED = re.compile(r"the following units failed: (.*)")
 """How switch-to-configuration(8) names them, also those that are to be started again."""
@@ -39,22 +38,20 @@ def network(inventory: Inventory, node: Node, facts: HostFacts, public_keys: Map
     missing = [f"{address} is missing" for address in own if address not in facts.bridge]
     yield Check.of(node.name, "brkube", missing, ", ".join(own))
     others = [other for other in inventory.nodes if other != node]
-    if others:
-        yield _handshakes(node, facts, {other.name: public_keys.get(other.index, "") for other in others})
-        mtu = inventory.cluster.network.mtu
-        yield _pings(node, facts, "IPv6", {other.name: plan.host6(other.index) for other in others}, mtu)
-        yield _pings(node, facts, "IPv4", {other.name: plan.host4(other.index) for other in others}, mtu)
-
-
-def _handshakes(node: Node, facts: HostFacts, keys: Mapping[str, str]) -> Check:
-    ages = {name: facts.handshake_age(key) for name, key in keys.items()}
+    if not others:
+        return
+    ages = {other.name: facts.handshake_age(public_keys.get(other.index, "")) for other in others}
     fresh = {name: age for name, age in ages.items() if age is not None and age <= MAX_HANDSHAKE_SECONDS}
-    stale = {name: age for name, age in ages.items() if name not in fresh}
     faults = [
-        f"{name}: {'no handshake' if age is None else f'last handshake {age} s ago'}" for name, age in stale.items()
+        f"{name}: {'no handshake' if age is None else f'last handshake {age} s ago'}"
+        for name, age in ages.items()
+        if name not in fresh
     ]
     seen = f"handshake with {', '.join(fresh)}" if len(fresh) <= 4 else f"handshake with all {len(fresh)} peers"
-    return Check.of(node.name, "wgkube", faults, f"{seen}, at most {max(fresh.values(), default=0)} s ago")
+    yield Check.of(node.name, "wgkube", faults, f"{seen}, at most {max(fresh.values(), default=0)} s ago")
+    mtu = inventory.cluster.network.mtu
+    yield _pings(node, facts, "IPv6", {other.name: plan.host6(other.index) for other in others}, mtu)
+    yield _pings(node, facts, "IPv4", {other.name: plan.host4(other.index) for other in others}, mtu)
 
 
 def _pings(node: Node, facts: HostFacts, family: str, addresses: Mapping[str, str], mtu: int) -> Check:
@@ -99,15 +96,13 @@ def protection(inventory: Inventory, node: Node, facts: HostFacts, existing: Col
         if found[name] != access:
             faults.append(f"{name} has {found[name]}, not {access}")
     yield Check.of(node.name, "/run/agenix", faults, f"{len(expected)} secrets with the right owners and modes")
-    yield _readable(node, facts, {row.file for row in expected.values()}, existing)
-
-
-def _readable(node: Node, facts: HostFacts, own: Collection[str], existing: Collection[str]) -> Check:
+    own = {row.file for row in expected.values()}
     if facts.readable is None:
-        return Check(node.name, "host key", Result.SKIPPED, "no age on this machine")
-    faults = [f"can't decrypt {name}" for name in sorted(set(own) - facts.readable)]
-    faults += [f"can decrypt {name}" for name in sorted(facts.readable - set(own))]
-    return Check.of(node.name, "host key", faults, f"decrypts its own {len(own)} of {len(existing)} secrets, no other")
+        yield Check(node.name, "host key", Result.SKIPPED, "no age on this machine")
+        return
+    faults = [f"can't decrypt {name}" for name in sorted(own - facts.readable)]
+    faults += [f"can decrypt {name}" for name in sorted(facts.readable - own)]
+    yield Check.of(node.name, "host key", faults, f"decrypts its own {len(own)} of {len(existing)} secrets, no other")
 
 
 def services(node: Node, facts: HostFacts) -> Iterator[Check]:
@@ -199,7 +194,7 @@ class Health:
             done = host.run(Command(argv, timeout=60))
             found.append(Check.of(self.node.name, " ".join(argv), [] if done.ok else [done.last_line]))
         if self.without_tunnel:
-            found.append(Check(self.node.name, TUNNEL, Result.SKIPPED, self.without_tunnel))
+            found.append(Check(self.node.name, "tunnel to the primary", Result.SKIPPED, self.without_tunnel))
         self.after = (*found, *self._ready(host, READY_SECONDS))
         return broken(self.before, self.after)
 
