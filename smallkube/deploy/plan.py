@@ -87,7 +87,7 @@ class Plan:
     goal: Goal
     stages: tuple[tuple[Node, ...], ...]
     digest: str
-    options: Options = DEFAULT
+    options: Options
     lockstep: bool = False
     left_out: tuple[str, ...] = ()
     generation: str | None = None

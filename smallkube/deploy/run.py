@@ -20,12 +20,7 @@ UNDRAINED = Options(drain=False)
 
 
 def roll_out(
-    cluster: Cluster,
-    nodes: Sequence[Node],
-    watcher: Watcher,
-    options: Options = UNDRAINED,
-    *,
-    goal: Goal = Goal.SWITCH,
+    cluster: Cluster, nodes: Sequence[Node], watcher: Watcher, options: Options = UNDRAINED, *, goal: Goal = Goal.SWITCH
 ) -> tuple[Report, ...]:
     """A deploy as one step of an operation: render, prepare and execute; the primary first.
 
