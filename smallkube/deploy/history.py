@@ -4,6 +4,7 @@ import getpass
 import json
 import socket
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 
 from smallkube.remote.command import Command
@@ -42,20 +43,17 @@ def read(host: Host) -> tuple[Entry, ...]:
 
 def parse(lines: Iterable[str]) -> tuple[Entry, ...]:
     """The entries in ``lines``; lines that a power cut left unfinished are skipped."""
-    return tuple(entry for line in lines if (entry := _entry(line)))
+    entries = []
+    for line in lines:
+        with suppress(ValueError, KeyError, TypeError):
+            found = json.loads(line)
+            entries.append(Entry(**{field.name: str(found[field.name]) for field in fields(Entry)}))
+    return tuple(entries)
 
 
 def last_effective(entries: Iterable[Entry]) -> Entry | None:
     """The newest entry of a deploy that took effect."""
     return next((entry for entry in reversed([*entries]) if entry.outcome not in _WITHOUT_EFFECT), None)
-
-
-def _entry(line: str) -> Entry | None:
-    try:
-        found = json.loads(line)
-        return Entry(**{field.name: str(found[field.name]) for field in fields(Entry)})
-    except (ValueError, KeyError, TypeError):
-        return None
 
 
 def operator() -> str:
