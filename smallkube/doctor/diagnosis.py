@@ -95,7 +95,7 @@ def _workspace(facts: Facts) -> Iterator[Finding]:
         fault, hint = "missing", "write inventory.yaml (docs/operating.md), or set SMALLKUBE_WORKSPACE"
     nodes = f"{count} node{'s' if count > 1 else ''}"
     yield _finding(WORKSPACE, "inventory.yaml", CORE, fault, nodes, hint, essential=True)
-    if facts.without_host_key is not None:
+    if facts.nodes:
         lacking = len(facts.without_host_key)
         fault = f"{lacking} of {count} missing" if lacking else ""
         purpose = "keys.generate, deploy, nodes.*"

@@ -23,8 +23,8 @@ class Facts:
     """``programs`` maps those that are here to their version ("" when they don't say).
 
     ``packages`` are the installed Python packages with versions, ``required`` and ``required_for_tests`` the
-    requirements of pyproject.toml. ``inventory`` is None when there is no such file, else "" or what is wrong with it;
-    ``master_mode`` None when there is no master key; ``without_host_key`` None when the nodes are not known.
+    requirements of pyproject.toml. ``inventory`` is None when there is no such file, else "" or what is wrong with it,
+    and then no ``nodes`` are known; ``master_mode`` is None when there is no master key.
     """
 
     family: Family
@@ -38,7 +38,7 @@ class Facts:
     tun: bool
     inventory: str | None
     nodes: Sequence[str]
-    without_host_key: Sequence[str] | None
+    without_host_key: Sequence[str]
     master_mode: int | None
 
 
@@ -50,7 +50,6 @@ def read(workspace: Workspace) -> Facts:
     master = workspace.master_key
     with ThreadPoolExecutor() as pool:
         programs = {name: version for found in pool.map(_installed, TOOLS) for name, version in found.items()}
-    unknown = [name for name in nodes if not (workspace.hosts_keys_dir / f"{name}.pub").is_file()]
     return Facts(
         family=where,
         distribution=distribution,
@@ -63,7 +62,7 @@ def read(workspace: Workspace) -> Facts:
         tun=Path("/dev/net/tun").is_char_device(),
         inventory=wrong,
         nodes=nodes,
-        without_host_key=unknown if nodes else None,
+        without_host_key=[name for name in nodes if not (workspace.hosts_keys_dir / f"{name}.pub").is_file()],
         master_mode=master.stat().st_mode & 0o7777 if master.is_file() else None,
     )
 

@@ -110,7 +110,7 @@ def test_one_command_installs_all_that_is_missing(identifiers: str, expected: Fa
 
 
 def test_the_report_fits_80_columns(capsys: pytest.CaptureFixture[str]) -> None:
-    nothing = replace(WELL, programs={}, packages={}, root=False, tun=False, inventory=None, without_host_key=None)
+    nothing = replace(WELL, programs={}, packages={}, root=False, tun=False, inventory=None, nodes=())
     rows = diagnosis.diagnose(nothing)
     ui.table(("WHAT", "RESULT", "FOUND", "NEEDED FOR"), [(r.check, r.result, r.detail, r.needed_for) for r in rows])
     assert max(len(line) for line in capsys.readouterr().out.splitlines()) <= 80
