@@ -18,7 +18,7 @@ from invoke.parser.argument import Argument
 from invoke.tasks import Task
 from invoke.tasks import task as invoke_task
 
-from smallkube.core.errors import SmallkubeError, UsageError
+from smallkube.core.errors import SmallkubeError, UsageError, listed
 from smallkube.core.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -80,7 +80,6 @@ def current() -> Current:
 def changing(here: Current) -> Iterator[tuple[str, ...]]:
     """``transaction.changing_keys``, reporting what it had to complete."""
     from smallkube.core import ui
-    from smallkube.secrets.recipients import listed
     from smallkube.secrets.transaction import changing_keys
 
     with changing_keys(here.cluster.workspace) as completed:

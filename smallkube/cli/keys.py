@@ -14,7 +14,7 @@ from invoke.context import Context
 from smallkube.cli import output
 from smallkube.cli.context import JSON, NODE, Current, changing, current, task
 from smallkube.core import ui
-from smallkube.core.errors import ErrorGroup, SmallkubeError, UsageError
+from smallkube.core.errors import ErrorGroup, SmallkubeError, UsageError, listed
 
 if TYPE_CHECKING:
     from smallkube.secrets.host_keys import Scanned
@@ -49,7 +49,6 @@ def scan(
     """
     from smallkube.secrets import host_keys, transaction
     from smallkube.secrets.host_keys import Scan
-    from smallkube.secrets.recipients import listed
 
     here = current()
     nodes = here.select(node)

@@ -9,7 +9,7 @@ from invoke.context import Context
 from smallkube.cli import output
 from smallkube.cli.context import CHANGE, NODE, Current, at_least, changing, current, task
 from smallkube.core import ui
-from smallkube.core.errors import UsageError
+from smallkube.core.errors import UsageError, listed
 
 if TYPE_CHECKING:
     from smallkube.operations.certificates import Choice, Rotation
@@ -28,7 +28,6 @@ def rotate_wireguard(_: Context, node: list[str], yes: bool = False, dry_run: bo
     resumes.
     """
     from smallkube.operations import wireguard
-    from smallkube.secrets.recipients import listed
 
     here = current()
     nodes = [item.name for item in here.select(node)]

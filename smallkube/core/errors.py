@@ -1,6 +1,6 @@
 """The one exception family: what is wrong, where, and what to do about it, on one line."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 
 class SmallkubeError(Exception):
@@ -46,3 +46,10 @@ class ErrorGroup(SmallkubeError):
 def one_line(text: str) -> str:
     """``text`` with control characters (line breaks, terminal escapes) made visible instead of obeyed."""
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+
+
+def listed(names: Iterable[str], limit: int = 8) -> str:
+    """Names for a message, not more than ``limit`` of them."""
+    given = list(names)
+    rest = f" and {len(given) - limit} more" if len(given) > limit else ""
+    return ", ".join(given[:limit]) + rest

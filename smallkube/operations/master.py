@@ -9,13 +9,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from smallkube.core.errors import SmallkubeError, UsageError
+from smallkube.core.errors import SmallkubeError, UsageError, listed
 from smallkube.core.workspace import Workspace
 from smallkube.inventory.cluster import Cluster
 from smallkube.secrets import age, rekey, transaction
 from smallkube.secrets.age import require_master
 from smallkube.secrets.policy import Secret
-from smallkube.secrets.recipients import listed
 
 
 class Stage(StrEnum):

@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from smallkube.core import process
-from smallkube.core.errors import UsageError
+from smallkube.core.errors import UsageError, listed
 from smallkube.core.workspace import Workspace
 from smallkube.inventory.cluster import Cluster
 from smallkube.secrets import age, agenix, certificates, kinds, peers, policy, transaction
 from smallkube.secrets.policy import Kind
-from smallkube.secrets.recipients import Finding, Keyring, Proof, State, examine_all, listed, load_keyring
+from smallkube.secrets.recipients import Finding, Keyring, Proof, State, examine_all, load_keyring
 from smallkube.secrets.transaction import Keys, read_keys
 
 _CLEAR = (b"AGE-SECRET-KEY-1", b"PRIVATE KEY-----")

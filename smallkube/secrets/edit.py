@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from smallkube.core.errors import SmallkubeError, UsageError
+from smallkube.core.errors import SmallkubeError, UsageError, listed
 from smallkube.core.process import NotStarted, run_interactive, signals_as_errors
 from smallkube.inventory.cluster import Cluster
 from smallkube.secrets import age, certificates, kinds, peers, policy, transaction
 from smallkube.secrets.policy import Secret
-from smallkube.secrets.recipients import listed, load_keyring, require_host_keys
+from smallkube.secrets.recipients import load_keyring, require_host_keys
 from smallkube.secrets.transaction import Change, Keys
 
 _PREFIX = "smallkube-edit-"

@@ -7,14 +7,14 @@ import datetime
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from smallkube.core.errors import ErrorGroup, UsageError
+from smallkube.core.errors import ErrorGroup, UsageError, listed
 from smallkube.core.workspace import Workspace
 from smallkube.inventory.cluster import Cluster
 from smallkube.secrets import age, certificates, kinds, peers, policy, transaction
 from smallkube.secrets.age import MASTER_RECIPIENT
 from smallkube.secrets.host_keys import load_hosts
 from smallkube.secrets.policy import Secret
-from smallkube.secrets.recipients import Finding, Keyring, State, examine_all, listed, require_host_keys
+from smallkube.secrets.recipients import Finding, Keyring, State, examine_all, require_host_keys
 from smallkube.secrets.transaction import Change, Keys
 
 IGNORED = "# The age identity that reads every secret, and what a killed write leaves.\n/master_key\n/.tmp-*\n"

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
 
-from smallkube.core.errors import SmallkubeError, UsageError
+from smallkube.core.errors import SmallkubeError, UsageError, listed
 from smallkube.core.workspace import Workspace
 from smallkube.inventory.cluster import Cluster
 from smallkube.secrets import age
@@ -76,13 +76,6 @@ def require_host_keys(workspace: Workspace, keyring: Keyring, wanted: Iterable[S
             where=workspace.relative(workspace.hosts_keys_dir),
             hint=f"run `{f'inv keys.scan {flags}'.strip()}`",
         )
-
-
-def listed(names: Iterable[str], limit: int = 8) -> str:
-    """Names for a message, not more than ``limit`` of them."""
-    given = list(names)
-    rest = f" and {len(given) - limit} more" if len(given) > limit else ""
-    return ", ".join(given[:limit]) + rest
 
 
 @dataclass(frozen=True)

@@ -177,9 +177,3 @@ def in_parallel(items: Iterable[K], work: Callable[[K], T]) -> tuple[dict[K, T],
         except SmallkubeError as error:
             faults[item] = error.message
     return found, faults
-
-
-def listed(names: Sequence[str], limit: int = 6) -> str:
-    """Some names for a message."""
-    more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(names[:limit]) + more

@@ -5,12 +5,12 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
-from smallkube.core.errors import SmallkubeError
+from smallkube.core.errors import SmallkubeError, listed
 from smallkube.etcd import status
 from smallkube.kube import kubectl, versions
 from smallkube.kube.members import parse_member
 from smallkube.remote.command import Command
-from smallkube.smoke.context import Failed, NotReached, Skipped, SmokeContext, listed
+from smallkube.smoke.context import Failed, NotReached, Skipped, SmokeContext
 
 _FIRST_LEASE_SECONDS = 15
 """A node that has just joined has no lease yet."""

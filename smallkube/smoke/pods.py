@@ -5,12 +5,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from smallkube.core.errors import SmallkubeError
+from smallkube.core.errors import SmallkubeError, listed
 from smallkube.etcd.status import ENCRYPTION_CONFIGURATION, ENDPOINT
 from smallkube.inventory.models import Node
 from smallkube.remote.command import Command
 from smallkube.smoke import objects, probes
-from smallkube.smoke.context import Failed, NotReached, Pod, Skipped, SmokeContext, in_parallel, listed, script
+from smallkube.smoke.context import Failed, NotReached, Pod, Skipped, SmokeContext, in_parallel, script
 
 _PROBE_SECONDS = 90
 _SERVICES_SECONDS = 30
@@ -148,7 +148,7 @@ def _create_services(context: SmokeContext) -> None:
         return [] if endpoints >= 3 * len(context.pods) else ["endpoints"]
 
     if faults := in_parallel(context.pods, label)[1]:
-        raise Failed(listed(list(faults.values())))
+        raise Failed(listed(faults.values()))
     context.apply(*objects.services(context.namespace, context.pods))
     context.wait(missing, _SERVICES_SECONDS, 0.3)
     for item in context.items("services", "-n", context.namespace):

@@ -3,8 +3,9 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from smallkube.core.errors import listed
 from smallkube.inventory.models import Node
-from smallkube.smoke.context import Failed, NotReached, Pod, Skipped, SmokeContext, listed
+from smallkube.smoke.context import Failed, NotReached, Pod, Skipped, SmokeContext
 from smallkube.smoke.objects import PORT
 
 
@@ -97,7 +98,7 @@ def by_pods(context: SmokeContext, check: str) -> str:
 
 def by_machines(context: SmokeContext, check: str) -> str:
     """The result of one check by the answers of the machines."""
-    unasked = f"; not asked: {listed(list(context.unreachable))}" if context.unreachable else ""
+    unasked = f"; not asked: {listed(context.unreachable)}" if context.unreachable else ""
     tried = _count_tries(context.results, check, unasked)
     if context.unreachable:
         raise NotReached(listed([f"{node}: {why}" for node, why in context.unreachable.items()]))
