@@ -15,7 +15,7 @@ from typing import BinaryIO, Generic, TypeVar
 
 from smallkube.core.errors import SmallkubeError
 from smallkube.secrets import age
-from smallkube.secrets.header import Header, parse_beginning
+from smallkube.secrets.header import Header, parse_header
 
 HASH_SIZE = 32
 PAGE = 512
@@ -165,7 +165,7 @@ def read_header(path: Path) -> Header:
     """The age header of a backup; raises SmallkubeError when it is not a whole age file."""
     try:
         with path.open("rb") as file:
-            return parse_beginning(file.read(_HEADER_LIMIT), path.stat().st_size, str(path))
+            return parse_header(file.read(_HEADER_LIMIT), str(path), path.stat().st_size)
     except OSError as error:
         raise SmallkubeError(f"can't be read: {error.strerror}", where=str(path)) from error
 

@@ -5,9 +5,9 @@ verifies its MAC. It finds drift, not forgery.
 """
 
 import base64
-import binascii
 import re
 from dataclasses import dataclass
+from io import BytesIO
 
 from smallkube.core.errors import SmallkubeError
 
@@ -53,81 +53,62 @@ class Header:
         return tuple(t.type for t in self.stanzas if t.type not in known and not t.type.endswith("-grease"))
 
 
-def parse_header(data: bytes, where: str) -> Header:
-    """The header of the age file ``data`` (binary or armored).
+def parse_header(data: bytes, where: str, size: int | None = None) -> Header:
+    """The header of the age file ``data`` (binary or armored); with ``size`` (bytes), ``data`` is its binary beginning.
 
-    Raises SmallkubeError that names ``where`` when it is not a whole, well-formed age file.
+    Raises SmallkubeError that names ``where`` when it is no well-formed age file, or the header exceeds ``data``.
     """
     try:
-        binary = _dearmor(data)
-        return _parse(binary, len(binary))
-    except (ValueError, binascii.Error) as error:
-        raise SmallkubeError(f"damaged age file: {error}", where=where) from error
-
-
-def parse_beginning(data: bytes, size: int, where: str) -> Header:
-    """The header of a binary age file of ``size`` bytes that begins with ``data``.
-
-    Raises SmallkubeError that names ``where``, also when the header does not end within ``data``.
-    """
-    try:
-        return _parse(data, size)
-    except (ValueError, binascii.Error) as error:
+        binary = _dearmor(data) if size is None else data
+        return _parse(binary, len(binary) if size is None else size)
+    except ValueError as error:
         raise SmallkubeError(f"damaged age file: {error}", where=where) from error
 
 
 def _parse(data: bytes, size: int) -> Header:
-    if not data.startswith(INTRO):
-        raise ValueError("empty" if not data else "it does not begin like one")
-    position = len(INTRO)
+    file = BytesIO(data)
+    if file.readline() != INTRO:
+        raise ValueError("it does not begin like one" if data else "empty")
     stanzas: list[Stanza] = []
-    while True:
-        line, position = _line(data, position)
-        if line.startswith(b"--- "):
-            _decode(line[4:], 32, "MAC")
-            break
-        stanza, position = _stanza(line, data, position)
-        stanzas.append(stanza)
+    while not (line := _line(file)).startswith(b"--- "):
+        stanzas.append(_stanza(line, file))
+    if len(_decode(line[4:], "MAC")) != 32:
+        raise ValueError("its MAC is not 32 bytes long")
     if not stanzas:
         raise ValueError("no recipient")
-    return Header(tuple(stanzas), _plaintext_length(size - position))
+    return Header(tuple(stanzas), _plaintext_length(size - file.tell()))
 
 
-def _line(data: bytes, position: int) -> tuple[bytes, int]:
-    end = data.find(b"\n", position)
-    if end < 0:
+def _line(file: BytesIO) -> bytes:
+    line = file.readline()
+    if not line.endswith(b"\n"):
         raise ValueError("cut off inside the header")
-    return data[position:end], end + 1
+    return line[:-1]
 
 
-def _stanza(line: bytes, data: bytes, position: int) -> tuple[Stanza, int]:
-    if not line.startswith(b"-> "):
+def _stanza(line: bytes, file: BytesIO) -> Stanza:
+    arrow, *words = line.split(b" ")
+    if arrow != b"->" or not words or not all(_VCHAR.fullmatch(word) for word in words):
         raise ValueError("a recipient's line is malformed")
-    words = line[3:].split(b" ")
-    if not all(_VCHAR.fullmatch(word) for word in words):
-        raise ValueError("a recipient's line is malformed")
-    encoded = bytearray()
-    while True:
-        row, position = _line(data, position)
-        if len(row) > 64:
-            raise ValueError("a recipient's body is malformed")
-        encoded += row
-        if len(row) < 64:
-            break
+    rows = [_line(file)]
+    while len(rows[-1]) == 64:
+        rows.append(_line(file))
+    if len(rows[-1]) > 64:
+        raise ValueError("a recipient's body is malformed")
     kind, *args = (word.decode("ascii") for word in words)
     if len(args) != {"ssh-ed25519": 2, "X25519": 1}.get(kind, len(args)):
         raise ValueError(f"a recipient of type {kind} has {len(args)} arguments")
-    return Stanza(kind, tuple(args), _decode(bytes(encoded), None, "a recipient's body")), position
+    return Stanza(kind, tuple(args), _decode(b"".join(rows), "a recipient's body"))
 
 
-def _decode(text: bytes, length: int | None, what: str) -> bytes:
+def _decode(text: bytes, what: str) -> bytes:
     """Unpadded canonical base64, as the specification requires."""
     try:
         decoded = base64.b64decode(text + b"=" * (-len(text) % 4), validate=True)
-    except (binascii.Error, ValueError):
+    except ValueError:
         raise ValueError(f"{what} is not base64") from None
-    if base64.b64encode(decoded).rstrip(b"=") != text or length not in (None, len(decoded)):
-        raise ValueError(f"{what} is not canonical base64 of the right length")
+    if base64.b64encode(decoded).rstrip(b"=") != text:
+        raise ValueError(f"{what} is not canonical base64")
     return decoded
 
 
@@ -147,5 +128,5 @@ def _dearmor(data: bytes) -> bytes:
         raise ValueError("cut off inside the armor")
     try:
         return base64.b64decode(b"".join(text[len(_ARMOR_BEGIN) : -len(_ARMOR_END)].split()), validate=True)
-    except (binascii.Error, ValueError):
+    except ValueError:
         raise ValueError("the armor is not base64") from None
