@@ -109,6 +109,23 @@ class Workspace:
         """``path`` relative to the workspace, where it is inside."""
         return str(path.relative_to(self.root)) if path.is_relative_to(self.root) else str(path)
 
+    def read(self, path: Path) -> bytes | None:
+        """The content of a file, None where there is none. Raises UsageError when it can't be read."""
+        try:
+            return path.read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise UsageError(f"can't be read: {error.strerror}", where=self.relative(path)) from error
+
+    def read_text(self, path: Path) -> str | None:
+        """The same of a text (UTF-8). Raises UsageError also when it is none, and quotes nothing of it."""
+        data = self.read(path)
+        try:
+            return None if data is None else data.decode()
+        except UnicodeDecodeError:
+            raise UsageError("can't be read: not text", where=self.relative(path)) from None
+
 
 def write_file(path: Path, data: bytes | str, mode: int = 0o644) -> bool:
     """Write ``data`` atomically: temporary file beside it, fsync, rename, fsync of the folder.

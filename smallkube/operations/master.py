@@ -108,4 +108,4 @@ def reissue(rows: Sequence[Secret]) -> tuple[Reissue, ...]:
 
 
 def _text(workspace: Workspace) -> str:
-    return workspace.master_key.read_text(encoding="ascii")
+    return workspace.master_key.read_text(encoding="utf-8")

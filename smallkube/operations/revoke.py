@@ -57,14 +57,13 @@ def make(cluster: Cluster, name: str) -> Plan:
     rows = [each for row in policy.secrets_of(with_it) if row.node == name for each in (row, *row.versions)]
     own = tuple(row for row in rows if row.file in keys.files)
     issued = [row.certificate.file for row in rows if row.certificate]
-    host_key = cluster.workspace.hosts_keys_dir / f"{name}.pub"
-    if not inside and not own and not host_key.exists():
+    host_key = read_host_key(cluster.workspace, name)
+    if not inside and not own and not host_key:
         raise UsageError(f"no node {name!r} in the inventory, and nothing of it in keys/")
     shared: tuple[Secret, ...] = ()
-    if host_key.exists():
-        tag = read_host_key(host_key, cluster.workspace.relative(host_key)).tag
+    if host_key:
         foreign = [row for row in policy.expected(inventory, keys.files) if row.node != name and row.file in keys.files]
-        shared = tuple(row for row in foreign if tag in parse_header(keys.files[row.file], row.file).ssh_tags)
+        shared = tuple(row for row in foreign if host_key.tag in parse_header(keys.files[row.file], row.file).ssh_tags)
     others = Cluster(cluster.workspace, inventory.model_copy(update={"nodes": rest}))
     return Plan(node, inside, others, own, tuple(file for file in issued if file in keys.certificates), shared)
 

@@ -159,10 +159,10 @@ def transport(wire: socket.socket, **options: Any) -> paramiko.Transport:
 
 
 def _host_key(workspace: Workspace, node: Node) -> paramiko.PKey:
-    file = workspace.hosts_keys_dir / f"{node.name}.pub"
-    if not file.exists():
+    key = host_keys.read_host_key(workspace, node.name)
+    if key is None:
         raise UsageError("no host key is known", where=node.name, hint=f"run `inv keys.scan --node {node.name}`")
-    return paramiko.Ed25519Key(data=host_keys.read_host_key(file, workspace.relative(file)).wire)
+    return paramiko.Ed25519Key(data=key.wire)
 
 
 def _refuse_unknown_keys(connection: fabric.Connection) -> None:

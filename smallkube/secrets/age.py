@@ -7,7 +7,7 @@ import base64
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING
 
 from smallkube.core.errors import SmallkubeError, UsageError
@@ -29,18 +29,21 @@ _BECH32 = "qpzry9x8gf2tvdw0s3jn54khce6mua7l"
 class Master:
     """The administrator's identities: the first is the one in force, further ones only still decrypt."""
 
-    recipients: tuple[str, ...]
     identities: tuple["x25519.Identity", ...]
+
+    @cached_property
+    def recipients(self) -> tuple[str, ...]:
+        """The public key of each, ``age1…``."""
+        return tuple(str(identity.to_public()) for identity in self.identities)
 
     @property
     def recipient(self) -> str:
-        """The public key that new secrets are encrypted to, ``age1…``."""
+        """The one that new secrets are encrypted to."""
         return self.recipients[0]
 
     def only(self, recipient: str) -> "Master":
         """The same with nothing but the identity of ``recipient``."""
-        position = self.recipients.index(recipient)
-        return Master((recipient,), (self.identities[position],))
+        return Master((self.identities[self.recipients.index(recipient)],))
 
 
 def new_identity() -> tuple[str, str]:
@@ -71,28 +74,13 @@ def parse_master(text: str, where: str) -> Master:
             raise UsageError("damaged age identity: its checksum is wrong", where=f"{where}:{number}") from error
     if not identities:
         raise UsageError("holds no age identity", where=where)
-    return Master(tuple(str(identity.to_public()) for identity in identities), tuple(identities))
-
-
-def parse_master_recipient(text: str, where: str) -> str:
-    """The one ``age1…`` recipient in ``text``; raises UsageError that names ``where``."""
-    lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
-    if len(lines) != 1 or not _RECIPIENT.fullmatch(lines[0]):
-        raise UsageError("expected exactly one line age1…", where=where)
-    recipient(lines[0])
-    return lines[0]
+    return Master(tuple(identities))
 
 
 def read_master(workspace: Workspace) -> Master | None:
     """The identities in keys/master_key; None when there is no such file. Raises UsageError when it is damaged."""
-    path = workspace.master_key
-    where = workspace.relative(path)
-    if not path.exists():
-        return None
-    try:
-        return parse_master(path.read_text(encoding="ascii"), where)
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"can't be read: {getattr(error, 'strerror', 'not text')}", where=where) from error
+    text = workspace.read_text(workspace.master_key)
+    return None if text is None else parse_master(text, workspace.relative(workspace.master_key))
 
 
 def require_master(workspace: Workspace, purpose: str) -> Master:
@@ -110,13 +98,14 @@ def read_recipient(workspace: Workspace, master: Master | None) -> str | None:
     Raises UsageError when the two don't belong together.
     """
     path = workspace.keys_dir / MASTER_RECIPIENT
-    where = workspace.relative(path)
-    if not path.exists():
+    text, where = workspace.read_text(path), workspace.relative(path)
+    if text is None:
         return master.recipient if master else None
-    try:
-        found = parse_master_recipient(path.read_text(encoding="ascii"), where)
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"can't be read: {getattr(error, 'strerror', 'not text')}", where=where) from error
+    lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    if len(lines) != 1 or not _RECIPIENT.fullmatch(lines[0]):
+        raise UsageError("expected exactly one line age1…", where=where)
+    found = lines[0]
+    recipient(found)
     if master and found not in master.recipients:
         raise UsageError(
             "is not the key that the secrets are encrypted to",

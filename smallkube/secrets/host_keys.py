@@ -5,7 +5,6 @@ RFC 4253 §6.6 and RFC 8709 §4; fingerprint: as ``ssh-keygen -lf`` prints it.
 """
 
 import base64
-import binascii
 import hashlib
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -13,7 +12,6 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
-from pathlib import Path
 
 from smallkube.core import process
 from smallkube.core.errors import SmallkubeError, UsageError
@@ -23,6 +21,7 @@ from smallkube.inventory.models import Node
 
 ED25519 = "ssh-ed25519"
 _WIRE_PREFIX = len(ED25519).to_bytes(4, "big") + ED25519.encode() + (32).to_bytes(4, "big")
+_KEYSCAN = "ssh-keyscan"
 _AT_ONCE = 32
 
 
@@ -65,19 +64,18 @@ def parse_host_key(text: str, where: str) -> HostKey:
         )
     try:
         wire = base64.b64decode(fields[1], validate=True)
-    except (binascii.Error, ValueError) as error:
+    except ValueError as error:
         raise UsageError("the SSH public key is not base64", where=where) from error
     if not wire.startswith(_WIRE_PREFIX) or len(wire) != len(_WIRE_PREFIX) + 32:
         raise UsageError("damaged SSH public key: not the wire form of an ed25519 key", where=where)
     return HostKey(wire)
 
 
-def read_host_key(path: Path, where: str) -> HostKey:
-    """The key in the file at ``path``; raises UsageError when it is missing, not text or not one key."""
-    try:
-        return parse_host_key(path.read_text(encoding="utf-8"), where)
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"can't be read: {getattr(error, 'strerror', 'not text')}", where=where) from error
+def read_host_key(workspace: Workspace, node: str) -> HostKey | None:
+    """The stored key of ``node``, None when there is none; raises UsageError when it is damaged."""
+    path = workspace.hosts_keys_dir / f"{node}.pub"
+    text = workspace.read_text(path)
+    return None if text is None else parse_host_key(text, workspace.relative(path))
 
 
 def load_hosts(cluster: Cluster) -> dict[str, HostKey]:
@@ -85,12 +83,9 @@ def load_hosts(cluster: Cluster) -> dict[str, HostKey]:
 
     Raises UsageError on a damaged one, and on one that two nodes share: each could read the other's secrets.
     """
-    hosts: dict[str, HostKey] = {}
-    for node in cluster.inventory.nodes:
-        path = cluster.workspace.hosts_keys_dir / f"{node.name}.pub"
-        if path.exists() or path.is_symlink():
-            hosts[node.name] = read_host_key(path, cluster.workspace.relative(path))
-    for first, second in shared(hosts):
+    stored = {node.name: read_host_key(cluster.workspace, node.name) for node in cluster.inventory.nodes}
+    hosts = {name: key for name, key in stored.items() if key}
+    for second, first in shared(hosts).items():
         raise UsageError(
             f"{first} and {second} have the same host key (a cloned machine?)",
             where=cluster.workspace.relative(cluster.workspace.hosts_keys_dir / f"{second}.pub"),
@@ -99,10 +94,10 @@ def load_hosts(cluster: Cluster) -> dict[str, HostKey]:
     return hosts
 
 
-def shared(hosts: Mapping[str, HostKey]) -> list[tuple[str, str]]:
-    """Pairs of nodes that have one host key."""
+def shared(hosts: Mapping[str, HostKey]) -> dict[str, str]:
+    """Each node whose host key another one before it has, with that one."""
     seen: dict[HostKey, str] = {}
-    return [(first, node) for node, key in hosts.items() if (first := seen.setdefault(key, node)) != node]
+    return {node: first for node, key in hosts.items() if (first := seen.setdefault(key, node)) != node}
 
 
 class Scan(StrEnum):
@@ -116,53 +111,52 @@ class Scan(StrEnum):
 
 @dataclass(frozen=True)
 class Scanned:
-    """What one node showed; ``reason`` in words when it failed."""
+    """What one node showed and what is stored of it; no ``key`` and the ``reason`` in words when it failed."""
 
     node: Node
-    state: Scan
     key: HostKey | None = None
     stored: HostKey | None = None
     reason: str = ""
 
+    @property
+    def state(self) -> Scan:
+        if not (self.key and self.stored):
+            return Scan.NEW if self.key else Scan.FAILED
+        return Scan.SAME if self.key == self.stored else Scan.CHANGED
+
 
 def scan(
-    workspace: Workspace,
-    nodes: Sequence[Node],
-    timeout: int,
-    progress: Callable[[str, str], None],
-    program: str = "ssh-keyscan",
+    workspace: Workspace, nodes: Sequence[Node], timeout: int, progress: Callable[[str, str], None]
 ) -> tuple[Scanned, ...]:
     """Ask all ``nodes`` at once; ``timeout`` in seconds each. ``progress(node, outcome)`` is called as they answer.
 
-    A node that fails is reported in its row. Raises UsageError when ``program`` is not found.
+    A node that fails is reported in its row. Raises UsageError when ssh-keyscan is not found.
     """
-    if shutil.which(program) is None:
-        raise UsageError(f"{program} is not installed", hint="apt-get install openssh-client")
+    if shutil.which(_KEYSCAN) is None:
+        raise UsageError(f"{_KEYSCAN} is not installed", hint="apt-get install openssh-client")
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        running = {pool.submit(_scan_one, workspace, node, timeout, program): node for node in nodes}
-        found = {}
+        running = [pool.submit(_scan_one, workspace, node, timeout) for node in nodes]
         for future in as_completed(running):
-            row = future.result()
-            progress(row.node.name, row.state)
-            found[row.node.name] = row
-    return _refuse_shared(tuple(found[node.name] for node in nodes))
+            progress(future.result().node.name, future.result().state)
+    rows = [future.result() for future in running]
+    owners = shared({row.node.name: row.key for row in rows if row.key})
+    reason = "has the same host key as {} (a cloned machine?); make new SSH host keys on it"
+    return tuple(
+        Scanned(row.node, reason=reason.format(owners[row.node.name])) if row.node.name in owners else row
+        for row in rows
+    )
 
 
-def _scan_one(workspace: Workspace, node: Node, timeout: int, program: str) -> Scanned:
+def _scan_one(workspace: Workspace, node: Node, timeout: int) -> Scanned:
     try:
-        key = _ask(node, timeout, program)
-        path = workspace.hosts_keys_dir / f"{node.name}.pub"
-        stored = read_host_key(path, workspace.relative(path)) if path.exists() else None
+        return Scanned(node, _ask(node, timeout), read_host_key(workspace, node.name))
     except SmallkubeError as error:
-        return Scanned(node, Scan.FAILED, reason=str(error))
-    if stored is None:
-        return Scanned(node, Scan.NEW, key)
-    return Scanned(node, Scan.SAME if stored == key else Scan.CHANGED, key, stored)
+        return Scanned(node, reason=str(error))
 
 
-def _ask(node: Node, timeout: int, program: str) -> HostKey:
+def _ask(node: Node, timeout: int) -> HostKey:
     where = f"{node.ssh.host} port {node.ssh.port}"
-    argv = [program, "-T", str(timeout), "-p", str(node.ssh.port), "-t", "ed25519", "--", node.ssh.host]
+    argv = [_KEYSCAN, "-T", str(timeout), "-p", str(node.ssh.port), "-t", "ed25519", "--", node.ssh.host]
     done = process.run(argv, timeout=timeout + 10)
     if done.stopped:
         raise SmallkubeError(f"no answer within {timeout + 10} s", where=where)
@@ -172,16 +166,6 @@ def _ask(node: Node, timeout: int, program: str) -> HostKey:
         reported = next((f": {line}" for line in done.stderr.splitlines() if line and not line.startswith("#")), "")
         raise SmallkubeError(f"no ssh-ed25519 host key there{reported}", where=where, hint="is sshd running there?")
     return parse_host_key(f"{ED25519} {keys.pop()}", where)
-
-
-def _refuse_shared(rows: tuple[Scanned, ...]) -> tuple[Scanned, ...]:
-    """Cloned machines have one host key, and each could then read the other's secrets."""
-    owners = {second: first for first, second in shared({row.node.name: row.key for row in rows if row.key})}
-    reason = "has the same host key as {} (a cloned machine?); make new SSH host keys on it"
-    return tuple(
-        Scanned(row.node, Scan.FAILED, reason=reason.format(owners[row.node.name])) if row.node.name in owners else row
-        for row in rows
-    )
 
 
 def files(rows: Iterable[Scanned]) -> dict[str, bytes]:

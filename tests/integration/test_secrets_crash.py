@@ -14,7 +14,7 @@ from smallkube.secrets import certificates, host_keys, kinds, policy, staged
 from smallkube.secrets import edit as editing
 from smallkube.secrets import rekey as rekeying
 from smallkube.secrets.audit import check
-from smallkube.secrets.host_keys import Scan, Scanned
+from smallkube.secrets.host_keys import Scanned
 from smallkube.secrets.transaction import Change, Keys, apply, changing_keys, commit, read_keys
 from tests.integration.crash import generate, killed_at, locked, plaintexts, restore
 
@@ -117,7 +117,7 @@ def test_steps_of_rotations_killed_before_each_change(make_cluster: Callable[...
 def test_storing_host_keys_killed_before_each_change(make_cluster: Callable[..., Any]) -> None:
     cluster = make_cluster((1, 2))
     key = host_keys.parse_host_key((cluster.private / "node1.pub").read_text(), "test")
-    shown = [Scanned(node, Scan.CHANGED, key) for node in cluster.inventory.nodes]
+    shown = [Scanned(node, key) for node in cluster.inventory.nodes]
 
     def work() -> None:
         with changing_keys(cluster.workspace):

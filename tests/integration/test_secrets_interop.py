@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from smallkube.secrets import policy
-from smallkube.secrets.host_keys import read_host_key
+from smallkube.secrets.host_keys import parse_host_key
 
 INDICES = (1, 2, 3, 5, 6)
 
@@ -63,7 +63,7 @@ def test_ssh_keygen_prints_the_same_fingerprint(make_cluster: Callable[..., Any]
     cluster = make_cluster((1,))
     path = cluster.workspace.hosts_keys_dir / "node1.pub"
     printed = subprocess.run(["ssh-keygen", "-lf", str(path)], capture_output=True, text=True, check=True).stdout
-    assert printed.split()[1] == read_host_key(path, "x").fingerprint
+    assert printed.split()[1] == parse_host_key(path.read_text(), "x").fingerprint
 
 
 def nix(folder: Path, expression: str) -> object:

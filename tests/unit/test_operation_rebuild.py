@@ -21,7 +21,7 @@ from smallkube.operations import rebuild
 from smallkube.operations.rebuild import Plan, Rebuild, check_fingerprint, is_back
 from smallkube.remote.host import Host
 from smallkube.secrets.header import parse_header
-from smallkube.secrets.host_keys import Scan, Scanned, parse_host_key
+from smallkube.secrets.host_keys import Scanned, parse_host_key
 from tests.unit.fake_cluster import HOSTS, FakeCluster, run
 
 BEGAN = datetime(2026, 11, 23, 12, tzinfo=UTC)
@@ -82,8 +82,7 @@ def lost(cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> FakeCluster:
 
 def rebuilding(cluster: FakeCluster) -> Rebuild:
     stored = (cluster.workspace.hosts_keys_dir / "node1.pub").read_text()
-    state = Scan.SAME if parse_host_key(" ".join(stored.split()[:2]), "stored") == KEY else Scan.CHANGED
-    plan = Plan(RECORD, Scanned(cluster.inventory.primary, state, KEY))
+    plan = Plan(RECORD, Scanned(cluster.inventory.primary, KEY, parse_host_key(stored, "stored")))
     return Rebuild(cluster.cluster, plan, cluster.master, cluster.connect, cluster.deploy, seconds=0)
 
 
@@ -182,7 +181,7 @@ def test_what_the_backup_says_of_a_node_does_not_count(found: Api, back: bool) -
 
 
 def test_only_the_fingerprint_that_was_read_is_trusted(cluster: FakeCluster) -> None:
-    scanned = Scanned(cluster.inventory.primary, Scan.CHANGED, KEY)
+    scanned = Scanned(cluster.inventory.primary, KEY)
     check_fingerprint(scanned, KEY.fingerprint)
     with pytest.raises(UsageError, match="not SHA256:other"):
         check_fingerprint(scanned, "SHA256:other")
