@@ -15,7 +15,7 @@ def render(secrets: Iterable[Secret], keyring: Keyring) -> str:
 
     Everything quoted in it is base64, ``age1…`` or a name from the policy, so nothing needs escaping in Nix.
     """
-    rows = [secret for secret in secrets if keyring.knows(secret)]
+    rows = [secret for secret in secrets if not keyring.unknown(secret)]
     used = {node for secret in rows for node in secret.readers}
     lines = [_HEAD + "let", f'  master = "{keyring.master}";']
     lines += [f'  {node} = "{key}";' for node, key in keyring.hosts.items() if node in used]

@@ -15,7 +15,7 @@ from smallkube.core.workspace import Workspace
 from smallkube.inventory.cluster import Cluster
 from smallkube.secrets import age, agenix, certificates, kinds, peers, policy, transaction
 from smallkube.secrets.policy import Kind
-from smallkube.secrets.recipients import Finding, Keyring, Proof, State, examine_all, load_keyring
+from smallkube.secrets.recipients import Finding, Keyring, Proof, State, load_keyring
 from smallkube.secrets.transaction import Keys, read_keys
 
 _CLEAR = (b"AGE-SECRET-KEY-1", b"PRIVATE KEY-----")
@@ -67,7 +67,7 @@ def check(cluster: Cluster) -> Report:
     keyring, keys = load_keyring(cluster, master), read_keys(cluster.workspace)
     table = policy.expected(cluster.inventory, keys.files)
     in_force = master.only(keyring.master) if master else None
-    findings = examine_all(table, keys.files, keyring, keys.records, in_force)
+    findings = transaction.examined(keys, table, keyring, in_force)
     read = _Read(cluster, keys, keyring, findings)
     own = (_interrupted(read), _secrets(read), _certificates(read), _peers(read))
     parts = (*own, _derived(read, master), _stale(read), _leaks(cluster.workspace))

@@ -14,7 +14,7 @@ from smallkube.secrets import age, certificates, kinds, peers, policy, transacti
 from smallkube.secrets.age import MASTER_RECIPIENT
 from smallkube.secrets.host_keys import load_hosts
 from smallkube.secrets.policy import Secret
-from smallkube.secrets.recipients import Finding, Keyring, State, examine_all, require_host_keys
+from smallkube.secrets.recipients import Finding, Keyring, State, require_host_keys
 from smallkube.secrets.transaction import Change, Keys
 
 IGNORED = "# The age identity that reads every secret, and what a killed write leaves.\n/master_key\n/.tmp-*\n"
@@ -88,8 +88,8 @@ def plan(cluster: Cluster, nodes: Collection[str] = ()) -> Plan:
             where=cluster.workspace.relative(cluster.workspace.master_key),
             hint="restore it from your offline copy, or (if no node uses these yet) remove the files",
         )
-    known = tuple(row for row in table if row.file in keys.files and keyring.knows(row))
-    findings = examine_all(known, keys.files, keyring, keys.records, None) if recipient else ()
+    known = (row for row in table if row.file in keys.files and not keyring.unknown(row))
+    findings = transaction.examined(keys, known, keyring) if recipient else ()
     rekey = tuple(finding for finding in findings if finding.state is State.WRONG_SET)
     return Plan(create, present, certify, publish, rekey, keyring if recipient else None, keys)
 

@@ -52,7 +52,7 @@ def parse_host_key(text: str, where: str) -> HostKey:
     Raises UsageError that names ``where``. Other key types are refused: age can encrypt to ed25519 and RSA only, and
     agenix reads the host's ed25519 key.
     """
-    lines = text.strip("\n").split("\n")
+    lines = text.strip().splitlines() or [""]
     if len(lines) != 1:
         raise UsageError(f"{len(lines)} lines where one SSH public key belongs", where=where)
     fields = lines[0].split()

@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
 
@@ -37,24 +37,15 @@ class Keyring:
         """Whom ``secret`` is encrypted to: the master first. Raises KeyError when a reader's key is not known."""
         return (self.master, *(str(self.hosts[node]) for node in secret.readers))
 
-    def knows(self, secret: Secret) -> bool:
-        """Whether the host keys of all its readers are known."""
-        return all(node in self.hosts for node in secret.readers)
-
-    def name_of(self, recipient: str) -> str:
-        """What a person calls this recipient."""
-        if recipient == self.master:
-            return "master"
-        return self._by_recipient.get(recipient, "an unknown key")
+    def unknown(self, secret: Secret) -> list[str]:
+        """Those of its readers whose host keys are not known."""
+        return [node for node in secret.readers if node not in self.hosts]
 
     @cached_property
-    def by_tag(self) -> dict[str, str]:
-        """The tag that a host key has in age headers → node."""
-        return {key.tag: node for node, key in self.hosts.items()}
-
-    @cached_property
-    def _by_recipient(self) -> dict[str, str]:
-        return {str(key): node for node, key in self.hosts.items()}
+    def names(self) -> dict[str, str]:
+        """What a person calls a recipient, and the tag that a host key has in age headers."""
+        hosts = {form: node for node, key in self.hosts.items() for form in (key.tag, str(key))}
+        return {**hosts, self.master: "master"}
 
 
 def load_keyring(cluster: Cluster, master: age.Master | None = None) -> Keyring:
@@ -68,7 +59,7 @@ def load_keyring(cluster: Cluster, master: age.Master | None = None) -> Keyring:
 
 def require_host_keys(workspace: Workspace, keyring: Keyring, wanted: Iterable[Secret]) -> None:
     """Raise UsageError that names every node whose host key is needed for ``wanted`` and not found."""
-    missing = list(dict.fromkeys(n for row in wanted for n in row.readers if n not in keyring.hosts))
+    missing = list(dict.fromkeys(node for row in wanted for node in keyring.unknown(row)))
     if missing:
         flags = " ".join(f"--node {node}" for node in missing[:10]) if len(missing) <= 10 else ""
         raise UsageError(
@@ -98,29 +89,21 @@ def digest(data: bytes) -> str:
 
 def read_records(workspace: Workspace) -> dict[str, Record]:
     """The records by file name; empty when there is no such file. Raises UsageError when it is damaged."""
-    path = workspace.recipients_file
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
+    text = workspace.read_text(workspace.recipients_file)
+    if text is None:
         return {}
-    except (OSError, UnicodeDecodeError) as error:
-        raise _damaged(workspace) from error
     try:
         files = json.loads(text)["files"]
         rows = {name: Record(row["sha256"], tuple(row["recipients"])) for name, row in files.items()}
-        if all(isinstance(part, str) for row in rows.values() for part in (row.sha256, *row.recipients)):
-            return rows
+        if not all(isinstance(part, str) for row in rows.values() for part in (row.sha256, *row.recipients)):
+            raise TypeError("neither hash nor recipient")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise _damaged(workspace) from error
-    raise _damaged(workspace)
-
-
-def _damaged(workspace: Workspace) -> UsageError:
-    return UsageError(
-        "damaged",
-        where=workspace.relative(workspace.recipients_file),
-        hint="restore it from git, or remove it (proofs then fall back to the files' headers)",
-    )
+        raise UsageError(
+            "damaged",
+            where=workspace.relative(workspace.recipients_file),
+            hint="restore it from git, or remove it (proofs then fall back to the files' headers)",
+        ) from error
+    return rows
 
 
 def render_records(records: Mapping[str, Record]) -> str:
@@ -159,10 +142,7 @@ class Finding:
     state: State
     proof: Proof
     faults: tuple[str, ...] = ()
-    plaintext: bytes | None = None
-
-    def __repr__(self) -> str:
-        return f"Finding({self.secret.name}, {self.state}, {self.proof}, {self.faults})"
+    plaintext: bytes | None = field(default=None, repr=False)
 
 
 def examine(
@@ -178,14 +158,13 @@ def examine(
         header = parse_header(data, secret.file)
     except SmallkubeError as error:
         return Finding(secret, State.DAMAGED, Proof.HEADER, (error.message,))
-    if not keyring.knows(secret):
-        unknown = [node for node in secret.readers if node not in keyring.hosts]
+    if unknown := keyring.unknown(secret):
         return Finding(secret, State.UNKNOWN, Proof.NONE, (f"no host key of {listed(unknown)}",))
     faults = _header_faults(secret, header, keyring)
     proof = Proof.HEADER
     if recorded and recorded.sha256 == digest(data):
         proof = Proof.RECORDED
-        faults = faults or _recorded_faults(secret, recorded, keyring)
+        faults = faults or _differences(keyring.recipients(secret), recorded.recipients, keyring)
     if master:
         return _decrypted(secret, data, master, faults)
     state = State.WRONG_SET if faults else State.GOOD
@@ -208,15 +187,7 @@ def _decrypted(secret: Secret, data: bytes, master: age.Master, faults: list[str
 
 
 def _header_faults(secret: Secret, header: Header, keyring: Keyring) -> list[str]:
-    by_tag = keyring.by_tag
-    should = Counter(keyring.hosts[node].tag for node in secret.readers)
-    found = Counter(header.ssh_tags)
-    faults = []
-    if missing := [by_tag[tag] for tag in should - found]:
-        faults.append(f"{listed(missing)} can't read it")
-    surplus = [by_tag.get(tag, f"an unknown host key ({tag})") for tag in found - should]
-    if surplus:
-        faults.append(f"{listed(surplus)} can read it and must not")
+    faults = _differences([keyring.hosts[node].tag for node in secret.readers], header.ssh_tags, keyring)
     if header.x25519_count != 1:
         faults.append(f"it has {header.x25519_count} native recipients instead of the master alone")
     if header.others:
@@ -224,11 +195,15 @@ def _header_faults(secret: Secret, header: Header, keyring: Keyring) -> list[str
     return faults
 
 
-def _recorded_faults(secret: Secret, recorded: Record, keyring: Keyring) -> list[str]:
-    should, found = keyring.recipients(secret), recorded.recipients
-    faults = [f"{keyring.name_of(key)} can't read it" for key in should if key not in found]
-    surplus = [keyring.name_of(key) for key in found if key not in should]
-    return faults + [f"{name} can read it and must not" for name in surplus]
+def _differences(wanted: Iterable[str], found: Iterable[str], keyring: Keyring) -> list[str]:
+    """In words, between recipients, or the tags of some."""
+    should, has = Counter(wanted), Counter(found)
+    faults = []
+    if missing := [keyring.names[each] for each in should - has]:
+        faults.append(f"{listed(missing)} can't read it")
+    if surplus := [keyring.names.get(each, f"an unknown key ({each})") for each in has - should]:
+        faults.append(f"{listed(surplus)} can read it and must not")
+    return faults
 
 
 def _length_fault(secret: Secret, header: Header) -> str | None:
@@ -237,16 +212,3 @@ def _length_fault(secret: Secret, header: Header) -> str | None:
     if secret.kind is Kind.WIREGUARD and header.plaintext_length not in WIREGUARD_LENGTHS:
         return f"it holds {header.plaintext_length} bytes, which no WireGuard key has"
     return None
-
-
-def examine_all(
-    secrets: tuple[Secret, ...],
-    files: Mapping[str, bytes],
-    keyring: Keyring,
-    recorded: Mapping[str, Record],
-    master: age.Master | None,
-) -> tuple[Finding, ...]:
-    """``examine`` for each of ``secrets``; ``files`` has the content by file name."""
-    return tuple(
-        examine(secret, files.get(secret.file), keyring, recorded.get(secret.file), master) for secret in secrets
-    )

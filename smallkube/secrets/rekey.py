@@ -5,14 +5,14 @@ previous one, and what can't be decrypted is reported and kept.
 """
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from smallkube.core.errors import SmallkubeError, UsageError
 from smallkube.inventory.cluster import Cluster
 from smallkube.secrets import age, policy, transaction
 from smallkube.secrets.host_keys import load_hosts
 from smallkube.secrets.policy import Secret
-from smallkube.secrets.recipients import Finding, Keyring, State, examine_all, require_host_keys
+from smallkube.secrets.recipients import Finding, Keyring, State, require_host_keys
 from smallkube.secrets.transaction import Change, Keys
 
 
@@ -21,15 +21,12 @@ class Plan:
     """``change``: to be re-encrypted; ``plaintexts``: of it; ``failed``: file → why it can't be; ``good``: the rest."""
 
     change: tuple[Finding, ...]
-    plaintexts: Mapping[Secret, bytes]
+    plaintexts: Mapping[Secret, bytes] = field(repr=False)
     failed: Mapping[str, str]
     good: tuple[Secret, ...]
     new_master: bool
     keyring: Keyring
-    keys: Keys
-
-    def __repr__(self) -> str:
-        return f"Plan(change={self.change}, failed={dict(self.failed)}, new_master={self.new_master})"
+    keys: Keys = field(repr=False)
 
 
 def plan(cluster: Cluster, nodes: Collection[str] = ()) -> Plan:
@@ -46,12 +43,12 @@ def plan(cluster: Cluster, nodes: Collection[str] = ()) -> Plan:
     table = policy.expected(cluster.inventory, keys.files)
     wanted = tuple(row for row in table if row.file in keys.files and (not nodes or row.node in nodes))
     require_host_keys(cluster.workspace, keyring, wanted)
-    findings = examine_all(wanted, keys.files, keyring, keys.records, master.only(master.recipient))
+    findings = transaction.examined(keys, wanted, keyring, master.only(master.recipient))
     failed = {each.secret.file: each.faults[0] for each in findings if each.state is State.DAMAGED}
     change, plaintexts = [], {}
     for finding in (each for each in findings if each.state is State.WRONG_SET):
         try:
-            plaintexts[finding.secret] = transaction.opened(keys, master, finding.secret)
+            plaintexts[finding.secret] = finding.plaintext or transaction.opened(keys, master, finding.secret)
             change.append(finding)
         except SmallkubeError as error:
             failed[finding.secret.file] = error.message

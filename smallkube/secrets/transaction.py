@@ -9,7 +9,7 @@ keys/ went on (restored from git, say, or copied with the rest of the folder) is
 import base64
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,7 +27,7 @@ from smallkube.core.workspace import (
 from smallkube.inventory.cluster import Cluster
 from smallkube.secrets import age, agenix, policy, recipients
 from smallkube.secrets.policy import Secret
-from smallkube.secrets.recipients import Keyring, Record, State
+from smallkube.secrets.recipients import Finding, Keyring, Record, State
 
 _NAME = re.compile(r"(hosts/)?(?!\.{1,2}$)[^/\0]+")
 
@@ -47,7 +47,7 @@ def read_keys(workspace: Workspace) -> Keys:
     found: dict[str, dict[str, bytes]] = {policy.SUFFIX: {}, ".crt": {}}
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
         if path.suffix in found and not path.name.startswith("."):
-            found[path.suffix][path.name] = _content(workspace, path.name) or b""
+            found[path.suffix][path.name] = workspace.read(path) or b""
     return Keys(found[policy.SUFFIX], found[".crt"], recipients.read_records(workspace))
 
 
@@ -56,6 +56,15 @@ def opened(keys: Keys, master: age.Master, row: Secret) -> bytes:
     if row.file not in keys.files:
         raise UsageError("missing", where=f"keys/{row.file}", hint="restore it from git")
     return age.decrypt(keys.files[row.file], master, f"keys/{row.file}")
+
+
+def examined(
+    keys: Keys, rows: Iterable[Secret], keyring: Keyring, master: age.Master | None = None
+) -> tuple[Finding, ...]:
+    """``recipients.examine`` of the file of each of ``rows``."""
+    return tuple(
+        recipients.examine(row, keys.files.get(row.file), keyring, keys.records.get(row.file), master) for row in rows
+    )
 
 
 @dataclass(frozen=True)
@@ -67,15 +76,12 @@ class Change:
     verified by decryption, to be recorded. ``subjects``: what an interrupted change is called, if not by its files.
     """
 
-    new: Mapping[Secret, bytes] = field(default_factory=dict)
+    new: Mapping[Secret, bytes] = field(default_factory=dict, repr=False)
     moved: Mapping[Secret, Secret] = field(default_factory=dict)
     removed: Sequence[Secret] = ()
     public: Mapping[str, bytes | None] = field(default_factory=dict)
     verified: Sequence[Secret] = ()
     subjects: Sequence[str] = ()
-
-    def __repr__(self) -> str:
-        return f"Change(new={[row.name for row in self.new]}, removed={[row.name for row in self.removed]})"
 
 
 @contextmanager
@@ -108,8 +114,9 @@ def apply(
     keys = keys or read_keys(cluster.workspace)
     keyring = keyring or recipients.load_keyring(cluster)
     recipients.require_host_keys(cluster.workspace, keyring, (*change.new, *change.moved))
-    encrypted = {row: _encrypted(row, plaintext, keyring, master) for row, plaintext in change.new.items()}
-    files: dict[str, bytes | None] = {row.file: data for row, data in encrypted.items()}
+    files: dict[str, bytes | None] = {
+        row.file: _encrypted(row, plaintext, keyring, master) for row, plaintext in change.new.items()
+    }
     files |= {row.file: keys.files[source.file] for row, source in change.moved.items()}
     files |= dict.fromkeys(row.file for row in change.removed)
     present = {name: data for name, data in {**keys.files, **files}.items() if data is not None}
@@ -138,7 +145,7 @@ def commit(
     Raises UsageError when they are not as in ``keys`` any more, SmallkubeError when a file can't be written: before the
     journal is there nothing has changed.
     """
-    before = {name: _content(workspace, name) for name in files}
+    before = {name: workspace.read(workspace.keys_dir / name) for name in files}
     if keys:
         known: dict[str, bytes | None] = {**keys.files, **keys.certificates}
         covered = (name for name in files if name.endswith((policy.SUFFIX, ".crt")))
@@ -188,12 +195,12 @@ def complete(workspace: Workspace) -> tuple[str, ...]:
     if found is None:
         return ()
     _refuse_newer(workspace, found)
+    files = {workspace.keys_dir / name: data for name, data in found.files.items()}
     for folder in (workspace.keys_dir, workspace.hosts_keys_dir):
-        inside = {workspace.keys_dir / name: data for name, data in found.files.items()}
-        written = {path.name: data for path, data in inside.items() if data is not None and path.parent == folder}
-        write_files(folder, written)
+        here = {file.name: data for file, data in files.items() if data is not None and file.parent == folder}
+        write_files(folder, here)
     try:
-        for removed in (workspace.keys_dir / name for name, data in found.files.items() if data is None):
+        for removed in (file for file, data in files.items() if data is None):
             removed.unlink(missing_ok=True)
             sync_folder(removed.parent)
         path.unlink()
@@ -218,45 +225,31 @@ def _path(workspace: Workspace) -> Path:
 
 def _read(workspace: Workspace) -> _Journal | None:
     """A journal of version 1 has no hashes of what it replaces, and one that removes nothing may lack "gone"."""
+    text = workspace.read_text(_path(workspace))
+    if text is None:
+        return None
     try:
-        document = json.loads(_path(workspace).read_text(encoding="utf-8"))
+        document = json.loads(text)
         files = {str(name): base64.b64decode(text, validate=True) for name, text in document["files"].items()}
         removed = dict.fromkeys(map(str, document.get("gone", ())))
         replaces = {str(name): known for name, known in document.get("replaces", {}).items()}
         found = _Journal(tuple(map(str, document["nodes"])), {**files, **removed}, replaces)
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise _damaged(workspace) from error
-    if not found.subjects or not all(map(_NAME.fullmatch, found.files)):
-        raise _damaged(workspace)
+        if not found.subjects or not all(map(_NAME.fullmatch, found.files)):
+            raise ValueError("it names nothing, or what is not in keys/")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        hint = "restore keys/ from git, then remove this file"
+        raise UsageError("damaged", where=workspace.relative(_path(workspace)), hint=hint) from error
     return found
 
 
-def _damaged(workspace: Workspace) -> UsageError:
-    hint = "restore keys/ from git, then remove this file"
-    return UsageError("damaged", where=workspace.relative(_path(workspace)), hint=hint)
-
-
 def _refuse_newer(workspace: Workspace, found: _Journal) -> None:
-    now = {name: _hash(_content(workspace, name)) for name in found.files if name in found.replaces}
+    now = {name: _hash(workspace.read(workspace.keys_dir / name)) for name in found.files if name in found.replaces}
     if newer := [name for name, each in now.items() if each not in (found.replaces[name], _hash(found.files[name]))]:
         raise UsageError(
             f"an interrupted change of keys would undo what was changed since: {', '.join(newer)}",
             where=workspace.relative(_path(workspace)),
             hint="remove this file if inv keys.check finds no problem",
         )
-
-
-def _content(workspace: Workspace, name: str) -> bytes | None:
-    """Of a file in keys/, None where it is absent."""
-    path = workspace.keys_dir / name
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise SmallkubeError(f"can't be read: {error.strerror}", where=workspace.relative(path)) from error
 
 
 def _hash(data: bytes | None) -> str | None:
