@@ -126,13 +126,14 @@ def generate(_: Context, node: list[str], dry_run: bool = False, json: bool = Fa
     nodes = {item.name for item in here.select(node)} if node else set()
     with changing(here):
         planned = making.plan(here.cluster, nodes)
-        outcome = planned.preview if dry_run else making.act(here.cluster, planned)
+        outcome = making.Outcome() if dry_run else making.act(here.cluster, planned)
     verb, rekey = "would create" if dry_run else "created", _reasons(planned.rekey)
-    lines = [f"{verb} keys/{name}" for name in outcome.created]
+    lines = [f"{verb} keys/{name}" for name in planned.created]
     lines += [f"peers.json: {change}" for change in outcome.peers]
     lines += [f"updated keys/{name}" for name in outcome.updated]
-    lines.append(f"{verb} {len(outcome.created)}, kept {outcome.kept}")
-    output.show({**asdict(outcome), "rekey": rekey}, "\n".join(lines), json=json)
+    lines.append(f"{verb} {len(planned.created)}, kept {planned.kept}")
+    value = {"created": planned.created, "kept": planned.kept, **asdict(outcome), "rekey": rekey}
+    output.show(value, "\n".join(lines), json=json)
     if planned.new_master and not dry_run:
         ui.warn("keys/master_key decrypts every secret and is not in git: keep a copy in a safe place")
     for item in rekey:

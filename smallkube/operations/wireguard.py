@@ -42,6 +42,5 @@ def act(cluster: Cluster, rows: Collection[Secret]) -> Outcome:
     """
     new = {row: kinds.make(row.kind, ()) for row in rows}
     found = peers.published(cluster, new)
-    public: dict[str, bytes | None] = {cluster.workspace.peers_file.name: found.text.encode()}
-    change = Change(new, public=public, subjects=[row.node for row in rows])
+    change = Change(new, public=found.files, subjects=[row.node for row in rows])
     return Outcome(transaction.apply(cluster, change), found.words)

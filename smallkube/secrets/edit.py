@@ -57,9 +57,9 @@ def edit(cluster: Cluster, name: str, edited: Callable[[str, bytes], bytes]) -> 
     if after == before:
         return ()
     kinds.validate(row.kind, after, f"{row.name} (nothing was changed)")
-    public: dict[str, bytes | None] = {**certificates.issue_all({row: after}, datetime.datetime.now(datetime.UTC))}
-    if row.publishes_key and (found := peers.published(cluster, {row: after})).words:
-        public[cluster.workspace.peers_file.name] = found.text.encode()
+    public = certificates.issue_all({row: after}, datetime.datetime.now(datetime.UTC))
+    if row.publishes_key:
+        public |= peers.published(cluster, {row: after}).files
     transaction.apply(cluster, Change({row: after}, public=public), keys=keys)
     return (row.file, *public)
 

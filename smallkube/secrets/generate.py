@@ -4,11 +4,10 @@ The master identity is written before all else. A public half that is missing is
 """
 
 import datetime
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from smallkube.core.errors import ErrorGroup, UsageError, listed
-from smallkube.core.workspace import Workspace
 from smallkube.inventory.cluster import Cluster
 from smallkube.secrets import age, certificates, kinds, peers, policy, transaction
 from smallkube.secrets.age import MASTER_RECIPIENT
@@ -21,23 +20,12 @@ IGNORED = "# The age identity that reads every secret, and what a killed write l
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """File names created, how many were kept, what changed in peers.json, what else was written."""
-
-    created: tuple[str, ...]
-    kept: int
-    peers: tuple[str, ...] = ()
-    updated: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
 class Plan:
-    """What is missing (secrets, certificates, public keys), what exists, and what is encrypted to a wrong set."""
+    """What is missing (secrets; public halves of secrets), how many exist, and what is encrypted to a wrong set."""
 
     create: tuple[Secret, ...]
-    kept: tuple[Secret, ...]
-    certify: tuple[Secret, ...]
-    publish: tuple[Secret, ...]
+    derive: tuple[Secret, ...]
+    kept: int
     rekey: tuple[Finding, ...]
     keyring: Keyring | None
     keys: Keys
@@ -49,12 +37,16 @@ class Plan:
     @property
     def created(self) -> tuple[str, ...]:
         """Names of the files that do not exist yet: encrypted ones and certificates."""
-        certificates = (row.certificate.file for row in (*self.create, *self.certify) if row.certificate)
+        certificates = (row.certificate.file for row in (*self.create, *self.derive) if row.certificate)
         return (*(row.file for row in self.create), *certificates)
 
-    @property
-    def preview(self) -> Outcome:
-        return Outcome(self.created, len(self.kept))
+
+@dataclass(frozen=True)
+class Outcome:
+    """What changed in peers.json, in words, and which other files that existed were written."""
+
+    peers: tuple[str, ...] = ()
+    updated: tuple[str, ...] = ()
 
 
 def plan(cluster: Cluster, nodes: Collection[str] = ()) -> Plan:
@@ -77,38 +69,42 @@ def plan(cluster: Cluster, nodes: Collection[str] = ()) -> Plan:
     require_host_keys(cluster.workspace, keyring, wanted)
     present = tuple(row for row in wanted if row.file in keys.files)
     create = tuple(row for row in wanted if row.file not in keys.files)
-    published = peers.nodes_with_key(cluster)
-    _refuse_contradictions(cluster.workspace, create, keys, published)
-    used = (row for row in present if row.in_use)
-    certify = tuple(row for row in used if row.certificate and row.certificate.file not in keys.certificates)
-    publish = tuple(row for row in present if row.publishes_key and row.node not in published)
-    if (certify or publish) and master is None:
+    public = _public_halves(cluster, wanted, keys)
+    contradictions = [
+        UsageError(f"missing, but {half}", where=f"keys/{row.file}", hint=f"restore it from git, or {instead}")
+        for row, (half, instead) in public.items()
+        if row in create
+    ]
+    if contradictions:
+        raise ErrorGroup(contradictions)
+    derive = tuple(row for row in present if row.has_public_half and row not in public)
+    if derive and master is None:
         raise UsageError(
-            f"not found, and required to derive the public half of {listed(row.file for row in (*certify, *publish))}",
+            f"not found, and required to derive the public half of {listed(row.file for row in derive)}",
             where=cluster.workspace.relative(cluster.workspace.master_key),
             hint="restore it from your offline copy, or (if no node uses these yet) remove the files",
         )
     known = (row for row in table if row.file in keys.files and not keyring.unknown(row))
     findings = transaction.examined(keys, known, keyring) if recipient else ()
     rekey = tuple(finding for finding in findings if finding.state is State.WRONG_SET)
-    return Plan(create, present, certify, publish, rekey, keyring if recipient else None, keys)
+    return Plan(create, derive, len(present), rekey, keyring if recipient else None, keys)
 
 
-def _refuse_contradictions(
-    workspace: Workspace, create: tuple[Secret, ...], keys: Keys, published: Collection[str]
-) -> None:
-    """A public half without its private one is never replaced silently: others may rely on it."""
-    problems = []
-    for row in create:
-        where = workspace.relative(workspace.keys_dir / row.file)
+def _public_halves(cluster: Cluster, rows: Iterable[Secret], keys: Keys) -> dict[Secret, tuple[str, str]]:
+    """Those of ``rows`` whose public half there is: which, and how to have both replaced.
+
+    Without its private one it is never replaced silently: others may rely on it.
+    """
+    published = peers.public_keys(peers.read(cluster.workspace))
+    found = {}
+    for row in rows:
         if row.certificate and row.certificate.file in keys.certificates:
-            hint = f"restore it from git, or remove keys/{row.certificate.file} to have both generated"
-            problems.append(UsageError(f"missing, but there is {row.certificate.file}", where=where, hint=hint))
-        if row.publishes_key and row.node in published:
-            hint = f"restore it from git, or replace both: `inv keys.rotate-wireguard --node {row.node}`"
-            problems.append(UsageError("missing, but peers.json has its public key", where=where, hint=hint))
-    if problems:
-        raise ErrorGroup(problems)
+            file = row.certificate.file
+            found[row] = f"there is {file}", f"remove keys/{file} to have both generated"
+        if row.publishes_key and cluster.inventory.node(row.node).index in published:
+            command = f"`inv keys.rotate-wireguard --node {row.node}`"
+            found[row] = "peers.json has its public key", f"replace both: {command}"
+    return found
 
 
 def act(cluster: Cluster, planned: Plan) -> Outcome:
@@ -116,30 +112,22 @@ def act(cluster: Cluster, planned: Plan) -> Outcome:
 
     Raises SmallkubeError when a file can't be written; the next command that takes the lock then completes it.
     """
-    workspace = cluster.workspace
-    keyring = planned.keyring or Keyring(_new_master(workspace), load_hosts(cluster))
+    workspace, keyring = cluster.workspace, planned.keyring
+    if keyring is None:
+        identity, recipient = age.new_identity()
+        transaction.write_identities(workspace, identity)
+        keyring = Keyring(recipient, load_hosts(cluster))
     resources = cluster.inventory.cluster.secrets.encrypted_resources
     created = {row: kinds.make(row.kind, resources) for row in planned.create}
-    plaintexts = {**created, **_decrypt(workspace, planned)}
+    plaintexts = dict(created)
+    if planned.derive:
+        master = age.require_master(workspace, "to derive public keys")
+        plaintexts |= {row: transaction.opened(planned.keys, master, row) for row in planned.derive}
     issued = certificates.issue_all(plaintexts, datetime.datetime.now(datetime.UTC))
     found = peers.published(cluster, plaintexts)
-    public: dict[str, bytes | None] = {MASTER_RECIPIENT: f"{keyring.master}\n".encode(), **issued}
-    if found.words:
-        public[workspace.peers_file.name] = found.text.encode()
+    public = {MASTER_RECIPIENT: f"{keyring.master}\n".encode(), **issued, **found.files}
     if not (workspace.keys_dir / ".gitignore").exists():  # in whatever git work tree keys/ is
         public[".gitignore"] = IGNORED.encode()
     written = transaction.apply(cluster, Change(created, public=public), keys=planned.keys, keyring=keyring)
-    updated = tuple(name for name in written if name not in (*planned.created, workspace.peers_file.name))
-    return Outcome(planned.created, len(planned.kept), found.words, updated)
-
-
-def _new_master(workspace: Workspace) -> str:
-    text, recipient = age.new_identity()
-    transaction.write_identities(workspace, text)
-    return recipient
-
-
-def _decrypt(workspace: Workspace, planned: Plan) -> Mapping[Secret, bytes]:
-    rows = dict.fromkeys((*planned.certify, *planned.publish))
-    master = age.read_master(workspace) if rows else None
-    return {row: transaction.opened(planned.keys, master, row) for row in rows} if master else {}
+    updated = tuple(name for name in written if name not in (*planned.created, peers.FILE))
+    return Outcome(found.words, updated)

@@ -4,7 +4,6 @@ Other tools may write it too (OpenTofu, say): keys that are not ours are kept, t
 """
 
 import base64
-import binascii
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +14,8 @@ from smallkube.core.workspace import Workspace
 from smallkube.inventory.cluster import Cluster
 from smallkube.inventory.models import Inventory
 from smallkube.secrets.policy import Secret
+
+FILE = "peers.json"
 
 Peers = list[dict[str, Any] | None]
 
@@ -27,19 +28,22 @@ class Change:
     words: tuple[str, ...]
 
     @property
-    def text(self) -> str:
-        return json.dumps(self.peers, indent=2, ensure_ascii=False) + "\n"
+    def files(self) -> dict[str, bytes]:
+        """What has to be written to keys/."""
+        text = json.dumps(self.peers, indent=2, ensure_ascii=False) + "\n"
+        return {FILE: text.encode()} if self.words else {}
 
 
 def read(workspace: Workspace) -> Peers:
     """The entries, the first being node1's; empty when there is no such file. Raises UsageError when damaged."""
     path = workspace.peers_file
     where = workspace.relative(path)
-    try:
-        peers = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    text = workspace.read_text(path)
+    if text is None:
         return []
-    except (OSError, ValueError, RecursionError) as error:
+    try:
+        peers = json.loads(text)
+    except (ValueError, RecursionError) as error:
         raise UsageError("not JSON", where=where, hint="restore it from git") from error
     if not isinstance(peers, list) or not all(peer is None or isinstance(peer, dict) for peer in peers):
         raise UsageError("must be a list of objects, with null for holes", where=where)
@@ -52,18 +56,13 @@ def read(workspace: Workspace) -> Peers:
 def _is_key(value: object) -> bool:
     try:
         return isinstance(value, str) and len(base64.b64decode(value, validate=True)) == 32
-    except (binascii.Error, ValueError):
+    except ValueError:
         return False
 
 
 def public_keys(peers: Peers) -> dict[int, str]:
     """Index → public key, for the nodes that have one."""
     return {index: peer["PublicKey"] for index, peer in enumerate(peers, 1) if peer and "PublicKey" in peer}
-
-
-def nodes_with_key(cluster: Cluster) -> set[str]:
-    """Names of the nodes whose public key is in peers.json; raises UsageError when it is damaged."""
-    return {f"node{index}" for index in public_keys(read(cluster.workspace))}
 
 
 def published(cluster: Cluster, plaintexts: Mapping[Secret, bytes]) -> Change:

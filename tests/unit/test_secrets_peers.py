@@ -26,7 +26,7 @@ def inventory(folder: Path, *indices: int) -> Inventory:
 
 def test_holes_are_null_and_the_order_is_that_of_the_indices(tmp_path: Path) -> None:
     change = peers.updated([], inventory(tmp_path, 1, 3), {3: key(3), 1: key(1)})
-    assert json.loads(change.text) == [
+    assert json.loads(change.files["peers.json"]) == [
         {"PublicKey": key(1), "PeerIP": "192.168.0.1"},
         None,
         {"PublicKey": key(3), "PeerIP": "192.168.0.3"},
