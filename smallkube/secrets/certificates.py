@@ -7,6 +7,7 @@ in the pool is its own chain) and OpenSSL 3, also with ``X509_STRICT``, take suc
 import datetime
 import ipaddress
 from collections.abc import Mapping
+from typing import Any
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
@@ -68,19 +69,15 @@ def issue(wanted: Certificate, key_pem: bytes, now: datetime.datetime) -> bytes:
         .add_extension(x509.ExtendedKeyUsage([_USAGES[wanted.usage]]), critical=False)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
     )
-    if wanted.names or wanted.addresses:
-        builder = builder.add_extension(x509.SubjectAlternativeName(_general_names(wanted)), critical=False)
+    addresses = [x509.IPAddress(ipaddress.ip_address(address)) for address in wanted.addresses]
+    if names := [*(x509.DNSName(each) for each in wanted.names), *addresses]:
+        builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
     return builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
 
 
 def issue_all(keys: Mapping[Secret, bytes], now: datetime.datetime) -> dict[str, bytes]:
     """The certificates of those of ``keys`` (secret → PEM) that have one, by file name."""
     return {row.certificate.file: issue(row.certificate, pem, now) for row, pem in keys.items() if row.certificate}
-
-
-def _general_names(wanted: Certificate) -> list[x509.GeneralName]:
-    addresses = [x509.IPAddress(ipaddress.ip_address(address)) for address in wanted.addresses]
-    return [*(x509.DNSName(name) for name in wanted.names), *addresses]
 
 
 def load(pem: bytes, where: str) -> x509.Certificate:
@@ -101,28 +98,24 @@ def belongs(certificate: x509.Certificate, key_pem: bytes, where: str) -> bool:
 
 def faults(certificate: x509.Certificate, wanted: Certificate, now: datetime.datetime) -> list[str]:
     """What is wrong with the certificate, in words: names, usage, signature, time; empty when nothing is."""
-    found = []
-    if certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)[:1] != [
-        x509.NameAttribute(NameOID.COMMON_NAME, wanted.common_name)
-    ]:
-        found.append(f"its common name is not {wanted.common_name}")
-    present = names_in(certificate)
+    common_names = [each.value for each in certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
+    names = names_in(certificate)
     should = {*wanted.names, *(str(ipaddress.ip_address(address)) for address in wanted.addresses)}
-    if should - present:
-        found.append(f"lacks {', '.join(sorted(should - present))}")
-    if present - should:
-        found.append(f"has {', '.join(sorted(present - should))}, which the inventory no longer has")
-    if not _usage_is(certificate, wanted.usage):
-        found.append(f"its use is not {wanted.usage} alone")
-    if not _self_signed(certificate):
-        found.append("not self-signed: pinning it would need its issuer")
-    if certificate.not_valid_before_utc > now:
-        found.append(f"valid only from {certificate.not_valid_before_utc:%Y-%m-%d}")
-    if certificate.not_valid_after_utc <= now:
-        found.append(f"expired on {certificate.not_valid_after_utc:%Y-%m-%d}")
-    elif certificate.not_valid_after_utc - now < WARNING:
-        found.append(f"expires on {certificate.not_valid_after_utc:%Y-%m-%d}")
-    return found
+    begins, ends = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    found = (
+        (common_names[:1] != [wanted.common_name], f"its common name is not {wanted.common_name}"),
+        (should - names, f"lacks {', '.join(sorted(should - names))}"),
+        (names - should, f"has {', '.join(sorted(names - should))}, which the inventory no longer has"),
+        (
+            _extension(certificate, x509.ExtendedKeyUsage) != [_USAGES[wanted.usage]],
+            f"its use is not {wanted.usage} alone",
+        ),
+        (not _self_signed(certificate), "not self-signed: pinning it would need its issuer"),
+        (begins > now, f"valid only from {begins:%Y-%m-%d}"),
+        (ends <= now, f"expired on {ends:%Y-%m-%d}"),
+        (now < ends < now + WARNING, f"expires on {ends:%Y-%m-%d}"),
+    )
+    return [fault for wrong, fault in found if wrong]
 
 
 def complaints(
@@ -144,19 +137,17 @@ def complaints(
 
 def names_in(certificate: x509.Certificate) -> set[str]:
     """What it is for: DNS names, and addresses in their shortest form."""
-    try:
-        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except x509.ExtensionNotFound:
-        return set()
-    return {str(name.value) for name in names}
+    return {str(name.value) for name in _extension(certificate, x509.SubjectAlternativeName)}
 
 
-def _usage_is(certificate: x509.Certificate, usage: str) -> bool:
+def _extension(
+    certificate: x509.Certificate, kind: type[x509.SubjectAlternativeName] | type[x509.ExtendedKeyUsage]
+) -> list[Any]:
+    """What it lists; nothing where there is no such extension."""
     try:
-        found = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+        return list(certificate.extensions.get_extension_for_class(kind).value)
     except x509.ExtensionNotFound:
-        return False
-    return list(found) == [_USAGES[usage]]
+        return []
 
 
 def _self_signed(certificate: x509.Certificate) -> bool:

@@ -4,12 +4,12 @@ Every secret is text that ends with a line break, so that ``wg``, ``$(cat …)``
 """
 
 import base64
-import binascii
 import re
 import secrets
 import string
 from collections.abc import Sequence
 
+import yaml
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
@@ -66,23 +66,17 @@ def validate(kind: Kind, plaintext: bytes, where: str) -> None:
 
 
 def _wireguard_bytes(private: bytes, where: str) -> bytes:
-    raw = _canonical(private.removesuffix(b"\n"))
-    if raw is None or len(raw) != 32:
+    text = private.removesuffix(b"\n")
+    try:
+        raw = base64.b64decode(text, validate=True)
+    except ValueError:
+        raw = b""
+    if len(raw) != 32 or base64.b64encode(raw) != text:
         raise SmallkubeError("not a WireGuard private key", where=where, hint="expected: what `wg genkey` prints")
     return raw
 
 
-def _canonical(text: bytes) -> bytes | None:
-    try:
-        raw = base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError):
-        return None
-    return raw if base64.b64encode(raw) == text else None
-
-
 def _encryption_configuration(resources: Sequence[str]) -> bytes:
-    import yaml
-
     key = {"name": "key1", "secret": base64.b64encode(secrets.token_bytes(32)).decode()}
     document = {
         "apiVersion": "apiserver.config.k8s.io/v1",
@@ -95,8 +89,6 @@ def _encryption_configuration(resources: Sequence[str]) -> bytes:
 
 
 def _validate_encryption(plaintext: bytes, where: str) -> None:
-    import yaml
-
     try:
         document = yaml.safe_load(plaintext)
         parts = document["resources"]
@@ -121,15 +113,11 @@ def _provider_sound(provider: dict[str, dict[str, list[dict[str, str]]]]) -> boo
 
 def encrypted_resources(plaintext: bytes) -> list[str]:
     """The resources that a (valid) EncryptionConfiguration names."""
-    import yaml
-
     return [str(name) for part in yaml.safe_load(plaintext)["resources"] for name in part["resources"]]
 
 
 def encryption_keys(plaintext: bytes) -> list[tuple[str, str]]:
     """Name and base64 text of each key of a (valid) EncryptionConfiguration, those that encrypt first."""
-    import yaml
-
     providers = [provider for part in yaml.safe_load(plaintext)["resources"] for provider in part["providers"]]
     named = [(key["name"], key["secret"]) for one in providers for key in one.get("secretbox", {}).get("keys", ())]
     return list(dict.fromkeys(named))

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from enum import StrEnum
 
 from smallkube.secrets import certificates
-from smallkube.secrets.policy import Certificate, Secret
+from smallkube.secrets.policy import Secret
 from smallkube.secrets.transaction import Change, Keys
 
 
@@ -25,9 +25,9 @@ class Stage(StrEnum):
 
 def of(row: Secret, keys: Keys) -> Stage:
     """The stage of ``row``, a key with a certificate."""
-    if row.new.file in keys.files and _certificate(row.new).file in keys.certificates:
+    if row.new.file in keys.files and _certificate(row.new) in keys.certificates:
         return Stage.TRUSTED
-    if row.old.file in keys.files and _certificate(row.old).file in keys.certificates:
+    if row.old.file in keys.files and _certificate(row.old) in keys.certificates:
         return Stage.SWITCHED
     return Stage.DEPLOY_PENDING if {row.new.file, row.old.file} & keys.files.keys() else Stage.ONE
 
@@ -45,19 +45,17 @@ def begun(rows: Sequence[Secret], now: datetime.datetime) -> Change:
 
 def switched(rows: Sequence[Secret], keys: Keys) -> Change:
     """TRUSTED → SWITCHED."""
-    files = {row.old: row for row in rows} | {row: row.new for row in rows}
-    return _moved(files, [row.new for row in rows], keys)
+    return _moved({row.old: row for row in rows} | {row: row.new for row in rows}, keys)
 
 
 def switched_back(rows: Sequence[Secret], keys: Keys) -> Change:
     """SWITCHED → TRUSTED, in which the previous certificate is the one in use again."""
-    files = {row.new: row for row in rows} | {row: row.old for row in rows}
-    return _moved(files, [row.old for row in rows], keys)
+    return _moved({row.new: row for row in rows} | {row: row.old for row in rows}, keys)
 
 
 def untrusted(rows: Sequence[Secret], keys: Keys) -> Change:
     """TRUSTED or SWITCHED → DEPLOY_PENDING."""
-    staged = (_certificate(each).file for row in rows for each in row.staged)
+    staged = (_certificate(each) for row in rows for each in row.staged)
     return Change(public={file: None for file in staged if file in keys.certificates})
 
 
@@ -66,14 +64,13 @@ def ended(rows: Sequence[Secret], keys: Keys) -> Change:
     return Change(removed=[each for row in rows for each in row.staged if each.file in keys.files])
 
 
-def _moved(files: dict[Secret, Secret], removed: Sequence[Secret], keys: Keys) -> Change:
-    public: dict[str, bytes | None] = {
-        _certificate(to).file: keys.certificates[_certificate(source).file] for to, source in files.items()
-    }
-    public |= {_certificate(row).file: None for row in removed}
-    return Change(moved=files, removed=removed, public=public)
+def _moved(files: dict[Secret, Secret], keys: Keys) -> Change:
+    """Each gets key and certificate of the other; what gets none is removed."""
+    removed = [row for row in files.values() if row not in files]
+    public = {_certificate(to): keys.certificates[_certificate(source)] for to, source in files.items()}
+    return Change(moved=files, removed=removed, public={**public, **dict.fromkeys(map(_certificate, removed))})
 
 
-def _certificate(row: Secret) -> Certificate:
+def _certificate(row: Secret) -> str:
     assert row.certificate
-    return row.certificate
+    return row.certificate.file
