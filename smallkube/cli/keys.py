@@ -158,10 +158,10 @@ def check(_: Context, json: bool = False) -> None:
 
     here = current()
     report = check_keys(here.cluster)
-    proofs = {name: str(proof) for name, proof in report.proofs}
+    proofs = {finding.secret.file: finding.proof for finding in report.findings}
     if json:
-        listed = [{"file": name, "proof": proof} for name, proof in proofs.items()]
-        ui.json_result({"proofs": listed, "problems": report.problems})
+        proven = [{"file": file, "proof": proof} for file, proof in proofs.items()]
+        ui.json_result({"proofs": proven, "problems": report.problems})
     elif report.problems:
         rows = [[item.file, item.fault, proofs.get(item.file, ""), item.fix] for item in report.problems]
         ui.table(["FILE IN keys/", "FAULT", "PROOF", "FIXED BY"], rows)

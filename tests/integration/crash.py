@@ -25,7 +25,7 @@ def plaintexts(cluster: Any) -> dict[str, bytes]:
 def assert_complete(cluster: Any) -> None:
     report = check(cluster.cluster)
     assert report.problems == ()
-    assert {proof for _, proof in report.proofs} == {"decrypted"}
+    assert {finding.proof for finding in report.findings} == {"decrypted"}
     assert list(cluster.keys.rglob(".tmp-*")) == []
     before = cluster.snapshot()
     generate(cluster)
@@ -33,7 +33,7 @@ def assert_complete(cluster: Any) -> None:
     private = cluster.keys / "master_key"
     private.rename(cluster.private / "master_key")
     report = check(cluster.cluster)
-    assert {proof for _, proof in report.proofs} == {"recorded"}
+    assert {finding.proof for finding in report.findings} == {"recorded"}
     assert report.problems == ()
 
 
