@@ -88,7 +88,7 @@ def protection(inventory: Inventory, node: Node, facts: HostFacts, existing: Col
     """Firewall tables, and secrets: present, with their rights, and no others; ``existing`` are the files in keys/."""
     missing = [f"no table {name}" for name in sorted(TABLES - facts.tables)]
     yield Check.of(node.name, "nftables", missing, ", ".join(sorted(TABLES)))
-    expected, found = policy.secrets_on(inventory, node, existing), facts.secrets
+    expected, found = policy.secrets_by_node(inventory, existing)[node.name], facts.secrets
     faults = [f"{name} is missing" for name in sorted(set(expected) - set(found))]
     faults += [f"{name} must not be on this node" for name in sorted(set(found) - set(expected))]
     for name in sorted(set(expected) & set(found)):

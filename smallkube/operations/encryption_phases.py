@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import Any
 
 from smallkube.core.errors import UsageError
+from smallkube.secrets.kinds import encryption_configuration
 
 Key = tuple[str, str]
 """Name, and base64 of 32 bytes."""
@@ -68,17 +69,8 @@ class Configuration:
         return Configuration(self.keys, tuple(dict.fromkeys((*self.resources, *resources))))
 
     def text(self) -> bytes:
-        """The file (apiserver.config.k8s.io/v1); what is not encrypted yet stays readable."""
-        import yaml
-
-        keys = [{"name": name, "secret": secret} for name, secret in self.keys]
-        providers = [{"secretbox": {"keys": keys}}, {"identity": {}}]
-        document = {
-            "apiVersion": "apiserver.config.k8s.io/v1",
-            "kind": "EncryptionConfiguration",
-            "resources": [{"resources": list(self.resources), "providers": providers}],
-        }
-        return yaml.safe_dump(document, sort_keys=False).encode()
+        """The file."""
+        return encryption_configuration(self.keys, self.resources)
 
 
 _WHERE = "keys/EncryptionConfiguration.yaml.age"

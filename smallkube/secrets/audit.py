@@ -4,6 +4,7 @@ Without the master identity this rests on records and headers (see ``recipients`
 """
 
 import datetime
+import re
 import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from smallkube.secrets.policy import Kind
 from smallkube.secrets.recipients import Finding, Keyring, State, load_keyring
 from smallkube.secrets.transaction import Keys, examined, read_keys, unfinished
 
-_CLEAR = (b"AGE-SECRET-KEY-1", b"PRIVATE KEY-----")
+_CLEAR = re.compile(rb"AGE-SECRET-KEY-1|PRIVATE KEY-----")
 _LARGEST = 64 * 1024
 GENERATE = "inv keys.generate"
 REKEY = "inv keys.rekey"
@@ -150,26 +151,21 @@ def _leaks(workspace: Workspace) -> Iterator[Problem]:
             continue
         if path.stat().st_mode & stat.S_IWOTH:
             yield Problem(name, "anyone on this machine may change it", f"chmod o-w keys/{name}")
-        clear = path != master and path.stat().st_size <= _LARGEST and any(mark in path.read_bytes() for mark in _CLEAR)
-        if clear:
+        if path != master and path.stat().st_size <= _LARGEST and _CLEAR.search(path.read_bytes()):
             yield Problem(name, "holds a private key in clear", f"rm keys/{name}, and replace what it opens")
 
 
 def _git(workspace: Workspace) -> Iterator[Problem]:
     """Whether git can commit the identity; nothing where there is no git or no work tree."""
     name = workspace.master_key.name
-    tracked = _git_status(workspace, "ls-files", "--error-unmatch", "--", f"keys/{name}")
-    if tracked == 0:
-        yield Problem(
-            name, "is tracked by git: each clone of the repository has every secret", f"git rm --cached keys/{name}"
-        )
-    elif _git_status(workspace, "check-ignore", "-q", "--", f"keys/{name}") == 1:
+
+    def status(*arguments: str) -> int:
+        return process.run(["git", "-C", workspace.root, *arguments, "--", f"keys/{name}"], timeout=20).status
+
+    if not process.find("git"):
+        return
+    if status("ls-files", "--error-unmatch") == 0:
+        fault = "is tracked by git: each clone of the repository has every secret"
+        yield Problem(name, fault, f"git rm --cached keys/{name}")
+    elif status("check-ignore", "-q") == 1:
         yield Problem(name, "git does not ignore it", f"echo /{name} >> keys/.gitignore")
-
-
-def _git_status(workspace: Workspace, *arguments: str) -> int | None:
-    try:
-        done = process.run(["git", "-C", workspace.root, *arguments], timeout=20)
-    except process.NotStarted:
-        return None
-    return None if done.stopped else done.status

@@ -19,27 +19,23 @@ from smallkube.secrets.transaction import Change, Keys
 _PREFIX = "smallkube-edit-"
 
 
-def find(cluster: Cluster, keys: Keys, name: str) -> Secret:
-    """The secret called ``name`` (as in keys/, with or without .age).
+def show(cluster: Cluster, name: str) -> bytes:
+    """The plaintext of the secret called ``name`` (as in keys/, with or without .age).
 
-    Raises UsageError when the policy has none of that name, or its file is missing.
+    Raises UsageError when it or the master is missing, and SmallkubeError when it can't be opened.
     """
+    return _open(cluster, name)[2]
+
+
+def _open(cluster: Cluster, name: str) -> tuple[Keys, Secret, bytes]:
+    keys = transaction.read_keys(cluster.workspace)
     table = {row.name: row for row in policy.expected(cluster.inventory, keys.files)}
     row = table.get(name.removeprefix("keys/").removesuffix(policy.SUFFIX))
     if row is None:
         raise UsageError(f"no secret {name!r}", hint=f"there are {listed(table)}; see `inv keys.list`")
-    if row.file not in keys.files:
-        raise UsageError("missing", where=f"keys/{row.file}", hint="run `inv keys.generate`")
-    return row
-
-
-def show(cluster: Cluster, name: str) -> bytes:
-    """The plaintext of the secret called ``name``. Raises UsageError, and SmallkubeError when it can't be opened."""
-    keys = transaction.read_keys(cluster.workspace)
-    row = find(cluster, keys, name)
     master = age.require_master(cluster.workspace, "to read secrets")
     age.read_recipient(cluster.workspace, master)
-    return transaction.opened(keys, master, row)
+    return keys, row, transaction.opened(keys, master, row)
 
 
 def edit(cluster: Cluster, name: str, edited: Callable[[str, bytes], bytes]) -> tuple[str, ...]:
@@ -48,11 +44,8 @@ def edit(cluster: Cluster, name: str, edited: Callable[[str, bytes], bytes]) -> 
     What is derived from it (certificate, public key in peers.json) is renewed with it. Raises UsageError on an
     unknown name and SmallkubeError on content that is not what this secret must hold; nothing is changed then.
     """
-    keys = transaction.read_keys(cluster.workspace)
-    row = find(cluster, keys, name)
-    master = age.require_master(cluster.workspace, "to edit secrets")
-    require_host_keys(cluster.workspace, load_keyring(cluster, master), (row,))
-    before = transaction.opened(keys, master, row)
+    keys, row, before = _open(cluster, name)
+    require_host_keys(cluster.workspace, load_keyring(cluster), (row,))
     after = edited(row.name, before)
     if after == before:
         return ()

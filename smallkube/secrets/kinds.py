@@ -7,7 +7,7 @@ import base64
 import re
 import secrets
 import string
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import yaml
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
@@ -25,20 +25,17 @@ _ALPHABET = string.ascii_letters + string.digits
 def make(kind: Kind, encrypted_resources: Sequence[str]) -> bytes:
     """A new secret of this kind. ``encrypted_resources`` are those of an EncryptionConfiguration."""
     if kind is Kind.WIREGUARD:
-        return new_wireguard_key()
+        # As ``wg genkey`` does: 32 random bytes, clamped as X25519 has it (RFC 7748 §5).
+        raw = bytearray(secrets.token_bytes(32))
+        raw[0] &= 248
+        raw[31] = raw[31] & 127 | 64
+        return base64.b64encode(raw) + b"\n"
     if kind is Kind.TOKEN:
         return ("".join(secrets.choice(_ALPHABET) for _ in range(TOKEN_LENGTH)) + "\n").encode()
     if kind is Kind.ENCRYPTION:
-        return _encryption_configuration(encrypted_resources)
+        key = base64.b64encode(secrets.token_bytes(32)).decode()
+        return encryption_configuration([("key1", key)], encrypted_resources)
     return certificates.new_key()
-
-
-def new_wireguard_key() -> bytes:
-    """A private key as ``wg genkey`` prints it: 32 random bytes, clamped as X25519 has it (RFC 7748 §5), base64."""
-    raw = bytearray(secrets.token_bytes(32))
-    raw[0] &= 248
-    raw[31] = raw[31] & 127 | 64
-    return base64.b64encode(raw) + b"\n"
 
 
 def wireguard_public(private: bytes, where: str) -> str:
@@ -76,14 +73,14 @@ def _wireguard_bytes(private: bytes, where: str) -> bytes:
     return raw
 
 
-def _encryption_configuration(resources: Sequence[str]) -> bytes:
-    key = {"name": "key1", "secret": base64.b64encode(secrets.token_bytes(32)).decode()}
+def encryption_configuration(keys: Iterable[tuple[str, str]], resources: Sequence[str]) -> bytes:
+    """The file (apiserver.config.k8s.io/v1) for ``keys`` (name, base64); what is not encrypted yet stays readable."""
+    named = [{"name": name, "secret": secret} for name, secret in keys]
+    providers = [{"secretbox": {"keys": named}}, {"identity": {}}]
     document = {
         "apiVersion": "apiserver.config.k8s.io/v1",
         "kind": "EncryptionConfiguration",
-        "resources": [
-            {"resources": list(resources), "providers": [{"secretbox": {"keys": [key]}}, {"identity": {}}]},
-        ],
+        "resources": [{"resources": list(resources), "providers": providers}],
     }
     return yaml.safe_dump(document, sort_keys=False).encode()
 

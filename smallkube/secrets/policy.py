@@ -194,16 +194,11 @@ def expected(inventory: "Inventory", existing_files: Collection[str]) -> tuple[S
     return tuple(rows)
 
 
-def secrets_on(inventory: "Inventory", node: "Node", existing_files: Collection[str]) -> dict[str, Secret]:
-    """What ``node`` may read, by its name under /run/agenix (``{"wgkube.key": <wgkube2.key>}``).
+def secrets_by_node(inventory: "Inventory", existing_files: Collection[str]) -> dict[str, dict[str, Secret]]:
+    """What each node (name) may read, by its name under /run/agenix (``{"node2": {"wgkube.key": <wgkube2.key>}}``).
 
     ``existing_files`` are the names in keys/; from them only the versions of a rotation are taken.
     """
-    return secrets_by_node(inventory, existing_files)[node.name]
-
-
-def secrets_by_node(inventory: "Inventory", existing_files: Collection[str]) -> dict[str, dict[str, Secret]]:
-    """``secrets_on`` of every node, by its name."""
     found: dict[str, dict[str, Secret]] = {node.name: {} for node in inventory.nodes}
     for row in expected(inventory, existing_files):
         for reader in row.readers if row.in_use else ():

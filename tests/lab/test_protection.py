@@ -47,7 +47,7 @@ def test_each_machine_decrypts_exactly_its_own(deployed: Operator) -> None:
     inventory = load(deployed.workspace.inventory_file)
     files = {path.name for path in deployed.workspace.keys_dir.glob("*.age")}
     for node in inventory.nodes:
-        own = {row.file for row in policy.secrets_on(inventory, node, files).values()}
+        own = {row.file for row in policy.secrets_by_node(inventory, files)[node.name].values()}
         tried = "for f in $(ls -dt /var/lib/smallkube/bundles/*/ | head -1)keys/*.age; do"
         tried += " age -d -i /etc/ssh/ssh_host_ed25519_key $f >/dev/null 2>&1 && basename $f; done; true"
         assert set(deployed.say(node.name, "sh", "-c", tried).split()) == own

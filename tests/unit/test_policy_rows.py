@@ -85,7 +85,7 @@ def test_new_rows_are_rendered_with_users_and_modes(extended: FakeCluster) -> No
 def test_the_machines_files_are_checked_by_the_policy(extended: FakeCluster) -> None:
     inventory, files = extended.inventory, extended.keys.files
     node = inventory.node("node2")
-    expected = policy.secrets_on(inventory, node, files)
+    expected = policy.secrets_by_node(inventory, files)[node.name]
     rights = {name: str(row.access) for name, row in expected.items()}
 
     def faults(rights: dict[str, str]) -> list[str]:

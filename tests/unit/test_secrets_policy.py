@@ -26,7 +26,7 @@ def readers(given: Inventory) -> dict[str, set[str]]:
 
 
 def files_on(given: Inventory, node: str, existing: Collection[str]) -> dict[str, str]:
-    return {name: row.file for name, row in policy.secrets_on(given, given.node(node), existing).items()}
+    return {name: row.file for name, row in policy.secrets_by_node(given, existing)[node].items()}
 
 
 SHARED = {
