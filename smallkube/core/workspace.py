@@ -171,9 +171,9 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def remove_temporaries(folder: Path) -> None:
-    """Remove what a killed ``write_file`` left in ``folder``; call it only under the lock that guards the folder."""
-    for leftover in folder.glob(f"{TEMPORARY_PREFIX}*"):
+def remove_temporaries(folder: Path, name: str = "") -> None:
+    """Remove what a killed ``write_file`` (of ``name``) left in ``folder``; only under the lock that guards it."""
+    for leftover in folder.glob(f"{TEMPORARY_PREFIX}{name}*"):
         leftover.unlink(missing_ok=True)
 
 

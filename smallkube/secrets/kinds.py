@@ -90,11 +90,9 @@ def _validate_encryption(plaintext: bytes, where: str) -> None:
         document = yaml.safe_load(plaintext)
         parts = document["resources"]
         sound = document["kind"] == "EncryptionConfiguration" and bool(parts)
-        for part in parts:
-            sound = sound and bool(part["resources"]) and all(_provider_sound(one) for one in part["providers"])
+        sound = sound and all(part["resources"] and all(map(_provider_sound, part["providers"])) for part in parts)
     except (yaml.YAMLError, KeyError, TypeError, ValueError, RecursionError):
-        # the YAML error would quote the secret, so it must not become the cause that a debug traceback shows
-        sound = False
+        sound = False  # The error would quote the secret: it must not become the cause that a debug traceback shows.
     if not sound:
         raise SmallkubeError(
             "not an EncryptionConfiguration with providers and secretbox keys of 32 bytes", where=where

@@ -84,19 +84,17 @@ def updated(peers: Peers, inventory: Inventory, new_keys: Mapping[int, str]) -> 
     words = []
     for index in range(1, max(*nodes, len(peers)) + 1):
         before = peers[index - 1] if index <= len(peers) else None
+        entry = before or {}
+        key = new_keys.get(index, entry.get("PublicKey"))
         if index not in nodes:
             words += [f"node{index} removed"] if before is not None else []
             result.append(None)
-            continue
-        after = dict(before or {})
-        if index in new_keys:
-            after = {"PublicKey": new_keys[index], **{k: v for k, v in after.items() if k != "PublicKey"}}
-        if "PublicKey" not in after:
+        elif key is None:
             result.append(before)
-            continue
-        address = nodes[index].peer_ip
-        words += _words(index, before or {}, after["PublicKey"], address)
-        result.append({**after, "PeerIP": address})
+        else:
+            address = nodes[index].peer_ip
+            words += _words(index, entry, key, address)
+            result.append({**entry, "PublicKey": key, "PeerIP": address})
     while result and result[-1] is None and len(result) > max(nodes):
         result.pop()
     if not words and len(result) != len(peers):

@@ -16,14 +16,7 @@ from pathlib import Path
 
 from smallkube.core.errors import SmallkubeError, UsageError
 from smallkube.core.files import write_files
-from smallkube.core.workspace import (
-    TEMPORARY_PREFIX,
-    Workspace,
-    lock,
-    remove_temporaries,
-    sync_folder,
-    write_file,
-)
+from smallkube.core.workspace import Workspace, lock, remove_temporaries, sync_folder, write_file
 from smallkube.inventory.cluster import Cluster
 from smallkube.secrets import age, agenix, policy, recipients
 from smallkube.secrets.policy import Secret
@@ -54,7 +47,8 @@ def read_keys(workspace: Workspace) -> Keys:
 def opened(keys: Keys, master: age.Master, row: Secret) -> bytes:
     """The plaintext of ``row``; raises UsageError when its file is missing, SmallkubeError when it can't be opened."""
     if row.file not in keys.files:
-        raise UsageError("missing", where=f"keys/{row.file}", hint="restore it from git")
+        hint = "restore it from git, or run `inv keys.generate` if it is new"
+        raise UsageError("missing", where=f"keys/{row.file}", hint=hint)
     return age.decrypt(keys.files[row.file], master, f"keys/{row.file}")
 
 
@@ -91,9 +85,8 @@ def changing_keys(workspace: Workspace) -> Iterator[tuple[str, ...]]:
     Yields the subjects of the change that had to be completed. Raises UsageError when another process holds the lock.
     """
     with lock(workspace.state_dir / "keys.lock", "changing keys/"):
-        for folder in (workspace.keys_dir, workspace.hosts_keys_dir):
-            if folder.is_dir():
-                remove_temporaries(folder)
+        remove_temporaries(workspace.keys_dir)
+        remove_temporaries(workspace.hosts_keys_dir)
         yield complete(workspace)
 
 
@@ -114,11 +107,9 @@ def apply(
     keys = keys or read_keys(cluster.workspace)
     keyring = keyring or recipients.load_keyring(cluster)
     recipients.require_host_keys(cluster.workspace, keyring, (*change.new, *change.moved))
-    files: dict[str, bytes | None] = {
-        row.file: _encrypted(row, plaintext, keyring, master) for row, plaintext in change.new.items()
-    }
+    files: dict[str, bytes | None] = dict.fromkeys(row.file for row in change.removed)
     files |= {row.file: keys.files[source.file] for row, source in change.moved.items()}
-    files |= dict.fromkeys(row.file for row in change.removed)
+    files |= {row.file: _encrypted(row, plaintext, keyring, master) for row, plaintext in change.new.items()}
     present = {name: data for name, data in {**keys.files, **files}.items() if data is not None}
     moved = {row.file: keys.records[source.file] for row, source in change.moved.items() if source.file in keys.records}
     records = {name: record for name, record in {**keys.records, **moved}.items() if name in present}
@@ -189,8 +180,7 @@ def complete(workspace: Workspace) -> tuple[str, ...]:
     written.
     """
     path = _path(workspace)
-    for leftover in path.parent.glob(f"{TEMPORARY_PREFIX}{path.name}.*"):
-        leftover.unlink(missing_ok=True)
+    remove_temporaries(path.parent, path.name)
     found = _read(workspace)
     if found is None:
         return ()
@@ -200,11 +190,9 @@ def complete(workspace: Workspace) -> tuple[str, ...]:
         here = {file.name: data for file, data in files.items() if data is not None and file.parent == folder}
         write_files(folder, here)
     try:
-        for removed in (file for file, data in files.items() if data is None):
+        for removed in (*(file for file, data in files.items() if data is None), path):
             removed.unlink(missing_ok=True)
             sync_folder(removed.parent)
-        path.unlink()
-        sync_folder(path.parent)
     except OSError as error:
         raise SmallkubeError(f"can't be removed: {error.strerror}", where=workspace.relative(path)) from error
     return found.subjects
