@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from smallkube.core import process
 from smallkube.core.errors import SmallkubeError, UsageError, listed
-from smallkube.core.process import NotStarted, run_interactive, signals_as_errors
 from smallkube.inventory.cluster import Cluster
 from smallkube.secrets import age, certificates, kinds, peers, policy, transaction
 from smallkube.secrets.policy import Secret
@@ -67,8 +67,8 @@ def run_editor(command: Sequence[str], folders: Sequence[Path], name: str, plain
         path.touch(mode=0o600)
         path.write_bytes(plaintext)
         try:
-            status = run_interactive([*command, path])
-        except NotStarted as error:
+            status = process.run_interactive([*command, path])
+        except process.NotStarted as error:
             raise UsageError(
                 f"the editor {command[0]} {error.message}", hint="set EDITOR to an editor that is installed"
             ) from error
@@ -89,23 +89,17 @@ def _private_folder(folders: Sequence[Path]) -> Iterator[Path]:
     _sweep(base)
     folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=base))
     try:
-        with signals_as_errors("nothing was changed"):
+        with process.signals_as_errors("nothing was changed"):
             yield folder
     finally:
         _wipe(folder)
 
 
 def _in_memory(folder: Path) -> bool:
-    """Whether ``folder`` is on tmpfs or ramfs, by the mount table (proc(5))."""
+    """Whether ``folder`` can be written to and is on tmpfs or ramfs."""
     if not (folder.is_dir() and os.access(folder, os.W_OK)):
         return False
-    kinds = {}
-    for line in Path("/proc/self/mounts").read_text(encoding="utf-8", errors="replace").splitlines():
-        _, mounted_on, kind, *_ = line.split(" ")
-        kinds[mounted_on] = kind
-    real = folder.resolve()
-    mounted = next((kinds[str(place)] for place in (real, *real.parents) if str(place) in kinds), "")
-    return mounted in ("tmpfs", "ramfs")
+    return process.run(["stat", "-f", "-c", "%T", folder], timeout=10).stdout.strip() in ("tmpfs", "ramfs")
 
 
 def _sweep(base: Path) -> None:
