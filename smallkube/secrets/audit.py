@@ -6,7 +6,7 @@ Without the master identity this rests on records and headers (see ``recipients`
 import datetime
 import re
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from smallkube.core import process
@@ -14,7 +14,7 @@ from smallkube.core.errors import UsageError, listed
 from smallkube.core.workspace import Workspace
 from smallkube.inventory.cluster import Cluster
 from smallkube.secrets import age, agenix, certificates, kinds, peers, policy
-from smallkube.secrets.policy import Kind
+from smallkube.secrets.policy import Kind, Secret
 from smallkube.secrets.recipients import Finding, Keyring, State, load_keyring
 from smallkube.secrets.transaction import Keys, examined, read_keys, unfinished
 
@@ -41,17 +41,6 @@ class Report:
     problems: tuple[Problem, ...]
 
 
-@dataclass(frozen=True)
-class _Read:
-    """All that the parts check, read once; ``plaintexts`` (secret's name → content) of what could be decrypted."""
-
-    cluster: Cluster
-    keys: Keys
-    keyring: Keyring
-    findings: tuple[Finding, ...]
-    plaintexts: Mapping[str, bytes]
-
-
 def check(cluster: Cluster) -> Report:
     """Check all of keys/.
 
@@ -62,8 +51,13 @@ def check(cluster: Cluster) -> Report:
     table = policy.expected(cluster.inventory, keys.files)
     findings = examined(keys, table, keyring, master.only(keyring.master) if master else None)
     plaintexts = {each.secret.name: each.plaintext for each in findings if each.plaintext is not None}
-    read = _Read(cluster, keys, keyring, findings, plaintexts)
-    problems = [*_secrets(read), *_certificates(read), *_peers(read), *_derived(read), *_stale(read)]
+    problems = [
+        *_secrets(cluster, findings, keyring),
+        *_certificates(cluster, keys, plaintexts),
+        *_peers(cluster, plaintexts),
+        *_secrets_nix(cluster, table, keyring),
+        *_stale(cluster, table, keys),
+    ]
     if subjects := unfinished(cluster.workspace):
         problems.insert(0, Problem("(all)", f"a change was interrupted: {listed(subjects)}", GENERATE))
     if master and master.recipient != keyring.master:
@@ -71,16 +65,16 @@ def check(cluster: Cluster) -> Report:
     return Report(findings, (*problems, *_leaks(cluster.workspace)))
 
 
-def _secrets(read: _Read) -> Iterator[Problem]:
-    wanted = read.cluster.inventory.cluster.secrets.encrypted_resources
-    for finding in read.findings:
+def _secrets(cluster: Cluster, findings: Sequence[Finding], keyring: Keyring) -> Iterator[Problem]:
+    wanted = cluster.inventory.cluster.secrets.encrypted_resources
+    for finding in findings:
         row = finding.secret
         configuration = finding.plaintext if row.kind is Kind.ENCRYPTION else None
         fix = {
             State.MISSING: GENERATE,
             State.WRONG_SET: REKEY,
             State.DAMAGED: f"git checkout -- keys/{row.file}",
-            State.UNKNOWN: "inv keys.scan " + " ".join(f"--node {node}" for node in read.keyring.unknown(row)),
+            State.UNKNOWN: "inv keys.scan " + " ".join(f"--node {node}" for node in keyring.unknown(row)),
         }
         if finding.state is not State.GOOD:
             yield Problem(row.file, "; ".join(finding.faults), fix[finding.state])
@@ -89,52 +83,50 @@ def _secrets(read: _Read) -> Iterator[Problem]:
             yield Problem(row.file, fault, f"inv keys.edit {row.name}")
 
 
-def _certificates(read: _Read) -> Iterator[Problem]:
+def _certificates(cluster: Cluster, keys: Keys, plaintexts: Mapping[str, bytes]) -> Iterator[Problem]:
     now = datetime.datetime.now(datetime.UTC)
-    for row in policy.secrets_of(read.cluster.inventory):
+    for row in policy.secrets_of(cluster.inventory):
         if wanted := row.certificate:
-            pem = read.keys.certificates.get(wanted.file)
+            pem = keys.certificates.get(wanted.file)
             fix = GENERATE if pem is None else "inv keys.rotate-certificates"
-            for fault in certificates.complaints(pem, wanted, row.file, read.plaintexts.get(row.name), now):
+            for fault in certificates.complaints(pem, wanted, row.file, plaintexts.get(row.name), now):
                 yield Problem(wanted.file, fault, fix)
 
 
-def _peers(read: _Read) -> Iterator[Problem]:
+def _peers(cluster: Cluster, plaintexts: Mapping[str, bytes]) -> Iterator[Problem]:
     try:
-        entries = peers.read(read.cluster.workspace)
+        entries = peers.read(cluster.workspace)
     except UsageError as error:
         yield Problem(peers.FILE, error.message, f"git checkout -- keys/{peers.FILE}")
         return
     public = peers.public_keys(entries)
-    for node in read.cluster.inventory.nodes:
-        private = read.plaintexts.get(f"wgkube{node.index}.key")
+    for node in cluster.inventory.nodes:
+        private = plaintexts.get(f"wgkube{node.index}.key")
         if node.index not in public:
             yield Problem(peers.FILE, f"{node.name} is missing", GENERATE)
         elif private and kinds.wireguard_public(private, peers.FILE) != public[node.index]:
             fault = f"the PublicKey of {node.name} is not that of its private key"
             yield Problem(peers.FILE, fault, f"inv keys.rotate-wireguard --node {node.name}")
-    for words in peers.updated(entries, read.cluster.inventory, {}).words:
+    for words in peers.updated(entries, cluster.inventory, {}).words:
         yield Problem(peers.FILE, words.replace(" removed", " is no longer in the inventory"), GENERATE)
 
 
-def _derived(read: _Read) -> Iterator[Problem]:
-    path = read.cluster.workspace.secrets_nix
-    wanted = agenix.render((finding.secret for finding in read.findings), read.keyring)
-    text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else None
-    complete = all(node.name in read.keyring.hosts for node in read.cluster.inventory.nodes)
-    if text != wanted and (complete or text is None):
-        yield Problem(path.name, "missing" if text is None else "stale: not what the inventory requires", GENERATE)
+def _secrets_nix(cluster: Cluster, table: Sequence[Secret], keyring: Keyring) -> Iterator[Problem]:
+    path = cluster.workspace.secrets_nix
+    data = cluster.workspace.read(path)
+    complete = all(node.name in keyring.hosts for node in cluster.inventory.nodes)
+    if data is None or (complete and data != agenix.render(table, keyring).encode()):
+        yield Problem(path.name, "missing" if data is None else "stale: not what the inventory requires", GENERATE)
 
 
-def _stale(read: _Read) -> Iterator[Problem]:
-    inventory, folder = read.cluster.inventory, read.cluster.workspace.hosts_keys_dir
-    known = {finding.secret.file for finding in read.findings}
-    known.update(policy.public_files(inventory, read.keys.certificates))
-    for name in (*read.keys.files, *read.keys.certificates):
+def _stale(cluster: Cluster, table: Sequence[Secret], keys: Keys) -> Iterator[Problem]:
+    known = {row.file for row in table}
+    known.update(policy.public_files(cluster.inventory, keys.certificates))
+    for name in (*keys.files, *keys.certificates):
         if name not in known:
             yield Problem(name, "stale: nothing in the inventory has this secret", f"git rm keys/{name}")
-    nodes = {f"{node.name}.pub" for node in inventory.nodes}
-    for path in sorted(folder.glob("*.pub")):
+    nodes = {f"{node.name}.pub" for node in cluster.inventory.nodes}
+    for path in sorted(cluster.workspace.hosts_keys_dir.glob("*.pub")):
         if path.name not in nodes:
             yield Problem(f"hosts/{path.name}", "stale: no such node", f"git rm keys/hosts/{path.name}")
 
