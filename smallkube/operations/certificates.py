@@ -88,7 +88,7 @@ class Rotation:
             raise not_abortable(retired=bool(self.rows) and at(Stage.DEPLOY_PENDING)(keys))
         begin = Step(
             f"issue new keys and certificates for {', '.join(self.files)}",
-            lambda: self._write(lambda rows, _: staged.begun(rows, datetime.datetime.now(datetime.UTC))),
+            lambda: self._write(lambda rows: staged.begun(rows, datetime.datetime.now(datetime.UTC))),
             at(Stage.TRUSTED, Stage.SWITCHED, Stage.DEPLOY_PENDING),
         )
         trust = (
@@ -134,9 +134,9 @@ class Rotation:
     def _at(self, *stages: Stage) -> Callable[[Keys], bool]:
         return lambda keys: all(staged.of(row, keys) in stages for row in self.rows)
 
-    def _write(self, contents: Callable[[tuple[Secret, ...], Keys], Change]) -> None:
+    def _write(self, contents: Callable[[tuple[Secret, ...]], Change]) -> None:
         with changing_keys(self.cluster.workspace):
-            transaction.apply(self.cluster, contents(self.rows, self._keys))
+            transaction.apply(self.cluster, contents(self.rows))
 
     def _await_pods(self) -> None:
         """The kubelet brings ca.crt up to date when the controller manager has published it."""

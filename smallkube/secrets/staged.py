@@ -43,32 +43,28 @@ def begun(rows: Sequence[Secret], now: datetime.datetime) -> Change:
     return replaced([row.new for row in rows], now)
 
 
-def switched(rows: Sequence[Secret], keys: Keys) -> Change:
+def switched(rows: Sequence[Secret]) -> Change:
     """TRUSTED → SWITCHED."""
-    return _moved({row.old: row for row in rows} | {row: row.new for row in rows}, keys)
+    return Change(
+        moved={row.old: row for row in rows} | {row: row.new for row in rows}, removed=[row.new for row in rows]
+    )
 
 
-def switched_back(rows: Sequence[Secret], keys: Keys) -> Change:
+def switched_back(rows: Sequence[Secret]) -> Change:
     """SWITCHED → TRUSTED, in which the previous certificate is the one in use again."""
-    return _moved({row.new: row for row in rows} | {row: row.old for row in rows}, keys)
+    return Change(
+        moved={row.new: row for row in rows} | {row: row.old for row in rows}, removed=[row.old for row in rows]
+    )
 
 
-def untrusted(rows: Sequence[Secret], keys: Keys) -> Change:
+def untrusted(rows: Sequence[Secret]) -> Change:
     """TRUSTED or SWITCHED → DEPLOY_PENDING."""
-    staged = (_certificate(each) for row in rows for each in row.staged)
-    return Change(public={file: None for file in staged if file in keys.certificates})
+    return Change(public={_certificate(each): None for row in rows for each in row.staged})
 
 
-def ended(rows: Sequence[Secret], keys: Keys) -> Change:
+def ended(rows: Sequence[Secret]) -> Change:
     """DEPLOY_PENDING → ONE."""
-    return Change(removed=[each for row in rows for each in row.staged if each.file in keys.files])
-
-
-def _moved(files: dict[Secret, Secret], keys: Keys) -> Change:
-    """Each gets key and certificate of the other; what gets none is removed."""
-    removed = [row for row in files.values() if row not in files]
-    public = {_certificate(to): keys.certificates[_certificate(source)] for to, source in files.items()}
-    return Change(moved=files, removed=removed, public={**public, **dict.fromkeys(map(_certificate, removed))})
+    return Change(removed=[each for row in rows for each in row.staged])
 
 
 def _certificate(row: Secret) -> str:

@@ -65,9 +65,10 @@ def examined(
 class Change:
     """What changes in keys/, as one.
 
-    ``new``: secret → its plaintext; ``moved``: secret → the secret whose file it gets; ``removed``: secrets;
-    ``public``: file in keys/ → its content, None where it is removed. ``verified``: secrets whose recipients have been
-    verified by decryption, to be recorded. ``subjects``: what an interrupted change is called, if not by its files.
+    ``new``: secret → its plaintext; ``moved``: secret → the secret whose file it gets; ``removed``: secrets; the
+    certificates of both go with them. ``public``: file in keys/ → its content, None where it is removed. ``verified``:
+    secrets whose recipients have been verified by decryption, to be recorded. ``subjects``: what an interrupted change
+    is called, if not by its files.
     """
 
     new: Mapping[Secret, bytes] = field(default_factory=dict, repr=False)
@@ -109,6 +110,10 @@ def apply(
     recipients.require_host_keys(cluster.workspace, keyring, (*change.new, *change.moved))
     files: dict[str, bytes | None] = dict.fromkeys(row.file for row in change.removed)
     files |= {row.file: keys.files[source.file] for row, source in change.moved.items()}
+    files |= {row.certificate.file: None for row in change.removed if row.certificate}
+    for row, source in change.moved.items():
+        if row.certificate and source.certificate:
+            files[row.certificate.file] = keys.certificates[source.certificate.file]
     files |= {row.file: _encrypted(row, plaintext, keyring, master) for row, plaintext in change.new.items()}
     present = {name: data for name, data in {**keys.files, **files}.items() if data is not None}
     moved = {row.file: keys.records[source.file] for row, source in change.moved.items() if source.file in keys.records}

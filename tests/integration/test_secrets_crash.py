@@ -6,7 +6,7 @@ after the other. The rotations of WireGuard keys and of the master have tests of
 """
 
 import datetime
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from itertools import count
 from typing import Any
 
@@ -15,7 +15,8 @@ from smallkube.secrets import edit as editing
 from smallkube.secrets import rekey as rekeying
 from smallkube.secrets.audit import check
 from smallkube.secrets.host_keys import Scanned
-from smallkube.secrets.transaction import Change, Keys, apply, changing_keys, commit, read_keys
+from smallkube.secrets.policy import Secret
+from smallkube.secrets.transaction import Change, apply, changing_keys, commit
 from tests.integration.crash import generate, killed_at, locked, plaintexts, restore
 
 
@@ -75,6 +76,11 @@ def test_edit_killed_before_each_single_change(make_cluster: Callable[..., Any])
     assert step > 5 and changed > 3
 
 
+def files(rows: Collection[Secret]) -> set[str]:
+    """Of secrets and of their certificates."""
+    return {row.file for row in rows} | {row.certificate.file for row in rows if row.certificate}
+
+
 def test_steps_of_rotations_killed_before_each_change(make_cluster: Callable[..., Any]) -> None:
     """Each is at its beginning, or at its end: new, moved and removed secrets and certificates."""
     cluster = make_cluster((1, 2))
@@ -83,25 +89,24 @@ def test_steps_of_rotations_killed_before_each_change(make_cluster: Callable[...
     keys = [row for row in rows if row.certificate]
     tokens = [row for row in rows if row.user]
     now = datetime.datetime.now(datetime.UTC)
-    steps: list[Callable[[Keys], Change]] = [
-        lambda found: Change({row: kinds.make(row.kind, ()) for row in tokens}, {row.old: row for row in tokens}),
-        lambda found: Change({row.retired: b"t" * 64 for row in tokens}, removed=[row.old for row in tokens]),
-        lambda found: Change(removed=[row.retired for row in tokens]),
-        lambda found: staged.begun(keys, now),
-        lambda found: staged.switched(keys, found),
-        lambda found: staged.untrusted(keys, found),
-        lambda found: staged.ended(keys, found),
+    steps = [
+        Change({row: kinds.make(row.kind, ()) for row in tokens}, {row.old: row for row in tokens}),
+        Change({row.retired: b"t" * 64 for row in tokens}, removed=[row.old for row in tokens]),
+        Change(removed=[row.retired for row in tokens]),
+        staged.begun(keys, now),
+        staged.switched(keys),
+        staged.untrusted(keys),
+        staged.ended(keys),
     ]
-    for make in steps:
+    for change in steps:
         before = cluster.content()
-        change = make(read_keys(cluster.workspace))
 
         def work(change: Change = change) -> None:
             with changing_keys(cluster.workspace):
                 apply(cluster.cluster, change)
 
-        removed = {row.file for row in change.removed} | {name for name, data in change.public.items() if data is None}
-        added = {row.file for row in (*change.new, *change.moved)} | {*change.public}
+        removed = files(change.removed) | {name for name, data in change.public.items() if data is None}
+        added = files((*change.new, *change.moved)) | {*change.public}
         after = (before.keys() | added) - removed
         for step in count(1):
             restore(cluster, before)
