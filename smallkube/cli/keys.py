@@ -3,7 +3,7 @@
 import os
 import shlex
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -142,7 +142,7 @@ def generate(_: Context, node: list[str], dry_run: bool = False, json: bool = Fa
         ui.warn(f"{len(rekey)} existing file(s) must be re-encrypted: run `inv keys.rekey`")
 
 
-def _reasons(findings: "Sequence[Finding]") -> list[dict[str, str]]:
+def _reasons(findings: "Iterable[Finding]") -> list[dict[str, str]]:
     """Why each file must be re-encrypted."""
     return [{"file": item.secret.file, "why": "; ".join(item.faults)} for item in findings]
 

@@ -22,8 +22,6 @@ LIFETIME = datetime.timedelta(days=3650)
 WARNING = datetime.timedelta(days=60)
 """A certificate that expires within this time is a problem."""
 
-SEC1_BEGIN = b"-----BEGIN EC PRIVATE KEY-----\n"
-
 _SKEW = datetime.timedelta(days=1)
 _USAGES = {"serverAuth": ExtendedKeyUsageOID.SERVER_AUTH, "clientAuth": ExtendedKeyUsageOID.CLIENT_AUTH}
 

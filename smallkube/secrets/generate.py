@@ -75,9 +75,10 @@ def plan(cluster: Cluster, nodes: Collection[str] = ()) -> Plan:
         for row, (half, instead) in public.items()
         if row in create
     ]
-    if contradictions:
+    if contradictions:  # A public half without its private one is never replaced silently: others may rely on it.
         raise ErrorGroup(contradictions)
-    derive = tuple(row for row in present if row.has_public_half and row not in public)
+    published = (row for row in present if row.in_use and (row.certificate or row.publishes_key))
+    derive = tuple(row for row in published if row not in public)
     if derive and master is None:
         raise UsageError(
             f"not found, and required to derive the public half of {listed(row.file for row in derive)}",
@@ -90,15 +91,11 @@ def plan(cluster: Cluster, nodes: Collection[str] = ()) -> Plan:
 
 
 def _public_halves(cluster: Cluster, rows: Iterable[Secret], keys: Keys) -> dict[Secret, tuple[str, str]]:
-    """Those of ``rows`` whose public half there is: which, and how to have both replaced.
-
-    Without its private one it is never replaced silently: others may rely on it.
-    """
+    """Those of ``rows`` whose public half is there: what it is, and how to have both replaced."""
     published = peers.public_keys(peers.read(cluster.workspace))
     found = {}
     for row in rows:
-        if row.certificate and row.certificate.file in keys.certificates:
-            file = row.certificate.file
+        if row.certificate and (file := row.certificate.file) in keys.certificates:
             found[row] = f"there is {file}", f"remove keys/{file} to have both generated"
         if row.publishes_key and cluster.inventory.node(row.node).index in published:
             command = f"`inv keys.rotate-wireguard --node {row.node}`"

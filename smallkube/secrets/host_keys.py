@@ -6,7 +6,6 @@ RFC 4253 §6.6 and RFC 8709 §4; fingerprint: as ``ssh-keygen -lf`` prints it.
 
 import base64
 import hashlib
-import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -132,7 +131,7 @@ def scan(
 
     A node that fails is reported in its row. Raises UsageError when ssh-keyscan is not found.
     """
-    if shutil.which(_KEYSCAN) is None:
+    if not process.find(_KEYSCAN):
         raise UsageError(f"{_KEYSCAN} is not installed", hint="apt-get install openssh-client")
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         running = [pool.submit(_scan_one, workspace, node, timeout) for node in nodes]

@@ -17,7 +17,6 @@ from smallkube.core.errors import SmallkubeError
 from smallkube.secrets import certificates
 from smallkube.secrets.policy import Kind
 
-TOKEN_LENGTH = 64
 _TOKEN = re.compile(rb"[A-Za-z0-9]{32,256}\n?")
 _ALPHABET = string.ascii_letters + string.digits
 
@@ -31,7 +30,7 @@ def make(kind: Kind, encrypted_resources: Sequence[str]) -> bytes:
         raw[31] = raw[31] & 127 | 64
         return base64.b64encode(raw) + b"\n"
     if kind is Kind.TOKEN:
-        return ("".join(secrets.choice(_ALPHABET) for _ in range(TOKEN_LENGTH)) + "\n").encode()
+        return ("".join(secrets.choice(_ALPHABET) for _ in range(64)) + "\n").encode()
     if kind is Kind.ENCRYPTION:
         key = base64.b64encode(secrets.token_bytes(32)).decode()
         return encryption_configuration([("key1", key)], encrypted_resources)
@@ -57,7 +56,7 @@ def validate(kind: Kind, plaintext: bytes, where: str) -> None:
         _validate_encryption(plaintext, where)
     else:
         certificates.parse_key(plaintext, where)
-        if kind is Kind.SIGNING_KEY and not plaintext.startswith(certificates.SEC1_BEGIN):
+        if kind is Kind.SIGNING_KEY and not plaintext.startswith(b"-----BEGIN EC PRIVATE KEY-----\n"):
             hint = "make one with `openssl ecparam -name prime256v1 -genkey -noout`"
             raise SmallkubeError("the API server needs this key in SEC 1 form (EC PRIVATE KEY)", where=where, hint=hint)
 

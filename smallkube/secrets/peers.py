@@ -13,6 +13,7 @@ from smallkube.core.errors import UsageError
 from smallkube.core.workspace import Workspace
 from smallkube.inventory.cluster import Cluster
 from smallkube.inventory.models import Inventory
+from smallkube.secrets import kinds
 from smallkube.secrets.policy import Secret
 
 FILE = "peers.json"
@@ -67,8 +68,6 @@ def public_keys(peers: Peers) -> dict[int, str]:
 
 def published(cluster: Cluster, plaintexts: Mapping[Secret, bytes]) -> Change:
     """peers.json made to fit the inventory and those of these secrets that have a public key in it."""
-    from smallkube.secrets import kinds
-
     new_keys = {
         cluster.inventory.node(row.node).index: kinds.wireguard_public(text, row.file)
         for row, text in plaintexts.items()

@@ -168,11 +168,6 @@ class Secret:
         """Whether peers.json has its public key."""
         return self.kind is Kind.WIREGUARD and not self.version
 
-    @property
-    def has_public_half(self) -> bool:
-        """Whether keys/ must have its certificate or its public key."""
-        return self.publishes_key or (self.certificate is not None and self.in_use)
-
     def _version(self, word: str) -> "Secret":
         certificate = self.certificate and self.certificate.version(word)
         return replace(self, name=self.name + word, certificate=certificate, version=word)

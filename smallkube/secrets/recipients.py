@@ -2,8 +2,7 @@
 
 Three kinds of proof, weakest last: *decrypted* (the master opened it, which authenticates the header), *recorded* (the
 very bytes are those that recipients.json speaks of), *header* (names of the hosts; an X25519 recipient is anonymous).
-recipients.json has the SHA-256 and the recipients of each file; it is not secret, and a record counts only for the very
-bytes it names.
+recipients.json is not secret, and a record counts only for the very bytes it names.
 """
 
 import hashlib

@@ -18,10 +18,9 @@ from smallkube.secrets.transaction import Change, Keys
 
 @dataclass(frozen=True)
 class Plan:
-    """``change``: to be re-encrypted; ``plaintexts``: of it; ``failed``: file → why it can't be; ``good``: the rest."""
+    """``change``: what is to be re-encrypted → plaintext; ``failed``: file → why it can't be; ``good``: the rest."""
 
-    change: tuple[Finding, ...]
-    plaintexts: Mapping[Secret, bytes] = field(repr=False)
+    change: Mapping[Finding, bytes] = field(repr=False)
     failed: Mapping[str, str]
     good: tuple[Secret, ...]
     new_master: bool
@@ -45,15 +44,14 @@ def plan(cluster: Cluster, nodes: Collection[str] = ()) -> Plan:
     require_host_keys(cluster.workspace, keyring, wanted)
     findings = transaction.examined(keys, wanted, keyring, master.only(master.recipient))
     failed = {each.secret.file: each.faults[0] for each in findings if each.state is State.DAMAGED}
-    change, plaintexts = [], {}
+    change = {}
     for finding in (each for each in findings if each.state is State.WRONG_SET):
         try:
-            plaintexts[finding.secret] = finding.plaintext or transaction.opened(keys, master, finding.secret)
-            change.append(finding)
+            change[finding] = finding.plaintext or transaction.opened(keys, master, finding.secret)
         except SmallkubeError as error:
             failed[finding.secret.file] = error.message
     good = tuple(finding.secret for finding in findings if finding.state is State.GOOD)
-    return Plan(tuple(change), plaintexts, failed, good, in_force != master.recipient, keyring, keys)
+    return Plan(change, failed, good, in_force != master.recipient, keyring, keys)
 
 
 def act(cluster: Cluster, planned: Plan) -> tuple[str, ...]:
@@ -64,6 +62,7 @@ def act(cluster: Cluster, planned: Plan) -> tuple[str, ...]:
     """
     master = age.require_master(cluster.workspace, "to re-encrypt").only(planned.keyring.master)
     public = {age.MASTER_RECIPIENT: f"{planned.keyring.master}\n".encode()}
-    change = Change(planned.plaintexts, public=public, verified=planned.good)
+    new = {finding.secret: plaintext for finding, plaintext in planned.change.items()}
+    change = Change(new, public=public, verified=planned.good)
     written = transaction.apply(cluster, change, keys=planned.keys, keyring=planned.keyring, master=master)
-    return tuple(name for name in written if name not in {row.file for row in planned.plaintexts})
+    return tuple(name for name in written if name not in {row.file for row in new})
