@@ -94,8 +94,7 @@ def updated(peers: Peers, inventory: Inventory, new_keys: Mapping[int, str]) -> 
             address = nodes[index].peer_ip
             words += _words(index, entry, key, address)
             result.append({**entry, "PublicKey": key, "PeerIP": address})
-    while result and result[-1] is None and len(result) > max(nodes):
-        result.pop()
+    result = result[: max(nodes)]
     if not words and len(result) != len(peers):
         words.append("holes at the end removed" if len(result) < len(peers) else "holes added")
     return Change(result, tuple(words))

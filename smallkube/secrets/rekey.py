@@ -24,6 +24,7 @@ class Plan:
     failed: Mapping[str, str]
     good: tuple[Secret, ...]
     new_master: bool
+    master: age.Master = field(repr=False)
     keyring: Keyring
     keys: Keys = field(repr=False)
 
@@ -38,11 +39,11 @@ def plan(cluster: Cluster, nodes: Collection[str] = ()) -> Plan:
     if nodes and in_force != master.recipient:
         raise UsageError("a new master concerns the secrets of all nodes", hint="run it without --node")
     keys = transaction.read_keys(cluster.workspace)
-    keyring = Keyring(master.recipient, load_hosts(cluster))
+    keyring, first = Keyring(master.recipient, load_hosts(cluster)), master.only(master.recipient)
     table = policy.expected(cluster.inventory, keys.files)
     wanted = tuple(row for row in table if row.file in keys.files and (not nodes or row.node in nodes))
     require_host_keys(cluster.workspace, keyring, wanted)
-    findings = transaction.examined(keys, wanted, keyring, master.only(master.recipient))
+    findings = transaction.examined(keys, wanted, keyring, first)
     failed = {each.secret.file: each.faults[0] for each in findings if each.state is State.DAMAGED}
     change = {}
     for finding in (each for each in findings if each.state is State.WRONG_SET):
@@ -51,7 +52,7 @@ def plan(cluster: Cluster, nodes: Collection[str] = ()) -> Plan:
         except SmallkubeError as error:
             failed[finding.secret.file] = error.message
     good = tuple(finding.secret for finding in findings if finding.state is State.GOOD)
-    return Plan(change, failed, good, in_force != master.recipient, keyring, keys)
+    return Plan(change, failed, good, in_force != master.recipient, first, keyring, keys)
 
 
 def act(cluster: Cluster, planned: Plan) -> tuple[str, ...]:
@@ -60,9 +61,8 @@ def act(cluster: Cluster, planned: Plan) -> tuple[str, ...]:
     The records of files that are right are renewed too. Raises SmallkubeError when a file can't be written; the next
     command that takes the lock then completes it.
     """
-    master = age.require_master(cluster.workspace, "to re-encrypt").only(planned.keyring.master)
     public = {age.MASTER_RECIPIENT: f"{planned.keyring.master}\n".encode()}
     new = {finding.secret: plaintext for finding, plaintext in planned.change.items()}
     change = Change(new, public=public, verified=planned.good)
-    written = transaction.apply(cluster, change, keys=planned.keys, keyring=planned.keyring, master=master)
+    written = transaction.apply(cluster, change, keys=planned.keys, keyring=planned.keyring, master=planned.master)
     return tuple(name for name in written if name not in {row.file for row in new})
