@@ -11,7 +11,6 @@ from collections.abc import Iterable, Sequence
 
 import yaml
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from smallkube.core.errors import SmallkubeError
 from smallkube.secrets import certificates
@@ -40,7 +39,7 @@ def make(kind: Kind, encrypted_resources: Sequence[str]) -> bytes:
 def wireguard_public(private: bytes, where: str) -> str:
     """What ``wg pubkey`` makes of ``private``; raises SmallkubeError that names ``where``."""
     key = X25519PrivateKey.from_private_bytes(_wireguard_bytes(private, where))
-    return base64.b64encode(key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)).decode()
+    return base64.b64encode(key.public_key().public_bytes_raw()).decode()
 
 
 def validate(kind: Kind, plaintext: bytes, where: str) -> None:

@@ -20,7 +20,7 @@ PKCS8 = load_pem_private_key(kinds.make(Kind.SIGNING_KEY, []), None).private_byt
 KEY = "AAAAC3NzaC1lZDI1NTE5AAAAIKuln964CDvuGUSVZqHhUY1et7pPXWWNyKqTze0Zd9Rr"
 
 
-@pytest.mark.parametrize("text", [f"ssh-ed25519 {KEY}", f"ssh-ed25519 {KEY} root@node1 x\n"])
+@pytest.mark.parametrize("text", [f"ssh-ed25519 {KEY}{end}" for end in ("", " root@node1 x\n", " x\r\n")])
 def test_host_key_with_and_without_comment(text: str) -> None:
     key = parse_host_key(text, "node1.pub")
     assert str(key) == f"ssh-ed25519 {KEY}"
