@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from smallkube.core import process
-from smallkube.core.errors import ErrorGroup, UsageError
+from smallkube.core.errors import ErrorGroup, UsageError, listed
 from smallkube.core.workspace import Workspace, write_file
 from smallkube.deploy.facts import SCRIPTS
 from smallkube.inventory.cluster import Cluster
@@ -202,7 +202,7 @@ def check_secrets(nodes: Sequence[Node], findings: Sequence[Finding]) -> None:
 def check_rendered(cluster: Cluster, stale: Sequence[Path]) -> None:
     """Raise UsageError when ``stale`` files are not rendered from the inventory as it is."""
     if stale:
-        names = recipients.listed([cluster.workspace.relative(path) for path in stale], 3)
+        names = listed([cluster.workspace.relative(path) for path in stale], 3)
         raise UsageError(
             f"not rendered from the inventory as it is now ({cluster.inventory.cluster.name}): {names}",
             hint="run `inv nix.render`",
