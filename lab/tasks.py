@@ -7,19 +7,19 @@ import os
 import re
 import subprocess
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated
 
 from invoke.collection import Collection
 from invoke.exceptions import Exit
 
-from smallkube.cli.context import JSON, after_dashes, task
+from smallkube.cli.context import Json, after_dashes, task
 from smallkube.core import ui
 from smallkube.core.errors import SmallkubeError, UsageError
 
 if TYPE_CHECKING:
     from lab.cluster import Lab
 
-NAME = {"name": "name of the lab; several can be up at the same time"}
+Name = Annotated[str, "name of the lab; several can be up at the same time"]
 
 
 def _lab(name: str) -> "Lab":
@@ -31,22 +31,18 @@ def _lab(name: str) -> "Lab":
     return Lab(Places.find(os.environ), name)
 
 
-@task(
-    help={
-        "nodes": "number of machines (1 to 254)",
-        **NAME,
-        "workspace": "folder for inventory.yaml, keys/ and nix/ (default: in the lab's own folder)",
-        "kubernetes": "leave out Kubernetes, also where it is built (make lab-kubernetes)",
-        "backend": "container (systemd-nspawn), or qemu (NixOS virtual machines; needs Nix and nixpkgs)",
-    }
-)
+@task
 def up(
-    _context: Any,
-    nodes: int = 2,
-    name: str = "lab",
-    workspace: str | None = None,
-    backend: str = "container",
-    kubernetes: bool = True,
+    _context: object,
+    nodes: Annotated[int, "number of machines (1 to 254)"] = 2,
+    name: Name = "lab",
+    workspace: Annotated[
+        str | None, "folder for inventory.yaml, keys/ and nix/ (default: in the lab's own folder)"
+    ] = None,
+    backend: Annotated[
+        str, "container (systemd-nspawn), or qemu (NixOS virtual machines; needs Nix and nixpkgs)"
+    ] = "container",
+    kubernetes: Annotated[bool, "leave out Kubernetes, also where it is built (make lab-kubernetes)"] = True,
 ) -> None:
     """Start a lab's machines and write its workspace.
 
@@ -88,7 +84,7 @@ def _programs(lab: "Lab", wanted: bool) -> Path | None:
 
 
 @task
-def kubernetes(_context: Any) -> None:
+def kubernetes(_context: object) -> None:
     """Build Kubernetes for the lab's machines.
 
     From the Go modules that lab/go pins, into the user's cache, unless it is
@@ -104,8 +100,8 @@ def kubernetes(_context: Any) -> None:
     ui.result(str(built))
 
 
-@task(help={**NAME, "all": "all labs of this user"})
-def down(_context: Any, name: str = "lab", all: bool = False) -> None:
+@task
+def down(_context: object, name: Name = "lab", all: Annotated[bool, "all labs of this user"] = False) -> None:
     """Remove a lab's machines and files.
 
     Also of a lab that crashed. Images and builds stay; inv lab.prune removes
@@ -123,15 +119,14 @@ def down(_context: Any, name: str = "lab", all: bool = False) -> None:
         ui.message(f"images and builds that no lab needs take {_mebibytes(freed)}; inv lab.prune")
 
 
-@task(
-    help={
-        "all": "also remove the current image and builds; building them again takes minutes",
-        "dry-run": "list what would be removed and remove nothing",
-        "yes": "with --all: do not ask for confirmation",
-        **JSON,
-    }
-)
-def prune(_context: Any, all: bool = False, dry_run: bool = False, yes: bool = False, json: bool = False) -> None:
+@task
+def prune(
+    _context: object,
+    all: Annotated[bool, "also remove the current image and builds; building them again takes minutes"] = False,
+    dry_run: Annotated[bool, "list what would be removed and remove nothing"] = False,
+    yes: Annotated[bool, "with --all: do not ask for confirmation"] = False,
+    json: Json = False,
+) -> None:
     """Remove images and builds that no lab needs.
 
     From the user's cache: images and builds of Kubernetes that are not current,
@@ -160,8 +155,12 @@ def prune(_context: Any, all: bool = False, dry_run: bool = False, yes: bool = F
         raise SmallkubeError("; ".join(each.reason for each in failed))
 
 
-@task(help={"name": "only this lab", "json": "print JSON; sizes in bytes"})
-def status(_context: Any, name: str | None = None, json: bool = False) -> None:
+@task
+def status(
+    _context: object,
+    name: Annotated[str | None, "only this lab"] = None,
+    json: Annotated[bool, "print JSON; sizes in bytes"] = False,
+) -> None:
     """Show the labs, their machines and disk space.
 
     An image or build is in use, current (for the next lab), old or unfinished;
@@ -219,8 +218,12 @@ def _mebibytes(size: int) -> str:
     return f"{size / (1 << 20):.0f} MiB"
 
 
-@task(positional=["node"], help={"node": "name of the machine, such as node1", **NAME})
-def shell(_context: Any, node: str, name: str = "lab") -> None:
+@task
+def shell(
+    _context: object,
+    node: Annotated[str, "name of the machine, such as node1"],
+    name: Name = "lab",
+) -> None:
     """Open a root shell on a machine, without SSH.
 
     A command after -- runs instead of the shell: inv lab.shell node1 -- uptime

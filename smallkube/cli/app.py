@@ -1,6 +1,7 @@
 """The tree of tasks under their final names."""
 
 from invoke.collection import Collection
+from invoke.tasks import Task
 
 from smallkube.cli import (
     cluster,
@@ -19,37 +20,27 @@ from smallkube.cli import (
     tokens,
 )
 
+NAMESPACES = {
+    "inventory": (inventory,),
+    "nodes": (nodes,),
+    "keys": (keys, keys_rotation),
+    "nix": (nix,),
+    "deploy": (deploy,),
+    "etcd": (etcd, etcd_restore),
+    "tokens": (tokens,),
+    "encryption": (encryption,),
+    "cluster": (cluster, cluster_operations),
+    "net": (net,),
+}
+"""Namespace → the modules with its tasks. A task called like its namespace is what the namespace alone runs."""
+
 
 def tree(*more: Collection) -> Collection:
     """Every task of the product, and the namespaces ``more``."""
-    return Collection(
-        doctor.doctor,
-        Collection("inventory", inventory.check, inventory.schema, inventory.show),
-        Collection("nodes", nodes.add, nodes.remove, nodes.exec_, nodes.drain, nodes.uncordon, nodes.reboot),
-        Collection(
-            "keys",
-            *(keys.scan, keys.generate, keys.check, keys.rekey, keys.list_, keys.show, keys.edit),
-            keys_rotation.rotate_wireguard,
-            keys_rotation.rotate_certificates,
-            keys_rotation.rotate_issuer,
-            keys_rotation.rotate_master,
-        ),
-        Collection("nix", nix.render, nix.check),
-        Collection("deploy", deploy.deploy, deploy.plan, deploy.status, deploy.history, deploy.rollback),
-        Collection(
-            "etcd",
-            *(etcd.backup, etcd.list_, etcd.verify, etcd.prune, etcd.schedule, etcd.status),
-            *(etcd_restore.restore, etcd_restore.drill),
-        ),
-        Collection("tokens", tokens.rotate, tokens.status),
-        Collection("encryption", encryption.rotate),
-        Collection(
-            "cluster",
-            *(cluster.smoke, cluster.status, cluster.kubeconfig),
-            cluster_operations.upgrade_check,
-            cluster_operations.upgrade,
-            cluster_operations.rebuild_primary,
-        ),
-        Collection("net", net.check),
-        *more,
-    )
+    root = Collection(doctor.doctor, *more)
+    for name, modules in NAMESPACES.items():
+        tasks = [each for module in modules for each in vars(module).values() if isinstance(each, Task)]
+        root.add_collection(namespace := Collection(name))
+        for task in tasks:
+            namespace.add_task(task, default=task.name == name)
+    return root

@@ -7,12 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
-
-from invoke.context import Context
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 from smallkube.cli import output
-from smallkube.cli.context import JSON, Current, at_least, current, task, words
+from smallkube.cli.context import Current, Json, Seconds, task, words
 from smallkube.core import ui
 from smallkube.core.errors import ErrorGroup, SmallkubeError, UsageError
 
@@ -42,32 +40,19 @@ def image_of(smoke: "Smoke", image: str | None, pull_policy: str | None) -> tupl
     return image or smoke.image, pull_policy or smoke.pull_policy
 
 
-@task(
-    iterable=["only", "skip"],
-    help={
-        "only": "only these checks or groups (repeatable, or separated by commas)",
-        "skip": "skip these checks or groups",
-        **IMAGE,
-        "egress": "HOST:PORT outside the cluster that pods should reach",
-        "timeout": "seconds for the whole test, clean-up excluded",
-        "rollout": "seconds for the pods to start",
-        "keep": "keep the pods for inspection; the next run removes them",
-        "junit": "also write the report to this file, as JUnit XML",
-        "json": "print the report as JSON",
-    },
-)
+@task
 def smoke(
-    _: Context,
-    only: list[str],
-    skip: list[str],
-    image: str | None = None,
-    pull_policy: str | None = None,
-    egress: str = "",
-    timeout: int = 300,
-    rollout: int = 90,
-    keep: bool = False,
-    junit: str | None = None,
-    json: bool = False,
+    here: Current,
+    only: Annotated[list[str], "only these checks or groups (repeatable, or separated by commas)"],
+    skip: Annotated[list[str], "skip these checks or groups"],
+    image: Annotated[str | None, "busybox image for the smoke test's pods (default: cluster.smoke.image)"] = None,
+    pull_policy: Annotated[str | None, "Always, IfNotPresent or Never (default: cluster.smoke.pull_policy)"] = None,
+    egress: Annotated[str, "HOST:PORT outside the cluster that pods should reach"] = "",
+    timeout: Annotated[Seconds, "seconds for the whole test, clean-up excluded"] = 300,
+    rollout: Annotated[Seconds, "seconds for the pods to start"] = 90,
+    keep: Annotated[bool, "keep the pods for inspection; the next run removes them"] = False,
+    junit: Annotated[str | None, "also write the report to this file, as JUnit XML"] = None,
+    json: Json = False,
 ) -> None:
     """Test that the cluster works, and clean up.
 
@@ -81,11 +66,9 @@ def smoke(
 
     if egress and not egress.rpartition(":")[2].isdecimal():
         raise UsageError(f"--egress {egress}", hint="expected HOST:PORT")
-    at_least(1, timeout=timeout, rollout=rollout)
     if junit and Path(junit).is_dir():
         raise UsageError(f"--junit {junit}: is a folder", hint="name a file")
     wanted = table.select(words(only), words(skip))
-    here = current()
     cluster = here.inventory.cluster
     options = Options(*image_of(cluster.smoke, image, pull_policy), egress, timeout, rollout, keep)
     _signals_as_interruption()
@@ -119,8 +102,8 @@ def _signals_as_interruption() -> None:
         signal.signal(signal.SIGHUP, signal.default_int_handler)
 
 
-@task(help=JSON)
-def status(_: Context, json: bool = False) -> None:
+@task
+def status(here: Current, json: Json = False) -> None:
     """Show the state of nodes, API server and etcd.
 
     With versions, tunnel, certificates and last backup. Exit status: 0 all
@@ -128,7 +111,7 @@ def status(_: Context, json: bool = False) -> None:
     """
     from smallkube.operations import status as reading
 
-    here, now = current(), datetime.now(UTC)
+    now = datetime.now(UTC)
     found = reading.read(here.cluster, here.connect, now)
     ui.json_result(_as_json(found, now)) if json else _show(found, now)
     if found.problems:
@@ -186,14 +169,13 @@ def _shortest(certificates: Mapping[str, int]) -> dict[str, int]:
     return {file: left for file, left in certificates.items() if file not in kubelets or file == first}
 
 
-@task(
-    help={
-        "out": "file to write, or - (default: .smallkube/kubeconfig in the workspace)",
-        "via": "external | tunnel | HOST[:PORT]: where to reach the API server",
-        "force": "overwrite a file that this task has not written",
-    }
-)
-def kubeconfig(_: Context, out: str | None = None, via: str = "external", force: bool = False) -> None:
+@task
+def kubeconfig(
+    here: Current,
+    out: Annotated[str | None, "file to write, or - (default: .smallkube/kubeconfig in the workspace)"] = None,
+    via: Annotated[str, "external | tunnel | HOST[:PORT]: where to reach the API server"] = "external",
+    force: Annotated[bool, "overwrite a file that this task has not written"] = False,
+) -> None:
     """Write the administrator's kubeconfig.
 
     A file of mode 0600 with root's token and the API server's certificate, for
@@ -204,7 +186,6 @@ def kubeconfig(_: Context, out: str | None = None, via: str = "external", force:
     from smallkube.kube import kubeconfig as making
     from smallkube.secrets import certificates, edit
 
-    here = current()
     inventory = here.inventory
     trusted = _pinned(here)
     names = certificates.names_in(certificates.load(trusted[0], "keys/apiserver.crt")) if trusted else ()

@@ -1,19 +1,18 @@
 """Operations on the whole cluster: whether it may be upgraded, the upgrade, and a new primary for a lost one."""
 
 from datetime import UTC, datetime
-
-from invoke.context import Context
+from typing import Annotated
 
 from smallkube.cli import output
-from smallkube.cli.cluster import IMAGE, image_of, run_smoke
-from smallkube.cli.context import CHANGE, JSON, at_least, current, task, words
-from smallkube.cli.etcd_restore import NAME, require_restarted
+from smallkube.cli.cluster import image_of, run_smoke
+from smallkube.cli.context import AtLeast, Current, DryRun, Json, Seconds, Yes, task, words
+from smallkube.cli.etcd_restore import require_restarted
 from smallkube.core import ui
 from smallkube.core.errors import SmallkubeError, UsageError
 
 
-@task(help=JSON)
-def upgrade_check(_: Context, json: bool = False) -> None:
+@task
+def upgrade_check(here: Current, json: Json = False) -> None:
     """Check whether an upgrade may begin.
 
     Compares cluster.kubernetes in inventory.yaml with the running versions: one
@@ -24,7 +23,6 @@ def upgrade_check(_: Context, json: bool = False) -> None:
     from smallkube.core.checks import failed
     from smallkube.operations import upgrade_guard
 
-    here = current()
     inventory = here.inventory
     facts = upgrade_guard.read(here.cluster, here.connect)
     checks = upgrade_guard.check(inventory, facts, datetime.now(UTC))
@@ -35,26 +33,17 @@ def upgrade_check(_: Context, json: bool = False) -> None:
         raise SmallkubeError(f"an upgrade must not begin: {names}", where=inventory.cluster.name)
 
 
-@task(
-    iterable=["skip"],
-    help={
-        **IMAGE,
-        **CHANGE,
-        "batch": "workers upgraded at the same time",
-        "skip": "skip these checks or groups of the smoke test (repeatable, or separated by commas)",
-        "settle": "seconds during which a failed smoke test is repeated after a stage",
-    },
-)
+@task
 def upgrade(
-    _: Context,
-    skip: list[str],
-    batch: int = 1,
-    image: str | None = None,
-    pull_policy: str | None = None,
-    settle: int = 120,
-    dry_run: bool = False,
-    yes: bool = False,
-    json: bool = False,
+    here: Current,
+    skip: Annotated[list[str], "skip these checks or groups of the smoke test (repeatable, or separated by commas)"],
+    batch: Annotated[int, AtLeast(1), "workers upgraded at the same time"] = 1,
+    image: Annotated[str | None, "busybox image for the smoke test's pods (default: cluster.smoke.image)"] = None,
+    pull_policy: Annotated[str | None, "Always, IfNotPresent or Never (default: cluster.smoke.pull_policy)"] = None,
+    settle: Annotated[int, AtLeast(0), "seconds during which a failed smoke test is repeated after a stage"] = 120,
+    dry_run: DryRun = False,
+    yes: Yes = False,
+    json: Json = False,
 ) -> None:
     """Upgrade Kubernetes to the inventory's version.
 
@@ -70,10 +59,7 @@ def upgrade(
     from smallkube.smoke import table
     from smallkube.smoke.context import Options
 
-    at_least(1, batch=batch)
-    at_least(0, settle=settle)
     wanted = table.select((), words(skip))
-    here = current()
     inventory = here.inventory
     options = Options(*image_of(inventory.cluster.smoke, image, pull_policy))
     plan = upgrading.make(inventory, upgrade_guard.read(here.cluster, here.connect), batch)
@@ -95,23 +81,15 @@ def upgrade(
         runner.show({"version": run.version, "backup": run.backup}, text)
 
 
-@task(
-    help={
-        **CHANGE,
-        "backup": NAME["name"],
-        "host-key": "fingerprint SHA256:… as shown on the new machine's own console",
-        "timeout": "seconds for all nodes to be Ready",
-        "yes": "do not ask for confirmation; a new host key then needs --host-key",
-    }
-)
+@task
 def rebuild_primary(
-    _: Context,
-    backup: str | None = None,
-    host_key: str | None = None,
-    timeout: int = 300,
-    dry_run: bool = False,
-    yes: bool = False,
-    json: bool = False,
+    here: Current,
+    backup: Annotated[str | None, "name of the backup, as etcd.list shows it (default: the newest)"] = None,
+    host_key: Annotated[str | None, "fingerprint SHA256:… as shown on the new machine's own console"] = None,
+    timeout: Annotated[Seconds, "seconds for all nodes to be Ready"] = 300,
+    dry_run: DryRun = False,
+    yes: Annotated[bool, "do not ask for confirmation; a new host key then needs --host-key"] = False,
+    json: Json = False,
 ) -> None:
     """Rebuild a lost primary on a new machine.
 
@@ -123,8 +101,6 @@ def rebuild_primary(
     from smallkube.operations import rebuild as rebuilding
     from smallkube.secrets.age import require_master
 
-    at_least(1, timeout=timeout)
-    here = current()
     here.inventory  # noqa: B018 - its errors come first
     master = require_master(here.workspace, "to open backups and to re-encrypt")
     plan = rebuilding.make(here.cluster, backup)

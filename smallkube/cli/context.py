@@ -7,12 +7,13 @@ import functools
 import inspect
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast
 
+from invoke.context import Context
 from invoke.exceptions import Exit
 from invoke.parser.argument import Argument
 from invoke.tasks import Task
@@ -29,24 +30,34 @@ if TYPE_CHECKING:
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells give it (128 + SIGINT)."""
 
-NODE = {"node": "only these nodes (repeatable, or separated by commas)"}
-SELECTION = {
-    **NODE,
-    "role": "only this role: primary | worker",
-    "tag": "only nodes with this tag",
-}
-"""Help for the flags that select nodes."""
-
-JSON = {"json": "print JSON"}
-CHANGE = {"dry-run": "print the steps and change nothing", "yes": "do not ask for confirmation", **JSON}
-"""Help for the flags of a task that changes something."""
-
 
 @dataclass(frozen=True)
-class Current:
-    """The workspace a task works on; its inventory is read when first asked for."""
+class AtLeast:
+    """The least value of a flag that is a number."""
 
-    workspace: Workspace
+    value: int
+
+
+Seconds = Annotated[int, AtLeast(1)]
+Nodes = Annotated[list[str], "only these nodes (repeatable, or separated by commas)"]
+Roles = Annotated[list[str], "only this role: primary | worker"]
+Tags = Annotated[list[str], "only nodes with this tag"]
+DryRun = Annotated[bool, "print what would be done and change nothing"]
+Yes = Annotated[bool, "do not ask for confirmation"]
+Json = Annotated[bool, "print JSON"]
+Verbose = Annotated[bool, "show each command that is run"]
+"""Flags that several tasks have."""
+
+_VERBOSE = inspect.Parameter("verbose", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Verbose)
+
+
+class Current:
+    """What a task works on: its workspace is found, and the inventory read, when first asked for."""
+
+    @cached_property
+    def workspace(self) -> Workspace:
+        """That of ``SMALLKUBE_WORKSPACE``, else the repository. Raises UsageError when it does not exist."""
+        return Workspace.find(os.environ)
 
     @cached_property
     def inventory(self) -> "Inventory":
@@ -69,11 +80,6 @@ class Current:
     def select(self, node: Sequence[str], role: Sequence[str] = (), tag: Sequence[str] = ()) -> "tuple[Node, ...]":
         """The nodes that the flags select; all of them without a flag. Raises UsageError for an unknown one."""
         return self.inventory.select(words(node), words(role), words(tag))
-
-
-def current() -> Current:
-    """The workspace of ``SMALLKUBE_WORKSPACE``, else the repository. Raises UsageError when it does not exist."""
-    return Current(Workspace.find(os.environ))
 
 
 @contextmanager
@@ -99,13 +105,6 @@ def after_dashes() -> Sequence[str]:
     return sys.argv[sys.argv.index("--") + 1 :] if "--" in sys.argv else ()
 
 
-def at_least(least: int, **flags: int) -> None:
-    """Raise UsageError for the first flag whose value is below ``least``."""
-    for name, value in flags.items():
-        if value < least:
-            raise UsageError(f"--{name} {value}: must be at least {least}")
-
-
 class Value(Argument):
     """A flag with a value: never an empty one, which would mean what no flag at all means, such as every node.
 
@@ -113,25 +112,23 @@ class Value(Argument):
     none at all.
     """
 
-    _raw: Any = None
-
     @classmethod
     def make(cls, argument: Argument) -> None:
         """Turn an argument that Invoke has made into one of these, if it takes a value."""
         if argument.takes_value and not argument.optional:
-            argument.__dict__["_raw"] = argument.__dict__.pop("raw_value")
             argument.__class__ = cls
 
     @property
     def raw_value(self) -> Any:
         """What Invoke looks at to see whether the flag just passed has got its value."""
-        if self.kind is list and not self._raw:
+        given = self.__dict__["raw_value"]
+        if self.kind is list and not given:
             raise self._error("no value given")
-        return self._raw
+        return given
 
     @raw_value.setter
     def raw_value(self, value: Any) -> None:
-        self._raw = value
+        self.__dict__["raw_value"] = value
 
     def set_value(self, value: Any, cast: bool = True) -> None:
         if isinstance(value, str):
@@ -148,45 +145,47 @@ class Value(Argument):
 
 
 class _Task(Task[Any]):
-    """Adds --verbose to every task, and adjusts the arguments that Invoke makes itself."""
-
     def get_arguments(self, ignore_unknown_help: bool | None = None) -> list[Argument]:
         arguments: list[Argument] = super().get_arguments(ignore_unknown_help)
         for argument in arguments:
             Value.make(argument)
-        if not any(argument.name == "verbose" for argument in arguments):
-            arguments.append(Argument(name="verbose", kind=bool, default=False, help="show each command that is run"))
         return arguments
 
 
 Body = TypeVar("Body", bound=Callable[..., Any])
 
 
-@overload
-def task(body: Body, /) -> Body: ...
-@overload
-def task(**options: Any) -> Callable[[Body], Body]: ...
-def task(body: Any = None, /, **options: Any) -> Any:
-    """``invoke.task`` with the log of commands, and whose foreseeable faults are one line and an exit status.
+def task(body: Body) -> Body:
+    """A task with the log of commands, and whose foreseeable faults are one line and an exit status.
 
-    ``SMALLKUBE_DEBUG=1`` lets the traceback through.
+    ``body`` gets a ``Current``, and a flag for each further parameter: ``Annotated[type, "its help"]``, of which a list
+    is repeatable. Every task has --verbose. ``SMALLKUBE_DEBUG=1`` lets the traceback through.
     """
-    # Given automatically, the short forms depend on the order of the flags, and run out.
-    options.setdefault("auto_shortflags", False)
-    if body is not None:
-        return invoke_task(klass=_Task, **options)(_guard(body))
-    return lambda decorated: invoke_task(klass=_Task, **options)(_guard(decorated))
+    guarded = _guard(body)
+    flags = [*inspect.signature(guarded).parameters.values()][1:]
+    made = invoke_task(
+        klass=_Task,
+        name=body.__name__.rstrip("_"),
+        help={flag.name: flag.annotation.__metadata__[-1] for flag in flags},
+        iterable=[flag.name for flag in flags if flag.annotation.__origin__ == list[str]],
+        auto_shortflags=False,  # they would depend on the order of the flags, and run out
+    )(guarded)
+    return cast(Body, made)
 
 
 def _guard(body: Callable[..., Any]) -> Callable[..., Any]:
+    """``body`` with --verbose, with its errors as exit statuses, and with a ``Current`` for Invoke's context."""
+    parameters = inspect.signature(body).parameters
+    own_verbose = _VERBOSE.name in parameters
+
     @functools.wraps(body)
-    def guarded(*args: Any, verbose: bool = False, **kwargs: Any) -> Any:
-        if "verbose" in inspect.signature(body).parameters:
-            kwargs["verbose"] = verbose
-        _refuse_invoke_flags(args[0])
+    def guarded(context: Context, **values: Any) -> Any:
+        _refuse_invoke_flags(context)
+        verbose = (values.get if own_verbose else values.pop)(_VERBOSE.name, False)
         with _logged(verbose) as log:
             try:
-                return body(*args, **kwargs)
+                _check_numbers(parameters, values)
+                return body(Current(), **values)
             except SmallkubeError as error:
                 if os.environ.get("SMALLKUBE_DEBUG"):
                     raise
@@ -198,7 +197,17 @@ def _guard(body: Callable[..., Any]) -> Callable[..., Any]:
                 os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
                 raise Exit(code=1) from error
 
+    every = parameters.values() if own_verbose else (*parameters.values(), _VERBOSE)
+    guarded.__signature__ = inspect.Signature([*every])  # type: ignore[attr-defined]
     return guarded
+
+
+def _check_numbers(parameters: Mapping[str, inspect.Parameter], values: Mapping[str, Any]) -> None:
+    """Raise UsageError for a number that is below its least."""
+    for name, value in values.items():
+        for note in parameters[name].annotation.__metadata__:
+            if isinstance(note, AtLeast) and value < note.value:
+                raise UsageError(f"--{name} {value}: must be at least {note.value}")
 
 
 _INVOKE_FLAGS = {
@@ -212,7 +221,7 @@ _INVOKE_FLAGS = {
 """Where Invoke keeps its own flags for commands that are run by ``Context.run``, which no task here does."""
 
 
-def _refuse_invoke_flags(context: Any) -> None:
+def _refuse_invoke_flags(context: Context) -> None:
     """Raise Exit for flags of Invoke's that it would take silently, and that do nothing."""
     given = context.config._overrides
     for (section, name), text in _INVOKE_FLAGS.items():

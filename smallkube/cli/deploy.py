@@ -2,12 +2,10 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING
-
-from invoke.context import Context
+from typing import TYPE_CHECKING, Annotated
 
 from smallkube.cli import output
-from smallkube.cli.context import JSON, NODE, SELECTION, Current, current, task
+from smallkube.cli.context import Current, DryRun, Json, Nodes, Roles, Tags, Yes, task
 from smallkube.core import ui
 from smallkube.core.errors import SmallkubeError, UsageError
 
@@ -23,38 +21,22 @@ CONFIRM_TIMEOUT = {"confirm-timeout": "seconds after which a node rolls back unl
 PLAN = {"dry-run": "print the plan and change nothing"}
 
 
-@task(
-    default=True,
-    iterable=["node", "role", "tag"],
-    help={
-        **SELECTION,
-        "goal": "switch | boot | test | dry-activate | build, as in nixos-rebuild",
-        "build-on": "target: build on each machine; local: build here and copy",
-        "batch": "workers deployed at the same time (0: all)",
-        "max-failures": "nodes that may fail before the deploy stops",
-        **CONFIRM_TIMEOUT,
-        "no-rollback": "disable automatic rollback; failures are reported, not undone",
-        "no-drain": "do not drain nodes whose services restart",
-        "with-peers": "also deploy to nodes whose WireGuard peers have changed",
-        **PLAN,
-        **JSON,
-    },
-)
+@task
 def deploy(
-    _: Context,
-    node: list[str],
-    role: list[str],
-    tag: list[str],
-    goal: str = "switch",
-    build_on: str = "target",
-    batch: int = 0,
-    max_failures: int = 0,
-    confirm_timeout: int = 300,
-    no_rollback: bool = False,
-    no_drain: bool = False,
-    with_peers: bool = False,
-    dry_run: bool = False,
-    json: bool = False,
+    here: Current,
+    node: Nodes,
+    role: Roles,
+    tag: Tags,
+    goal: Annotated[str, "switch | boot | test | dry-activate | build, as in nixos-rebuild"] = "switch",
+    build_on: Annotated[str, "target: build on each machine; local: build here and copy"] = "target",
+    batch: Annotated[int, "workers deployed at the same time (0: all)"] = 0,
+    max_failures: Annotated[int, "nodes that may fail before the deploy stops"] = 0,
+    confirm_timeout: Annotated[int, "seconds after which a node rolls back unless confirmed"] = 300,
+    no_rollback: Annotated[bool, "disable automatic rollback; failures are reported, not undone"] = False,
+    no_drain: Annotated[bool, "do not drain nodes whose services restart"] = False,
+    with_peers: Annotated[bool, "also deploy to nodes whose WireGuard peers have changed"] = False,
+    dry_run: DryRun = False,
+    json: Json = False,
 ) -> None:
     """Deploy to the nodes, with automatic rollback.
 
@@ -63,7 +45,6 @@ def deploy(
     """
     from smallkube.deploy.plan import BuildOn, Goal, Options, choose, prepare
 
-    here = current()
     nodes = here.select(node, role, tag)
     where = choose(BuildOn, "build-on", build_on)
     options = Options(batch or None, max_failures, confirm_timeout, not no_rollback, not no_drain, with_peers, where)
@@ -89,8 +70,8 @@ def _carry_out(here: Current, plan: "Plan", bundle: "Bundle", *, json: bool) -> 
         raise SmallkubeError(f"not everything was deployed: {', '.join(f'{r.node} {r.outcome}' for r in bad)}")
 
 
-@task(iterable=["node", "role", "tag"], help={**SELECTION, **JSON})
-def plan(_: Context, node: list[str], role: list[str], tag: list[str], json: bool = False) -> None:
+@task
+def plan(here: Current, node: Nodes, role: Roles, tag: Tags, json: Json = False) -> None:
     """Show what a deploy would change.
 
     Builds on the nodes, and activates nothing.
@@ -99,7 +80,6 @@ def plan(_: Context, node: list[str], role: list[str], tag: list[str], json: boo
     from smallkube.deploy.plan import Goal, prepare
     from smallkube.remote import fleet
 
-    here = current()
     nodes = here.select(node, role, tag)
     planned, bundle = prepare(here.cluster, nodes, Goal.DRY_ACTIVATE)
 
@@ -120,27 +100,17 @@ def plan(_: Context, node: list[str], role: list[str], tag: list[str], json: boo
         raise SmallkubeError("the plan failed on some nodes")
 
 
-@task(
-    iterable=["node", "role", "tag"],
-    help={
-        **SELECTION,
-        "generation": "number of the generation (default: the previous one)",
-        **CONFIRM_TIMEOUT,
-        **PLAN,
-        "yes": "do not ask for confirmation",
-        **JSON,
-    },
-)
+@task
 def rollback(
-    _: Context,
-    node: list[str],
-    role: list[str],
-    tag: list[str],
-    generation: str | None = None,
-    confirm_timeout: int = 300,
-    dry_run: bool = False,
-    json: bool = False,
-    yes: bool = False,
+    here: Current,
+    node: Nodes,
+    role: Roles,
+    tag: Tags,
+    generation: Annotated[str | None, "number of the generation (default: the previous one)"] = None,
+    confirm_timeout: Annotated[int, "seconds after which a node rolls back unless confirmed"] = 300,
+    dry_run: DryRun = False,
+    json: Json = False,
+    yes: Yes = False,
 ) -> None:
     """Roll back nodes to a previous generation.
 
@@ -150,7 +120,6 @@ def rollback(
     from smallkube.deploy import plan as planning
     from smallkube.nix.bundle import Bundle
 
-    here = current()
     nodes = here.select(node, role, tag)
     if generation and not generation.isdecimal():
         raise UsageError(f"--generation {generation}: not a number", hint="see inv deploy.history")
@@ -163,13 +132,11 @@ def rollback(
     _carry_out(here, planned, Bundle({}), json=json)
 
 
-@task(iterable=["node"], help={**NODE, **JSON})
-def history(_: Context, node: list[str], json: bool = False) -> None:
+@task
+def history(here: Current, node: Nodes, json: Json = False) -> None:
     """Show what was deployed, when and by whom."""
     from smallkube.deploy import history as kept
     from smallkube.remote import fleet
-
-    here = current()
 
     def read(each: "Node") -> tuple[kept.Entry, ...]:
         with here.connect(each) as host:
@@ -256,8 +223,8 @@ def _show(reports: "Sequence[Report]", *, json: bool) -> None:
     ui.table(("NODE", "OUTCOME", "SECONDS", "GENERATION", "REASON"), rows)
 
 
-@task(iterable=["node"], help={**NODE, **JSON})
-def status(_: Context, node: list[str], json: bool = False) -> None:
+@task
+def status(here: Current, node: Nodes, json: Json = False) -> None:
     """Show what each node runs, and drift.
 
     Compares the system, its secrets and its services with the workspace.
@@ -265,7 +232,6 @@ def status(_: Context, node: list[str], json: bool = False) -> None:
     from smallkube.deploy import checks
     from smallkube.nix import bundle
 
-    here = current()
     inventory = here.inventory
     nodes = here.select(node)
     digest = bundle.assemble(here.cluster).digest

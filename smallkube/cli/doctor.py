@@ -1,14 +1,12 @@
 """What this machine has and lacks for the tasks."""
 
-from invoke.context import Context
-
-from smallkube.cli.context import JSON, current, task
+from smallkube.cli.context import Current, Json, task
 from smallkube.core import ui
 from smallkube.core.errors import SmallkubeError
 
 
-@task(help=JSON)
-def doctor(_: Context, json: bool = False) -> None:
+@task
+def doctor(here: Current, json: Json = False) -> None:
     """Check which tools are installed and missing.
 
     Says for which tasks each matters, and the command that installs it.
@@ -16,7 +14,7 @@ def doctor(_: Context, json: bool = False) -> None:
     from smallkube.core.checks import failed
     from smallkube.doctor import diagnosis, facts
 
-    found = facts.read(current().workspace)
+    found = facts.read(here.workspace)
     findings = diagnosis.diagnose(found)
     if json:
         ui.json_result(findings)

@@ -1,28 +1,21 @@
 """The key that encrypts Secrets in etcd."""
 
 from functools import partial
-
-from invoke.context import Context
+from typing import Annotated
 
 from smallkube.cli import output
-from smallkube.cli.context import CHANGE, current, task
+from smallkube.cli.context import Current, DryRun, Json, Yes, task
 from smallkube.core import ui
 
 
-@task(
-    help={
-        "abort": "undo a rotation under way: the previous key stays",
-        "no-backup": "take no backup of etcd first",
-        **CHANGE,
-    }
-)
+@task
 def rotate(
-    _: Context,
-    abort: bool = False,
-    no_backup: bool = False,
-    dry_run: bool = False,
-    yes: bool = False,
-    json: bool = False,
+    here: Current,
+    abort: Annotated[bool, "undo a rotation under way: the previous key stays"] = False,
+    no_backup: Annotated[bool, "take no backup of etcd first"] = False,
+    dry_run: DryRun = False,
+    yes: Yes = False,
+    json: Json = False,
 ) -> None:
     """Rotate the key that encrypts Secrets in etcd.
 
@@ -35,7 +28,6 @@ def rotate(
     from smallkube.operations.verified_backup import back_up
     from smallkube.secrets.age import require_master
 
-    here = current()
     runner = output.Runner(here, rotating.NAME, dry_run=dry_run, yes=yes, json=json)
     master = require_master(here.workspace, "to change the encryption key")
     backup = None if no_backup else partial(back_up, here.cluster, master)

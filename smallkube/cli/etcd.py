@@ -5,12 +5,10 @@ from contextlib import AbstractContextManager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-from invoke.context import Context
+from typing import TYPE_CHECKING, Annotated
 
 from smallkube.cli import output
-from smallkube.cli.context import CHANGE, JSON, Current, at_least, current, task, words
+from smallkube.cli.context import Current, DryRun, Json, Seconds, Yes, task, words
 from smallkube.core import ui
 from smallkube.core.errors import SmallkubeError
 
@@ -20,26 +18,16 @@ if TYPE_CHECKING:
     from smallkube.remote.host import Host
 
 
-@task(
-    help={
-        "local": "this machine is the primary: no SSH (for cron there)",
-        "allow-older-revision": "also when etcd's revision is lower than in the last backup",
-        "timeout": "seconds for each request to etcd",
-        "endpoint": "endpoint of etcd on the primary (default: its unix socket)",
-        "scratch": "folder on the primary for the temporary snapshot",
-        "verbose": "print the steps, also without a terminal, and each command that is run",
-        **JSON,
-    },
-)
+@task
 def backup(
-    _: Context,
-    local: bool = False,
-    allow_older_revision: bool = False,
-    timeout: int = 300,
-    endpoint: str | None = None,
-    scratch: str | None = None,
-    verbose: bool = False,
-    json: bool = False,
+    here: Current,
+    local: Annotated[bool, "this machine is the primary: no SSH (for cron there)"] = False,
+    allow_older_revision: Annotated[bool, "also when etcd's revision is lower than in the last backup"] = False,
+    timeout: Annotated[Seconds, "seconds for each request to etcd"] = 300,
+    endpoint: Annotated[str | None, "endpoint of etcd on the primary (default: its unix socket)"] = None,
+    scratch: Annotated[str | None, "folder on the primary for the temporary snapshot"] = None,
+    verbose: Annotated[bool, "print the steps, also without a terminal, and each command that is run"] = False,
+    json: Json = False,
 ) -> None:
     """Take a verified, encrypted snapshot of etcd.
 
@@ -52,8 +40,6 @@ def backup(
     from smallkube.core.process import signals_as_errors
     from smallkube.etcd import backup as backing
 
-    at_least(1, timeout=timeout)
-    here = current()
     shown, primary = verbose or sys.stdout.isatty(), here.inventory.primary
     source = (endpoint or backing.Options.endpoint, scratch or backing.Options.scratch)
     options = backing.Options(*source, timeout, allow_older_revision)
@@ -87,12 +73,11 @@ def _show(report: "Report") -> None:
         ui.result(f"removed here: {', '.join(report.removed)}")
 
 
-@task(name="list", help=JSON)
-def list_(_: Context, json: bool = False) -> None:
+@task
+def list_(here: Current, json: Json = False) -> None:
     """List the backups and why each is kept."""
     from smallkube.etcd import catalog, retention
 
-    here = current()
     there = catalog.read(catalog.folder_of(here.cluster))
     kept = retention.kept(there.records, here.inventory.cluster.backup.keep)
     if not (there.records or there.faults or json):
@@ -109,8 +94,10 @@ def list_(_: Context, json: bool = False) -> None:
     output.table({"folder": there.folder, "backups": rows, "faults": there.faults}, columns, table, json=json)
 
 
-@task(positional=["name"], iterable=["name"], help={"name": "only these backups (repeatable; default: all)", **JSON})
-def verify(_: Context, name: list[str], json: bool = False) -> None:
+@task
+def verify(
+    here: Current, name: Annotated[list[str], "only these backups (repeatable; default: all)"], json: Json = False
+) -> None:
     """Verify the integrity of the backups.
 
     With keys/master_key each snapshot is decrypted (in memory) and compared with
@@ -123,7 +110,6 @@ def verify(_: Context, name: list[str], json: bool = False) -> None:
     from smallkube.etcd.backup import locked
     from smallkube.secrets.age import read_master
 
-    here = current()
     master, folder = read_master(here.workspace), catalog.folder_of(here.cluster)
     with locked(folder) as there, output.steps("verify", shown=sys.stderr.isatty()) as step:
         checks = verifying.verify(there, words(name), master, step)
@@ -135,8 +121,14 @@ def verify(_: Context, name: list[str], json: bool = False) -> None:
         raise SmallkubeError(f"not sound: {names}", hint="inv etcd.backup takes a new one")
 
 
-@task(help={**CHANGE, "unsound": "also remove damaged and incomplete backups, and those without a record"})
-def prune(_: Context, unsound: bool = False, dry_run: bool = False, yes: bool = False, json: bool = False) -> None:
+@task
+def prune(
+    here: Current,
+    unsound: Annotated[bool, "also remove damaged and incomplete backups, and those without a record"] = False,
+    dry_run: DryRun = False,
+    yes: Yes = False,
+    json: Json = False,
+) -> None:
     """Remove backups by the retention policy.
 
     cluster.backup.keep in inventory.yaml: the last N backups, and the newest
@@ -147,7 +139,6 @@ def prune(_: Context, unsound: bool = False, dry_run: bool = False, yes: bool = 
     from smallkube.etcd.backup import locked
     from smallkube.etcd.retention import removable
 
-    here = current()
     with locked(catalog.folder_of(here.cluster)) as there:
         gone = list(removable(there.records, here.inventory.cluster.backup.keep))
         if unsound:
@@ -159,13 +150,17 @@ def prune(_: Context, unsound: bool = False, dry_run: bool = False, yes: bool = 
     output.show(gone, "\n".join(gone) or "nothing to remove", json=json)
 
 
-@task(help={"at": "time of day, as HH:MM", "local": "for the primary itself: no SSH", **JSON})
-def schedule(_: Context, at: str = "03:17", local: bool = False, json: bool = False) -> None:
+@task
+def schedule(
+    here: Current,
+    at: Annotated[str, "time of day, as HH:MM"] = "03:17",
+    local: Annotated[bool, "for the primary itself: no SSH"] = False,
+    json: Json = False,
+) -> None:
     """Print cron and systemd entries for backups."""
     from smallkube.core.workspace import REPOSITORY
     from smallkube.etcd import schedule as timetable
 
-    here = current()
     here.inventory  # noqa: B018 - with a wrong inventory the backup would fail every night
     inv = Path(sys.executable).with_name("inv")
     argv = (str(inv), "-r", str(REPOSITORY), "etcd.backup", *(("--local",) if local else ()))
@@ -173,14 +168,17 @@ def schedule(_: Context, at: str = "03:17", local: bool = False, json: bool = Fa
     output.show(texts, "\n".join(f"# {name}\n{text}" for name, text in texts.items()).rstrip(), json=json)
 
 
-@task(help={"local": "this machine is the primary: no SSH", "timeout": "seconds for each request to etcd", **JSON})
-def status(_: Context, local: bool = False, timeout: int = 10, json: bool = False) -> None:
+@task
+def status(
+    here: Current,
+    local: Annotated[bool, "this machine is the primary: no SSH"] = False,
+    timeout: Annotated[Seconds, "seconds for each request to etcd"] = 10,
+    json: Json = False,
+) -> None:
     """Show etcd's health, size, alarms, last backup."""
     from smallkube.etcd import catalog
     from smallkube.etcd import status as asking
 
-    at_least(1, timeout=timeout)
-    here = current()
     newest = catalog.read(catalog.folder_of(here.cluster)).newest
     with reach(here, here.inventory.primary, local) as primary:
         found = asking.read(primary, timeout)

@@ -5,11 +5,10 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-
-from invoke.context import Context
+from typing import Annotated
 
 from smallkube.cli import output
-from smallkube.cli.context import CHANGE, JSON, at_least, current, task
+from smallkube.cli.context import Current, DryRun, Json, Seconds, Yes, task
 from smallkube.cli.etcd import reach
 from smallkube.core import ui
 from smallkube.core.errors import SmallkubeError
@@ -17,26 +16,17 @@ from smallkube.core.errors import SmallkubeError
 NAME = {"name": "name of the backup, as etcd.list shows it (default: the newest)"}
 
 
-@task(
-    help={
-        **NAME,
-        **CHANGE,
-        "local": "this machine is the primary: no SSH to it",
-        "timeout": "seconds for etcd, and then for the API server, to start",
-        "without-encryption-key": "even if Secrets can't be decrypted afterwards",
-        "other-cluster": "even if the backup is of another cluster",
-    },
-)
+@task
 def restore(
-    _: Context,
-    name: str | None = None,
-    local: bool = False,
-    timeout: int = 120,
-    without_encryption_key: bool = False,
-    other_cluster: bool = False,
-    dry_run: bool = False,
-    yes: bool = False,
-    json: bool = False,
+    here: Current,
+    name: Annotated[str | None, "name of the backup, as etcd.list shows it (default: the newest)"] = None,
+    local: Annotated[bool, "this machine is the primary: no SSH to it"] = False,
+    timeout: Annotated[Seconds, "seconds for etcd, and then for the API server, to start"] = 120,
+    without_encryption_key: Annotated[bool, "even if Secrets can't be decrypted afterwards"] = False,
+    other_cluster: Annotated[bool, "even if the backup is of another cluster"] = False,
+    dry_run: DryRun = False,
+    yes: Yes = False,
+    json: Json = False,
 ) -> None:
     """Restore etcd from a backup.
 
@@ -49,8 +39,6 @@ def restore(
     from smallkube.etcd.backup import locked
     from smallkube.secrets.age import require_master
 
-    at_least(1, timeout=timeout)
-    here = current()
     inventory, folder = here.inventory, catalog.folder_of(here.cluster)
     record = catalog.read(folder).find(name)
     master = require_master(here.workspace, "to open backups")
@@ -77,16 +65,13 @@ def require_restarted(problem: str, unrestarted: Mapping[str, str]) -> None:
         raise SmallkubeError(f"{problem}: {details}", hint="systemctl restart kubelet kube-proxy coredns there")
 
 
-@task(
-    help={
-        **NAME,
-        "etcd-dir": "folder with etcd, etcdctl and etcdutl (default: from PATH)",
-        "timeout": "seconds for each request to the ephemeral etcd",
-        **JSON,
-    },
-)
+@task
 def drill(
-    _: Context, name: str | None = None, etcd_dir: str | None = None, timeout: int = 60, json: bool = False
+    here: Current,
+    name: Annotated[str | None, "name of the backup, as etcd.list shows it (default: the newest)"] = None,
+    etcd_dir: Annotated[str | None, "folder with etcd, etcdctl and etcdutl (default: from PATH)"] = None,
+    timeout: Annotated[Seconds, "seconds for each request to the ephemeral etcd"] = 60,
+    json: Json = False,
 ) -> None:
     """Restore a backup into an ephemeral etcd here.
 
@@ -99,8 +84,7 @@ def drill(
     from smallkube.etcd import drill as drilling
     from smallkube.secrets.age import require_master
 
-    at_least(1, timeout=timeout)
-    here, began = current(), time.monotonic()
+    began = time.monotonic()
     there = catalog.read(catalog.folder_of(here.cluster))
     record = there.find(name)
     master = require_master(here.workspace, "to open backups")

@@ -1,20 +1,17 @@
 """inventory.yaml: validate it, show it, print its schema."""
 
-from invoke.context import Context
-
 from smallkube.cli import output
-from smallkube.cli.context import JSON, current, task
+from smallkube.cli.context import Current, Json, task
 from smallkube.core import ui
 from smallkube.core.errors import ErrorGroup, UsageError
 
 
-@task(help={"json": "print the problems as JSON"})
-def check(_: Context, json: bool = False) -> None:
+@task
+def check(here: Current, json: Json = False) -> None:
     """Validate inventory.yaml.
 
     Reports every problem at once, each with file, line and key.
     """
-    here = current()
     try:
         inventory = here.inventory
     except (ErrorGroup, UsageError) as error:
@@ -30,7 +27,7 @@ def check(_: Context, json: bool = False) -> None:
 
 
 @task
-def schema(_: Context) -> None:
+def schema(here: Current) -> None:
     """Print the JSON Schema of inventory.yaml.
 
     Editors use it for completion.
@@ -40,10 +37,10 @@ def schema(_: Context) -> None:
     ui.json_result(json_schema())
 
 
-@task(help=JSON)
-def show(_: Context, json: bool = False) -> None:
+@task
+def show(here: Current, json: Json = False) -> None:
     """Show the nodes' roles, addresses and subnets."""
-    inventory = current().inventory
+    inventory = here.inventory
     plan = inventory.addressing
     rows = [
         {

@@ -7,12 +7,10 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from invoke.context import Context
+from typing import TYPE_CHECKING, Annotated, Any
 
 from smallkube.cli import output
-from smallkube.cli.context import JSON, NODE, Current, changing, current, task
+from smallkube.cli.context import Current, DryRun, Json, Nodes, changing, task
 from smallkube.core import ui
 from smallkube.core.errors import ErrorGroup, SmallkubeError, UsageError, listed
 
@@ -23,23 +21,14 @@ if TYPE_CHECKING:
 DRY_RUN = {"dry-run": "print what would change and change nothing"}
 
 
-@task(
-    iterable=["node"],
-    help={
-        **NODE,
-        "yes": "store new keys without confirmation; refuse changed ones",
-        "replace": "with --yes: also replace changed keys",
-        "timeout": "seconds to wait for each node",
-        **JSON,
-    },
-)
+@task
 def scan(
-    _: Context,
-    node: list[str],
-    yes: bool = False,
-    replace: bool = False,
-    timeout: int = 10,
-    json: bool = False,
+    here: Current,
+    node: Nodes,
+    yes: Annotated[bool, "store new keys without confirmation; refuse changed ones"] = False,
+    replace: Annotated[bool, "with --yes: also replace changed keys"] = False,
+    timeout: Annotated[int, "seconds to wait for each node"] = 10,
+    json: Json = False,
 ) -> None:
     """Read the nodes' SSH host keys and store them.
 
@@ -50,7 +39,6 @@ def scan(
     from smallkube.secrets import host_keys, transaction
     from smallkube.secrets.host_keys import Scan
 
-    here = current()
     nodes = here.select(node)
     with ui.Progress([item.name for item in nodes]) as progress:
         rows = host_keys.scan(here.workspace, nodes, timeout, progress.done)
@@ -113,8 +101,8 @@ def _replace(here: Current, row: "Scanned", yes: bool, replace: bool) -> Smallku
     return None
 
 
-@task(iterable=["node"], help={**NODE, **DRY_RUN, **JSON})
-def generate(_: Context, node: list[str], dry_run: bool = False, json: bool = False) -> None:
+@task
+def generate(here: Current, node: Nodes, dry_run: DryRun = False, json: Json = False) -> None:
     """Generate missing secrets; overwrite none.
 
     Writes the encrypted secrets, certificates, peers.json and secrets.nix into
@@ -122,7 +110,6 @@ def generate(_: Context, node: list[str], dry_run: bool = False, json: bool = Fa
     """
     from smallkube.secrets import generate as making
 
-    here = current()
     nodes = {item.name for item in here.select(node)} if node else set()
     with changing(here):
         planned = making.plan(here.cluster, nodes)
@@ -147,8 +134,8 @@ def _reasons(findings: "Iterable[Finding]") -> list[dict[str, str]]:
     return [{"file": item.secret.file, "why": "; ".join(item.faults)} for item in findings]
 
 
-@task(help=JSON)
-def check(_: Context, json: bool = False) -> None:
+@task
+def check(here: Current, json: Json = False) -> None:
     """Verify who can decrypt each secret.
 
     Needs no private key. With keys/master_key it also verifies contents,
@@ -156,7 +143,6 @@ def check(_: Context, json: bool = False) -> None:
     """
     from smallkube.secrets.audit import check as check_keys
 
-    here = current()
     report = check_keys(here.cluster)
     proofs = {finding.secret.file: finding.proof for finding in report.findings}
     if json:
@@ -174,8 +160,8 @@ def check(_: Context, json: bool = False) -> None:
         raise SmallkubeError(f"{len(report.problems)} problem{'s' if len(report.problems) > 1 else ''} in keys/")
 
 
-@task(iterable=["node"], help={**NODE, **DRY_RUN, **JSON})
-def rekey(_: Context, node: list[str], dry_run: bool = False, json: bool = False) -> None:
+@task
+def rekey(here: Current, node: Nodes, dry_run: DryRun = False, json: Json = False) -> None:
     """Re-encrypt secrets with wrong recipients.
 
     Needs keys/master_key. To use a master key of your own, make its identity the
@@ -184,7 +170,6 @@ def rekey(_: Context, node: list[str], dry_run: bool = False, json: bool = False
     """
     from smallkube.secrets import rekey as rekeying
 
-    here = current()
     nodes = {item.name for item in here.select(node)} if node else set()
     with changing(here):
         planned = rekeying.plan(here.cluster, nodes)
@@ -204,12 +189,11 @@ def rekey(_: Context, node: list[str], dry_run: bool = False, json: bool = False
         raise SmallkubeError(f"{len(planned.failed)} files could not be re-encrypted", hint="restore them from git")
 
 
-@task(name="list", help=JSON)
-def list_(_: Context, json: bool = False) -> None:
+@task
+def list_(here: Current, json: Json = False) -> None:
     """List the secrets with content and recipients."""
     from smallkube.secrets import policy
 
-    here = current()
     existing = {path.name for path in here.workspace.keys_dir.glob("*.age")}
     rows: list[dict[str, Any]] = [
         {
@@ -229,20 +213,19 @@ def list_(_: Context, json: bool = False) -> None:
     output.table(rows, ["NAME", "HOLDS", "READ BY", "STATE"], cells, json=json)
 
 
-@task(positional=["name"], help={"name": "as keys.list shows it"})
-def show(_: Context, name: str) -> None:
+@task
+def show(here: Current, name: Annotated[str, "as keys.list shows it"]) -> None:
     """Decrypt a secret to standard output.
 
     Byte for byte. Needs keys/master_key.
     """
     from smallkube.secrets import edit
 
-    here = current()
     ui.raw_result(edit.show(here.cluster, name))
 
 
-@task(positional=["name"], help={"name": "as keys.list shows it"})
-def edit(_: Context, name: str) -> None:
+@task
+def edit(here: Current, name: Annotated[str, "as keys.list shows it"]) -> None:
     """Edit a secret with $EDITOR, in memory only.
 
     Needs keys/master_key. Re-encrypts the secret only when it changed. Refuses
@@ -251,7 +234,6 @@ def edit(_: Context, name: str) -> None:
     """
     from smallkube.secrets import edit as editing
 
-    here = current()
     command = shlex.split(os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi")
     folders = [Path(path) for path in (os.environ.get("XDG_RUNTIME_DIR"), "/dev/shm") if path]
     with changing(here):

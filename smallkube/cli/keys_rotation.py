@@ -2,12 +2,10 @@
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
-
-from invoke.context import Context
+from typing import TYPE_CHECKING, Annotated
 
 from smallkube.cli import output
-from smallkube.cli.context import CHANGE, NODE, Current, at_least, changing, current, task
+from smallkube.cli.context import AtLeast, Current, DryRun, Json, Nodes, Seconds, Yes, changing, task
 from smallkube.core import ui
 from smallkube.core.errors import UsageError, listed
 
@@ -19,8 +17,8 @@ if TYPE_CHECKING:
     from smallkube.secrets.policy import Secret
 
 
-@task(iterable=["node"], help={**NODE, **CHANGE, "dry-run": "print whose key would be replaced and change nothing"})
-def rotate_wireguard(_: Context, node: list[str], yes: bool = False, dry_run: bool = False, json: bool = False) -> None:
+@task
+def rotate_wireguard(here: Current, node: Nodes, yes: Yes = False, dry_run: DryRun = False, json: Json = False) -> None:
     """Rotate the WireGuard keys and peers.json.
 
     Needs no private key. The previous keys are removed from keys/, but stay in
@@ -29,7 +27,6 @@ def rotate_wireguard(_: Context, node: list[str], yes: bool = False, dry_run: bo
     """
     from smallkube.operations import wireguard
 
-    here = current()
     nodes = [item.name for item in here.select(node)]
     outcome = wireguard.Outcome((), ())
     if dry_run:
@@ -49,30 +46,18 @@ def rotate_wireguard(_: Context, node: list[str], yes: bool = False, dry_run: bo
     ui.message("next: inv deploy (all nodes in lockstep; each rolls back unless the tunnel works)")
 
 
-@task(
-    iterable=["node"],
-    help={
-        **NODE,
-        **CHANGE,
-        "all": "also certificates without a problem",
-        "pause": "stop when the new ones are trusted everywhere, before they are used",
-        "abort": "undo a rotation under way: the previous certificates stay",
-        "no-deploy": "replace them in keys/ only: for a cluster that does not run",
-        "timeout": "seconds for pods and kubelets to use the new ones",
-        "dry-run": "print the certificates and the steps, and change nothing",
-    },
-)
+@task
 def rotate_certificates(
-    _: Context,
-    node: list[str],
-    all: bool = False,
-    pause: bool = False,
-    abort: bool = False,
-    no_deploy: bool = False,
-    timeout: int = 300,
-    dry_run: bool = False,
-    yes: bool = False,
-    json: bool = False,
+    here: Current,
+    node: Nodes,
+    all: Annotated[bool, "also certificates without a problem"] = False,
+    pause: Annotated[bool, "stop when the new ones are trusted everywhere, before they are used"] = False,
+    abort: Annotated[bool, "undo a rotation under way: the previous certificates stay"] = False,
+    no_deploy: Annotated[bool, "replace them in keys/ only: for a cluster that does not run"] = False,
+    timeout: Annotated[Seconds, "seconds for pods and kubelets to use the new ones"] = 300,
+    dry_run: DryRun = False,
+    yes: Yes = False,
+    json: Json = False,
 ) -> None:
     """Rotate certificates without an outage.
 
@@ -84,8 +69,6 @@ def rotate_certificates(
     from smallkube.operations import certificates
     from smallkube.secrets import staged, transaction
 
-    at_least(1, timeout=timeout)
-    here = current()
     if abort and (pause or no_deploy):
         raise UsageError("--abort can't be combined with --pause or --no-deploy")
     nodes = {item.name for item in here.select(node)}
@@ -146,22 +129,15 @@ def _show_issued(rows: "Sequence[Secret]", choice: "Choice | None", verb: str, j
     output.show({"issued": issued, "kept": kept, **more}, "\n".join(lines), json=json)
 
 
-@task(
-    help={
-        **CHANGE,
-        "overlap": "seconds for programs to read their new token",
-        "abort": "undo a rotation under way: the previous key stays",
-        "timeout": "seconds for kubelets to replace the tokens of their pods",
-    },
-)
+@task
 def rotate_issuer(
-    _: Context,
-    overlap: int = 120,
-    abort: bool = False,
-    timeout: int = 300,
-    dry_run: bool = False,
-    yes: bool = False,
-    json: bool = False,
+    here: Current,
+    overlap: Annotated[int, AtLeast(0), "seconds for programs to read their new token"] = 120,
+    abort: Annotated[bool, "undo a rotation under way: the previous key stays"] = False,
+    timeout: Annotated[Seconds, "seconds for kubelets to replace the tokens of their pods"] = 300,
+    dry_run: DryRun = False,
+    yes: Yes = False,
+    json: Json = False,
 ) -> None:
     """Rotate the key that signs ServiceAccount tokens.
 
@@ -173,9 +149,6 @@ def rotate_issuer(
     from smallkube.operations.engine import Overlap
     from smallkube.secrets.age import require_master
 
-    at_least(1, timeout=timeout)
-    at_least(0, overlap=overlap)
-    here = current()
     runner = output.Runner(here, rotating.NAME, dry_run=dry_run, yes=yes, json=json)
     master = None if dry_run else require_master(here.workspace, "to tell the keys apart")
     key = Overlap(here.cluster, (rotating.row_of(here.inventory),), master)
@@ -186,15 +159,13 @@ def rotate_issuer(
         runner.show({"key": rotation.key}, text)
 
 
-@task(
-    help={
-        **CHANGE,
-        "drop-old": "remove the previous identity from keys/master_key, once a rotation is complete",
-        "dry-run": "print what would change and change nothing",
-    }
-)
+@task
 def rotate_master(
-    _: Context, drop_old: bool = False, dry_run: bool = False, yes: bool = False, json: bool = False
+    here: Current,
+    drop_old: Annotated[bool, "remove the previous identity from keys/master_key, once a rotation is complete"] = False,
+    dry_run: DryRun = False,
+    yes: Yes = False,
+    json: Json = False,
 ) -> None:
     """Rotate the master key.
 
@@ -206,25 +177,23 @@ def rotate_master(
     from smallkube.operations import master as rotating
     from smallkube.secrets import policy
 
-    here = current()
-    workspace, rows = here.workspace, policy.secrets_of(here.inventory)
     with changing(here):
         planned = rotating.plan(here.cluster)
         if dry_run:
             done = planned.old if drop_old else planned.files
         else:
             _confirm_master(here, planned, drop_old, yes)
-            done = rotating.drop(workspace, planned) if drop_old else rotating.act(here.cluster, planned)
+            done = rotating.drop(here.workspace, planned) if drop_old else rotating.act(here.cluster, planned)
         after = planned if dry_run else rotating.plan(here.cluster)
-    affected = rotating.reissue([row for row in rows if (workspace.keys_dir / row.file).exists()])
+    existing = {path.name for path in here.workspace.keys_dir.glob("*.age")}
+    affected = rotating.reissue([row for row in policy.secrets_of(here.inventory) if row.file in existing])
     if json:
         found = {"dropped" if drop_old else "rekeyed": done, "stage": after.stage, "master": after.master}
         backups = [] if dry_run else _backups(here, after.master)
         ui.json_result({**found, "old": after.old, "reissue": affected, "backups": backups})
         return
     if drop_old:
-        verb = "would remove" if dry_run else "removed"
-        lines = [f"{verb} the identity of {recipient}" for recipient in done]
+        lines = [f"{'would remove' if dry_run else 'removed'} the identity of {recipient}" for recipient in done]
         ui.result("\n".join(lines) or "keys/master_key holds no identity but the master")
     else:
         _show_rotated(here, planned, after, done, dry_run)

@@ -1,13 +1,11 @@
 """The network between the machines."""
 
-from invoke.context import Context
-
 from smallkube.cli import output
-from smallkube.cli.context import JSON, NODE, current, task
+from smallkube.cli.context import Current, Json, Nodes, task
 
 
-@task(iterable=["node"], help={**NODE, **JSON})
-def check(_: Context, node: list[str], json: bool = False) -> None:
+@task
+def check(here: Current, node: Nodes, json: Json = False) -> None:
     """Check the bridge, WireGuard and the tunnel.
 
     WireGuard handshakes between all nodes, and pings through the tunnel in IPv4
@@ -16,7 +14,6 @@ def check(_: Context, node: list[str], json: bool = False) -> None:
     from smallkube.deploy import checks
     from smallkube.secrets import peers
 
-    here = current()
     keys = peers.public_keys(peers.read(here.workspace))
     nodes = here.select(node)
     output.check_nodes(

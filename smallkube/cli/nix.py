@@ -1,21 +1,20 @@
 """The Nix configuration: render it from the inventory, check it."""
 
-from invoke.context import Context
+from typing import Annotated
 
 from smallkube.cli import output
-from smallkube.cli.context import JSON, NODE, current, task, words
+from smallkube.cli.context import Current, Json, Nodes, task, words
 from smallkube.core import ui
 from smallkube.core.errors import SmallkubeError, UsageError
 
 
-@task(
-    help={
-        "check": "write nothing; exit status 1 when a file is stale",
-        "diff": "show the changes as a unified diff",
-        "update-lock": "update nix/flake.lock (needs Nix and network here)",
-    }
-)
-def render(_: Context, check: bool = False, diff: bool = False, update_lock: bool = False) -> None:
+@task
+def render(
+    here: Current,
+    check: Annotated[bool, "write nothing; exit status 1 when a file is stale"] = False,
+    diff: Annotated[bool, "show the changes as a unified diff"] = False,
+    update_lock: Annotated[bool, "update nix/flake.lock (needs Nix and network here)"] = False,
+) -> None:
     """Render the Nix configuration from the inventory.
 
     Writes nix/flake.nix and nix/rendered/.
@@ -23,7 +22,6 @@ def render(_: Context, check: bool = False, diff: bool = False, update_lock: boo
     from smallkube.core.workspace import write_file
     from smallkube.nix import bundle, lock, render
 
-    here = current()
     plan = render.plan(here.cluster)
     changed = plan.changed
     if diff and changed:
@@ -44,15 +42,15 @@ def render(_: Context, check: bool = False, diff: bool = False, update_lock: boo
         ui.message("nothing to do: everything rendered is current")
 
 
-@task(
-    iterable=["node", "override_input"],
-    help={
-        **NODE,
-        **JSON,
-        "override-input": "NAME=URL: evaluate with URL in the place of an input of the flake (repeatable)",
-    },
-)
-def check(_: Context, node: list[str], override_input: list[str], json: bool = False) -> None:
+@task
+def check(
+    here: Current,
+    node: Nodes,
+    override_input: Annotated[
+        list[str], "NAME=URL: evaluate with URL in the place of an input of the flake (repeatable)"
+    ],
+    json: Json = False,
+) -> None:
     """Parse and evaluate the flake that deploy builds.
 
     Checks units, firewall, network files and scripts of every node; says what
@@ -62,7 +60,6 @@ def check(_: Context, node: list[str], override_input: list[str], json: bool = F
     from smallkube.nix import bundle
     from smallkube.nix.check import check as check_files
 
-    here = current()
     overrides = dict(_override(text) for text in override_input)
     nodes = [each.name for each in here.inventory.select(words(node))]
     checks = check_files(bundle.assemble(here.cluster).files, nodes, overrides)

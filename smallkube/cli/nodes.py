@@ -2,12 +2,10 @@
 
 import threading
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
-
-from invoke.context import Context
+from typing import TYPE_CHECKING, Annotated
 
 from smallkube.cli import output
-from smallkube.cli.context import CHANGE, JSON, SELECTION, Current, after_dashes, current, task
+from smallkube.cli.context import Current, DryRun, Json, Nodes, Roles, Tags, Yes, after_dashes, task
 from smallkube.core import ui
 from smallkube.core.errors import ErrorGroup, SmallkubeError, UsageError
 
@@ -18,15 +16,13 @@ if TYPE_CHECKING:
     from smallkube.remote.host import Host
 
 
-@task(
-    positional=["name"],
-    help={
-        "name": "nodeN, with N from 2 to 254",
-        "peer-ip": "address where the other nodes reach it",
-        "ssh-host": "address where this machine reaches it (default: the peer IP)",
-    },
-)
-def add(_: Context, name: str, peer_ip: str, ssh_host: str | None = None) -> None:
+@task
+def add(
+    here: Current,
+    name: Annotated[str, "nodeN, with N from 2 to 254"],
+    peer_ip: Annotated[str, "address where the other nodes reach it"],
+    ssh_host: Annotated[str | None, "address where this machine reaches it (default: the peer IP)"] = None,
+) -> None:
     """Add a node to inventory.yaml.
 
     Comments and everything else in the file stay as they are.
@@ -34,7 +30,6 @@ def add(_: Context, name: str, peer_ip: str, ssh_host: str | None = None) -> Non
     from smallkube.core.workspace import write_file
     from smallkube.inventory import edit, load, positions
 
-    here = current()
     here.inventory  # noqa: B018 - refuse to edit a file that is wrong already
     file = here.workspace.inventory_file
     text = edit.add_node(positions.read_text(file), name, peer_ip=peer_ip, ssh_host=ssh_host)
@@ -43,18 +38,14 @@ def add(_: Context, name: str, peer_ip: str, ssh_host: str | None = None) -> Non
     ui.message(f"added {name}; next: inv keys.scan --node {name}, inv keys.generate, inv nix.render, inv deploy")
 
 
-@task(
-    positional=["name"],
-    help={
-        **CHANGE,
-        "name": "nodeN",
-        "revoke": "the node is compromised: also revoke its access, and verify that it is refused",
-        "dry-run": "with --revoke: print the steps and change nothing",
-        "json": "with --revoke: print JSON",
-    },
-)
+@task
 def remove(
-    _: Context, name: str, yes: bool = False, revoke: bool = False, dry_run: bool = False, json: bool = False
+    here: Current,
+    name: Annotated[str, "nodeN"],
+    yes: Yes = False,
+    revoke: Annotated[bool, "the node is compromised: also revoke its access, and verify that it is refused"] = False,
+    dry_run: Annotated[bool, "with --revoke: print the steps and change nothing"] = False,
+    json: Annotated[bool, "with --revoke: print JSON"] = False,
 ) -> None:
     """Remove a node, or revoke a compromised one.
 
@@ -66,7 +57,6 @@ def remove(
     from smallkube.core.workspace import write_file
     from smallkube.inventory import edit, load, positions
 
-    here = current()
     if revoke:
         _revoke(here, name, yes=yes, dry_run=dry_run, json=json)
         return
@@ -110,24 +100,15 @@ def _revoke(here: Current, name: str, *, yes: bool, dry_run: bool, json: bool) -
         raise SmallkubeError(message, hint=f"replace it: {details}")
 
 
-@task(
-    name="exec",
-    iterable=["node", "role", "tag"],
-    help={
-        **SELECTION,
-        "root": "run as root (default), or as the login user",
-        "timeout": "seconds without output after which a node has failed",
-        **JSON,
-    },
-)
+@task
 def exec_(
-    _: Context,
-    node: list[str],
-    role: list[str],
-    tag: list[str],
-    root: bool = True,
-    timeout: int = 300,
-    json: bool = False,
+    here: Current,
+    node: Nodes,
+    role: Roles,
+    tag: Tags,
+    root: Annotated[bool, "run as root (default), or as the login user"] = True,
+    timeout: Annotated[int, "seconds without output after which a node has failed"] = 300,
+    json: Json = False,
 ) -> None:
     """Run a command on the nodes, in parallel.
 
@@ -137,7 +118,6 @@ def exec_(
     """
     from smallkube.operations import execute
 
-    here = current()
     wanted = execute.command(after_dashes(), root=root, timeout=timeout)
     outcomes = execute.everywhere(here.select(node, role, tag), wanted, here.connect)
     if json:
@@ -165,29 +145,21 @@ def _show_answers(outcomes: "Sequence[Outcome[Result]]") -> None:
                 ui.message(line)
 
 
-@task(
-    iterable=["node", "role", "tag"],
-    help={
-        **SELECTION,
-        "timeout": "seconds for the pods of a node to end",
-        "yes": "do not ask for confirmation",
-        **JSON,
-    },
-)
+@task
 def drain(
-    _: Context,
-    node: list[str],
-    role: list[str],
-    tag: list[str],
-    timeout: int = 300,
-    yes: bool = False,
-    json: bool = False,
+    here: Current,
+    node: Nodes,
+    role: Roles,
+    tag: Tags,
+    timeout: Annotated[int, "seconds for the pods of a node to end"] = 300,
+    yes: Yes = False,
+    json: Json = False,
 ) -> None:
     """Cordon nodes and evict their pods."""
     from smallkube.kube import members
     from smallkube.remote import fleet
 
-    here, nodes = _named(node, role, tag)
+    nodes = _named(here, node, role, tag)
     ui.confirm(f"evict all pods of {', '.join(each.name for each in nodes)}?", yes=yes)
     stop = threading.Event()
 
@@ -197,22 +169,21 @@ def drain(
     _change(here, nodes, evict, fleet.NodeOutcome.DRAINED, stop, json)
 
 
-@task(iterable=["node", "role", "tag"], help={**SELECTION, **JSON})
-def uncordon(_: Context, node: list[str], role: list[str], tag: list[str], json: bool = False) -> None:
+@task
+def uncordon(here: Current, node: Nodes, role: Roles, tag: Tags, json: Json = False) -> None:
     """Make nodes schedulable again."""
     from smallkube.kube import members
     from smallkube.remote import fleet
 
-    here, nodes = _named(node, role, tag)
+    nodes = _named(here, node, role, tag)
     _change(here, nodes, members.uncordon, fleet.NodeOutcome.UNCORDONED, threading.Event(), json)
 
 
-def _named(node: list[str], role: list[str], tag: list[str]) -> "tuple[Current, tuple[Node, ...]]":
+def _named(here: Current, node: list[str], role: list[str], tag: list[str]) -> "tuple[Node, ...]":
     """The selected nodes; without a flag none, not all. Raises UsageError then."""
-    here = current()
     if not (node or role or tag):
         raise UsageError("no node selected", hint="give --node, --role or --tag")
-    return here, here.select(node, role, tag)
+    return here.select(node, role, tag)
 
 
 def _change(
@@ -230,27 +201,18 @@ def _change(
     output.show_reports(reports, json=json)
 
 
-@task(
-    iterable=["node", "role", "tag"],
-    help={
-        **SELECTION,
-        **CHANGE,
-        "timeout": "seconds for a machine to be back and Ready",
-        "drain-timeout": "seconds for the pods of a node to end",
-        "drain": "drain each node first (default where the API server runs)",
-    },
-)
+@task
 def reboot(
-    _: Context,
-    node: list[str],
-    role: list[str],
-    tag: list[str],
-    yes: bool = False,
-    timeout: int = 600,
-    dry_run: bool = False,
-    drain_timeout: int = 300,
-    drain: bool = True,
-    json: bool = False,
+    here: Current,
+    node: Nodes,
+    role: Roles,
+    tag: Tags,
+    yes: Yes = False,
+    timeout: Annotated[int, "seconds for a machine to be back and Ready"] = 600,
+    dry_run: DryRun = False,
+    drain_timeout: Annotated[int, "seconds for the pods of a node to end"] = 300,
+    drain: Annotated[bool, "drain each node first (default where the API server runs)"] = True,
+    json: Json = False,
 ) -> None:
     """Reboot the nodes one by one, workers first.
 
@@ -259,7 +221,6 @@ def reboot(
     from smallkube.kube import members
     from smallkube.operations import reboot as rebooting
 
-    here = current()
     nodes = here.select(node, role, tag)
     undrained = members.api_down(here.inventory, here.connect) if drain else "--no-drain"
     plan = rebooting.make(nodes, undrained, timeout, drain_timeout)

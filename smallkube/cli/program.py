@@ -18,7 +18,6 @@ from smallkube.cli.app import tree
 from smallkube.cli.context import Current, Value
 from smallkube.core import ui
 from smallkube.core.errors import SmallkubeError, UsageError
-from smallkube.core.workspace import Workspace
 
 VARIABLE = "SMALLKUBE_WORKSPACE"
 
@@ -103,7 +102,7 @@ def values(line: str) -> list[str]:
 
 
 def _values(task: str, flag: str) -> list[str]:
-    here = Current(Workspace.find(os.environ))
+    here = Current()
     if flag == "--node":
         return [node.name for node in here.inventory.nodes]
     if flag == "--tag":

@@ -1,34 +1,24 @@
 """API tokens: rotate them, show which client uses which."""
 
 from datetime import UTC, datetime
-
-from invoke.context import Context
+from typing import Annotated
 
 from smallkube.cli import output
-from smallkube.cli.context import CHANGE, JSON, at_least, current, task, words
+from smallkube.cli.context import Current, DryRun, Json, Seconds, Yes, task, words
 from smallkube.core import ui
 from smallkube.core.errors import SmallkubeError
 
 
-@task(
-    iterable=["user"],
-    help={
-        "user": "root, kube-scheduler, kube-controller-manager, nodeN (repeatable)",
-        "all": "the tokens of all users",
-        "abort": "undo a rotation under way: the previous tokens stay",
-        "timeout": "seconds for clients to use their new token",
-        **CHANGE,
-    },
-)
+@task
 def rotate(
-    _: Context,
-    user: list[str],
-    all: bool = False,
-    abort: bool = False,
-    timeout: int = 120,
-    dry_run: bool = False,
-    yes: bool = False,
-    json: bool = False,
+    here: Current,
+    user: Annotated[list[str], "root, kube-scheduler, kube-controller-manager, nodeN (repeatable)"],
+    all: Annotated[bool, "the tokens of all users"] = False,
+    abort: Annotated[bool, "undo a rotation under way: the previous tokens stay"] = False,
+    timeout: Annotated[Seconds, "seconds for clients to use their new token"] = 120,
+    dry_run: DryRun = False,
+    yes: Yes = False,
+    json: Json = False,
 ) -> None:
     """Rotate API tokens without an outage.
 
@@ -41,8 +31,6 @@ def rotate(
     from smallkube.operations.engine import Overlap
     from smallkube.secrets.age import require_master
 
-    at_least(1, timeout=timeout)
-    here = current()
     wanted = token_users.select(here.inventory, words(user), everybody=all or abort)
     runner = output.Runner(here, rotating.NAME, dry_run=dry_run, yes=yes, json=json)
     users = rotating.affected(runner.keys, wanted, token_users.all_users(here.inventory))
@@ -59,15 +47,14 @@ def rotate(
         ui.message("kubeconfigs outside the cluster have root's previous token: inv cluster.kubeconfig writes new ones")
 
 
-@task(help=JSON)
-def status(_: Context, json: bool = False) -> None:
+@task
+def status(here: Current, json: Json = False) -> None:
     """Show the age and the clients of each token."""
     from smallkube.kube import token_clients, token_users
     from smallkube.operations import token_status
     from smallkube.secrets.age import read_master
     from smallkube.secrets.transaction import read_keys
 
-    here = current()
     found, unreachable = token_clients.in_use(here.inventory, here.connect)
     everybody, master = token_users.all_users(here.inventory), read_master(here.workspace)
     rows = token_status.rows(here.workspace, read_keys(here.workspace), everybody, master, found, datetime.now(UTC))

@@ -2,12 +2,13 @@
 
 import stat
 from pathlib import Path
+from typing import Annotated
 
 import pytest
 from invoke.context import Context
 from invoke.exceptions import Exit
 
-from smallkube.cli.context import at_least, task, words
+from smallkube.cli.context import AtLeast, Verbose, task, words
 from smallkube.core import log
 from smallkube.core.errors import ErrorGroup, SmallkubeError, UsageError
 from smallkube.core.workspace import Workspace
@@ -20,7 +21,11 @@ def here(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @task
-def work(_: Context, commands: int = 0, error: Exception | None = None) -> None:
+def work(
+    _: Context,
+    commands: Annotated[int, AtLeast(0), "how many"] = 0,
+    error: Annotated[Exception | None, "how it ends"] = None,
+) -> None:
     """Run commands, and fail."""
     for number in range(commands):
         log.command("node1", f"program{number}", 0.25, "exit status 0")
@@ -29,7 +34,7 @@ def work(_: Context, commands: int = 0, error: Exception | None = None) -> None:
 
 
 @task
-def talk(_: Context, verbose: bool = False) -> bool:
+def talk(_: Context, verbose: Verbose = False) -> bool:
     """Take --verbose itself."""
     log.command("node1", "date", 0.25, "exit status 0")
     return verbose
@@ -125,6 +130,7 @@ def test_repeatable_flag_accepts_commas() -> None:
 
 
 def test_number_below_its_least_is_refused() -> None:
-    at_least(1, timeout=1, rollout=2)
-    with pytest.raises(UsageError, match=r"^--rollout 0: must be at least 1$"):
-        at_least(1, timeout=1, rollout=0)
+    work(Context(), commands=0)
+    with pytest.raises(Exit) as caught:
+        work(Context(), commands=-1)
+    assert (caught.value.code, caught.value.message) == (2, "--commands -1: must be at least 0")

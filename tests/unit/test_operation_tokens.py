@@ -163,7 +163,8 @@ def test_a_change_of_keys_that_was_killed_is_completed_first(
     with monkeypatch.context() as patch:
         patch.setattr(transaction, "complete", killed)
         assert not rotate(cluster)
-    keys = Runner(Current(cluster.workspace), "tokens", dry_run=False, yes=True, json=False).keys
+    monkeypatch.setenv("SMALLKUBE_WORKSPACE", str(cluster.workspace.root))
+    keys = Runner(Current(), "tokens", dry_run=False, yes=True, json=False).keys
     assert operation(cluster).titles(keys) == tuple(titles()[1:])
 
 
