@@ -20,10 +20,8 @@ if TYPE_CHECKING:
     from smallkube.smoke.context import Options
     from smallkube.smoke.report import SmokeResult
 
-IMAGE = {
-    "image": "busybox image for the smoke test's pods (default: cluster.smoke.image)",
-    "pull-policy": "Always, IfNotPresent or Never (default: cluster.smoke.pull_policy)",
-}
+Image = Annotated[str | None, "busybox image for the smoke test's pods (default: cluster.smoke.image)"]
+PullPolicyFlag = Annotated[str | None, "Always, IfNotPresent or Never (default: cluster.smoke.pull_policy)"]
 
 
 def image_of(smoke: "Smoke", image: str | None, pull_policy: str | None) -> tuple[str, str]:
@@ -45,8 +43,8 @@ def smoke(
     here: Current,
     only: Annotated[list[str], "only these checks or groups (repeatable, or separated by commas)"],
     skip: Annotated[list[str], "skip these checks or groups"],
-    image: Annotated[str | None, "busybox image for the smoke test's pods (default: cluster.smoke.image)"] = None,
-    pull_policy: Annotated[str | None, "Always, IfNotPresent or Never (default: cluster.smoke.pull_policy)"] = None,
+    image: Image = None,
+    pull_policy: PullPolicyFlag = None,
     egress: Annotated[str, "HOST:PORT outside the cluster that pods should reach"] = "",
     timeout: Annotated[Seconds, "seconds for the whole test, clean-up excluded"] = 300,
     rollout: Annotated[Seconds, "seconds for the pods to start"] = 90,
@@ -133,7 +131,6 @@ def _as_json(found: "Status", now: datetime) -> dict[str, Any]:
 
 
 def _show(found: "Status", now: datetime) -> None:
-
     columns = ("NODE", "ROLE", "KUBELET", "KERNEL", "GENERATION", "READY", "LEASE", "TUNNEL", "DEPLOYED")
     ui.table(columns, [_cells(row) for row in found.rows])
     ui.result(f"API server    {_api(found)}")
@@ -220,14 +217,10 @@ def _may_write(path: Path, cluster: str, force: bool) -> None:
     """Raises UsageError where a file would be lost that this task has not written."""
     from smallkube.kube import kubeconfig as making
 
-    if path.is_symlink():
-        raise UsageError("is a link", where=str(path), hint="name the file itself")
-    if not path.exists():
-        return
-    if not path.is_file():
-        raise UsageError("is not a file", where=str(path))
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        raise UsageError("is no regular file", where=str(path), hint="name the file itself")
     try:
-        text = path.read_text()
+        text = path.read_text() if path.exists() else ""
     except (OSError, ValueError):
         text = "unreadable"
     if not force and not making.is_ours(text, cluster):

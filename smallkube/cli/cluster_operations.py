@@ -4,11 +4,11 @@ from datetime import UTC, datetime
 from typing import Annotated
 
 from smallkube.cli import output
-from smallkube.cli.cluster import image_of, run_smoke
+from smallkube.cli.cluster import Image, PullPolicyFlag, image_of, run_smoke
 from smallkube.cli.context import AtLeast, Current, DryRun, Json, Seconds, Yes, task, words
-from smallkube.cli.etcd_restore import require_restarted
+from smallkube.cli.etcd import BackupName, require_restarted
 from smallkube.core import ui
-from smallkube.core.errors import SmallkubeError, UsageError
+from smallkube.core.errors import UsageError
 
 
 @task
@@ -20,17 +20,13 @@ def upgrade_check(here: Current, json: Json = False) -> None:
     upstream's version skew policy. Also checks nodes, etcd and backup. Exit
     status: 0 it may begin; 1 it must not.
     """
-    from smallkube.core.checks import failed
     from smallkube.operations import upgrade_guard
 
     inventory = here.inventory
     facts = upgrade_guard.read(here.cluster, here.connect)
     checks = upgrade_guard.check(inventory, facts, datetime.now(UTC))
-    output.show_checks(
-        checks, json=json, runs=facts.server(inventory.primary.name), target=inventory.cluster.kubernetes
-    )
-    if names := ", ".join(dict.fromkeys(each.check for each in failed(checks))):
-        raise SmallkubeError(f"an upgrade must not begin: {names}", where=inventory.cluster.name)
+    about = {"runs": facts.server(inventory.primary.name), "target": inventory.cluster.kubernetes}
+    output.show_checks(checks, "an upgrade must not begin", json=json, facts=about, where=inventory.cluster.name)
 
 
 @task
@@ -38,8 +34,8 @@ def upgrade(
     here: Current,
     skip: Annotated[list[str], "skip these checks or groups of the smoke test (repeatable, or separated by commas)"],
     batch: Annotated[int, AtLeast(1), "workers upgraded at the same time"] = 1,
-    image: Annotated[str | None, "busybox image for the smoke test's pods (default: cluster.smoke.image)"] = None,
-    pull_policy: Annotated[str | None, "Always, IfNotPresent or Never (default: cluster.smoke.pull_policy)"] = None,
+    image: Image = None,
+    pull_policy: PullPolicyFlag = None,
     settle: Annotated[int, AtLeast(0), "seconds during which a failed smoke test is repeated after a stage"] = 120,
     dry_run: DryRun = False,
     yes: Yes = False,
@@ -84,7 +80,7 @@ def upgrade(
 @task
 def rebuild_primary(
     here: Current,
-    backup: Annotated[str | None, "name of the backup, as etcd.list shows it (default: the newest)"] = None,
+    backup: BackupName = None,
     host_key: Annotated[str | None, "fingerprint SHA256:… as shown on the new machine's own console"] = None,
     timeout: Annotated[Seconds, "seconds for all nodes to be Ready"] = 300,
     dry_run: DryRun = False,

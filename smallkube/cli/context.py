@@ -25,7 +25,11 @@ from smallkube.core.workspace import Workspace
 if TYPE_CHECKING:
     from smallkube.inventory.cluster import Cluster
     from smallkube.inventory.models import Inventory, Node
+    from smallkube.remote.fleet import Outcome
     from smallkube.remote.host import Host
+
+Answer = TypeVar("Answer")
+Body = TypeVar("Body", bound=Callable[..., Any])
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells give it (128 + SIGINT)."""
@@ -76,6 +80,16 @@ class Current:
         from smallkube.remote.ssh import SshHost
 
         return SshHost(self.workspace, node)
+
+    def ask(self, nodes: "Sequence[Node]", question: "Callable[[Host], Answer]") -> "tuple[Outcome[Answer], ...]":
+        """What each of ``nodes`` answers, asked in parallel."""
+        from smallkube.remote import fleet
+
+        def work(node: "Node") -> Answer:
+            with self.connect(node) as host:
+                return question(host)
+
+        return fleet.run([nodes], work)
 
     def select(self, node: Sequence[str], role: Sequence[str] = (), tag: Sequence[str] = ()) -> "tuple[Node, ...]":
         """The nodes that the flags select; all of them without a flag. Raises UsageError for an unknown one."""
@@ -150,9 +164,6 @@ class _Task(Task[Any]):
         for argument in arguments:
             Value.make(argument)
         return arguments
-
-
-Body = TypeVar("Body", bound=Callable[..., Any])
 
 
 def task(body: Body) -> Body:

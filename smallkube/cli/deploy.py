@@ -17,8 +17,7 @@ if TYPE_CHECKING:
     from smallkube.inventory.models import Node
     from smallkube.nix.bundle import Bundle
 
-CONFIRM_TIMEOUT = {"confirm-timeout": "seconds after which a node rolls back unless confirmed"}
-PLAN = {"dry-run": "print the plan and change nothing"}
+ConfirmTimeout = Annotated[int, "seconds after which a node rolls back unless confirmed"]
 
 
 @task
@@ -31,7 +30,7 @@ def deploy(
     build_on: Annotated[str, "target: build on each machine; local: build here and copy"] = "target",
     batch: Annotated[int, "workers deployed at the same time (0: all)"] = 0,
     max_failures: Annotated[int, "nodes that may fail before the deploy stops"] = 0,
-    confirm_timeout: Annotated[int, "seconds after which a node rolls back unless confirmed"] = 300,
+    confirm_timeout: ConfirmTimeout = 300,
     no_rollback: Annotated[bool, "disable automatic rollback; failures are reported, not undone"] = False,
     no_drain: Annotated[bool, "do not drain nodes whose services restart"] = False,
     with_peers: Annotated[bool, "also deploy to nodes whose WireGuard peers have changed"] = False,
@@ -49,10 +48,8 @@ def deploy(
     where = choose(BuildOn, "build-on", build_on)
     options = Options(batch or None, max_failures, confirm_timeout, not no_rollback, not no_drain, with_peers, where)
     plan, bundle = prepare(here.cluster, nodes, choose(Goal, "goal", goal), options, may_lock=not dry_run)
-    if plan.left_out:
-        ui.warn(
-            f"the peers have changed; {', '.join(plan.left_out)} will not get the new ones; --with-peers includes them"
-        )
+    if left_out := ", ".join(plan.left_out):
+        ui.warn(f"the peers have changed; {left_out} will not get the new ones; --with-peers includes them")
     if dry_run:
         _show_plan(plan, json=json)
         return
@@ -65,9 +62,8 @@ def _carry_out(here: Current, plan: "Plan", bundle: "Bundle", *, json: bool) -> 
     with ui.Progress([each.name for each in plan.nodes]) as progress:
         reports = run.execute(plan, bundle, here.cluster, progress)
     _show(reports, json=json)
-    bad = [report for report in reports if not report.good]
-    if bad:
-        raise SmallkubeError(f"not everything was deployed: {', '.join(f'{r.node} {r.outcome}' for r in bad)}")
+    if bad := ", ".join(f"{report.node} {report.outcome}" for report in reports if not report.good):
+        raise SmallkubeError(f"not everything was deployed: {bad}")
 
 
 @task
@@ -78,17 +74,11 @@ def plan(here: Current, node: Nodes, role: Roles, tag: Tags, json: Json = False)
     """
     from smallkube.deploy import facts, run
     from smallkube.deploy.plan import Goal, prepare
-    from smallkube.remote import fleet
+    from smallkube.remote.fleet import raise_errors
 
-    nodes = here.select(node, role, tag)
-    planned, bundle = prepare(here.cluster, nodes, Goal.DRY_ACTIVATE)
-
-    def compare(each: "Node") -> facts.Changes:
-        with here.connect(each) as host:
-            return facts.changes(host, bundle)
-
-    outcomes = fleet.run(planned.stages, compare)
-    fleet.raise_errors(outcomes)
+    planned, bundle = prepare(here.cluster, here.select(node, role, tag), Goal.DRY_ACTIVATE)
+    outcomes = here.ask(planned.nodes, lambda host: facts.changes(host, bundle))
+    raise_errors(outcomes)
     changes = {outcome.node.name: outcome.value for outcome in outcomes if outcome.value}
     with ui.Progress([each.name for each in planned.nodes]) as progress:
         reports = run.execute(planned, bundle, here.cluster, progress)
@@ -107,7 +97,7 @@ def rollback(
     role: Roles,
     tag: Tags,
     generation: Annotated[str | None, "number of the generation (default: the previous one)"] = None,
-    confirm_timeout: Annotated[int, "seconds after which a node rolls back unless confirmed"] = 300,
+    confirm_timeout: ConfirmTimeout = 300,
     dry_run: DryRun = False,
     json: Json = False,
     yes: Yes = False,
@@ -123,8 +113,7 @@ def rollback(
     nodes = here.select(node, role, tag)
     if generation and not generation.isdecimal():
         raise UsageError(f"--generation {generation}: not a number", hint="see inv deploy.history")
-    options = planning.Options(confirm_seconds=confirm_timeout)
-    planned = planning.rollback(nodes, generation or "", options)
+    planned = planning.rollback(nodes, generation or "", planning.Options(confirm_seconds=confirm_timeout))
     if dry_run:
         _show_plan(planned, json=json)
         return
@@ -135,14 +124,10 @@ def rollback(
 @task
 def history(here: Current, node: Nodes, json: Json = False) -> None:
     """Show what was deployed, when and by whom."""
-    from smallkube.deploy import history as kept
-    from smallkube.remote import fleet
+    from smallkube.deploy.history import read
+    from smallkube.remote.fleet import raise_errors
 
-    def read(each: "Node") -> tuple[kept.Entry, ...]:
-        with here.connect(each) as host:
-            return kept.read(host)
-
-    outcomes = fleet.run([here.select(node)], read)
+    outcomes = here.ask(here.select(node), read)
     rows = [
         (out.node.name, entry.time, entry.operator, entry.goal, entry.digest[:12], entry.generation, entry.outcome)
         for out in outcomes
@@ -151,35 +136,32 @@ def history(here: Current, node: Nodes, json: Json = False) -> None:
     entries = {out.node.name: out.value or () for out in outcomes}
     columns = ("NODE", "TIME", "OPERATOR", "GOAL", "BUNDLE", "GENERATION", "OUTCOME")
     output.table(entries, columns, rows, json=json)
-    fleet.raise_errors(outcomes)
+    raise_errors(outcomes)
 
 
 def _show_plan(plan: "Plan", *, json: bool) -> None:
     from smallkube.deploy.node import steps
 
     titles = [step.title for step in steps(plan)]
-    if json:
-        ui.json_result(
-            {
-                "goal": plan.goal,
-                "bundle": plan.digest,
-                "stages": [[node.name for node in stage] for stage in plan.stages],
-                "steps": titles,
-                "lockstep": plan.lockstep,
-                "left_out": list(plan.left_out),
-                "confirm_seconds": plan.options.confirm_seconds,
-            }
-        )
-        return
+    value = {
+        "goal": plan.goal,
+        "bundle": plan.digest,
+        "stages": [[node.name for node in stage] for stage in plan.stages],
+        "steps": titles,
+        "lockstep": plan.lockstep,
+        "left_out": list(plan.left_out),
+        "confirm_seconds": plan.options.confirm_seconds,
+    }
     generation = f"generation {plan.generation}" if plan.generation else "the previous generation"
-    ui.result(f"{plan.goal} to {generation if plan.generation is not None else f'bundle {plan.digest[:12]}'}")
+    lines = [f"{plan.goal} to {generation if plan.generation is not None else f'bundle {plan.digest[:12]}'}"]
     if plan.lockstep:
-        ui.result("the peers have changed: all nodes are activated and confirmed in lockstep")
+        lines.append("the peers have changed: all nodes are activated and confirmed in lockstep")
     elif plan.options.rollback:
-        ui.result(f"each node rolls back after {plan.options.confirm_seconds} s unless it is confirmed")
+        lines.append(f"each node rolls back after {plan.options.confirm_seconds} s unless it is confirmed")
     for position, stage in enumerate(plan.stages, 1):
-        ui.result(f"stage {position}: {', '.join(node.name for node in stage)}")
-    ui.result("on each node: " + " → ".join(titles))
+        lines.append(f"stage {position}: {', '.join(node.name for node in stage)}")
+    lines.append("on each node: " + " → ".join(titles))
+    output.show(value, "\n".join(lines), json=json)
 
 
 def _show_preview(reports: "Sequence[Report]", changes: "Mapping[str, Changes]") -> None:

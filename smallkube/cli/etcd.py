@@ -1,6 +1,8 @@
-"""Backups of etcd (take, list, verify, prune, schedule), and etcd's state."""
+"""Backups of etcd: take, list, verify, prune, schedule, restore and drill them; etcd's state."""
 
 import sys
+import time
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
     from smallkube.etcd.backup import Report
     from smallkube.inventory.models import Node
     from smallkube.remote.host import Host
+
+BackupName = Annotated[str | None, "name of the backup, as etcd.list shows it (default: the newest)"]
 
 
 @task
@@ -104,7 +108,6 @@ def verify(
     the hash that etcd appended; without it, the encrypted file with the hash that
     was recorded.
     """
-    from smallkube.core.checks import failed
     from smallkube.etcd import catalog
     from smallkube.etcd import verify as verifying
     from smallkube.etcd.backup import locked
@@ -115,10 +118,7 @@ def verify(
         checks = verifying.verify(there, words(name), master, step)
     if not checks:
         there.find(None)  # raises UsageError
-    output.show_checks(checks, json=json, subject="BACKUP")
-    if bad := failed(checks):
-        names = ", ".join(check.subject for check in bad)
-        raise SmallkubeError(f"not sound: {names}", hint="inv etcd.backup takes a new one")
+    output.show_checks(checks, "not sound", json=json, subject="BACKUP", hint="inv etcd.backup takes a new one")
 
 
 @task
@@ -198,6 +198,87 @@ def status(
         ui.warn(remark)
     if problems:
         raise SmallkubeError("; ".join(problems), where="etcd")
+
+
+@task
+def restore(
+    here: Current,
+    name: BackupName = None,
+    local: Annotated[bool, "this machine is the primary: no SSH to it"] = False,
+    timeout: Annotated[Seconds, "seconds for etcd, and then for the API server, to start"] = 120,
+    without_encryption_key: Annotated[bool, "even if Secrets can't be decrypted afterwards"] = False,
+    other_cluster: Annotated[bool, "even if the backup is of another cluster"] = False,
+    dry_run: DryRun = False,
+    yes: Yes = False,
+    json: Json = False,
+) -> None:
+    """Restore etcd from a backup.
+
+    Keeps the previous data on the primary. If etcd or the API server does not
+    start, the primary rolls back to the previous data, also when this machine is
+    disconnected.
+    """
+    from smallkube.etcd import catalog
+    from smallkube.etcd import restore as restoring
+    from smallkube.etcd.backup import locked
+    from smallkube.secrets.age import require_master
+
+    inventory, folder = here.inventory, catalog.folder_of(here.cluster)
+    record = catalog.read(folder).find(name)
+    master = require_master(here.workspace, "to open backups")
+    restoring.check(here.cluster, record, other_cluster=other_cluster, any_key=without_encryption_key)
+    plan = restoring.Plan(record, inventory.primary, inventory.nodes, timeout, without_encryption_key)
+    question = f"replace etcd's data on {inventory.primary.name}?"
+    if not output.begin(plan.steps, question, dry_run=dry_run, yes=yes, json=json):
+        return
+    with locked(folder) as there, output.steps(inventory.primary.name, shown=True) as step:
+        outcome = restoring.execute(plan, there, master, lambda node: reach(here, node, local), step)
+    output.show({"name": record.name, **asdict(outcome)}, f"restored {record.name}", json=json)
+    if (previous := outcome.previous) and not json:
+        ui.message(f"the previous data is in {previous} on the primary; when all is Ready: rm -rf {previous}")
+    if not outcome.bumped:
+        ui.warn("this etcdutl can't raise revisions: restart clients that watch the API server")
+    require_restarted("restored, but kubelet, kube-proxy and CoreDNS were not restarted", outcome.unrestarted)
+
+
+def require_restarted(problem: str, unrestarted: Mapping[str, str]) -> None:
+    """Raise SmallkubeError with the nodes where services that watch the API server still run on previous data."""
+    if unrestarted:
+        details = "; ".join(f"{node}: {reason}" for node, reason in unrestarted.items())
+        raise SmallkubeError(f"{problem}: {details}", hint="systemctl restart kubelet kube-proxy coredns there")
+
+
+@task
+def drill(
+    here: Current,
+    name: BackupName = None,
+    etcd_dir: Annotated[str | None, "folder with etcd, etcdctl and etcdutl (default: from PATH)"] = None,
+    timeout: Annotated[Seconds, "seconds for each request to the ephemeral etcd"] = 60,
+    json: Json = False,
+) -> None:
+    """Restore a backup into an ephemeral etcd here.
+
+    Verifies that its keys are there. Needs keys/master_key and etcd's programs on
+    this machine, but neither root nor the cluster.
+    """
+    from smallkube.core.process import signals_as_errors
+    from smallkube.etcd import catalog, ephemeral
+    from smallkube.etcd import drill as drilling
+    from smallkube.secrets.age import require_master
+
+    began = time.monotonic()
+    there = catalog.read(catalog.folder_of(here.cluster))
+    record = there.find(name)
+    master = require_master(here.workspace, "to open backups")
+    programs = ephemeral.find_programs(Path(etcd_dir) if etcd_dir else None, record.minor)
+    tidy = signals_as_errors("the drill is cleaned up")
+    with tidy, output.steps(record.name, shown=sys.stderr.isatty()) as step:
+        checks = drilling.drill(there, record, master, programs, here.workspace.state_dir, timeout, step)
+    seconds, problem = time.monotonic() - began, "differs from what was recorded"
+    if not json:
+        ui.result(f"{record.name} restored in {seconds:.1f} s")
+    facts = {"name": record.name, "seconds": seconds}
+    output.show_checks(checks, problem, json=json, subject="BACKUP", facts=facts, where=record.name)
 
 
 def _size(count: int) -> str:

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from smallkube.secrets.host_keys import Scanned
     from smallkube.secrets.recipients import Finding
 
-DRY_RUN = {"dry-run": "print what would change and change nothing"}
-
 
 @task
 def scan(

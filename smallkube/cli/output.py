@@ -1,6 +1,6 @@
 """What several namespaces show in the same way: JSON or text, tables, reports of nodes, long operations."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -24,34 +24,48 @@ def show(value: Any, text: str, *, json: bool) -> None:
     ui.json_result(value) if json else ui.result(text)
 
 
-def table(
-    value: Any, columns: Sequence[str], rows: Sequence[Sequence[object]], *, json: bool, title: str | None = None
-) -> None:
+def table(value: Any, columns: Sequence[str], rows: Sequence[Sequence[object]], *, json: bool) -> None:
     """The result: ``value`` as JSON, or the table."""
-    ui.json_result(value) if json else ui.table(columns, rows, title=title)
+    ui.json_result(value) if json else ui.table(columns, rows)
 
 
-def show_steps(steps: Sequence[str], *, json: bool) -> None:
-    """The result of --dry-run."""
-    show(steps, "\n".join(steps), json=json)
+def begin(steps: Sequence[str], question: str, *, dry_run: bool, yes: bool, json: bool) -> bool:
+    """Print the steps; whether to take them, which the operator has confirmed then: not with ``dry_run``.
 
-
-def confirm_steps(steps: Iterable[str], question: str, *, yes: bool) -> None:
-    """Print what will be done and ask for confirmation. Raises UsageError without it."""
+    Raises UsageError when they are not confirmed.
+    """
+    if dry_run:
+        show(steps, "\n".join(steps), json=json)
+        return False
     for text in steps:
         ui.message(f"- {text}")
     ui.confirm(question, yes=yes)
+    return True
 
 
-def show_checks(checks: "Sequence[Check]", *, json: bool, subject: str = "NODE", **facts: object) -> None:
+def show_checks(
+    checks: "Sequence[Check]",
+    problem: str = "checks failed",
+    *,
+    json: bool,
+    subject: str = "NODE",
+    facts: "Mapping[str, object] | None" = None,
+    where: str | None = None,
+    hint: str | None = None,
+) -> None:
     """The table of checks; its first column, headed ``subject``, is left out where no check has one.
 
-    The JSON is a list; with ``facts`` an object of them and "checks".
+    The JSON is a list. With ``facts`` all checks are of one thing: an object of them and "checks". Raises
+    SmallkubeError with ``problem`` when checks failed, naming their subjects, or what was checked of the one thing.
     """
+    from smallkube.core.checks import failed
+
     named = any(check.subject for check in checks)
     rows = [(check.subject, check.check, check.result, check.detail)[not named :] for check in checks]
     value = {**facts, "checks": checks} if facts else checks
     table(value, (subject, "CHECK", "RESULT", "DETAIL")[not named :], rows, json=json)
+    if bad := dict.fromkeys(check.check if facts else check.subject or check.check for check in failed(checks)):
+        raise SmallkubeError(f"{problem}: {', '.join(bad)}", where=where, hint=hint)
 
 
 def show_reports(reports: "Sequence[Report]", *, json: bool) -> None:
@@ -99,11 +113,9 @@ class Runner:
 
         if operation.under_way(self.keys):
             ui.message("resumes the operation that is under way")
-        titles = operation.titles(self.keys)
-        if self.dry_run:
-            show_steps(titles, json=self.json)
+        flags = {"dry_run": self.dry_run, "yes": self.yes, "json": self.json}
+        if not begin(operation.titles(self.keys), question, **flags):
             return False
-        confirm_steps(titles, question, yes=self.yes)
         counted = downtime.counted(self.here.connect, self.here.inventory.primary)
         with lock(self.here.workspace.state_dir / "operation.lock", self.name), self.progress:
             with counted if operation.has_primary else nullcontext() as self.outage:
@@ -139,23 +151,15 @@ def check_nodes(
 ) -> None:
     """Read the facts of ``nodes`` in parallel and print the checks that ``examine`` makes of them.
 
-    Raises SmallkubeError (exit status 1) when a check failed or a node could not
-    be reached.
+    Raises SmallkubeError when a check failed or a node could not be reached.
     """
-    from smallkube.core.checks import Check, Result, failed
+    from smallkube.core.checks import Check, Result
     from smallkube.deploy import facts
-    from smallkube.remote import fleet
-
-    def read(node: "Node") -> "HostFacts":
-        with here.connect(node) as host:
-            return facts.of_host(host, here.inventory, digest)
 
     checks: list[Check] = []
-    for outcome in fleet.run([nodes], read):
+    for outcome in here.ask(nodes, lambda host: facts.of_host(host, here.inventory, digest)):
         if outcome.value:
             checks += examine(outcome.node, outcome.value)
         else:
             checks.append(Check(outcome.node.name, "connection", Result.FAILED, str(outcome.error)))
     show_checks(checks, json=json)
-    if names := sorted({check.subject for check in failed(checks)}):
-        raise SmallkubeError(f"checks failed on {', '.join(names)}")

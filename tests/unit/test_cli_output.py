@@ -29,16 +29,16 @@ def test_json_has_dataclasses_as_objects(capsys: Capture) -> None:
 
 @pytest.mark.parametrize(("as_json", "shown"), [(False, "one\ntwo\n"), (True, '[\n  "one",\n  "two"\n]\n')])
 def test_dry_run_prints_each_step(as_json: bool, shown: str, capsys: Capture) -> None:
-    output.show_steps(("one", "two"), json=as_json)
+    assert not output.begin(("one", "two"), "do it?", dry_run=True, yes=False, json=as_json)
     assert capsys.readouterr() == (shown, "")
 
 
 def test_confirmation_without_terminal_needs_yes(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO("yes\n"))
-    output.confirm_steps(["one", "two"], "change it?", yes=True)
+    assert output.begin(["one", "two"], "change it?", dry_run=False, yes=True, json=False)
     assert capsys.readouterr() == ("", "- one\n- two\n")
     with pytest.raises(UsageError, match=r"^change it\? confirmation required; pass --yes$"):
-        output.confirm_steps([], "change it?", yes=False)
+        output.begin([], "change it?", dry_run=False, yes=False, json=False)
 
 
 def test_reports_name_the_nodes_that_failed(capsys: Capture) -> None:
