@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 from invoke.collection import Collection
 from invoke.exceptions import Exit
 
-from smallkube.cli.context import Json, after_dashes, task
+from smallkube.cli.context import CHANGE, Current, after_dashes, task
 from smallkube.core import ui
 from smallkube.core.errors import SmallkubeError, UsageError
 
@@ -31,7 +31,7 @@ def _lab(name: str) -> "Lab":
     return Lab(Places.find(os.environ), name)
 
 
-@task
+@task()
 def up(
     _context: object,
     nodes: Annotated[int, "number of machines (1 to 254)"] = 2,
@@ -83,7 +83,7 @@ def _programs(lab: "Lab", wanted: bool) -> Path | None:
     return found
 
 
-@task
+@task()
 def kubernetes(_context: object) -> None:
     """Build Kubernetes for the lab's machines.
 
@@ -100,7 +100,7 @@ def kubernetes(_context: object) -> None:
     ui.result(str(built))
 
 
-@task
+@task()
 def down(_context: object, name: Name = "lab", all: Annotated[bool, "all labs of this user"] = False) -> None:
     """Remove a lab's machines and files.
 
@@ -119,52 +119,49 @@ def down(_context: object, name: Name = "lab", all: Annotated[bool, "all labs of
         ui.message(f"images and builds that no lab needs take {_mebibytes(freed)}; inv lab.prune")
 
 
-@task
+@task(*CHANGE)
 def prune(
-    _context: object,
+    here: Current,
     all: Annotated[bool, "also remove the current image and builds; building them again takes minutes"] = False,
-    dry_run: Annotated[bool, "list what would be removed and remove nothing"] = False,
-    yes: Annotated[bool, "with --all: do not ask for confirmation"] = False,
-    json: Json = False,
 ) -> None:
     """Remove images and builds that no lab needs.
 
     From the user's cache: images and builds of Kubernetes that are not current,
-    and unfinished builds. Images that a running lab uses stay.
+    and unfinished builds. Images that a running lab uses stay. Only --all asks
+    for confirmation.
     """
     from lab import cache
     from lab.places import Places
 
     places = Places.find(os.environ)
-    if all and not dry_run:
-        ui.confirm("remove the current image and builds too?", yes=yes)
-    found = cache.prune(places, current=all, dry_run=dry_run)
+    if all and not here.dry_run:
+        ui.confirm("remove the current image and builds too?", yes=here.yes)
+    found = cache.prune(places, current=all, dry_run=here.dry_run)
     gone = [each for each in found if each.outcome in ("removed", "to be removed")]
     failed = [each for each in found if each.outcome == "failed"]
     freed = sum(each.size for each in gone)
-    if json:
-        ui.json_result({"cache": places.cache, "freed": 0 if dry_run else freed, "folders": found})
+    if here.json:
+        ui.json_result({"cache": places.cache, "freed": 0 if here.dry_run else freed, "folders": found})
     elif found:
         rows = [(each.name, each.state, _mebibytes(each.size), each.outcome) for each in found]
         ui.table(("folder", "state", "size", "outcome"), rows, title=str(places.cache))
     if not gone and not failed:
         ui.message("nothing to remove")
     else:
-        ui.message(f"{'would free' if dry_run else 'freed'} {_mebibytes(freed)}")
+        ui.message(f"{'would free' if here.dry_run else 'freed'} {_mebibytes(freed)}")
     if failed:
         raise SmallkubeError("; ".join(each.reason for each in failed))
 
 
-@task
+@task("json")
 def status(
-    _context: object,
+    here: Current,
     name: Annotated[str | None, "only this lab"] = None,
-    json: Annotated[bool, "print JSON; sizes in bytes"] = False,
 ) -> None:
     """Show the labs, their machines and disk space.
 
     An image or build is in use, current (for the next lab), old or unfinished;
-    inv lab.prune removes the old and unfinished ones.
+    inv lab.prune removes the old and unfinished ones. In JSON sizes are in bytes.
     """
     from lab import cache
     from lab.cluster import all_labs
@@ -175,7 +172,7 @@ def status(
     labs = [_lab(name)] if name else all_labs(places)
     found = [(lab, lab.record, lab.status(), disk_usage(lab.folder)) for lab in labs if lab.record]
     cached = cache.prune(places, dry_run=True)
-    if json:
+    if here.json:
         ui.json_result(
             {
                 "labs": [
@@ -218,7 +215,7 @@ def _mebibytes(size: int) -> str:
     return f"{size / (1 << 20):.0f} MiB"
 
 
-@task
+@task()
 def shell(
     _context: object,
     node: Annotated[str, "name of the machine, such as node1"],

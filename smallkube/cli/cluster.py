@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 from smallkube.cli import output
-from smallkube.cli.context import Current, Json, Seconds, task, words
+from smallkube.cli.context import Current, Seconds, task, words
 from smallkube.core import ui
 from smallkube.core.errors import ErrorGroup, SmallkubeError, UsageError
 
@@ -38,7 +38,7 @@ def image_of(smoke: "Smoke", image: str | None, pull_policy: str | None) -> tupl
     return image or smoke.image, pull_policy or smoke.pull_policy
 
 
-@task
+@task("json")
 def smoke(
     here: Current,
     only: Annotated[list[str], "only these checks or groups (repeatable, or separated by commas)"],
@@ -50,7 +50,6 @@ def smoke(
     rollout: Annotated[Seconds, "seconds for the pods to start"] = 90,
     keep: Annotated[bool, "keep the pods for inspection; the next run removes them"] = False,
     junit: Annotated[str | None, "also write the report to this file, as JUnit XML"] = None,
-    json: Json = False,
 ) -> None:
     """Test that the cluster works, and clean up.
 
@@ -73,7 +72,7 @@ def smoke(
     with output.steps("smoke", shown=sys.stderr.isatty()) as step:
         results = run_smoke(here, options, wanted, step)
     rows = [(one.check, one.outcome, f"{one.seconds:.1f}", one.detail) for one in results]
-    output.table(results, ("CHECK", "RESULT", "SECONDS", "DETAIL"), rows, json=json)
+    output.table(here, results, ("CHECK", "RESULT", "SECONDS", "DETAIL"), rows)
     if junit:
         write_file(Path(junit), report.junit(results, cluster.name))
     if bad := [one.check for one in results if one.bad]:
@@ -100,8 +99,8 @@ def _signals_as_interruption() -> None:
         signal.signal(signal.SIGHUP, signal.default_int_handler)
 
 
-@task
-def status(here: Current, json: Json = False) -> None:
+@task("json")
+def status(here: Current) -> None:
     """Show the state of nodes, API server and etcd.
 
     With versions, tunnel, certificates and last backup. Exit status: 0 all
@@ -111,7 +110,7 @@ def status(here: Current, json: Json = False) -> None:
 
     now = datetime.now(UTC)
     found = reading.read(here.cluster, here.connect, now)
-    ui.json_result(_as_json(found, now)) if json else _show(found, now)
+    ui.json_result(_as_json(found, now)) if here.json else _show(found, now)
     if found.problems:
         raise ErrorGroup([SmallkubeError(problem) for problem in found.problems])
 
@@ -166,7 +165,7 @@ def _shortest(certificates: Mapping[str, int]) -> dict[str, int]:
     return {file: left for file, left in certificates.items() if file not in kubelets or file == first}
 
 
-@task
+@task()
 def kubeconfig(
     here: Current,
     out: Annotated[str | None, "file to write, or - (default: .smallkube/kubeconfig in the workspace)"] = None,

@@ -5,14 +5,14 @@ from typing import Annotated
 
 from smallkube.cli import output
 from smallkube.cli.cluster import Image, PullPolicyFlag, image_of, run_smoke
-from smallkube.cli.context import AtLeast, Current, DryRun, Json, Seconds, Yes, task, words
+from smallkube.cli.context import CHANGE, AtLeast, Current, Seconds, task, words
 from smallkube.cli.etcd import BackupName, require_restarted
 from smallkube.core import ui
 from smallkube.core.errors import UsageError
 
 
-@task
-def upgrade_check(here: Current, json: Json = False) -> None:
+@task("json")
+def upgrade_check(here: Current) -> None:
     """Check whether an upgrade may begin.
 
     Compares cluster.kubernetes in inventory.yaml with the running versions: one
@@ -26,10 +26,10 @@ def upgrade_check(here: Current, json: Json = False) -> None:
     facts = upgrade_guard.read(here.cluster, here.connect)
     checks = upgrade_guard.check(inventory, facts, datetime.now(UTC))
     about = {"runs": facts.server(inventory.primary.name), "target": inventory.cluster.kubernetes}
-    output.show_checks(checks, "an upgrade must not begin", json=json, facts=about, where=inventory.cluster.name)
+    output.show_checks(here, checks, "an upgrade must not begin", facts=about, where=inventory.cluster.name)
 
 
-@task
+@task(*CHANGE)
 def upgrade(
     here: Current,
     skip: Annotated[list[str], "skip these checks or groups of the smoke test (repeatable, or separated by commas)"],
@@ -37,9 +37,6 @@ def upgrade(
     image: Image = None,
     pull_policy: PullPolicyFlag = None,
     settle: Annotated[int, AtLeast(0), "seconds during which a failed smoke test is repeated after a stage"] = 120,
-    dry_run: DryRun = False,
-    yes: Yes = False,
-    json: Json = False,
 ) -> None:
     """Upgrade Kubernetes to the inventory's version.
 
@@ -59,7 +56,7 @@ def upgrade(
     inventory = here.inventory
     options = Options(*image_of(inventory.cluster.smoke, image, pull_policy))
     plan = upgrading.make(inventory, upgrade_guard.read(here.cluster, here.connect), batch)
-    master = None if dry_run else require_master(here.workspace, "to verify the backup")
+    master = None if here.dry_run else require_master(here.workspace, "to verify the backup")
 
     def take_backup() -> str:
         assert master
@@ -68,7 +65,7 @@ def upgrade(
     def smoke() -> list[str]:
         return [f"{one.check} ({one.detail})" for one in run_smoke(here, options, wanted) if one.bad]
 
-    runner = output.Runner(here, upgrading.NAME, dry_run=dry_run, yes=yes, json=json)
+    runner = output.Runner(here, upgrading.NAME)
     run = upgrading.Upgrade(here.cluster, plan, here.connect, runner.deploy, take_backup, smoke, settle, runner.step)
     question = f"upgrade {inventory.cluster.name} from {plan.runs} to {plan.target}?"
     if runner.run(run.operation(), question):
@@ -77,15 +74,12 @@ def upgrade(
         runner.show({"version": run.version, "backup": run.backup}, text)
 
 
-@task
+@task(*CHANGE)
 def rebuild_primary(
     here: Current,
     backup: BackupName = None,
-    host_key: Annotated[str | None, "fingerprint SHA256:… as shown on the new machine's own console"] = None,
+    host_key: Annotated[str | None, "fingerprint SHA256:… on the new machine's own console; --yes needs it"] = None,
     timeout: Annotated[Seconds, "seconds for all nodes to be Ready"] = 300,
-    dry_run: DryRun = False,
-    yes: Annotated[bool, "do not ask for confirmation; a new host key then needs --host-key"] = False,
-    json: Json = False,
 ) -> None:
     """Rebuild a lost primary on a new machine.
 
@@ -103,10 +97,10 @@ def rebuild_primary(
     primary, key = here.inventory.primary.name, plan.new_key
     if host_key:
         rebuilding.check_fingerprint(plan.scanned, host_key)
-    elif key and yes and not dry_run:
+    elif key and here.yes and not here.dry_run:
         hint = f"compare it on the machine's console, then give --host-key {key}"
         raise UsageError(f"its host key is not the one in keys/hosts: {key}", where=primary, hint=hint)
-    runner = output.Runner(here, rebuilding.NAME, dry_run=dry_run, yes=yes, json=json)
+    runner = output.Runner(here, rebuilding.NAME)
     run = rebuilding.Rebuild(here.cluster, plan, master, here.connect, runner.deploy, timeout)
     question = f"make this machine the primary, from {plan.record.name}?"
     if not runner.run(run.operation(), question):

@@ -8,10 +8,10 @@ import inspect
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from invoke.context import Context
 from invoke.exceptions import Exit
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from smallkube.remote.host import Host
 
 Answer = TypeVar("Answer")
-Body = TypeVar("Body", bound=Callable[..., Any])
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells give it (128 + SIGINT)."""
@@ -43,20 +42,33 @@ class AtLeast:
 
 
 Seconds = Annotated[int, AtLeast(1)]
-Nodes = Annotated[list[str], "only these nodes (repeatable, or separated by commas)"]
-Roles = Annotated[list[str], "only this role: primary | worker"]
-Tags = Annotated[list[str], "only nodes with this tag"]
-DryRun = Annotated[bool, "print what would be done and change nothing"]
-Yes = Annotated[bool, "do not ask for confirmation"]
-Json = Annotated[bool, "print JSON"]
-Verbose = Annotated[bool, "show each command that is run"]
-"""Flags that several tasks have."""
+"""A number of seconds, as the type of a flag."""
 
-_VERBOSE = inspect.Parameter("verbose", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Verbose)
+SELECTION = {
+    "node": "only these nodes (repeatable, or separated by commas)",
+    "role": "only this role: primary | worker",
+    "tag": "only nodes with this tag",
+}
+CHANGE = {
+    "dry-run": "print what would be done and change nothing",
+    "yes": "do not ask for confirmation",
+    "json": "print JSON",
+}
+COMMON = {**SELECTION, **CHANGE, "verbose": "show each command that is run"}
+"""Flags that many tasks have, and their help; ``Current`` has their values."""
 
 
+@dataclass(frozen=True)
 class Current:
     """What a task works on: its workspace is found, and the inventory read, when first asked for."""
+
+    node: Sequence[str] = ()
+    role: Sequence[str] = ()
+    tag: Sequence[str] = ()
+    dry_run: bool = False
+    yes: bool = False
+    json: bool = False
+    verbose: bool = False
 
     @cached_property
     def workspace(self) -> Workspace:
@@ -91,9 +103,10 @@ class Current:
 
         return fleet.run([nodes], work)
 
-    def select(self, node: Sequence[str], role: Sequence[str] = (), tag: Sequence[str] = ()) -> "tuple[Node, ...]":
+    @property
+    def nodes(self) -> "tuple[Node, ...]":
         """The nodes that the flags select; all of them without a flag. Raises UsageError for an unknown one."""
-        return self.inventory.select(words(node), words(role), words(tag))
+        return self.inventory.select(words(self.node), words(self.role), words(self.tag))
 
 
 @contextmanager
@@ -159,44 +172,54 @@ class Value(Argument):
 
 
 class _Task(Task[Any]):
+    common: Sequence[str] = ()
+
     def get_arguments(self, ignore_unknown_help: bool | None = None) -> list[Argument]:
         arguments: list[Argument] = super().get_arguments(ignore_unknown_help)
+        for name in self.common:
+            kind = list if name in SELECTION else bool
+            attribute = name.replace("-", "_") if "-" in name else None
+            arguments.append(Argument(name, kind=kind, default=kind(), help=COMMON[name], attr_name=attribute))
         for argument in arguments:
             Value.make(argument)
         return arguments
 
 
-def task(body: Body) -> Body:
+def task(*common: str) -> Callable[[Callable[..., Any]], Task[Any]]:
     """A task with the log of commands, and whose foreseeable faults are one line and an exit status.
 
-    ``body`` gets a ``Current``, and a flag for each further parameter: ``Annotated[type, "its help"]``, of which a list
-    is repeatable. Every task has --verbose. ``SMALLKUBE_DEBUG=1`` lets the traceback through.
+    It has these of the ``COMMON`` flags and --verbose, and one for each parameter but the first, which is the
+    ``Current``: ``Annotated[type, "its help"]``, of which a list is repeatable. ``SMALLKUBE_DEBUG=1`` lets the
+    traceback through.
     """
-    guarded = _guard(body)
-    flags = [*inspect.signature(guarded).parameters.values()][1:]
-    made = invoke_task(
-        klass=_Task,
-        name=body.__name__.rstrip("_"),
-        help={flag.name: flag.annotation.__metadata__[-1] for flag in flags},
-        iterable=[flag.name for flag in flags if flag.annotation.__origin__ == list[str]],
-        auto_shortflags=False,  # they would depend on the order of the flags, and run out
-    )(guarded)
-    return cast(Body, made)
+
+    def decorate(body: Callable[..., Any]) -> Task[Any]:
+        _, *flags = inspect.signature(body).parameters.values()
+        made: _Task = invoke_task(
+            klass=_Task,
+            name=body.__name__.rstrip("_"),
+            help={flag.name: flag.annotation.__metadata__[-1] for flag in flags},
+            iterable=[flag.name for flag in flags if flag.annotation.__origin__ == list[str]],
+            auto_shortflags=False,  # they would depend on the order of the flags, and run out
+        )(_guard(body))
+        made.common = (*common, "verbose")
+        return made
+
+    return decorate
 
 
 def _guard(body: Callable[..., Any]) -> Callable[..., Any]:
-    """``body`` with --verbose, with its errors as exit statuses, and with a ``Current`` for Invoke's context."""
+    """``body`` with its errors as exit statuses, and with a ``Current`` for Invoke's context."""
     parameters = inspect.signature(body).parameters
-    own_verbose = _VERBOSE.name in parameters
 
     @functools.wraps(body)
     def guarded(context: Context, **values: Any) -> Any:
         _refuse_invoke_flags(context)
-        verbose = (values.get if own_verbose else values.pop)(_VERBOSE.name, False)
-        with _logged(verbose) as log:
+        here = Current(**{name: values.pop(name) for name in [*values] if name not in parameters})
+        with _logged(here.verbose) as log:
             try:
                 _check_numbers(parameters, values)
-                return body(Current(), **values)
+                return body(here, **values)
             except SmallkubeError as error:
                 if os.environ.get("SMALLKUBE_DEBUG"):
                     raise
@@ -208,8 +231,6 @@ def _guard(body: Callable[..., Any]) -> Callable[..., Any]:
                 os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
                 raise Exit(code=1) from error
 
-    every = parameters.values() if own_verbose else (*parameters.values(), _VERBOSE)
-    guarded.__signature__ = inspect.Signature([*every])  # type: ignore[attr-defined]
     return guarded
 
 
@@ -245,11 +266,9 @@ def _logged(verbose: bool) -> Iterator[Callable[[], str]]:
     """Log the task's commands in the workspace, if there is one; yields what an error's line says of the log."""
     from smallkube.core import log
 
-    try:
+    file = None
+    with suppress(UsageError):
         workspace = Workspace.find(os.environ)
-    except UsageError:
-        file = None
-    else:
         file = workspace.state_dir / "log" if workspace.inventory_file.is_file() else None
     with log.recording(file, shown=verbose) as written:
         yield lambda: f" (log: {workspace.relative(file)})" if file and written() else ""

@@ -5,7 +5,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 from smallkube.cli import output
-from smallkube.cli.context import Current, DryRun, Json, Nodes, Roles, Tags, Yes, task
+from smallkube.cli.context import CHANGE, SELECTION, Current, task
 from smallkube.core import ui
 from smallkube.core.errors import SmallkubeError, UsageError
 
@@ -20,12 +20,9 @@ if TYPE_CHECKING:
 ConfirmTimeout = Annotated[int, "seconds after which a node rolls back unless confirmed"]
 
 
-@task
+@task(*SELECTION, "dry-run", "json")
 def deploy(
     here: Current,
-    node: Nodes,
-    role: Roles,
-    tag: Tags,
     goal: Annotated[str, "switch | boot | test | dry-activate | build, as in nixos-rebuild"] = "switch",
     build_on: Annotated[str, "target: build on each machine; local: build here and copy"] = "target",
     batch: Annotated[int, "workers deployed at the same time (0: all)"] = 0,
@@ -34,8 +31,6 @@ def deploy(
     no_rollback: Annotated[bool, "disable automatic rollback; failures are reported, not undone"] = False,
     no_drain: Annotated[bool, "do not drain nodes whose services restart"] = False,
     with_peers: Annotated[bool, "also deploy to nodes whose WireGuard peers have changed"] = False,
-    dry_run: DryRun = False,
-    json: Json = False,
 ) -> None:
     """Deploy to the nodes, with automatic rollback.
 
@@ -44,30 +39,30 @@ def deploy(
     """
     from smallkube.deploy.plan import BuildOn, Goal, Options, choose, prepare
 
-    nodes = here.select(node, role, tag)
+    nodes = here.nodes
     where = choose(BuildOn, "build-on", build_on)
     options = Options(batch or None, max_failures, confirm_timeout, not no_rollback, not no_drain, with_peers, where)
-    plan, bundle = prepare(here.cluster, nodes, choose(Goal, "goal", goal), options, may_lock=not dry_run)
+    plan, bundle = prepare(here.cluster, nodes, choose(Goal, "goal", goal), options, may_lock=not here.dry_run)
     if left_out := ", ".join(plan.left_out):
         ui.warn(f"the peers have changed; {left_out} will not get the new ones; --with-peers includes them")
-    if dry_run:
-        _show_plan(plan, json=json)
+    if here.dry_run:
+        _show_plan(here, plan)
         return
-    _carry_out(here, plan, bundle, json=json)
+    _carry_out(here, plan, bundle)
 
 
-def _carry_out(here: Current, plan: "Plan", bundle: "Bundle", *, json: bool) -> None:
+def _carry_out(here: Current, plan: "Plan", bundle: "Bundle") -> None:
     from smallkube.deploy import run
 
     with ui.Progress([each.name for each in plan.nodes]) as progress:
         reports = run.execute(plan, bundle, here.cluster, progress)
-    _show(reports, json=json)
+    _show(here, reports)
     if bad := ", ".join(f"{report.node} {report.outcome}" for report in reports if not report.good):
         raise SmallkubeError(f"not everything was deployed: {bad}")
 
 
-@task
-def plan(here: Current, node: Nodes, role: Roles, tag: Tags, json: Json = False) -> None:
+@task(*SELECTION, "json")
+def plan(here: Current) -> None:
     """Show what a deploy would change.
 
     Builds on the nodes, and activates nothing.
@@ -76,13 +71,13 @@ def plan(here: Current, node: Nodes, role: Roles, tag: Tags, json: Json = False)
     from smallkube.deploy.plan import Goal, prepare
     from smallkube.remote.fleet import raise_errors
 
-    planned, bundle = prepare(here.cluster, here.select(node, role, tag), Goal.DRY_ACTIVATE)
+    planned, bundle = prepare(here.cluster, here.nodes, Goal.DRY_ACTIVATE)
     outcomes = here.ask(planned.nodes, lambda host: facts.changes(host, bundle))
     raise_errors(outcomes)
     changes = {outcome.node.name: outcome.value for outcome in outcomes if outcome.value}
     with ui.Progress([each.name for each in planned.nodes]) as progress:
         reports = run.execute(planned, bundle, here.cluster, progress)
-    if json:
+    if here.json:
         ui.json_result([{**asdict(report), "files": changes[report.node]} for report in reports])
     else:
         _show_preview(reports, changes)
@@ -90,17 +85,11 @@ def plan(here: Current, node: Nodes, role: Roles, tag: Tags, json: Json = False)
         raise SmallkubeError("the plan failed on some nodes")
 
 
-@task
+@task(*SELECTION, *CHANGE)
 def rollback(
     here: Current,
-    node: Nodes,
-    role: Roles,
-    tag: Tags,
     generation: Annotated[str | None, "number of the generation (default: the previous one)"] = None,
     confirm_timeout: ConfirmTimeout = 300,
-    dry_run: DryRun = False,
-    json: Json = False,
-    yes: Yes = False,
 ) -> None:
     """Roll back nodes to a previous generation.
 
@@ -110,24 +99,24 @@ def rollback(
     from smallkube.deploy import plan as planning
     from smallkube.nix.bundle import Bundle
 
-    nodes = here.select(node, role, tag)
+    nodes = here.nodes
     if generation and not generation.isdecimal():
         raise UsageError(f"--generation {generation}: not a number", hint="see inv deploy.history")
     planned = planning.rollback(nodes, generation or "", planning.Options(confirm_seconds=confirm_timeout))
-    if dry_run:
-        _show_plan(planned, json=json)
+    if here.dry_run:
+        _show_plan(here, planned)
         return
-    ui.confirm(f"Roll back {', '.join(each.name for each in nodes)}?", yes=yes)
-    _carry_out(here, planned, Bundle({}), json=json)
+    ui.confirm(f"Roll back {', '.join(each.name for each in nodes)}?", yes=here.yes)
+    _carry_out(here, planned, Bundle({}))
 
 
-@task
-def history(here: Current, node: Nodes, json: Json = False) -> None:
+@task("node", "json")
+def history(here: Current) -> None:
     """Show what was deployed, when and by whom."""
     from smallkube.deploy.history import read
     from smallkube.remote.fleet import raise_errors
 
-    outcomes = here.ask(here.select(node), read)
+    outcomes = here.ask(here.nodes, read)
     rows = [
         (out.node.name, entry.time, entry.operator, entry.goal, entry.digest[:12], entry.generation, entry.outcome)
         for out in outcomes
@@ -135,11 +124,11 @@ def history(here: Current, node: Nodes, json: Json = False) -> None:
     ]
     entries = {out.node.name: out.value or () for out in outcomes}
     columns = ("NODE", "TIME", "OPERATOR", "GOAL", "BUNDLE", "GENERATION", "OUTCOME")
-    output.table(entries, columns, rows, json=json)
+    output.table(here, entries, columns, rows)
     raise_errors(outcomes)
 
 
-def _show_plan(plan: "Plan", *, json: bool) -> None:
+def _show_plan(here: Current, plan: "Plan") -> None:
     from smallkube.deploy.node import steps
 
     titles = [step.title for step in steps(plan)]
@@ -161,7 +150,7 @@ def _show_plan(plan: "Plan", *, json: bool) -> None:
     for position, stage in enumerate(plan.stages, 1):
         lines.append(f"stage {position}: {', '.join(node.name for node in stage)}")
     lines.append("on each node: " + " → ".join(titles))
-    output.show(value, "\n".join(lines), json=json)
+    output.show(here, value, "\n".join(lines))
 
 
 def _show_preview(reports: "Sequence[Report]", changes: "Mapping[str, Changes]") -> None:
@@ -191,8 +180,8 @@ def _shortened(text: str, limit: int = 30) -> list[str]:
     return lines if len(lines) <= limit else [*lines[: limit - 1], f"… and {len(lines) - limit + 1} lines more"]
 
 
-def _show(reports: "Sequence[Report]", *, json: bool) -> None:
-    if json:
+def _show(here: Current, reports: "Sequence[Report]") -> None:
+    if here.json:
         ui.json_result(reports)
         return
     for report in reports:
@@ -205,8 +194,8 @@ def _show(reports: "Sequence[Report]", *, json: bool) -> None:
     ui.table(("NODE", "OUTCOME", "SECONDS", "GENERATION", "REASON"), rows)
 
 
-@task
-def status(here: Current, node: Nodes, json: Json = False) -> None:
+@task("node", "json")
+def status(here: Current) -> None:
     """Show what each node runs, and drift.
 
     Compares the system, its secrets and its services with the workspace.
@@ -215,7 +204,7 @@ def status(here: Current, node: Nodes, json: Json = False) -> None:
     from smallkube.nix import bundle
 
     inventory = here.inventory
-    nodes = here.select(node)
+    nodes = here.nodes
     digest = bundle.assemble(here.cluster).digest
     existing = {path.name for path in here.workspace.keys_dir.glob("*.age")}
 
@@ -224,4 +213,4 @@ def status(here: Current, node: Nodes, json: Json = False) -> None:
         yield from checks.protection(inventory, each, facts, existing)
         yield from checks.services(each, facts)
 
-    output.check_nodes(here, nodes, examine, digest, json=json)
+    output.check_nodes(here, nodes, examine, digest)

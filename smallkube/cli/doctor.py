@@ -1,12 +1,12 @@
 """What this machine has and lacks for the tasks."""
 
-from smallkube.cli.context import Current, Json, task
+from smallkube.cli.context import Current, task
 from smallkube.core import ui
 from smallkube.core.errors import SmallkubeError
 
 
-@task
-def doctor(here: Current, json: Json = False) -> None:
+@task("json")
+def doctor(here: Current) -> None:
     """Check which tools are installed and missing.
 
     Says for which tasks each matters, and the command that installs it.
@@ -16,7 +16,7 @@ def doctor(here: Current, json: Json = False) -> None:
 
     found = facts.read(here.workspace)
     findings = diagnosis.diagnose(found)
-    if json:
+    if here.json:
         ui.json_result(findings)
     else:
         for part in diagnosis.PARTS:

@@ -4,18 +4,15 @@ from functools import partial
 from typing import Annotated
 
 from smallkube.cli import output
-from smallkube.cli.context import Current, DryRun, Json, Yes, task
+from smallkube.cli.context import CHANGE, Current, task
 from smallkube.core import ui
 
 
-@task
+@task(*CHANGE)
 def rotate(
     here: Current,
     abort: Annotated[bool, "undo a rotation under way: the previous key stays"] = False,
     no_backup: Annotated[bool, "take no backup of etcd first"] = False,
-    dry_run: DryRun = False,
-    yes: Yes = False,
-    json: Json = False,
 ) -> None:
     """Rotate the key that encrypts Secrets in etcd.
 
@@ -28,7 +25,7 @@ def rotate(
     from smallkube.operations.verified_backup import back_up
     from smallkube.secrets.age import require_master
 
-    runner = output.Runner(here, rotating.NAME, dry_run=dry_run, yes=yes, json=json)
+    runner = output.Runner(here, rotating.NAME)
     master = require_master(here.workspace, "to change the encryption key")
     backup = None if no_backup else partial(back_up, here.cluster, master)
     rotation = rotating.Rotation(here.cluster, master, here.connect, runner.deploy, backup)

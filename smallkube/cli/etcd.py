@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from smallkube.cli import output
-from smallkube.cli.context import Current, DryRun, Json, Seconds, Yes, task, words
+from smallkube.cli.context import CHANGE, Current, Seconds, task, words
 from smallkube.core import ui
 from smallkube.core.errors import SmallkubeError
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 BackupName = Annotated[str | None, "name of the backup, as etcd.list shows it (default: the newest)"]
 
 
-@task
+@task("json")
 def backup(
     here: Current,
     local: Annotated[bool, "this machine is the primary: no SSH (for cron there)"] = False,
@@ -30,28 +30,26 @@ def backup(
     timeout: Annotated[Seconds, "seconds for each request to etcd"] = 300,
     endpoint: Annotated[str | None, "endpoint of etcd on the primary (default: its unix socket)"] = None,
     scratch: Annotated[str | None, "folder on the primary for the temporary snapshot"] = None,
-    verbose: Annotated[bool, "print the steps, also without a terminal, and each command that is run"] = False,
-    json: Json = False,
 ) -> None:
     """Take a verified, encrypted snapshot of etcd.
 
     Applies the retention policy and makes the off-site copies. For cron: without
-    a terminal it prints nothing unless something is wrong. Exit status: 0 the
-    backup is here and at each copy_to; 1 no backup was taken, or a copy failed
-    (the message says which); 2 wrong usage or inventory, missing prerequisite, or
-    another run is active.
+    a terminal and --verbose it prints nothing unless something is wrong. Exit
+    status: 0 the backup is here and at each copy_to; 1 no backup was taken, or a
+    copy failed (the message says which); 2 wrong usage or inventory, missing
+    prerequisite, or another run is active.
     """
     from smallkube.core.process import signals_as_errors
     from smallkube.etcd import backup as backing
 
-    shown, primary = verbose or sys.stdout.isatty(), here.inventory.primary
+    shown, primary = here.verbose or sys.stdout.isatty(), here.inventory.primary
     source = (endpoint or backing.Options.endpoint, scratch or backing.Options.scratch)
     options = backing.Options(*source, timeout, allow_older_revision)
     with signals_as_errors("existing backups are unchanged"), output.steps(primary.name, shown=shown) as step:
         report = backing.run(here.cluster, reach(here, primary, local), options, step)
     for fault in report.failed_notifications:
         ui.warn(fault)
-    if json:
+    if here.json:
         ui.json_result(report)
     elif shown:
         _show(report)
@@ -77,14 +75,14 @@ def _show(report: "Report") -> None:
         ui.result(f"removed here: {', '.join(report.removed)}")
 
 
-@task
-def list_(here: Current, json: Json = False) -> None:
+@task("json")
+def list_(here: Current) -> None:
     """List the backups and why each is kept."""
     from smallkube.etcd import catalog, retention
 
     there = catalog.read(catalog.folder_of(here.cluster))
     kept = retention.kept(there.records, here.inventory.cluster.backup.keep)
-    if not (there.records or there.faults or json):
+    if not (there.records or there.faults or here.json):
         ui.message(f"no backup in {there.folder}; inv etcd.backup takes one")
         return
     rows = [{**asdict(record), "kept": kept.get(record.name, ())} for record in there.records]
@@ -95,13 +93,11 @@ def list_(here: Current, json: Json = False) -> None:
         table.append((record.name, record.created, record.revision, _count(record.keys), *sizes, state))
     table += [(name, "", "", "", "", "", fault) for name, fault in there.faults.items()]
     columns = ("NAME", "TAKEN", "REVISION", "KEYS", "SIZE", "STORED", "KEPT")
-    output.table({"folder": there.folder, "backups": rows, "faults": there.faults}, columns, table, json=json)
+    output.table(here, {"folder": there.folder, "backups": rows, "faults": there.faults}, columns, table)
 
 
-@task
-def verify(
-    here: Current, name: Annotated[list[str], "only these backups (repeatable; default: all)"], json: Json = False
-) -> None:
+@task("json")
+def verify(here: Current, name: Annotated[list[str], "only these backups (repeatable; default: all)"]) -> None:
     """Verify the integrity of the backups.
 
     With keys/master_key each snapshot is decrypted (in memory) and compared with
@@ -118,16 +114,13 @@ def verify(
         checks = verifying.verify(there, words(name), master, step)
     if not checks:
         there.find(None)  # raises UsageError
-    output.show_checks(checks, "not sound", json=json, subject="BACKUP", hint="inv etcd.backup takes a new one")
+    output.show_checks(here, checks, "not sound", subject="BACKUP", hint="inv etcd.backup takes a new one")
 
 
-@task
+@task(*CHANGE)
 def prune(
     here: Current,
     unsound: Annotated[bool, "also remove damaged and incomplete backups, and those without a record"] = False,
-    dry_run: DryRun = False,
-    yes: Yes = False,
-    json: Json = False,
 ) -> None:
     """Remove backups by the retention policy.
 
@@ -143,19 +136,18 @@ def prune(
         gone = list(removable(there.records, here.inventory.cluster.backup.keep))
         if unsound:
             gone += [*there.faults, *(record.name for record in there.records if not record.sound)]
-        if gone and not dry_run:
-            ui.confirm(f"remove {len(gone)} of {len(there.records) + len(there.faults)} backups?", yes=yes)
+        if gone and not here.dry_run:
+            ui.confirm(f"remove {len(gone)} of {len(there.records) + len(there.faults)} backups?", yes=here.yes)
             for name in gone:
                 there.remove(name)
-    output.show(gone, "\n".join(gone) or "nothing to remove", json=json)
+    output.show(here, gone, "\n".join(gone) or "nothing to remove")
 
 
-@task
+@task("json")
 def schedule(
     here: Current,
     at: Annotated[str, "time of day, as HH:MM"] = "03:17",
     local: Annotated[bool, "for the primary itself: no SSH"] = False,
-    json: Json = False,
 ) -> None:
     """Print cron and systemd entries for backups."""
     from smallkube.core.workspace import REPOSITORY
@@ -165,15 +157,14 @@ def schedule(
     inv = Path(sys.executable).with_name("inv")
     argv = (str(inv), "-r", str(REPOSITORY), "etcd.backup", *(("--local",) if local else ()))
     texts = timetable.entries(argv, here.workspace.root, at)
-    output.show(texts, "\n".join(f"# {name}\n{text}" for name, text in texts.items()).rstrip(), json=json)
+    output.show(here, texts, "\n".join(f"# {name}\n{text}" for name, text in texts.items()).rstrip())
 
 
-@task
+@task("json")
 def status(
     here: Current,
     local: Annotated[bool, "this machine is the primary: no SSH"] = False,
     timeout: Annotated[Seconds, "seconds for each request to etcd"] = 10,
-    json: Json = False,
 ) -> None:
     """Show etcd's health, size, alarms, last backup."""
     from smallkube.etcd import catalog
@@ -193,14 +184,14 @@ def status(
         ("last backup", f"{newest.name}, {ui.age(now - newest.time)} old" if newest else "none found"),
     ]
     value = {**asdict(found), "last_backup": newest, "problems": problems, "remarks": remarks}
-    output.table(value, ("ETCD", here.inventory.primary.name), rows, json=json)
+    output.table(here, value, ("ETCD", here.inventory.primary.name), rows)
     for remark in remarks:
         ui.warn(remark)
     if problems:
         raise SmallkubeError("; ".join(problems), where="etcd")
 
 
-@task
+@task(*CHANGE)
 def restore(
     here: Current,
     name: BackupName = None,
@@ -208,9 +199,6 @@ def restore(
     timeout: Annotated[Seconds, "seconds for etcd, and then for the API server, to start"] = 120,
     without_encryption_key: Annotated[bool, "even if Secrets can't be decrypted afterwards"] = False,
     other_cluster: Annotated[bool, "even if the backup is of another cluster"] = False,
-    dry_run: DryRun = False,
-    yes: Yes = False,
-    json: Json = False,
 ) -> None:
     """Restore etcd from a backup.
 
@@ -229,12 +217,12 @@ def restore(
     restoring.check(here.cluster, record, other_cluster=other_cluster, any_key=without_encryption_key)
     plan = restoring.Plan(record, inventory.primary, inventory.nodes, timeout, without_encryption_key)
     question = f"replace etcd's data on {inventory.primary.name}?"
-    if not output.begin(plan.steps, question, dry_run=dry_run, yes=yes, json=json):
+    if not output.begin(here, plan.steps, question):
         return
     with locked(folder) as there, output.steps(inventory.primary.name, shown=True) as step:
         outcome = restoring.execute(plan, there, master, lambda node: reach(here, node, local), step)
-    output.show({"name": record.name, **asdict(outcome)}, f"restored {record.name}", json=json)
-    if (previous := outcome.previous) and not json:
+    output.show(here, {"name": record.name, **asdict(outcome)}, f"restored {record.name}")
+    if (previous := outcome.previous) and not here.json:
         ui.message(f"the previous data is in {previous} on the primary; when all is Ready: rm -rf {previous}")
     if not outcome.bumped:
         ui.warn("this etcdutl can't raise revisions: restart clients that watch the API server")
@@ -248,13 +236,12 @@ def require_restarted(problem: str, unrestarted: Mapping[str, str]) -> None:
         raise SmallkubeError(f"{problem}: {details}", hint="systemctl restart kubelet kube-proxy coredns there")
 
 
-@task
+@task("json")
 def drill(
     here: Current,
     name: BackupName = None,
     etcd_dir: Annotated[str | None, "folder with etcd, etcdctl and etcdutl (default: from PATH)"] = None,
     timeout: Annotated[Seconds, "seconds for each request to the ephemeral etcd"] = 60,
-    json: Json = False,
 ) -> None:
     """Restore a backup into an ephemeral etcd here.
 
@@ -275,10 +262,10 @@ def drill(
     with tidy, output.steps(record.name, shown=sys.stderr.isatty()) as step:
         checks = drilling.drill(there, record, master, programs, here.workspace.state_dir, timeout, step)
     seconds, problem = time.monotonic() - began, "differs from what was recorded"
-    if not json:
+    if not here.json:
         ui.result(f"{record.name} restored in {seconds:.1f} s")
     facts = {"name": record.name, "seconds": seconds}
-    output.show_checks(checks, problem, json=json, subject="BACKUP", facts=facts, where=record.name)
+    output.show_checks(here, checks, problem, subject="BACKUP", facts=facts, where=record.name)
 
 
 def _size(count: int) -> str:

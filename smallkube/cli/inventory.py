@@ -1,13 +1,13 @@
 """inventory.yaml: validate it, show it, print its schema."""
 
 from smallkube.cli import output
-from smallkube.cli.context import Current, Json, task
+from smallkube.cli.context import Current, task
 from smallkube.core import ui
 from smallkube.core.errors import ErrorGroup, UsageError
 
 
-@task
-def check(here: Current, json: Json = False) -> None:
+@task("json")
+def check(here: Current) -> None:
     """Validate inventory.yaml.
 
     Reports every problem at once, each with file, line and key.
@@ -15,7 +15,7 @@ def check(here: Current, json: Json = False) -> None:
     try:
         inventory = here.inventory
     except (ErrorGroup, UsageError) as error:
-        if json:
+        if here.json:
             problems = error.problems if isinstance(error, ErrorGroup) else (error,)
             ui.json_result(
                 {"problems": [{"where": item.where, "message": item.message, "hint": item.hint} for item in problems]}
@@ -23,10 +23,10 @@ def check(here: Current, json: Json = False) -> None:
         raise
     nodes = len(inventory.nodes)
     text = f"{here.workspace.inventory_file.name}: valid, {nodes} node{'s' if nodes > 1 else ''}"
-    output.show({"problems": []}, text, json=json)
+    output.show(here, {"problems": []}, text)
 
 
-@task
+@task()
 def schema(here: Current) -> None:
     """Print the JSON Schema of inventory.yaml.
 
@@ -37,8 +37,8 @@ def schema(here: Current) -> None:
     ui.json_result(json_schema())
 
 
-@task
-def show(here: Current, json: Json = False) -> None:
+@task("json")
+def show(here: Current) -> None:
     """Show the nodes' roles, addresses and subnets."""
     inventory = here.inventory
     plan = inventory.addressing
@@ -58,4 +58,4 @@ def show(here: Current, json: Json = False) -> None:
     ]
     columns = ("node", "role", "peer_ip", "host6", "host4", "subnet6", "subnet4", "tags")
     cells = [[row[name] for name in columns] for row in rows]
-    output.table(rows, [name.upper() for name in columns], cells, json=json)
+    output.table(here, rows, [name.upper() for name in columns], cells)

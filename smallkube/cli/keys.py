@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from smallkube.cli import output
-from smallkube.cli.context import Current, DryRun, Json, Nodes, changing, task
+from smallkube.cli.context import Current, changing, task
 from smallkube.core import ui
 from smallkube.core.errors import ErrorGroup, SmallkubeError, UsageError, listed
 
@@ -19,44 +19,42 @@ if TYPE_CHECKING:
     from smallkube.secrets.recipients import Finding
 
 
-@task
+@task("node", "yes", "json")
 def scan(
     here: Current,
-    node: Nodes,
-    yes: Annotated[bool, "store new keys without confirmation; refuse changed ones"] = False,
     replace: Annotated[bool, "with --yes: also replace changed keys"] = False,
     timeout: Annotated[int, "seconds to wait for each node"] = 10,
-    json: Json = False,
 ) -> None:
     """Read the nodes' SSH host keys and store them.
 
     Compare each fingerprint with the output of this command on the machine
     itself:
     ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub
+    With --yes new keys are stored, and changed ones refused.
     """
     from smallkube.secrets import host_keys, transaction
     from smallkube.secrets.host_keys import Scan
 
-    nodes = here.select(node)
+    nodes = here.nodes
     with ui.Progress([item.name for item in nodes]) as progress:
         rows = host_keys.scan(here.workspace, nodes, timeout, progress.done)
-    _show_scanned(rows, json)
+    _show_scanned(here, rows)
     new = [row for row in rows if row.state is Scan.NEW]
     changed = [row for row in rows if row.state is Scan.CHANGED]
     if new:
-        ui.confirm(f"Store the new host keys of {listed(row.node.name for row in new)}?", yes=yes)
+        ui.confirm(f"Store the new host keys of {listed(row.node.name for row in new)}?", yes=here.yes)
     with changing(here):
         written = transaction.commit(here.workspace, host_keys.files(new))
     for name in written:
         ui.message(f"written: keys/{name}")
-    faults = [fault for row in changed if (fault := _replace(here, row, yes, replace))]
+    faults = [fault for row in changed if (fault := _replace(here, row, replace))]
     if failed := [row.node.name for row in rows if row.state is Scan.FAILED]:
         faults.append(SmallkubeError(f"no host key from {listed(failed)}"))
     if faults:
         raise ErrorGroup(faults)
 
 
-def _show_scanned(rows: "tuple[Scanned, ...]", json: bool) -> None:
+def _show_scanned(here: Current, rows: "tuple[Scanned, ...]") -> None:
     """Each node with its fingerprint, or why there is none."""
     table = [
         {
@@ -71,10 +69,10 @@ def _show_scanned(rows: "tuple[Scanned, ...]", json: bool) -> None:
         for row in rows
     ]
     cells = [[row["node"], row["state"], row["fingerprint"] or row["reason"]] for row in table]
-    output.table(table, ["NODE", "STATE", "FINGERPRINT"], cells, json=json)
+    output.table(here, table, ["NODE", "STATE", "FINGERPRINT"], cells)
 
 
-def _replace(here: Current, row: "Scanned", yes: bool, replace: bool) -> SmallkubeError | None:
+def _replace(here: Current, row: "Scanned", replace: bool) -> SmallkubeError | None:
     """A changed key is a reinstalled machine, or another machine that answers: never accepted without confirmation.
 
     Returns why it was not accepted.
@@ -86,11 +84,11 @@ def _replace(here: Current, row: "Scanned", yes: bool, replace: bool) -> Smallku
         return None
     ui.warn(f"THE HOST KEY OF {name} HAS CHANGED")
     ui.message(f"  stored: {row.stored.fingerprint}\n  now:    {row.key.fingerprint}")
-    if yes and not replace:
+    if here.yes and not replace:
         hint = f"if the machine was reinstalled: inv keys.scan --node {name} --yes --replace"
         return SmallkubeError(f"the host key of {name} has changed", hint=hint)
     try:
-        ui.confirm(f"Trust the new host key of {name} and forget the previous one?", yes=yes and replace)
+        ui.confirm(f"Trust the new host key of {name} and forget the previous one?", yes=here.yes and replace)
     except UsageError as error:
         return UsageError(error.message, where=f"keys/hosts/{name}.pub", hint=error.hint)
     with changing(here):
@@ -99,8 +97,8 @@ def _replace(here: Current, row: "Scanned", yes: bool, replace: bool) -> Smallku
     return None
 
 
-@task
-def generate(here: Current, node: Nodes, dry_run: DryRun = False, json: Json = False) -> None:
+@task("node", "dry-run", "json")
+def generate(here: Current) -> None:
     """Generate missing secrets; overwrite none.
 
     Writes the encrypted secrets, certificates, peers.json and secrets.nix into
@@ -108,18 +106,18 @@ def generate(here: Current, node: Nodes, dry_run: DryRun = False, json: Json = F
     """
     from smallkube.secrets import generate as making
 
-    nodes = {item.name for item in here.select(node)} if node else set()
+    nodes = {item.name for item in here.nodes} if here.node else set()
     with changing(here):
         planned = making.plan(here.cluster, nodes)
-        outcome = making.Outcome() if dry_run else making.act(here.cluster, planned)
-    verb, rekey = "would create" if dry_run else "created", _reasons(planned.rekey)
+        outcome = making.Outcome() if here.dry_run else making.act(here.cluster, planned)
+    verb, rekey = "would create" if here.dry_run else "created", _reasons(planned.rekey)
     lines = [f"{verb} keys/{name}" for name in planned.created]
     lines += [f"peers.json: {change}" for change in outcome.peers]
     lines += [f"updated keys/{name}" for name in outcome.updated]
     lines.append(f"{verb} {len(planned.created)}, kept {planned.kept}")
     value = {"created": planned.created, "kept": planned.kept, **asdict(outcome), "rekey": rekey}
-    output.show(value, "\n".join(lines), json=json)
-    if planned.new_master and not dry_run:
+    output.show(here, value, "\n".join(lines))
+    if planned.new_master and not here.dry_run:
         ui.warn("keys/master_key decrypts every secret and is not in git: keep a copy in a safe place")
     for item in rekey:
         ui.warn(f"keys/{item['file']}: {item['why']}")
@@ -132,8 +130,8 @@ def _reasons(findings: "Iterable[Finding]") -> list[dict[str, str]]:
     return [{"file": item.secret.file, "why": "; ".join(item.faults)} for item in findings]
 
 
-@task
-def check(here: Current, json: Json = False) -> None:
+@task("json")
+def check(here: Current) -> None:
     """Verify who can decrypt each secret.
 
     Needs no private key. With keys/master_key it also verifies contents,
@@ -143,7 +141,7 @@ def check(here: Current, json: Json = False) -> None:
 
     report = check_keys(here.cluster)
     proofs = {finding.secret.file: finding.proof for finding in report.findings}
-    if json:
+    if here.json:
         proven = [{"file": file, "proof": proof} for file, proof in proofs.items()]
         ui.json_result({"proofs": proven, "problems": report.problems})
     elif report.problems:
@@ -152,14 +150,14 @@ def check(here: Current, json: Json = False) -> None:
     else:
         counted = ", ".join(f"{number} {kind}" for kind, number in sorted(Counter(proofs.values()).items()))
         ui.result(f"{len(proofs)} secrets verified (proof: {counted})")
-    if "header" in proofs.values() and not json:
+    if "header" in proofs.values() and not here.json:
         ui.message("proof 'header': which hosts can read a file, but not which master; `inv keys.rekey` verifies it")
     if report.problems:
         raise SmallkubeError(f"{len(report.problems)} problem{'s' if len(report.problems) > 1 else ''} in keys/")
 
 
-@task
-def rekey(here: Current, node: Nodes, dry_run: DryRun = False, json: Json = False) -> None:
+@task("node", "dry-run", "json")
+def rekey(here: Current) -> None:
     """Re-encrypt secrets with wrong recipients.
 
     Needs keys/master_key. To use a master key of your own, make its identity the
@@ -168,17 +166,17 @@ def rekey(here: Current, node: Nodes, dry_run: DryRun = False, json: Json = Fals
     """
     from smallkube.secrets import rekey as rekeying
 
-    nodes = {item.name for item in here.select(node)} if node else set()
+    nodes = {item.name for item in here.nodes} if here.node else set()
     with changing(here):
         planned = rekeying.plan(here.cluster, nodes)
-        updated = () if dry_run else rekeying.act(here.cluster, planned)
+        updated = () if here.dry_run else rekeying.act(here.cluster, planned)
     changed = _reasons(planned.change)
-    verb = "would re-encrypt" if dry_run else "re-encrypted"
+    verb = "would re-encrypt" if here.dry_run else "re-encrypted"
     lines = [f"{verb} keys/{item['file']}: {item['why']}" for item in changed]
     lines += [f"updated keys/{name}" for name in updated]
     lines.append(f"{verb} {len(changed)}, kept {len(planned.good)}")
     value = {"rekeyed": changed, "kept": len(planned.good), "updated": updated, "failed": planned.failed}
-    output.show(value, "\n".join(lines), json=json)
+    output.show(here, value, "\n".join(lines))
     for name, reason in planned.failed.items():
         ui.warn(f"keys/{name} is kept as it is: {reason}")
     if any("must not" in item["why"] for item in changed):
@@ -187,8 +185,8 @@ def rekey(here: Current, node: Nodes, dry_run: DryRun = False, json: Json = Fals
         raise SmallkubeError(f"{len(planned.failed)} files could not be re-encrypted", hint="restore them from git")
 
 
-@task
-def list_(here: Current, json: Json = False) -> None:
+@task("json")
+def list_(here: Current) -> None:
     """List the secrets with content and recipients."""
     from smallkube.secrets import policy
 
@@ -208,10 +206,10 @@ def list_(here: Current, json: Json = False) -> None:
         for row in policy.expected(here.inventory, existing)
     ]
     cells = [[row["name"], row["holds"], " ".join(row["readers"]), row["state"]] for row in rows]
-    output.table(rows, ["NAME", "HOLDS", "READ BY", "STATE"], cells, json=json)
+    output.table(here, rows, ["NAME", "HOLDS", "READ BY", "STATE"], cells)
 
 
-@task
+@task()
 def show(here: Current, name: Annotated[str, "as keys.list shows it"]) -> None:
     """Decrypt a secret to standard output.
 
@@ -222,7 +220,7 @@ def show(here: Current, name: Annotated[str, "as keys.list shows it"]) -> None:
     ui.raw_result(edit.show(here.cluster, name))
 
 
-@task
+@task()
 def edit(here: Current, name: Annotated[str, "as keys.list shows it"]) -> None:
     """Edit a secret with $EDITOR, in memory only.
 

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
 from smallkube.cli import output
-from smallkube.cli.context import AtLeast, Current, DryRun, Json, Nodes, Seconds, Yes, changing, task
+from smallkube.cli.context import CHANGE, AtLeast, Current, Seconds, changing, task
 from smallkube.core import ui
 from smallkube.core.errors import UsageError, listed
 
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from smallkube.secrets.policy import Secret
 
 
-@task
-def rotate_wireguard(here: Current, node: Nodes, yes: Yes = False, dry_run: DryRun = False, json: Json = False) -> None:
+@task("node", *CHANGE)
+def rotate_wireguard(here: Current) -> None:
     """Rotate the WireGuard keys and peers.json.
 
     Needs no private key. The previous keys are removed from keys/, but stay in
@@ -27,37 +27,32 @@ def rotate_wireguard(here: Current, node: Nodes, yes: Yes = False, dry_run: DryR
     """
     from smallkube.operations import wireguard
 
-    nodes = [item.name for item in here.select(node)]
+    nodes = [item.name for item in here.nodes]
     outcome = wireguard.Outcome((), ())
-    if dry_run:
+    if here.dry_run:
         wireguard.plan(here.cluster, nodes)
     else:
         with changing(here) as completed:
             planned = wireguard.plan(here.cluster, nodes, completed)
             if planned:
-                ui.confirm(f"replace the WireGuard keys of {listed(row.node for row in planned)}?", yes=yes)
+                ui.confirm(f"replace the WireGuard keys of {listed(row.node for row in planned)}?", yes=here.yes)
                 outcome = wireguard.act(here.cluster, planned)
     lines = [f"written keys/{name}" for name in outcome.written]
     lines += [f"peers.json: {change}" for change in outcome.peers]
-    lines.append(f"{'would make new' if dry_run else 'new'} WireGuard keys: {', '.join(nodes)}")
-    output.show({"rotated": nodes, "written": outcome.written, "peers": outcome.peers}, "\n".join(lines), json=json)
-    if dry_run:
-        return
-    ui.message("next: inv deploy (all nodes in lockstep; each rolls back unless the tunnel works)")
+    lines.append(f"{'would make new' if here.dry_run else 'new'} WireGuard keys: {', '.join(nodes)}")
+    output.show(here, {"rotated": nodes, "written": outcome.written, "peers": outcome.peers}, "\n".join(lines))
+    if not here.dry_run:
+        ui.message("next: inv deploy (all nodes in lockstep; each rolls back unless the tunnel works)")
 
 
-@task
+@task("node", *CHANGE)
 def rotate_certificates(
     here: Current,
-    node: Nodes,
     all: Annotated[bool, "also certificates without a problem"] = False,
     pause: Annotated[bool, "stop when the new ones are trusted everywhere, before they are used"] = False,
     abort: Annotated[bool, "undo a rotation under way: the previous certificates stay"] = False,
     no_deploy: Annotated[bool, "replace them in keys/ only: for a cluster that does not run"] = False,
     timeout: Annotated[Seconds, "seconds for pods and kubelets to use the new ones"] = 300,
-    dry_run: DryRun = False,
-    yes: Yes = False,
-    json: Json = False,
 ) -> None:
     """Rotate certificates without an outage.
 
@@ -71,8 +66,8 @@ def rotate_certificates(
 
     if abort and (pause or no_deploy):
         raise UsageError("--abort can't be combined with --pause or --no-deploy")
-    nodes = {item.name for item in here.select(node)}
-    runner, choice = output.Runner(here, certificates.NAME, dry_run=dry_run, yes=yes, json=json), None
+    nodes = {item.name for item in here.nodes}
+    runner, choice = output.Runner(here, certificates.NAME), None
     rows = certificates.under_way(here.inventory, runner.keys)
     if not rows and not abort:
         choice = certificates.choose(here.cluster, nodes, everything=all, now=datetime.now(UTC))
@@ -81,20 +76,20 @@ def rotate_certificates(
         raise UsageError("a rotation is under way", hint="complete it without --no-deploy, or --abort it")
     rotation = certificates.Rotation(here.cluster, rows, here.connect, runner.deploy, timeout)
     operation = rotation.operation(runner.keys, abort=abort, pause=pause)
-    if dry_run or not rows:
+    if here.dry_run or not rows:
         steps = operation.titles(runner.keys) if rows and not no_deploy else ()
-        _show_issued(rows, choice, "would issue" if dry_run else "issued", json, steps=steps)
+        _show_issued(here, rows, choice, "would issue" if here.dry_run else "issued", steps=steps)
         return
     question = f"replace {', '.join(rotation.files)}, and their keys?"
     if no_deploy:
-        ui.confirm(question, yes=yes)
+        ui.confirm(question, yes=here.yes)
         with changing(here):
             transaction.apply(here.cluster, staged.replaced(rows, datetime.now(UTC)))
-        _show_issued(rows, choice, "issued", json)
+        _show_issued(here, rows, choice, "issued")
     else:
         runner.run(operation, question)
         more = {"reached": rotation.stage, "outage": runner.outage.as_json if runner.outage else None}
-        _show_issued(rows, choice, "aborted" if abort else "issued", json, **more)
+        _show_issued(here, rows, choice, "aborted" if abort else "issued", **more)
     _show_next(rotation, runner.outage)
 
 
@@ -113,7 +108,7 @@ def _show_next(rotation: "Rotation", outage: "Outage | None") -> None:
         ui.message("kubeconfigs outside the cluster have the previous certificate: inv cluster.kubeconfig")
 
 
-def _show_issued(rows: "Sequence[Secret]", choice: "Choice | None", verb: str, json: bool, **more: object) -> None:
+def _show_issued(here: Current, rows: "Sequence[Secret]", choice: "Choice | None", verb: str, **more: object) -> None:
     """``choice`` is None when a rotation was resumed."""
     why = choice.renew if choice else {}
     issued = [
@@ -126,18 +121,15 @@ def _show_issued(rows: "Sequence[Secret]", choice: "Choice | None", verb: str, j
     lines.append(f"{verb} {len(issued)}, kept {kept}")
     steps = more.get("steps")
     lines += [f"- {text}" for text in (steps if isinstance(steps, tuple) else ())]
-    output.show({"issued": issued, "kept": kept, **more}, "\n".join(lines), json=json)
+    output.show(here, {"issued": issued, "kept": kept, **more}, "\n".join(lines))
 
 
-@task
+@task(*CHANGE)
 def rotate_issuer(
     here: Current,
     overlap: Annotated[int, AtLeast(0), "seconds for programs to read their new token"] = 120,
     abort: Annotated[bool, "undo a rotation under way: the previous key stays"] = False,
     timeout: Annotated[Seconds, "seconds for kubelets to replace the tokens of their pods"] = 300,
-    dry_run: DryRun = False,
-    yes: Yes = False,
-    json: Json = False,
 ) -> None:
     """Rotate the key that signs ServiceAccount tokens.
 
@@ -149,8 +141,8 @@ def rotate_issuer(
     from smallkube.operations.engine import Overlap
     from smallkube.secrets.age import require_master
 
-    runner = output.Runner(here, rotating.NAME, dry_run=dry_run, yes=yes, json=json)
-    master = None if dry_run else require_master(here.workspace, "to tell the keys apart")
+    runner = output.Runner(here, rotating.NAME)
+    master = None if here.dry_run else require_master(here.workspace, "to tell the keys apart")
     key = Overlap(here.cluster, (rotating.row_of(here.inventory),), master)
     rotation = rotating.Rotation(key, here.connect, runner.deploy, overlap, timeout)
     operation = rotation.operation(runner.keys, abort=abort)
@@ -159,13 +151,10 @@ def rotate_issuer(
         runner.show({"key": rotation.key}, text)
 
 
-@task
+@task(*CHANGE)
 def rotate_master(
     here: Current,
     drop_old: Annotated[bool, "remove the previous identity from keys/master_key, once a rotation is complete"] = False,
-    dry_run: DryRun = False,
-    yes: Yes = False,
-    json: Json = False,
 ) -> None:
     """Rotate the master key.
 
@@ -179,24 +168,24 @@ def rotate_master(
 
     with changing(here):
         planned = rotating.plan(here.cluster)
-        if dry_run:
+        if here.dry_run:
             done = planned.old if drop_old else planned.files
         else:
-            _confirm_master(here, planned, drop_old, yes)
+            _confirm_master(here, planned, drop_old)
             done = rotating.drop(here.workspace, planned) if drop_old else rotating.act(here.cluster, planned)
-        after = planned if dry_run else rotating.plan(here.cluster)
+        after = planned if here.dry_run else rotating.plan(here.cluster)
     existing = {path.name for path in here.workspace.keys_dir.glob("*.age")}
     affected = rotating.reissue([row for row in policy.secrets_of(here.inventory) if row.file in existing])
-    if json:
+    if here.json:
         found = {"dropped" if drop_old else "rekeyed": done, "stage": after.stage, "master": after.master}
-        backups = [] if dry_run else _backups(here, after.master)
+        backups = [] if here.dry_run else _backups(here, after.master)
         ui.json_result({**found, "old": after.old, "reissue": affected, "backups": backups})
         return
     if drop_old:
-        lines = [f"{'would remove' if dry_run else 'removed'} the identity of {recipient}" for recipient in done]
+        lines = [f"{'would remove' if here.dry_run else 'removed'} the identity of {recipient}" for recipient in done]
         ui.result("\n".join(lines) or "keys/master_key holds no identity but the master")
     else:
-        _show_rotated(here, planned, after, done, dry_run)
+        _show_rotated(here, planned, after, done)
         _show_affected(affected)
     if planned.stray:
         ui.warn(f"not re-encrypted, no secrets of this inventory: {', '.join(planned.stray)} (inv keys.check)")
@@ -210,22 +199,22 @@ def _backups(here: Current, master: str) -> list[str]:
     return [record.name for record in there.records if record.recipient != master]
 
 
-def _confirm_master(here: Current, planned: "MasterPlan", drop_old: bool, yes: bool) -> None:
+def _confirm_master(here: Current, planned: "MasterPlan", drop_old: bool) -> None:
     """Ask, where there is something to do."""
     from smallkube.operations.master import Stage
 
     if drop_old is not (planned.stage is Stage.BOTH):
         return
     if not drop_old:
-        ui.confirm("replace the master identity?", yes=yes)
+        ui.confirm("replace the master identity?", yes=here.yes)
         return
     if backups := _backups(here, planned.master):
         ui.warn(f"{len(backups)} backups here ({backups[0]} to {backups[-1]}) can't be decrypted without it")
     ui.warn("nor can earlier versions of keys/ in git history, and backups elsewhere")
-    ui.confirm("remove the previous identity from keys/master_key?", yes=yes)
+    ui.confirm("remove the previous identity from keys/master_key?", yes=here.yes)
 
 
-def _show_rotated(here: Current, planned: "MasterPlan", after: "MasterPlan", done: tuple[str, ...], dry: bool) -> None:
+def _show_rotated(here: Current, planned: "MasterPlan", after: "MasterPlan", done: tuple[str, ...]) -> None:
     from smallkube.operations.master import Stage
 
     if planned.stage is Stage.BOTH:
@@ -233,8 +222,8 @@ def _show_rotated(here: Current, planned: "MasterPlan", after: "MasterPlan", don
         ui.message("inv keys.rotate-master --drop-old removes the previous one; only then can you rotate again")
     else:
         for name in done:
-            ui.result(f"{'would re-encrypt' if dry else 're-encrypted'} keys/{name}")
-    if dry:
+            ui.result(f"{'would re-encrypt' if here.dry_run else 're-encrypted'} keys/{name}")
+    if here.dry_run:
         return
     if planned.stage is not Stage.BOTH:
         ui.result(f"the master is now {after.master}")

@@ -1,11 +1,11 @@
 """The network between the machines."""
 
 from smallkube.cli import output
-from smallkube.cli.context import Current, Json, Nodes, task
+from smallkube.cli.context import Current, task
 
 
-@task
-def check(here: Current, node: Nodes, json: Json = False) -> None:
+@task("node", "json")
+def check(here: Current) -> None:
     """Check the bridge, WireGuard and the tunnel.
 
     WireGuard handshakes between all nodes, and pings through the tunnel in IPv4
@@ -15,7 +15,4 @@ def check(here: Current, node: Nodes, json: Json = False) -> None:
     from smallkube.secrets import peers
 
     keys = peers.public_keys(peers.read(here.workspace))
-    nodes = here.select(node)
-    output.check_nodes(
-        here, nodes, lambda each, found: checks.network(here.inventory, each, found, keys), "", json=json
-    )
+    output.check_nodes(here, here.nodes, lambda node, found: checks.network(here.inventory, node, found, keys), "")

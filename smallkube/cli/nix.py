@@ -3,12 +3,12 @@
 from typing import Annotated
 
 from smallkube.cli import output
-from smallkube.cli.context import Current, Json, Nodes, task, words
+from smallkube.cli.context import Current, task
 from smallkube.core import ui
 from smallkube.core.errors import SmallkubeError, UsageError
 
 
-@task
+@task()
 def render(
     here: Current,
     check: Annotated[bool, "write nothing; exit status 1 when a file is stale"] = False,
@@ -42,14 +42,12 @@ def render(
         ui.message("nothing to do: everything rendered is current")
 
 
-@task
+@task("node", "json")
 def check(
     here: Current,
-    node: Nodes,
     override_input: Annotated[
         list[str], "NAME=URL: evaluate with URL in the place of an input of the flake (repeatable)"
     ],
-    json: Json = False,
 ) -> None:
     """Parse and evaluate the flake that deploy builds.
 
@@ -60,9 +58,9 @@ def check(
     from smallkube.nix.check import check as check_files
 
     overrides = dict(_override(text) for text in override_input)
-    nodes = [each.name for each in here.inventory.select(words(node))]
+    nodes = [each.name for each in here.nodes]
     checks = check_files(bundle.assemble(here.cluster).files, nodes, overrides)
-    output.show_checks(checks, json=json)
+    output.show_checks(here, checks)
 
 
 def _override(text: str) -> tuple[str, str]:

@@ -1,11 +1,11 @@
 """The machines of the cluster: add and remove them, run commands on them, drain and reboot them."""
 
-import threading
 from collections.abc import Callable, Sequence
+from threading import Event
 from typing import TYPE_CHECKING, Annotated
 
 from smallkube.cli import output
-from smallkube.cli.context import Current, DryRun, Json, Nodes, Roles, Tags, Yes, after_dashes, task
+from smallkube.cli.context import CHANGE, SELECTION, Current, after_dashes, task
 from smallkube.core import ui
 from smallkube.core.errors import ErrorGroup, SmallkubeError, UsageError
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from smallkube.remote.host import Host
 
 
-@task
+@task()
 def add(
     here: Current,
     name: Annotated[str, "nodeN, with N from 2 to 254"],
@@ -38,48 +38,46 @@ def add(
     ui.message(f"added {name}; next: inv keys.scan --node {name}, inv keys.generate, inv nix.render, inv deploy")
 
 
-@task
+@task(*CHANGE)
 def remove(
     here: Current,
     name: Annotated[str, "nodeN"],
-    yes: Yes = False,
     revoke: Annotated[bool, "the node is compromised: also revoke its access, and verify that it is refused"] = False,
-    dry_run: Annotated[bool, "with --revoke: print the steps and change nothing"] = False,
-    json: Annotated[bool, "with --revoke: print JSON"] = False,
 ) -> None:
     """Remove a node, or revoke a compromised one.
 
     Removes it from inventory.yaml; the other nodes keep their numbers. With
     --revoke also from the running cluster: its token and WireGuard key are
     removed from all other machines, then its Node object, then its files in
-    keys/. After an interruption the same command resumes.
+    keys/. After an interruption the same command resumes. --dry-run and --json
+    are for --revoke.
     """
     from smallkube.core.workspace import write_file
     from smallkube.inventory import edit, load, positions
 
     if revoke:
-        _revoke(here, name, yes=yes, dry_run=dry_run, json=json)
+        _revoke(here, name)
         return
-    if dry_run or json:
+    if here.dry_run or here.json:
         raise UsageError("--dry-run and --json are for --revoke")
     here.inventory.node(name)
     file = here.workspace.inventory_file
     text = edit.remove_node(positions.read_text(file), name)
     load.parse(text, file)
-    ui.confirm(f"remove {name} from {file.name}?", yes=yes)
+    ui.confirm(f"remove {name} from {file.name}?", yes=here.yes)
     write_file(file, text, mode=file.stat().st_mode & 0o777)
     ui.message(f"removed {name}; its files in keys/ are left (inv keys.check lists them); next: inv keys.generate,")
     ui.message("inv nix.render, inv deploy, which removes it from the other nodes")
 
 
-def _revoke(here: Current, name: str, *, yes: bool, dry_run: bool, json: bool) -> None:
+def _revoke(here: Current, name: str) -> None:
     from smallkube.operations import revoke as revoking
     from smallkube.operations.master import reissue
     from smallkube.secrets.age import require_master
 
-    runner = output.Runner(here, revoking.NAME, dry_run=dry_run, yes=yes, json=json)
+    runner = output.Runner(here, revoking.NAME)
     plan = revoking.make(here.cluster, name)
-    master = None if dry_run else require_master(here.workspace, "to try the node's token")
+    master = None if here.dry_run else require_master(here.workspace, "to try the node's token")
     revocation = revoking.Revocation(plan, master, here.connect, runner.deploy)
     if not runner.run(revocation.operation(), f"revoke {name}, and end its pods?"):
         return
@@ -100,15 +98,11 @@ def _revoke(here: Current, name: str, *, yes: bool, dry_run: bool, json: bool) -
         raise SmallkubeError(message, hint=f"replace it: {details}")
 
 
-@task
+@task(*SELECTION, "json")
 def exec_(
     here: Current,
-    node: Nodes,
-    role: Roles,
-    tag: Tags,
     root: Annotated[bool, "run as root (default), or as the login user"] = True,
     timeout: Annotated[int, "seconds without output after which a node has failed"] = 300,
-    json: Json = False,
 ) -> None:
     """Run a command on the nodes, in parallel.
 
@@ -119,8 +113,8 @@ def exec_(
     from smallkube.operations import execute
 
     wanted = execute.command(after_dashes(), root=root, timeout=timeout)
-    outcomes = execute.everywhere(here.select(node, role, tag), wanted, here.connect)
-    if json:
+    outcomes = execute.everywhere(here.nodes, wanted, here.connect)
+    if here.json:
         ui.json_result([execute.as_json(outcome) for outcome in outcomes])
     else:
         _show_answers(outcomes)
@@ -145,74 +139,58 @@ def _show_answers(outcomes: "Sequence[Outcome[Result]]") -> None:
                 ui.message(line)
 
 
-@task
+@task(*SELECTION, "yes", "json")
 def drain(
     here: Current,
-    node: Nodes,
-    role: Roles,
-    tag: Tags,
     timeout: Annotated[int, "seconds for the pods of a node to end"] = 300,
-    yes: Yes = False,
-    json: Json = False,
 ) -> None:
     """Cordon nodes and evict their pods."""
     from smallkube.kube import members
     from smallkube.remote import fleet
 
-    nodes = _named(here, node, role, tag)
-    ui.confirm(f"evict all pods of {', '.join(each.name for each in nodes)}?", yes=yes)
-    stop = threading.Event()
+    nodes = _named(here)
+    ui.confirm(f"evict all pods of {', '.join(each.name for each in nodes)}?", yes=here.yes)
+    stop = Event()
 
     def evict(primary: "Host", host: str) -> None:
         members.drain(primary, host, timeout, stop.is_set)
 
-    _change(here, nodes, evict, fleet.NodeOutcome.DRAINED, stop, json)
+    _change(here, nodes, evict, fleet.NodeOutcome.DRAINED, stop)
 
 
-@task
-def uncordon(here: Current, node: Nodes, role: Roles, tag: Tags, json: Json = False) -> None:
+@task(*SELECTION, "json")
+def uncordon(here: Current) -> None:
     """Make nodes schedulable again."""
     from smallkube.kube import members
     from smallkube.remote import fleet
 
-    nodes = _named(here, node, role, tag)
-    _change(here, nodes, members.uncordon, fleet.NodeOutcome.UNCORDONED, threading.Event(), json)
+    nodes = _named(here)
+    _change(here, nodes, members.uncordon, fleet.NodeOutcome.UNCORDONED, Event())
 
 
-def _named(here: Current, node: list[str], role: list[str], tag: list[str]) -> "tuple[Node, ...]":
+def _named(here: Current) -> "tuple[Node, ...]":
     """The selected nodes; without a flag none, not all. Raises UsageError then."""
-    if not (node or role or tag):
+    if not (here.node or here.role or here.tag):
         raise UsageError("no node selected", hint="give --node, --role or --tag")
-    return here.select(node, role, tag)
+    return here.nodes
 
 
 def _change(
-    here: Current,
-    nodes: "Sequence[Node]",
-    act: "Callable[[Host, str], None]",
-    outcome: "NodeOutcome",
-    stop: threading.Event,
-    json: bool,
+    here: Current, nodes: "Sequence[Node]", act: "Callable[[Host, str], None]", outcome: "NodeOutcome", stop: Event
 ) -> None:
     from smallkube.kube import members
 
     with ui.Progress([each.name for each in nodes]) as progress:
         reports = members.change(here.inventory, nodes, here.connect, act, outcome, progress, stop)
-    output.show_reports(reports, json=json)
+    output.show_reports(here, reports)
 
 
-@task
+@task(*SELECTION, *CHANGE)
 def reboot(
     here: Current,
-    node: Nodes,
-    role: Roles,
-    tag: Tags,
-    yes: Yes = False,
     timeout: Annotated[int, "seconds for a machine to be back and Ready"] = 600,
-    dry_run: DryRun = False,
     drain_timeout: Annotated[int, "seconds for the pods of a node to end"] = 300,
     drain: Annotated[bool, "drain each node first (default where the API server runs)"] = True,
-    json: Json = False,
 ) -> None:
     """Reboot the nodes one by one, workers first.
 
@@ -221,16 +199,16 @@ def reboot(
     from smallkube.kube import members
     from smallkube.operations import reboot as rebooting
 
-    nodes = here.select(node, role, tag)
+    nodes = here.nodes
     undrained = members.api_down(here.inventory, here.connect) if drain else "--no-drain"
     plan = rebooting.make(nodes, undrained, timeout, drain_timeout)
     drained = "nodes of the cluster are drained first, and uncordoned afterwards"
     ui.message(f"{undrained}: nothing is drained" if undrained else drained)
     names = [each.name for each in plan.nodes]
-    if dry_run:
-        output.show(names, f"one after the other: {', '.join(names)}", json=json)
+    if here.dry_run:
+        output.show(here, names, f"one after the other: {', '.join(names)}")
         return
-    ui.confirm(f"restart {', '.join(names)}, one after the other?", yes=yes)
+    ui.confirm(f"restart {', '.join(names)}, one after the other?", yes=here.yes)
     with ui.Progress(names) as progress:
         reports = rebooting.execute(plan, here.inventory, here.workspace, here.connect, progress)
-    output.show_reports(reports, json=json)
+    output.show_reports(here, reports)

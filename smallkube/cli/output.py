@@ -19,35 +19,35 @@ if TYPE_CHECKING:
     from smallkube.remote.fleet import Report
 
 
-def show(value: Any, text: str, *, json: bool) -> None:
+def show(here: "Current", value: Any, text: str) -> None:
     """The result: ``value`` as JSON, or ``text``."""
-    ui.json_result(value) if json else ui.result(text)
+    ui.json_result(value) if here.json else ui.result(text)
 
 
-def table(value: Any, columns: Sequence[str], rows: Sequence[Sequence[object]], *, json: bool) -> None:
+def table(here: "Current", value: Any, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """The result: ``value`` as JSON, or the table."""
-    ui.json_result(value) if json else ui.table(columns, rows)
+    ui.json_result(value) if here.json else ui.table(columns, rows)
 
 
-def begin(steps: Sequence[str], question: str, *, dry_run: bool, yes: bool, json: bool) -> bool:
-    """Print the steps; whether to take them, which the operator has confirmed then: not with ``dry_run``.
+def begin(here: "Current", steps: Sequence[str], question: str) -> bool:
+    """Print the steps; whether to take them, which the operator has confirmed then: not with --dry-run.
 
     Raises UsageError when they are not confirmed.
     """
-    if dry_run:
-        show(steps, "\n".join(steps), json=json)
+    if here.dry_run:
+        show(here, steps, "\n".join(steps))
         return False
     for text in steps:
         ui.message(f"- {text}")
-    ui.confirm(question, yes=yes)
+    ui.confirm(question, yes=here.yes)
     return True
 
 
 def show_checks(
+    here: "Current",
     checks: "Sequence[Check]",
     problem: str = "checks failed",
     *,
-    json: bool,
     subject: str = "NODE",
     facts: "Mapping[str, object] | None" = None,
     where: str | None = None,
@@ -63,15 +63,15 @@ def show_checks(
     named = any(check.subject for check in checks)
     rows = [(check.subject, check.check, check.result, check.detail)[not named :] for check in checks]
     value = {**facts, "checks": checks} if facts else checks
-    table(value, (subject, "CHECK", "RESULT", "DETAIL")[not named :], rows, json=json)
+    table(here, value, (subject, "CHECK", "RESULT", "DETAIL")[not named :], rows)
     if bad := dict.fromkeys(check.check if facts else check.subject or check.check for check in failed(checks)):
         raise SmallkubeError(f"{problem}: {', '.join(bad)}", where=where, hint=hint)
 
 
-def show_reports(reports: "Sequence[Report]", *, json: bool) -> None:
+def show_reports(here: "Current", reports: "Sequence[Report]") -> None:
     """How each node ended. Raises SmallkubeError when one failed."""
     rows = [(report.node, report.outcome, f"{report.seconds:.1f}", report.reason) for report in reports]
-    table(reports, ("NODE", "OUTCOME", "SECONDS", "REASON"), rows, json=json)
+    table(here, reports, ("NODE", "OUTCOME", "SECONDS", "REASON"), rows)
     if bad := [report for report in reports if not report.good]:
         raise SmallkubeError(", ".join(f"{report.node} {report.outcome}" for report in bad))
 
@@ -82,15 +82,14 @@ class Runner:
     ``keys`` is keys/ as the operation finds it.
     """
 
-    def __init__(self, here: "Current", name: str, *, dry_run: bool, yes: bool, json: bool) -> None:
+    def __init__(self, here: "Current", name: str) -> None:
         from smallkube.secrets.transaction import changing_keys, read_keys
 
         self.here, self.name = here, name
-        self.dry_run, self.yes, self.json = dry_run, yes, json
         self.progress = ui.Progress([*(node.name for node in here.inventory.nodes), name])
         self.outage: Outage | None = None
         # A change that a killed process had begun is completed first, or its step would be done twice.
-        with nullcontext() if dry_run else changing_keys(here.workspace):
+        with nullcontext() if here.dry_run else changing_keys(here.workspace):
             self.keys = read_keys(here.workspace)
 
     def step(self, text: str) -> None:
@@ -113,8 +112,7 @@ class Runner:
 
         if operation.under_way(self.keys):
             ui.message("resumes the operation that is under way")
-        flags = {"dry_run": self.dry_run, "yes": self.yes, "json": self.json}
-        if not begin(operation.titles(self.keys), question, **flags):
+        if not begin(self.here, operation.titles(self.keys), question):
             return False
         counted = downtime.counted(self.here.connect, self.here.inventory.primary)
         with lock(self.here.workspace.state_dir / "operation.lock", self.name), self.progress:
@@ -126,7 +124,7 @@ class Runner:
     def show(self, value: dict[str, Any], text: str) -> None:
         """The result, with the downtime of the API server."""
         outage = self.outage
-        show({**value, "outage": outage.as_json} if outage else value, text, json=self.json)
+        show(self.here, {**value, "outage": outage.as_json} if outage else value, text)
         if outage:
             ui.message(outage.words)
 
@@ -146,8 +144,6 @@ def check_nodes(
     nodes: "Sequence[Node]",
     examine: "Callable[[Node, HostFacts], Iterable[Check]]",
     digest: str,
-    *,
-    json: bool,
 ) -> None:
     """Read the facts of ``nodes`` in parallel and print the checks that ``examine`` makes of them.
 
@@ -162,4 +158,4 @@ def check_nodes(
             checks += examine(outcome.node, outcome.value)
         else:
             checks.append(Check(outcome.node.name, "connection", Result.FAILED, str(outcome.error)))
-    show_checks(checks, json=json)
+    show_checks(here, checks)

@@ -4,21 +4,18 @@ from datetime import UTC, datetime
 from typing import Annotated
 
 from smallkube.cli import output
-from smallkube.cli.context import Current, DryRun, Json, Seconds, Yes, task, words
+from smallkube.cli.context import CHANGE, Current, Seconds, task, words
 from smallkube.core import ui
 from smallkube.core.errors import SmallkubeError
 
 
-@task
+@task(*CHANGE)
 def rotate(
     here: Current,
     user: Annotated[list[str], "root, kube-scheduler, kube-controller-manager, nodeN (repeatable)"],
     all: Annotated[bool, "the tokens of all users"] = False,
     abort: Annotated[bool, "undo a rotation under way: the previous tokens stay"] = False,
     timeout: Annotated[Seconds, "seconds for clients to use their new token"] = 120,
-    dry_run: DryRun = False,
-    yes: Yes = False,
-    json: Json = False,
 ) -> None:
     """Rotate API tokens without an outage.
 
@@ -32,10 +29,10 @@ def rotate(
     from smallkube.secrets.age import require_master
 
     wanted = token_users.select(here.inventory, words(user), everybody=all or abort)
-    runner = output.Runner(here, rotating.NAME, dry_run=dry_run, yes=yes, json=json)
+    runner = output.Runner(here, rotating.NAME)
     users = rotating.affected(runner.keys, wanted, token_users.all_users(here.inventory))
     names = [one.short for one in users]
-    master = None if dry_run else require_master(here.workspace, "to try tokens")
+    master = None if here.dry_run else require_master(here.workspace, "to try tokens")
     overlap = Overlap(here.cluster, tuple(one.secret for one in users), master)
     rotation = rotating.Rotation(overlap, users, here.connect, runner.deploy, timeout)
     operation = rotation.operation(runner.keys, abort=abort)
@@ -47,8 +44,8 @@ def rotate(
         ui.message("kubeconfigs outside the cluster have root's previous token: inv cluster.kubeconfig writes new ones")
 
 
-@task
-def status(here: Current, json: Json = False) -> None:
+@task("json")
+def status(here: Current) -> None:
     """Show the age and the clients of each token."""
     from smallkube.kube import token_clients, token_users
     from smallkube.operations import token_status
@@ -60,7 +57,7 @@ def status(here: Current, json: Json = False) -> None:
     rows = token_status.rows(here.workspace, read_keys(here.workspace), everybody, master, found, datetime.now(UTC))
     table = [(row.user, f"{row.days} d", "yes" if row.overlap else "no", _clients(row.clients)) for row in rows]
     columns = ("USER", "AGE", "OVERLAP", "CLIENTS")
-    output.table({"tokens": rows, "unreachable": unreachable}, columns, table, json=json)
+    output.table(here, {"tokens": rows, "unreachable": unreachable}, columns, table)
     if unreachable:
         raise SmallkubeError("unreachable: " + ", ".join(f"{node} ({why})" for node, why in unreachable.items()))
 

@@ -8,7 +8,7 @@ import pytest
 from invoke.context import Context
 from invoke.exceptions import Exit
 
-from smallkube.cli.context import AtLeast, Verbose, task, words
+from smallkube.cli.context import AtLeast, Current, task, words
 from smallkube.core import log
 from smallkube.core.errors import ErrorGroup, SmallkubeError, UsageError
 from smallkube.core.workspace import Workspace
@@ -20,9 +20,9 @@ def here(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SMALLKUBE_DEBUG", raising=False)
 
 
-@task
+@task()
 def work(
-    _: Context,
+    _: Current,
     commands: Annotated[int, AtLeast(0), "how many"] = 0,
     error: Annotated[Exception | None, "how it ends"] = None,
 ) -> None:
@@ -33,11 +33,11 @@ def work(
         raise error
 
 
-@task
-def talk(_: Context, verbose: Verbose = False) -> bool:
-    """Take --verbose itself."""
+@task()
+def talk(here: Current) -> bool:
+    """Tell whether it was given --verbose."""
     log.command("node1", "date", 0.25, "exit status 0")
-    return verbose
+    return here.verbose
 
 
 def failure(error: Exception, commands: int = 1) -> tuple[int, str]:
@@ -96,7 +96,7 @@ def test_folder_without_inventory_gets_no_log(workspace: Workspace) -> None:
 
 
 def test_verbose_shows_each_command_and_logs_it(workspace: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
-    work(Context(), commands=2, verbose=True)  # type: ignore[call-arg]
+    work(Context(), commands=2, verbose=True)
     shown = capsys.readouterr()
     assert shown.err.splitlines() == [f"node1: program{number}: exit status 0 after 0.2 s" for number in (0, 1)]
     assert shown.out == "" and len(log_of(workspace).read_text().splitlines()) == 2
@@ -114,7 +114,7 @@ def test_task_with_a_verbose_of_its_own_is_given_it(capsys: pytest.CaptureFixtur
 
 def test_interruption_says_how_to_resume() -> None:
     with pytest.raises(Exit) as caught:
-        work(Context(), error=KeyboardInterrupt())  # type: ignore[arg-type]
+        work(Context(), error=KeyboardInterrupt())
     assert (caught.value.code, "run the same command again" in str(caught.value.message)) == (130, True)
 
 

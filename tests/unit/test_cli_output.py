@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from smallkube.cli import output
+from smallkube.cli.context import Current
 from smallkube.core import ui
 from smallkube.core.errors import SmallkubeError, UsageError
 from smallkube.remote.fleet import NodeOutcome, Report
@@ -29,20 +30,20 @@ def test_json_has_dataclasses_as_objects(capsys: Capture) -> None:
 
 @pytest.mark.parametrize(("as_json", "shown"), [(False, "one\ntwo\n"), (True, '[\n  "one",\n  "two"\n]\n')])
 def test_dry_run_prints_each_step(as_json: bool, shown: str, capsys: Capture) -> None:
-    assert not output.begin(("one", "two"), "do it?", dry_run=True, yes=False, json=as_json)
+    assert not output.begin(Current(dry_run=True, json=as_json), ("one", "two"), "do it?")
     assert capsys.readouterr() == (shown, "")
 
 
 def test_confirmation_without_terminal_needs_yes(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO("yes\n"))
-    assert output.begin(["one", "two"], "change it?", dry_run=False, yes=True, json=False)
+    assert output.begin(Current(yes=True), ["one", "two"], "change it?")
     assert capsys.readouterr() == ("", "- one\n- two\n")
     with pytest.raises(UsageError, match=r"^change it\? confirmation required; pass --yes$"):
-        output.begin([], "change it?", dry_run=False, yes=False, json=False)
+        output.begin(Current(), [], "change it?")
 
 
 def test_reports_name_the_nodes_that_failed(capsys: Capture) -> None:
     reports = [Report("node1", NodeOutcome.DRAINED, 1.0), Report("node2", NodeOutcome.FAILED, 2.0, "no answer")]
     with pytest.raises(SmallkubeError, match=r"^node2 failed$"):
-        output.show_reports(reports, json=False)
+        output.show_reports(Current(), reports)
     assert capsys.readouterr().out.splitlines()[-1].split() == ["node2", "failed", "2.0", "no", "answer"]

@@ -164,7 +164,7 @@ def test_a_change_of_keys_that_was_killed_is_completed_first(
         patch.setattr(transaction, "complete", killed)
         assert not rotate(cluster)
     monkeypatch.setenv("SMALLKUBE_WORKSPACE", str(cluster.workspace.root))
-    keys = Runner(Current(), "tokens", dry_run=False, yes=True, json=False).keys
+    keys = Runner(Current(yes=True), "tokens").keys
     assert operation(cluster).titles(keys) == tuple(titles()[1:])
 
 
