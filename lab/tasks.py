@@ -154,10 +154,7 @@ def prune(
 
 
 @task("json")
-def status(
-    here: Current,
-    name: Annotated[str | None, "only this lab"] = None,
-) -> None:
+def status(here: Current, name: Annotated[str | None, "only this lab"] = None) -> None:
     """Show the labs, their machines and disk space.
 
     An image or build is in use, current (for the next lab), old or unfinished;

@@ -13,6 +13,7 @@ from smallkube.cli import output
 from smallkube.cli.context import Current, Seconds, task, words
 from smallkube.core import ui
 from smallkube.core.errors import ErrorGroup, SmallkubeError, UsageError
+from smallkube.core.workspace import lock, write_file
 
 if TYPE_CHECKING:
     from smallkube.inventory.models import Smoke
@@ -57,7 +58,6 @@ def smoke(
     status: 0 every check is ok or skipped; 1 a check failed or could not run. One
     run at a time; a run removes what an interrupted one left.
     """
-    from smallkube.core.workspace import write_file
     from smallkube.smoke import report, table
     from smallkube.smoke.context import Options
 
@@ -83,7 +83,6 @@ def run_smoke(
     here: Current, options: "Options", wanted: Sequence[str], step: Callable[[str], object] = lambda _: None
 ) -> "Sequence[SmokeResult]":
     """Run the checks ``wanted`` under the lock that makes it one run at a time."""
-    from smallkube.core.workspace import lock
     from smallkube.smoke import runner
 
     pinned = here.workspace.keys_dir / "apiserver.crt"
@@ -132,23 +131,16 @@ def _as_json(found: "Status", now: datetime) -> dict[str, Any]:
 def _show(found: "Status", now: datetime) -> None:
     columns = ("NODE", "ROLE", "KUBELET", "KERNEL", "GENERATION", "READY", "LEASE", "TUNNEL", "DEPLOYED")
     ui.table(columns, [_cells(row) for row in found.rows])
-    ui.result(f"API server    {_api(found)}")
-    etcd = found.etcd
+    api, etcd = found.api, found.etcd
+    ready = f"not ready: {', '.join(api.failing)}" if api and api.failing else "ready"
+    answer = f"{api.version}, {ready}" if api and api.version else "does not answer"
+    ui.result(f"API server    {answer if api else '?'}")
     alarms = ", ".join(etcd.alarms) or "none" if etcd else ""
     ui.result(f"etcd          {f'{etcd.version}, {etcd.size >> 20} MiB, alarms: {alarms}' if etcd else '?'}")
     days = (f"{file.removesuffix('.crt')} {left}" for file, left in _shortest(found.certificates).items())
     ui.result(f"certificates  days left: {', '.join(days)}")
     backup = found.backup
     ui.result(f"last backup   {f'{backup.name}, {ui.age(now - backup.time)} old' if backup else 'none here'}")
-
-
-def _api(found: "Status") -> str:
-    if not found.api:
-        return "?"
-    if not found.api.version:
-        return "does not answer"
-    ready = f"not ready: {', '.join(found.api.failing)}" if found.api.failing else "ready"
-    return f"{found.api.version}, {ready}"
 
 
 def _cells(row: "Row") -> tuple[str, ...]:
@@ -178,7 +170,6 @@ def kubeconfig(
     kubectl --kubeconfig FILE. --via HOST:PORT is for an SSH port-forward:
     ssh -L PORT:api.k8s.internal:6443 root@node1
     """
-    from smallkube.core.workspace import write_file
     from smallkube.kube import kubeconfig as making
     from smallkube.secrets import certificates, edit
 

@@ -6,6 +6,7 @@ Tasks import what they need when they run, so that `inv --list` stays fast.
 import functools
 import inspect
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -29,9 +30,6 @@ if TYPE_CHECKING:
     from smallkube.remote.host import Host
 
 Answer = TypeVar("Answer")
-
-INTERRUPTED = 130
-"""Exit status after Ctrl-C, as shells give it (128 + SIGINT)."""
 
 
 @dataclass(frozen=True)
@@ -226,7 +224,8 @@ def _guard(body: Callable[..., Any]) -> Callable[..., Any]:
                 named = log() if error.exit_status == SmallkubeError.exit_status else ""
                 raise Exit(f"{error}{named}", error.exit_status) from error
             except KeyboardInterrupt as error:
-                raise Exit("interrupted; run the same command again to complete it", INTERRUPTED) from error
+                code = 128 + signal.SIGINT  # as shells give it
+                raise Exit("interrupted; run the same command again to complete it", code) from error
             except BrokenPipeError as error:
                 os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
                 raise Exit(code=1) from error

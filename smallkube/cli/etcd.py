@@ -13,6 +13,7 @@ from smallkube.cli import output
 from smallkube.cli.context import CHANGE, Current, Seconds, task, words
 from smallkube.core import ui
 from smallkube.core.errors import SmallkubeError
+from smallkube.core.workspace import REPOSITORY
 
 if TYPE_CHECKING:
     from smallkube.etcd.backup import Report
@@ -20,12 +21,13 @@ if TYPE_CHECKING:
     from smallkube.remote.host import Host
 
 BackupName = Annotated[str | None, "name of the backup, as etcd.list shows it (default: the newest)"]
+Local = Annotated[bool, "this machine is the primary: no SSH to it"]
 
 
 @task("json")
 def backup(
     here: Current,
-    local: Annotated[bool, "this machine is the primary: no SSH (for cron there)"] = False,
+    local: Local = False,
     allow_older_revision: Annotated[bool, "also when etcd's revision is lower than in the last backup"] = False,
     timeout: Annotated[Seconds, "seconds for each request to etcd"] = 300,
     endpoint: Annotated[str | None, "endpoint of etcd on the primary (default: its unix socket)"] = None,
@@ -147,10 +149,9 @@ def prune(
 def schedule(
     here: Current,
     at: Annotated[str, "time of day, as HH:MM"] = "03:17",
-    local: Annotated[bool, "for the primary itself: no SSH"] = False,
+    local: Local = False,
 ) -> None:
     """Print cron and systemd entries for backups."""
-    from smallkube.core.workspace import REPOSITORY
     from smallkube.etcd import schedule as timetable
 
     here.inventory  # noqa: B018 - with a wrong inventory the backup would fail every night
@@ -163,7 +164,7 @@ def schedule(
 @task("json")
 def status(
     here: Current,
-    local: Annotated[bool, "this machine is the primary: no SSH"] = False,
+    local: Local = False,
     timeout: Annotated[Seconds, "seconds for each request to etcd"] = 10,
 ) -> None:
     """Show etcd's health, size, alarms, last backup."""
@@ -195,7 +196,7 @@ def status(
 def restore(
     here: Current,
     name: BackupName = None,
-    local: Annotated[bool, "this machine is the primary: no SSH to it"] = False,
+    local: Local = False,
     timeout: Annotated[Seconds, "seconds for etcd, and then for the API server, to start"] = 120,
     without_encryption_key: Annotated[bool, "even if Secrets can't be decrypted afterwards"] = False,
     other_cluster: Annotated[bool, "even if the backup is of another cluster"] = False,

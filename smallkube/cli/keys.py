@@ -40,14 +40,19 @@ def scan(
         rows = host_keys.scan(here.workspace, nodes, timeout, progress.done)
     _show_scanned(here, rows)
     new = [row for row in rows if row.state is Scan.NEW]
-    changed = [row for row in rows if row.state is Scan.CHANGED]
     if new:
         ui.confirm(f"Store the new host keys of {listed(row.node.name for row in new)}?", yes=here.yes)
     with changing(here):
         written = transaction.commit(here.workspace, host_keys.files(new))
     for name in written:
         ui.message(f"written: keys/{name}")
-    faults = [fault for row in changed if (fault := _replace(here, row, replace))]
+    faults: list[SmallkubeError] = []
+    for row in (row for row in rows if row.state is Scan.CHANGED):
+        try:
+            _replace(here, row, replace)
+        except SmallkubeError as error:
+            error.where = error.where or f"keys/hosts/{row.node.name}.pub"
+            faults.append(error)
     if failed := [row.node.name for row in rows if row.state is Scan.FAILED]:
         faults.append(SmallkubeError(f"no host key from {listed(failed)}"))
     if faults:
@@ -72,29 +77,24 @@ def _show_scanned(here: Current, rows: "tuple[Scanned, ...]") -> None:
     output.table(here, table, ["NODE", "STATE", "FINGERPRINT"], cells)
 
 
-def _replace(here: Current, row: "Scanned", replace: bool) -> SmallkubeError | None:
+def _replace(here: Current, row: "Scanned", replace: bool) -> None:
     """A changed key is a reinstalled machine, or another machine that answers: never accepted without confirmation.
 
-    Returns why it was not accepted.
+    Raises SmallkubeError when it is not accepted.
     """
     from smallkube.secrets import host_keys, transaction
 
-    name = row.node.name
-    if not (row.key and row.stored):
-        return None
+    name, stored, key = row.node.name, row.stored, row.key
+    assert stored and key
     ui.warn(f"THE HOST KEY OF {name} HAS CHANGED")
-    ui.message(f"  stored: {row.stored.fingerprint}\n  now:    {row.key.fingerprint}")
+    ui.message(f"  stored: {stored.fingerprint}\n  now:    {key.fingerprint}")
     if here.yes and not replace:
         hint = f"if the machine was reinstalled: inv keys.scan --node {name} --yes --replace"
-        return SmallkubeError(f"the host key of {name} has changed", hint=hint)
-    try:
-        ui.confirm(f"Trust the new host key of {name} and forget the previous one?", yes=here.yes and replace)
-    except UsageError as error:
-        return UsageError(error.message, where=f"keys/hosts/{name}.pub", hint=error.hint)
+        raise SmallkubeError("the host key has changed", hint=hint)
+    ui.confirm(f"Trust the new host key of {name} and forget the previous one?", yes=here.yes)
     with changing(here):
         transaction.commit(here.workspace, host_keys.files([row]))
     ui.message(f"written: keys/hosts/{name}.pub; now run `inv keys.rekey`, so that {name} can read its secrets")
-    return None
 
 
 @task("node", "dry-run", "json")

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from smallkube.operations.certificates import Choice, Rotation
     from smallkube.operations.downtime import Outage
     from smallkube.operations.master import Plan as MasterPlan
-    from smallkube.operations.master import Reissue
     from smallkube.secrets.policy import Secret
 
 
@@ -67,7 +66,7 @@ def rotate_certificates(
     if abort and (pause or no_deploy):
         raise UsageError("--abort can't be combined with --pause or --no-deploy")
     nodes = {item.name for item in here.nodes}
-    runner, choice = output.Runner(here, certificates.NAME), None
+    runner, choice = output.Runner(here, certificates.NAME), certificates.Choice({}, 0)
     rows = certificates.under_way(here.inventory, runner.keys)
     if not rows and not abort:
         choice = certificates.choose(here.cluster, nodes, everything=all, now=datetime.now(UTC))
@@ -88,8 +87,8 @@ def rotate_certificates(
         _show_issued(here, rows, choice, "issued")
     else:
         runner.run(operation, question)
-        more = {"reached": rotation.stage, "outage": runner.outage.as_json if runner.outage else None}
-        _show_issued(here, rows, choice, "aborted" if abort else "issued", **more)
+        verb, outage = "aborted" if abort else "issued", runner.outage.as_json if runner.outage else None
+        _show_issued(here, rows, choice, verb, reached=rotation.stage, outage=outage)
     _show_next(rotation, runner.outage)
 
 
@@ -108,20 +107,15 @@ def _show_next(rotation: "Rotation", outage: "Outage | None") -> None:
         ui.message("kubeconfigs outside the cluster have the previous certificate: inv cluster.kubeconfig")
 
 
-def _show_issued(here: Current, rows: "Sequence[Secret]", choice: "Choice | None", verb: str, **more: object) -> None:
-    """``choice`` is None when a rotation was resumed."""
-    why = choice.renew if choice else {}
-    issued = [
-        {"file": row.certificate.file, "why": "; ".join(why.get(row, ("rotation resumed",)))}
-        for row in rows
-        if row.certificate
-    ]
-    kept = choice.kept if choice else 0
+def _show_issued(
+    here: Current, rows: "Sequence[Secret]", choice: "Choice", verb: str, *, steps: Sequence[str] = (), **more: object
+) -> None:
+    """``choice`` is empty when a rotation was resumed."""
+    why = {row: "; ".join(choice.renew.get(row, ("rotation resumed",))) for row in rows}
+    issued = [{"file": row.certificate.file, "why": why[row]} for row in rows if row.certificate]
     lines = [f"{verb} keys/{one['file']}: {one['why']}" for one in issued]
-    lines.append(f"{verb} {len(issued)}, kept {kept}")
-    steps = more.get("steps")
-    lines += [f"- {text}" for text in (steps if isinstance(steps, tuple) else ())]
-    output.show(here, {"issued": issued, "kept": kept, **more}, "\n".join(lines))
+    lines += [f"{verb} {len(issued)}, kept {choice.kept}", *(f"- {text}" for text in steps)]
+    output.show(here, {"issued": issued, "kept": choice.kept, "steps": steps, **more}, "\n".join(lines))
 
 
 @task(*CHANGE)
@@ -164,7 +158,6 @@ def rotate_master(
     the previous identity was exposed.
     """
     from smallkube.operations import master as rotating
-    from smallkube.secrets import policy
 
     with changing(here):
         planned = rotating.plan(here.cluster)
@@ -174,21 +167,44 @@ def rotate_master(
             _confirm_master(here, planned, drop_old)
             done = rotating.drop(here.workspace, planned) if drop_old else rotating.act(here.cluster, planned)
         after = planned if here.dry_run else rotating.plan(here.cluster)
-    existing = {path.name for path in here.workspace.keys_dir.glob("*.age")}
-    affected = rotating.reissue([row for row in policy.secrets_of(here.inventory) if row.file in existing])
-    if here.json:
-        found = {"dropped" if drop_old else "rekeyed": done, "stage": after.stage, "master": after.master}
-        backups = [] if here.dry_run else _backups(here, after.master)
-        ui.json_result({**found, "old": after.old, "reissue": affected, "backups": backups})
-        return
-    if drop_old:
-        lines = [f"{'would remove' if here.dry_run else 'removed'} the identity of {recipient}" for recipient in done]
-        ui.result("\n".join(lines) or "keys/master_key holds no identity but the master")
-    else:
-        _show_rotated(here, planned, after, done)
-        _show_affected(affected)
+    _show_master(here, planned, after, drop_old, done)
     if planned.stray:
         ui.warn(f"not re-encrypted, no secrets of this inventory: {', '.join(planned.stray)} (inv keys.check)")
+
+
+def _show_master(
+    here: Current, planned: "MasterPlan", after: "MasterPlan", drop_old: bool, done: tuple[str, ...]
+) -> None:
+    from smallkube.operations.master import Stage, reissue
+    from smallkube.secrets import policy
+
+    existing = {path.name for path in here.workspace.keys_dir.glob("*.age")}
+    affected = reissue([row for row in policy.secrets_of(here.inventory) if row.file in existing])
+    backups = [] if here.dry_run else _backups(here, after.master)
+    value = {"stage": after.stage, "master": after.master, "old": after.old, "reissue": affected, "backups": backups}
+    if drop_old:
+        verb = "would remove" if here.dry_run else "removed"
+        text = "\n".join(f"{verb} the identity of {recipient}" for recipient in done)
+        nothing = "keys/master_key holds no identity but the master"
+        output.show(here, {"dropped": done, **value}, text or nothing)
+        return
+    verb = "would re-encrypt" if here.dry_run else "re-encrypted"
+    text = "\n".join(f"{verb} keys/{name}" for name in done)
+    nothing = f"nothing to do: {planned.master} is the master already, and a previous identity is below it"
+    output.show(here, {"rekeyed": done, **value}, text or nothing)
+    if planned.stage is Stage.BOTH:
+        ui.message("inv keys.rotate-master --drop-old removes the previous one; only then can you rotate again")
+    elif not here.dry_run:
+        ui.message(f"the master is now {after.master}")
+        ui.warn("keep a copy of keys/master_key in a safe place; commit keys/")
+        ui.message("no node needs the new files; the next deploy brings them, and restarts services that use them")
+    if not here.dry_run:
+        ui.message(f"the previous identity stays in keys/master_key: {len(backups)} backups here need it")
+        ui.message("when they are no longer needed: inv etcd.backup, then inv keys.rotate-master --drop-old")
+    ui.message("the previous identity and git history together decrypt all of this; if it was exposed, replace:")
+    for row in affected:
+        ui.message(f"  {row.command}\n    ({', '.join(row.names)})")
+    ui.message("with a backup of etcd as well: every Secret in the cluster; change those at their source")
 
 
 def _backups(here: Current, master: str) -> list[str]:
@@ -203,39 +219,11 @@ def _confirm_master(here: Current, planned: "MasterPlan", drop_old: bool) -> Non
     """Ask, where there is something to do."""
     from smallkube.operations.master import Stage
 
-    if drop_old is not (planned.stage is Stage.BOTH):
-        return
-    if not drop_old:
+    complete = planned.stage is Stage.BOTH
+    if not complete and not drop_old:
         ui.confirm("replace the master identity?", yes=here.yes)
-        return
-    if backups := _backups(here, planned.master):
-        ui.warn(f"{len(backups)} backups here ({backups[0]} to {backups[-1]}) can't be decrypted without it")
-    ui.warn("nor can earlier versions of keys/ in git history, and backups elsewhere")
-    ui.confirm("remove the previous identity from keys/master_key?", yes=here.yes)
-
-
-def _show_rotated(here: Current, planned: "MasterPlan", after: "MasterPlan", done: tuple[str, ...]) -> None:
-    from smallkube.operations.master import Stage
-
-    if planned.stage is Stage.BOTH:
-        ui.result(f"nothing to do: {planned.master} is the master already, and a previous identity is below it")
-        ui.message("inv keys.rotate-master --drop-old removes the previous one; only then can you rotate again")
-    else:
-        for name in done:
-            ui.result(f"{'would re-encrypt' if here.dry_run else 're-encrypted'} keys/{name}")
-    if here.dry_run:
-        return
-    if planned.stage is not Stage.BOTH:
-        ui.result(f"the master is now {after.master}")
-        ui.warn("keep a copy of keys/master_key in a safe place; commit keys/")
-        ui.message("no node needs the new files; the next deploy brings them, and restarts services that use them")
-    backups = len(_backups(here, after.master))
-    ui.message(f"the previous identity stays in keys/master_key: {backups} backups here are encrypted to it alone")
-    ui.message("when they are no longer needed: inv etcd.backup, then inv keys.rotate-master --drop-old")
-
-
-def _show_affected(affected: "tuple[Reissue, ...]") -> None:
-    ui.message("the previous identity and git history together decrypt all of this; if it was exposed, replace:")
-    for row in affected:
-        ui.message(f"  {row.command}\n    ({', '.join(row.names)})")
-    ui.message("with a backup of etcd as well: every Secret in the cluster; change those at their source")
+    elif complete and drop_old:
+        if backups := _backups(here, planned.master):
+            ui.warn(f"{len(backups)} backups here ({backups[0]} to {backups[-1]}) can't be decrypted without it")
+        ui.warn("nor can earlier versions of keys/ in git history, and backups elsewhere")
+        ui.confirm("remove the previous identity from keys/master_key?", yes=here.yes)

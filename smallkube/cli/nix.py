@@ -6,6 +6,7 @@ from smallkube.cli import output
 from smallkube.cli.context import Current, task
 from smallkube.core import ui
 from smallkube.core.errors import SmallkubeError, UsageError
+from smallkube.core.workspace import write_file
 
 
 @task()
@@ -19,7 +20,6 @@ def render(
 
     Writes nix/flake.nix and nix/rendered/.
     """
-    from smallkube.core.workspace import write_file
     from smallkube.nix import bundle, lock, render
 
     plan = render.plan(here.cluster)

@@ -8,6 +8,7 @@ from smallkube.cli import output
 from smallkube.cli.context import CHANGE, SELECTION, Current, after_dashes, task
 from smallkube.core import ui
 from smallkube.core.errors import ErrorGroup, SmallkubeError, UsageError
+from smallkube.core.workspace import write_file
 
 if TYPE_CHECKING:
     from smallkube.inventory.models import Node
@@ -27,7 +28,6 @@ def add(
 
     Comments and everything else in the file stay as they are.
     """
-    from smallkube.core.workspace import write_file
     from smallkube.inventory import edit, load, positions
 
     here.inventory  # noqa: B018 - refuse to edit a file that is wrong already
@@ -52,7 +52,6 @@ def remove(
     keys/. After an interruption the same command resumes. --dry-run and --json
     are for --revoke.
     """
-    from smallkube.core.workspace import write_file
     from smallkube.inventory import edit, load, positions
 
     if revoke:
@@ -140,10 +139,7 @@ def _show_answers(outcomes: "Sequence[Outcome[Result]]") -> None:
 
 
 @task(*SELECTION, "yes", "json")
-def drain(
-    here: Current,
-    timeout: Annotated[int, "seconds for the pods of a node to end"] = 300,
-) -> None:
+def drain(here: Current, timeout: Annotated[int, "seconds for the pods of a node to end"] = 300) -> None:
     """Cordon nodes and evict their pods."""
     from smallkube.kube import members
     from smallkube.remote import fleet

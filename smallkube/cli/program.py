@@ -5,7 +5,7 @@ import os
 import re
 import shlex
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -94,29 +94,23 @@ def values(line: str) -> list[str]:
     """What the flag at the end of a command ``line`` may be given; nothing when that is not known."""
     words = shlex.split(line)
     task = next((word for word in words[1:] if not word.startswith("-")), "")
-    flags = [word for word in words[-2:] if word.startswith("--")]
-    try:
-        return _values(task, flags[-1] if flags else "")
-    except SmallkubeError:
-        return []
-
-
-def _values(task: str, flag: str) -> list[str]:
+    flag = next((word for word in reversed(words[-2:]) if word.startswith("--")), "")
     here = Current()
-    if flag == "--node":
-        return [node.name for node in here.inventory.nodes]
-    if flag == "--tag":
-        return sorted({tag for node in here.inventory.nodes for tag in node.tags})
-    if flag == "--role":
-        return ["primary", "worker"]
-    if flag == "--goal":
-        from smallkube.deploy.plan import Goal
+    with suppress(SmallkubeError):
+        if flag == "--node":
+            return [node.name for node in here.inventory.nodes]
+        if flag == "--tag":
+            return sorted({tag for node in here.inventory.nodes for tag in node.tags})
+        if flag == "--role":
+            return ["primary", "worker"]
+        if flag == "--goal":
+            from smallkube.deploy.plan import Goal
 
-        return [*Goal]
-    if flag == "--name" and task.startswith("etcd."):
-        from smallkube.etcd import catalog
+            return [*Goal]
+        if flag == "--name" and task.startswith("etcd."):
+            from smallkube.etcd import catalog
 
-        return [record.name for record in catalog.read(catalog.folder_of(here.cluster)).records]
+            return [record.name for record in catalog.read(catalog.folder_of(here.cluster)).records]
     return []
 
 
