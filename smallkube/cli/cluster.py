@@ -3,7 +3,7 @@
 import re
 import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,7 +17,7 @@ from smallkube.core.workspace import lock, write_file
 
 if TYPE_CHECKING:
     from smallkube.inventory.models import Smoke
-    from smallkube.operations.status import Row, Status
+    from smallkube.operations.status import Status
     from smallkube.smoke.context import Options
     from smallkube.smoke.report import SmokeResult
 
@@ -68,7 +68,9 @@ def smoke(
     wanted = table.select(words(only), words(skip))
     cluster = here.inventory.cluster
     options = Options(*image_of(cluster.smoke, image, pull_policy), egress, timeout, rollout, keep)
-    _signals_as_interruption()
+    for number in (signal.SIGTERM, signal.SIGHUP):  # they must not keep the test from cleaning up
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler)
     with output.steps("smoke", shown=sys.stderr.isatty()) as step:
         results = run_smoke(here, options, wanted, step)
     rows = [(one.check, one.outcome, f"{one.seconds:.1f}", one.detail) for one in results]
@@ -91,13 +93,6 @@ def run_smoke(
         return runner.run(here.inventory, here.connect, certificate, options, wanted, step, ui.message)
 
 
-def _signals_as_interruption() -> None:
-    """SIGTERM and SIGHUP must not keep the test from cleaning up."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-        signal.signal(signal.SIGHUP, signal.default_int_handler)
-
-
 @task("json")
 def status(here: Current) -> None:
     """Show the state of nodes, API server and etcd.
@@ -115,12 +110,12 @@ def status(here: Current) -> None:
 
 
 def _as_json(found: "Status", now: datetime) -> dict[str, Any]:
-    backup = found.backup
+    backup, api = found.backup, found.api
     age = int((now - backup.time).total_seconds()) if backup else 0
     return {
         "nodes": found.rows,
-        "api": found.api.version if found.api else "",
-        "not_ready": found.api.failing if found.api else (),
+        "api": api.version if api else "",
+        "not_ready": api.failing if api else (),
         "etcd": found.etcd,
         "certificates": found.certificates,
         "last_backup": {**asdict(backup), "age_seconds": age} if backup else None,
@@ -129,32 +124,24 @@ def _as_json(found: "Status", now: datetime) -> dict[str, Any]:
 
 
 def _show(found: "Status", now: datetime) -> None:
-    columns = ("NODE", "ROLE", "KUBELET", "KERNEL", "GENERATION", "READY", "LEASE", "TUNNEL", "DEPLOYED")
-    ui.table(columns, [_cells(row) for row in found.rows])
-    api, etcd = found.api, found.etcd
+    rows = []
+    for row in found.rows:
+        ready = f"{row.ready}, cordoned" if row.cordoned else row.ready
+        lease = "none" if row.lease_seconds is None else f"{row.lease_seconds} s"
+        deployed = f"{row.deployed} (drift)" if row.drift else row.deployed
+        rows.append((row.node, row.role, row.kubelet, row.kernel, row.generation, ready, lease, row.tunnel, deployed))
+    ui.table(("NODE", "ROLE", "KUBELET", "KERNEL", "GENERATION", "READY", "LEASE", "TUNNEL", "DEPLOYED"), rows)
+    api, etcd, backup = found.api, found.etcd, found.backup
     ready = f"not ready: {', '.join(api.failing)}" if api and api.failing else "ready"
     answer = f"{api.version}, {ready}" if api and api.version else "does not answer"
     ui.result(f"API server    {answer if api else '?'}")
     alarms = ", ".join(etcd.alarms) or "none" if etcd else ""
     ui.result(f"etcd          {f'{etcd.version}, {etcd.size >> 20} MiB, alarms: {alarms}' if etcd else '?'}")
-    days = (f"{file.removesuffix('.crt')} {left}" for file, left in _shortest(found.certificates).items())
+    left = dict(sorted(found.certificates.items(), key=lambda each: each[1]))
+    kubelets = [file for file in left if file.startswith("kubelet_")]  # of which the first to expire is shown
+    days = (f"{file.removesuffix('.crt')} {left[file]}" for file in found.certificates if file not in kubelets[1:])
     ui.result(f"certificates  days left: {', '.join(days)}")
-    backup = found.backup
     ui.result(f"last backup   {f'{backup.name}, {ui.age(now - backup.time)} old' if backup else 'none here'}")
-
-
-def _cells(row: "Row") -> tuple[str, ...]:
-    ready = f"{row.ready}, cordoned" if row.cordoned else row.ready
-    lease = "none" if row.lease_seconds is None else f"{row.lease_seconds} s"
-    deployed = f"{row.deployed} (drift)" if row.drift else row.deployed
-    return (row.node, row.role, row.kubelet, row.kernel, row.generation, ready, lease, row.tunnel, deployed)
-
-
-def _shortest(certificates: Mapping[str, int]) -> dict[str, int]:
-    """Of the kubelets' many only the first to expire."""
-    kubelets = [file for file in certificates if file.startswith("kubelet_")]
-    first = min(kubelets, key=lambda file: certificates[file], default="")
-    return {file: left for file, left in certificates.items() if file not in kubelets or file == first}
 
 
 @task()

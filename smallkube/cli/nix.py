@@ -1,5 +1,6 @@
 """The Nix configuration: render it from the inventory, check it."""
 
+import re
 from typing import Annotated
 
 from smallkube.cli import output
@@ -45,9 +46,7 @@ def render(
 @task("node", "json")
 def check(
     here: Current,
-    override_input: Annotated[
-        list[str], "NAME=URL: evaluate with URL in the place of an input of the flake (repeatable)"
-    ],
+    override_input: Annotated[list[str], "NAME=URL: evaluate with URL in place of an input of the flake (repeatable)"],
 ) -> None:
     """Parse and evaluate the flake that deploy builds.
 
@@ -57,14 +56,9 @@ def check(
     from smallkube.nix import bundle
     from smallkube.nix.check import check as check_files
 
-    overrides = dict(_override(text) for text in override_input)
+    if wrong := [text for text in override_input if not re.fullmatch("[^=]+=.+", text)]:
+        raise UsageError(f"--override-input {wrong[0]!r} is not NAME=URL")
+    overrides = dict(text.split("=", 1) for text in override_input)
     nodes = [each.name for each in here.nodes]
     checks = check_files(bundle.assemble(here.cluster).files, nodes, overrides)
     output.show_checks(here, checks)
-
-
-def _override(text: str) -> tuple[str, str]:
-    name, equals, url = text.partition("=")
-    if not (name and equals and url):
-        raise UsageError(f"--override-input {text!r} is not NAME=URL")
-    return name, url

@@ -1,6 +1,6 @@
 """The machines of the cluster: add and remove them, run commands on them, drain and reboot them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from threading import Event
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,9 +11,7 @@ from smallkube.core.errors import ErrorGroup, SmallkubeError, UsageError
 from smallkube.core.workspace import write_file
 
 if TYPE_CHECKING:
-    from smallkube.inventory.models import Node
-    from smallkube.remote.command import Result
-    from smallkube.remote.fleet import NodeOutcome, Outcome
+    from smallkube.remote.fleet import NodeOutcome
     from smallkube.remote.host import Host
 
 
@@ -115,69 +113,56 @@ def exec_(
     outcomes = execute.everywhere(here.nodes, wanted, here.connect)
     if here.json:
         ui.json_result([execute.as_json(outcome) for outcome in outcomes])
+    elif len(outcomes) == 1 and (answer := outcomes[0].value):  # as it is
+        ui.raw_result(answer.stdout)
+        if answer.stderr:
+            ui.message(answer.stderr.rstrip("\n"))
     else:
-        _show_answers(outcomes)
+        for name, answer in ((outcome.node.name, outcome.value) for outcome in outcomes if outcome.value):
+            for line in execute.lines(name, answer.text):
+                ui.result(line)
+            for line in execute.lines(name, answer.stderr):
+                ui.message(line)
     if faults := list(execute.faults(outcomes)):
         raise ErrorGroup(faults)
-
-
-def _show_answers(outcomes: "Sequence[Outcome[Result]]") -> None:
-    """One node's output as it is, those of several with the node's name before each line."""
-    from smallkube.operations import execute
-
-    for outcome in outcomes:
-        answer = outcome.value
-        if answer and len(outcomes) == 1:
-            ui.raw_result(answer.stdout)
-            if answer.stderr:
-                ui.message(answer.stderr.rstrip("\n"))
-        elif answer:
-            for line in execute.lines(outcome.node.name, answer.text):
-                ui.result(line)
-            for line in execute.lines(outcome.node.name, answer.stderr):
-                ui.message(line)
 
 
 @task(*SELECTION, "yes", "json")
 def drain(here: Current, timeout: Annotated[int, "seconds for the pods of a node to end"] = 300) -> None:
     """Cordon nodes and evict their pods."""
     from smallkube.kube import members
-    from smallkube.remote import fleet
+    from smallkube.remote.fleet import NodeOutcome
 
-    nodes = _named(here)
-    ui.confirm(f"evict all pods of {', '.join(each.name for each in nodes)}?", yes=here.yes)
     stop = Event()
 
     def evict(primary: "Host", host: str) -> None:
         members.drain(primary, host, timeout, stop.is_set)
 
-    _change(here, nodes, evict, fleet.NodeOutcome.DRAINED, stop)
+    _change(here, evict, NodeOutcome.DRAINED, stop, "evict all pods of")
 
 
 @task(*SELECTION, "json")
 def uncordon(here: Current) -> None:
     """Make nodes schedulable again."""
     from smallkube.kube import members
-    from smallkube.remote import fleet
+    from smallkube.remote.fleet import NodeOutcome
 
-    nodes = _named(here)
-    _change(here, nodes, members.uncordon, fleet.NodeOutcome.UNCORDONED, Event())
-
-
-def _named(here: Current) -> "tuple[Node, ...]":
-    """The selected nodes; without a flag none, not all. Raises UsageError then."""
-    if not (here.node or here.role or here.tag):
-        raise UsageError("no node selected", hint="give --node, --role or --tag")
-    return here.nodes
+    _change(here, members.uncordon, NodeOutcome.UNCORDONED, Event())
 
 
 def _change(
-    here: Current, nodes: "Sequence[Node]", act: "Callable[[Host, str], None]", outcome: "NodeOutcome", stop: Event
+    here: Current, act: "Callable[[Host, str], None]", outcome: "NodeOutcome", stop: Event, question: str = ""
 ) -> None:
+    """Change the selected nodes; without a flag none, not all: raises UsageError then."""
     from smallkube.kube import members
 
-    with ui.Progress([each.name for each in nodes]) as progress:
-        reports = members.change(here.inventory, nodes, here.connect, act, outcome, progress, stop)
+    if not (here.node or here.role or here.tag):
+        raise UsageError("no node selected", hint="give --node, --role or --tag")
+    names = [node.name for node in here.nodes]
+    if question:
+        ui.confirm(f"{question} {', '.join(names)}?", yes=here.yes)
+    with ui.Progress(names) as progress:
+        reports = members.change(here.inventory, here.nodes, here.connect, act, outcome, progress, stop)
     output.show_reports(here, reports)
 
 
