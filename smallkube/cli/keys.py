@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from smallkube.cli import output
 from smallkube.cli.context import Current, changing, task
 from smallkube.core import ui
-from smallkube.core.errors import ErrorGroup, SmallkubeError, UsageError, listed
+from smallkube.core.errors import ErrorGroup, SmallkubeError, listed
 
 if TYPE_CHECKING:
     from smallkube.secrets.host_keys import Scanned
