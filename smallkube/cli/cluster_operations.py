@@ -20,12 +20,12 @@ def upgrade_check(here: Current) -> None:
     upstream's version skew policy. Also checks nodes, etcd and backup. Exit
     status: 0 it may begin; 1 it must not.
     """
-    from smallkube.operations import upgrade_guard
+    from smallkube.operations import upgrade as upgrading
 
     inventory = here.inventory
-    facts = upgrade_guard.read(here.cluster, here.connect)
-    checks = upgrade_guard.check(inventory, facts, datetime.now(UTC))
-    about = {"runs": facts.server(inventory.primary.name), "target": inventory.cluster.kubernetes}
+    facts = upgrading.read(here.cluster, here.connect)
+    checks = upgrading.check(inventory, facts, datetime.now(UTC))
+    about = {"runs": upgrading.server(inventory, facts), "target": inventory.cluster.kubernetes}
     output.show_checks(here, checks, "an upgrade must not begin", facts=about, where=inventory.cluster.name)
 
 
@@ -46,8 +46,6 @@ def upgrade(
     an interruption the same command resumes.
     """
     from smallkube.operations import upgrade as upgrading
-    from smallkube.operations import upgrade_guard
-    from smallkube.operations.verified_backup import back_up
     from smallkube.secrets.age import require_master
     from smallkube.smoke import table
     from smallkube.smoke.context import Options
@@ -55,22 +53,18 @@ def upgrade(
     wanted = table.select((), words(skip))
     inventory = here.inventory
     options = Options(*image_of(inventory.cluster.smoke, image, pull_policy))
-    plan = upgrading.make(inventory, upgrade_guard.read(here.cluster, here.connect), batch)
+    plan = upgrading.make(inventory, upgrading.read(here.cluster, here.connect), batch)
     master = None if here.dry_run else require_master(here.workspace, "to verify the backup")
-
-    def take_backup() -> str:
-        assert master
-        return back_up(here.cluster, master)
 
     def smoke() -> list[str]:
         return [f"{one.check} ({one.detail})" for one in run_smoke(here, options, wanted) if one.bad]
 
-    runner = output.Runner(here, upgrading.NAME)
-    run = upgrading.Upgrade(here.cluster, plan, here.connect, runner.deploy, take_backup, smoke, settle, runner.step)
-    question = f"upgrade {inventory.cluster.name} from {plan.runs} to {plan.target}?"
+    runner = output.Runner(here, "upgrade")
+    run = upgrading.Upgrade(here.cluster, master, here.connect, runner.deploy, plan, smoke, settle, runner.step)
+    question = f"upgrade {inventory.cluster.name} from {plan.runs} to {inventory.cluster.kubernetes}?"
     if runner.run(run.operation(), question):
         names = ", ".join(node.name for node in inventory.nodes)
-        text = f"all of {names} have Kubernetes {plan.target} ({run.version}), and work"
+        text = f"all of {names} have Kubernetes {inventory.cluster.kubernetes} ({run.version}), and work"
         runner.show({"version": run.version, "backup": run.backup}, text)
 
 
@@ -93,16 +87,16 @@ def rebuild_primary(
 
     here.inventory  # noqa: B018 - its errors come first
     master = require_master(here.workspace, "to open backups and to re-encrypt")
-    plan = rebuilding.make(here.cluster, backup)
-    primary, key = here.inventory.primary.name, plan.new_key
+    runner = output.Runner(here, "rebuild")
+    record, scanned = rebuilding.choose(here.cluster, backup)
+    run = rebuilding.Rebuild(here.cluster, master, here.connect, runner.deploy, record, scanned, timeout)
+    primary, key = here.inventory.primary.name, run.new_key
     if host_key:
-        rebuilding.check_fingerprint(plan.scanned, host_key)
+        run.check_fingerprint(host_key)
     elif key and here.yes and not here.dry_run:
         hint = f"compare it on the machine's console, then give --host-key {key}"
         raise UsageError(f"its host key is not the one in keys/hosts: {key}", where=primary, hint=hint)
-    runner = output.Runner(here, rebuilding.NAME)
-    run = rebuilding.Rebuild(here.cluster, plan, master, here.connect, runner.deploy, timeout)
-    question = f"make this machine the primary, from {plan.record.name}?"
+    question = f"make this machine the primary, from {record.name}?"
     if not runner.run(run.operation(), question):
         return
     text = f"{primary} is the primary again, with the data of {run.backup}; all nodes are Ready"

@@ -1,6 +1,5 @@
 """The key that encrypts Secrets in etcd."""
 
-from functools import partial
 from typing import Annotated
 
 from smallkube.cli import output
@@ -22,13 +21,11 @@ def rotate(
     command resumes.
     """
     from smallkube.operations import encryption as rotating
-    from smallkube.operations.verified_backup import back_up
     from smallkube.secrets.age import require_master
 
-    runner = output.Runner(here, rotating.NAME)
+    runner = output.Runner(here, "encryption")
     master = require_master(here.workspace, "to change the encryption key")
-    backup = None if no_backup else partial(back_up, here.cluster, master)
-    rotation = rotating.Rotation(here.cluster, master, here.connect, runner.deploy, backup)
+    rotation = rotating.Rotation(here.cluster, master, here.connect, runner.deploy, not no_backup)
     operation = rotation.operation(runner.keys, abort=abort)
     if not runner.run(operation, "replace the key that encrypts Secrets in etcd?"):
         return

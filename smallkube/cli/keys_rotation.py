@@ -66,14 +66,14 @@ def rotate_certificates(
     if abort and (pause or no_deploy):
         raise UsageError("--abort can't be combined with --pause or --no-deploy")
     nodes = {item.name for item in here.nodes}
-    runner, choice = output.Runner(here, certificates.NAME), certificates.Choice({}, 0)
+    runner, choice = output.Runner(here, "certificates"), certificates.Choice({}, 0)
     rows = certificates.under_way(here.inventory, runner.keys)
     if not rows and not abort:
         choice = certificates.choose(here.cluster, nodes, everything=all, now=datetime.now(UTC))
         rows = tuple(choice.renew)
     elif no_deploy:
         raise UsageError("a rotation is under way", hint="complete it without --no-deploy, or --abort it")
-    rotation = certificates.Rotation(here.cluster, rows, here.connect, runner.deploy, timeout)
+    rotation = certificates.Rotation(here.cluster, None, here.connect, runner.deploy, rows, timeout)
     operation = rotation.operation(runner.keys, abort=abort, pause=pause)
     if here.dry_run or not rows:
         steps = operation.titles(runner.keys) if rows and not no_deploy else ()
@@ -132,13 +132,11 @@ def rotate_issuer(
     token` must be made again. After an interruption the same command resumes.
     """
     from smallkube.operations import issuer as rotating
-    from smallkube.operations.engine import Overlap
     from smallkube.secrets.age import require_master
 
-    runner = output.Runner(here, rotating.NAME)
+    runner = output.Runner(here, "issuer")
     master = None if here.dry_run else require_master(here.workspace, "to tell the keys apart")
-    key = Overlap(here.cluster, (rotating.row_of(here.inventory),), master)
-    rotation = rotating.Rotation(key, here.connect, runner.deploy, overlap, timeout)
+    rotation = rotating.Rotation(here.cluster, master, here.connect, runner.deploy, overlap, timeout)
     operation = rotation.operation(runner.keys, abort=abort)
     if runner.run(operation, "replace the key that signs ServiceAccount tokens?"):
         text = f"tokens are signed by the key {rotation.key}; tokens of other keys are refused"

@@ -72,10 +72,10 @@ def _revoke(here: Current, name: str) -> None:
     from smallkube.operations.master import reissue
     from smallkube.secrets.age import require_master
 
-    runner = output.Runner(here, revoking.NAME)
+    runner = output.Runner(here, "revoke")
     plan = revoking.make(here.cluster, name)
     master = None if here.dry_run else require_master(here.workspace, "to try the node's token")
-    revocation = revoking.Revocation(plan, master, here.connect, runner.deploy)
+    revocation = revoking.Revocation(plan.others, master, here.connect, runner.deploy, plan)
     if not runner.run(revocation.operation(), f"revoke {name}, and end its pods?"):
         return
     shared = [row.name for row in plan.shared]
@@ -107,23 +107,23 @@ def exec_(
     inv nodes.exec --node node2 -- journalctl --boot --unit kubelet
     inv nodes.exec -- sh -c 'df / | tail -1'
     """
-    from smallkube.operations import execute
+    from smallkube.operations import machines
 
-    wanted = execute.command(after_dashes(), root=root, timeout=timeout)
-    outcomes = execute.everywhere(here.nodes, wanted, here.connect)
+    wanted = machines.command(after_dashes(), root=root, timeout=timeout)
+    outcomes = machines.ask_all(here.nodes, here.connect, lambda host: host.run(wanted))
     if here.json:
-        ui.json_result([execute.as_json(outcome) for outcome in outcomes])
+        ui.json_result([machines.as_json(outcome) for outcome in outcomes])
     elif len(outcomes) == 1 and (answer := outcomes[0].value):  # as it is
         ui.raw_result(answer.stdout)
         if answer.stderr:
             ui.message(answer.stderr.rstrip("\n"))
     else:
         for name, answer in ((outcome.node.name, outcome.value) for outcome in outcomes if outcome.value):
-            for line in execute.lines(name, answer.text):
+            for line in machines.lines(name, answer.text):
                 ui.result(line)
-            for line in execute.lines(name, answer.stderr):
+            for line in machines.lines(name, answer.stderr):
                 ui.message(line)
-    if faults := list(execute.faults(outcomes)):
+    if faults := list(machines.faults(outcomes)):
         raise ErrorGroup(faults)
 
 

@@ -25,16 +25,14 @@ def rotate(
     """
     from smallkube.kube import token_users
     from smallkube.operations import tokens as rotating
-    from smallkube.operations.engine import Overlap
     from smallkube.secrets.age import require_master
 
     wanted = token_users.select(here.inventory, words(user), everybody=all or abort)
-    runner = output.Runner(here, rotating.NAME)
+    runner = output.Runner(here, "tokens")
     users = rotating.affected(runner.keys, wanted, token_users.all_users(here.inventory))
     names = [one.short for one in users]
     master = None if here.dry_run else require_master(here.workspace, "to try tokens")
-    overlap = Overlap(here.cluster, tuple(one.secret for one in users), master)
-    rotation = rotating.Rotation(overlap, users, here.connect, runner.deploy, timeout)
+    rotation = rotating.Rotation(here.cluster, master, here.connect, runner.deploy, users, timeout)
     operation = rotation.operation(runner.keys, abort=abort)
     if not runner.run(operation, f"replace API tokens ({', '.join(names)})?"):
         return
@@ -47,14 +45,11 @@ def rotate(
 @task("json")
 def status(here: Current) -> None:
     """Show the age and the clients of each token."""
-    from smallkube.kube import token_clients, token_users
-    from smallkube.operations import token_status
-    from smallkube.secrets.age import read_master
-    from smallkube.secrets.transaction import read_keys
+    from smallkube.kube import token_clients
+    from smallkube.operations import tokens
 
     found, unreachable = token_clients.in_use(here.inventory, here.connect)
-    everybody, master = token_users.all_users(here.inventory), read_master(here.workspace)
-    rows = token_status.rows(here.workspace, read_keys(here.workspace), everybody, master, found, datetime.now(UTC))
+    rows = tokens.status(here.cluster, found, datetime.now(UTC))
     table = [(row.user, f"{row.days} d", "yes" if row.overlap else "no", _clients(row.clients)) for row in rows]
     columns = ("USER", "AGE", "OVERLAP", "CLIENTS")
     output.table(here, {"tokens": rows, "unreachable": unreachable}, columns, table)

@@ -5,7 +5,7 @@ must trust the new ones before they are used, and the previous ones until they a
 """
 
 import datetime
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -13,16 +13,17 @@ from smallkube.core.errors import SmallkubeError, UsageError
 from smallkube.core.polling import wait_until
 from smallkube.inventory.cluster import Cluster
 from smallkube.inventory.models import Inventory
-from smallkube.operations import trust_facts
-from smallkube.operations.engine import Operation, Step, not_abortable
-from smallkube.remote.host import Connect
+from smallkube.operations.engine import Operation, Runbook, Step, not_abortable
+from smallkube.operations.machines import answer, kubectl, script
+from smallkube.remote.command import Command
+from smallkube.remote.host import Host
 from smallkube.secrets import certificates, kinds, policy, staged, transaction
 from smallkube.secrets.age import read_master
 from smallkube.secrets.policy import Secret
 from smallkube.secrets.staged import Stage
-from smallkube.secrets.transaction import Change, Keys, changing_keys, read_keys
+from smallkube.secrets.transaction import Change, Keys, read_keys
 
-NAME = "certificates"
+_CURL = ("curl", "--silent", "--show-error", "--max-time", "10", "--output", "/dev/null", "--write-out", "%{http_code}")
 
 
 @dataclass(frozen=True)
@@ -71,51 +72,37 @@ def under_way(inventory: Inventory, keys: Keys) -> tuple[Secret, ...]:
     return tuple(found)
 
 
-@dataclass(frozen=True)
-class Rotation:
-    """What it takes to replace ``rows``; ``seconds``: how long pods and kubelets may take to follow."""
+@dataclass
+class Rotation(Runbook):
+    """Replaces ``rows`` and their certificates; ``seconds``: how long pods and kubelets may take to follow."""
 
-    cluster: Cluster
     rows: tuple[Secret, ...]
-    connect: Connect
-    deploy: Callable[[], object]
     seconds: int
 
     def operation(self, keys: Keys, *, abort: bool, pause: bool) -> Operation:
         """The steps; with ``pause`` only until all trust the new ones. Raises UsageError when it can't be aborted."""
-        at = self._at
+        at, write, pending = self._at, self._write, self._at(Stage.DEPLOY_PENDING)
         if abort and not (self.rows and at(Stage.TRUSTED, Stage.SWITCHED)(keys)):
-            raise not_abortable(retired=bool(self.rows) and at(Stage.DEPLOY_PENDING)(keys))
-        begin = Step(
-            f"issue new keys and certificates for {', '.join(self.files)}",
-            lambda: self._write(lambda rows: staged.begun(rows, datetime.datetime.now(datetime.UTC))),
-            at(Stage.TRUSTED, Stage.SWITCHED, Stage.DEPLOY_PENDING),
-        )
+            raise not_abortable(retired=bool(self.rows) and pending(keys))
+        begun = at(Stage.TRUSTED, Stage.SWITCHED, Stage.DEPLOY_PENDING)
+        new, old = at(Stage.SWITCHED, Stage.DEPLOY_PENDING), at(Stage.TRUSTED, Stage.DEPLOY_PENDING)
         trust = (
-            begin,
+            Step(f"issue new keys and certificates for {', '.join(self.files)}", write(_begun), begun),
             Step("deploy: the new certificates are trusted as well", self.deploy),
             Step("wait until every pod trusts the API server's new certificate", self._await_pods),
         )
-        use = Step(
-            "use the new certificates, keep the previous trusted",
-            lambda: self._write(staged.switched),
-            at(Stage.SWITCHED, Stage.DEPLOY_PENDING),
-        )
-        back = Step(
-            "use the previous certificates again",
-            lambda: self._write(staged.switched_back),
-            at(Stage.TRUSTED, Stage.DEPLOY_PENDING),
-        )
+        use = Step("use the new certificates, keep the previous trusted", write(staged.switched), new)
+        back = Step("use the previous certificates again", write(staged.switched_back), old)
         end = (
             Step("deploy: they are used, the others still trusted", self.deploy),
             Step("verify that the API server and every kubelet use them", self._await_used),
-            Step("stop trusting the others", lambda: self._write(staged.untrusted), at(Stage.DEPLOY_PENDING)),
+            Step("stop trusting the others", write(staged.untrusted), pending),
             Step("deploy: only those in use are trusted", self.deploy),
             Step("verify again that they are used", self._await_used),
-            Step("delete the others' keys", lambda: self._write(staged.ended)),
+            Step("delete the others' keys", write(staged.ended)),
         )
         steps = (back, *end) if abort else trust if pause else (*trust, use, *end)
-        return Operation(NAME, steps, lambda now: any(staged.of(row, now) is not Stage.ONE for row in self.rows))
+        return Operation(steps, lambda now: any(staged.of(row, now) is not Stage.ONE for row in self.rows))
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -125,31 +112,58 @@ class Rotation:
     @property
     def stage(self) -> Stage:
         """How far the rotation has come, by keys/."""
-        return staged.of(self.rows[0], self._keys)
-
-    @property
-    def _keys(self) -> Keys:
-        return read_keys(self.cluster.workspace)
+        return staged.of(self.rows[0], self.keys)
 
     def _at(self, *stages: Stage) -> Callable[[Keys], bool]:
         return lambda keys: all(staged.of(row, keys) in stages for row in self.rows)
 
-    def _write(self, contents: Callable[[tuple[Secret, ...]], Change]) -> None:
-        with changing_keys(self.cluster.workspace):
-            transaction.apply(self.cluster, contents(self.rows))
+    def _write(self, contents: Callable[[Sequence[Secret]], Change]) -> Callable[[], None]:
+        return lambda: self.change(lambda _: contents(self.rows))
 
     def _await_pods(self) -> None:
         """The kubelet brings ca.crt up to date when the controller manager has published it."""
-        if policy.API_CERTIFICATE in self.files:
-            new = policy.api_certificate(self.cluster.inventory).version(policy.NEW)
-            pem = self._keys.certificates[new.file]
-            missing = partial(trust_facts.pods_without, self.cluster.inventory, self.connect, pem)
-            wait_until(missing, self.seconds, partial(_waiting, "without the API server's new certificate in ca.crt"))
+        if policy.API_CERTIFICATE not in self.files:
+            return
+        new = policy.api_certificate(self.inventory).version(policy.NEW)
+        command = script("authorities", stdin=self.keys.certificates[new.file])
+
+        def without(host: Host) -> Iterator[str]:
+            if number := answer(host, command):
+                yield f"{number} pods on {host.node.name}"
+
+        error = partial(_waiting, "without the API server's new certificate in ca.crt")
+        wait_until(lambda: self.complaints(without), self.seconds, error)
 
     def _await_used(self) -> None:
-        pinned = self._keys.certificates
-        missing = partial(trust_facts.mismatched_certificates, self.cluster.inventory, self.connect, pinned)
-        wait_until(missing, self.seconds, partial(_waiting, "not with the certificates in keys/"))
+        wait_until(self._mismatched, self.seconds, partial(_waiting, "not with the certificates in keys/"))
+
+    def _mismatched(self) -> list[str]:
+        """Where other certificates than those in keys/ are used, in words; none, when all fit.
+
+        By the policy: every node asks each URL; the API server asks each path, of a kubelet, and both check the other.
+        """
+        shown, pinned = [each for each in policy.certificates(self.inventory) if each.shown_at], self.keys.certificates
+        urls = {each.shown_at: pinned[each.file] for each in shown if not each.shown_at.startswith("/")}
+
+        def fetch(host: Host) -> Iterator[str]:
+            for url, pem in urls.items():
+                reply = host.run(Command((*_CURL, "--cacert", "/dev/stdin", url), stdin=pem, timeout=30))
+                if not reply.ok:
+                    lines = (line for line in reply.stderr.splitlines() if line.startswith("curl: ("))
+                    yield f"{host.node.name} to {url}: {next(lines, reply.last_line)}"
+
+        if wrong := self.complaints(fetch):
+            return wrong
+        with self.connect(self.inventory.primary) as primary:
+            for path in (each.shown_at for each in shown if each.shown_at not in urls):
+                reply = primary.run(kubectl("get", "--raw", path))
+                if not reply.ok:
+                    wrong.append(f"the API server to {path}: {reply.last_line}")
+        return wrong
+
+
+def _begun(rows: Sequence[Secret]) -> Change:
+    return staged.begun(rows, datetime.datetime.now(datetime.UTC))
 
 
 def _waiting(what: str, missing: str) -> SmallkubeError:

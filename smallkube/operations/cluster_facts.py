@@ -1,79 +1,82 @@
-"""Facts about all machines, each read over its own connection; an unreachable one is an error."""
+"""Facts about the whole cluster: what can't be asked is an error in their place, and the rest is there."""
 
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 from smallkube.core.errors import SmallkubeError
-from smallkube.deploy import checks, facts
-from smallkube.deploy.facts import HostFacts
+from smallkube.etcd import catalog
+from smallkube.etcd import status as etcd_status
+from smallkube.etcd.record import Record
 from smallkube.inventory.cluster import Cluster
-from smallkube.inventory.models import Inventory, Node
-from smallkube.nix.bundle import Bundle
-from smallkube.operations.machines import answer, script
-from smallkube.remote import fleet
+from smallkube.kube import kubectl, versions
+from smallkube.kube.kubectl import Api
+from smallkube.kube.versions import Deprecated
+from smallkube.operations.machines import answer, ask_all, script
 from smallkube.remote.host import Connect, Host
 
 API_SERVER = "kube-apiserver"
 KUBELET = "kubelet"
 PROXY = "kube-proxy"
+_ETCD_SECONDS = 10
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Running:
-    """``versions``: service → version of its program that runs ("v1.34.2"), "" when it does not run."""
+class Machine(Generic[T]):
+    """One machine, its kernel, and service → version of its program that runs ("v1.34.2"), "" when it does not run."""
 
+    facts: T
     kernel: str
     versions: Mapping[str, str]
 
 
 @dataclass(frozen=True)
-class NodeState:
-    """One machine: its facts, and what runs."""
+class Facts(Generic[T]):
+    """``machines`` by name; ``api`` has no version when it does not answer. ``backup``: the newest verified one here.
 
-    facts: HostFacts
-    running: Running
+    ``deprecated``: the APIs that were requested though they are deprecated, if that was to be asked.
+    """
 
+    machines: Mapping[str, Machine[T] | SmallkubeError]
+    api: Api
+    etcd: etcd_status.Status | SmallkubeError
+    backup: Record | None
+    deprecated: tuple[Deprecated, ...] | SmallkubeError = ()
 
-@dataclass(frozen=True)
-class DeployReadiness:
-    """One machine: what it has room for, and what runs. ``unfit``: why it must not be deployed to, in words."""
-
-    store_free_kib: int
-    unfit: tuple[str, ...]
-    running: Running
-
-
-def node_states(inventory: Inventory, connect: Connect, digest: str) -> dict[str, NodeState | SmallkubeError]:
-    """Every machine's state, by its name; ``digest`` is that of the workspace's bundle."""
-    return _each(inventory, connect, lambda host: NodeState(facts.of_host(host, inventory, digest), running(host)))
-
-
-def deploy_readiness(cluster: Cluster, connect: Connect) -> dict[str, DeployReadiness | SmallkubeError]:
-    """What the preflight of a deploy would find on every machine, by its name."""
-
-    def read(host: Host) -> DeployReadiness:
-        found = facts.of_deploy(host, Bundle({}))
-        file = cluster.workspace.hosts_keys_dir / f"{host.node.name}.pub"
-        unfit = tuple(checks.unfit(found, time.time(), file.read_text()))
-        return DeployReadiness(found.store_free, unfit, running(host))
-
-    return _each(cluster.inventory, connect, read)
+    @property
+    def api_faults(self) -> list[str]:
+        """What is wrong with the API server, as what it does."""
+        if not self.api.version:
+            return ["does not answer"]
+        return [f"is not ready: {', '.join(self.api.failing)}"] if self.api.failing else []
 
 
-def _each(inventory: Inventory, connect: Connect, ask: Callable[[Host], T]) -> dict[str, T | SmallkubeError]:
-    def read(node: Node) -> T:
-        with connect(node) as host:
-            return ask(host)
+def read(cluster: Cluster, connect: Connect, ask: Callable[[Host], T], *, deprecated: bool = False) -> Facts[T]:
+    """``ask`` every machine, then API server and etcd; only a workspace that can't be read raises SmallkubeError."""
 
-    outcomes = fleet.run([inventory.nodes], read)
-    return {out.node.name: out.value or out.error or SmallkubeError("not reached") for out in outcomes}
+    def machine(host: Host) -> Machine[T]:
+        units = (API_SERVER, KUBELET, PROXY) if host.node.role == "primary" else (KUBELET, PROXY)
+        return Machine(ask(host), **answer(host, script("running", *units)))
+
+    outcomes = ask_all(cluster.inventory.nodes, connect, machine)
+    machines = {one.node.name: one.value or one.error or SmallkubeError("not reached") for one in outcomes}
+    backup, primary = catalog.read(catalog.folder_of(cluster)).newest, cluster.inventory.primary
+    try:
+        if isinstance(error := machines[primary.name], SmallkubeError):
+            raise error
+        with connect(primary) as host:
+            api = kubectl.read(host)
+            etcd = _or_error(lambda: etcd_status.read(host, _ETCD_SECONDS))
+            asked = _or_error(lambda: versions.deprecated(kubectl.metrics(host))) if deprecated else ()
+            return Facts(machines, api, etcd, backup, asked)
+    except SmallkubeError as error:
+        return Facts(machines, Api(), error, backup, error)
 
 
-def running(host: Host) -> Running:
-    """Raises SmallkubeError when the machine does not answer."""
-    units = (API_SERVER, KUBELET, PROXY) if host.node.role == "primary" else (KUBELET, PROXY)
-    return Running(**answer(host, script("running", *units)))
+def _or_error(ask: Callable[[], T]) -> T | SmallkubeError:
+    try:
+        return ask()
+    except SmallkubeError as error:
+        return error

@@ -22,6 +22,19 @@ class Outage:
     restarts: int = 0
     seconds: float = 0.0
 
+    def add(self, lines: str) -> None:
+        """What ``journalctl --output json`` says of its unit."""
+        down = 0
+        for line in lines.splitlines():
+            entry = json.loads(line)
+            when = int(entry["__REALTIME_TIMESTAMP"])
+            if entry.get("MESSAGE_ID") in _DOWN:
+                down = down or when
+            elif entry.get("MESSAGE_ID") == _UP and down:
+                self.restarts += 1
+                self.seconds += (when - down) / 1e6
+                down = 0
+
     @property
     def as_json(self) -> dict[str, float]:
         """For a program."""
@@ -34,21 +47,6 @@ class Outage:
         return f"the API server restarted {times} and did not answer for {self.seconds:.0f} s in all"
 
 
-def parse(lines: str) -> Outage:
-    """From ``journalctl --output json`` of its unit."""
-    found, down = Outage(), 0
-    for line in lines.splitlines():
-        entry = json.loads(line)
-        when = int(entry["__REALTIME_TIMESTAMP"])
-        if entry.get("MESSAGE_ID") in _DOWN:
-            down = down or when
-        elif entry.get("MESSAGE_ID") == _UP and down:
-            found.restarts += 1
-            found.seconds += (when - down) / 1e6
-            down = 0
-    return found
-
-
 @contextmanager
 def counted(connect: Connect, primary: Node) -> Iterator[Outage]:
     """What happens while the block runs; known once the block has ended without an error."""
@@ -59,5 +57,4 @@ def counted(connect: Connect, primary: Node) -> Iterator[Outage]:
     argv = ("journalctl", "--unit=kube-apiserver.service", f"--since=@{began}", "--output=json", "--no-pager")
     with connect(primary) as machine:
         reply = machine.run_checked(Command((*argv, "--output-fields=MESSAGE_ID"), title="read the journal"))
-    found = parse(reply.text)
-    outage.restarts, outage.seconds = found.restarts, found.seconds
+    outage.add(reply.text)

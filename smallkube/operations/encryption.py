@@ -1,30 +1,101 @@
 """A new key for the Secrets in etcd, in the phases in which everything stays readable at every moment.
 
-The phase follows from the keys of the EncryptionConfiguration (see ``encryption_phases``). The retired key is kept as
-EncryptionConfiguration.yaml.retired until the machines run without it, so that a run that was killed after the removal
-still deploys it. An abort before that keeps the previous key.
+Where a rotation stands follows from the EncryptionConfiguration: its first key encrypts, all of them decrypt
+(kubernetes.io/docs/tasks/administer-cluster/encrypt-data). Keys are called key1, key2, …: the one with the higher
+number is the newer. The retired key is kept as EncryptionConfiguration.yaml.retired until the machines run without it,
+so that a run that was killed after the removal still deploys it. An abort before that keeps the previous key.
 """
 
+import base64
+import re
 import secrets
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from functools import partial
 
 from smallkube.core.errors import SmallkubeError, UsageError
 from smallkube.etcd.status import ENDPOINT
-from smallkube.inventory.cluster import Cluster
-from smallkube.inventory.models import Node
-from smallkube.operations.encryption_phases import Configuration, Phase, parse
-from smallkube.operations.engine import Operation, Step, in_keys, not_abortable
-from smallkube.operations.machines import answer, script
-from smallkube.remote.host import Connect
-from smallkube.secrets import policy, transaction
-from smallkube.secrets.age import Master
+from smallkube.operations.engine import Operation, Runbook, Step, in_keys, not_abortable
+from smallkube.operations.machines import script
+from smallkube.secrets import kinds, policy
 from smallkube.secrets.policy import Kind, Secret
-from smallkube.secrets.transaction import Change, Keys, changing_keys, read_keys
+from smallkube.secrets.transaction import Change, Keys
 
-NAME = "encryption"
-_REWRITE_SECONDS = 1800
 KUBECONFIG = "/run/kubeconfig-root"
+_REWRITE_SECONDS = 1800
+_WHERE = "keys/EncryptionConfiguration.yaml.age"
+
+
+class Phase(StrEnum):
+    """Which keys there are, the encrypting one first."""
+
+    ONE = "one key"
+    ADDED = "the previous key encrypts, the new one decrypts"
+    PROMOTED = "the new key encrypts, the previous one decrypts"
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """``keys`` in their order, as name and base64 of 32 bytes; ``resources`` are what is encrypted."""
+
+    keys: tuple[tuple[str, str], ...]
+    resources: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        return f"Configuration(keys={[name for name, _ in self.keys]}, resources={self.resources})"
+
+    @property
+    def phase(self) -> Phase:
+        """Raises UsageError when the keys are not such as a rotation leaves them."""
+        match [_number(name) for name, _ in self.keys]:
+            case [_]:
+                return Phase.ONE
+            case [int(first), int(second)] if first != second:
+                return Phase.ADDED if first < second else Phase.PROMOTED
+        names = ", ".join(name for name, _ in self.keys)
+        rule = "leave one key, or two of which the newer has a higher number"
+        hint = f"inv keys.edit EncryptionConfiguration.yaml: {rule}"
+        raise UsageError(f"can't tell where a rotation stands from the keys {names}", where=_WHERE, hint=hint)
+
+    def with_new(self, secret: bytes) -> "Configuration":
+        """A key of these 32 bytes is added after the current one."""
+        name, _ = self.keys[0]
+        following = f"key{(_number(name) or 0) + 1}"
+        return replace(self, keys=(*self.keys, (following, base64.b64encode(secret).decode())))
+
+    def swapped(self) -> "Configuration":
+        """The other key encrypts."""
+        return replace(self, keys=(self.keys[1], self.keys[0]))
+
+    def first_only(self) -> "Configuration":
+        """The key that encrypts is the only one."""
+        return replace(self, keys=self.keys[:1])
+
+    def covering(self, resources: Sequence[str]) -> "Configuration":
+        """These resources, too: none is taken away, for what is encrypted must stay readable."""
+        return replace(self, resources=tuple(dict.fromkeys((*self.resources, *resources))))
+
+    def text(self) -> bytes:
+        """The file."""
+        return kinds.encryption_configuration(self.keys, self.resources)
+
+
+def parse(plaintext: bytes) -> Configuration:
+    """From a (valid) file; raises UsageError for one that is not as smallkube writes it."""
+    import yaml
+
+    parts = yaml.safe_load(plaintext)["resources"]
+    providers = [kind for part in parts for provider in part["providers"] for kind in provider]
+    if len(parts) != 1 or providers.count("secretbox") != 1 or not {*providers} <= {"secretbox", "identity"}:
+        hint = "rotate its keys manually"
+        raise UsageError("has other providers or parts than smallkube writes", where=_WHERE, hint=hint)
+    return Configuration(tuple(kinds.encryption_keys(plaintext)), tuple(kinds.encrypted_resources(plaintext)))
+
+
+def _number(name: str) -> int | None:
+    found = re.fullmatch(r"key(\d{1,9})", name, re.ASCII)
+    return int(found[1]) if found else None
 
 
 def paths(resources: Sequence[str]) -> list[str]:
@@ -37,18 +108,14 @@ def paths(resources: Sequence[str]) -> list[str]:
 
 
 @dataclass
-class Rotation:
-    """What it takes to rotate the key. ``back_up`` is a step before all others, None for none.
+class Rotation(Runbook):
+    """``backs_up``: whether a backup is the first step.
 
     ``rewritten`` and ``stored`` are known once it has ended: how many objects were written again, and how many are
     encrypted with the key of which name.
     """
 
-    cluster: Cluster
-    master: Master
-    connect: Connect
-    deploy: Callable[[Sequence[Node]], object]
-    back_up: Callable[[], object] | None = None
+    backs_up: bool
     rewritten: int = 0
     stored: dict[str, int] = field(default_factory=dict)
 
@@ -62,78 +129,66 @@ class Rotation:
             raise UsageError(f"what {', '.join(patterns)} stands for is not known here", hint=hint)
         stays, goes = ("previous", "new") if abort else ("new", "previous")
         final = Phase.ADDED if abort else Phase.PROMOTED
-        first = [Step("back up etcd and verify the backup", self.back_up)] if self.back_up else []
+        first = [Step("back up etcd and verify the backup", self.back_up)] if self.backs_up else []
         if not abort:
-            first.append(Step("add a new key that only decrypts", self._add, self._two_keys))
+            add = partial(self._write, lambda found: found.with_new(secrets.token_bytes(32)))
+            first.append(Step("add a new key that only decrypts", add, self._two_keys))
             first.append(Step("deploy the primary: both keys decrypt", self._deploy_primary))
         steps = (
             *first,
-            Step(f"let the {stays} key encrypt", lambda: self._swap(final), lambda now: self._read(now).phase is final),
+            Step(f"let the {stays} key encrypt", partial(self._swap, final), partial(self._at, final)),
             Step(f"deploy the primary: the {stays} key encrypts", self._deploy_primary),
             Step(f"rewrite all {', '.join(found.resources)}", self._rewrite),
             Step(f"verify in etcd that nothing is encrypted with the {goes} key, or in clear", self._verify),
-            Step(f"retire the {goes} key", self._retire, retired),
-            Step("deploy without the retired key", lambda: self.deploy(self.cluster.inventory.nodes)),
-            Step("delete the retired key", self._delete),
+            Step(f"retire the {goes} key", partial(self._write, Configuration.first_only, retire=True), retired),
+            Step("deploy without the retired key", self.deploy),
+            Step("delete the retired key", lambda: self.change(lambda _: Change(removed=[self._secret.retired]))),
         )
-        return Operation(NAME, steps, lambda now: retired(now) or self._two_keys(now))
+        return Operation(steps, lambda now: retired(now) or self._two_keys(now))
 
     @property
     def key(self) -> str:
         """The name of the key that encrypts, by keys/."""
-        return self._current.keys[0][0]
+        return self._read(self.keys).keys[0][0]
 
     @property
     def _secret(self) -> Secret:
-        return next(row for row in policy.secrets_of(self.cluster.inventory) if row.kind is Kind.ENCRYPTION)
+        return next(row for row in policy.secrets_of(self.inventory) if row.kind is Kind.ENCRYPTION)
 
     def _read(self, keys: Keys) -> Configuration:
         """The configuration in keys/, with all resources that the inventory wants encrypted."""
-        plaintext = transaction.opened(keys, self.master, self._secret)
-        return parse(plaintext).covering(self.cluster.inventory.cluster.secrets.encrypted_resources)
+        found = parse(self.open(self._secret, keys))
+        return found.covering(self.inventory.cluster.secrets.encrypted_resources)
+
+    def _at(self, phase: Phase, keys: Keys) -> bool:
+        return self._read(keys).phase is phase
 
     def _two_keys(self, keys: Keys) -> bool:
-        return self._read(keys).phase is not Phase.ONE
-
-    @property
-    def _current(self) -> Configuration:
-        return self._read(read_keys(self.cluster.workspace))
+        return not self._at(Phase.ONE, keys)
 
     def _write(self, change_of: Callable[[Configuration], Configuration], *, retire: bool = False) -> None:
-        with changing_keys(self.cluster.workspace):
-            plaintext = transaction.opened(read_keys(self.cluster.workspace), self.master, self._secret)
-            after = change_of(self._current).text()
-            if after != plaintext:
-                kept = {self._secret.retired: plaintext} if retire else {}
-                transaction.apply(self.cluster, Change({self._secret: after, **kept}))
+        def contents(keys: Keys) -> Change:
+            before, after = self.open(self._secret, keys), change_of(self._read(keys)).text()
+            kept = {self._secret.retired: before} if retire else {}
+            return Change({} if after == before else {self._secret: after, **kept})
 
-    def _add(self) -> None:
-        self._write(lambda found: found.with_new(secrets.token_bytes(32)))
+        self.change(contents)
 
     def _swap(self, final: Phase) -> None:
         self._write(lambda found: found if found.phase is final else found.swapped())
 
-    def _retire(self) -> None:
-        self._write(Configuration.first_only, retire=True)
-
-    def _delete(self) -> None:
-        with changing_keys(self.cluster.workspace):
-            transaction.apply(self.cluster, Change(removed=(self._secret.retired,)))
-
     def _deploy_primary(self) -> None:
         """The API server reads it when it starts, which a changed file makes it do."""
         self._write(lambda found: found)  # the inventory may want more resources than when this rotation began
-        self.deploy([self.cluster.inventory.primary])
+        self.deploy([self.inventory.primary])
 
     def _rewrite(self) -> None:
-        command = script("rewrite", KUBECONFIG, *self._current.resources, timeout=_REWRITE_SECONDS)
-        with self.connect(self.cluster.inventory.primary) as primary:
-            self.rewritten = answer(primary, command)
+        resources = self._read(self.keys).resources
+        self.rewritten = self.ask_primary(script("rewrite", KUBECONFIG, *resources, timeout=_REWRITE_SECONDS))
 
     def _verify(self) -> None:
-        command = script("stored", ENDPOINT, *paths(self._current.resources), timeout=_REWRITE_SECONDS)
-        with self.connect(self.cluster.inventory.primary) as primary:
-            self.stored = answer(primary, command)
+        found = self._read(self.keys)
+        self.stored = self.ask_primary(script("stored", ENDPOINT, *paths(found.resources), timeout=_REWRITE_SECONDS))
         if bad := {name: count for name, count in self.stored.items() if name != self.key}:
             others = ", ".join(f"{count} with {name}" for name, count in bad.items())
             hint = "run the same command again; both keys stay until then"

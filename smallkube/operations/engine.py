@@ -5,11 +5,20 @@ machines would race, and could not tell an operation that has ended from one tha
 command runs the steps after the last one that is done.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
+from smallkube.core.checks import failed
 from smallkube.core.errors import SmallkubeError, UsageError
+from smallkube.etcd import backup, catalog, verify
 from smallkube.inventory.cluster import Cluster
+from smallkube.inventory.models import Inventory
+from smallkube.operations.machines import answer, ask_all
+from smallkube.remote.command import Command
+from smallkube.remote.host import Connect, Host
+from smallkube.remote.ssh import SshHost
 from smallkube.secrets import generate, kinds, rekey, transaction
 from smallkube.secrets.age import Master
 from smallkube.secrets.policy import Secret
@@ -25,19 +34,21 @@ class Step:
     done: Callable[[Keys], bool] | None = None
 
 
+Steps = tuple[Step, ...]
+
+
 @dataclass(frozen=True)
 class Operation:
-    """``name`` stands before each title in the progress; ``under_way``: by keys/, it was begun and has not ended.
+    """``under_way``: by keys/, it was begun and has not ended.
 
     ``has_primary``: whether a primary can be asked, before it begins and afterwards, how long its API server was down.
     """
 
-    name: str
-    steps: tuple[Step, ...]
+    steps: Steps
     under_way: Callable[[Keys], bool] = lambda _: False
     has_primary: bool = True
 
-    def remaining(self, keys: Keys) -> tuple[Step, ...]:
+    def remaining(self, keys: Keys) -> Steps:
         """The steps that are still to be run, all of them where none is under way."""
         if not self.under_way(keys):
             return self.steps
@@ -67,48 +78,99 @@ def execute(operation: Operation, keys: Keys, on_step: Callable[[str], object]) 
         step.run()
 
 
-def update_keys(cluster: Cluster) -> None:
-    """Encrypt every secret to those who may read it now, generate what is missing, and write what is derived.
-
-    Raises SmallkubeError when a secret can't be opened; nothing was changed then.
-    """
-    with changing_keys(cluster.workspace):
-        planned = rekey.plan(cluster)
-        if planned.failed:
-            file, why = next(iter(planned.failed.items()))
-            raise SmallkubeError(why, where=f"keys/{file}", hint="restore it from git")
-        rekey.act(cluster, planned)
-        generate.act(cluster, generate.plan(cluster))
-
-
 def in_keys(rows: Iterable[Secret]) -> Callable[[Keys], bool]:
     """A predicate: a file of any of ``rows`` is there."""
     names = {row.file for row in rows}
     return lambda keys: not names.isdisjoint(keys.files)
 
 
-@dataclass(frozen=True)
-class Overlap:
-    """Secrets of which two versions are accepted for a while: NAME, which is used, and NAME.old or NAME.new.
+@dataclass
+class Runbook:
+    """What every operation works with.
 
-    Aborted before the other version is retired, the previous becomes the current one again, with the new as NAME.new.
-    ``master`` is None in a dry run.
+    ``master`` is None where no secret has to be opened, such as in a dry run; ``deploy`` is to all nodes by default.
+    ``backup``: the name of the one that etcd's data can be restored from, once there is one.
     """
 
     cluster: Cluster
-    rows: tuple[Secret, ...]
     master: Master | None
+    connect: Connect
+    deploy: Callable[..., Any]
+    backup: str = field(default="", init=False)
 
-    def operation(
-        self,
-        name: str,
-        keys: Keys,
-        titles: tuple[str, str],
-        both: tuple[Step, ...],
-        one: tuple[Step, ...],
-        *,
-        abort: bool,
-    ) -> Operation:
+    @property
+    def inventory(self) -> Inventory:
+        return self.cluster.inventory
+
+    @property
+    def keys(self) -> Keys:
+        """keys/ as it is now."""
+        return read_keys(self.cluster.workspace)
+
+    def open(self, row: Secret, keys: Keys | None = None) -> bytes:
+        """The plaintext of a secret, or of one of its versions; in ``keys``, by default as they are now."""
+        assert self.master
+        return transaction.opened(keys or self.keys, self.master, row)
+
+    def change(self, contents: Callable[[Keys], Change]) -> None:
+        """Carry out what ``contents`` makes of keys/, under the lock on it."""
+        with changing_keys(self.cluster.workspace):
+            transaction.apply(self.cluster, contents(self.keys))
+
+    def update_keys(self) -> None:
+        """Encrypt every secret to those who may read it now, generate what is missing, and write what is derived.
+
+        Raises SmallkubeError when a secret can't be opened; nothing was changed then.
+        """
+        with changing_keys(self.cluster.workspace):
+            planned = rekey.plan(self.cluster)
+            if planned.failed:
+                file, why = next(iter(planned.failed.items()))
+                raise SmallkubeError(why, where=f"keys/{file}", hint="restore it from git")
+            rekey.act(self.cluster, planned)
+            generate.act(self.cluster, generate.plan(self.cluster))
+
+    def back_up(self) -> None:
+        """Take a backup of etcd and verify it. Raises SmallkubeError."""
+        primary = SshHost(self.cluster.workspace, self.inventory.primary)
+        self.backup = backup.run(self.cluster, primary, backup.Options(), lambda _: None).record.name
+        self.verify_backup(self.backup)
+
+    def verify_backup(self, name: str) -> None:
+        """Raise SmallkubeError unless the backup of this name can be decrypted and is sound."""
+        assert self.master
+        with backup.locked(catalog.folder_of(self.cluster)) as there:
+            (check,) = verify.verify(there, [name], self.master, lambda _: None)
+        if failed([check]) or check.check != "snapshot":
+            hint = "nothing was changed; inv etcd.list shows other backups"
+            raise SmallkubeError(f"the backup is not sound: {check.detail}", where=name, hint=hint)
+
+    def ask_primary(self, command: Command) -> Any:
+        """The JSON that ``command`` prints there. Raises SmallkubeError when it fails, or prints something else."""
+        with self.connect(self.inventory.primary) as primary:
+            return answer(primary, command)
+
+    def complaints(self, ask: Callable[[Host], Iterable[str]]) -> list[str]:
+        """What ``ask`` finds wrong on the machines, in words; "NODE (reason)" for each that could not be asked."""
+        found: list[str] = []
+        for outcome in ask_all(self.inventory.nodes, self.connect, lambda host: tuple(ask(host))):
+            found += [f"{outcome.node.name} ({outcome.error.message})"] if outcome.error else outcome.value or ()
+        return found
+
+
+@dataclass
+class Overlap(Runbook, ABC):
+    """Secrets of which two versions are accepted for a while: NAME, which is used, and NAME.old or NAME.new.
+
+    Aborted before the other version is retired, the previous becomes the current one again, with the new as NAME.new.
+    """
+
+    @property
+    @abstractmethod
+    def rows(self) -> tuple[Secret, ...]:
+        """The secrets that are replaced."""
+
+    def _operation(self, keys: Keys, abort: bool, titles: tuple[str, str], both: Steps, one: Steps) -> Operation:
         """``both``: the steps while two versions are accepted, ``one``: when the other is retired.
 
         ``titles`` are those of the first step, forward and back: a rotation that was aborted stays so.
@@ -122,33 +184,24 @@ class Overlap:
             first = Step(titles[1], self._back, in_keys((*new, *retired)))
         else:
             first = Step(titles[0], self._begin, in_keys((*old, *retired)))
-        retire = Step("retire the other version", self._retire, in_keys(retired))
-        delete = Step("delete the retired version", lambda: self._change(Change(removed=retired)))
-        return Operation(name, (first, *both, retire, *one, delete), in_keys((*new, *old, *retired)))
+        retire = Step("retire the other version", lambda: self.change(self._retired), in_keys(retired))
+        delete = Step("delete the retired version", lambda: self.change(lambda _: Change(removed=retired)))
+        return Operation((first, *both, retire, *one, delete), in_keys((*new, *old, *retired)))
 
-    @property
-    def others(self) -> Mapping[Secret, Secret]:
+    def others(self, keys: Keys) -> Mapping[Secret, Secret]:
         """Row → its other version that is accepted now."""
-        files = read_keys(self.cluster.workspace).files
-        return {row: other for row in self.rows if (other := row.staged_in(files))}
-
-    def open(self, row: Secret) -> bytes:
-        """The plaintext of ``row`` or of one of its versions."""
-        assert self.master
-        return transaction.opened(read_keys(self.cluster.workspace), self.master, row)
+        return {row: other for row in self.rows if (other := row.staged_in(keys.files))}
 
     def _begin(self) -> None:
-        self._change(Change({row: kinds.make(row.kind, ()) for row in self.rows}, {row.old: row for row in self.rows}))
+        new, moved = {row: kinds.make(row.kind, ()) for row in self.rows}, {row.old: row for row in self.rows}
+        self.change(lambda _: Change(new, moved))
 
     def _back(self) -> None:
-        files = {row: row.old for row in self.rows} | {row.new: row for row in self.rows}
-        self._change(Change({}, files, tuple(row.old for row in self.rows)))
+        moved = {row: row.old for row in self.rows} | {row.new: row for row in self.rows}
+        self.change(lambda _: Change({}, moved, tuple(row.old for row in self.rows)))
 
-    def _retire(self) -> None:
-        others = self.others
-        retired = {row.retired: self.open(other) for row, other in others.items()}
-        self._change(Change(retired, {}, tuple(others.values())))
-
-    def _change(self, contents: Change) -> None:
-        with changing_keys(self.cluster.workspace):
-            transaction.apply(self.cluster, contents)
+    def _retired(self, keys: Keys) -> Change:
+        others = self.others(keys)
+        return Change(
+            {row.retired: self.open(other, keys) for row, other in others.items()}, removed=[*others.values()]
+        )

@@ -4,47 +4,52 @@ The API server signs with issuer.key and accepts tokens of issuer.key.old and is
 nix/modules/apiserver.nix).
 """
 
+import base64
+import hashlib
+import json
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass
+
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from smallkube.core.errors import SmallkubeError, UsageError
 from smallkube.core.polling import wait_until
-from smallkube.inventory.models import Inventory
-from smallkube.operations import trust_facts
 from smallkube.operations.engine import Operation, Overlap, Step
-from smallkube.remote.host import Connect
-from smallkube.secrets import policy
+from smallkube.operations.machines import answer, kubectl, script
+from smallkube.remote.command import Command
+from smallkube.remote.host import Host
+from smallkube.secrets import certificates, policy
 from smallkube.secrets.policy import Kind, Secret
 from smallkube.secrets.transaction import Keys
 
-NAME = "issuer"
+_SCRIPT_SECONDS = 120
 
 
-def row_of(inventory: Inventory) -> Secret:
-    """The key that signs."""
-    return next(row for row in policy.secrets_of(inventory) if row.kind is Kind.SIGNING_KEY)
+@dataclass
+class Rotation(Overlap):
+    """``wait``: for how many seconds tokens in memory are still accepted when no file holds a previous one any more.
 
-
-@dataclass(frozen=True)
-class Rotation:
-    """What it takes to rotate the key. ``wait``: for how many seconds tokens in memory are still accepted when no
-    file holds a previous one any more; ``seconds``: how long tokens may take to be replaced.
+    ``seconds``: how long tokens may take to be replaced.
     """
 
-    overlap: Overlap
-    connect: Connect
-    deploy: Callable[[], object]
     wait: int
     seconds: int
 
+    @property
+    def row(self) -> Secret:
+        """The key that signs."""
+        return next(row for row in policy.secrets_of(self.inventory) if row.kind is Kind.SIGNING_KEY)
+
+    @property
+    def rows(self) -> tuple[Secret, ...]:
+        return (self.row,)
+
     def operation(self, keys: Keys, *, abort: bool) -> Operation:
         """The steps. Raises UsageError when there is nothing to abort, or no key."""
-        (row,) = self.overlap.rows
-        if row.file not in keys.files:
-            raise UsageError(
-                "missing", where=f"keys/{row.file}", hint="run `inv keys.generate`, or restore it from git"
-            )
+        if self.row.file not in keys.files:
+            hint = "run `inv keys.generate`, or restore it from git"
+            raise UsageError("missing", where=f"keys/{self.row.file}", hint=hint)
         titles = "generate a key, keep the previous", "let the previous key sign again"
         both = (
             Step("deploy: the current key signs, tokens of both are accepted", self.deploy),
@@ -57,21 +62,26 @@ class Rotation:
             Step("deploy: only tokens of the current key are accepted", self.deploy),
             Step("verify that tokens of the retired key are refused", lambda: self._expect({self.key})),
         )
-        return self.overlap.operation(NAME, keys, titles, both, one, abort=abort)
+        return self._operation(keys, abort, titles, both, one)
 
     @property
     def key(self) -> str:
         """The id of the key that signs, by keys/."""
-        (row,) = self.overlap.rows
-        return trust_facts.key_id(self.overlap.open(row), f"keys/{row.file}")
+        return key_id(self.open(self.row), f"keys/{self.row.file}")
 
     @property
     def _other(self) -> str:
-        (other,) = self.overlap.others.values()
-        return trust_facts.key_id(self.overlap.open(other), f"keys/{other.file}")
+        other = self.others(self.keys)[self.row]
+        return key_id(self.open(other), f"keys/{other.file}")
 
     def _expect(self, wanted: set[str]) -> None:
-        found = trust_facts.accepted_keys(self.overlap.cluster.inventory, self.connect)
+        """The API server publishes the keys whose tokens it accepts (OpenID's JWKS)."""
+        published = self.ask_primary(kubectl("get", "--raw", "/openid/v1/jwks"))
+        try:
+            found = {str(key["kid"]) for key in published["keys"]}
+        except (KeyError, TypeError) as error:
+            where = self.inventory.primary.name
+            raise SmallkubeError("unexpected output from the API server: not its keys", where=where) from error
         if found != wanted:
             differs = f"it accepts {', '.join(sorted(found))}, not {', '.join(sorted(wanted))}"
             hint = "run the same command again"
@@ -79,18 +89,51 @@ class Rotation:
 
     def _renew(self) -> None:
         """A kubelet requests new tokens for its pods when it starts, otherwise when they are nearly an hour old."""
-        inventory, other = self.overlap.cluster.inventory, self._other
-        if not trust_facts.pods_with_tokens(inventory, self.connect, other):
+        other = self._other
+
+        def pods(host: Host) -> Iterator[str]:
+            heads = answer(host, script("signed", "pods", timeout=_SCRIPT_SECONDS))
+            if number := sum(key_id_of_token(head) == other for head in heads):
+                yield f"{number} tokens of pods on {host.node.name}"
+
+        if not self.complaints(pods):
             return
-        if unreachable := trust_facts.restart_kubelets(inventory, self.connect):
+        if unreachable := self.complaints(_restart_kubelet):
             raise _waiting(", ".join(unreachable))
-        wait_until(lambda: trust_facts.pods_with_tokens(inventory, self.connect, other), self.seconds, _waiting)
+        wait_until(lambda: self.complaints(pods), self.seconds, _waiting)
 
     def _verify_secrets(self) -> None:
-        if found := trust_facts.secrets_with_tokens(self.overlap.cluster.inventory, self.connect, self._other):
+        """Tokens in Secrets are never renewed by themselves."""
+        heads, other = self.ask_primary(script("signed", "secrets", timeout=_SCRIPT_SECONDS)), self._other
+        if found := [name for name, head in heads.items() if key_id_of_token(head) == other]:
             patch = """kubectl -n NAMESPACE patch secret NAME --type=json -p '[{"op":"remove","path":"/data/token"}]'"""
             hint = f"each gets a new one by `{patch}`; replace all copies of it, then run the same command again"
             raise SmallkubeError(f"Secrets hold tokens of the other key: {', '.join(found)}", hint=hint)
+
+
+def key_id(private: bytes, where: str) -> str:
+    """The id that tokens signed with ``private`` (PEM) carry: SHA-256 of the public key (DER), base64url, unpadded.
+
+    Source: k8s.io/kubernetes pkg/serviceaccount/jwt.go, ``keyIDFromPublicKey``.
+    """
+    public = certificates.parse_key(private, where).public_key()
+    digest = hashlib.sha256(public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).digest()
+    return base64.urlsafe_b64encode(digest).decode().rstrip("=")
+
+
+def key_id_of_token(head: str) -> str:
+    """The id that a token carries, by its first part (base64url of JSON, RFC 7515); "" when it is no token's."""
+    try:
+        return str(json.loads(base64.urlsafe_b64decode(head + "=" * (-len(head) % 4)))["kid"])
+    except (ValueError, KeyError, TypeError):
+        return ""
+
+
+def _restart_kubelet(host: Host) -> tuple[str, ...]:
+    """Its pods are left alone."""
+    argv = ("systemctl", "restart", "kubelet.service")
+    host.run_checked(Command(argv, timeout=180, title="restart the kubelet"))
+    return ()
 
 
 def _waiting(missing: str) -> SmallkubeError:

@@ -1,15 +1,19 @@
-"""Asking machines: a script of ours on one, the same question to many."""
+"""Asking machines: a script of ours or kubectl on one, the same question or any command to many."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from smallkube.core.errors import SmallkubeError, UsageError
 from smallkube.inventory.models import Node
+from smallkube.kube.members import KUBECTL
 from smallkube.remote import fleet
-from smallkube.remote.command import Command
+from smallkube.remote.command import Command, Result
+from smallkube.remote.fleet import Outcome
 from smallkube.remote.host import Connect, Host
 
+MAX_SECONDS = 86_400
 _SCRIPTS = Path(__file__).with_name("scripts")
 
 T = TypeVar("T")
@@ -21,6 +25,11 @@ def script(name: str, *arguments: str, stdin: bytes | None = None, timeout: floa
     return Command(argv, stdin=stdin, timeout=timeout, title=name)
 
 
+def kubectl(*arguments: str) -> Command:
+    """For the primary."""
+    return Command((*KUBECTL, "--request-timeout=30s", *arguments), timeout=90)
+
+
 def answer(host: Host, command: Command) -> Any:
     """What ``command`` prints, which is JSON. Raises SmallkubeError when it fails, or prints something else."""
     text = host.run_checked(command).text
@@ -30,13 +39,49 @@ def answer(host: Host, command: Command) -> Any:
         raise host.error(f"unexpected output from {command.name}") from error
 
 
-def ask_all(nodes: Sequence[Node], connect: Connect, ask: Callable[[Host], T]) -> tuple[dict[str, T], list[str]]:
-    """Node → what it answers, all at once; and "NODE (reason)" for each that could not be asked."""
+def ask_all(nodes: Sequence[Node], connect: Connect, ask: Callable[[Host], T]) -> tuple[Outcome[T], ...]:
+    """``ask`` each machine over a connection of its own, all at once."""
 
-    def work(node: Node) -> tuple[T]:
+    def work(node: Node) -> T:
         with connect(node) as host:
-            return (ask(host),)
+            return ask(host)
 
-    outcomes = fleet.run([nodes], work)
-    found = {one.node.name: one.value[0] for one in outcomes if one.value}
-    return found, [f"{one.node.name} ({one.error.message})" for one in outcomes if one.error]
+    return fleet.run([nodes], work)
+
+
+def command(words: Sequence[str], *, root: bool, timeout: float) -> Command:
+    """What to run; ``timeout`` is in seconds of silence. Raises UsageError when that can't be."""
+    if not words:
+        hint = "put it after two dashes: inv nodes.exec -- uptime; for a shell: -- sh -c 'a | b'"
+        raise UsageError("no command given", hint=hint)
+    if not 0 < timeout <= MAX_SECONDS:
+        raise UsageError(f"--timeout {timeout:g}: must be from 1 to {MAX_SECONDS} seconds")
+    return Command(tuple(words), root=root, timeout=timeout)
+
+
+def lines(node: str, text: str) -> Iterator[str]:
+    """``text`` with the node's name before each line."""
+    return (f"{node}: {line}" for line in text.splitlines())
+
+
+def as_json(outcome: Outcome[Result]) -> dict[str, Any]:
+    """One node's answer; ``status`` is None when the command's end is not known. Output is decoded as UTF-8."""
+    answer = outcome.value
+    return {
+        "node": outcome.node.name,
+        "outcome": "unknown" if answer is None else "ok" if answer.ok else "failed",
+        "status": answer.status if answer else None,
+        "seconds": round(outcome.seconds, 2),
+        "stdout": answer.stdout.decode(errors="replace") if answer else "",
+        "stderr": answer.stderr if answer else "",
+        "reason": str(outcome.error) if outcome.error else "",
+    }
+
+
+def faults(outcomes: Sequence[Outcome[Result]]) -> Iterator[SmallkubeError]:
+    """What went wrong, a line for each node concerned."""
+    for outcome in outcomes:
+        if outcome.error:
+            yield outcome.error
+        elif outcome.value and not outcome.value.ok:
+            yield SmallkubeError(f"exit status {outcome.value.status}", where=outcome.node.name)

@@ -49,7 +49,7 @@ class Reissue:
 
 
 def plan(cluster: Cluster) -> Plan:
-    """How far a rotation has come, and which files it concerns; call it under the lock on keys/ to act on it.
+    """Call it under the lock on keys/ to act on it.
 
     Raises UsageError when the master or a host key is not found, and SmallkubeError when a file can't be opened: a
     rotation would leave it behind.

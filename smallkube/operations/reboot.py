@@ -20,8 +20,6 @@ from smallkube.remote.command import Command
 from smallkube.remote.fleet import NodeOutcome, Report, Watcher, one_by_one, reason_of
 from smallkube.remote.host import Connect, Host
 
-RETURN_SECONDS = 600
-"""How long a machine may take by default; servers test their memory before they boot."""
 POLL_SECONDS = 1.0
 UP = ("running", "degraded")
 """What systemctl(1) is-system-running says once start-up has ended; "degraded" is decided by the failed units."""
@@ -30,12 +28,15 @@ _DEPLOY_LOCK = ("find", "/run/smallkube/lock", "-maxdepth", "0", "-mmin", "-15",
 
 @dataclass(frozen=True)
 class Plan:
-    """Who is restarted in which order. ``undrained`` says why nothing is drained, "" when members are."""
+    """Who is restarted in which order. ``undrained`` says why nothing is drained, "" when members are.
+
+    ``return_seconds``: how long a machine may take to be back; servers test their memory before they boot.
+    """
 
     nodes: tuple[Node, ...]
     undrained: str
-    return_seconds: int = RETURN_SECONDS
-    drain_seconds: int = members.DRAIN_SECONDS
+    return_seconds: int
+    drain_seconds: int
 
 
 @dataclass(frozen=True)
@@ -108,66 +109,69 @@ class NodeReboot:
     def execute(self) -> Report:
         """Drain, restart, wait, uncordon. Raises SmallkubeError for whatever ends it but an unknown state."""
         try:
-            before, member = self._drain_and_reboot()
-            return self._wait_and_uncordon(before, member)
+            before, member = self._drain_and_restart()
+            self._wait_and_uncordon(before, member)
         except SmallkubeError as error:
             left = f"; it stays cordoned: inv nodes.uncordon --node {self.node.name}" if self._cordoned else ""
             if isinstance(error, NotBackError):
                 return Report(self.node.name, NodeOutcome.UNKNOWN, reason=f"{error.message}{left}")
             raise SmallkubeError(f"{reason_of(error)}{left}") from error
+        remark = ""
+        if member and member.cordoned and not member.marked:
+            remark = "stays cordoned, as it was before"
+        elif not member and not self.plan.undrained:
+            remark = "not a member of the cluster, so not drained"
+        return Report(self.node.name, NodeOutcome.REBOOTED, reason=remark)
 
-    def _drain_and_reboot(self) -> tuple[BootFacts, Member | None]:
-        self.watcher.step(self.node.name, "check the machine")
-        with self.connect(self.node) as machine:
-            before = read(machine)
-            if owner := machine.run(Command(_DEPLOY_LOCK)).text.strip():
-                raise SmallkubeError(f"a deploy is under way there: {owner}", hint="wait until it has ended")
-            member = None if self.plan.undrained else self._drain()
-            self._restart(machine)
-        return before, member
+    def _drain_and_restart(self) -> tuple[BootFacts, Member | None]:
+        """The machine and the member as they were before; when it is not restarted, it is uncordoned again."""
+        try:
+            with self.connect(self.node) as machine:
+                self._step("check the machine")
+                before = read(machine)
+                if owner := machine.run(Command(_DEPLOY_LOCK)).text.strip():
+                    raise SmallkubeError(f"a deploy is under way there: {owner}", hint="wait until it has ended")
+                member = None if self.plan.undrained else self._drain()
+                self._restart(machine)
+            return before, member
+        except SmallkubeError:
+            with suppress(SmallkubeError):
+                self._uncordon()
+            raise
 
     def _drain(self) -> Member | None:
         """Evict the pods of a member; the member as it was before, None when it is none."""
         with self.connect(self.inventory.primary) as primary:
-            found = members.member(primary, self.host)
-            if found is None:
-                return None
-            self.watcher.step(self.node.name, "drain")
-            self._cordoned = found.marked or not found.cordoned
-            try:
+            if found := members.member(primary, self.host):
+                self._step("drain")
+                self._cordoned = found.marked or not found.cordoned
                 if self._cordoned:
                     members.mark(primary, self.host, "reboot")
                 members.drain(primary, self.host, self.plan.drain_seconds, self.stop.is_set)
-            except SmallkubeError:
-                self._try_to_uncordon()
-                raise
         return found
 
     def _restart(self, machine: Host) -> None:
         if self.stop.is_set():
-            self._try_to_uncordon()
             raise SmallkubeError("interrupted before it was restarted")
-        self.watcher.step(self.node.name, "restart")
+        self._step("restart")
         try:
             machine.run_checked(Command(("systemctl", "--no-block", "reboot"), timeout=20))
         except UsageError:
-            self._try_to_uncordon()
             raise
         except SmallkubeError as error:
             # The connection may go down with the machine; one that stays up is found out by its boot id.
-            self.watcher.step(self.node.name, one_line(error.message))
+            self._step(one_line(error.message))
 
-    def _wait_and_uncordon(self, before: BootFacts, member: Member | None) -> Report:
+    def _wait_and_uncordon(self, before: BootFacts, member: Member | None) -> None:
         deadline = time.monotonic() + self.plan.return_seconds
-        self.watcher.step(self.node.name, "wait until it is back")
+        self._step("wait until it is back")
         self._await(deadline, lambda: self._not_back(before))
         if broken := sorted(self._after.failed - before.failed):
             raise SmallkubeError(f"it is back, but these units failed: {', '.join(broken)}")
         if member:
-            self.watcher.step(self.node.name, "wait until it is Ready")
-            self._await(deadline, lambda: self._not_ready(self._after.boot_id))
+            self._step("wait until it is Ready")
+            self._await(deadline, self._not_ready)
             self._uncordon()
-        return Report(self.node.name, NodeOutcome.REBOOTED, reason=self._remark(member))
 
     def _await(self, deadline: float, missing: Callable[[], str]) -> None:
         def ask() -> list[str]:
@@ -190,11 +194,11 @@ class NodeReboot:
             return "it has not restarted"
         return "" if now.state in UP else f"it has restarted, and systemd says {now.state or 'nothing'}"
 
-    def _not_ready(self, boot_id: str) -> str:
+    def _not_ready(self) -> str:
         """Ready as reported since the restart: what the API server has from before it says nothing."""
         with self.connect(self.inventory.primary) as primary:
             found = members.member(primary, self.host)
-        ready = found and found.ready and found.boot_id == boot_id
+        ready = found and found.ready and found.boot_id == self._after.boot_id
         return "" if ready else "it is back, but its kubelet has not reported Ready"
 
     def _uncordon(self) -> None:
@@ -203,13 +207,5 @@ class NodeReboot:
                 members.uncordon(primary, self.host)
             self._cordoned = False
 
-    def _try_to_uncordon(self) -> None:
-        with suppress(SmallkubeError):
-            self._uncordon()
-
-    def _remark(self, member: Member | None) -> str:
-        if self.plan.undrained:
-            return ""
-        if member is None:
-            return "not a member of the cluster, so not drained"
-        return "stays cordoned, as it was before" if member.cordoned and not member.marked else ""
+    def _step(self, text: str) -> None:
+        self.watcher.step(self.node.name, text)

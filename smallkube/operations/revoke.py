@@ -4,8 +4,10 @@ What the node could read stays in keys/ until the others are verified to have fo
 last: so inventory and keys/ say where a revocation stands. The node itself is never asked for anything.
 """
 
-from collections.abc import Callable
+import json
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from smallkube.core.errors import SmallkubeError, UsageError
 from smallkube.core.workspace import write_file
@@ -13,20 +15,25 @@ from smallkube.inventory import edit, positions
 from smallkube.inventory import load as inventories
 from smallkube.inventory.cluster import Cluster
 from smallkube.inventory.models import Inventory, Node
-from smallkube.kube.members import KUBECTL, api_down
-from smallkube.operations import referenced_secrets, tokens
-from smallkube.operations.engine import Operation, Step, update_keys
-from smallkube.operations.machines import ask_all
+from smallkube.kube.members import api_down
+from smallkube.operations import tokens
+from smallkube.operations.engine import Operation, Runbook, Step
+from smallkube.operations.machines import kubectl
 from smallkube.remote.command import Command
-from smallkube.remote.host import Connect, Host
-from smallkube.secrets import age, kinds, policy, transaction
+from smallkube.remote.host import Host
+from smallkube.secrets import kinds, policy
 from smallkube.secrets.header import parse_header
 from smallkube.secrets.host_keys import read_host_key
 from smallkube.secrets.policy import Kind, Secret
-from smallkube.secrets.transaction import Change, changing_keys, read_keys
+from smallkube.secrets.transaction import Change, read_keys
 
-NAME = "revoke"
 _AGAIN = "run the same command again"
+_REFERENCES = ("imagePullSecrets", "secret", "secretRef", "secretKeyRef", "nodePublishSecretRef")
+"""Fields of a PodSpec (core/v1) that name a Secret of the pod's namespace, wherever they are.
+
+The Node authorizer lets a node read exactly those of the pods that are bound to it
+(https://kubernetes.io/docs/reference/access-authn-authz/node/).
+"""
 
 
 @dataclass(frozen=True)
@@ -77,17 +84,14 @@ def _removed_node(inventory: Inventory, name: str) -> Node:
 
 
 @dataclass
-class Revocation:
-    """What it takes to carry out a plan; ``deploy`` is given ``cluster``. ``master`` is None in a dry run.
+class Revocation(Runbook):
+    """Carries out ``plan``; ``cluster`` is ``plan.others``.
 
     ``exposed``: Secrets (NAMESPACE/NAME) that pods on the node used, None when that could not be asked; ``removed``:
     files removed from keys/.
     """
 
     plan: Plan
-    master: age.Master | None
-    connect: Connect
-    deploy: Callable[..., object]
     exposed: tuple[str, ...] | None = None
     removed: tuple[str, ...] = ()
 
@@ -100,36 +104,35 @@ class Revocation:
         steps = (
             Step(f"list the Secrets that pods on {name} use", self._list_exposed),
             *((forget,) if plan.inside else ()),
-            Step(f"remove {name} from peers.json and secrets.nix{again}", lambda: update_keys(plan.others)),
+            Step(f"remove {name} from peers.json and secrets.nix{again}", self.update_keys),
             Step(
                 "deploy all other nodes in lockstep, without its token and WireGuard key",
-                lambda: self.deploy(cluster=plan.others),
+                lambda: self.deploy(cluster=self.cluster),
             ),
             Step(f"delete the Node object of {name} and its pods", self._delete_node),
-            Step("verify that its token is refused", self._verify_refused),
+            Step("verify that its token is refused", lambda: tokens.verify(self, self._own(Kind.TOKEN), "refused")),
             Step("verify that no other node has its WireGuard key", self._verify_forgotten),
             Step(f"delete its files in keys/: {files}", self._delete_files),
         )
-        return Operation(NAME, steps, lambda _: not plan.inside)
+        return Operation(steps, lambda _: not plan.inside)
 
     @property
     def _host(self) -> str:
-        return self.plan.others.inventory.addressing.node_host(self.plan.node.index)
+        return self.inventory.addressing.node_host(self.plan.node.index)
 
-    def _open(self, kind: Kind) -> dict[Secret, bytes]:
+    def _own(self, kind: Kind) -> list[Secret]:
         """Its secrets of this kind: to try them when they must work no more."""
-        assert self.master
-        keys = read_keys(self.plan.others.workspace)
-        return {row: transaction.opened(keys, self.master, row) for row in self.plan.own if row.kind is kind}
+        return [row for row in self.plan.own if row.kind is kind]
 
     def _list_exposed(self) -> None:
         """Also finds out, before anything is changed, whether the primary answers and the credentials can be opened."""
-        self._open(Kind.TOKEN), self._open(Kind.WIREGUARD)
-        if not api_down(self.plan.others.inventory, self.connect):
-            self.exposed = referenced_secrets.secrets_of_pods(self._kubectl("get", "pods", "--output=json", *self._on))
+        for row in (*self._own(Kind.TOKEN), *self._own(Kind.WIREGUARD)):
+            self.open(row)
+        if not api_down(self.inventory, self.connect):
+            self.exposed = secrets_of_pods(self._kubectl("get", "pods", "--output=json", *self._on))
 
     def _remove_from_inventory(self) -> None:
-        file = self.plan.others.workspace.inventory_file
+        file = self.cluster.workspace.inventory_file
         text = edit.remove_node(positions.read_text(file), self.plan.node.name)
         inventories.parse(text, file)
         write_file(file, text, mode=file.stat().st_mode & 0o777)
@@ -144,35 +147,50 @@ class Revocation:
         if left := self._kubectl("get", "node", self._host, "--ignore-not-found", "--output=name").strip():
             raise SmallkubeError(f"{left} still exists", hint=_AGAIN)
 
-    def _verify_refused(self) -> None:
-        if opened := self._open(Kind.TOKEN):
-            tokens.verify(self.plan.others.inventory.primary, self.connect, opened, "refused")
-
     def _verify_forgotten(self) -> None:
-        public = {kinds.wireguard_public(key, row.file) for row, key in self._open(Kind.WIREGUARD).items()}
+        public = {kinds.wireguard_public(self.open(row), row.file) for row in self._own(Kind.WIREGUARD)}
 
-        def has_it(host: Host) -> bool:
-            return not public.isdisjoint(host.run_checked(Command(("wg", "show", "wgkube", "peers"))).text.split())
+        def has_it(host: Host) -> Iterator[str]:
+            if not public.isdisjoint(host.run_checked(Command(("wg", "show", "wgkube", "peers"))).text.split()):
+                yield f"{host.node.name} still has it as a peer"
 
-        found, wrong = ask_all(self.plan.others.inventory.nodes, self.connect, has_it)
-        if wrong := [*wrong, *(f"{node} still has it as a peer" for node, there in found.items() if there)]:
+        if wrong := self.complaints(has_it):
             raise SmallkubeError(f"its WireGuard key may still be accepted: {', '.join(wrong)}", hint=_AGAIN)
 
     def _delete_files(self) -> None:
         """The secrets last, and all at once: as long as they are there, the same command can resume."""
-        name, own = self.plan.node.name, self.plan.own
-        public = list(self.plan.certificates)
-        with changing_keys(self.plan.others.workspace):
-            if (self.plan.others.workspace.hosts_keys_dir / f"{name}.pub").exists():
-                public.append(f"hosts/{name}.pub")
-            transaction.apply(self.plan.others, Change(removed=own, public=dict.fromkeys(public)))
-        self.removed = (*(row.file for row in own), *public)
+        host_key, public = f"hosts/{self.plan.node.name}.pub", list(self.plan.certificates)
+        if (self.cluster.workspace.keys_dir / host_key).exists():
+            public.append(host_key)
+        self.change(lambda _: Change(removed=self.plan.own, public=dict.fromkeys(public)))
+        self.removed = (*(row.file for row in self.plan.own), *public)
 
     @property
     def _on(self) -> tuple[str, ...]:
         return ("--all-namespaces", f"--field-selector=spec.nodeName={self._host}")
 
     def _kubectl(self, *arguments: str) -> str:
-        command = Command((*KUBECTL, "--request-timeout=30s", *arguments), timeout=90)
-        with self.connect(self.plan.others.inventory.primary) as primary:
-            return primary.run_checked(command).text
+        with self.connect(self.inventory.primary) as primary:
+            return primary.run_checked(kubectl(*arguments)).text
+
+
+def secrets_of_pods(text: str) -> tuple[str, ...]:
+    """``NAMESPACE/NAME`` of all Secrets that the pods of a PodList in JSON (core/v1) refer to, sorted."""
+    try:
+        pods = json.loads(text)["items"]
+        found = {f"{pod['metadata']['namespace']}/{name}" for pod in pods for name in _names("spec", pod["spec"])}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise SmallkubeError("unexpected output from kubectl: not a PodList") from error
+    return tuple(sorted(found))
+
+
+def _names(field: str, value: Any) -> Iterator[str]:
+    """The Secrets that ``value`` of the field so called refers to."""
+    if isinstance(value, list):
+        for each in value:
+            yield from _names(field, each)
+    elif isinstance(value, dict):
+        if field in _REFERENCES and (name := value.get("secretName") or value.get("name")):
+            yield name
+        for key, each in value.items():
+            yield from _names(key, each)

@@ -4,25 +4,22 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from smallkube.core.checks import Check, failed
+from smallkube.core.checks import failed
 from smallkube.core.errors import SmallkubeError
-from smallkube.deploy import checks
+from smallkube.deploy import checks, facts
 from smallkube.deploy.facts import HostFacts
-from smallkube.etcd import catalog
 from smallkube.etcd import status as etcd_status
 from smallkube.etcd.record import Record
 from smallkube.inventory.cluster import Cluster
 from smallkube.inventory.models import Inventory, Node
-from smallkube.kube import kubectl as api_server
 from smallkube.kube.kubectl import Api
 from smallkube.nix import bundle
 from smallkube.operations import cluster_facts
-from smallkube.operations.cluster_facts import KUBELET, NodeState
+from smallkube.operations.cluster_facts import KUBELET, Facts, Machine
 from smallkube.remote.host import Connect
 from smallkube.secrets import certificates, peers, policy
 from smallkube.secrets.transaction import Keys, read_keys
 
-_ETCD_SECONDS = 10
 _UNKNOWN = "?"
 
 
@@ -71,92 +68,82 @@ def read(cluster: Cluster, connect: Connect, now: datetime) -> Status:
     """
     inventory, digest = cluster.inventory, bundle.assemble(cluster).digest
     keys = peers.public_keys(peers.read(cluster.workspace))
-    states = cluster_facts.node_states(inventory, connect, digest)
-    api, etcd, problems = _control_plane(inventory, connect, states[inventory.primary.name])
-    rows = tuple(row(inventory, node, states[node.name], api or Api(), digest, keys) for node in inventory.nodes)
-    problems += [f"{each.node}: {text}" for each in rows for text in each.problems]
-    known = {inventory.addressing.node_host(node.index) for node in inventory.nodes}
-    unknown = {*((api and api.members) or ())} - known
-    problems += [f"{name} is a node of the cluster, but not in inventory.yaml" for name in unknown]
+    found = cluster_facts.read(cluster, connect, lambda host: facts.of_host(host, inventory, digest))
+    rows = tuple(row(inventory, node, found.machines[node.name], found.api, digest, keys) for node in inventory.nodes)
     days, faults = expiries(inventory, read_keys(cluster.workspace), now)
-    backup = catalog.read(catalog.folder_of(cluster)).newest
-    problems += [*faults, *etcd_status.remarks(backup, now)]
-    return Status(rows, api, etcd, days, backup, tuple(problems))
+    known = {inventory.addressing.node_host(node.index) for node in inventory.nodes}
+    strangers = (found.api.members or {}).keys() - known
+    problems = [
+        *_control_plane_problems(inventory, found),
+        *(f"{each.node}: {text}" for each in rows for text in each.problems),
+        *(f"{name} is a node of the cluster, but not in inventory.yaml" for name in strangers),
+        *faults,
+        *etcd_status.remarks(found.backup, now),
+    ]
+    unreachable = isinstance(found.machines[inventory.primary.name], SmallkubeError)
+    etcd = None if isinstance(found.etcd, SmallkubeError) else found.etcd
+    return Status(rows, None if unreachable else found.api, etcd, days, found.backup, tuple(problems))
 
 
-def _control_plane(
-    inventory: Inventory, connect: Connect, found: NodeState | SmallkubeError
-) -> tuple[Api | None, etcd_status.Status | None, list[str]]:
-    if isinstance(found, SmallkubeError):
-        return None, None, [f"neither the API server nor etcd can be asked without {inventory.primary.name}"]
-    api, problems = None, []
-    try:
-        with connect(inventory.primary) as primary:
-            api = api_server.read(primary)
-            problems = list(_api_problems(api))
-            etcd = etcd_status.read(primary, _ETCD_SECONDS)
-    except SmallkubeError as error:
-        return api, None, [*problems, str(error)]
-    return api, etcd, [*problems, *etcd_status.problems(etcd)]
-
-
-def _api_problems(api: Api) -> Iterator[str]:
-    if not api.version:
-        yield "the API server does not answer"
+def _control_plane_problems(inventory: Inventory, found: Facts[HostFacts]) -> Iterator[str]:
+    if isinstance(found.machines[inventory.primary.name], SmallkubeError):
+        yield f"neither the API server nor etcd can be asked without {inventory.primary.name}"
         return
-    if api.failing:
-        yield f"the API server is not ready: {', '.join(api.failing)}"
-    if api.members is None:
+    yield from (f"the API server {fault}" for fault in found.api_faults)
+    if found.api.version and found.api.members is None:
         yield "the API server does not list the nodes"
+    yield from [str(found.etcd)] if isinstance(found.etcd, SmallkubeError) else etcd_status.problems(found.etcd)
 
 
 def row(
     inventory: Inventory,
     node: Node,
-    found: NodeState | SmallkubeError,
+    found: Machine[HostFacts] | SmallkubeError,
     api: Api,
     digest: str,
     keys: Mapping[int, str],
 ) -> Row:
     """One node's line. ``digest``: of the workspace's bundle; ``keys``: index → public key in WireGuard."""
     host = inventory.addressing.node_host(node.index)
+    if isinstance(found, SmallkubeError):
+        known = _row_of_api(node, host, api, datetime.now(UTC).timestamp())
+        return replace(known, problems=(*known.problems, found.message))
+    known, last = _row_of_api(node, host, api, found.facts.clock), found.facts.last_deploy
+    # The checks of deploy.status and net.check; etcd is checked apart.
+    services = (check for check in checks.services(node, found.facts) if check.check != "etcd")
+    network = checks.network(inventory, node, found.facts, keys)
+    faults = failed((checks.system(node, found.facts, digest), *services, *network))
+    return replace(
+        known,
+        kubelet=found.versions.get(KUBELET) or known.kubelet,
+        kernel=found.kernel,
+        generation=found.facts.generation,
+        tunnel=_tunnel(inventory, node, found.facts, keys),
+        deployed=last.digest[:12] if last else "none",
+        drift=next((check.detail for check in faults if check.check == "system"), ""),
+        problems=(*known.problems, *(f"{check.check}: {check.detail}" for check in faults)),
+    )
+
+
+def _row_of_api(node: Node, host: str, api: Api, clock: float) -> Row:
+    """What the API server knows of ``node``, which it calls ``host``; ``clock`` in seconds since 1970."""
     member, lease = (api.members or {}).get(host), api.leases.get(host)
     ready = "Ready" if member and member.ready else "NotReady" if member else "missing"
-    clock = datetime.now(UTC).timestamp() if isinstance(found, SmallkubeError) else found.facts.clock
-    age = max(0, int(clock - lease.renewed.timestamp())) if lease else None
     problems = [] if api.members is None or ready == "Ready" else [f"is {ready}"]
+    age = max(0, int(clock - lease.renewed.timestamp())) if lease else None
     if lease and age is not None and age > lease.seconds:
         problems.append(f"its lease was renewed {age} s ago, which is due every {lease.seconds} s at least")
     if member and member.cordoned and member.marked:
         problems.append(f"was left cordoned by a drain that did not end (inv nodes.uncordon --node {node.name})")
-    known = Row(
+    return Row(
         node=node.name,
         role=node.role,
         kubelet=member.kubelet if member else "",
         ready=_UNKNOWN if api.members is None else ready,
         cordoned=bool(member and member.cordoned),
         lease_seconds=age,
+        problems=tuple(problems),
     )
-    if isinstance(found, SmallkubeError):
-        return replace(known, problems=(*problems, found.message))
-    facts, running = found.facts, found.running
-    faults = failed(_checks(inventory, node, facts, digest, keys))
-    return replace(
-        known,
-        kubelet=running.versions.get(KUBELET) or known.kubelet,
-        kernel=running.kernel,
-        generation=facts.generation,
-        tunnel=_tunnel(inventory, node, facts, keys),
-        deployed=facts.last_deploy.digest[:12] if facts.last_deploy else "none",
-        drift=next((check.detail for check in faults if check.check == "system"), ""),
-        problems=(*problems, *(f"{check.check}: {check.detail}" for check in faults)),
-    )
-
-
-def _checks(inventory: Inventory, node: Node, facts: HostFacts, digest: str, keys: Mapping[int, str]) -> list[Check]:
-    """The checks of deploy.status and net.check; etcd is checked apart."""
-    services = (check for check in checks.services(node, facts) if check.check != "etcd")
-    return [checks.system(node, facts, digest), *services, *checks.network(inventory, node, facts, keys)]
 
 
 def _tunnel(inventory: Inventory, node: Node, facts: HostFacts, keys: Mapping[int, str]) -> str:

@@ -1,23 +1,26 @@
 """New API tokens without an outage: both versions accepted, every client switched, the previous one refused.
 
-The API server reads its table at start only. It accepts NAME, NAME.old and NAME.new; clients use NAME.
+The API server reads its table at start only. It accepts NAME, NAME.old and NAME.new; clients use NAME. Also how old
+each token is, and which client uses which.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
+from smallkube.core import process
 from smallkube.core.errors import SmallkubeError, UsageError
 from smallkube.core.polling import wait_until
-from smallkube.inventory.models import Node
+from smallkube.core.workspace import Workspace
+from smallkube.inventory.cluster import Cluster
 from smallkube.kube import token_clients
-from smallkube.kube.token_clients import Answer
-from smallkube.kube.token_users import User
-from smallkube.operations.engine import Operation, Overlap, Step, in_keys
-from smallkube.remote.host import Connect
+from smallkube.kube.token_clients import Answer, TokenClient, sha256
+from smallkube.kube.token_users import User, all_users
+from smallkube.operations.engine import Operation, Overlap, Runbook, Step, in_keys
+from smallkube.secrets import transaction
+from smallkube.secrets.age import read_master
 from smallkube.secrets.policy import Secret
-from smallkube.secrets.transaction import Keys
-
-NAME = "tokens"
+from smallkube.secrets.transaction import Keys, read_keys
 
 
 def affected(keys: Keys, wanted: Sequence[User], everybody: Sequence[User]) -> tuple[User, ...]:
@@ -32,15 +35,16 @@ def affected(keys: Keys, wanted: Sequence[User], everybody: Sequence[User]) -> t
     return tuple(wanted)
 
 
-@dataclass(frozen=True)
-class Rotation:
-    """What it takes to rotate the tokens of ``users``; ``seconds``: how long clients may take to switch."""
+@dataclass
+class Rotation(Overlap):
+    """Rotates the tokens of ``users``; ``seconds``: how long clients may take to switch."""
 
-    overlap: Overlap
     users: tuple[User, ...]
-    connect: Connect
-    deploy: Callable[[], object]
     seconds: int
+
+    @property
+    def rows(self) -> tuple[Secret, ...]:
+        return tuple(user.secret for user in self.users)
 
     def operation(self, keys: Keys, *, abort: bool) -> Operation:
         """The steps. Raises UsageError when there is nothing to abort."""
@@ -55,38 +59,92 @@ class Rotation:
             Step("deploy: only the current one is accepted", self.deploy),
             Step("verify that the retired one is refused", self._verify_refused),
         )
-        return self.overlap.operation(NAME, keys, titles, both, one, abort=abort)
+        return self._operation(keys, abort, titles, both, one)
 
     def _verify_both(self) -> None:
-        self._verify([*self.overlap.rows, *self.overlap.others.values()], "accepted")
+        verify(self, [*self.rows, *self.others(self.keys).values()], "accepted")
 
     def _verify_refused(self) -> None:
-        self._verify([row.retired for row in self.overlap.rows], "refused")
-        self._verify(self.overlap.rows, "accepted")
-
-    def _verify(self, rows: Sequence[Secret], wanted: Answer) -> None:
-        opened = {row: self.overlap.open(row) for row in rows}
-        verify(self.overlap.cluster.inventory.primary, self.connect, opened, wanted)
+        verify(self, [row.retired for row in self.rows], "refused")
+        verify(self, self.rows, "accepted")
 
     def _await_clients(self) -> None:
-        wanted = {user.short: token_clients.sha256(self.overlap.open(user.secret)) for user in self.users}
+        wanted = {user.short: sha256(self.open(user.secret)) for user in self.users}
 
         def outdated() -> list[str]:
-            found, unreachable = token_clients.in_use(self.overlap.cluster.inventory, self.connect)
+            found, unreachable = token_clients.in_use(self.inventory, self.connect)
             return [*token_clients.outdated(found, wanted), *(f"{node} ({why})" for node, why in unreachable.items())]
 
-        wait_until(outdated, self.seconds, _outdated_error)
+        def error(missing: str) -> SmallkubeError:
+            hint = "the previous tokens still work; run the same command again when they are reachable"
+            return SmallkubeError(f"not seen with the current token: {missing}", hint=hint)
+
+        wait_until(outdated, self.seconds, error)
 
 
-def verify(primary: Node, connect: Connect, tokens: Mapping[Secret, bytes], wanted: Answer) -> None:
-    """Raise SmallkubeError unless the API server answers as ``wanted`` to each of ``tokens`` (row → token)."""
-    with connect(primary) as host:
-        found = token_clients.attempt(host, {row.name: token for row, token in tokens.items()})
+def verify(runbook: Runbook, rows: Sequence[Secret], wanted: Answer) -> None:
+    """Raise SmallkubeError unless the API server answers as ``wanted`` to each of these tokens."""
+    tokens = {row.name: runbook.open(row) for row in rows}
+    with runbook.connect(runbook.inventory.primary) as primary:
+        found = token_clients.attempt(primary, tokens)
     if wrong := [f"{name} is {answer}" for name, answer in found.items() if answer != wanted]:
         hint = "run the same command again; inv tokens.status says more"
         raise SmallkubeError(f"the API server: {', '.join(wrong)}, not {wanted}", hint=hint)
 
 
-def _outdated_error(missing: str) -> SmallkubeError:
-    hint = "the previous tokens still work; run the same command again when they are reachable"
-    return SmallkubeError(f"not seen with the current token: {missing}", hint=hint)
+@dataclass(frozen=True)
+class Row:
+    """``since``: when the token was last changed (RFC 3339), by git history or, without it, by the file's date.
+
+    ``clients``: client → "current", "previous" (the other of a rotation under way), "other", "?" (no master key here),
+    or "restart needed".
+    """
+
+    user: str
+    secret: str
+    since: str
+    days: int
+    overlap: bool
+    clients: dict[str, str]
+
+
+def status(cluster: Cluster, found: Sequence[TokenClient], now: datetime) -> list[Row]:
+    """One for each user whose token is there. Raises SmallkubeError when one can't be opened."""
+    workspace, table = cluster.workspace, []
+    keys, master = read_keys(workspace), read_master(workspace)
+    for user in all_users(cluster.inventory):
+        if user.secret.file not in keys.files:
+            continue
+        since, other = _since(workspace, user.secret.file), user.secret.staged_in(keys.files)
+        versions = {"current": user.secret, **({"previous": other} if other else {})}
+        words = None
+        if master:
+            words = {sha256(transaction.opened(keys, master, row)): word for word, row in versions.items()}
+        clients = {f"{one.client}@{one.node}": _word(one, words) for one in found if one.user == user.short}
+        stamp = since.isoformat(timespec="seconds")
+        table.append(Row(user.short, user.secret.name, stamp, (now - since).days, other is not None, clients))
+    return table
+
+
+def _word(client: TokenClient, words: Mapping[str, str] | None) -> str:
+    if client.sha256 == "-":
+        return "restart needed"
+    return "?" if words is None else words.get(client.sha256, "other")
+
+
+def _since(workspace: Workspace, file: str) -> datetime:
+    """A file that differs from what git has is as old as it is on disk."""
+    if _git(workspace, "status", "--porcelain", "--", file) == "":
+        committed = _git(workspace, "log", "-1", "--format=%ct", "--", file) or ""
+        if committed.isdecimal():
+            return datetime.fromtimestamp(int(committed), UTC)
+    return datetime.fromtimestamp(int((workspace.keys_dir / file).stat().st_mtime), UTC)
+
+
+def _git(workspace: Workspace, *arguments: str) -> str | None:
+    """What git says, None when it can't be asked."""
+    try:
+        done = process.run(["git", "-C", workspace.keys_dir, *arguments], timeout=20)
+    except process.NotStarted:
+        return None
+    return done.stdout.strip() if done.ok else None

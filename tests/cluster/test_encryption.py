@@ -9,7 +9,7 @@ import pytest
 
 from smallkube.inventory.cluster import Cluster
 from smallkube.inventory.load import load
-from smallkube.operations import encryption_phases
+from smallkube.operations import encryption
 from smallkube.secrets import policy, transaction
 from smallkube.secrets.transaction import changing_keys
 from tests.cluster.conftest import LabCluster, ended, killed_at
@@ -69,8 +69,8 @@ def test_aborted_the_previous_key_stays(secrets: LabCluster) -> None:
     assert stored(secrets) == before
 
 
-def configuration(cluster: LabCluster) -> encryption_phases.Configuration:
-    return encryption_phases.parse(cluster.operator.done("keys.show", "EncryptionConfiguration.yaml").encode())
+def configuration(cluster: LabCluster) -> encryption.Configuration:
+    return encryption.parse(cluster.operator.done("keys.show", "EncryptionConfiguration.yaml").encode())
 
 
 def test_an_earlier_backup_needs_the_previous_key(secrets: LabCluster) -> None:
@@ -82,7 +82,7 @@ def test_an_earlier_backup_needs_the_previous_key(secrets: LabCluster) -> None:
     assert refused.returncode == 2
     assert "git history" in refused.stderr
     # What git has, as a second key: the API server could not read what is there with the former one alone.
-    both = encryption_phases.Configuration((*configuration(secrets).keys, *former.keys), former.resources)
+    both = encryption.Configuration((*configuration(secrets).keys, *former.keys), former.resources)
     inventory = load(operator.workspace.inventory_file)
     secret = next(row for row in policy.secrets_of(inventory) if row.kind is policy.Kind.ENCRYPTION)
     with changing_keys(operator.workspace):

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from smallkube.operations import machines
-from smallkube.operations.trust_facts import key_id_of_token
+from smallkube.operations.issuer import key_id_of_token
 from tests.integration import etcd
 from tests.unit.fake_cluster import head_of
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from smallkube.core.workspace import Workspace
+from smallkube.operations.engine import Runbook
 from tests.conftest import INVENTORY
 from tests.unit.fake_cluster import FakeCluster, generate_keys
 
@@ -23,4 +24,5 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def cluster(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeCluster:
     monkeypatch.setattr(os, "fsync", lambda _: None)  # what a power cut leaves is no matter here, and time is
+    monkeypatch.setattr(Runbook, "back_up", lambda _: None)
     return FakeCluster(Workspace(shutil.copytree(template, tmp_path / "workspace")))

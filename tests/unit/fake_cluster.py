@@ -14,7 +14,7 @@ from smallkube.inventory.cluster import Cluster
 from smallkube.inventory.load import load
 from smallkube.inventory.models import Inventory, Node
 from smallkube.kube import token_clients, token_users
-from smallkube.operations import encryption_phases, trust_facts
+from smallkube.operations import encryption, issuer
 from smallkube.operations.engine import Operation, execute
 from smallkube.remote.command import Command, Result
 from smallkube.remote.fake import FakeHost, reply
@@ -115,10 +115,10 @@ class FakeCluster:
         if nodes is None or self.inventory.primary in nodes:
             (secret, *_) = self._versions(Kind.ENCRYPTION, keys)
             self.issuers = [
-                trust_facts.key_id(transaction.opened(keys, self.master, row), row.file)
+                issuer.key_id(transaction.opened(keys, self.master, row), row.file)
                 for row in self._versions(Kind.SIGNING_KEY, keys)
             ]
-            self.configuration = encryption_phases.parse(transaction.opened(keys, self.master, secret))
+            self.configuration = encryption.parse(transaction.opened(keys, self.master, secret))
         self.accepted, self.used = set(), {}
         for user in token_users.all_users(self.inventory):
             self.used[user.short] = transaction.opened(keys, self.master, user.secret)

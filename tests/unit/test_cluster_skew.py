@@ -16,9 +16,9 @@ from smallkube.kube import versions
 from smallkube.kube.kubectl import Api
 from smallkube.kube.members import Member
 from smallkube.kube.versions import Deprecated
-from smallkube.operations import upgrade_guard
-from smallkube.operations.cluster_facts import DeployReadiness, Running
-from smallkube.operations.upgrade_guard import Facts
+from smallkube.operations import upgrade
+from smallkube.operations.cluster_facts import Facts, Machine
+from smallkube.operations.upgrade import Readiness
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
@@ -89,9 +89,10 @@ def inventory(kubernetes: str = "1.35") -> Inventory:
     return parse_inventory(text, Path("inventory.yaml"))
 
 
-def machine(**versions: str) -> DeployReadiness:
+def machine(**versions: str) -> Machine[Readiness]:
     programs = {name.replace("_", "-"): version for name, version in versions.items()}
-    return DeployReadiness(50 << 20, (), Running("6.12", {"kubelet": "v1.34.2", "kube-proxy": "v1.34.2", **programs}))
+    programs = {"kubelet": "v1.34.2", "kube-proxy": "v1.34.2", **programs}
+    return Machine(Readiness(50 << 20), "6.12", programs)
 
 
 def record(age: timedelta) -> Record:
@@ -112,7 +113,7 @@ def record(age: timedelta) -> Record:
     )
 
 
-def healthy() -> Facts:
+def healthy() -> Facts[Readiness]:
     members = {f"node{number}.k8s.internal": Member(True, False, False, "v1.34.2") for number in (1, 2)}
     return Facts(
         api=Api("v1.34.2", (), members),
@@ -123,15 +124,15 @@ def healthy() -> Facts:
     )
 
 
-def results(facts: Facts, kubernetes: str = "1.35") -> dict[str, str]:
+def results(facts: Facts[Readiness], kubernetes: str = "1.35") -> dict[str, str]:
     """What is not ok: check → "RESULT: DETAIL"."""
-    findings = upgrade_guard.check(inventory(kubernetes), facts, NOW)
+    findings = upgrade.check(inventory(kubernetes), facts, NOW)
     return {each.check: f"{each.result}: {each.detail}" for each in findings if each.result != "ok"}
 
 
 def test_a_healthy_cluster_may_go_one_minor_up() -> None:
     assert results(healthy()) == {}
-    checks = [each.check for each in upgrade_guard.check(inventory(), healthy(), NOW)]
+    checks = [each.check for each in upgrade.check(inventory(), healthy(), NOW)]
     assert checks == [
         "API server", "minor step", "version skew", "nodes", "machines", "etcd", "backup", "deprecated APIs",
     ]  # fmt: skip
@@ -145,19 +146,19 @@ def test_a_step_too_far_is_refused() -> None:
 NODE2 = (healthy().api.members or {})["node2.k8s.internal"]
 ETCD = healthy().etcd
 assert isinstance(ETCD, Status)
-FULL = replace(machine(), unfit=("only 1 MiB free in /nix/store",))
+FULL = replace(machine(), facts=Readiness(50 << 20, ("only 1 MiB free in /nix/store",)))
 
 
-def node2(seen: DeployReadiness | SmallkubeError) -> Facts:
+def node2(seen: Machine[Readiness] | SmallkubeError) -> Facts[Readiness]:
     return replace(healthy(), machines={**healthy().machines, "node2": seen})
 
 
-def members(**more: Member) -> Facts:
+def members(**more: Member) -> Facts[Readiness]:
     named = {f"{name}.k8s.internal": member for name, member in more.items()}
     return replace(healthy(), api=replace(healthy().api, members=named))
 
 
-def asked_for(api: str, removed: str) -> Facts:
+def asked_for(api: str, removed: str) -> Facts[Readiness]:
     return replace(healthy(), deprecated=(Deprecated(api, removed),))
 
 
@@ -190,7 +191,7 @@ def asked_for(api: str, removed: str) -> Facts:
         (replace(healthy(), deprecated=SmallkubeError("x")), "deprecated APIs", "warning: not known"),
     ],
 )
-def test_each_fault_is_found_and_no_other(facts: Facts, check: str, word: str) -> None:
+def test_each_fault_is_found_and_no_other(facts: Facts[Readiness], check: str, word: str) -> None:
     found = results(facts)
     assert list(found) == [check]
     assert found[check].startswith(word)
@@ -199,11 +200,11 @@ def test_each_fault_is_found_and_no_other(facts: Facts, check: str, word: str) -
 def test_what_no_release_removes_is_named_only() -> None:
     facts = replace(healthy(), deprecated=(Deprecated("v1/endpoints", ""),))
     assert results(facts) == {}
-    assert "v1/endpoints" in upgrade_guard.check(inventory(), facts, NOW)[-1].detail
+    assert "v1/endpoints" in upgrade.check(inventory(), facts, NOW)[-1].detail
 
 
-def outcome(facts: Facts, check: str) -> Sequence[str]:
-    return [each.detail for each in upgrade_guard.check(inventory("1.36"), facts, NOW) if each.check == check]
+def outcome(facts: Facts[Readiness], check: str) -> Sequence[str]:
+    return [each.detail for each in upgrade.check(inventory("1.36"), facts, NOW) if each.check == check]
 
 
 def test_without_the_api_server_its_program_is_compared() -> None:

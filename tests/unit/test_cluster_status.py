@@ -12,14 +12,14 @@ import pytest
 
 from smallkube.core.errors import SmallkubeError
 from smallkube.deploy import facts
-from smallkube.deploy.facts import NODE_UNITS
+from smallkube.deploy.facts import NODE_UNITS, HostFacts
 from smallkube.inventory.load import parse
 from smallkube.inventory.models import Inventory
 from smallkube.kube import kubectl
 from smallkube.kube.kubectl import Api, Lease
 from smallkube.kube.members import MARK, Member, parse_member
 from smallkube.operations import status
-from smallkube.operations.cluster_facts import NodeState, Running
+from smallkube.operations.cluster_facts import Machine
 from smallkube.operations.status import Row
 from smallkube.remote.command import Result
 from smallkube.remote.fake import FakeHost, reply
@@ -53,11 +53,11 @@ def inventory() -> Inventory:
     return parse(TEXT, Path("inventory.yaml"))
 
 
-def state(units: dict[str, str] = UNITS, **changes: object) -> NodeState:
+def state(units: dict[str, str] = UNITS, **changes: object) -> Machine[HostFacts]:
     printed = "\n\n".join(f"Id={name}.service\nActiveState={active}" for name, active in units.items())
     host = FakeHost(inventory().nodes[1], lambda _: reply(json.dumps(FACTS | {"units": printed} | changes)))
     found = facts.of_host(host, inventory(), "digest")
-    return NodeState(found, Running("6.12.1", {"kubelet": "v1.34.2", "kube-proxy": "v1.34.2"}))
+    return Machine(found, "6.12.1", {"kubelet": "v1.34.2", "kube-proxy": "v1.34.2"})
 
 
 READY = Member(True, False, False, "v1.34.1")
@@ -65,7 +65,7 @@ DIGEST = "digest-of-the-bundle"
 HEALTHY = Api("v1.34.2", (), {HOST: READY}, {HOST: Lease(NOW - timedelta(seconds=7), 40)})
 
 
-def row(said: Api = HEALTHY, seen: NodeState | SmallkubeError | None = None, digest: str = DIGEST) -> Row:
+def row(said: Api = HEALTHY, seen: Machine[HostFacts] | SmallkubeError | None = None, digest: str = DIGEST) -> Row:
     return status.row(inventory(), inventory().nodes[1], seen or state(), said, digest, KEYS)
 
 
@@ -114,7 +114,7 @@ def test_a_node_that_a_person_has_cordoned_is_shown_and_no_fault() -> None:
         (state({**UNITS, "kubelet": "failed"}), "services: do not run: kubelet"),
     ],
 )
-def test_faults_of_the_machine_are_problems(found: NodeState, word: str) -> None:
+def test_faults_of_the_machine_are_problems(found: Machine[HostFacts], word: str) -> None:
     problems = row(seen=found).problems
     assert len(problems) == 1
     assert problems[0].startswith(word)

@@ -6,8 +6,7 @@ import itertools
 import pytest
 
 from smallkube.core.errors import UsageError
-from smallkube.operations.encryption import paths
-from smallkube.operations.encryption_phases import Configuration, Phase, parse
+from smallkube.operations.encryption import Configuration, Phase, parse, paths
 from smallkube.secrets import kinds
 from smallkube.secrets.policy import Kind
 

@@ -4,7 +4,8 @@ import pytest
 
 from smallkube.core.errors import SmallkubeError, UsageError
 from smallkube.inventory.models import Node
-from smallkube.operations import execute
+from smallkube.operations import machines
+from smallkube.operations.machines import ask_all
 from smallkube.remote.command import Command, Result
 from smallkube.remote.fake import FakeHost, reply
 
@@ -24,9 +25,10 @@ def connect(node: Node) -> FakeHost:
 
 
 def test_every_node_has_its_own_outcome() -> None:
-    outcomes = execute.everywhere(NODES, execute.command(["uptime"], root=True, timeout=5), connect)
-    assert [str(fault) for fault in execute.faults(outcomes)] == ["node2: exit status 3", "node3: can't be reached"]
-    answers = [execute.as_json(outcome) for outcome in outcomes]
+    wanted = machines.command(["uptime"], root=True, timeout=5)
+    outcomes = ask_all(NODES, connect, lambda host: host.run(wanted))
+    assert [str(fault) for fault in machines.faults(outcomes)] == ["node2: exit status 3", "node3: can't be reached"]
+    answers = [machines.as_json(outcome) for outcome in outcomes]
     assert [(answer["outcome"], answer["status"]) for answer in answers] == [
         ("ok", 0),
         ("failed", 3),
@@ -37,17 +39,17 @@ def test_every_node_has_its_own_outcome() -> None:
 
 
 def test_lines_carry_the_name() -> None:
-    assert list(execute.lines("node2", "a\n\nb  c\n")) == ["node2: a", "node2: ", "node2: b  c"]
-    assert list(execute.lines("node2", "")) == []
+    assert list(machines.lines("node2", "a\n\nb  c\n")) == ["node2: a", "node2: ", "node2: b  c"]
+    assert list(machines.lines("node2", "")) == []
 
 
 @pytest.mark.parametrize(("words", "timeout"), [((), 5), (("true",), 0), (("true",), -1), (("true",), 1e9)])
 def test_what_can_not_be_run(words: tuple[str, ...], timeout: float) -> None:
     with pytest.raises(UsageError):
-        execute.command(words, root=True, timeout=timeout)
+        machines.command(words, root=True, timeout=timeout)
 
 
 def test_words_stay_words_and_root_is_a_choice() -> None:
-    wanted = execute.command(["echo", "a  b", "$HOME; rm"], root=True, timeout=5)
+    wanted = machines.command(["echo", "a  b", "$HOME; rm"], root=True, timeout=5)
     assert wanted.line("sudo") == "sudo -n -- echo 'a  b' '$HOME; rm'"
-    assert execute.command(["id"], root=False, timeout=5).line("sudo") == "id"
+    assert machines.command(["id"], root=False, timeout=5).line("sudo") == "id"

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from smallkube.core.errors import SmallkubeError
-from smallkube.operations.referenced_secrets import secrets_of_pods
+from smallkube.operations.revoke import secrets_of_pods
 
 
 def pods(**spec: Any) -> str:

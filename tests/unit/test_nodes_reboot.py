@@ -148,7 +148,7 @@ def test_interrupted_while_draining_admits_it_again(world: World, workspace: Wor
     stop = threading.Event()
     world.on_drain = stop.set
     node = world.inventory.node("node2")
-    plan = reboot.Plan((node,), "")
+    plan = reboot.Plan((node,), "", 20, 300)
     with pytest.raises(SmallkubeError, match="interrupted before it was restarted"):
         reboot.NodeReboot(node, plan, world.inventory, world.connect, Silent(), stop).execute()
     assert world.members["node2.k8s.internal"] == Member()

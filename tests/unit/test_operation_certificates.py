@@ -37,7 +37,7 @@ def deployed(cluster: FakeCluster) -> None:
 def rotation(cluster: FakeCluster) -> Rotation:
     rows = under_way(cluster.inventory, cluster.keys)
     rows = rows or tuple(row for row in policy.secrets_of(cluster.inventory) if row.certificate)
-    return Rotation(cluster.cluster, rows, cluster.connect, cluster.deploy_certificates, seconds=0)
+    return Rotation(cluster.cluster, None, cluster.connect, cluster.deploy_certificates, rows, seconds=0)
 
 
 def operation(cluster: FakeCluster, *, abort: bool = False, pause: bool = False) -> Operation:

@@ -26,7 +26,7 @@ TITLES = (
 
 
 def operation(cluster: FakeCluster, *, abort: bool = False) -> Operation:
-    rotation = Rotation(cluster.cluster, cluster.master, cluster.connect, cluster.deploy, lambda: None)
+    rotation = Rotation(cluster.cluster, cluster.master, cluster.connect, cluster.deploy, backs_up=True)
     return rotation.operation(cluster.keys, abort=abort)
 
 

@@ -7,8 +7,8 @@ import itertools
 import pytest
 
 from smallkube.core.errors import SmallkubeError, UsageError
-from smallkube.operations.engine import Operation, Overlap
-from smallkube.operations.issuer import Rotation, row_of
+from smallkube.operations.engine import Operation
+from smallkube.operations.issuer import Rotation
 from tests.unit.fake_cluster import FakeCluster, run
 
 TITLES = (
@@ -26,8 +26,7 @@ TITLES = (
 
 
 def operation(cluster: FakeCluster, *, abort: bool = False) -> Operation:
-    key = Overlap(cluster.cluster, (row_of(cluster.inventory),), cluster.master)
-    rotation = Rotation(key, cluster.connect, cluster.deploy, wait=0, seconds=0)
+    rotation = Rotation(cluster.cluster, cluster.master, cluster.connect, cluster.deploy, wait=0, seconds=0)
     return rotation.operation(cluster.keys, abort=abort)
 
 

@@ -18,7 +18,7 @@ from smallkube.inventory.models import Node
 from smallkube.kube.kubectl import Api, Lease
 from smallkube.kube.members import Member
 from smallkube.operations import rebuild
-from smallkube.operations.rebuild import Plan, Rebuild, check_fingerprint, is_back
+from smallkube.operations.rebuild import Rebuild, is_back
 from smallkube.remote.host import Host
 from smallkube.secrets.header import parse_header
 from smallkube.secrets.host_keys import Scanned, parse_host_key
@@ -82,8 +82,8 @@ def lost(cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> FakeCluster:
 
 def rebuilding(cluster: FakeCluster) -> Rebuild:
     stored = (cluster.workspace.hosts_keys_dir / "node1.pub").read_text()
-    plan = Plan(RECORD, Scanned(cluster.inventory.primary, KEY, parse_host_key(stored, "stored")))
-    return Rebuild(cluster.cluster, plan, cluster.master, cluster.connect, cluster.deploy, seconds=0)
+    scanned = Scanned(cluster.inventory.primary, KEY, parse_host_key(stored, "stored"))
+    return Rebuild(cluster.cluster, cluster.master, cluster.connect, cluster.deploy, RECORD, scanned, seconds=0)
 
 
 def killed(cluster: FakeCluster, kill_before: str | None) -> bool:
@@ -181,7 +181,7 @@ def test_what_the_backup_says_of_a_node_does_not_count(found: Api, back: bool) -
 
 
 def test_only_the_fingerprint_that_was_read_is_trusted(cluster: FakeCluster) -> None:
-    scanned = Scanned(cluster.inventory.primary, KEY)
-    check_fingerprint(scanned, KEY.fingerprint)
+    found = rebuilding(cluster)
+    found.check_fingerprint(KEY.fingerprint)
     with pytest.raises(UsageError, match="not SHA256:other"):
-        check_fingerprint(scanned, "SHA256:other")
+        found.check_fingerprint("SHA256:other")

@@ -30,7 +30,7 @@ TITLES = (
 
 def revocation(cluster: FakeCluster) -> Revocation:
     plan = revoke.make(cluster.cluster, "node2")
-    return Revocation(plan, cluster.master, cluster.connect, cluster.deploy)
+    return Revocation(plan.others, cluster.master, cluster.connect, cluster.deploy, plan)
 
 
 def killed(cluster: FakeCluster, kill_before: str | None) -> bool:
@@ -58,7 +58,8 @@ def assert_revoked(cluster: FakeCluster, token: bytes, public: str) -> None:
 
 def test_the_printed_titles_are_the_steps_that_run(cluster: FakeCluster) -> None:
     assert revocation(cluster).operation().titles(cluster.keys) == TITLES
-    dry = Revocation(revoke.make(cluster.cluster, "node2"), None, cluster.connect, cluster.deploy)
+    plan = revoke.make(cluster.cluster, "node2")
+    dry = Revocation(plan.others, None, cluster.connect, cluster.deploy, plan)
     assert dry.operation().titles(cluster.keys) == TITLES
 
 

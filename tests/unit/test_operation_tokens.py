@@ -13,7 +13,7 @@ from smallkube.inventory.models import Node
 from smallkube.kube import token_users
 from smallkube.kube.token_users import User
 from smallkube.operations import tokens
-from smallkube.operations.engine import Operation, Overlap
+from smallkube.operations.engine import Operation
 from smallkube.remote.command import Command, Result
 from smallkube.secrets import transaction
 from tests.unit.fake_cluster import FakeCluster, Killed, run
@@ -28,8 +28,7 @@ def users(cluster: FakeCluster) -> tuple[User, ...]:
 def operation(cluster: FakeCluster, wanted: Sequence[str] = CHOSEN, *, abort: bool = False) -> Operation:
     everybody = users(cluster)
     chosen = tokens.affected(cluster.keys, [user for user in everybody if user.short in wanted], everybody)
-    overlap = Overlap(cluster.cluster, tuple(user.secret for user in chosen), cluster.master)
-    rotation = tokens.Rotation(overlap, chosen, cluster.connect, cluster.deploy, 0)
+    rotation = tokens.Rotation(cluster.cluster, cluster.master, cluster.connect, cluster.deploy, chosen, 0)
     return rotation.operation(cluster.keys, abort=abort)
 
 

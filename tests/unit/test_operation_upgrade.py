@@ -14,8 +14,8 @@ from smallkube.inventory.load import parse
 from smallkube.inventory.models import Inventory
 from smallkube.kube.kubectl import Api
 from smallkube.kube.members import Member
-from smallkube.operations.upgrade import Upgrade, how_to_roll_back, make
-from smallkube.operations.upgrade_guard import Facts
+from smallkube.operations.cluster_facts import Facts
+from smallkube.operations.upgrade import Readiness, Upgrade, how_to_roll_back, make
 from tests.unit.fake_cluster import FakeCluster, run
 from tests.unit.test_cluster_skew import healthy, machine
 
@@ -34,7 +34,7 @@ def inventory(kubernetes: str = "1.35", nodes: int = 2) -> Inventory:
     return parse(f'cluster: {{name: test, kubernetes: "{kubernetes}"}}\nnodes:\n{rows}', Path("inventory.yaml"))
 
 
-def facts(nodes: int, server: str, *kubelets: str) -> Facts:
+def facts(nodes: int, server: str, *kubelets: str) -> Facts[Readiness]:
     """What runs: the API server's version, and each kubelet's by index."""
     members = {
         f"node{index}.k8s.internal": Member(True, False, False, version) for index, version in enumerate(kubelets, 1)
@@ -48,8 +48,14 @@ def facts(nodes: int, server: str, *kubelets: str) -> Facts:
 
 
 @pytest.fixture
-def outdated(cluster: FakeCluster) -> FakeCluster:
+def outdated(cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> FakeCluster:
     """Both nodes run the previous version of Kubernetes."""
+
+    def back_up(run: Upgrade) -> None:
+        assert len({*cluster.members.values()}) == 1
+        run.backup = "b1"
+
+    monkeypatch.setattr(Upgrade, "back_up", back_up)
     file = cluster.workspace.inventory_file
     file.write_text(file.read_text().replace("cluster:\n", 'cluster:\n  kubernetes: "1.35"\n'))
     cluster.members = dict.fromkeys(cluster.members, OLD)
@@ -64,17 +70,12 @@ def upgrading(
     versions = [*cluster.members.values()]
     plan = make(cluster.inventory, facts(2, versions[0], *versions), 1)
     results = iter(faults)
-
-    def back_up() -> str:
-        assert len({*cluster.members.values()}) == 1
-        return "b1"
-
     return Upgrade(
         cluster.cluster,
-        plan,
+        None,
         cluster.connect,
         cluster.deploy,
-        back_up,
+        plan,
         lambda: next(results, ()),
         settle,
         messages.append if messages is not None else lambda _: None,
@@ -157,7 +158,7 @@ def test_a_resumed_upgrade_takes_no_backup() -> None:
         ("1.35", facts(2, OLD, OLD, NEW), "the primary comes first"),
     ],
 )
-def test_what_the_guard_forbids_does_not_begin(kubernetes: str, found: Facts, reason: str) -> None:
+def test_what_the_guard_forbids_does_not_begin(kubernetes: str, found: Facts[Readiness], reason: str) -> None:
     with pytest.raises(SmallkubeError, match=reason):
         make(inventory(kubernetes), found, 1)
 

@@ -2,7 +2,6 @@
 
 import json
 import os
-from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -12,10 +11,8 @@ from smallkube.core.errors import SmallkubeError
 from smallkube.deploy import checks
 from smallkube.deploy.facts import HostFacts
 from smallkube.kube import token_users
-from smallkube.kube.token_users import User
 from smallkube.operations import revoke, tokens
 from smallkube.operations.certificates import Rotation, under_way
-from smallkube.operations.engine import Overlap
 from smallkube.secrets import policy, transaction
 from tests import extra_rows, forked
 from tests.unit.fake_cluster import FakeCluster, run
@@ -29,10 +26,6 @@ def inv(cluster: FakeCluster, *words: str) -> str:
     done = forked.inv(*words, environment=environment)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
-
-
-def overlap(cluster: FakeCluster, users: Sequence[User]) -> Overlap:
-    return Overlap(cluster.cluster, tuple(user.secret for user in users), cluster.master)
 
 
 def inv_json(cluster: FakeCluster, *words: str) -> Any:
@@ -105,7 +98,7 @@ def test_new_tokens_are_rotated(extended: FakeCluster) -> None:
     users = token_users.select(extended.inventory, ["agent-node2", "agent:node1"], everybody=False)
     extended.deploy()
     before = dict(extended.used)
-    rotation = tokens.Rotation(overlap(extended, users), users, extended.connect, extended.deploy, 0)
+    rotation = tokens.Rotation(extended.cluster, extended.master, extended.connect, extended.deploy, users, 0)
     assert run(rotation.operation(extended.keys, abort=False), extended.keys)
     changed = {name for name, token in extended.used.items() if token != before[name]}
     assert changed == {"agent-node1", "agent-node2"}
@@ -121,7 +114,7 @@ def test_a_new_client_that_keeps_its_token_is_waited_for(extended: FakeCluster) 
         extended.deploy()
         extended.used["agent-node2"] = before
 
-    rotation = tokens.Rotation(overlap(extended, users), users, extended.connect, deploy, 0)
+    rotation = tokens.Rotation(extended.cluster, extended.master, extended.connect, deploy, users, 0)
     with pytest.raises(SmallkubeError, match="agent on node2"):
         run(rotation.operation(extended.keys, abort=False), extended.keys)
 
@@ -132,12 +125,12 @@ def test_new_certificates_are_rotated_and_verified(extended: FakeCluster) -> Non
     extended.deploy_certificates()
     rows = tuple(row for row in policy.secrets_of(extended.inventory) if row.certificate and "agent" in row.name)
     before = extended.keys.certificates
-    rotation = Rotation(extended.cluster, rows, extended.connect, extended.deploy_certificates, 0)
+    rotation = Rotation(extended.cluster, None, extended.connect, extended.deploy_certificates, rows, 0)
     assert run(rotation.operation(extended.keys, abort=False, pause=False), extended.keys)
     after = extended.keys.certificates
     assert {name for name in after if after[name] != before[name]} == {"agent_node1.crt", "agent_node2.crt"}
     extended.shown["node2"]["agent_node2.crt"] = before["agent_node2.crt"]
-    again = Rotation(extended.cluster, rows, extended.connect, lambda: None, 0)
+    again = Rotation(extended.cluster, None, extended.connect, lambda: None, rows, 0)
     with pytest.raises(SmallkubeError, match=r"https://node2\.k8s\.internal:9443/metrics: curl: \(60\)"):
         again._await_used()
     assert under_way(extended.inventory, extended.keys) == ()

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from smallkube.core.errors import SmallkubeError
 from smallkube.inventory.load import parse
 from smallkube.operations import certificates as certificate_rotation
-from smallkube.operations import downtime, trust_facts
+from smallkube.operations import downtime, issuer
 from smallkube.secrets import certificates, policy, staged
 from smallkube.secrets.staged import Stage
 from smallkube.secrets.transaction import Keys
@@ -78,7 +78,7 @@ def test_the_id_of_a_key_is_that_of_its_public_half() -> None:
     private = certificates.new_key()
     public = certificates.parse_key(private, "k").public_key()
     digest = hashlib.sha256(public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).digest()
-    assert base64.urlsafe_b64decode(trust_facts.key_id(private, "k") + "=") == digest
+    assert base64.urlsafe_b64decode(issuer.key_id(private, "k") + "=") == digest
 
 
 def entry(seconds: float, message: str) -> str:
@@ -93,10 +93,11 @@ STOPPING, EXITED, STARTED = (
 def test_an_outage_is_from_the_stop_to_the_next_answer() -> None:
     stop = (entry(10, STOPPING), entry(11, EXITED), entry(12, "other"), entry(14, STARTED))
     crash = (entry(20, EXITED), entry(31.5, STARTED))
-    found = downtime.parse("\n".join((entry(1, STARTED), *stop, *crash)))
+    found = downtime.Outage()
+    found.add("\n".join((entry(1, STARTED), *stop, *crash)))
     assert found.as_json == {"restarts": 2, "seconds": 15.5}
     assert found.words == "the API server restarted 2 times and did not answer for 16 s in all"
-    assert downtime.parse("").words == "the API server restarted 0 times and did not answer for 0 s in all"
+    assert downtime.Outage().words == "the API server restarted 0 times and did not answer for 0 s in all"
 
 
 @pytest.mark.parametrize(("days", "renewed"), [(3589, 0), (3591, 1), (4000, 1)])
