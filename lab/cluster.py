@@ -20,7 +20,7 @@ from lab.machine import HUB, Machine, needed_here
 from lab.places import Places
 from lab.removal import hold, remove_tree
 from smallkube.core.errors import SmallkubeError, UsageError
-from smallkube.core.workspace import lock, write_file
+from smallkube.core.files import lock, write_file
 
 HUB_SCRIPT = Path(__file__).with_name("start-hub.sh")
 RECORD = "lab.json"

@@ -19,7 +19,7 @@ from lab import cgroups, network, processes
 from lab.command import run
 from lab.removal import remove_tree
 from smallkube.core.errors import SmallkubeError
-from smallkube.core.workspace import write_file
+from smallkube.core.files import write_file
 
 START = Path(__file__).with_name("start-node.sh")
 PROXY = "/lib/systemd/systemd-socket-proxyd"

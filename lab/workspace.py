@@ -9,7 +9,8 @@ from typing import Any
 from lab import network
 from lab.containers import BUSYBOX, PAUSE
 from lab.machine import Machine
-from smallkube.core.workspace import Workspace, write_file
+from smallkube.core.files import write_file
+from smallkube.core.workspace import Workspace
 
 HOST = """\
 # {name} of the lab. What a real machine needs to boot and to be reached stands in a file like this.

@@ -13,7 +13,6 @@ from smallkube.cli import output
 from smallkube.cli.context import Current, Seconds, task, words
 from smallkube.core import ui
 from smallkube.core.errors import ErrorGroup, SmallkubeError, UsageError
-from smallkube.core.workspace import lock, write_file
 
 if TYPE_CHECKING:
     from smallkube.inventory.models import Smoke
@@ -58,6 +57,7 @@ def smoke(
     status: 0 every check is ok or skipped; 1 a check failed or could not run. One
     run at a time; a run removes what an interrupted one left.
     """
+    from smallkube.core.files import write_file
     from smallkube.smoke import report, table
     from smallkube.smoke.context import Options
 
@@ -85,6 +85,7 @@ def run_smoke(
     here: Current, options: "Options", wanted: Sequence[str], step: Callable[[str], object] = lambda _: None
 ) -> "Sequence[SmokeResult]":
     """Run the checks ``wanted`` under the lock that makes it one run at a time."""
+    from smallkube.core.files import lock
     from smallkube.smoke import runner
 
     pinned = here.workspace.keys_dir / "apiserver.crt"
@@ -157,6 +158,7 @@ def kubeconfig(
     kubectl --kubeconfig FILE. --via HOST:PORT is for an SSH port-forward:
     ssh -L PORT:api.k8s.internal:6443 root@node1
     """
+    from smallkube.core.files import write_file
     from smallkube.kube import kubeconfig as making
     from smallkube.secrets import certificates, edit
 

@@ -8,7 +8,6 @@ from smallkube.cli import output
 from smallkube.cli.context import CHANGE, SELECTION, Current, after_dashes, task
 from smallkube.core import ui
 from smallkube.core.errors import ErrorGroup, SmallkubeError, UsageError
-from smallkube.core.workspace import write_file
 
 if TYPE_CHECKING:
     from smallkube.remote.fleet import NodeOutcome
@@ -26,6 +25,7 @@ def add(
 
     Comments and everything else in the file stay as they are.
     """
+    from smallkube.core.files import write_file
     from smallkube.inventory import edit, load, positions
 
     here.inventory  # noqa: B018 - refuse to edit a file that is wrong already
@@ -50,6 +50,7 @@ def remove(
     keys/. After an interruption the same command resumes. --dry-run and --json
     are for --revoke.
     """
+    from smallkube.core.files import write_file
     from smallkube.inventory import edit, load, positions
 
     if revoke:

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 from smallkube.core import ui
 from smallkube.core.errors import SmallkubeError
-from smallkube.core.workspace import lock
 
 if TYPE_CHECKING:
     from smallkube.cli.context import Current
@@ -108,6 +107,7 @@ class Runner:
 
     def run(self, operation: "Operation", question: str) -> bool:
         """Print the steps that remain, or run just those; whether they ran. Raises UsageError when not confirmed."""
+        from smallkube.core.files import lock
         from smallkube.operations import downtime, engine
 
         if operation.under_way(self.keys):

@@ -23,13 +23,13 @@ def rotate(
     its new token; removes the previous tokens and verifies that they are refused.
     After an interruption the same command resumes.
     """
-    from smallkube.kube import token_users
+    from smallkube.kube import token_clients
     from smallkube.operations import tokens as rotating
     from smallkube.secrets.age import require_master
 
-    wanted = token_users.select(here.inventory, words(user), everybody=all or abort)
+    wanted = token_clients.select(here.inventory, words(user), everybody=all or abort)
     runner = output.Runner(here, "tokens")
-    users = rotating.affected(runner.keys, wanted, token_users.all_users(here.inventory))
+    users = rotating.affected(runner.keys, wanted, token_clients.all_users(here.inventory))
     names = [one.short for one in users]
     master = None if here.dry_run else require_master(here.workspace, "to try tokens")
     rotation = rotating.Rotation(here.cluster, master, here.connect, runner.deploy, users, timeout)

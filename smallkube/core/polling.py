@@ -5,14 +5,12 @@ from collections.abc import Callable, Sequence
 
 from smallkube.core.errors import SmallkubeError
 
-INTERVAL_SECONDS = 1.0
-
 
 def wait_until(
     missing: Callable[[], Sequence[str]],
     seconds: float,
     error: Callable[[str], SmallkubeError],
-    interval: float = INTERVAL_SECONDS,
+    interval: float = 1.0,
 ) -> None:
     """Ask until nothing is ``missing``, at least once and for at most ``seconds``.
 

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, is_dataclass
 from datetime import timedelta
 from importlib.util import find_spec
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from smallkube.core.errors import UsageError, one_line
@@ -130,9 +129,7 @@ class Progress:
             self._live.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._live:
             self._live.stop()
 

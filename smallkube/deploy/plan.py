@@ -13,7 +13,8 @@ from typing import TypeVar
 
 from smallkube.core import process
 from smallkube.core.errors import ErrorGroup, UsageError, listed
-from smallkube.core.workspace import Workspace, write_file
+from smallkube.core.files import write_file
+from smallkube.core.workspace import Workspace
 from smallkube.deploy.facts import SCRIPTS
 from smallkube.inventory.cluster import Cluster
 from smallkube.inventory.models import Node
@@ -230,4 +231,4 @@ def _other_peers(workspace: Workspace, nodes: Sequence[Node], wanted: str) -> di
             return host.run(Command(("sha256sum", "/etc/smallkube/peers.json"))).text.partition(" ")[0]
 
     outcomes = fleet.run([nodes], digest)
-    return {out.node.name: out.value or "" for out in outcomes if not out.failed and out.value != wanted}
+    return {out.node.name: out.value or "" for out in outcomes if not out.error and out.value != wanted}

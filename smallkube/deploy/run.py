@@ -4,7 +4,7 @@ import time
 from collections.abc import Sequence
 
 from smallkube.core.errors import SmallkubeError
-from smallkube.core.workspace import lock
+from smallkube.core.files import lock
 from smallkube.deploy.node import DeployContext, NodeDeploy
 from smallkube.deploy.plan import Goal, Options, Plan, prepare
 from smallkube.deploy.report import Outcome, Report

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from smallkube.core.errors import SmallkubeError, UsageError
-from smallkube.core.workspace import TEMPORARY_PREFIX, lock, remove_temporaries, sync_folder
+from smallkube.core.files import TEMPORARY_PREFIX, lock, remove_temporaries, sync
 from smallkube.etcd import catalog, copies, notify, retention
 from smallkube.etcd.catalog import Catalog
 from smallkube.etcd.record import SUFFIX, Record, Snapshot, parse_snapshot, timestamp
@@ -140,7 +140,7 @@ def take(primary: Host, existing: Catalog, cluster: str, recipient: str, now: da
     except BaseException:
         receiver.abandon()
         raise
-    sync_folder(folder)
+    sync(folder)
     catalog.write_record(folder, record)
     return record
 

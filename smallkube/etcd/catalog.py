@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from smallkube.core.errors import SmallkubeError, UsageError
-from smallkube.core.workspace import sync_folder, write_file
+from smallkube.core.files import sync, write_file
 from smallkube.etcd.record import RECORD_SUFFIX, SUFFIX, Record, dump, parse
 from smallkube.etcd.stream import FILE_MODE
 from smallkube.inventory.cluster import Cluster
@@ -52,7 +52,7 @@ class Catalog:
         """Remove a backup: its record last, so that what a crash leaves is still known."""
         for suffix in (SUFFIX, RECORD_SUFFIX):
             (self.folder / (name + suffix)).unlink(missing_ok=True)
-        sync_folder(self.folder)
+        sync(self.folder)
 
 
 def folder_of(cluster: Cluster) -> Path:

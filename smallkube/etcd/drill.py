@@ -10,7 +10,7 @@ from pathlib import Path
 
 from smallkube.core.checks import Check, Result
 from smallkube.core.errors import SmallkubeError, UsageError
-from smallkube.core.workspace import lock
+from smallkube.core.files import lock
 from smallkube.etcd.catalog import Catalog
 from smallkube.etcd.ephemeral import EphemeralEtcd
 from smallkube.etcd.record import Record

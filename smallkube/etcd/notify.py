@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from smallkube.core.errors import SmallkubeError
-from smallkube.core.workspace import write_file
+from smallkube.core.files import write_file
 from smallkube.etcd.catalog import Catalog
 from smallkube.inventory.cluster import Cluster
 

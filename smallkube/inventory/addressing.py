@@ -36,23 +36,13 @@ class Addressing:
         return f"node{index}.{self.domain}"
 
     @property
-    def cluster_cidr6(self) -> str:
-        """Everything of this cluster in IPv6, "fd88::/16"."""
-        return f"{self.prefix6}::/16"
-
-    @property
-    def cluster_cidr4(self) -> str:
-        """Everything of this cluster in IPv4, "10.88.0.0/16"."""
-        return f"{self.prefix4}.0.0/16"
-
-    @property
-    def services_cidr(self) -> str:
-        """Range of the Services' cluster IPs, "10.88.0.0/24"."""
-        return self.cidr4(0)
+    def networks(self) -> tuple[ipaddress.IPv6Network, ipaddress.IPv4Network]:
+        """Everything of this cluster, fd88::/16 and 10.88.0.0/16."""
+        return ipaddress.IPv6Network(f"{self.prefix6}::/16"), ipaddress.IPv4Network(f"{self.prefix4}.0.0/16")
 
     @property
     def api_service_ip(self) -> str:
-        """Cluster IP of the API's own Service, always the first of the range."""
+        """Cluster IP of the API's own Service, always the first of the Services' range."""
         return self.host4(0)
 
     @property

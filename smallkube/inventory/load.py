@@ -1,22 +1,23 @@
 """inventory.yaml → ``Inventory``: validated, frozen. The only reader of that file.
 
-Fields are in ``models``, rules over several of them in ``rules``, lines in ``positions``.
+Fields are in ``models``, lines in ``positions``; rules over more than one field are here.
 """
 
+import ipaddress
 import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
 from smallkube.core.errors import ErrorGroup, UsageError
-from smallkube.inventory import positions, rules
+from smallkube.inventory import positions
 from smallkube.inventory.models import ClusterSettings, Inventory, Model, Node, NodeEntry
 from smallkube.inventory.positions import Document, KeyPath
 
 NODE_NAME = re.compile(r"node([1-9][0-9]{0,2})")
 MAX_INDEX = 254
-
 
 M = TypeVar("M", bound=Model)
 
@@ -44,7 +45,7 @@ def parse(text: str, path: Path) -> Inventory:
     problems += [document.problem((), f"the key {key} is missing") for key in ("cluster", "nodes") if key not in data]
     cluster = _part(document, ("cluster",), data["cluster"], ClusterSettings, problems) if "cluster" in data else None
     nodes = _nodes(document, problems) if "nodes" in data else ()
-    problems += rules.check(document, path.parent, cluster, nodes)
+    problems += _breaches(document, cluster, nodes)
     if problems or cluster is None:
         raise ErrorGroup(sorted(problems, key=document.line_of))
     return Inventory(cluster=cluster, nodes=nodes)
@@ -79,6 +80,8 @@ def _nodes(document: Document, problems: list[UsageError]) -> tuple[Node, ...]:
     if not isinstance(entries, dict) or not entries:
         problems.append(document.problem(("nodes",), "must be a mapping with at least node1"))
         return ()
+    if "node1" not in entries:
+        problems.append(document.problem(("nodes",), "node1 is missing: it is the primary"))
     nodes = []
     for name in entries:
         match = NODE_NAME.fullmatch(name) if isinstance(name, str) else None
@@ -87,10 +90,8 @@ def _nodes(document: Document, problems: list[UsageError]) -> tuple[Node, ...]:
             continue
         entry = _part(document, ("nodes", name), entries[name], NodeEntry, problems)
         if entry:
-            fields = {field: getattr(entry, field) for field in NodeEntry.model_fields}
-            if not entry.ssh.host:
-                fields["ssh"] = entry.ssh.model_copy(update={"host": entry.peer_ip})
-            nodes.append(Node(name=name, index=int(match[1]), **fields))
+            ssh = entry.ssh if entry.ssh.host else entry.ssh.model_copy(update={"host": entry.peer_ip})
+            nodes.append(Node(**dict(entry) | {"ssh": ssh}, name=name, index=int(match[1])))
     return tuple(sorted(nodes, key=lambda node: node.index))
 
 
@@ -117,7 +118,7 @@ _MESSAGES = {
 
 def _part(document: Document, at: KeyPath, value: Any, model: type[M], problems: list[UsageError]) -> M | None:
     try:
-        return model.model_validate(_tuples(value))
+        return model.model_validate(value)
     except ValidationError as error:
         problems += [
             document.problem((*at, *detail["loc"]), _message(detail["type"], detail["msg"], detail.get("ctx", {})))
@@ -126,17 +127,65 @@ def _part(document: Document, at: KeyPath, value: Any, model: type[M], problems:
         return None
 
 
-def _tuples(value: Any) -> Any:
-    """YAML's lists as the tuples that the frozen models hold."""
-    if isinstance(value, list):
-        return tuple(_tuples(item) for item in value)
-    if isinstance(value, dict):
-        return {key: _tuples(item) for key, item in value.items()}
-    return value
-
-
 def _message(kind: str, message: str, context: dict[str, Any]) -> str:
     """An error of pydantic in our words; in its own when it is of a kind that our models don't cause."""
     if kind in _MESSAGES:
         return _MESSAGES[kind].format_map(context)
     return message[:1].lower() + message[1:]
+
+
+def _breaches(document: Document, cluster: ClusterSettings | None, nodes: Sequence[Node]) -> Iterator[UsageError]:
+    """Every breach of a rule over more than one field.
+
+    Parts that were invalid by themselves are None or left out, and not judged again here.
+    """
+    yield from _same_address(document, nodes)
+    if cluster:
+        yield from _overlaps(document, cluster, nodes)
+        if cluster.api.port == 10250:
+            yield document.problem(("cluster", "api", "port"), "10250 is the kubelet's port")
+        yield from _addons(document, cluster)
+
+
+def _same_address(document: Document, nodes: Sequence[Node]) -> Iterator[UsageError]:
+    peers: dict[object, str] = {}
+    logins: dict[tuple[str, int], str] = {}
+    for node in nodes:
+        other = peers.setdefault(ipaddress.ip_address(node.peer_ip), node.name)
+        if other != node.name:
+            yield document.problem(("nodes", node.name, "peer_ip"), f"{node.peer_ip} is {other}'s address already")
+        login = logins.setdefault((node.ssh.host, node.ssh.port), node.name)
+        if login not in (node.name, other):
+            yield document.problem(
+                ("nodes", node.name, "ssh"), f"{node.ssh.host} port {node.ssh.port} is {login}'s already"
+            )
+
+
+def _overlaps(document: Document, cluster: ClusterSettings, nodes: Sequence[Node]) -> Iterator[UsageError]:
+    for node in nodes:
+        for own in cluster.addressing.networks:
+            if ipaddress.ip_address(node.peer_ip) in own:
+                yield document.problem(
+                    ("nodes", node.name, "peer_ip"),
+                    f"{node.peer_ip} is in the cluster's own network {own}",
+                    "give the machine's address outside the tunnel, or another cluster.network prefix",
+                )
+    for position, cidr in enumerate(cluster.network.private):
+        network = ipaddress.ip_network(cidr)
+        for own in cluster.addressing.networks:
+            if network.version == own.version and network.overlaps(own) and network.prefixlen > 0:
+                yield document.problem(
+                    ("cluster", "network", "private", position),
+                    f"{cidr} overlaps the cluster's own network {own}",
+                )
+
+
+def _addons(document: Document, cluster: ClusterSettings) -> Iterator[UsageError]:
+    names: dict[str, str] = {}
+    for position, addon in enumerate(cluster.addons):
+        at = ("cluster", "addons", position)
+        if not (document.path.parent / addon).is_file():
+            yield document.problem(at, f"{addon}: no such file in the workspace")
+        other = names.setdefault(Path(addon).name, addon)
+        if other != addon:
+            yield document.problem(at, f"{addon} has the same file name as {other}")

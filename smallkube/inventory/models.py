@@ -157,6 +157,10 @@ class ClusterSettings(Model):
     backup: Backup = Backup()
     smoke: Smoke = Smoke()
 
+    @property
+    def addressing(self) -> Addressing:
+        return Addressing(self.network.prefix6, self.network.prefix4, self.domain)
+
 
 class Ssh(Model):
     """How the operator's machine reaches a node; the host defaults to the node's peer_ip."""
@@ -195,7 +199,7 @@ class Inventory(Model):
 
     @property
     def addressing(self) -> Addressing:
-        return Addressing(self.cluster.network.prefix6, self.cluster.network.prefix4, self.cluster.domain)
+        return self.cluster.addressing
 
     @property
     def primary(self) -> Node:

@@ -6,7 +6,6 @@ here, before PyYAML meets one of its own, whose errors differ from version to ve
 """
 
 import re
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,9 @@ KeyPath = tuple[Any, ...]
 
 MAX_BYTES = 1_000_000
 MAX_DEPTH = 20
+_TOO_DEEP = f"nested more than {MAX_DEPTH} levels deep"
+_PLAIN_TAGS = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _CONTROL_CHARACTER = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """What YAML 1.1 allows nowhere (section 5.1)."""
 _BRACKET = re.compile(
@@ -28,13 +30,18 @@ _BRACKET = re.compile(
 """Quoted text and comments, which are passed over; group 1: an opening bracket, group 2: a closing one."""
 
 
-@dataclass(frozen=True)
 class Document:
-    """A parsed file: plain values beside the line (from 1) of each key."""
+    """A parsed file: ``data`` has plain values, lists as tuples; ``lines`` the line (from 1) of each key."""
 
-    path: Path
-    data: Any
-    lines: dict[KeyPath, int] = field(default_factory=dict)
+    def __init__(self, path: Path, root: yaml.Node) -> None:
+        """Raises ErrorGroup with all that is not supported."""
+        self.path = path
+        self.lines: dict[KeyPath, int] = {}
+        self._faults: list[UsageError] = []
+        self._scalars = yaml.constructor.SafeConstructor()
+        self.data = self._build(root, ())
+        if self._faults:
+            raise ErrorGroup(self._faults)
 
     def line(self, at: KeyPath) -> int:
         """The line of ``at``, or of the nearest enclosing key when it is not in the file."""
@@ -45,12 +52,46 @@ class Document:
     def problem(self, at: KeyPath, message: str, hint: str | None = None) -> UsageError:
         """A problem at a key of this file."""
         key = ".".join(str(part) for part in at)
-        where = f"{self.path.name}:{self.line(at)}"
-        return UsageError(f"{key}: {message}" if key else message, where=where, hint=hint)
+        return _problem(self.path, self.line(at), f"{key}: {message}" if key else message, hint)
 
     def line_of(self, problem: SmallkubeError) -> int:
         """The line that a problem of this file names."""
         return int((problem.where or ":0").rsplit(":", 1)[-1])
+
+    def _build(self, node: yaml.Node, at: KeyPath) -> Any:
+        self.lines.setdefault(at, node.start_mark.line + 1)
+        if not isinstance(node, yaml.ScalarNode) and node.tag not in _PLAIN_TAGS:
+            self._fault(node, f"value of the kind {node.tag} is not supported")
+        if isinstance(node, yaml.MappingNode):
+            return self._mapping(node, at)
+        if isinstance(node, yaml.SequenceNode):
+            return tuple(self._build(item, (*at, position)) for position, item in enumerate(node.value))
+        return self._scalar(node)
+
+    def _mapping(self, node: yaml.MappingNode, at: KeyPath) -> dict[Any, Any]:
+        values: dict[Any, Any] = {}
+        for key_node, value_node in node.value:
+            if not isinstance(key_node, yaml.ScalarNode):
+                self._fault(key_node, "a key must be plain text")
+                continue
+            key = self._scalar(key_node)
+            if key in values:
+                first = self.lines[(*at, key)]
+                self._fault(key_node, f"{key}: duplicate key; first defined on line {first}")
+                continue
+            self.lines[(*at, key)] = key_node.start_mark.line + 1
+            values[key] = self._build(value_node, (*at, key))
+        return values
+
+    def _scalar(self, node: yaml.Node) -> Any:
+        try:
+            return self._scalars.construct_object(node)
+        except (yaml.YAMLError, ValueError, OverflowError):
+            self._fault(node, f"value of the kind {node.tag} is not supported")
+            return None
+
+    def _fault(self, node: yaml.Node, message: str) -> None:
+        self._faults.append(_problem(self.path, node.start_mark.line + 1, message))
 
 
 def parse(text: str, path: Path) -> Document:
@@ -58,19 +99,11 @@ def parse(text: str, path: Path) -> Document:
 
     Raises UsageError (with a line) on anything that is not plain, small, unambiguous YAML.
     """
-    _check_characters(text, path)
+    if found := _CONTROL_CHARACTER.search(text):
+        raise _problem(path, _line(found), "holds a control character", "remove it")
     _check_brackets(text, path)
     try:
-        depth = 0
-        for event in yaml.parse(text, Loader=_LOADER):
-            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-            line = event.start_mark.line + 1 if event.start_mark else 1
-            if depth > MAX_DEPTH:
-                raise _too_deep(path, line)
-            if isinstance(event, yaml.NodeEvent) and event.anchor:
-                raise UsageError(
-                    "anchors and aliases are not supported", where=f"{path.name}:{line}", hint="write the value out"
-                )
+        _check_events(text, path)
         root = yaml.compose(text, Loader=_LOADER)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
@@ -80,16 +113,7 @@ def parse(text: str, path: Path) -> Document:
         raise UsageError(f"not valid YAML: {error}", where=path.name) from error
     if root is None:
         raise UsageError("the file is empty", where=path.name, hint="the least is a cluster name and two nodes")
-    builder = _Builder(path)
-    data = builder.build(root, ())
-    if builder.problems:
-        raise ErrorGroup(builder.problems)
-    return Document(path, data, builder.lines)
-
-
-def _check_characters(text: str, path: Path) -> None:
-    if found := _CONTROL_CHARACTER.search(text):
-        raise UsageError("holds a control character", where=f"{path.name}:{_line(found)}", hint="remove it")
+    return Document(path, root)
 
 
 def _check_brackets(text: str, path: Path) -> None:
@@ -98,19 +122,26 @@ def _check_brackets(text: str, path: Path) -> None:
     for found in _BRACKET.finditer(text):
         depth = max(depth + bool(found[1]) - bool(found[2]), 0)
         if depth > MAX_DEPTH:
-            raise _too_deep(path, _line(found))
+            raise _problem(path, _line(found), _TOO_DEEP)
 
 
 def _line(found: re.Match[str]) -> int:
     return found.string.count("\n", 0, found.start()) + 1
 
 
-def _too_deep(path: Path, line: int) -> UsageError:
-    return UsageError(f"nested more than {MAX_DEPTH} levels deep", where=f"{path.name}:{line}")
+def _check_events(text: str, path: Path) -> None:
+    depth = 0
+    for event in yaml.parse(text, Loader=_LOADER):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        line = event.start_mark.line + 1 if event.start_mark else 1
+        if depth > MAX_DEPTH:
+            raise _problem(path, line, _TOO_DEEP)
+        if isinstance(event, yaml.NodeEvent) and event.anchor:
+            raise _problem(path, line, "anchors and aliases are not supported", "write the value out")
 
 
-_PLAIN_TAGS = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+def _problem(path: Path, line: int, message: str, hint: str | None = None) -> UsageError:
+    return UsageError(message, where=f"{path.name}:{line}", hint=hint)
 
 
 def read_text(path: Path) -> str:
@@ -123,51 +154,6 @@ def read_text(path: Path) -> str:
         raise UsageError("no such file", where=str(path), hint="create it; README.md shows the least one") from error
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
-        raise UsageError("not UTF-8 text", where=f"{path.name}:{line}") from error
+        raise _problem(path, line, "not UTF-8 text") from error
     except OSError as error:
         raise UsageError(f"can't be read: {error.strerror}", where=str(path)) from error
-
-
-class _Builder:
-    """Turns composed nodes into plain values, keeping lines and collecting problems."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.lines: dict[KeyPath, int] = {}
-        self.problems: list[UsageError] = []
-        self.scalars = yaml.constructor.SafeConstructor()
-
-    def build(self, node: yaml.Node, at: KeyPath) -> Any:
-        self.lines.setdefault(at, node.start_mark.line + 1)
-        if not isinstance(node, yaml.ScalarNode) and node.tag not in _PLAIN_TAGS:
-            self._problem(node, f"value of the kind {node.tag} is not supported")
-        if isinstance(node, yaml.MappingNode):
-            return self._mapping(node, at)
-        if isinstance(node, yaml.SequenceNode):
-            return [self.build(item, (*at, position)) for position, item in enumerate(node.value)]
-        return self._scalar(node)
-
-    def _mapping(self, node: yaml.MappingNode, at: KeyPath) -> dict[Any, Any]:
-        values: dict[Any, Any] = {}
-        for key_node, value_node in node.value:
-            if not isinstance(key_node, yaml.ScalarNode):
-                self._problem(key_node, "a key must be plain text")
-                continue
-            key = self._scalar(key_node)
-            if key in values:
-                first = self.lines[(*at, key)]
-                self._problem(key_node, f"{key}: duplicate key; first defined on line {first}")
-                continue
-            self.lines[(*at, key)] = key_node.start_mark.line + 1
-            values[key] = self.build(value_node, (*at, key))
-        return values
-
-    def _scalar(self, node: yaml.Node) -> Any:
-        try:
-            return self.scalars.construct_object(node)
-        except (yaml.YAMLError, ValueError, OverflowError):
-            self._problem(node, f"value of the kind {node.tag} is not supported")
-            return None
-
-    def _problem(self, node: yaml.Node, message: str) -> None:
-        self.problems.append(UsageError(message, where=f"{self.path.name}:{node.start_mark.line + 1}"))

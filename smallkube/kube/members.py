@@ -73,14 +73,9 @@ def change(
 
 def member(primary: Host, host: str) -> Member | None:
     """The node called ``host``, None when the cluster has no such node. Raises SmallkubeError without an answer."""
-    reply = primary.run_checked(_kubectl("get", "node", host, "--ignore-not-found", "--output=json"))
-    return parse_answer(reply.text) if reply.text.strip() else None
-
-
-def parse_answer(text: str) -> Member:
-    """From a Node in JSON. Raises SmallkubeError."""
+    text = primary.run_checked(_kubectl("get", "node", host, "--ignore-not-found", "--output=json")).text
     try:
-        return parse_member(json.loads(text))
+        return parse_member(json.loads(text)) if text.strip() else None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise SmallkubeError("unexpected output from kubectl: not a Node") from error
 

@@ -83,8 +83,8 @@ def _files(cluster: Cluster) -> Iterator[tuple[str, Path]]:
     if cluster.workspace.flake_lock.is_file():
         yield "nix/flake.lock", cluster.workspace.flake_lock
     folders = {
-        "modules": cluster.workspace.modules_dir,
-        "addons": cluster.workspace.addons_dir,
+        "modules": cluster.workspace.nix_sources("modules"),
+        "addons": cluster.workspace.nix_sources("addons"),
         "hosts": cluster.workspace.hosts_dir,
         "rendered": cluster.workspace.rendered_dir,
     }

@@ -6,7 +6,8 @@ from difflib import unified_diff
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from smallkube.core.workspace import Workspace, write_file
+from smallkube.core.files import write_file
+from smallkube.core.workspace import Workspace
 from smallkube.inventory.cluster import Cluster
 from smallkube.inventory.models import Inventory
 from smallkube.nix.literal import NixPath, literal
@@ -120,7 +121,7 @@ def _environment(workspace: Workspace) -> "Environment":
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
-        loader=FileSystemLoader(workspace.templates_dir),
+        loader=FileSystemLoader(workspace.nix_sources("templates")),
         undefined=StrictUndefined,
         autoescape=False,
         finalize=_refuse_unfiltered,

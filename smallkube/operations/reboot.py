@@ -11,8 +11,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from smallkube.core.errors import SmallkubeError, UsageError, one_line
+from smallkube.core.files import lock
 from smallkube.core.polling import wait_until
-from smallkube.core.workspace import Workspace, lock
+from smallkube.core.workspace import Workspace
 from smallkube.inventory.models import Inventory, Node
 from smallkube.kube import members
 from smallkube.kube.members import Member

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from smallkube.core.errors import SmallkubeError, UsageError
-from smallkube.core.workspace import write_file
+from smallkube.core.files import write_file
 from smallkube.inventory import edit, positions
 from smallkube.inventory import load as inventories
 from smallkube.inventory.cluster import Cluster

@@ -14,8 +14,7 @@ from smallkube.core.polling import wait_until
 from smallkube.core.workspace import Workspace
 from smallkube.inventory.cluster import Cluster
 from smallkube.kube import token_clients
-from smallkube.kube.token_clients import Answer, TokenClient, sha256
-from smallkube.kube.token_users import User, all_users
+from smallkube.kube.token_clients import Answer, TokenClient, User, all_users, sha256
 from smallkube.operations.engine import Operation, Overlap, Runbook, Step, in_keys
 from smallkube.secrets import transaction
 from smallkube.secrets.age import read_master

@@ -1,12 +1,8 @@
 """A remote command is a value; this is the one place where it becomes text for a shell."""
 
 import shlex
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
-from typing import BinaryIO, Literal
-
-Become = Literal["none", "sudo"]
 
 
 @dataclass(frozen=True)
@@ -36,47 +32,10 @@ class Command:
     def name(self) -> str:
         return self.title or PurePosixPath(self.argv[0]).name
 
-    def line(self, become: Become) -> str:
-        """The command line for the login shell of a user who becomes root in this way."""
+    def line(self, become: str) -> str:
+        """The command line for the login shell of a user who becomes root by ``become``: "none" or "sudo"."""
         prefix = ("sudo", "-n", "--") if self.root and become == "sudo" else ()
         return shlex.join((*prefix, *self.argv))
-
-
-@dataclass(frozen=True)
-class Streams:
-    """What a running command is connected to.
-
-    ``on_stderr`` gets standard error piece by piece as it comes; ``on_stdout`` standard output, which the Result does
-    not have then. ``source`` is read to its end and sent after ``Command.stdin``, no faster than the command reads.
-    The command ends when ``stopped`` becomes true.
-    """
-
-    on_stderr: Callable[[bytes], object]
-    stopped: Callable[[], bool]
-    source: BinaryIO | None
-    on_stdout: Callable[[bytes], object] | None
-
-
-class OutputLimitError(Exception):
-    """A command printed more than its Result may hold."""
-
-
-class Output:
-    """What a command prints on one stream, kept up to its limit."""
-
-    def __init__(self, command: Command) -> None:
-        self._limit, self._size, self._pieces = command.limit, 0, list[bytes]()
-
-    def write(self, data: bytes) -> None:
-        """Raises OutputLimitError."""
-        self._size += len(data)
-        if self._size > self._limit:
-            raise OutputLimitError
-        self._pieces.append(data)
-
-    @property
-    def data(self) -> bytes:
-        return b"".join(self._pieces)
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,8 @@
 from collections.abc import Callable
 
 from smallkube.inventory.models import Node
-from smallkube.remote.command import Command, Result, Streams
-from smallkube.remote.host import Host
+from smallkube.remote.command import Command, Result
+from smallkube.remote.host import Host, Streams
 
 
 class FakeHost(Host):
@@ -15,17 +15,14 @@ class FakeHost(Host):
         self.answer = answer
         self.commands: list[Command] = []
 
-    def _run(self, command: Command, streams: Streams) -> Result:
+    def _run(self, command: Command, streams: Streams) -> int:
         self.commands.append(command)
-        if streams.source:
-            while streams.source.read(1 << 16):
-                pass
+        for _ in streams.stdin():
+            pass
         result = self.answer(command)
-        streams.on_stderr(result.stderr.encode())
-        if streams.on_stdout is None:
-            return result
-        streams.on_stdout(result.stdout)
-        return Result(result.status, b"", result.stderr)
+        streams.stdout(result.stdout)
+        streams.stderr(result.stderr.encode())
+        return result.status
 
 
 def reply(text: str = "", status: int = 0, stderr: str = "") -> Result:

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Generic, Protocol, TypeVar
@@ -27,10 +27,6 @@ class Outcome(Generic[T]):
     seconds: float = 0.0
     value: T | None = None
     error: SmallkubeError | None = None
-
-    @property
-    def failed(self) -> bool:
-        return self.error is not None
 
 
 def stages(nodes: Sequence[Node], batch: int | None = None) -> tuple[tuple[Node, ...], ...]:
@@ -99,15 +95,13 @@ def _workers(
         waiting.put(pair)
 
     def work_through() -> None:
-        while True:
-            try:
+        with suppress(queue.Empty):
+            while True:
                 node, future = waiting.get_nowait()
-            except queue.Empty:
-                return
-            try:
-                future.set_result(_one(node, work))
-            except BaseException as error:
-                future.set_exception(error)
+                try:
+                    future.set_result(_one(node, work))
+                except BaseException as error:
+                    future.set_exception(error)
 
     count = min(len(stage), at_once)
     return futures, tuple(threading.Thread(target=work_through, daemon=True) for _ in range(count))
@@ -123,8 +117,7 @@ def _one(node: Node, work: Callable[[Node], T]) -> Outcome[T]:
 
 def raise_errors(outcomes: Sequence[Outcome[T]]) -> None:
     """Raise ErrorGroup when any node failed; its lines name the nodes."""
-    errors = [outcome.error for outcome in outcomes if outcome.error]
-    if errors:
+    if errors := [outcome.error for outcome in outcomes if outcome.error]:
         raise ErrorGroup(errors)
 
 
@@ -139,9 +132,6 @@ class NodeOutcome(StrEnum):
     NOT_RUN = "not run"
 
 
-GOOD = frozenset({NodeOutcome.REBOOTED, NodeOutcome.DRAINED, NodeOutcome.UNCORDONED})
-
-
 @dataclass(frozen=True)
 class Report:
     """How one node ended; ``reason`` is what is worth knowing about it."""
@@ -153,7 +143,7 @@ class Report:
 
     @property
     def good(self) -> bool:
-        return self.outcome in GOOD
+        return self.outcome in (NodeOutcome.REBOOTED, NodeOutcome.DRAINED, NodeOutcome.UNCORDONED)
 
 
 class Watcher(Protocol):
@@ -172,13 +162,12 @@ def one_by_one(
     """
 
     def one(node: Node) -> Report:
-        began = time.monotonic()
         try:
             report = work(node)
         except SmallkubeError as error:
             report = Report(node.name, NodeOutcome.FAILED, reason=reason_of(error))
         watcher.done(node.name, report.outcome)
-        return replace(report, seconds=round(time.monotonic() - began, 1))
+        return report
 
     outcomes = run(
         [(node,) for node in nodes],
@@ -188,7 +177,10 @@ def one_by_one(
     )
     untouched = "interrupted" if stop.is_set() else "an earlier node failed"
     return tuple(
-        outcome.value or Report(outcome.node.name, NodeOutcome.NOT_RUN, reason=untouched) for outcome in outcomes
+        replace(outcome.value, seconds=round(outcome.seconds, 1))
+        if outcome.value
+        else Report(outcome.node.name, NodeOutcome.NOT_RUN, reason=untouched)
+        for outcome in outcomes
     )
 
 

@@ -2,15 +2,66 @@
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from types import TracebackType
+from dataclasses import dataclass, field
 from typing import BinaryIO, Self
 
 from smallkube.core import log
 from smallkube.core.errors import SmallkubeError, UsageError
 from smallkube.inventory.models import Node
-from smallkube.remote.command import Command, Result, Streams
+from smallkube.remote.command import Command, Result
+
+_CHUNK = 1 << 16
+
+
+@dataclass
+class Streams:
+    """What a running command is connected to, and what it printed: up to ``Command.limit`` bytes of each stream."""
+
+    command: Command
+    where: str
+    on_stderr: Callable[[bytes], object]
+    stopped: Callable[[], bool]
+    source: BinaryIO | None
+    on_stdout: Callable[[bytes], object] | None
+    _output: bytearray = field(default_factory=bytearray)
+    _errors: bytearray = field(default_factory=bytearray)
+    _fault: Exception | None = None
+
+    def stdin(self) -> Iterator[bytes]:
+        """What the command is to get."""
+        yield self.command.stdin or b""
+        while self.source and (data := self.source.read(_CHUNK)):
+            yield data
+
+    def stdout(self, data: bytes) -> None:
+        """Take what was printed; raises SmallkubeError at the limit, and whatever ``on_stdout`` raises."""
+        if self.on_stdout:
+            self.on_stdout(data)
+        else:
+            self._keep(self._output, data)
+
+    def stderr(self, data: bytes) -> None:
+        """The same, but a fault is raised by ``result``: the rest must still be read, or the command blocks."""
+        if self._fault is None:
+            try:
+                self._keep(self._errors, data)
+                self.on_stderr(data)
+            except Exception as error:
+                self._fault = error
+
+    def _keep(self, kept: bytearray, data: bytes) -> None:
+        kept += data
+        if len(kept) > self.command.limit:
+            message = f"{self.command.name} printed more than {self.command.limit >> 20} MiB"
+            raise SmallkubeError(message, where=self.where)
+
+    def result(self, status: int) -> Result:
+        """The command's result, now that it has ended."""
+        if self._fault:
+            raise self._fault
+        return Result(status, bytes(self._output), self._errors.decode(errors="replace"))
 
 
 class Host(ABC):
@@ -26,9 +77,7 @@ class Host(ABC):
         self.open()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def open(self) -> None:  # noqa: B027 - most need no connection
@@ -46,7 +95,11 @@ class Host(ABC):
         source: BinaryIO | None = None,
         on_stdout: Callable[[bytes], object] | None = None,
     ) -> Result:
-        """Run ``command`` with these Streams.
+        """Run ``command``.
+
+        ``on_stderr`` gets standard error piece by piece as it comes; ``on_stdout`` standard output, which the Result
+        does not have then. ``source`` is read to its end and sent after ``command.stdin``, no faster than it is read
+        there.
 
         Raises SmallkubeError when the connection breaks, there is no activity for ``command.timeout`` seconds, more
         comes than ``command.limit`` bytes, or ``stopped`` becomes true; a command that fails is a Result. Whatever the
@@ -54,7 +107,8 @@ class Host(ABC):
         """
         began, outcome = time.monotonic(), "interrupted"
         try:
-            result = self._run(command, Streams(on_stderr, stopped, source, on_stdout))
+            streams = Streams(command, self.where, on_stderr, stopped, source, on_stdout)
+            result = streams.result(self._run(command, streams))
             outcome = f"exit status {result.status}"
             return result
         except SmallkubeError as error:
@@ -75,7 +129,8 @@ class Host(ABC):
         return (UsageError if usage else SmallkubeError)(message, where=self.where, hint=hint)
 
     @abstractmethod
-    def _run(self, command: Command, streams: Streams) -> Result: ...
+    def _run(self, command: Command, streams: Streams) -> int:
+        """Its exit status; what it prints goes to ``streams``."""
 
 
 Connect = Callable[[Node], AbstractContextManager[Host]]

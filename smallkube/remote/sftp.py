@@ -1,6 +1,7 @@
 """Files on a machine that is not one of the nodes, by SFTP; only host keys that are known already are accepted."""
 
 import hashlib
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ import paramiko
 
 from smallkube.core.errors import SmallkubeError, UsageError
 from smallkube.core.workspace import Workspace
-from smallkube.remote.ssh import CONNECT_SECONDS, RefuseUnknown, UnknownHostKeyError, transport
+from smallkube.remote.ssh import CONNECT_SECONDS, RefuseUnknown, UnknownHostKeyError, reason, transport
 
 _CHUNK = 1 << 15
 _AT_ONCE = 64
@@ -73,22 +74,15 @@ class Folder:
         with source.open("rb") as local, self._client.open(part, "wb") as remote:
             remote.chmod(FILE_MODE)
             remote.set_pipelined(True)
-            while data := local.read(_CHUNK):
-                remote.write(data)
-        found = self._hash(part)
+            shutil.copyfileobj(local, remote, _CHUNK)
+        with self._client.open(part, "rb") as remote:
+            remote.prefetch(max_concurrent_requests=_AT_ONCE)
+            found = hashlib.file_digest(remote, "sha256").hexdigest()
         self._client.posix_rename(part, self._at(name))
         return found
 
     def remove(self, name: str) -> None:
         self._client.remove(self._at(name))
-
-    def _hash(self, path: str) -> str:
-        digest = hashlib.sha256()
-        with self._client.open(path, "rb") as file:
-            file.prefetch(max_concurrent_requests=_AT_ONCE)
-            while data := file.read(_CHUNK):
-                digest.update(data)
-        return digest.hexdigest()
 
     def _at(self, name: str) -> str:
         return f"{self._path}/{name}"
@@ -105,7 +99,7 @@ class Folder:
 @contextmanager
 def folder(workspace: Workspace, destination: Destination) -> Iterator[Folder]:
     """The destination while the block runs; every fault of the connection or of a file is a SmallkubeError."""
-    own_key = workspace.state_dir / "ssh_key"
+    where, own_key = str(destination), workspace.state_dir / "ssh_key"
     client = paramiko.SSHClient()
     client.set_missing_host_key_policy(RefuseUnknown())
     try:
@@ -126,17 +120,13 @@ def folder(workspace: Workspace, destination: Destination) -> Iterator[Folder]:
         files.get_channel().settimeout(_SILENCE_SECONDS)  # type: ignore[union-attr]
         yield Folder(files, destination.path)
     except paramiko.BadHostKeyException as error:
-        raise SmallkubeError("its host key is not the known one; nothing was sent", where=str(destination)) from error
+        raise SmallkubeError("its host key is not the known one; nothing was sent", where=where) from error
     except UnknownHostKeyError as error:
         hint = "compare its host key, then add it to keys/known_hosts or ~/.ssh/known_hosts"
-        raise SmallkubeError(
-            "its host key is not known; nothing was sent", where=str(destination), hint=hint
-        ) from error
+        raise SmallkubeError("its host key is not known; nothing was sent", where=where, hint=hint) from error
     except paramiko.SSHException as error:
-        reason = str(error) or type(error).__name__
-        raise SmallkubeError(f"no SSH connection: {reason}", where=str(destination)) from error
+        raise SmallkubeError(f"no SSH connection: {reason(error)}", where=where) from error
     except (OSError, EOFError) as error:
-        reason = getattr(error, "strerror", None) or str(error) or "connection closed"
-        raise SmallkubeError(f"can't be used: {reason}", where=str(destination)) from error
+        raise SmallkubeError(f"can't be used: {reason(error)}", where=where) from error
     finally:
         client.close()

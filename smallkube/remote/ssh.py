@@ -2,7 +2,12 @@
 
 import logging
 import socket
-from typing import Any
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from typing import Any, TypeVar
 
 import fabric
 import paramiko
@@ -10,9 +15,8 @@ import paramiko
 from smallkube.core.errors import SmallkubeError, UsageError
 from smallkube.core.workspace import Workspace
 from smallkube.inventory.models import Node
-from smallkube.remote.command import Command, OutputLimitError, Result, Streams
-from smallkube.remote.host import Connect, Host
-from smallkube.remote.streams import ChannelStreams
+from smallkube.remote.command import Command
+from smallkube.remote.host import Connect, Host, Streams
 from smallkube.secrets import host_keys
 
 CONNECT_SECONDS = 10
@@ -21,9 +25,13 @@ SILENCE_SECONDS = 60
 """A connection on which nothing was acknowledged for so long is lost."""
 _SUDO_REFUSED = 1
 """sudo's exit status when it does not run the command (sudo(8), "Exit value"); the command's own may be the same."""
+_CHUNK = 1 << 16
+_POLL_SECONDS = 1.0
 
 # Its threads log the tracebacks of faults that also reach us as exceptions; unhandled, they land on standard error.
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
+
+T = TypeVar("T")
 
 
 class UnknownHostKeyError(paramiko.SSHException):
@@ -42,18 +50,18 @@ class SshHost(Host):
 
     def __init__(self, workspace: Workspace, node: Node) -> None:
         super().__init__(node, f"{node.name} ({node.ssh.user}@{node.ssh.host}:{node.ssh.port})")
-        self._expected = _host_key(workspace, node)
-        own_key = workspace.state_dir / "ssh_key"
-        options: dict[str, object] = {}
-        if own_key.is_file():
-            options = {"key_filename": [str(own_key)], "allow_agent": False, "look_for_keys": False}
+        known, own_key = host_keys.read_host_key(workspace, node.name), workspace.state_dir / "ssh_key"
+        if known is None:
+            raise UsageError("no host key is known", where=node.name, hint=f"run `inv keys.scan --node {node.name}`")
+        self._expected = paramiko.Ed25519Key(data=known.wire)
+        only_own = {"key_filename": [str(own_key)], "allow_agent": False, "look_for_keys": False}
         self._fabric = fabric.Connection(
             node.ssh.host,
             user=node.ssh.user,
             port=node.ssh.port,
             connect_timeout=CONNECT_SECONDS,
             connect_kwargs={
-                **options,
+                **(only_own if own_key.is_file() else {}),
                 "banner_timeout": CONNECT_SECONDS,
                 "auth_timeout": CONNECT_SECONDS,
                 "transport_factory": transport,
@@ -69,80 +77,143 @@ class SshHost(Host):
     def open(self) -> None:
         """Connect and authenticate; nothing is sent before the host key was found to be the expected one."""
         try:
-            self._authenticate()
-        except BaseException:
+            self._fabric.open()
+        except BaseException as error:
             self.close()
+            if isinstance(error, paramiko.SSHException | OSError | EOFError):
+                raise self._refused(error) from error
             raise
         self._fabric.transport.set_keepalive(KEEPALIVE_SECONDS)
         wire = self._fabric.transport.sock
         if isinstance(wire, socket.socket) and hasattr(socket, "TCP_USER_TIMEOUT"):
             wire.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, SILENCE_SECONDS * 1000)
 
-    def _authenticate(self) -> None:
-        try:
-            self._fabric.open()
-        except paramiko.BadHostKeyException as error:
-            raise self._wrong_key(error.key) from error
-        except paramiko.PasswordRequiredException as error:
-            raise self.error("the SSH key has a passphrase", "load it into ssh-agent (ssh-add)") from error
-        except paramiko.AuthenticationException as error:
-            hint = f"let your SSH key in for {self.node.ssh.user}"
-            raise self.error("the machine does not accept our SSH key", hint) from error
-        except UnknownHostKeyError as error:
-            # The key of the node itself is always known: see __init__.
-            hint = "compare it, then add it to ~/.ssh/known_hosts"
-            raise self.error(f"the host key of the jump host {error} is not known; nothing was sent", hint) from error
-        except paramiko.SSHException as error:
-            raise self.error(f"no SSH connection: {str(error) or type(error).__name__}") from error
-        except (OSError, EOFError) as error:
-            reason = (error.strerror if isinstance(error, OSError) else None) or str(error) or "connection closed"
-            raise self.error(f"can't be reached: {reason}", "is the machine up, and ssh.host right?") from error
+    def _refused(self, error: Exception) -> SmallkubeError:
+        """Why there is no connection."""
+        name, user = self.node.name, self.node.ssh.user
+        match error:
+            case paramiko.BadHostKeyException():
+                keys = f"offered {error.key.fingerprint}, expected {self._expected.fingerprint} (keys/hosts/{name}.pub)"
+                hint = f"if the machine was reinstalled: inv keys.scan --node {name} --replace"
+                return self.error(f"host key differs: {keys}; nothing was sent", hint)
+            case paramiko.PasswordRequiredException():
+                return self.error("the SSH key has a passphrase", "load it into ssh-agent (ssh-add)")
+            case paramiko.AuthenticationException():
+                return self.error("the machine does not accept our SSH key", f"let your SSH key in for {user}")
+            case UnknownHostKeyError():  # not the node's own, which is always known: see __init__
+                hint = "compare it, then add it to ~/.ssh/known_hosts"
+                return self.error(f"the host key of the jump host {error} is not known; nothing was sent", hint)
+            case paramiko.SSHException():
+                return self.error(f"no SSH connection: {reason(error)}")
+            case _:
+                return self.error(f"can't be reached: {reason(error)}", "is the machine up, and ssh.host right?")
 
     def close(self) -> None:
         """Disconnect; what was started detached on the machine goes on."""
         self._fabric.close()
         self._fabric.client.close()  # Fabric's own leaves a connection open that failed to authenticate
 
-    def _run(self, command: Command, streams: Streams) -> Result:
+    def _run(self, command: Command, streams: Streams) -> int:
         """Raises UsageError when sudo wants a password."""
+        transport, name = self._fabric.transport, command.name
         try:
-            result = self._exchange(command, streams)
+            if transport is None:
+                raise EOFError("not connected")
+            with transport.open_session(timeout=CONNECT_SECONDS) as channel:
+                channel.exec_command(command.line(self.node.ssh.become))
+                status = _Exchange(channel, streams).status()
         except InterruptedError as error:
-            raise self.error(f"interrupted while {command.name} ran") from error
+            raise self.error(f"interrupted while {name} ran") from error
         except TimeoutError as error:
-            raise self.error(f"{command.name}: {error}") from error
-        except OutputLimitError as error:
-            raise self.error(f"{command.name} printed more than {command.limit >> 20} MiB") from error
+            raise self.error(f"{name}: {error}") from error
         except (paramiko.SSHException, OSError, EOFError) as error:
-            raise self.error(f"connection lost while {command.name} ran: {str(error) or 'closed'}") from error
-        if result.status == _SUDO_REFUSED and not self._becomes_root(command):
+            raise self.error(f"connection lost while {name} ran: {str(error) or 'closed'}") from error
+        if status == _SUDO_REFUSED and not self._becomes_root(command):
             raise self.error(
                 f"{self.node.ssh.user} may not use sudo without a password",
                 f"allow it on the machine (NOPASSWD for {self.node.ssh.user}), or connect as root",
                 usage=True,
             )
-        return result
-
-    def _exchange(self, command: Command, streams: Streams) -> Result:
-        transport = self._fabric.transport
-        if transport is None:
-            raise EOFError("not connected")
-        with transport.open_session(timeout=CONNECT_SECONDS) as channel:
-            channel.exec_command(command.line(self.node.ssh.become))
-            return ChannelStreams(channel, command, streams).result()
-
-    def _wrong_key(self, offered: paramiko.PKey) -> SmallkubeError:
-        return self.error(
-            f"host key differs: offered {offered.fingerprint}, expected {self._expected.fingerprint}"
-            f" (keys/hosts/{self.node.name}.pub); nothing was sent",
-            f"if the machine was reinstalled: inv keys.scan --node {self.node.name} --replace",
-        )
+        return status
 
     def _becomes_root(self, command: Command) -> bool:
         """Whether ``command`` needs no sudo, or sudo asks for no password; its messages differ between versions."""
         if self.node.ssh.become == "none" or not command.root:
             return True
         return self.run(Command(("sudo", "-n", "--", "true"), root=False)).ok
+
+
+class _Exchange:
+    """All three streams of one command at once, so that neither side can block the other by filling a window.
+
+    It is given up after ``command.timeout`` seconds without activity on any stream.
+    """
+
+    def __init__(self, channel: paramiko.Channel, streams: Streams) -> None:
+        self.channel, self.command, self.streams = channel, streams.command, streams
+        self._active = time.monotonic()
+        self._deadline = self._active + self.command.total_timeout
+        channel.settimeout(min(self.command.timeout, _POLL_SECONDS))
+
+    def status(self) -> int:
+        """Its exit status, once it has ended and all output was read.
+
+        Raises TimeoutError, InterruptedError (``stopped`` was true), EOFError or another OSError without one, and
+        whatever ``Streams.stdout`` raised.
+        """
+        reader = threading.Thread(target=self._read_errors, daemon=True)
+        reader.start()
+        threading.Thread(target=self._write_input, daemon=True).start()
+        self._read(self.channel.recv, self.streams.stdout)
+        reader.join()
+        self._patiently(self._ended)
+        status = self.channel.recv_exit_status()
+        if status < 0:
+            raise EOFError("closed before the command ended")
+        return status
+
+    def _ended(self) -> None:
+        if not self.channel.status_event.wait(_POLL_SECONDS):
+            raise TimeoutError
+
+    def _read_errors(self) -> None:
+        with suppress(OSError):  # status() meets the same fault
+            self._read(self.channel.recv_stderr, self.streams.stderr)
+
+    def _read(self, receive: Callable[[int], bytes], on_data: Callable[[bytes], object]) -> None:
+        while data := self._patiently(partial(receive, _CHUNK)):
+            on_data(data)
+
+    def _write_input(self) -> None:
+        # It may end without reading all; status() meets any other fault too.
+        with suppress(OSError, EOFError, ValueError, paramiko.SSHException):
+            for data in self.streams.stdin():
+                self._send(data)
+            if not self.command.hold:
+                self.channel.shutdown_write()
+
+    def _send(self, data: bytes) -> None:
+        left = memoryview(data)
+        while left:
+            sent = self._patiently(partial(self.channel.send, bytes(left[:_CHUNK])))
+            if not sent:
+                raise EOFError("closed")
+            left = left[sent:]
+
+    def _patiently(self, attempt: Callable[[], T]) -> T:
+        while True:
+            if self.streams.stopped():
+                raise InterruptedError("interrupted")
+            if time.monotonic() > self._deadline:
+                raise TimeoutError(f"not done after {self.command.total_timeout:.0f} s")
+            try:
+                result = attempt()
+            except TimeoutError:
+                if time.monotonic() - self._active > self.command.timeout:
+                    raise TimeoutError(f"no activity for {self.command.timeout:.0f} s") from None
+            else:
+                self._active = time.monotonic()
+                return result
 
 
 def connector(workspace: Workspace) -> Connect:
@@ -158,11 +229,10 @@ def transport(wire: socket.socket, **options: Any) -> paramiko.Transport:
     return made
 
 
-def _host_key(workspace: Workspace, node: Node) -> paramiko.PKey:
-    key = host_keys.read_host_key(workspace, node.name)
-    if key is None:
-        raise UsageError("no host key is known", where=node.name, hint=f"run `inv keys.scan --node {node.name}`")
-    return paramiko.Ed25519Key(data=key.wire)
+def reason(error: Exception) -> str:
+    """A fault of a connection in its own words, where it has some."""
+    silent = "connection closed" if isinstance(error, EOFError) else type(error).__name__
+    return getattr(error, "strerror", None) or str(error) or silent
 
 
 def _refuse_unknown_keys(connection: fabric.Connection) -> None:

@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from smallkube.core.errors import SmallkubeError, UsageError
-from smallkube.core.files import write_files
-from smallkube.core.workspace import Workspace, lock, remove_temporaries, sync_folder, write_file
+from smallkube.core.files import lock, remove_temporaries, sync, write_file, write_files
+from smallkube.core.workspace import Workspace
 from smallkube.inventory.cluster import Cluster
 from smallkube.secrets import age, agenix, policy, recipients
 from smallkube.secrets.policy import Secret
@@ -197,7 +197,7 @@ def complete(workspace: Workspace) -> tuple[str, ...]:
     try:
         for removed in (*(file for file, data in files.items() if data is None), path):
             removed.unlink(missing_ok=True)
-            sync_folder(removed.parent)
+            sync(removed.parent)
     except OSError as error:
         raise SmallkubeError(f"can't be removed: {error.strerror}", where=workspace.relative(path)) from error
     return found.subjects

@@ -13,7 +13,7 @@ from smallkube.deploy.report import Outcome, Report
 from smallkube.inventory.cluster import Cluster
 from smallkube.inventory.load import load
 from smallkube.inventory.models import Inventory, Node
-from smallkube.kube import token_clients, token_users
+from smallkube.kube import token_clients
 from smallkube.operations import encryption, issuer
 from smallkube.operations.engine import Operation, execute
 from smallkube.remote.command import Command, Result
@@ -120,7 +120,7 @@ class FakeCluster:
             ]
             self.configuration = encryption.parse(transaction.opened(keys, self.master, secret))
         self.accepted, self.used = set(), {}
-        for user in token_users.all_users(self.inventory):
+        for user in token_clients.all_users(self.inventory):
             self.used[user.short] = transaction.opened(keys, self.master, user.secret)
             for row in (user.secret, *user.secret.staged):
                 if row.file in keys.files:
@@ -152,7 +152,7 @@ class FakeCluster:
                 assert node.role == "primary"
                 return reply("".join(self._try(line) for line in (command.stdin or b"").splitlines()))
             case "tokens in use":
-                users = {client.name: user for client, user in token_users.clients_on(self.inventory, node).items()}
+                users = {client.name: user for client, user in token_clients.clients_on(self.inventory, node).items()}
                 used = ((name, self.used[users[name]]) for name in command.argv[4::2])
                 return reply("".join(f"{name} {token_clients.sha256(token)}\n" for name, token in used))
             case "authorities":

@@ -16,7 +16,7 @@ def test_the_plan_of_node_2() -> None:
     assert plan.cidr4(2) == "10.88.2.0/24"
     assert (plan.host6(2), plan.host4(2)) == ("fd88:2::1", "10.88.2.1")
     assert plan.node_host(2) == "node2.k8s.internal"
-    assert plan.services_cidr == "10.88.0.0/24"
+    assert [str(network) for network in plan.networks] == ["fd88::/16", "10.88.0.0/16"]
     assert plan.api_service_ip == "10.88.0.1"
     assert plan.api_internal_host == "api.k8s.internal"
 
@@ -24,12 +24,10 @@ def test_the_plan_of_node_2() -> None:
 @given(indices, indices)
 def test_subnets_are_disjoint_and_inside_the_cluster(one: int, other: int) -> None:
     plan = Addressing()
-    for cidr, cluster, host in (
-        (plan.cidr6, plan.cluster_cidr6, plan.host6),
-        (plan.cidr4, plan.cluster_cidr4, plan.host4),
-    ):
+    v6, v4 = plan.networks
+    for cidr, cluster, host in ((plan.cidr6, v6, plan.host6), (plan.cidr4, v4, plan.host4)):
         network = ipaddress.ip_network(cidr(one))
         assert ipaddress.ip_address(host(one)) in network
-        assert network.subnet_of(ipaddress.ip_network(cluster))  # type: ignore[arg-type]
+        assert network.subnet_of(cluster)  # type: ignore[arg-type]
         assert network.overlaps(ipaddress.ip_network(cidr(other))) == (one == other)
-        assert not network.overlaps(ipaddress.ip_network(plan.services_cidr))
+        assert not network.overlaps(ipaddress.ip_network(plan.cidr4(0)))

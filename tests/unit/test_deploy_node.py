@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 import pytest
 
 from smallkube.core.errors import SmallkubeError
-from smallkube.core.workspace import Workspace, lock
+from smallkube.core.files import lock
+from smallkube.core.workspace import Workspace
 from smallkube.deploy import node as deploying
 from smallkube.deploy import plan
 from smallkube.deploy.history import Entry

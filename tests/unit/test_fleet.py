@@ -64,7 +64,7 @@ def test_a_failure_stays_with_its_node() -> None:
     outcomes = fleet.run([NODES], fail_on(2, 4))
     assert [outcome.node for outcome in outcomes] == list(NODES)
     assert [outcome.value for outcome in outcomes] == [1, None, 3, None, 5]
-    assert [outcome.failed for outcome in outcomes] == [False, True, False, True, False]
+    assert [outcome.error is None for outcome in outcomes] == [True, False, True, False, True]
     with pytest.raises(ErrorGroup) as caught:
         fleet.raise_errors(outcomes)
     assert str(caught.value).splitlines() == ["node2: broken", "node4: broken"]

@@ -12,6 +12,7 @@ from smallkube.core.errors import SmallkubeError, UsageError
 from smallkube.core.workspace import Workspace
 from smallkube.kube import members
 from smallkube.operations import reboot
+from smallkube.remote.fake import FakeHost, reply
 from smallkube.remote.fleet import NodeOutcome, Report
 from smallkube.remote.host import Host
 from tests.unit.world import Computer, Member, Silent, World
@@ -191,10 +192,11 @@ def test_a_drain_that_fails_is_the_last(world: World) -> None:
     ]
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"metadata": {}, "spec": null, "status": {}}', "Error"])
-def test_an_answer_that_is_no_node_is_an_error(text: str) -> None:
+@pytest.mark.parametrize("text", ["[]", "{}", '{"metadata": {}, "spec": null, "status": {}}', "Error"])
+def test_an_answer_that_is_no_node_is_an_error(world: World, text: str) -> None:
+    primary = FakeHost(world.inventory.primary, lambda _: reply(text))
     with pytest.raises(SmallkubeError, match="not a Node"):
-        members.parse_answer(text)
+        members.member(primary, "node1.k8s.internal")
 
 
 @pytest.mark.parametrize(("back", "drained"), [(9, 300), (600, 0), (90_000, 300)])

@@ -10,8 +10,8 @@ from smallkube.cli.output import Runner
 from smallkube.core.errors import SmallkubeError, UsageError
 from smallkube.core.workspace import Workspace
 from smallkube.inventory.models import Node
-from smallkube.kube import token_users
-from smallkube.kube.token_users import User
+from smallkube.kube import token_clients
+from smallkube.kube.token_clients import User
 from smallkube.operations import tokens
 from smallkube.operations.engine import Operation
 from smallkube.remote.command import Command, Result
@@ -22,7 +22,7 @@ CHOSEN = ("node2", "kube-scheduler")
 
 
 def users(cluster: FakeCluster) -> tuple[User, ...]:
-    return token_users.all_users(cluster.inventory)
+    return token_clients.all_users(cluster.inventory)
 
 
 def operation(cluster: FakeCluster, wanted: Sequence[str] = CHOSEN, *, abort: bool = False) -> Operation:

@@ -7,7 +7,7 @@ import pytest
 from smallkube.core.errors import SmallkubeError, UsageError
 from smallkube.inventory.load import parse
 from smallkube.inventory.models import Inventory
-from smallkube.kube import token_clients, token_users
+from smallkube.kube import token_clients
 from smallkube.kube.token_clients import TokenClient
 
 TEXT = "cluster: {name: test}\nnodes: {node1: {peer_ip: 192.0.2.1}, node2: {peer_ip: 192.0.2.2}}\n"
@@ -17,7 +17,7 @@ def inventory() -> Inventory:
     return parse(TEXT, Path("inventory.yaml"))
 
 
-EVERYBODY = token_users.all_users(inventory())
+EVERYBODY = token_clients.all_users(inventory())
 
 
 def test_everybody_has_the_name_that_the_api_server_knows() -> None:
@@ -31,20 +31,20 @@ def test_everybody_has_the_name_that_the_api_server_knows() -> None:
 
 
 def test_users_are_chosen_by_either_name_and_once() -> None:
-    chosen = token_users.select(inventory(), ["node2", "system:node:node2.k8s.internal", "root"], everybody=False)
+    chosen = token_clients.select(inventory(), ["node2", "system:node:node2.k8s.internal", "root"], everybody=False)
     assert [user.short for user in chosen] == ["node2", "root"]
-    assert token_users.select(inventory(), [], everybody=True) == EVERYBODY
+    assert token_clients.select(inventory(), [], everybody=True) == EVERYBODY
 
 
 @pytest.mark.parametrize(("names", "said"), [([], "no user selected"), (["node3"], "no user 'node3'")])
 def test_a_choice_that_can_not_be_met_is_a_usage_error(names: list[str], said: str) -> None:
     with pytest.raises(UsageError, match=said):
-        token_users.select(inventory(), names, everybody=False)
+        token_clients.select(inventory(), names, everybody=False)
 
 
 def test_clients_with_another_token_are_behind() -> None:
     users = {
-        node.name: {client.name: user for client, user in token_users.clients_on(inventory(), node).items()}
+        node.name: {client.name: user for client, user in token_clients.clients_on(inventory(), node).items()}
         for node in inventory().nodes
     }
     found = token_clients.parse("node2", users["node2"], "kubelet aa\nkube-proxy -\ncoredns bb")

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from smallkube.core.errors import SmallkubeError, UsageError
-from smallkube.core.workspace import REPOSITORY, Workspace, lock, remove_temporaries, write_file
+from smallkube.core.files import lock, remove_temporaries, write_file
+from smallkube.core.workspace import REPOSITORY, Workspace
 
 
 def test_a_file_has_its_mode_whatever_the_umask(tmp_path: Path) -> None:
@@ -56,8 +57,7 @@ def test_leftovers_of_a_killed_write_are_recognised(tmp_path: Path) -> None:
 def test_a_second_holder_is_told_the_first(tmp_path: Path) -> None:
     path = tmp_path / "lock"
     attempt = (
-        "from smallkube.core.workspace import lock\nfrom pathlib import Path\n"
-        f"with lock(Path({str(path)!r}), 'x'): pass"
+        f"from smallkube.core.files import lock\nfrom pathlib import Path\nwith lock(Path({str(path)!r}), 'x'): pass"
     )
     with lock(path, "backup"):
         second = subprocess.run([sys.executable, "-c", attempt], capture_output=True, text=True)
@@ -75,6 +75,6 @@ def test_the_workspace_is_the_repository_unless_named(tmp_path: Path) -> None:
 
 def test_modules_come_from_the_workspace_when_it_has_them(tmp_path: Path) -> None:
     workspace = Workspace(tmp_path)
-    assert workspace.modules_dir == REPOSITORY / "nix" / "modules"
+    assert workspace.nix_sources("modules") == REPOSITORY / "nix" / "modules"
     (tmp_path / "nix" / "modules").mkdir(parents=True)
-    assert workspace.modules_dir == tmp_path / "nix" / "modules"
+    assert workspace.nix_sources("modules") == tmp_path / "nix" / "modules"
