@@ -1,7 +1,7 @@
 """Does a node's description hang together, and do the nodes' descriptions fit each other? Pure functions.
 
 Each returns complaints as texts that name the unit, file or address. What the real tools know better (keys, syntax) is
-left to them (smallkube/nix/verify.py).
+left to them (smallkube/nix/check.py).
 """
 
 import re

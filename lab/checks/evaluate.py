@@ -11,7 +11,7 @@ from typing import Any
 from smallkube.core import process
 from smallkube.core.errors import SmallkubeError, UsageError
 from smallkube.core.workspace import REPOSITORY
-from smallkube.nix.evaluate import reason
+from smallkube.nix.flake import reason
 
 EVALUATOR = REPOSITORY / "lab" / "nix" / "evaluate.nix"
 INPUTS = {"nixpkgs": f"path:{EVALUATOR.parent}", "agenix": f"path:{EVALUATOR.parent}/agenix"}

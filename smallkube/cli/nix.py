@@ -21,7 +21,7 @@ def render(
     Writes nix/flake.nix and nix/rendered/.
     """
     from smallkube.core.files import write_file
-    from smallkube.nix import bundle, lock, render
+    from smallkube.nix import bundle, flake, render
 
     plan = render.plan(here.cluster)
     changed = plan.changed
@@ -37,7 +37,7 @@ def render(
         ui.message(f"{'removed' if path in plan.obsolete else 'written'} {name}")
     if update_lock:
         files = bundle.assemble(here.cluster).files
-        renewed = write_file(here.workspace.flake_lock, lock.here(files, update=True))
+        renewed = write_file(here.workspace.flake_lock, flake.lock(files, update=True))
         ui.message("nix/flake.lock is renewed" if renewed else "nix/flake.lock is the newest there is")
     elif not names:
         ui.message("nothing to do: everything rendered is current")

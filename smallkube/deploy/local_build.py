@@ -39,7 +39,6 @@ class LocalBuild:
 
         Meanwhile the lock on ``host`` is kept alive. Raises UsageError when Nix is missing on this machine.
         """
-        programs = build.programs()
         self._folder = tempfile.TemporaryDirectory(prefix="smallkube-")
         tree = Path(self._folder.name).resolve() / "tree"
         write_tree(self.bundle.files, tree)
@@ -54,7 +53,7 @@ class LocalBuild:
             self._keep_lock_alive(host)
         try:
             attribute = f"nixosConfigurations.{self.node}.config.system.build.toplevel"
-            status = build.build(programs, tree, attribute, write, lambda: self._keep_lock_alive(host))
+            status = build.build(tree, attribute, write, lambda: self._keep_lock_alive(host))
         finally:
             self.slots.release()
         if status == 0:
@@ -80,11 +79,10 @@ class LocalBuild:
 
         Raises SmallkubeError when the copy is interrupted; the paths that have arrived are complete.
         """
-        programs = build.programs()
-        paths = build.closure(programs, self._system)
-        missing = build.measured(programs, missing_paths(host, paths))
-        step(f"copy the closure: {missing} of {len(paths)} paths")
-        with build.exported(programs, missing.paths) as stream:
+        paths = build.closure(self._system)
+        missing = missing_paths(host, paths)
+        step(f"copy the closure: {len(missing)} of {len(paths)} paths, {build.size(missing) / 1e6:.1f} MB")
+        with build.exported(missing) as stream:
             command = SCRIPTS.pushed("import", self._system, timeout=SILENCE_SECONDS)
             done = host.run(command, stopped=self.stopped, source=stream)
             if not done.ok:

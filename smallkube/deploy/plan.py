@@ -18,7 +18,7 @@ from smallkube.core.workspace import Workspace
 from smallkube.deploy.facts import SCRIPTS
 from smallkube.inventory.cluster import Cluster
 from smallkube.inventory.models import Node
-from smallkube.nix import build, bundle, lock, render
+from smallkube.nix import build, bundle, flake, render
 from smallkube.nix.bundle import Bundle
 from smallkube.remote import fleet, scripts
 from smallkube.remote.command import Command
@@ -156,11 +156,11 @@ def prepare(
     Raises UsageError or ErrorGroup when the workspace is not fit to be deployed.
     """
     if options.build_on is BuildOn.LOCAL:
-        build.programs()
+        build.require_nix()
     check_rendered(cluster, render.plan(cluster).changed)
     whole = bundle.assemble(cluster)
     check_secrets(nodes, _findings(cluster))
-    if may_lock and lock.FLAKE_LOCK not in whole.files:
+    if may_lock and flake.LOCK_FILE not in whole.files:
         write_file(cluster.workspace.flake_lock, _lock(cluster, whole))
         whole = bundle.assemble(cluster)
     new_peers, left_out = stale_peers(cluster, nodes, whole.files["keys/peers.json"])
@@ -173,10 +173,10 @@ def prepare(
 def _lock(cluster: Cluster, unlocked: Bundle) -> bytes:
     """Lock the flake's inputs with the Nix of this machine, else with that of the primary."""
     if process.find("nix"):
-        return lock.here(unlocked.files, update=False)
+        return flake.lock(unlocked.files, update=False)
     with SshHost(cluster.workspace, cluster.inventory.primary) as host:
         scripts.push(host, "bundles", unlocked)
-        return host.run_checked(SCRIPTS.sent("lock-flake", unlocked.digest, timeout=lock.SECONDS)).stdout
+        return host.run_checked(SCRIPTS.sent("lock-flake", unlocked.digest, timeout=flake.SECONDS)).stdout
 
 
 def _findings(cluster: Cluster) -> Sequence[Finding]:

@@ -163,7 +163,7 @@ class SnapshotReceiver:
         self._where, self._path, self._recipient, self._last = where, path, recipient, last
         self._head = b""
         self._snapshot: Snapshot | None = None
-        self._pipes: tuple[Pipe[Digest], ...] = ()
+        self._pipes: tuple[Pipe, ...] = ()
 
     def write(self, data: bytes) -> None:
         if self._snapshot is None:

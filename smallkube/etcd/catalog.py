@@ -64,8 +64,6 @@ def read(folder: Path) -> Catalog:
     """What is in ``folder``, which need not exist. Sizes are compared, contents are not read."""
     faults: dict[str, str] = {}
     records: list[Record] = []
-    if not folder.is_dir():
-        return Catalog(folder, (), {})
     for file in sorted(folder.glob(f"[!.]*{RECORD_SUFFIX}")):
         name = file.name.removesuffix(RECORD_SUFFIX)
         try:

@@ -10,6 +10,7 @@ from smallkube.etcd.catalog import Catalog
 from smallkube.etcd.record import RECORD_SUFFIX, SUFFIX, Record, parse
 from smallkube.etcd.retention import kept
 from smallkube.inventory.models import Keep
+from smallkube.remote.fleet import reason_of
 from smallkube.remote.sftp import Destination, Folder, folder
 
 
@@ -37,7 +38,7 @@ def copy(workspace: Workspace, existing: Catalog, url: str, keep: Keep, step: Ca
                     sent.append(record.name)
             return Copied(url, tuple(sent), tuple(_prune(there, existing, keep)))
     except SmallkubeError as error:
-        return Copied(url, tuple(sent), error=f"{error.message}; {error.hint}" if error.hint else error.message)
+        return Copied(url, tuple(sent), error=reason_of(error))
 
 
 def _send(path: Path, record: Record, there: Folder) -> None:

@@ -19,7 +19,7 @@ from smallkube.inventory.cluster import Cluster
 from smallkube.inventory.models import Node
 from smallkube.remote import fleet
 from smallkube.remote.command import Command
-from smallkube.remote.host import Connect, Host
+from smallkube.remote.host import Connect
 from smallkube.secrets import edit, kinds
 from smallkube.secrets.age import Master
 
@@ -94,25 +94,21 @@ def execute(plan: Plan, existing: Catalog, master: Master, connect: Connect, ste
 
     Once all was sent, the primary completes it by itself: an interruption here only leaves out the last step.
     """
-    with connect(plan.primary) as primary:
-        step("send and restore in a new folder")
-        run, bumped = _start(plan, existing, master, primary)
-    previous = previous_data(_wait(plan, run, connect, step), plan.primary.name)
-    step(f"restart kubelet, kube-proxy and CoreDNS on {len(plan.nodes)} nodes")
-    return Outcome(previous, bumped, restart_clients(plan.nodes, connect))
-
-
-def _start(plan: Plan, existing: Catalog, master: Master, primary: Host) -> tuple[str, bool]:
-    """The run on the primary, and whether revisions were raised."""
     record = plan.record
     keys = () if plan.any_key else tuple(f"{key.sha256} {key.name}" for key in record.encryption_keys)
     arguments = (DATA_DIR, str(record.size), record.snapshot_sha256, " ".join(map(str, record.minor)))
     settings = (ENDPOINT, str(plan.seconds), ENCRYPTION_CONFIGURATION, text("swap-data-dir"))
-    with decrypted(existing.folder / record.file, master) as stream:
-        result = primary.run(script("restore", *arguments, *settings, *keys, timeout=_UNPACK_SECONDS), source=stream)
-    if not result.ok:
-        raise primary.error(f"nothing was changed: {result.last_line}")
-    return parse_output("restore", result.stdout, lambda reply: (reply["run"], reply["bumped"]), primary.where)
+    with connect(plan.primary) as primary:
+        step("send and restore in a new folder")
+        command = script("restore", *arguments, *settings, *keys, timeout=_UNPACK_SECONDS)
+        with decrypted(existing.folder / record.file, master) as stream:
+            result = primary.run(command, source=stream)
+        if not result.ok:
+            raise primary.error(f"nothing was changed: {result.last_line}")
+        run, bumped = parse_output("restore", result.stdout, itemgetter("run", "bumped"), primary.where)
+    previous = previous_data(_wait(plan, run, connect, step), plan.primary.name)
+    step(f"restart kubelet, kube-proxy and CoreDNS on {len(plan.nodes)} nodes")
+    return Outcome(previous, bumped, restart_clients(plan.nodes, connect))
 
 
 def _wait(plan: Plan, run: str, connect: Connect, step: Callable[[str], object]) -> list[str]:

@@ -8,11 +8,13 @@ import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
+from string import Template
 
 from smallkube.core.errors import UsageError
 
 PATH = "/run/wrappers/bin:/run/current-system/sw/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 """Where NixOS and others have ssh, etcdctl and the like."""
+_UNITS = Path(__file__).with_name("units")
 
 
 def entries(argv: Sequence[str], workspace: Path, at: str) -> dict[str, str]:
@@ -26,20 +28,13 @@ def entries(argv: Sequence[str], workspace: Path, at: str) -> dict[str, str]:
     hour, minute = int(time[1]), int(time[2])
     variables = (f"PATH={PATH}", f"SMALLKUBE_WORKSPACE={workspace}")
     line = shlex.join(("env", *variables, *argv))  # env: the other lines of the table keep their environment
-    return {
-        "crontab": f"{minute} {hour} * * * {line}\n".replace("%", r"\%"),
-        "smallkube-etcd-backup.service": (
-            "[Unit]\nDescription=Backup of etcd\nWants=network-online.target\nAfter=network-online.target\n\n"
-            "[Service]\nType=oneshot\n"
-            f"Environment={' '.join(map(_quoted, variables))}\n"
-            f"ExecStart={' '.join(_quoted(word).replace('$', '$$') for word in argv)}\n"
-        ),
-        "smallkube-etcd-backup.timer": (
-            "[Unit]\nDescription=Backup of etcd, every day\n\n"
-            f"[Timer]\nOnCalendar=*-*-* {hour:02}:{minute:02}:00\nPersistent=true\n\n"
-            "[Install]\nWantedBy=timers.target\n"
-        ),
+    values = {
+        "environment": " ".join(map(_quoted, variables)),
+        "command": " ".join(_quoted(word).replace("$", "$$") for word in argv),
+        "time": f"{hour:02}:{minute:02}",
     }
+    units = {file.name: Template(file.read_text()).substitute(values) for file in sorted(_UNITS.iterdir())}
+    return {"crontab": f"{minute} {hour} * * * {line}\n".replace("%", r"\%"), **units}
 
 
 def _quoted(word: str) -> str:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
-from typing import BinaryIO, Generic, TypeVar
+from typing import BinaryIO
 
 from smallkube.core.errors import SmallkubeError
 from smallkube.secrets import age
@@ -24,8 +24,6 @@ FILE_MODE = 0o600
 _HEADER_LIMIT = 1 << 16
 _CHUNK = 1 << 18
 
-T = TypeVar("T")
-
 
 @dataclass(frozen=True)
 class Digest:
@@ -35,29 +33,32 @@ class Digest:
     sha256: str
 
 
-class Pipe(Generic[T]):
+class Pipe:
     """Runs ``work`` in a thread on the stream that is written here, and is never ahead of it by more than a pipe holds.
 
     What ``work`` raises is raised by ``write`` or ``end``.
     """
 
-    def __init__(self, work: Callable[[BinaryIO], T]) -> None:
+    def __init__(self, work: Callable[[BinaryIO], Digest]) -> None:
         reading, writing = os.pipe()
         self._sink = open(writing, "wb", buffering=0)  # noqa: PTH123, SIM115 - a descriptor, which ``abandon`` closes
         self._pool = ThreadPoolExecutor(1)
-        self._result = self._pool.submit(self._run, work, reading)
+
+        def run() -> Digest:
+            with open(reading, "rb", buffering=0) as stream:  # noqa: PTH123
+                return work(stream)
+
+        self._result = self._pool.submit(run)
 
     def write(self, data: bytes) -> None:
         """Hand ``data`` over; waits while the work is behind."""
-        rest = memoryview(data)
         try:
-            while rest:
-                rest = rest[self._sink.write(rest) :]
+            _write_all(self._sink, data)
         except BrokenPipeError:
             self.end()
             raise
 
-    def end(self) -> T:
+    def end(self) -> Digest:
         """Close the stream and wait for the result."""
         self.abandon()
         return self._result.result()
@@ -66,11 +67,6 @@ class Pipe(Generic[T]):
         """Close the stream and wait; the result does not matter."""
         self._sink.close()
         self._pool.shutdown()
-
-    @staticmethod
-    def _run(work: Callable[[BinaryIO], T], reading: int) -> T:
-        with open(reading, "rb", buffering=0) as stream:
-            return work(stream)
 
 
 def verify_snapshot(stream: BinaryIO, where: str, then: Callable[[bytes], object] = lambda _: None) -> Digest:
@@ -190,10 +186,8 @@ class _Meter:
         return data
 
     def write(self, data: bytes) -> int:
-        rest = memoryview(data)
         try:
-            while rest:
-                rest = rest[self._stream.write(rest) :]
+            _write_all(self._stream, data)
         except OSError as error:
             self.fault = error
             raise
@@ -203,3 +197,10 @@ class _Meter:
 
     def flush(self) -> None:
         """Nothing is buffered here."""
+
+
+def _write_all(stream: BinaryIO | FileIO, data: bytes) -> None:
+    """A raw stream may write less than it is given."""
+    rest = memoryview(data)
+    while rest:
+        rest = rest[stream.write(rest) :]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from smallkube.core.errors import SmallkubeError, UsageError
+from smallkube.core.errors import SmallkubeError, UsageError, listed
 from smallkube.inventory.cluster import Cluster
 from smallkube.secrets import policy, transaction
 
@@ -48,14 +48,13 @@ class Bundle:
 
 
 def assemble(cluster: Cluster) -> Bundle:
-    """What Nix sees of ``workspace``.
+    """What Nix sees of the workspace.
 
     Raises UsageError when something of it is missing, is a link that leads out of its folder, is far too large, or
     holds a private key in clear.
     """
     transaction.refuse_unfinished(cluster.workspace)
-    found = dict(_files(cluster))
-    return Bundle({name: _content(path, name) for name, path in sorted(found.items())})
+    return Bundle({name: _content(path, name) for name, path in sorted(dict(_files(cluster)).items())})
 
 
 def write_tree(files: Mapping[str, bytes], folder: Path) -> None:
@@ -77,36 +76,25 @@ def write_tree(files: Mapping[str, bytes], folder: Path) -> None:
 
 
 def _files(cluster: Cluster) -> Iterator[tuple[str, Path]]:
-    if not cluster.workspace.flake_file.is_file() or not cluster.workspace.rendered_dir.is_dir():
-        raise UsageError("nothing is rendered", where=str(cluster.workspace.nix_dir), hint="run `inv nix.render`")
-    yield "nix/flake.nix", cluster.workspace.flake_file
-    if cluster.workspace.flake_lock.is_file():
-        yield "nix/flake.lock", cluster.workspace.flake_lock
-    folders = {
-        "modules": cluster.workspace.nix_sources("modules"),
-        "addons": cluster.workspace.nix_sources("addons"),
-        "hosts": cluster.workspace.hosts_dir,
-        "rendered": cluster.workspace.rendered_dir,
-    }
-    for name, folder in folders.items():
+    workspace = cluster.workspace
+    if not workspace.flake_file.is_file() or not workspace.rendered_dir.is_dir():
+        raise UsageError("nothing is rendered", where=str(workspace.nix_dir), hint="run `inv nix.render`")
+    yield "nix/flake.nix", workspace.flake_file
+    if workspace.flake_lock.is_file():
+        yield "nix/flake.lock", workspace.flake_lock
+    for folder in (*map(workspace.nix_sources, ("modules", "addons")), workspace.hosts_dir, workspace.rendered_dir):
         for path in _tree(folder):
-            yield f"nix/{name}/{path.relative_to(folder).as_posix()}", path
+            yield f"nix/{folder.name}/{path.relative_to(folder).as_posix()}", path
     for addon in cluster.inventory.cluster.addons:
-        yield addon, _inside(cluster.workspace.root / addon, cluster.workspace.root.resolve())
-    yield from _keys(cluster)
-
-
-def _keys(cluster: Cluster) -> Iterator[tuple[str, Path]]:
-    keys = cluster.workspace.keys_dir
-    existing = frozenset(path.name for path in keys.glob("*.*"))
+        yield addon, _inside(workspace.root / addon, workspace.root.resolve())
+    existing = frozenset(path.name for path in workspace.keys_dir.glob("*.*"))
     names = [secret.file for secret in policy.expected(cluster.inventory, existing) if secret.in_use]
-    names += [*policy.public_files(cluster.inventory, existing), cluster.workspace.peers_file.name]
-    missing = [name for name in names if not (keys / name).is_file()]
-    if missing:
-        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
-        raise UsageError(f"missing: {', '.join(missing[:3])}{more}", where=str(keys), hint="run `inv keys.generate`")
-    for name in names:
-        yield f"keys/{name}", keys / name
+    names += [*policy.public_files(cluster.inventory, existing), workspace.peers_file.name]
+    keys = {f"keys/{name}": workspace.keys_dir / name for name in names}
+    if missing := [path.name for path in keys.values() if not path.is_file()]:
+        where = str(workspace.keys_dir)
+        raise UsageError(f"missing: {listed(missing, 3)}", where=where, hint="run `inv keys.generate`")
+    yield from keys.items()
 
 
 def _tree(folder: Path) -> Iterator[Path]:
@@ -136,9 +124,6 @@ def _content(path: Path, name: str) -> bytes:
     if len(content) > MAX_FILE_BYTES:
         raise UsageError(f"larger than {MAX_FILE_BYTES:,} bytes", where=str(path), hint="keep it out of nix/")
     if _CLEAR_KEY.search(content):
-        raise UsageError(
-            "holds a private key in clear, which would be readable by everyone in the Nix store",
-            where=name,
-            hint="encrypt it (inv keys.edit) or take it out",
-        )
+        problem = "holds a private key in clear, which would be readable by everyone in the Nix store"
+        raise UsageError(problem, where=name, hint="encrypt it (inv keys.edit) or take it out")
     return content

@@ -1,8 +1,12 @@
 """What ``inv nix.check`` finds out: syntax, evaluation of every node, and what the real tools say of the result.
 
 Nothing is built. What could not be checked is part of the result, with the reason.
+Facts: systemd-analyze(1) verify, nft(8) --check, shellcheck(1); systemd-networkd has no check mode, so it is started
+on the files in a network and mount namespace of its own and stopped once it has read them.
 """
 
+import os
+import re
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,19 +15,18 @@ from pathlib import Path
 from smallkube.core import process
 from smallkube.core.checks import Check, Result
 from smallkube.core.errors import SmallkubeError, UsageError
-from smallkube.nix import build, verify
+from smallkube.nix import flake
 from smallkube.nix.bundle import write_tree
-from smallkube.nix.evaluate import Description, Flake, syntax_errors
+from smallkube.nix.flake import Description, Flake
 
 AT_ONCE = 2
 """Evaluations at a time: each of a whole system, which takes about a gigabyte."""
+_NETWORKD_TIMEOUT = 20
+_STUB = "/bin/true"
 
-_TOOLS: Mapping[str, Callable[[Description, Path], verify.Answer]] = {
-    "units": verify.unit_files,
-    "firewall": verify.rule_set,
-    "network files": verify.network_files,
-    "scripts": verify.generated_scripts,
-}
+
+class _Unavailable(SmallkubeError):
+    """This machine can't answer the question, and why."""
 
 
 def check(files: Mapping[str, bytes], nodes: Sequence[str], overrides: Mapping[str, str]) -> tuple[Check, ...]:
@@ -44,11 +47,10 @@ def _checks(tree: Path, nodes: Sequence[str], overrides: Mapping[str, str]) -> I
     if parser is None or nix is None:
         yield from _skipped("Nix is not installed here (Debian: nix-bin)", "syntax", "inputs", "evaluation", *_TOOLS)
         return
-    errors = syntax_errors(parser, sorted(tree.rglob("*.nix")))
-    yield from _of("", "syntax", [f"{file.relative_to(tree)}: {text}" for file, text in errors.items()])
+    yield from _of("", "syntax", _syntax_errors(parser, tree))
     try:
-        flake = Flake(nix, build.flake_url(nix, tree), overrides)
-        inputs = flake.inputs()
+        evaluated = Flake(nix, flake.url(nix, tree), overrides)
+        inputs = evaluated.inputs()
     except SmallkubeError as error:
         yield from _skipped(error.message, "inputs", "evaluation", *_TOOLS)
         return
@@ -57,29 +59,148 @@ def _checks(tree: Path, nodes: Sequence[str], overrides: Mapping[str, str]) -> I
         raise UsageError(f"no input {', '.join(sorted(unknown))} to override", where="nix/flake.nix", hint=hint)
     yield Check("", "inputs", Result.OK, ", ".join(f"{name} {origin}" for name, origin in inputs.items()))
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        for found in pool.map(lambda node: _node(flake, node, tree.parent / node), nodes):
+        for found in pool.map(lambda node: _node(evaluated, node, tree.parent / node), nodes):
             yield from found
 
 
-def _node(flake: Flake, node: str, work: Path) -> list[Check]:
+def _syntax_errors(parser: str, tree: Path) -> list[str]:
+    """The files that Nix can't parse, each with the reason; one by one only when some can't be."""
+    offline = {"NIX_REMOTE": "dummy://", "NIX_PATH": "", "NIX_CONFIG": "experimental-features ="}
+    files = sorted(tree.rglob("*.nix"))
+    if process.run([parser, "--parse", *files], environment=offline).ok:
+        return []
+    results = {file: process.run([parser, "--parse", file], environment=offline) for file in files}
+    return [f"{file.relative_to(tree)}: {flake.reason(done.stderr)}" for file, done in results.items() if not done.ok]
+
+
+def _node(evaluated: Flake, node: str, work: Path) -> list[Check]:
     try:
-        description = flake.describe(node)
+        description = evaluated.describe(node)
     except SmallkubeError as error:
         return [Check(node, "evaluation", Result.FAILED, error.message)]
     checks = [Check(node, "evaluation", Result.OK), *_of(node, "assertions", description["failedAssertions"])]
     checks += [Check(node, "warnings", Result.WARNING, text) for text in description["warnings"]]
     for name, ask in _TOOLS.items():
-        answer = ask(description, work / name.replace(" ", "-"))
-        if isinstance(answer, verify.Unavailable):
-            checks.append(Check(node, name, Result.SKIPPED, answer.reason))
-        else:
-            checks += _of(node, name, answer)
+        folder = work / name.replace(" ", "-")
+        folder.mkdir(parents=True)
+        try:
+            checks += _of(node, name, ask(description, folder))
+        except _Unavailable as error:
+            checks.append(Check(node, name, Result.SKIPPED, error.message))
     return checks
 
 
 def _of(subject: str, check: str, complaints: Iterable[str]) -> list[Check]:
-    return [Check(subject, check, Result.FAILED, text) for text in complaints] or [Check(subject, check, Result.OK)]
+    found = dict.fromkeys(complaints)
+    return [Check(subject, check, Result.FAILED, text) for text in found] or [Check(subject, check, Result.OK)]
 
 
 def _skipped(reason: str, *checks: str) -> Iterator[Check]:
     return (Check("", check, Result.SKIPPED, reason) for check in checks)
+
+
+def _unit_files(description: Description, folder: Path) -> Iterable[str]:
+    """``systemd-analyze verify`` of the units that the workspace defines.
+
+    The programs that units start are those of the node, so their paths are replaced by one that exists here.
+    """
+    program = _find("systemd-analyze", "systemd")
+    units = description["units"]
+    _write(folder, {name: _with_stubs(unit["text"], unit["dropin"]) for name, unit in units.items()})
+    names = sorted(name for name, unit in units.items() if unit["enable"] and unit["own"])
+    if not names:
+        return ()
+    result = process.run(
+        [program, "verify", "--man=no", *(folder / name for name in names)],
+        environment={"SYSTEMD_UNIT_PATH": f"{folder}:", "SYSTEMD_LOG_TARGET": "console", "SYSTEMD_COLORS": "0"},
+    )
+    if result.stopped:
+        raise _Unavailable("systemd-analyze did not come to an end")
+    about = tuple(f"{name}:" for name in names)
+    lines = result.stderr.splitlines()
+    own = [line for line in lines if line.startswith(about) or any(f"{folder}/{name}" in line for name in names)]
+    return [line.replace(f"{folder}/", "") for line in own]
+
+
+def _with_stubs(text: str, dropin: bool) -> str:
+    stubbed = re.sub(r"(?m)^(Exec\w+=)([-@:+!|]*)\S+", rf"\g<1>\g<2>{_STUB}", text)
+    return f"{stubbed}\n[Service]\nExecStart={_STUB}\n" if dropin and "ExecStart=" not in stubbed else stubbed
+
+
+def _rule_set(description: Description, folder: Path) -> Iterable[str]:
+    """``nft --check`` of the whole rule set, in an empty network namespace."""
+    program = _find("nft", "nftables")
+    if not description["nftables"]:
+        return ()
+    _write(folder, {"rules.nft": description["nftables"]})
+    result = process.run([*_namespace(), program, "--check", "--file", folder / "rules.nft"])
+    if not result.ok and not process.run([*_namespace(), program, "list", "tables"]).ok:
+        raise _Unavailable("nft can't be run in a network namespace of its own here")
+    return () if result.ok else [line for line in result.stderr.replace(f"{folder}/", "").splitlines() if line]
+
+
+def _network_files(description: Description, folder: Path) -> Iterable[str]:
+    """What systemd-networkd itself says when it reads the node's files: unknown keys, values it ignores."""
+    program = _find("systemd-networkd", "systemd", "/lib/systemd", "/usr/lib/systemd")
+    if not description["networkd"]:
+        return ()
+    _write(folder, {name: file["text"] for name, file in description["networkd"].items()})
+    isolated = (
+        "mount -t tmpfs tmpfs /run && mkdir -p /run/systemd/netif /run/systemd/network && "
+        'mount --bind "$1" /run/systemd/network && mount -t tmpfs tmpfs /etc/systemd && exec "$2"'
+    )
+    result = process.run(
+        [*_namespace("--mount"), "sh", "-c", isolated, "sh", folder, program],
+        until="Enumeration completed",
+        timeout=_NETWORKD_TIMEOUT,
+        environment={"SYSTEMD_LOG_TARGET": "console", "SYSTEMD_LOG_LEVEL": "info", "SYSTEMD_COLORS": "0"},
+    )
+    if result.stopped or "Enumeration completed" not in result.stderr:
+        last = (result.stderr.strip().splitlines() or ["no reason given"])[-1]
+        raise _Unavailable(f"systemd-networkd can't be run in a namespace here: {last}")
+    complaints = [line.partition("/run/systemd/network/")[2] for line in result.stderr.splitlines()]
+    own = tuple(name for name, file in description["networkd"].items() if file["own"])
+    return [line for line in complaints if line.startswith(own)]
+
+
+def _generated_scripts(description: Description, folder: Path) -> Iterable[str]:
+    """shellcheck of every generated shell script and of the activation scripts.
+
+    Those run as parts of one script of NixOS, hence without ``set -e`` and with its variables.
+    """
+    program = _find("shellcheck", "shellcheck")
+    scripts = {f"{name}.sh": text for name, text in description["scripts"].items()}
+    activation = {name: text for name, text in description["activationScripts"].items() if text}
+    scripts |= {f"activation-{name}.sh": f"#!/bin/bash\n{text}\n" for name, text in activation.items()}
+    if not scripts:
+        return ()
+    _write(folder, scripts)
+    result = process.run([program, "--shell=bash", "--format=gcc", *(folder / name for name in sorted(scripts))])
+    complaints = result.stdout.replace(f"{folder}/", "").splitlines()
+    return complaints or (() if result.ok else [result.stderr.strip() or "shellcheck failed"])
+
+
+_TOOLS: Mapping[str, Callable[[Description, Path], Iterable[str]]] = {
+    "units": _unit_files,
+    "firewall": _rule_set,
+    "network files": _network_files,
+    "scripts": _generated_scripts,
+}
+"""Each takes a description and a private folder and returns complaints, or raises _Unavailable."""
+
+
+def _find(program: str, package: str, *folders: str) -> str:
+    found = process.find(program, *folders)
+    if found is None:
+        raise _Unavailable(f"{program} is not installed (Debian: {package})")
+    return found
+
+
+def _namespace(*more: str) -> list[str]:
+    as_root = [] if os.geteuid() == 0 else ["--map-root-user"]
+    return ["unshare", "--net", *more, *as_root]
+
+
+def _write(folder: Path, files: Mapping[str, str]) -> None:
+    for name, text in files.items():
+        (folder / name).write_text(text)

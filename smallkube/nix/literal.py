@@ -17,11 +17,11 @@ class NixPath:
     text: str
 
 
-def literal(value: object, indent: int = 0) -> str:
-    """``value`` as a Nix expression that evaluates to it again.
+def literal(value: object) -> str:
+    """``value`` as a Nix expression that evaluates to it again; strings in it have no line breaks of their own.
 
-    Takes None, bool, int, str, NixPath, sequences and mappings with str keys; ``indent`` is that of the line the
-    expression starts in. Raises ValueError on NUL (Nix strings can't hold it), TypeError on any other kind.
+    Takes None, bool, int, str, NixPath, sequences and mappings with str keys. Raises ValueError on NUL (Nix strings
+    can't hold it), TypeError on any other kind.
     """
     match value:
         case None:
@@ -35,9 +35,9 @@ def literal(value: object, indent: int = 0) -> str:
         case NixPath():
             return _path(value.text)
         case Mapping():
-            return _attributes(value, indent)
+            return _block("{", [f"{_name(key)} = {literal(item)};" for key, item in value.items()], "}")
         case Sequence():
-            return _list(value, indent)
+            return _block("[", [literal(item) for item in value], "]")
     raise TypeError(f"no Nix literal for {type(value).__name__}")
 
 
@@ -55,20 +55,10 @@ def _path(text: str) -> str:
     return f"({start}/. + {_string('/' + rest)})"
 
 
-def _attributes(value: Mapping[str, object], indent: int) -> str:
-    if not value:
-        return "{ }"
-    inner = " " * (indent + 2)
-    lines = [f"{inner}{_name(key)} = {literal(item, indent + 2)};\n" for key, item in value.items()]
-    return "{\n" + "".join(lines) + " " * indent + "}"
-
-
 def _name(key: str) -> str:
     return key if _BARE_NAME.fullmatch(key) and key not in _KEYWORDS else _string(key)
 
 
-def _list(value: Sequence[object], indent: int) -> str:
-    if not value:
-        return "[ ]"
-    inner = " " * (indent + 2)
-    return "[\n" + "".join(f"{inner}{literal(item, indent + 2)}\n" for item in value) + " " * indent + "]"
+def _block(start: str, items: Sequence[str], end: str) -> str:
+    lines = "\n".join(items).replace("\n", "\n  ")
+    return f"{start}\n  {lines}\n{end}" if items else f"{start} {end}"

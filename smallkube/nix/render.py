@@ -1,20 +1,15 @@
 """Inventory → ``nix/flake.nix`` and ``nix/rendered/``: thin leaves; the modules themselves are hand-written."""
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from difflib import unified_diff
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from smallkube.core.files import write_file
 from smallkube.core.workspace import Workspace
 from smallkube.inventory.cluster import Cluster
-from smallkube.inventory.models import Inventory
 from smallkube.nix.literal import NixPath, literal
 from smallkube.secrets import policy
-
-if TYPE_CHECKING:
-    from jinja2 import Environment
 
 MARK = "Rendered from inventory.yaml by `inv nix.render`"
 """Stands in the first line of every rendered file; only files that carry it are ever removed."""
@@ -22,62 +17,65 @@ MARK = "Rendered from inventory.yaml by `inv nix.render`"
 
 @dataclass(frozen=True)
 class Plan:
-    """What rendering would do: ``files`` with their new content, ``obsolete`` ones that no node needs.
-
-    ``starters`` are first versions of the operator's own files (``nix/hosts/``), only where there is none.
-    """
+    """What rendering would do: ``files`` with their new content, ``obsolete`` ones that no node needs."""
 
     files: dict[Path, str]
-    starters: dict[Path, str]
     obsolete: tuple[Path, ...]
 
     @property
     def changed(self) -> tuple[Path, ...]:
         """The files whose content on disk differs from the plan, obsolete ones included."""
-        differing = [path for path, text in (self.files | self.starters).items() if _read(path) != text]
-        return (*differing, *self.obsolete)
+        return (*(path for path, text in self.files.items() if _read(path) != text), *self.obsolete)
 
     def diff(self, root: Path) -> str:
         """The change as a unified diff, with paths relative to ``root``."""
         parts: list[str] = []
         for path in self.changed:
-            name = str(path.relative_to(root))
-            new = (self.files | self.starters).get(path, "")
-            old = _read(path) or ""
-            parts += unified_diff(old.splitlines(True), new.splitlines(True), f"a/{name}", f"b/{name}")
+            name = path.relative_to(root)
+            old, new = (text.splitlines(True) for text in (_read(path) or "", self.files.get(path, "")))
+            parts += unified_diff(old, new, f"a/{name}", f"b/{name}")
         return "".join(parts)
 
     def apply(self) -> None:
         """Write what differs and remove what is obsolete."""
-        for path, text in (self.files | self.starters).items():
+        for path, text in self.files.items():
             write_file(path, text)
         for path in self.obsolete:
             path.unlink(missing_ok=True)
 
 
 def plan(cluster: Cluster) -> Plan:
-    """What ``nix/`` should hold for this inventory and the secrets that are there."""
-    environment = _environment(cluster.workspace)
-    rendered = cluster.workspace.rendered_dir
+    """What ``nix/`` should hold for this inventory and the secrets that are there.
+
+    The operator's own files (``nix/hosts/``) are only made where there is none.
+    """
+    workspace, inventory = cluster.workspace, cluster.inventory
+    template, rendered = _templates(workspace), workspace.rendered_dir
+    addons = [NixPath(f"../../{addon}") for addon in inventory.cluster.addons]
     files = {
-        cluster.workspace.flake_file: environment.get_template("flake.nix.j2").render(inventory=cluster.inventory),
-        rendered / "cluster.nix": environment.get_template("cluster.nix.j2").render(kube=_cluster(cluster.inventory)),
+        workspace.flake_file: template("flake", inventory=inventory),
+        rendered / "cluster.nix": template("cluster", cluster=inventory.cluster, addons=addons),
     }
-    starters = {}
-    existing = frozenset(path.name for path in cluster.workspace.keys_dir.glob("*.age"))
-    secrets = policy.secrets_by_node(cluster.inventory, existing)
-    for node in cluster.inventory.nodes:
-        files[rendered / f"{node.name}.nix"] = environment.get_template("node.nix.j2").render(
+    secrets = policy.secrets_by_node(inventory, frozenset(path.name for path in workspace.keys_dir.glob("*.age")))
+    users = [
+        {"secret": row.name, "name": row.user.name, "groups": row.user.groups}
+        for row in policy.secrets_of(inventory)
+        if row.user
+    ]
+    for node in inventory.nodes:
+        own = secrets[node.name].items()
+        files[rendered / f"{node.name}.nix"] = template(
+            "node",
             node=node,
-            secret_files={name: NixPath(f"../../keys/{row.file}") for name, row in secrets[node.name].items()},
-            secret_access={name: access for name, row in secrets[node.name].items() if (access := _access(row))},
-            token_users=_token_users(cluster.inventory),
+            secret_files={name: NixPath(f"../../keys/{row.file}") for name, row in own},
+            secret_access={name: access for name, row in own if (access := _access(row))},
+            token_users=users,
         )
-        files[rendered / "channel" / f"{node.name}.nix"] = environment.get_template("channel.nix.j2").render(node=node)
-        own = cluster.workspace.hosts_dir / f"{node.name}.nix"
-        if not own.exists():
-            starters[own] = environment.get_template("host.nix.j2").render(node=node, inventory=cluster.inventory)
-    return Plan(files, starters, _obsolete(rendered, files))
+        files[rendered / "channel" / f"{node.name}.nix"] = template("channel", node=node)
+        if not (host := workspace.hosts_dir / f"{node.name}.nix").exists():
+            files[host] = template("host", node=node, inventory=inventory)
+    others = (path for path in sorted(rendered.rglob("*.nix")) if path not in files)
+    return Plan(files, tuple(path for path in others if MARK in (_read(path) or "").split("\n", 1)[0]))
 
 
 def _access(row: policy.Secret) -> dict[str, str]:
@@ -85,39 +83,12 @@ def _access(row: policy.Secret) -> dict[str, str]:
     return {name: value for name, value in asdict(row.access).items() if value != getattr(policy.Access, name)}
 
 
-def _token_users(inventory: Inventory) -> list[dict[str, object]]:
-    rows = policy.secrets_of(inventory)
-    return [{"secret": row.name, "name": row.user.name, "groups": row.user.groups} for row in rows if row.user]
+class NixText(str):
+    """Text that is Nix already."""
 
 
-def _cluster(inventory: Inventory) -> dict[str, object]:
-    cluster = inventory.cluster
-    network = cluster.network
-    return {
-        "clusterName": cluster.name,
-        "domain": cluster.domain,
-        "kubernetesMinor": cluster.kubernetes,
-        "prefix6": network.prefix6,
-        "prefix4": network.prefix4,
-        "mtu": network.mtu,
-        "wgPort": network.wireguard_port,
-        "persistentKeepalive": network.persistent_keepalive,
-        "openToPods": network.open_to_pods,
-        "privateRanges": network.private,
-        "peersFile": NixPath("../../keys/peers.json"),
-        "keysDir": NixPath("../../keys"),
-        "kubeletAuth": cluster.kubelet_auth,
-        "api": {
-            "port": cluster.api.port,
-            "externalHost": cluster.api.external_host,
-            "tls": cluster.api.tls,
-            "allowFrom": cluster.api.allow_from,
-        },
-        "userAddons": tuple(NixPath(f"../../{addon}") for addon in cluster.addons),
-    }
-
-
-def _environment(workspace: Workspace) -> "Environment":
+def _templates(workspace: Workspace) -> Callable[..., str]:
+    """Renders the template of this name; what it writes must have passed the filter ``nix``."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
@@ -129,14 +100,15 @@ def _environment(workspace: Workspace) -> "Environment":
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["nix"] = lambda value, indent=0: NixText(literal(value, indent))
+    environment.filters["nix"] = _nix
     environment.globals["mark"] = NixText(MARK)
     environment.globals["path"] = NixPath
-    return environment
+    return lambda name, **values: environment.get_template(f"{name}.nix.j2").render(**values)
 
 
-class NixText(str):
-    """Text that is Nix already."""
+def _nix(value: object, indent: int = 0) -> NixText:
+    """The filter: ``indent`` is that of the line in which the expression starts."""
+    return NixText(literal(value).replace("\n", "\n" + " " * indent))
 
 
 def _refuse_unfiltered(value: object) -> object:
@@ -145,16 +117,5 @@ def _refuse_unfiltered(value: object) -> object:
     return value
 
 
-def _obsolete(rendered: Path, files: Mapping[Path, str]) -> tuple[Path, ...]:
-    return tuple(
-        path
-        for path in sorted(rendered.rglob("*.nix"))
-        if path not in files and MARK in (_read(path) or "").split("\n", 1)[0]
-    )
-
-
 def _read(path: Path) -> str | None:
-    try:
-        return path.read_text()
-    except FileNotFoundError:
-        return None
+    return path.read_text() if path.exists() else None

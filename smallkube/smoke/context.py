@@ -8,9 +8,10 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from string import Template
 from typing import Any, TypeVar
 
-from smallkube.core.errors import SmallkubeError
+from smallkube.core.errors import SmallkubeError, listed
 from smallkube.core.polling import wait_until
 from smallkube.inventory.models import Inventory, Node
 from smallkube.kube.members import KUBECTL
@@ -19,6 +20,9 @@ from smallkube.remote.host import Connect, Host
 
 AT_ONCE = 8
 """Commands at a time over one connection: sshd allows ten (MaxSessions)."""
+MARK = "smallkube-smoke"
+"""How namespaces of ours begin, and their label ``LABEL``, by which leftovers of earlier runs are found."""
+LABEL = f"app.kubernetes.io/managed-by={MARK}"
 _TIMED_OUT = 124
 """What timeout(1) exits with when it ended the command."""
 
@@ -36,10 +40,6 @@ class NotReached(SmallkubeError):
 
 class Skipped(SmallkubeError):
     """A check does not apply here."""
-
-
-class _TimeIsUp(SmallkubeError):
-    """What was waited for is still missing."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,19 @@ class Pod:
     ip4: str
 
 
+@dataclass(frozen=True)
+class Probe:
+    """``words`` are a line of ``probe.sh``; ``check`` is what it is tried for, ``target`` what is tried."""
+
+    check: str
+    target: str
+    words: tuple[str, ...]
+
+
+Answers = Mapping[Probe, str]
+"""What came of each try: "" when it worked, else the fault."""
+
+
 @dataclass
 class SmokeContext:
     """``inventory`` to ``stack`` are given, the rest is found out by the checks.
@@ -83,8 +96,8 @@ class SmokeContext:
     begun: bool = False
     made: bool = False
     pods: list[Pod] = field(default_factory=list)
-    answers: dict[str, dict[str, str]] = field(default_factory=dict)
-    results: dict[str, dict[str, str]] = field(default_factory=dict)
+    answers: dict[str, Answers] = field(default_factory=dict)
+    results: dict[str, Answers] = field(default_factory=dict)
     unreachable: dict[str, str] = field(default_factory=dict)
     services: dict[str, str] = field(default_factory=dict)
     node_port: int = 0
@@ -114,13 +127,21 @@ class SmokeContext:
 
     def wait(self, missing: Callable[[], Sequence[str]], seconds: float, interval: float) -> None:
         """Ask until nothing is ``missing`` or the time is up, after which the caller reports what is."""
-        with suppress(_TimeIsUp):
-            wait_until(missing, self.remaining(seconds), _TimeIsUp, interval)
+        with suppress(NotReached):
+            wait_until(missing, self.remaining(seconds), NotReached, interval)
 
     @cached_property
     def readyz(self) -> Result:
         """What the API server says of its parts."""
         return self.ask("get", "--raw", "/readyz?verbose", seconds=10)
+
+    @cached_property
+    def api_fault(self) -> str:
+        """Why nothing more can be asked of the API server, "" when it is ready."""
+        try:
+            return "" if self.readyz.ok else "the API server is not ready"
+        except SmallkubeError as error:
+            return error.message
 
     @cached_property
     def nodes(self) -> list[dict[str, Any]]:
@@ -151,18 +172,21 @@ class SmokeContext:
 
     def items(self, *words: str) -> list[dict[str, Any]]:
         """The objects that ``kubectl get`` lists."""
-        found: list[dict[str, Any]] = json.loads(self.kubectl("get", "--output=json", *words))["items"]
-        return found
+        return list(json.loads(self.kubectl("get", "--output=json", *words))["items"])
 
-    def apply(self, *objects: Mapping[str, Any]) -> None:
-        """Create or change ``objects``."""
-        listed = {"apiVersion": "v1", "kind": "List", "items": objects}
-        self.kubectl("apply", "--filename=-", stdin=json.dumps(listed).encode())
+    def manifest(self, file: str, **values: object) -> str:
+        """``manifests/FILE.yaml`` for this run's namespace; ``values`` are filled in as JSON, which YAML includes."""
+        filled = {key: json.dumps(value) for key, value in (values | {"namespace": self.namespace}).items()}
+        return Template(own_file(f"manifests/{file}.yaml")).substitute(filled)
+
+    def apply(self, *manifests: str) -> None:
+        """Create or change what is in ``manifests``."""
+        self.kubectl("apply", "--filename=-", stdin="---\n".join(manifests).encode())
 
 
-def script(name: str) -> str:
-    """The text of one of our shell scripts."""
-    return Path(__file__).with_name("scripts").joinpath(f"{name}.sh").read_text()
+def own_file(name: str) -> str:
+    """The text of ``scripts/…`` or ``manifests/…``."""
+    return (Path(__file__).parent / name).read_text()
 
 
 def in_parallel(items: Iterable[K], work: Callable[[K], T]) -> tuple[dict[K, T], dict[K, str]]:
@@ -177,3 +201,9 @@ def in_parallel(items: Iterable[K], work: Callable[[K], T]) -> tuple[dict[K, T],
         except SmallkubeError as error:
             faults[item] = error.message
     return found, faults
+
+
+def fail_if(faults: Iterable[str]) -> None:
+    """Raises Failed with the ``faults``, if there are any."""
+    if text := listed(faults):
+        raise Failed(text)

@@ -1,7 +1,6 @@
 """Checks of etcd, the API server, the nodes as it knows them, and the components that act through it."""
 
 import json
-from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -10,15 +9,10 @@ from smallkube.etcd import status
 from smallkube.kube import kubectl, versions
 from smallkube.kube.members import parse_member
 from smallkube.remote.command import Command
-from smallkube.smoke.context import Failed, NotReached, Skipped, SmokeContext
+from smallkube.smoke.context import Failed, NotReached, Skipped, SmokeContext, fail_if
 
 _FIRST_LEASE_SECONDS = 15
 """A node that has just joined has no lease yet."""
-
-
-def _fail_if(faults: Iterable[str]) -> None:
-    if found := list(faults):
-        raise Failed(listed(found))
 
 
 def etcd_health(context: SmokeContext) -> str:
@@ -33,7 +27,7 @@ def etcd_alarms(context: SmokeContext) -> str:
         found = status.read(context.primary, 10)
     except SmallkubeError as error:
         raise NotReached("etcd does not answer") from error
-    _fail_if(found.alarms)
+    fail_if(found.alarms)
     return f"{found.size >> 20} of {found.quota >> 20} MiB"
 
 
@@ -85,7 +79,7 @@ def api_certificate(context: SmokeContext) -> str:
 def nodes_inventory(context: SmokeContext) -> str:
     there = {item["metadata"]["name"] for item in context.nodes}
     wanted = {context.host(node) for node in context.inventory.nodes}
-    _fail_if(
+    fail_if(
         [f"{name} is missing (systemctl status kubelet there)" for name in sorted(wanted - there)]
         + [f"{name} is not in inventory.yaml" for name in sorted(there - wanted)]
     )
@@ -93,7 +87,7 @@ def nodes_inventory(context: SmokeContext) -> str:
 
 
 def nodes_ready(context: SmokeContext) -> str:
-    _fail_if(f"{item['metadata']['name']}: {why}" for item in context.nodes if (why := _unready(item)))
+    fail_if(f"{item['metadata']['name']}: {why}" for item in context.nodes if (why := _unready(item)))
     return ""
 
 
@@ -109,7 +103,7 @@ def nodes_versions(context: SmokeContext) -> str:
     kubelets = {item["metadata"]["name"]: parse_member(item).kubelet for item in context.nodes}
     unknown = [f"{name} has not reported its version" for name, version in kubelets.items() if not version]
     known = {name: version for name, version in kubelets.items() if version}
-    _fail_if([*unknown, *versions.skew(server, server, known)])
+    fail_if([*unknown, *versions.skew(server, server, known)])
     return server
 
 
@@ -124,7 +118,7 @@ def nodes_leases(context: SmokeContext) -> str:
     context.wait(missing, _FIRST_LEASE_SECONDS, 1)
     # The primary's clock: ours need not agree with it.
     now = datetime.fromtimestamp(int(context.primary.run_checked(Command(("date", "+%s"))).text), UTC)
-    _fail_if(f"{name} ({age})" for name in names if (age := _stale(leases.get(name), now)))
+    fail_if(f"{name} ({age})" for name in names if (age := _stale(leases.get(name), now)))
     return ""
 
 

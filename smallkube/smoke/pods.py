@@ -1,6 +1,6 @@
 """The pods of a run: started, asked for logs, and made to try things; the machines try theirs, too."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -9,20 +9,26 @@ from smallkube.core.errors import SmallkubeError, listed
 from smallkube.etcd.status import ENCRYPTION_CONFIGURATION, ENDPOINT
 from smallkube.inventory.models import Node
 from smallkube.remote.command import Command
-from smallkube.smoke import objects, probes
-from smallkube.smoke.context import Failed, NotReached, Pod, Skipped, SmokeContext, in_parallel, script
+from smallkube.smoke import probes
+from smallkube.smoke.context import (
+    LABEL,
+    Answers,
+    Failed,
+    NotReached,
+    Pod,
+    Skipped,
+    SmokeContext,
+    fail_if,
+    in_parallel,
+    own_file,
+)
 
+PROBE = ("/bin/sh", "-c", own_file("scripts/probe.sh"))
 _PROBE_SECONDS = 90
 _SERVICES_SECONDS = 30
-_NO_IMAGE = frozenset(
-    {
-        "InvalidImageName",
-        "ErrImageNeverPull",
-        "ErrImagePull",
-        "ImagePullBackOff",
-        "RegistryUnavailable",
-        "SignatureValidationFailed",
-    }
+_NO_IMAGE = (
+    *("InvalidImageName", "ErrImageNeverPull", "ErrImagePull", "ImagePullBackOff"),
+    *("RegistryUnavailable", "SignatureValidationFailed"),
 )
 """Reasons for which a container waits that gets no image (kubernetes/pkg/kubelet/images, cri-api/pkg/errors).
 
@@ -51,12 +57,13 @@ def prepare(context: SmokeContext) -> str:
     """Start a pod on every node. Raises Failed when some do not start; those that do are in ``context.pods`` anyway."""
     context.begun = True
     # What earlier runs left goes meanwhile.
-    context.kubectl("delete", "namespace", f"--selector={objects.LABEL}={objects.MARK}", "--wait=false")
+    context.kubectl("delete", "namespace", f"--selector={LABEL}", "--wait=false")
     # Ctrl-C waits for the answer: a request still under way could make the namespace after it was removed.
     with ThreadPoolExecutor(1) as request:
-        request.submit(context.apply, objects.namespace(context.namespace)).result()
+        request.submit(context.apply, context.manifest("namespace")).result()
     context.made = True
-    context.apply(objects.daemon_set(context.namespace, context.options))
+    options = context.options
+    context.apply(context.manifest("pods", image=options.image, pull_policy=options.pull_policy))
     waiting: dict[str, Waiting] = {}
 
     def starting() -> list[str]:
@@ -64,26 +71,22 @@ def prepare(context: SmokeContext) -> str:
         waiting.update(_update_pods(context, context.items("pods", "-n", context.namespace)))
         return [node for node, why in waiting.items() if not why.final]
 
-    context.wait(starting, context.options.rollout, 0.5)
+    context.wait(starting, options.rollout, 0.5)
     if context.pods:
         _create_services(context)
     if not context.members:
         raise Failed("the cluster has no node of the inventory")
     if waiting:
-        raise Failed(explanation(waiting, context.options.image, context.namespace))
+        raise Failed(explanation(waiting, options.image, context.namespace))
     return f"{len(context.pods)} pods"
 
 
 def explanation(waiting: Mapping[str, Waiting], image: str, namespace: str) -> str:
     """Why the pods of these nodes do not run: for those without an image one message for each reason."""
-    without_image: dict[str, list[str]] = {}
-    for node, why in waiting.items():
-        if why.final:
-            without_image.setdefault(why.reason, []).append(node)
-    parts = [
-        f"no image {image} on {listed(nodes)}: {waiting[nodes[0]].reason}: {waiting[nodes[0]].message}"
-        for nodes in without_image.values()
-    ]
+    parts = []
+    for reason in dict.fromkeys(why.reason for why in waiting.values() if why.final):
+        nodes = [node for node, why in waiting.items() if why.reason == reason]
+        parts.append(f"no image {image} on {listed(nodes)}: {reason}: {waiting[nodes[0]].message}")
     if parts:
         parts.append("name one that the nodes can get: cluster.smoke.image in inventory.yaml, or --image")
     if others := [f"{node}: {why}" for node, why in waiting.items() if not why.final]:
@@ -103,9 +106,8 @@ def _update_pods(context: SmokeContext, items: list[dict[str, Any]]) -> dict[str
         conditions = {row["type"]: row["status"] for row in item["status"].get("conditions", ())}
         if conditions.get("Ready") == "True":
             addresses = [row["ip"] for row in item["status"].get("podIPs", ())]
-            six = next((address for address in addresses if ":" in address), "")
-            four = next((address for address in addresses if "." in address), "")
-            context.pods.append(Pod(item["metadata"]["name"], node, six, four))
+            ip6, ip4 = (next((address for address in addresses if mark in address), "") for mark in ":.")
+            context.pods.append(Pod(item["metadata"]["name"], node, ip6, ip4))
             reasons.pop(node, None)
         else:
             reasons[node] = diagnosis(item)
@@ -135,6 +137,15 @@ def diagnosis(item: dict[str, Any]) -> Waiting:
     return Waiting("", f"{phase}, its kubelet reports nothing" if phase == "Pending" else phase)
 
 
+def services(context: SmokeContext) -> Iterator[str]:
+    """One of all pods with a cluster IP, one with a NodePort, and one for each pod alone."""
+    yield context.manifest("service", name="probe", type="ClusterIP", selector={"app": "probe"})
+    yield context.manifest("service", name="probe-port", type="NodePort", selector={"app": "probe"})
+    for pod in context.pods:
+        alone = {"smoke-node": pod.node}
+        yield context.manifest("service", name=f"probe-{pod.node}", type="ClusterIP", selector=alone)
+
+
 def _create_services(context: SmokeContext) -> None:
     """Services in front of the pods that run."""
 
@@ -147,9 +158,8 @@ def _create_services(context: SmokeContext) -> None:
         endpoints = sum(len(each.get("endpoints") or ()) for each in slices)
         return [] if endpoints >= 3 * len(context.pods) else ["endpoints"]
 
-    if faults := in_parallel(context.pods, label)[1]:
-        raise Failed(listed(faults.values()))
-    context.apply(*objects.services(context.namespace, context.pods))
+    fail_if(in_parallel(context.pods, label)[1].values())
+    context.apply(*services(context))
     context.wait(missing, _SERVICES_SECONDS, 0.3)
     for item in context.items("services", "-n", context.namespace):
         context.services[item["metadata"]["name"]] = item["spec"]["clusterIP"]
@@ -159,17 +169,23 @@ def _create_services(context: SmokeContext) -> None:
 
 def logs(context: SmokeContext) -> str:
     texts, faults = _ask_pods(context, lambda pod: context.kubectl("logs", pod.name, "-n", context.namespace))
-    faults += [f"{node}: other text" for node, text in texts.items() if text != "serving"]
-    if faults:
-        raise Failed(listed(faults))
+    fail_if([*faults, *(f"{node}: other text" for node, text in texts.items() if text != "serving")])
     return ""
 
 
 def execute(context: SmokeContext) -> str:
     """Let every pod try everything that later checks need: one exec for each."""
-    context.answers, faults = _ask_pods(context, lambda pod: _try(context, pod))
-    if faults:
-        raise Failed(listed(faults))
+
+    def attempt(pod: Pod) -> Answers:
+        wanted = list(probes.of_pod(context, pod))
+        words = ("exec", "--stdin", pod.name, "-n", context.namespace, "--", *PROBE)
+        done = context.ask(*words, stdin=probes.lines(wanted), seconds=_PROBE_SECONDS)
+        if not done.ok:
+            raise Failed(done.last_line)
+        return probes.parse(wanted, done.text)
+
+    context.answers, faults = _ask_pods(context, attempt)
+    fail_if(faults)
     return ""
 
 
@@ -181,37 +197,27 @@ def _ask_pods(context: SmokeContext, ask: Callable[[Pod], T]) -> tuple[dict[str,
     return {pod.node: answer for pod, answer in found.items()}, [f"{pod.node}: {why}" for pod, why in faults.items()]
 
 
-def _try(context: SmokeContext, pod: Pod) -> dict[str, str]:
-    wanted = probes.of_pod(context, pod)
-    words = ("exec", "--stdin", pod.name, "-n", context.namespace, "--", "sh", "-c", script("probe"))
-    done = context.ask(*words, stdin=probes.lines(wanted), seconds=_PROBE_SECONDS)
-    if not done.ok:
-        raise Failed(done.last_line)
-    return probes.parse(wanted, done.text)
-
-
 def from_machines(context: SmokeContext, check: str) -> str:
     """The result of one check by the machines' own tries; the first such check makes them try everything."""
+
+    def attempt(node: Node) -> Answers:
+        wanted = list(probes.of_machine(context, node))
+        command = Command(PROBE, stdin=probes.lines(wanted), root=False, timeout=_PROBE_SECONDS)
+        return probes.parse(wanted, context.machine(node).run(command).text)
+
     if not context.results and not context.unreachable:
-        found, faults = in_parallel(context.members, lambda node: _try_on(context, node))
+        found, faults = in_parallel(context.members, attempt)
         context.results = {node.name: answers for node, answers in found.items()}
         context.unreachable = {node.name: why for node, why in faults.items()}
     return probes.by_machines(context, check)
 
 
-def _try_on(context: SmokeContext, node: Node) -> dict[str, str]:
-    wanted = probes.of_machine(context, node)
-    argv = ("/bin/sh", "-c", script("probe"))
-    done = context.machine(node).run(Command(argv, stdin=probes.lines(wanted), root=False, timeout=_PROBE_SECONDS))
-    return probes.parse(wanted, done.text)
-
-
 def encrypted(context: SmokeContext) -> str:
     if not context.made:
         raise NotReached("there is no namespace to put a Secret into")
-    context.apply(objects.secret(context.namespace))
+    context.apply(context.manifest("secret"))
     key = f"/registry/secrets/{context.namespace}/probe"
-    argv = ("/bin/sh", "-c", script("encrypted"), "encrypted", ENDPOINT, key, ENCRYPTION_CONFIGURATION)
+    argv = ("/bin/sh", "-c", own_file("scripts/encrypted.sh"), "encrypted", ENDPOINT, key, ENCRYPTION_CONFIGURATION)
     found, first = (*context.primary.run_checked(Command(argv)).text.splitlines(), "", "")[:2]
     if found != f"k8s:enc:secretbox:v1:{first}":
         raise Failed(f"it begins with {found}, not k8s:enc:secretbox:v1:{first}")

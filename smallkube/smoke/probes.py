@@ -1,27 +1,18 @@
 """What pods and machines try, as data, and what the checks make of the answers. Pure."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 
 from smallkube.core.errors import listed
 from smallkube.inventory.models import Node
-from smallkube.smoke.context import Failed, NotReached, Pod, Skipped, SmokeContext
-from smallkube.smoke.objects import PORT
+from smallkube.smoke.context import Answers, Failed, NotReached, Pod, Probe, Skipped, SmokeContext
+
+PORT = 8080
+"""Where pods serve (manifests/pods.yaml)."""
 
 
-@dataclass(frozen=True)
-class Probe:
-    """``words`` are a line of ``probe.sh``; ``check`` is what it is tried for, ``target`` what is tried."""
-
-    check: str
-    target: str
-    words: tuple[str, ...]
-
-
-def of_pod(context: SmokeContext, pod: Pod) -> list[Probe]:
+def of_pod(context: SmokeContext, pod: Pod) -> Iterator[Probe]:
     """All that ``pod`` tries."""
     plan = context.inventory.addressing
-    found = []
     for other in context.pods:
         expected = plan.node_host(context.inventory.node(other.node).index)
         for check, known, host in (
@@ -29,37 +20,35 @@ def of_pod(context: SmokeContext, pod: Pod) -> list[Probe]:
             ("network.ipv4", other.ip4, other.ip4),
         ):
             if known and other.node != pod.node:
-                found.append(Probe(check, other.node, ("http", f"http://{host}:{PORT}/", expected)))
+                yield Probe(check, other.node, ("http", f"http://{host}:{PORT}/", expected))
     if address := context.services.get("probe"):
         full = f"probe.{context.namespace}.svc.{plan.domain}"
-        found.append(Probe("network.service", address, ("serves", f"http://{address}/")))
-        found.append(Probe("dns.services", full, ("name", full, address)))
-        found.append(Probe("dns.services", "probe (by the search list)", ("known", "http://probe/")))
+        yield Probe("network.service", address, ("serves", f"http://{address}/"))
+        yield Probe("dns.services", full, ("name", full, address))
+        yield Probe("dns.services", "probe (by the search list)", ("known", "http://probe/"))
     if address := context.services.get(f"probe-{pod.node}"):
         own = plan.node_host(context.inventory.node(pod.node).index)
-        found.append(Probe("network.hairpin", address, ("http", f"http://{address}/", own)))
-    found.append(Probe("network.api", plan.api_service_ip, ("api", f"https://{plan.api_service_ip}:443/version")))
+        yield Probe("network.hairpin", address, ("http", f"http://{address}/", own))
+    yield Probe("network.api", plan.api_service_ip, ("api", f"https://{plan.api_service_ip}:443/version"))
     for node in context.members:
         name = plan.node_host(node.index)
-        found.append(Probe("dns.nodes", name, ("name", name, plan.host6(node.index), plan.host4(node.index))))
+        yield Probe("dns.nodes", name, ("name", name, plan.host6(node.index), plan.host4(node.index)))
     if context.options.egress:
         name, _, port = context.options.egress.rpartition(":")
-        found.append(Probe("egress.internet", context.options.egress, ("connect", name.strip("[]"), port)))
-    return found
+        yield Probe("egress.internet", context.options.egress, ("connect", name.strip("[]"), port))
 
 
-def of_machine(context: SmokeContext, node: Node) -> list[Probe]:
+def of_machine(context: SmokeContext, node: Node) -> Iterator[Probe]:
     """All that the machine of ``node`` tries by itself."""
     plan = context.inventory.addressing
     name = f"kubernetes.default.svc.{plan.domain}"
-    found = [Probe("dns.servers", name, ("server", plan.host6(node.index), name, plan.api_service_ip))]
+    yield Probe("dns.servers", name, ("server", plan.host6(node.index), name, plan.api_service_ip))
     if address := context.services.get("probe"):
-        found.append(Probe("network.host", address, ("fetch", f"http://{address}/")))
+        yield Probe("network.host", address, ("fetch", f"http://{address}/"))
     if context.node_port:
         for other in context.members:
             url = f"http://{plan.host4(other.index)}:{context.node_port}/"
-            found.append(Probe("network.nodeport", other.name, ("fetch", url)))
-    return found
+            yield Probe("network.nodeport", other.name, ("fetch", url))
 
 
 def lines(wanted: Sequence[Probe]) -> bytes:
@@ -67,14 +56,11 @@ def lines(wanted: Sequence[Probe]) -> bytes:
     return "".join(f"{number} {' '.join(probe.words)}\n" for number, probe in enumerate(wanted)).encode()
 
 
-def parse(wanted: Sequence[Probe], text: str) -> dict[str, str]:
-    """Check and target → "" when it worked, else the answer."""
+def parse(wanted: Sequence[Probe], text: str) -> Answers:
+    """What ``probe.sh`` printed."""
     answers = dict(line.partition(" ")[::2] for line in text.splitlines())
-    found = {}
-    for number, probe in enumerate(wanted):
-        answer = answers.get(str(number)) or "no answer"
-        found[f"{probe.check} {probe.target}"] = "" if answer == "ok" else answer
-    return found
+    found = {probe: answers.get(str(number)) or "no answer" for number, probe in enumerate(wanted)}
+    return {probe: "" if answer == "ok" else answer for probe, answer in found.items()}
 
 
 def by_pods(context: SmokeContext, check: str) -> str:
@@ -101,22 +87,16 @@ def by_machines(context: SmokeContext, check: str) -> str:
     unasked = f"; not asked: {listed(context.unreachable)}" if context.unreachable else ""
     tried = _count_tries(context.results, check, unasked)
     if context.unreachable:
-        raise NotReached(listed([f"{node}: {why}" for node, why in context.unreachable.items()]))
+        raise NotReached(listed(f"{node}: {why}" for node, why in context.unreachable.items()))
     if not tried:
         raise NotReached("there is no Service")
     return f"{tried} tries"
 
 
-def _count_tries(answers: Mapping[str, Mapping[str, str]], check: str, unasked: str) -> int:
+def _count_tries(answers: Mapping[str, Answers], check: str, unasked: str) -> int:
     """How many tries there were; raises Failed when one did not work."""
-    wrong, tried = [], 0
-    for node, found in answers.items():
-        for key, fault in found.items():
-            name, _, target = key.partition(" ")
-            if name == check:
-                tried += 1
-                if fault:
-                    wrong.append(f"{node} → {target}: {fault}")
-    if wrong:
+    tries = [(node, probe, fault) for node, found in answers.items() for probe, fault in found.items()]
+    made = [(f"{node} → {probe.target}", fault) for node, probe, fault in tries if probe.check == check]
+    if wrong := [f"{target}: {fault}" for target, fault in made if fault]:
         raise Failed(f"{listed(wrong)}{unasked}")
-    return tried
+    return len(made)

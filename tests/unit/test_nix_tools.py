@@ -9,7 +9,7 @@ import pytest
 from lab.checks.evaluate import nixpkgs_lib
 from smallkube.core.errors import SmallkubeError, UsageError
 from smallkube.nix.bundle import write_tree
-from smallkube.nix.evaluate import generated_texts, reason
+from smallkube.nix.flake import generated_texts, reason
 
 
 def test_nix_errors_on_one_line() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,8 +19,8 @@ from smallkube.core.workspace import Workspace
 from smallkube.inventory.load import parse
 from smallkube.inventory.models import Inventory
 from smallkube.remote.ssh import connector
-from smallkube.smoke import objects, pods, probes, report, table
-from smallkube.smoke.context import Failed, NotReached, Options, Pod, SmokeContext
+from smallkube.smoke import pods, probes, report, table
+from smallkube.smoke.context import LABEL, Failed, NotReached, Options, Pod, Probe, SmokeContext
 from smallkube.smoke.report import SmokeResult
 from smallkube.smoke.table import NAMES
 
@@ -148,8 +149,8 @@ def test_a_choice_that_makes_no_sense_is_a_usage_error(only: list[str], skip: li
         table.select(only, skip)
 
 
-def tried(made: SmokeContext, pod: Pod = PODS[0]) -> list[probes.Probe]:
-    return probes.of_pod(made, pod)
+def tried(made: SmokeContext, pod: Pod = PODS[0]) -> list[Probe]:
+    return list(probes.of_pod(made, pod))
 
 
 def test_each_pod_connects_to_all_others_in_both_families() -> None:
@@ -187,9 +188,9 @@ def test_machines_connect_to_the_node_ports_of_all_nodes() -> None:
 
 def answers(node1: str, node2: str | None, check: str = "network.ipv6") -> SmokeContext:
     made = context()
-    made.answers = {"node1": {f"{check} node2": node1}}
+    made.answers = {"node1": {Probe(check, "node2", ()): node1}}
     if node2 is not None:
-        made.answers["node2"] = {f"{check} node1": node2}
+        made.answers["node2"] = {Probe(check, "node1", ()): node2}
     return made
 
 
@@ -226,10 +227,11 @@ def test_one_node_alone_has_no_other_to_reach() -> None:
 
 def test_machines_that_can_t_be_asked_are_named() -> None:
     made = context()
-    made.results, made.unreachable = {"node1": {"network.host 10.88.0.7": ""}}, {"node2": "no route"}
+    probe = Probe("network.host", "10.88.0.7", ())
+    made.results, made.unreachable = {"node1": {probe: ""}}, {"node2": "no route"}
     with pytest.raises(NotReached, match="node2: no route"):
         probes.by_machines(made, "network.host")
-    made.results["node1"]["network.host 10.88.0.7"] = "timed out"
+    made.results = {"node1": {probe: "timed out"}}
     with pytest.raises(Failed, match=r"timed out.*not asked: node2"):
         probes.by_machines(made, "network.host")
     made.unreachable = {}
@@ -244,9 +246,16 @@ def test_what_was_not_answered_did_not_work() -> None:
 
 
 def test_all_objects_are_in_the_namespace() -> None:
-    made = [objects.daemon_set("space", context().options), *objects.services("space", PODS), objects.secret("space")]
-    assert {each["metadata"]["namespace"] for each in made} == {"space"}
-    assert len({each["metadata"]["name"] for each in made if each["kind"] == "Service"}) == 4
+    made = context()
+    daemon_set = made.manifest("pods", image='a"b', pull_policy="Never")
+    found = [yaml.safe_load(text) for text in (daemon_set, *pods.services(made), made.manifest("secret"))]
+    assert {each["metadata"]["namespace"] for each in found} == {"space"}
+    assert len({each["metadata"]["name"] for each in found if each["kind"] == "Service"}) == 4
+    (container,) = found[0]["spec"]["template"]["spec"]["containers"]
+    assert (container["image"], container["command"][2].count("$NODE")) == ('a"b', 1)
+    group, mark = LABEL.split("=")
+    namespace = yaml.safe_load(made.manifest("namespace"))
+    assert namespace["metadata"] == {"name": "space", "labels": {group: mark}}
 
 
 smoke_results = st.builds(
