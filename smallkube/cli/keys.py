@@ -15,7 +15,7 @@ from smallkube.core import ui
 from smallkube.core.errors import ErrorGroup, SmallkubeError, listed
 
 if TYPE_CHECKING:
-    from smallkube.secrets.host_keys import Scanned
+    from smallkube.remote.scan import Scanned
     from smallkube.secrets.recipients import Finding
 
 
@@ -32,18 +32,19 @@ def scan(
     ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub
     With --yes new keys are stored, and changed ones refused.
     """
-    from smallkube.secrets import host_keys, transaction
-    from smallkube.secrets.host_keys import Scan
+    from smallkube.remote import scan as scanning
+    from smallkube.remote.scan import Scan
+    from smallkube.secrets import transaction
 
     nodes = here.nodes
     with ui.Progress([item.name for item in nodes]) as progress:
-        rows = host_keys.scan(here.workspace, nodes, timeout, progress.done)
+        rows = scanning.scan(here.workspace, nodes, timeout, progress.done)
     _show_scanned(here, rows)
     new = [row for row in rows if row.state is Scan.NEW]
     if new:
         ui.confirm(f"Store the new host keys of {listed(row.node.name for row in new)}?", yes=here.yes)
     with changing(here):
-        written = transaction.commit(here.workspace, host_keys.files(new))
+        written = transaction.commit(here.workspace, scanning.files(new))
     for name in written:
         ui.message(f"written: keys/{name}")
     faults: list[SmallkubeError] = []
@@ -82,7 +83,8 @@ def _replace(here: Current, row: "Scanned", replace: bool) -> None:
 
     Raises SmallkubeError when it is not accepted.
     """
-    from smallkube.secrets import host_keys, transaction
+    from smallkube.remote import scan as scanning
+    from smallkube.secrets import transaction
 
     name, stored, key = row.node.name, row.stored, row.key
     assert stored and key
@@ -93,7 +95,7 @@ def _replace(here: Current, row: "Scanned", replace: bool) -> None:
         raise SmallkubeError("the host key has changed", hint=hint)
     ui.confirm(f"Trust the new host key of {name} and forget the previous one?", yes=here.yes)
     with changing(here):
-        transaction.commit(here.workspace, host_keys.files([row]))
+        transaction.commit(here.workspace, scanning.files([row]))
     ui.message(f"written: keys/hosts/{name}.pub; now run `inv keys.rekey`, so that {name} can read its secrets")
 
 

@@ -64,9 +64,8 @@ _SYSTEMD_NETWORKD = {Family.FEDORA: "systemd-networkd"}
 _ETCD_CLIENT = {Family.DEBIAN: "etcd-client"}
 
 TOOLS = (
-    Tool("ssh-keyscan", ("ssh-keyscan",), "keys.scan", "openssh", _OPENSSH_CLIENT, (), essential=True),
     Tool("ssh-keygen", ("ssh-keygen",), "lab.*, tests", "openssh", _OPENSSH_CLIENT, ()),
-    Tool("ssh", ("ssh",), "tests", "openssh", _OPENSSH_CLIENT, ("-V",)),
+    Tool("ssh", ("ssh",), "every connection to a node", "openssh", _OPENSSH_CLIENT, ("-V",), essential=True),
     Tool("sshd", ("sshd",), "tests", "openssh", {Family.DEBIAN: "openssh-server", Family.FEDORA: "openssh-server"}, ()),
     Tool("git", ("git",), "keys.check, tests", "git"),
     Tool("age", ("age",), "tests", "age"),

@@ -19,8 +19,9 @@ from smallkube.inventory.models import Node
 from smallkube.kube import kubectl
 from smallkube.operations.engine import Operation, Runbook, Step
 from smallkube.operations.machines import script
-from smallkube.secrets import host_keys, transaction
-from smallkube.secrets.host_keys import Scanned
+from smallkube.remote import scan
+from smallkube.remote.scan import Scanned
+from smallkube.secrets import transaction
 from smallkube.secrets.transaction import changing_keys
 
 MARK = "/var/lib/smallkube/etcd-seeded"
@@ -45,8 +46,8 @@ def choose(cluster: Cluster, backup: str | None) -> tuple[Record, Scanned]:
     record = catalog.read(catalog.folder_of(cluster)).find(backup)
     restore.check(cluster, record)
     primary = cluster.inventory.primary
-    (scanned,) = host_keys.scan(cluster.workspace, [primary], 10, lambda _node, _outcome: None)
-    if scanned.state is host_keys.Scan.FAILED:
+    (scanned,) = scan.scan(cluster.workspace, [primary], 10, lambda _node, _outcome: None)
+    if scanned.state is scan.Scan.FAILED:
         raise SmallkubeError(f"its host key can't be read: {scanned.reason}", where=primary.name)
     return record, scanned
 
@@ -91,7 +92,7 @@ class Rebuild(Runbook):
     @property
     def new_key(self) -> str:
         """The fingerprint of a host key that is not in keys/, "" when it is there."""
-        known = self.scanned.state is host_keys.Scan.SAME
+        known = self.scanned.state is scan.Scan.SAME
         return self.scanned.key.fingerprint if self.scanned.key and not known else ""
 
     def check_fingerprint(self, expected: str) -> None:
@@ -107,7 +108,7 @@ class Rebuild(Runbook):
 
     def _trust(self) -> None:
         with changing_keys(self.cluster.workspace):
-            transaction.commit(self.cluster.workspace, host_keys.files([self.scanned]))
+            transaction.commit(self.cluster.workspace, scan.files([self.scanned]))
 
     def _inspect(self) -> None:
         with self.connect(self.primary) as primary:

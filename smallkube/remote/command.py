@@ -32,10 +32,22 @@ class Command:
     def name(self) -> str:
         return self.title or PurePosixPath(self.argv[0]).name
 
-    def line(self, become: str) -> str:
-        """The command line for the login shell of a user who becomes root by ``become``: "none" or "sudo"."""
-        prefix = ("sudo", "-n", "--") if self.root and become == "sudo" else ()
-        return shlex.join((*prefix, *self.argv))
+    def script(self, become: str, marker: str = "") -> bytes:
+        """What a POSIX shell runs: the command in the locale C, as root by way of ``become`` ("none" or "sudo").
+
+        The command's output, on both streams, begins after a line with ``marker``.
+        """
+        prefix = ("sudo", "-n", "--", "env", "LC_ALL=C") if self.root and become == "sudo" else ()
+        mark = f"printf '{marker}\\n'; printf '{marker}\\n' >&2; " if marker else ""
+        return f"{mark}exec {shlex.join((*prefix, *self.argv))}".encode()
+
+
+def login_line(size: int) -> str:
+    """A command line that means the same to every login shell: a POSIX shell reads its script from standard input.
+
+    ``size`` is the script's, in bytes; what follows it there is the command's standard input.
+    """
+    return f"exec env LC_ALL=C /bin/sh -c 'eval \"$(head -c {size})\"'"
 
 
 @dataclass(frozen=True)

@@ -6,19 +6,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Self, cast
 from urllib.parse import unquote, urlsplit
 
 import paramiko
 
 from smallkube.core.errors import SmallkubeError, UsageError
 from smallkube.core.workspace import Workspace
-from smallkube.remote.ssh import CONNECT_SECONDS, RefuseUnknown, UnknownHostKeyError, reason, transport
+from smallkube.remote import openssh
 
 _CHUNK = 1 << 15
 _AT_ONCE = 64
 """Requests for chunks under way when reading: what bounds the memory that reading takes."""
-_SILENCE_SECONDS = 60
 FILE_MODE = 0o600
 
 
@@ -99,34 +98,26 @@ class Folder:
 @contextmanager
 def folder(workspace: Workspace, destination: Destination) -> Iterator[Folder]:
     """The destination while the block runs; every fault of the connection or of a file is a SmallkubeError."""
-    where, own_key = str(destination), workspace.state_dir / "ssh_key"
-    client = paramiko.SSHClient()
-    client.set_missing_host_key_policy(RefuseUnknown())
+    where = str(destination)
+    own_key, known = workspace.state_dir / "ssh_key", workspace.keys_dir / "known_hosts"
+    options = ["-o", f"GlobalKnownHostsFile=/etc/ssh/ssh_known_hosts {_quoted(known)}"]
+    if own_key.is_file():
+        options += ["-o", "IdentitiesOnly=yes", "-i", str(own_key)]
     try:
-        for known in (Path("~/.ssh/known_hosts").expanduser(), workspace.keys_dir / "known_hosts"):
-            if known.is_file():
-                client.load_system_host_keys(str(known))
-        client.connect(
-            destination.host,
-            destination.port,
-            destination.user,
-            key_filename=str(own_key) if own_key.is_file() else None,
-            timeout=CONNECT_SECONDS,
-            banner_timeout=CONNECT_SECONDS,
-            auth_timeout=CONNECT_SECONDS,
-            transport_factory=cast(Any, transport),  # its type differs between versions
-        )
-        files = client.open_sftp()
-        files.get_channel().settimeout(_SILENCE_SECONDS)  # type: ignore[union-attr]
-        yield Folder(files, destination.path)
-    except paramiko.BadHostKeyException as error:
-        raise SmallkubeError("its host key is not the known one; nothing was sent", where=where) from error
-    except UnknownHostKeyError as error:
-        hint = "compare its host key, then add it to keys/known_hosts or ~/.ssh/known_hosts"
-        raise SmallkubeError("its host key is not known; nothing was sent", where=where, hint=hint) from error
-    except paramiko.SSHException as error:
-        raise SmallkubeError(f"no SSH connection: {reason(error)}", where=where) from error
-    except (OSError, EOFError) as error:
-        raise SmallkubeError(f"can't be used: {reason(error)}", where=where) from error
+        wire = openssh.sftp(destination.user, destination.host, destination.port, *options)
+    except OSError as error:
+        raise UsageError("ssh is not installed", where=where, hint="apt-get install openssh-client") from error
+    try:
+        yield Folder(paramiko.SFTPClient(cast(paramiko.Channel, wire.socket)), destination.path)
+    except (paramiko.SSHException, EOFError, ConnectionError) as error:
+        hint = "if its host key is not known: compare it, then add it to keys/known_hosts or ~/.ssh/known_hosts"
+        raise SmallkubeError(f"no SSH connection: {wire.reason or error}", where=where, hint=hint) from error
+    except OSError as error:
+        raise SmallkubeError(f"can't be used: {error.strerror or error}", where=where) from error
     finally:
-        client.close()
+        wire.close()
+
+
+def _quoted(path: Path) -> str:
+    """A path in a list of paths (ssh_config(5): white space separates, double quotes enclose)."""
+    return f'"{path}"'

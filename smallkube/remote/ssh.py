@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
+from secrets import token_hex
 from typing import Any, TypeVar
 
 import fabric
@@ -15,11 +16,12 @@ import paramiko
 from smallkube.core.errors import SmallkubeError, UsageError
 from smallkube.core.workspace import Workspace
 from smallkube.inventory.models import Node
-from smallkube.remote.command import Command
+from smallkube.remote.command import Command, login_line
 from smallkube.remote.host import Connect, Host, Streams
+from smallkube.remote.identities import AuthenticationError, Identities
+from smallkube.remote.openssh import CONNECT_SECONDS, Route, Wire
 from smallkube.secrets import host_keys
 
-CONNECT_SECONDS = 10
 KEEPALIVE_SECONDS = 15
 SILENCE_SECONDS = 60
 """A connection on which nothing was acknowledged for so long is lost."""
@@ -27,6 +29,8 @@ _SUDO_REFUSED = 1
 """sudo's exit status when it does not run the command (sudo(8), "Exit value"); the command's own may be the same."""
 _CHUNK = 1 << 16
 _POLL_SECONDS = 1.0
+_MAX_NOISE = 1 << 20
+"""What a login shell may print by itself, in bytes."""
 
 # Its threads log the tracebacks of faults that also reach us as exceptions; unhandled, they land on standard error.
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
@@ -34,84 +38,78 @@ logging.getLogger("paramiko").addHandler(logging.NullHandler())
 T = TypeVar("T")
 
 
-class UnknownHostKeyError(paramiko.SSHException):
-    """A machine shows a host key, and none is known of it; its text is the machine's name."""
-
-
-class RefuseUnknown(paramiko.MissingHostKeyPolicy):
-    """paramiko's RejectPolicy, but with an error of its own type."""
-
-    def missing_host_key(self, client: paramiko.SSHClient, hostname: str, key: paramiko.PKey) -> None:
-        raise UnknownHostKeyError(hostname)
-
-
 class SshHost(Host):
     """A node over SSH; ``where`` has its address."""
 
     def __init__(self, workspace: Workspace, node: Node) -> None:
-        super().__init__(node, f"{node.name} ({node.ssh.user}@{node.ssh.host}:{node.ssh.port})")
+        self._route = Route.to(node)
+        super().__init__(node, f"{node.name} ({self._route})")
         known, own_key = host_keys.read_host_key(workspace, node.name), workspace.state_dir / "ssh_key"
         if known is None:
             raise UsageError("no host key is known", where=node.name, hint=f"run `inv keys.scan --node {node.name}`")
         self._expected = paramiko.Ed25519Key(data=known.wire)
-        only_own = {"key_filename": [str(own_key)], "allow_agent": False, "look_for_keys": False}
+        self._identities = Identities(self._route, own_key if own_key.is_file() else None)
+        self._wire: Wire | None = None
         self._fabric = fabric.Connection(
-            node.ssh.host,
+            self._route.hostname,
             user=node.ssh.user,
             port=node.ssh.port,
-            connect_timeout=CONNECT_SECONDS,
-            connect_kwargs={
-                **(only_own if own_key.is_file() else {}),
-                "banner_timeout": CONNECT_SECONDS,
-                "auth_timeout": CONNECT_SECONDS,
-                "transport_factory": transport,
-            },
+            config=fabric.Config(lazy=True, ssh_config=paramiko.SSHConfig()),
+            connect_timeout=self._route.seconds,
         )
-        _refuse_unknown_keys(self._fabric)
-        names = self._fabric.client.get_host_keys()
-        names.clear()
-        port = int(self._fabric.port)
+        self._fabric.client.set_missing_host_key_policy(paramiko.RejectPolicy())
+        port = node.ssh.port
         name = self._fabric.host if port == paramiko.config.SSH_PORT else f"[{self._fabric.host}]:{port}"
-        names.add(name, self._expected.get_name(), self._expected)
+        self._fabric.client.get_host_keys().add(name, self._expected.get_name(), self._expected)
 
     def open(self) -> None:
         """Connect and authenticate; nothing is sent before the host key was found to be the expected one."""
         try:
+            self._wire = self._route.dial()
+            self._fabric.connect_kwargs = {
+                "sock": self._wire.socket,
+                "auth_strategy": self._identities,
+                "banner_timeout": self._route.seconds,
+                "transport_factory": transport,
+            }
             self._fabric.open()
         except BaseException as error:
+            refused = self._refused(error) if isinstance(error, Exception) else None
             self.close()
-            if isinstance(error, paramiko.SSHException | OSError | EOFError):
-                raise self._refused(error) from error
+            if refused:
+                raise refused from error
             raise
         self._fabric.transport.set_keepalive(KEEPALIVE_SECONDS)
         wire = self._fabric.transport.sock
-        if isinstance(wire, socket.socket) and hasattr(socket, "TCP_USER_TIMEOUT"):
+        if wire.family != socket.AF_UNIX and hasattr(socket, "TCP_USER_TIMEOUT"):
             wire.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, SILENCE_SECONDS * 1000)
 
-    def _refused(self, error: Exception) -> SmallkubeError:
-        """Why there is no connection."""
-        name, user = self.node.name, self.node.ssh.user
+    def _refused(self, error: Exception) -> SmallkubeError | None:
+        """Why there is no connection; None for a fault that is not the connection's."""
         match error:
             case paramiko.BadHostKeyException():
+                name = self.node.name
                 keys = f"offered {error.key.fingerprint}, expected {self._expected.fingerprint} (keys/hosts/{name}.pub)"
                 hint = f"if the machine was reinstalled: inv keys.scan --node {name} --replace"
                 return self.error(f"host key differs: {keys}; nothing was sent", hint)
-            case paramiko.PasswordRequiredException():
-                return self.error("the SSH key has a passphrase", "load it into ssh-agent (ssh-add)")
-            case paramiko.AuthenticationException():
-                return self.error("the machine does not accept our SSH key", f"let your SSH key in for {user}")
-            case UnknownHostKeyError():  # not the node's own, which is always known: see __init__
-                hint = "compare it, then add it to ~/.ssh/known_hosts"
-                return self.error(f"the host key of the jump host {error} is not known; nothing was sent", hint)
-            case paramiko.SSHException():
-                return self.error(f"no SSH connection: {reason(error)}")
-            case _:
+            case AuthenticationError():
+                return self.error(str(error), error.hint)
+            case paramiko.SSHException() | OSError() | EOFError():
+                if why := self._wire.reason if self._wire else "":
+                    return self.error(
+                        f"no way through {self._route.through}: {why}; nothing was sent", "try it with ssh"
+                    )
+                if isinstance(error, paramiko.SSHException):
+                    return self.error(f"no SSH connection: {reason(error)}")
                 return self.error(f"can't be reached: {reason(error)}", "is the machine up, and ssh.host right?")
+        return None
 
     def close(self) -> None:
         """Disconnect; what was started detached on the machine goes on."""
         self._fabric.close()
         self._fabric.client.close()  # Fabric's own leaves a connection open that failed to authenticate
+        if self._wire:
+            self._wire.close()
 
     def _run(self, command: Command, streams: Streams) -> int:
         """Raises UsageError when sudo wants a password."""
@@ -120,8 +118,10 @@ class SshHost(Host):
             if transport is None:
                 raise EOFError("not connected")
             with transport.open_session(timeout=CONNECT_SECONDS) as channel:
-                channel.exec_command(command.line(self.node.ssh.become))
-                status = _Exchange(channel, streams).status()
+                marker = token_hex(8)
+                script = command.script(self.node.ssh.become, marker)
+                channel.exec_command(login_line(len(script)))
+                status = _Exchange(channel, streams, script, marker).status()
         except InterruptedError as error:
             raise self.error(f"interrupted while {name} ran") from error
         except TimeoutError as error:
@@ -146,11 +146,14 @@ class SshHost(Host):
 class _Exchange:
     """All three streams of one command at once, so that neither side can block the other by filling a window.
 
-    It is given up after ``command.timeout`` seconds without activity on any stream.
+    It is given up after ``command.timeout`` seconds without activity on any stream. ``script`` goes before the
+    command's standard input. What comes before the line ``marker``, on either stream, is what the login shell prints
+    by itself; without that line, all is.
     """
 
-    def __init__(self, channel: paramiko.Channel, streams: Streams) -> None:
+    def __init__(self, channel: paramiko.Channel, streams: Streams, script: bytes, marker: str) -> None:
         self.channel, self.command, self.streams = channel, streams.command, streams
+        self._script, self._marker = script, f"{marker}\n".encode()
         self._active = time.monotonic()
         self._deadline = self._active + self.command.total_timeout
         channel.settimeout(min(self.command.timeout, _POLL_SECONDS))
@@ -181,12 +184,25 @@ class _Exchange:
             self._read(self.channel.recv_stderr, self.streams.stderr)
 
     def _read(self, receive: Callable[[int], bytes], on_data: Callable[[bytes], object]) -> None:
+        before: bytes | None = b""
         while data := self._patiently(partial(receive, _CHUNK)):
-            on_data(data)
+            if before is not None:
+                before += data
+                _, found, data = before.partition(self._marker)
+                if len(before) > _MAX_NOISE and not found:
+                    raise TimeoutError(f"the login shell printed {len(before) >> 10} KiB before it ran a command")
+                if not found:
+                    continue
+                before = None
+            if data:
+                on_data(data)
+        if before:
+            on_data(before)
 
     def _write_input(self) -> None:
         # It may end without reading all; status() meets any other fault too.
         with suppress(OSError, EOFError, ValueError, paramiko.SSHException):
+            self._send(self._script)
             for data in self.streams.stdin():
                 self._send(data)
             if not self.command.hold:
@@ -233,12 +249,3 @@ def reason(error: Exception) -> str:
     """A fault of a connection in its own words, where it has some."""
     silent = "connection closed" if isinstance(error, EOFError) else type(error).__name__
     return getattr(error, "strerror", None) or str(error) or silent
-
-
-def _refuse_unknown_keys(connection: fabric.Connection) -> None:
-    """Fabric accepts any host key by default, and builds jump hosts as plain connections that do so too."""
-    connection.client.set_missing_host_key_policy(RefuseUnknown())
-    gateway = connection.gateway
-    if isinstance(gateway, fabric.Connection):
-        _refuse_unknown_keys(gateway)
-        gateway.client.load_system_host_keys()

@@ -36,7 +36,7 @@ def free_port() -> int:
 
 @dataclass
 class Server:
-    """sshd in the foreground; ``log`` is what it said, and what a client managed to do."""
+    """sshd in the foreground; ``log`` is what it reports, and what a client managed to do."""
 
     folder: Path
     port: int = field(default_factory=free_port)
@@ -52,13 +52,14 @@ class Server:
         return self.folder / "host"
 
     @contextmanager
-    def running(self) -> Iterator["Server"]:
+    def running(self, settings: str = "") -> Iterator["Server"]:
+        """``settings`` come before our own, so that they win (sshd_config(5))."""
         self.folder.mkdir()
         make_key(self.host_key, self.kind)
         make_key(self.folder / "user")
         shutil.copy(self.folder / "user.pub", self.folder / "authorized_keys")
         (self.folder / "config").write_text(
-            f"Port {self.port}\nListenAddress 127.0.0.1\nHostKey {self.host_key}\nPidFile none\nUsePAM no\n"
+            f"{settings}Port {self.port}\nListenAddress 127.0.0.1\nHostKey {self.host_key}\nPidFile none\nUsePAM no\n"
             f"AuthorizedKeysFile {self.folder}/authorized_keys\nStrictModes no\nPasswordAuthentication no\n"
             "PermitRootLogin prohibit-password\nPermitUserEnvironment yes\nLogLevel VERBOSE\n"
             "Subsystem sftp internal-sftp\n"

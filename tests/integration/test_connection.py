@@ -108,13 +108,13 @@ def test_a_node_without_a_stored_host_key_is_wrong_usage(bench: Bench) -> None:
 def test_a_user_key_that_is_not_let_in(bench: Bench) -> None:
     bench.own_key.unlink()
     bench.own_key.write_bytes(make_key(bench.workspace.root / "stranger").read_bytes())
-    assert "the machine does not accept our SSH key; let your SSH key in" in refused(bench.session())
+    assert f"the machine does not accept our SSH key ({bench.own_key}); let your SSH key in" in refused(bench.session())
 
 
 def test_a_user_key_with_a_passphrase(bench: Bench) -> None:
     bench.own_key.unlink()
     make_key(bench.own_key, passphrase="secret")
-    assert "the SSH key has a passphrase; load it into ssh-agent" in refused(bench.session())
+    assert f"the SSH key has a passphrase: {bench.own_key}; load it into ssh-agent" in refused(bench.session())
 
 
 def test_a_damaged_user_key(bench: Bench) -> None:
@@ -271,20 +271,43 @@ def test_a_session_that_was_never_opened_is_an_error_too(bench: Bench) -> None:
         bench.session().run(Command(("true",)))
 
 
-def test_a_gateway_of_ssh_config_must_be_known(bench: Bench, tmp_path: Path) -> None:
-    """Fabric would accept any host key of a jump host."""
-    with Server(tmp_path / "gate").running() as gate:
-        ssh = Path(os.environ["HOME"], ".ssh")
-        key = tmp_path / "gate" / "user"
-        ssh.joinpath("config").write_text(
-            f"Host jumphost\n  HostName 127.0.0.1\n  Port {gate.port}\n  IdentityFile {key}\n"
-            "Host 127.0.0.1\n  ProxyJump jumphost\n"
-        )
-        line = refused(bench.session())
-        assert f"the host key of the jump host [127.0.0.1]:{gate.port} is not known; nothing was sent" in line
-        assert "Accepted" not in gate.log
-        public = gate.host_key.with_suffix(".pub").read_text()
-        ssh.joinpath("known_hosts").write_text(f"[127.0.0.1]:{gate.port} {public}")
-        with bench.session() as session:
-            assert session.run(Command(("echo", "through"))).text == "through"
-        assert "Accepted" in gate.log
+SHELLS = {"bash": "/bin/bash", "dash": "/bin/dash", "fish": "/usr/bin/fish", "tcsh": "/usr/bin/tcsh"}
+ARGUMENTS = ("a'b", "$HOME", "!!", "\\\\", "`id`", "a\nb", "*", "", "'\\''", '"', "é", "^x^y", "{a,b}", "%1", "~")
+
+
+def login_shell(bench: Bench, program: str) -> None:
+    """Have the server hand every command to ``program``, as it does with a user's login shell."""
+    key = (bench.server.folder / "user.pub").read_text()
+    (bench.server.folder / "authorized_keys").write_text(
+        f'command="exec {program} -c \\"$SSH_ORIGINAL_COMMAND\\"" {key}'
+    )
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_arguments_mean_the_same_to_every_login_shell(bench: Bench, needs: Require, shell: str) -> None:
+    needs("integration", Path(SHELLS[shell]).exists(), shell)
+    login_shell(bench, SHELLS[shell])
+    with bench.session() as session:
+        printed = session.run(Command(("printf", "%s\\0", *ARGUMENTS)))
+        assert printed.stdout == "".join(f"{word}\0" for word in ARGUMENTS).encode(), printed.stderr
+        assert session.run(sh('cat; echo oops >&2; echo "$LC_ALL"; exit 3', stdin=b"data ")).status == 3
+        assert session.run(sh('cat; echo "$LC_ALL"', stdin=b"data ")).text == "data C"
+
+
+def test_what_a_login_shell_prints_is_no_output(bench: Bench, tmp_path: Path) -> None:
+    shell = tmp_path / "noisy"
+    shell.write_text('#!/bin/sh\nprintf "Welcome, \\n"\nprintf "no newline" >&2\nexec /bin/sh "$@"\n')
+    shell.chmod(0o755)
+    login_shell(bench, str(shell))
+    with bench.session() as session:
+        result = session.run(sh("echo out; echo err >&2"))
+    assert (result.text, result.stderr) == ("out", "err\n")
+
+
+def test_a_login_shell_that_refuses_is_reported(bench: Bench, tmp_path: Path) -> None:
+    shell = tmp_path / "nologin"
+    shell.write_text("#!/bin/sh\necho This account is currently not available.\nexit 1\n")
+    shell.chmod(0o755)
+    login_shell(bench, str(shell))
+    with bench.session() as session, pytest.raises(SmallkubeError, match="true failed: This account is currently not"):
+        session.run_checked(Command(("true",)))

@@ -30,7 +30,7 @@ def test_versions_are_those_of_the_programs(cluster: Any) -> None:
 def test_an_empty_path_is_seen_and_stops_the_core_tasks(cluster: Any, tmp_path: Path) -> None:
     run = cluster.inv("doctor", PATH=str(tmp_path))
     assert run.returncode == 1
-    assert run.stderr.splitlines()[-1].startswith("keys.*, nix.render or deploy can't work here: ssh-keyscan")
+    assert run.stderr.splitlines()[-1].startswith("keys.*, nix.render or deploy can't work here: ssh")
     assert "to do: " in run.stderr
     assert max(len(line) for line in run.stdout.splitlines()) <= 80
 

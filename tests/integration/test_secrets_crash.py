@@ -10,11 +10,12 @@ from collections.abc import Callable, Collection
 from itertools import count
 from typing import Any
 
+from smallkube.remote import scan
+from smallkube.remote.scan import Scanned
 from smallkube.secrets import certificates, host_keys, kinds, policy, staged
 from smallkube.secrets import edit as editing
 from smallkube.secrets import rekey as rekeying
 from smallkube.secrets.audit import check
-from smallkube.secrets.host_keys import Scanned
 from smallkube.secrets.policy import Secret
 from smallkube.secrets.transaction import Change, apply, changing_keys, commit
 from tests.integration.crash import generate, killed_at, locked, plaintexts, restore
@@ -126,7 +127,7 @@ def test_storing_host_keys_killed_before_each_change(make_cluster: Callable[...,
 
     def work() -> None:
         with changing_keys(cluster.workspace):
-            commit(cluster.workspace, host_keys.files(shown))
+            commit(cluster.workspace, scan.files(shown))
 
     before = cluster.content()
     for step in count(1):
@@ -134,5 +135,5 @@ def test_storing_host_keys_killed_before_each_change(make_cluster: Callable[...,
         if not killed_at(step, cluster.workspace.root, work):
             break
         locked(cluster)
-        assert cluster.content() in (before, host_keys.files(shown))
+        assert cluster.content() in (before, scan.files(shown))
     assert step > 5

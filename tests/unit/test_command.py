@@ -15,14 +15,14 @@ WORDS = st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\0"), 
 @given(WORDS)
 def test_every_word_arrives_as_it_is(words: list[str]) -> None:
     program = ("printf", "%s\\0", *words, "end")
-    done = subprocess.run(["sh", "-c", Command(program).line("none")], capture_output=True, check=True)
+    done = subprocess.run(["sh", "-c", Command(program).script("none")], capture_output=True, check=True)
     assert done.stdout == b"".join(word.encode() + b"\0" for word in (*words, "end"))
 
 
 def test_root_is_had_by_sudo_only_where_that_is_wanted() -> None:
-    assert Command(("id", "-u")).line("sudo") == "sudo -n -- id -u"
-    assert Command(("id", "-u")).line("none") == "id -u"
-    assert Command(("id", "-u"), root=False).line("sudo") == "id -u"
+    assert Command(("id", "-u")).script("sudo") == b"exec sudo -n -- env LC_ALL=C id -u"
+    assert Command(("id", "-u")).script("none") == b"exec id -u"
+    assert Command(("id", "-u"), root=False).script("sudo") == b"exec id -u"
 
 
 def test_standard_input_is_never_shown() -> None:

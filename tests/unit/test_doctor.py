@@ -54,7 +54,7 @@ def test_a_machine_with_everything_needs_nothing() -> None:
 @pytest.mark.parametrize(
     ("facts", "name"),
     [
-        (without("ssh-keyscan"), "ssh-keyscan"),
+        (without("ssh"), "ssh"),
         (replace(WELL, packages={**WELL.packages, "invoke": "2.1.9"}), "invoke"),
         (replace(WELL, packages={"invoke": "2.2.1", "ruamel_yaml": "0.18"}), "pyyaml"),
         (replace(WELL, inventory=None), "inventory.yaml"),
@@ -104,7 +104,7 @@ def test_versions_are_compared_as_numbers(version: str) -> None:
 )
 def test_one_command_installs_all_that_is_missing(identifiers: str, expected: Family, command: str) -> None:
     found = Family.of(identifiers)
-    facts = replace(without("ssh", "ssh-keygen", "ssh-keyscan", "nix-instantiate", "shellcheck"), family=found)
+    facts = replace(without("ssh", "ssh-keygen", "nix-instantiate", "shellcheck"), family=found)
     assert found is expected
     assert diagnosis.remedies(diagnosis.diagnose(facts), found) == (command,)
 

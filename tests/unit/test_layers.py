@@ -17,7 +17,7 @@ ORDER = (
 
 HEAVY = ("fabric", "paramiko", "pyrage", "pydantic", "jinja2", "rich", "cryptography")
 
-STREAMING = {"smallkube.etcd.ephemeral", "smallkube.nix.build", "smallkube.remote.local"}
+STREAMING = {"smallkube.etcd.ephemeral", "smallkube.nix.build", "smallkube.remote.local", "smallkube.remote.openssh"}
 """What runs programs that serve or are read while they run; core.process runs all others to their end."""
 
 LAB_TASKS = {"lab", "lab.tasks"}

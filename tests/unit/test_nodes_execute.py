@@ -51,5 +51,5 @@ def test_what_can_not_be_run(words: tuple[str, ...], timeout: float) -> None:
 
 def test_words_stay_words_and_root_is_a_choice() -> None:
     wanted = machines.command(["echo", "a  b", "$HOME; rm"], root=True, timeout=5)
-    assert wanted.line("sudo") == "sudo -n -- echo 'a  b' '$HOME; rm'"
-    assert machines.command(["id"], root=False, timeout=5).line("sudo") == "id"
+    assert wanted.script("sudo") == b"exec sudo -n -- env LC_ALL=C echo 'a  b' '$HOME; rm'"
+    assert machines.command(["id"], root=False, timeout=5).script("sudo") == b"exec id"

@@ -20,8 +20,9 @@ from smallkube.kube.members import Member
 from smallkube.operations import rebuild
 from smallkube.operations.rebuild import Rebuild, is_back
 from smallkube.remote.host import Host
+from smallkube.remote.scan import Scanned
 from smallkube.secrets.header import parse_header
-from smallkube.secrets.host_keys import Scanned, parse_host_key
+from smallkube.secrets.host_keys import parse_host_key
 from tests.unit.fake_cluster import HOSTS, FakeCluster, run
 
 BEGAN = datetime(2026, 11, 23, 12, tzinfo=UTC)
