@@ -10,6 +10,15 @@
 }:
 let
   cfg = config.kube;
+  machine = lib.findFirst (peer: peer.index == cfg.nodeIndex) null cfg.peers;
+  nodePortAddresses =
+    lib.optionals (lib.elem "tunnel" cfg.nodePorts) [
+      "${cfg.hostIp6}/128"
+      "${cfg.hostIp4}/32"
+    ]
+    ++ lib.optional (
+      lib.elem "lan" cfg.nodePorts && machine != null
+    ) "${machine.PeerIP}/${if lib.hasInfix ":" machine.PeerIP then "128" else "32"}";
 in
 {
   config.systemd.services.kube-proxy = {
@@ -37,7 +46,7 @@ in
           proxy-mode = "nftables";
           detect-local-mode = "BridgeInterface";
           pod-bridge-interface = "brkube";
-          nodeport-addresses = "${cfg.hostIp6}/128,${cfg.hostIp4}/32";
+          nodeport-addresses = lib.concatStringsSep "," nodePortAddresses;
           healthz-bind-address = "[::1]:10256";
           metrics-bind-address = "[::1]:10249";
           # The kernel's settings stay the machine's own, so that this service needs no right to change any.

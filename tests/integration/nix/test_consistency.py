@@ -51,6 +51,7 @@ def test_the_rule_set_reloads_without_touching_others(
         "table ip kube-proxy",
         "table ip6 nat",
         "table inet nixos-fw",
+        "table inet kube-guard",
         "table ip kube-nat",
         "table ip6 kube-nat",
     }

@@ -106,6 +106,8 @@ def test_input_rules_come_in_the_order_that_protects(cluster: Cluster) -> None:
         pods = [
             f'iifname "brkube" ip6 saddr fd88:{own}::/32 meta l4proto {{ tcp, udp }} th dport 53 accept',
             'iifname { "brkube", "wgkube" } ct status dnat accept',
+            f'iifname "wgkube" ip6 daddr fd88:{own}::1 ip6 dscp 43 accept',
+            f'iifname "wgkube" ip daddr 10.88.{own}.1 ip dscp 43 accept',
         ]
         rules = _single_sources(chain(description, "input-allow"))
         start = rules.index("ip6 daddr fe80::/64 udp dport 546 accept") + 1
@@ -144,6 +146,36 @@ def test_nat_spares_the_cluster_and_flushes_no_foreign_rules(two: Cluster) -> No
             assert "type nat hook postrouting priority srcnat" in table
             accept = table.index(f'iifname "brkube" {family} daddr {prefix} accept')
             assert accept < table.index('iifname "brkube" masquerade')
+
+
+def test_cluster_addresses_come_from_its_own_interfaces(cluster: Cluster) -> None:
+    for description in cluster.values():
+        assert chain(description, "prerouting") == [
+            "type filter hook prerouting priority raw; policy accept;",
+            'iifname { "lo", "brkube", "wgkube" } accept',
+            "ip6 daddr fd88::/16 drop",
+            "ip daddr 10.88.0.0/16 drop",
+        ]
+
+
+def test_the_kubelets_port_cannot_be_opened_to_pods(build: Build, describe: Describe) -> None:
+    failed = describe(build((1, 2), network={"open_to_pods": [10250]}))["node2"]["failedAssertions"]
+    assert [message for message in failed if "open_to_pods contains 10250" in message] == failed != []
+
+
+def test_node_ports_answer_where_they_are_wanted(build: Build, describe: Describe) -> None:
+    expected = {
+        '[ "tunnel" ]': "fd88:2::1/128,10.88.2.1/32",
+        '[ "lan" ]': "192.0.2.2/32",
+        '[ "tunnel" "lan" ]': "fd88:2::1/128,10.88.2.1/32,192.0.2.2/32",
+    }
+    for own, addresses in expected.items():
+        tree = build((1, 2)).with_file("nix/hosts/node2.nix", f"{{ kube.nodePorts = {own}; }}")
+        unit = describe(tree)["node2"]["units"]["kube-proxy.service"]["text"]
+        assert f"--nodeport-addresses={addresses} " in unit
+    # Without a range kube-proxy takes every address.
+    tree = build((1, 2)).with_file("nix/hosts/node2.nix", "{ kube.nodePorts = [ ]; }")
+    assert any("kube.nodePorts is empty" in message for message in describe(tree)["node2"]["failedAssertions"])
 
 
 def test_node_names_come_first_for_each_address(cluster: Cluster) -> None:
