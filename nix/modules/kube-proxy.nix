@@ -19,6 +19,36 @@ let
     ++ lib.optional (
       lib.elem "lan" cfg.nodePorts && machine != null
     ) "${machine.PeerIP}/${if lib.hasInfix ":" machine.PeerIP then "128" else "32"}";
+
+  # kube-proxy empties the chain of an endpoint that went away, and deletes it at a later synchronization. Restarted in
+  # between, 1.34 and 1.35 take the chain for complete once the endpoint is back, and never fill it: the Service is dead,
+  # the API's own too (epChainSkipUpdate in pkg/proxy/nftables/proxier.go; absent from 1.36). A chain in use can't be
+  # deleted alone; then the table goes, and kube-proxy writes all of it.
+  dropEmptyChains = pkgs.writeShellApplication {
+    name = "kube-proxy-drop-empty-chains";
+    runtimeInputs = [
+      pkgs.gawk
+      pkgs.nftables
+    ];
+    text = ''
+      for family in ip ip6; do
+        table=$(nft list table "$family" kube-proxy 2>/dev/null) || continue
+        empty=$(awk '
+          $1 == "chain" { name = $2; rules = 0; next }
+          $1 == "}" && name ~ /^endpoint-/ && !rules { print name }
+          $1 == "}" { name = ""; next }
+          { rules++ }
+        ' <<<"$table")
+        for chain in $empty; do
+          echo "deleting $chain, which is empty"
+          nft delete chain "$family" kube-proxy "$chain" 2>/dev/null && continue
+          echo "it is in use: deleting table $family kube-proxy"
+          nft delete table "$family" kube-proxy
+          break
+        done
+      done
+    '';
+  };
 in
 {
   config.systemd.services.kube-proxy = {
@@ -40,6 +70,7 @@ in
       {
         CapabilityBoundingSet = "CAP_NET_ADMIN";
         LoadCredential = [ "kubeconfig:${cfg.kubeconfigNode}" ];
+        ExecStartPre = lib.getExe dropEmptyChains;
         ExecStart = kubeLib.commandLine "${pkgs.kubernetes}/bin/kube-proxy" {
           kubeconfig = "%d/kubeconfig";
           hostname-override = cfg.nodeHost;
