@@ -88,6 +88,10 @@ in
       routes = lib.concatMap routes kubeLib.otherPeers;
     };
 
+    # WireGuard sends from whatever address the kernel prefers, and the peers' firewalls let in exactly that of
+    # peers.json: with temporary addresses (RFC 8981) and an IPv6 peer_ip they drop every packet.
+    networking.tempAddresses = lib.mkDefault "disabled";
+
     kube.requiredSecrets = [ "wgkube.key" ];
     # networkd reads the key when it makes the interface; nothing else tells it that the key has changed.
     systemd.services.systemd-networkd = {

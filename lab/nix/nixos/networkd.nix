@@ -54,6 +54,11 @@ in
       system.build.networkd = { };
       systemd.network.units = builtins.mapAttrs (_: text: { inherit text; enable = true; }) config.system.build.networkd;
     }
+    {
+      # tasks/network-interfaces.nix; networkd leaves it to the kernel (IPv6PrivacyExtensions=kernel).
+      boot.kernel.sysctl."net.ipv6.conf.default.use_tempaddr" =
+        { disabled = "0"; enabled = "1"; default = "2"; }.${config.networking.tempAddresses};
+    }
     (lib.mkIf config.networking.useNetworkd { systemd.network.enable = lib.mkDefault true; })
     (lib.mkIf cfg.enable {
       services.resolved.enable = lib.mkDefault true;

@@ -22,6 +22,7 @@ in
     useNetworkd = flag false;
     useDHCP = flag true;
     enableIPv6 = flag true;
+    tempAddresses = mkOption { type = types.enum [ "disabled" "enabled" "default" ]; default = "default"; };
     hosts = mkOption { type = types.attrsOf (types.listOf types.str); default = { }; };
     hostFiles = mkOption { type = types.listOf types.path; default = [ ]; };
     extraHosts = text;

@@ -292,6 +292,7 @@ def test_kernel_settings_that_pods_need(two: Cluster) -> None:
             "net.bridge.bridge-nf-call-ip6tables": "1",
             "net.ipv4.conf.all.forwarding": "1",
             "net.ipv6.conf.all.forwarding": "1",
+            "net.ipv6.conf.default.use_tempaddr": "0",
         }
 
 
