@@ -12,6 +12,28 @@
 let
   cfg = config.kube;
   delegate = "systemd/dns-delegate.d/kubernetes.dns-delegate";
+
+  # NixOS has the machine's own names in /etc/hosts as 127.0.0.2 (nixos/modules/config/networking.nix), which resolved
+  # answers and which in a pod is the pod itself. They become the node's name.
+  inherit (config.networking) hostName domain;
+  ownNames = lib.filter (name: name != cfg.nodeHost) (
+    map lib.toLower (
+      lib.optionals (hostName != "") (
+        [ hostName ] ++ lib.optional (domain != null) "${hostName}.${domain}"
+      )
+    )
+  );
+  rewrites = lib.concatMapStrings (name: "rewrite stop name exact ${name} ${cfg.nodeHost}\n  ") ownNames;
+
+  # resolved refuses addresses of what has one label only (resolved.conf(5): ResolveUnicastSingleLabel=), which makes a
+  # pod try again instead of going on (systemd issue 34101), or asks us, because of the domain that we have. `local`
+  # answers for localhost before.
+  noSingleLabel = type: ''
+    template IN ${type} . {
+        match ^[^.]+\.$
+        rcode NXDOMAIN
+        fallthrough
+      }'';
 in
 {
   config = {
@@ -21,6 +43,9 @@ in
         . {
           bind ${cfg.hostIp6}
           errors
+          ${rewrites}local
+          ${noSingleLabel "A"}
+          ${noSingleLabel "AAAA"}
           hosts ${cfg.hostsFile} ${cfg.domain} {
             reload 0
             fallthrough
@@ -60,6 +85,7 @@ in
       [Delegate]
       Domains=${cfg.domain}
       DNS=${cfg.hostIp6}
+      DefaultRoute=no
     '';
     # Read at start only (systemd.dns-delegate(5), systemd 258).
     systemd.services.systemd-resolved.restartTriggers = [ config.environment.etc.${delegate}.source ];

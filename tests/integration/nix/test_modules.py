@@ -194,8 +194,25 @@ def test_coredns_answers_for_the_cluster_only(cluster: Cluster) -> None:
         assert "fallthrough" not in kubernetes
         assert "ttl 30" in kubernetes
         assert re.search(r"forward \. 127\.0\.0\.53 \{\s+max_concurrent 1000", corefile)
+        for kind in ("A", "AAAA"):
+            assert re.search(rf"template IN {kind} \. {{\s+match \S+\s+rcode NXDOMAIN\s+fallthrough", corefile)
         delegate = description["etc"]["systemd/dns-delegate.d/kubernetes.dns-delegate"]["text"]
-        assert delegate == f"[Delegate]\nDomains=k8s.internal\nDNS=fd88:{index(name)}::1\n"
+        assert delegate == f"[Delegate]\nDomains=k8s.internal\nDNS=fd88:{index(name)}::1\nDefaultRoute=no\n"
+
+
+@pytest.mark.parametrize(
+    ("own", "names"),
+    [
+        ("{ }", ["nixos"]),
+        ('{ networking.hostName = ""; }', []),
+        ('{ networking.hostName = "Web"; networking.domain = "example.org"; }', ["web", "web.example.org"]),
+        ('{ networking.hostName = "node2"; networking.domain = "k8s.internal"; }', ["node2"]),
+    ],
+)
+def test_pods_find_the_machine_by_its_own_names(own: str, names: list[str], build: Build, describe: Describe) -> None:
+    description = describe(build((1, 2)).with_file("nix/hosts/node2.nix", own))["node2"]
+    (corefile,) = [text for path, text in description["files"].items() if path.endswith("-Corefile")]
+    assert re.findall(r"rewrite stop name exact (\S+) node2\.k8s\.internal", corefile) == names
 
 
 def test_the_kubelet_has_its_addresses_and_authorization(cluster: Cluster) -> None:
