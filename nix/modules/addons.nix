@@ -10,16 +10,64 @@
 let
   inherit (lib) mkOption types;
   cfg = config.kube;
-  kubeconfig = "/run/kube-activation/kubeconfig";
   kubectl = "${pkgs.kubernetes}/bin/kubectl";
-  script = pkgs.writeShellApplication {
-    name = "kube-activation";
-    runtimeInputs = [
-      pkgs.coreutils
-      pkgs.kubernetes
+
+  # A service that does one thing with root's kubeconfig, once the API answers, and again until it succeeds.
+  job = name: text: after: {
+    wantedBy = [ "multi-user.target" ];
+    wants = [ "kube-apiserver.service" ];
+    after = [
+      "agenix-install-secrets.service"
+      "kube-apiserver.service"
+    ]
+    ++ after;
+    unitConfig = kubeLib.noStartLimit;
+    restartTriggers = kubeLib.secretTriggers [ "kube_token_root" ];
+    environment = {
+      KUBECONFIG = "/run/${name}/kubeconfig";
+      HOME = "/run/${name}";
+    };
+    serviceConfig = lib.mkMerge [
+      kubeLib.hardening
+      kubeLib.retry
+      {
+        Type = "oneshot";
+        RemainAfterExit = true;
+        DynamicUser = true;
+        RuntimeDirectory = name;
+        RuntimeDirectoryMode = "0700";
+        LoadCredential = kubeLib.loadSecrets [ "kube_token_root" ];
+        ExecStartPre = [
+          "${lib.getExe cfg.mkkubeconfig} %d/kube_token_root"
+          "${kubectl} --request-timeout=30s get --output=name namespace default"
+        ];
+        ExecStart = lib.getExe (
+          pkgs.writeShellApplication {
+            inherit name text;
+            runtimeInputs = [
+              pkgs.coreutils
+              pkgs.kubernetes
+            ];
+          }
+        );
+      }
     ];
-    text = cfg.activationScript;
   };
+
+  # `kubectl get node` shows roles by this label, which a kubelet may not give itself (NodeRestriction). The taint is the
+  # kubelet's to set, but only when it registers: a primary that did so with the previous taint gets this one instead,
+  # and one without either keeps none.
+  role = "node-role.kubernetes.io/control-plane";
+  previousTaint = "{.spec.taints[?(@.key==\"role\")].value}";
+  markPrimary = ''
+    node=${cfg.nodeHost}
+    kubectl wait --for=create --timeout=60s "node/$node"
+    kubectl --request-timeout=60s label --overwrite node "$node" ${role}=
+    if [ "$(kubectl --request-timeout=60s get node "$node" --output=jsonpath=${lib.escapeShellArg previousTaint})" = primary ]; then
+      kubectl --request-timeout=60s taint --overwrite node "$node" ${role}=:NoSchedule
+      kubectl --request-timeout=60s taint node "$node" role:NoSchedule-
+    fi
+  '';
 in
 {
   options.kube = {
@@ -62,36 +110,12 @@ in
     systemd.services = lib.mkIf cfg.isPrimary {
       kube-activation = {
         description = "Apply the cluster's add-ons";
-        wantedBy = [ "multi-user.target" ];
-        wants = [ "kube-apiserver.service" ];
-        after = [
-          "agenix-install-secrets.service"
-          "kube-apiserver.service"
-        ];
-        unitConfig = kubeLib.noStartLimit;
-        restartTriggers = kubeLib.secretTriggers [ "kube_token_root" ];
-        environment = {
-          KUBECONFIG = kubeconfig;
-          HOME = "/run/kube-activation";
-        };
-        serviceConfig = lib.mkMerge [
-          kubeLib.hardening
-          kubeLib.retry
-          {
-            Type = "oneshot";
-            RemainAfterExit = true;
-            DynamicUser = true;
-            RuntimeDirectory = "kube-activation";
-            RuntimeDirectoryMode = "0700";
-            LoadCredential = kubeLib.loadSecrets [ "kube_token_root" ];
-            ExecStartPre = [
-              "${lib.getExe cfg.mkkubeconfig} %d/kube_token_root"
-              "${kubectl} --request-timeout=30s get --output=name namespace default"
-            ];
-            ExecStart = lib.getExe script;
-          }
-        ];
-      };
+      }
+      // job "kube-activation" cfg.activationScript [ ];
+      kube-primary-role = {
+        description = "Label the primary with its role";
+      }
+      // job "kube-primary-role" markPrimary [ "kubelet.service" ];
     };
   };
 }

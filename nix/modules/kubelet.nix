@@ -52,8 +52,8 @@ in
         kubeLib.deepDefaults {
           registerWithTaints = [
             {
-              key = "role";
-              value = "primary";
+              # What usual add-ons tolerate. The kubelet sets it once, when it registers.
+              key = "node-role.kubernetes.io/control-plane";
               effect = "NoSchedule";
             }
           ];

@@ -220,7 +220,8 @@ def _cluster_secrets(inventory: "Inventory") -> Iterator[Secret]:
         return Secret(name, kind, primary, (primary,), over, (_API, *units), user)
 
     root = User("root", "root", ("system:masters",), (Client("root", "/run/kubeconfig-root"),))
-    yield row("kube_token_root", Kind.TOKEN, "generate-kubeconfig-root", "kube-activation", user=root)
+    jobs = ("kube-activation", "kube-primary-role")
+    yield row("kube_token_root", Kind.TOKEN, "generate-kubeconfig-root", *jobs, user=root)
     for unit in ("kube-controller-manager", "kube-scheduler"):
         name = f"kube_token_system_{unit}"
         yield row(name, Kind.TOKEN, unit, user=User(f"system:{unit}", unit, (), (Client(unit, f"%d/{name}"),)))

@@ -10,6 +10,7 @@ import pytest
 from lab.kubernetes import version
 from tests.cluster.conftest import LabCluster
 
+ROLE = "node-role.kubernetes.io/control-plane"
 NOT_SERVICES_OF_OURS = ("systemd-", "dbus", "ssh")
 
 
@@ -26,11 +27,12 @@ def test_every_node_is_ready_under_its_own_name(cluster: LabCluster) -> None:
         assert addresses == [f"fd88:{index}::1", f"10.88.{index}.1"]
         assert node["status"]["nodeInfo"]["kubeletVersion"] == version()
         assert node["metadata"]["labels"]["role"] == ("primary" if index == 1 else "worker"), name
+        assert (ROLE in node["metadata"]["labels"]) == (index == 1)
     taints = {
-        name: [taint for taint in node["spec"].get("taints", []) if taint["key"] == "role"]
+        name: [taint for taint in node["spec"].get("taints", []) if taint["key"] in (ROLE, "role")]
         for name, node in nodes.items()
     }
-    primary = [{"key": "role", "value": "primary", "effect": "NoSchedule"}]
+    primary = [{"key": ROLE, "effect": "NoSchedule"}]
     assert taints == {"node1.k8s.internal": primary, "node2.k8s.internal": []}
 
 

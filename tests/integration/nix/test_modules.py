@@ -225,7 +225,7 @@ def test_the_kubelet_has_its_addresses_and_authorization(cluster: Cluster) -> No
         assert config["memorySwap"] == {"swapBehavior": "LimitedSwap"}
         assert config["authentication"]["anonymous"] == {"enabled": False}
         assert config["authorization"] == {"mode": "Webhook"}
-        taint = [{"key": "role", "value": "primary", "effect": "NoSchedule"}]
+        taint = [{"key": "node-role.kubernetes.io/control-plane", "effect": "NoSchedule"}]
         assert config.get("registerWithTaints", []) == (taint if own == 1 else [])
         flags = description["units"]["kubelet.service"]["text"]
         assert f"--node-ip=fd88:{own}::1,10.88.{own}.1 " in flags
@@ -290,6 +290,7 @@ def test_only_the_primary_has_the_control_plane(cluster: Cluster) -> None:
         "kube-activation.service",
         "kube-apiserver.service",
         "kube-controller-manager.service",
+        "kube-primary-role.service",
         "kube-scheduler.service",
     }
     for name, description in cluster.items():

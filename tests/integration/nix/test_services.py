@@ -301,6 +301,22 @@ def test_a_rotation_in_progress_accepts_both_tokens(build: Build, describe: Desc
         assert re.search(rf"^row {re.escape(secret)} system:node:node2\.k8s\.internal system:nodes$", script, re.M)
 
 
+@pytest.mark.parametrize("previous", [True, False])
+def test_primary_gets_its_label_and_the_standard_taint(previous: bool, two: Cluster, tmp_path: Path) -> None:
+    (script,) = [text for path, text in two["node1"]["scripts"].items() if path.endswith("-kube-primary-role")]
+    kubectl = tmp_path / "kubectl"
+    kubectl.write_text(
+        f'#!/bin/sh\necho "$@" >>{tmp_path}/calls\ncase "$*" in *" get "*) echo {"primary" * previous};; esac'
+    )
+    kubectl.chmod(0o755)
+    text = script.replace("export PATH=", f"PATH={tmp_path}:$PATH\nPATH_ON_NODES=")
+    assert process.run(["bash", "-c", text]).ok
+    changes = re.findall(r"(?:label|taint) .*", (tmp_path / "calls").read_text())
+    role, node = "node-role.kubernetes.io/control-plane", "node1.k8s.internal"
+    taints = [f"taint --overwrite node {node} {role}=:NoSchedule", f"taint node {node} role:NoSchedule-"]
+    assert changes == [f"label --overwrite node {node} {role}=", *(taints if previous else [])]
+
+
 def test_addons_are_the_primarys(build: Build, describe: Describe, two: Cluster) -> None:
     (script,) = [text for path, text in two["node1"]["scripts"].items() if path.endswith("-kube-activation")]
     assert "--server-side --force-conflicts" in script
