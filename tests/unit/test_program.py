@@ -91,3 +91,9 @@ def test_a_broken_inventory_completes_nothing(smallkube: Smallkube, workspace: W
     workspace.inventory_file.write_text("{")
     status, _, error = smallkube("--complete", "--", "smallkube deploy --node")
     assert (status, error) == (0, "")
+
+
+def test_the_completion_script_is_for_the_shell(smallkube: Smallkube) -> None:
+    status, script, error = smallkube("--print-completion-script", "bash")
+    assert (status, error) == (0, "")
+    assert "complete -F _complete_smallkube" in script
