@@ -51,6 +51,13 @@ class Destination:
         return f"sftp://{self.user}@{host}{port}{self.path}"
 
 
+class _Client(paramiko.SFTPClient):
+    """Over a socket instead of a channel, whose name paramiko's own logging asks for."""
+
+    def _log(self, level: object, msg: object, *args: object) -> None:
+        pass
+
+
 class Folder:
     """The destination's folder, made when it is not there. Raises OSError and paramiko.SSHException."""
 
@@ -108,7 +115,7 @@ def folder(workspace: Workspace, destination: Destination) -> Iterator[Folder]:
     except OSError as error:
         raise UsageError("ssh is not installed", where=where, hint="apt-get install openssh-client") from error
     try:
-        yield Folder(paramiko.SFTPClient(cast(paramiko.Channel, wire.socket)), destination.path)
+        yield Folder(_Client(cast(paramiko.Channel, wire.socket)), destination.path)
     except (paramiko.SSHException, EOFError, ConnectionError) as error:
         hint = "if its host key is not known: compare it, then add it to keys/known_hosts or ~/.ssh/known_hosts"
         raise SmallkubeError(f"no SSH connection: {wire.reason or error}", where=where, hint=hint) from error
