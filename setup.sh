@@ -9,7 +9,7 @@ packages="
   age openssh-client openssh-server openssl wireguard-tools
   nix-bin nftables iproute2 iputils-ping procps kmod util-linux
   systemd systemd-container debootstrap debian-archive-keyring
-  shellcheck etcd-server etcd-client jq fish tcsh
+  shellcheck strace etcd-server etcd-client jq fish tcsh
 "
 [ $# -eq 0 ] || packages=$*
 

@@ -1,0 +1,256 @@
+"""Finding secrets where they must not be: in what programs were started with, in what they wrote, in files.
+
+A canary is a text that nothing but a secret contains. A task runs under strace, which records each program that it or
+a child starts, with arguments and environment, and each write, to whatever it is.
+"""
+
+import ast
+import base64
+import os
+import re
+import signal
+import subprocess
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+from smallkube.core.workspace import Workspace
+from smallkube.secrets import age, kinds
+
+MASTER = "master_key"
+_STARTS = ("execve", "execveat")
+_WRITES = ("write", "pwrite64", "writev", "pwritev", "pwritev2", "sendto", "sendmsg", "sendmmsg")
+_COPIES = ("copy_file_range", "sendfile", "splice", "tee", "vmsplice")
+STRACE = (
+    *("strace", "--follow-forks", "--seccomp-bpf", "--quiet=all", "--signal=none"),
+    *(
+        "--no-abbrev",
+        "--decode-fds=path",
+        f"--string-limit={1 << 24}",
+        f"--trace={','.join((*_STARTS, *_WRITES, *_COPIES))}",
+    ),
+    f"--inject={','.join(_COPIES)}:error=ENOSYS",
+)
+"""Before the command: ``--output=FILE``. Programs that would copy inside the kernel, unseen, must read and write."""
+_CALL = re.compile(rb"^\d+ +(\w+)\((?:\d+<((?:[^>\\]|\\.)*)>)?")
+_TEXT = re.compile(rb'"((?:[^"\\]|\\.)*)"(\.\.\.)?')
+
+
+@dataclass
+class Canaries:
+    """Texts by which each secret is recognised, by its name; those of a secret that was replaced stay."""
+
+    texts: dict[str, set[bytes]] = field(default_factory=lambda: defaultdict(set))
+
+    def add(self, name: str, plaintext: bytes) -> None:
+        for core in _cores(plaintext):
+            self.texts[name] |= set(_encodings(core))
+
+    def read(self, workspace: Workspace) -> None:
+        """Add what keys/ holds now: every *.age, and the identities."""
+        if not workspace.master_key.exists():
+            return
+        master = age.parse_master(workspace.master_key.read_text(), MASTER)
+        for identity in master.identities:
+            self.add(MASTER, str(identity).encode())
+            self.add(MASTER, age._secret(identity))
+        for path in workspace.keys_dir.glob("*.age"):
+            self.add(path.name.removesuffix(".age"), age.decrypt(path.read_bytes(), master, path.name))
+
+    def found(self, data: bytes) -> set[str]:
+        """The names of the secrets in ``data``."""
+        return {name for name, texts in self.texts.items() if any(text in data for text in texts)}
+
+    def patterns(self) -> bytes:
+        """The texts for `grep --fixed-strings`, one a line."""
+        every = {text for texts in self.texts.values() for text in texts}
+        return b"\n".join(sorted(text for text in every if not set(b"\n\0") & set(text)))
+
+
+def _cores(plaintext: bytes) -> Iterator[bytes]:
+    """What is secret in a secret: of a PEM file the private number, of a configuration its keys."""
+    if b"PRIVATE KEY-----" in plaintext:
+        key = load_pem_private_key(plaintext, None)
+        assert isinstance(key, EllipticCurvePrivateKey)
+        yield key.private_numbers().private_value.to_bytes(32)
+        yield plaintext.splitlines()[1]
+    elif b"kind: EncryptionConfiguration" in plaintext:
+        yield from (secret.encode() for _, secret in kinds.encryption_keys(plaintext))
+    else:
+        yield plaintext.strip()
+
+
+def _encodings(core: bytes) -> Iterator[bytes]:
+    yield core
+    yield core.hex().encode()
+    # Where it is in the middle of what is encoded, its first and last letters depend on what is around it.
+    yield from (base64.b64encode(bytes(shift) + core)[4 if shift else 0 : -4] for shift in range(3))
+    if len(core) == 44 and core.endswith(b"="):
+        yield from _encodings(base64.b64decode(core))
+
+
+@dataclass(frozen=True)
+class Allowed:
+    """The secrets ``names`` (a regular expression) may be written to what matches ``where``, because of ``reason``."""
+
+    where: str
+    names: str
+    reason: str
+
+    def covers(self, place: str, name: str) -> bool:
+        return bool(re.search(self.where, place) and re.fullmatch(self.names, name))
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What strace wrote: the words and environment of each program, and all that went to each place, in order."""
+
+    started: Sequence[Sequence[bytes]]
+    written: Mapping[str, bytes]
+
+    @classmethod
+    def read(cls, file: Path) -> "Trace":
+        started: list[list[bytes]] = []
+        written: defaultdict[str, bytearray] = defaultdict(bytearray)
+        for line in file.read_bytes().splitlines():
+            call = _CALL.match(line)
+            if not call:
+                continue
+            texts = _TEXT.findall(line)
+            assert not any(cut for _, cut in texts), "strace cut a text"
+            name = call[1].decode()
+            if name in _STARTS:
+                started.append([_unescaped(text) for text, _ in texts])
+            elif name in _WRITES:
+                place = _unescaped(call[2] or b"?").decode(errors="replace")
+                written[place] += b"".join(_unescaped(text) for text, _ in texts)
+        return cls(started, {place: bytes(data) for place, data in written.items()})
+
+    def leaks(self, canaries: Canaries, allowed: Iterable[Allowed] = ()) -> list[str]:
+        """Which secret was where; what is ``allowed`` is left out."""
+        distinct = {word: canaries.found(word) for word in {word for words in self.started for word in words}}
+        found = [
+            f"{name} in the arguments or the environment of {words[0].decode(errors='replace')}"
+            for words in self.started
+            for name in sorted(set().union(*(distinct[word] for word in words)))
+        ]
+        seen = self.seen(canaries)
+        found += [
+            f"{name} written to {place}" for place, name in seen if not any(a.covers(place, name) for a in allowed)
+        ]
+        return list(dict.fromkeys(found))
+
+    def seen(self, canaries: Canaries) -> list[tuple[str, str]]:
+        """Each place to which a secret was written, and the secret."""
+        return [(place, name) for place, data in self.written.items() for name in sorted(canaries.found(data))]
+
+
+def _unescaped(text: bytes) -> bytes:
+    if b"\\" not in text:
+        return text
+    data: bytes = ast.literal_eval(f'b"{text.decode("latin-1")}"')
+    return data
+
+
+def in_files(folder: Path, canaries: Canaries, allowed: Iterable[Allowed] = ()) -> list[str]:
+    """Which secret is in which file below ``folder``, but for what is ``allowed``."""
+    argv = [
+        "grep",
+        "-r",
+        "--files-with-matches",
+        "--null",
+        "--text",
+        "--fixed-strings",
+        "--devices=skip",
+        "--file=-",
+        str(folder),
+    ]
+    environment = {**os.environ, "LC_ALL": "C"}
+    matching = subprocess.run(argv, input=canaries.patterns(), capture_output=True, env=environment).stdout
+    found = []
+    for path in sorted(map(os.fsdecode, filter(None, matching.split(b"\0")))):
+        names = sorted(canaries.found(Path(path).read_bytes()))
+        found += [f"{name} is in {path}" for name in names if not any(a.covers(path, name) for a in allowed)]
+    return found
+
+
+@dataclass(frozen=True)
+class Traced:
+    """A command that ended: its exit status, and the files that were its standard output and error."""
+
+    status: int
+    stdout: Path
+    stderr: Path
+    trace: Trace
+
+
+def traced(argv: Sequence[str], folder: Path, environment: Mapping[str, str], seconds: float = 600) -> Traced:
+    """Run ``argv`` under strace; ``folder`` is made for what it prints and for the trace, which is removed."""
+    folder.mkdir()
+    trace, stdout, stderr = (folder / name for name in ("trace", "stdout", "stderr"))
+    with stdout.open("wb") as out, stderr.open("wb") as err:
+        process = subprocess.Popen(
+            [*STRACE, f"--output={trace}", *argv],
+            env=environment, cwd="/", stdin=subprocess.DEVNULL, stdout=out, stderr=err, start_new_session=True,
+        )  # fmt: skip
+        try:
+            status = process.wait(seconds)
+        except BaseException:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            raise
+    found = Trace.read(trace)
+    trace.unlink()
+    return Traced(status, stdout, stderr, found)
+
+
+def available() -> bool:
+    """Whether strace is installed and may trace here."""
+    try:
+        return subprocess.run([*STRACE, f"--output={os.devnull}", "true"], capture_output=True).returncode == 0
+    except FileNotFoundError:
+        return False
+
+
+NOT_TRACED = {
+    "lab.up": "makes machines and a workspace without keys/",
+    "lab.down": "removes machines; reads nothing in keys/",
+    "lab.shell": "hands the terminal to a shell; reads nothing in keys/",
+    "lab.kubernetes": "builds programs; reads nothing in keys/",
+    "lab.prune": "removes images that other tests need, so that only its dry run is traced; reads nothing in keys/",
+    "cluster.upgrade": "needs two versions of Kubernetes; deploys, drains and runs the smoke test, which are traced",
+    "cluster.rebuild-primary": "needs a new machine; scans, re-encrypts, deploys and restores, which are traced",
+}
+"""Tasks that are not run, and why."""
+FIRST = ("keys.scan --yes", "keys.generate", "nix.render", "deploy")
+"""What is run at machines before all others."""
+ON_MACHINES = {
+    "deploy.plan": 0,
+    "deploy.status": 0,
+    "deploy.history": 0,
+    "net.check": 0,
+    "nodes.exec -- hostname": 0,
+    "etcd.status": 0,
+    "etcd.backup": 0,
+    "etcd.restore --yes": 0,
+    "cluster.status": 1,
+    "cluster.smoke": 1,
+    "cluster.upgrade-check": 1,
+    "tokens.status": 0,
+    "keys.rotate-wireguard --yes": 0,
+    "deploy": 0,
+    "tokens.rotate --user root --yes": 0,
+    "encryption.rotate --yes --no-backup": 0,
+    "nodes.drain --node node2 --yes": 1,
+    "nodes.uncordon --node node2": 1,
+    "keys.rotate-issuer --yes --overlap 1": 1,
+    "keys.rotate-certificates --all --yes --timeout 5": 1,
+    "deploy.rollback --node node2 --yes": 0,
+    "nodes.remove node2 --revoke --yes": 0,
+    "nodes.reboot --yes": 0,
+}
+"""Tasks that need machines, in this order, and their exit status: 1 where they need an API server."""
