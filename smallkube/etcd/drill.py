@@ -33,6 +33,7 @@ class Contents:
     prefixes: Mapping[str, int]
     clear: int
     encrypted: Mapping[str, int]
+    alarms: tuple[str, ...] = ()
 
 
 def drill(
@@ -73,6 +74,9 @@ def compare(record: Record, found: Contents) -> Iterator[Check]:
     yield _equal(record, "keys", record.keys, sum(found.prefixes.values()))
     yield _prefixes(record, found.prefixes)
     yield _encryption(record, found)
+    raised = ", ".join(found.alarms)
+    detail = f"{raised} raised when it was taken; a restore disarms NOSPACE" if raised else "none"
+    yield Check(record.name, "alarms", Result.WARNING if raised else Result.OK, detail)
 
 
 def _equal(record: Record, name: str, recorded: int | None, found: int) -> Check:
@@ -111,7 +115,7 @@ def read(etcd: EphemeralEtcd) -> Contents:
             encrypted[parts[4].decode(errors="replace")] += 1
         else:
             clear += 1
-    return Contents(etcd.revision, prefixes, clear, encrypted)
+    return Contents(etcd.revision, prefixes, clear, encrypted, etcd.alarms)
 
 
 @contextmanager

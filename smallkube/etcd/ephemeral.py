@@ -18,6 +18,7 @@ from typing import Any
 from smallkube.core import process
 from smallkube.core.errors import SmallkubeError, UsageError
 from smallkube.core.polling import wait_until
+from smallkube.etcd.status import parse_alarms
 
 _PAGE = 2000
 NAMES = ("etcd", "etcdctl", "etcdutl")
@@ -82,7 +83,7 @@ class EphemeralEtcd:
     def _wait(self, etcd: subprocess.Popen[bytes]) -> None:
         def missing() -> list[str]:
             try:
-                self._ctl("endpoint", "health", seconds=2)
+                self._ctl("get", "health", seconds=2)
             except SmallkubeError as error:
                 if etcd.poll() is not None:
                     raise
@@ -99,6 +100,10 @@ class EphemeralEtcd:
     def revision(self) -> int:
         (reply,) = json.loads(self._ctl("endpoint", "status", "--write-out", "json"))
         return int(reply["Status"]["header"]["revision"])
+
+    @property
+    def alarms(self) -> tuple[str, ...]:
+        return parse_alarms(self._ctl("alarm", "list"))
 
     def names(self) -> Iterator[str]:
         """All keys that are alive."""

@@ -32,6 +32,7 @@ class Snapshot:
     ``revision`` is that of etcd itself, which begins at 1. ``keys`` are those alive at ``revision`` and ``prefixes``
     how many of them begin with each first two parts of their names; None when etcd could not tell. ``snapshot_sha256``
     is the hash that etcd appended. ``encryption_keys`` are what the API server needs to read the snapshot's Secrets.
+    ``alarms`` are those that were raised, which a snapshot holds, too: NOSPACE, CORRUPT.
     """
 
     size: int
@@ -42,6 +43,7 @@ class Snapshot:
     prefixes: Mapping[str, int] | None = None
     kubernetes: str | None = None
     encryption_keys: tuple[EncryptionKey, ...] = ()
+    alarms: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,6 +109,7 @@ def parse(text: str | bytes, where: str) -> Record:
         if (found := content.pop("format")) != FORMAT:
             raise ValueError(f"unknown format {found}")
         content["encryption_keys"] = tuple(EncryptionKey(**key) for key in content["encryption_keys"])
+        content["alarms"] = tuple(content.get("alarms", ()))
         return Record(**content)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         reason = str(error) if type(error) is ValueError else "not a record of a backup"
@@ -126,6 +129,7 @@ def parse_snapshot(reply: Mapping[str, Any]) -> Snapshot:
         prefixes=None if counts is None else {prefix: int(count) for count, _, prefix in counts},
         kubernetes=reply["kubernetes"] or None,
         encryption_keys=tuple(EncryptionKey(name, _matching(r"[0-9a-f]{64}", sha256)) for sha256, _, name in keys),
+        alarms=tuple(_matching(r"[A-Z]+", alarm) for alarm in reply["alarms"]),
     )
 
 

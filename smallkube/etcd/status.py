@@ -1,6 +1,7 @@
 """etcd on the primary: our scripts there, and its state, read by its own client over a socket for its group only."""
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -72,7 +73,6 @@ def read(primary: Host, seconds: int) -> Status:
 def parse(status: Any, alarms: str) -> Status:
     """From the JSON of `etcdctl endpoint status`, which lacks what is zero, and the text of `etcdctl alarm list`."""
     found: dict[str, Any] = status[0]["Status"]
-    raised = [line.partition("alarm:")[2] for line in alarms.splitlines() if "alarm:" in line]
     return Status(
         version=found["version"],
         revision=found["header"]["revision"],
@@ -82,9 +82,15 @@ def parse(status: Any, alarms: str) -> Status:
         term=found.get("raftTerm", 0),
         index=found.get("raftIndex", 0),
         leader=found.get("leader") == found["header"]["member_id"],
-        alarms=tuple(raised),
+        alarms=parse_alarms(alarms),
         errors=tuple(found.get("errors", ())),
     )
+
+
+def parse_alarms(text: str) -> tuple[str, ...]:
+    """The names in what `etcdctl alarm list` prints: a line for each member, with ``alarm:NAME``."""
+    found = (line.partition("alarm:")[2].strip() for line in text.splitlines())
+    return tuple(sorted({name for name in found if name}))
 
 
 def _ask(primary: Host, seconds: int, *words: str) -> str:
@@ -92,7 +98,8 @@ def _ask(primary: Host, seconds: int, *words: str) -> str:
     result = primary.run(Command(("etcdctl", "--endpoints", ENDPOINT, *limits, *words), timeout=seconds + 10))
     if not result.ok:
         hint = "inv deploy.status shows the services of the machine"
-        raise primary.error(f"etcd does not answer: {result.last_line}", hint)
+        refused = re.findall(r'Error while dialing: ([^"\\]+)', result.stderr)
+        raise primary.error(f"etcd does not answer: {refused[-1] if refused else result.last_line}", hint)
     return result.text
 
 

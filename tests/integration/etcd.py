@@ -68,6 +68,7 @@ class Etcd:
     folder: Path
     programs: Path
     data: str = "data"
+    quota: int = 8 << 30
     process: subprocess.Popen[bytes] = field(init=False)
 
     @property
@@ -96,25 +97,29 @@ class Etcd:
         for name in PROGRAMS:
             if not (self.bin / name).is_symlink():
                 (self.bin / name).symlink_to(self.programs / name)
-        argv = [
-            str(self.programs / "etcd"),
-            *("--data-dir", self.data, "--listen-peer-urls", "unix://peer"),
-            *("--listen-client-urls", self.endpoint),
-            *("--listen-client-http-urls", f"unix://{self.folder}/http"),
-            *("--advertise-client-urls", "http://localhost:2379", "--unsafe-no-fsync"),
-            *("--quota-backend-bytes", str(8 << 30)),
-        ]
         with (self.folder / "log").open("ab") as log:
-            self.process = subprocess.Popen(argv, cwd=self.folder, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+            self.process = subprocess.Popen(
+                self.argv(self.data), cwd=self.folder, stdout=log, stderr=log, stdin=subprocess.DEVNULL
+            )
         try:
             self._await_health()
         except BaseException:
             self.stop()
             raise
 
+    def argv(self, data: str) -> list[str]:
+        return [
+            str(self.programs / "etcd"),
+            *("--data-dir", data, "--listen-peer-urls", "unix://peer"),
+            *("--listen-client-urls", self.endpoint),
+            *("--listen-client-http-urls", f"unix://{self.folder}/http"),
+            *("--advertise-client-urls", "http://localhost:2379", "--unsafe-no-fsync"),
+            *("--quota-backend-bytes", str(self.quota)),
+        ]
+
     def _await_health(self) -> None:
         deadline = time.monotonic() + 30
-        while self.ctl("endpoint", "health", "--command-timeout=1s", check=False).returncode:
+        while self.ctl("get", "health", "--command-timeout=1s", check=False).returncode:
             assert self.process.poll() is None and time.monotonic() < deadline, (self.folder / "log").read_text()
             time.sleep(0.05)
 
@@ -147,6 +152,11 @@ class Etcd:
         ]
         for start in range(0, len(rows), 100):
             self.call("kv/txn", {"success": rows[start : start + 100]})
+
+    def fill(self) -> None:
+        """Write until the quota is reached and NOSPACE is raised; most of it is history."""
+        while self.ctl("put", "/registry/large", os.urandom(40_000).hex(), check=False).returncode == 0:
+            pass
 
     def content(self) -> dict[str, str]:
         """Each key and value that is alive, in base64."""

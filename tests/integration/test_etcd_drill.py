@@ -17,7 +17,7 @@ import pytest
 from smallkube.etcd import catalog
 from smallkube.etcd.record import EncryptionKey, Record
 from tests.integration.conftest import Completed, PreparedWorkspace
-from tests.integration.etcd import PROGRAMS, VERSIONS, Etcd, like_kubernetes
+from tests.integration.etcd import PROGRAMS, VERSIONS, Etcd, like_kubernetes, programs
 from tests.integration.test_etcd_backup import Site, await_, server, tmpfs
 
 Needs = Callable[[str, object, str], None]
@@ -186,6 +186,24 @@ def test_a_backup_of_a_restored_etcd_passes(
         assert restored.revision >= 1_000_000_000
     drill = Drill(site)
     assert set(drill.results(drill.inv()).values()) == {"ok"}
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_an_alarm_is_recorded_and_reported(
+    version: str, ready: PreparedWorkspace, tmp_path: Path, needs: Needs
+) -> None:
+    folder, found = tmp_path / "e", programs(version)
+    needs("integration", found, f"etcd {version}")
+    assert found
+    with Etcd(folder, found, quota=1 << 20).running() as etcd:
+        etcd.fill()
+        site = Site(ready, etcd, tmp_path / "scratch")
+        assert site.taken()["record"]["alarms"] == ["NOSPACE"]
+    drill = Drill(site)
+    done = drill.inv()
+    results = drill.results(done)
+    assert (results.pop("alarms"), set(results.values())) == ("warning", {"ok"})
+    assert "NOSPACE" in done.stdout
 
 
 def test_more_keys_than_one_page_are_counted(ready: PreparedWorkspace, tmp_path: Path, needs: Needs) -> None:

@@ -90,6 +90,7 @@ REPORTED = {
     "prefixes": ["     30 /registry/pods", "      5 /registry/secrets"],
     "kubernetes": "v1.34.2",
     "encryption_keys": ["35d95694d3f160215db293c7899daa5907837838fb4b8119ed713e32446c1266 key1"],
+    "alarms": ["NOSPACE"],
 }
 
 
@@ -103,10 +104,20 @@ def test_the_report_of_the_primary_is_parsed() -> None:
     assert (found.size, found.revision, found.etcd, found.keys) == (24608, 36, "3.6.6", 35)
     assert found.prefixes == {"/registry/pods": 30, "/registry/secrets": 5}
     assert [key.name for key in found.encryption_keys] == ["key1"]
+    assert found.alarms == ("NOSPACE",)
 
 
 @pytest.mark.parametrize(
-    "damage", [{"size": ""}, {"size": "x"}, {"sha256": "89"}, {"etcd": ""}, {"revision": "-"}, {"prefixes": 3}]
+    "damage",
+    [
+        {"size": ""},
+        {"size": "x"},
+        {"sha256": "89"},
+        {"etcd": ""},
+        {"revision": "-"},
+        {"prefixes": 3},
+        {"alarms": ["x"]},
+    ],
 )
 def test_an_impossible_report_is_refused(damage: dict[str, Any]) -> None:
     with pytest.raises(SmallkubeError, match="node1: unexpected output from snapshot"):

@@ -9,7 +9,7 @@ new=
 
 # In the foreground: in a process group of its own it would outlive ours.
 etcdctl() {
-  timeout --foreground -k 5 "$((seconds + 10))" etcdctl --endpoints "$endpoint" --dial-timeout 5s --command-timeout "${seconds}s" "$@"
+  timeout --foreground -k 5 "$((limit + 10))" etcdctl --endpoints "$endpoint" --dial-timeout 5s --command-timeout "${limit}s" "$@"
 }
 
 field() { # of etcd's status
@@ -41,13 +41,25 @@ new=$(mktemp -d "$folder/new.XXXXXX")
 trap 'trap "" TERM PIPE; rm -rf "$new"' EXIT
 trap 'exit 143' TERM INT HUP PIPE
 
-etcdctl endpoint status --write-out fields >"$new/status" 2>"$new/output" ||
-  fail "etcd does not answer: $(last_line "$new/output")"
+status() {
+  etcdctl endpoint status --write-out fields >"$new/status" 2>"$new/output"
+}
+
+# A connection that is refused is tried again by etcdctl until the time is over: what does not listen is reported at once.
+limit=2
+if ! status; then
+  refused=$(sed -n 's/.*Error while dialing: \([^"\\]*\).*/\1/p' "$new/output" | tail -n 1)
+  [ -z "$refused" ] || fail "etcd does not answer: $refused"
+  limit=$seconds
+  status || fail "etcd does not answer: $(last_line "$new/output")"
+fi
+limit=$seconds
 database=$(field DBSize)
 free=$(df -Pk "$folder" | awk 'NR == 2 { print $4 }')
 [ "$((free * 1024))" -ge "$((database * 2))" ] ||
   fail "$folder has $((free / 1024)) MiB free, and twice the database is needed: $((database * 2 / 1048576)) MiB"
 
+etcdctl alarm list >"$new/alarms" 2>"$new/output" || fail "the alarms can't be read: $(last_line "$new/output")"
 etcdctl snapshot save "$new/db" >"$new/output" 2>&1 || fail "the snapshot can't be taken: $(last_line "$new/output")"
 size=$(stat -c %s "$new/db")
 [ "$((size % 512))" -eq 32 ] || fail "the snapshot is not whole: $size bytes"
@@ -69,6 +81,7 @@ hash=$(cat "$new/hash")
 [ "$hash" = "$(tail -c 32 "$new/db" | od -An -v -tx1 | tr -d ' \n')" ] ||
   fail "the snapshot does not match the hash that etcd appended to it"
 
+alarms=$(sed -n 's/.*alarm:\([A-Z]*\).*/\1/p' "$new/alarms" | sort -u | json_lines)
 kubernetes=
 if command -v kubectl >/dev/null; then
   kubernetes=$(timeout --foreground 20 kubectl version --client 2>/dev/null |
@@ -78,5 +91,5 @@ keys='[]'
 if [ -r "$configuration" ]; then keys=$(encryption_keys "$configuration" | json_lines); fi
 printf '{"size": %s, "sha256": "%s", "revision": %s, "etcd": "%s", "kubernetes": "%s"' \
   "$size" "$hash" "$revision" "$(field Version)" "$kubernetes"
-printf ', "prefixes": %s, "encryption_keys": %s}\n' "$prefixes" "$keys"
+printf ', "prefixes": %s, "encryption_keys": %s, "alarms": %s}\n' "$prefixes" "$keys" "$alarms"
 zstd -q -3 -T0 -c "$new/db"
