@@ -1,13 +1,15 @@
 """Notifications of how a backup run ended: a URL that is called, a file for Prometheus. Neither fails the backup.
 
 Text format: https://prometheus.io/docs/instrumenting/exposition_formats/; the file is for node_exporter's textfile
-collector. A monitor's address gets ``/fail`` appended for a failure (a convention of healthchecks.io).
+collector. A monitor's path gets ``/fail`` appended for a failure (a convention of healthchecks.io).
 """
 
 import threading
 import urllib.request
 from datetime import UTC, datetime
+from http.client import HTTPException
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from smallkube.core.errors import SmallkubeError
 from smallkube.core.files import write_file
@@ -44,8 +46,11 @@ def notify(cluster: Cluster, good: bool, seconds: float, backups: Catalog) -> tu
     settings, failed = cluster.inventory.cluster.backup, []
     if settings.metrics_file:
         text = metrics(cluster.inventory.cluster.name, good, datetime.now(UTC), seconds, backups)
+        path = cluster.workspace.root / Path(settings.metrics_file).expanduser()
         try:
-            write_file(cluster.workspace.root / Path(settings.metrics_file).expanduser(), text)
+            if path.exists() and not path.is_file():  # such as /dev/null, which root would replace
+                raise SmallkubeError("is not a file", where=str(path))
+            write_file(path, text)
         except SmallkubeError as error:
             failed.append(str(error))
     if settings.ping_url:
@@ -59,14 +64,20 @@ def ping(url: str, *, good: bool) -> str:
 
     def call() -> None:
         try:
-            with urllib.request.urlopen(url if good else f"{url.rstrip('/')}/fail", timeout=PING_SECONDS) as reply:
+            with urllib.request.urlopen(url if good else _failure(url), timeout=PING_SECONDS) as reply:
                 reply.read(1)
             answer.append("")
-        except (OSError, ValueError) as error:
-            answer.append(f"{url}: can't be called: {getattr(error, 'reason', None) or error}")
+        except (OSError, ValueError, HTTPException) as error:
+            answer.append(f"{url}: can't be called: {getattr(error, 'reason', None) or error!r}")
 
     # In a thread because looking a name up has no time-out of its own.
     thread = threading.Thread(target=call, daemon=True)
     thread.start()
     thread.join(PING_SECONDS)
     return answer[0] if answer else f"{url}: no answer within {PING_SECONDS} s"
+
+
+def _failure(url: str) -> str:
+    """``url`` with ``/fail`` at the end of its path: what follows a ``?`` would swallow it."""
+    parts = urlsplit(url)
+    return parts._replace(path=f"{parts.path.rstrip('/')}/fail").geturl()
