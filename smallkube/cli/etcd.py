@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from smallkube.inventory.models import Node
     from smallkube.remote.host import Host
 
-BackupName = Annotated[str | None, "name of the backup, as etcd.list shows it (default: the newest)"]
+BackupName = Annotated[str | None, "name of the backup, as etcd.list shows it (default: the newest signed)"]
 Local = Annotated[bool, "this machine is the primary: no SSH to it"]
 
 
@@ -82,7 +82,7 @@ def list_(here: Current) -> None:
     """List the backups and why each is kept."""
     from smallkube.etcd import catalog, retention
 
-    there = catalog.read(catalog.folder_of(here.cluster))
+    there = catalog.of(here.cluster)
     kept = retention.kept(there.records, here.inventory.cluster.backup.keep)
     if not (there.records or there.faults or here.json):
         ui.message(f"no backup in {there.folder}; inv etcd.backup takes one")
@@ -91,6 +91,7 @@ def list_(here: Current) -> None:
     table: list[tuple[object, ...]] = []
     for record in there.records:
         state = record.problem or ", ".join(kept.get(record.name, ("next prune removes it",)))
+        state += "" if record.signed or record.problem else f" ({record.state})"
         sizes = (_size(record.size), _size(record.stored_size))
         table.append((record.name, record.created, record.revision, _count(record.keys), *sizes, state))
     table += [(name, "", "", "", "", "", fault) for name, fault in there.faults.items()]
@@ -106,13 +107,12 @@ def verify(here: Current, name: Annotated[list[str], "only these backups (repeat
     the hash that etcd appended; without it, the encrypted file with the hash that
     was recorded.
     """
-    from smallkube.etcd import catalog
     from smallkube.etcd import verify as verifying
     from smallkube.etcd.backup import locked
     from smallkube.secrets.age import read_master
 
-    master, folder = read_master(here.workspace), catalog.folder_of(here.cluster)
-    with locked(folder) as there, output.steps("verify", shown=sys.stderr.isatty()) as step:
+    master = read_master(here.workspace)
+    with locked(here.cluster) as there, output.steps("verify", shown=sys.stderr.isatty()) as step:
         checks = verifying.verify(there, words(name), master, step)
     if not checks:
         there.find(None)  # raises UsageError
@@ -130,11 +130,10 @@ def prune(
     backup of each of the last N days, weeks and months. The newest verified
     backup is never removed.
     """
-    from smallkube.etcd import catalog
     from smallkube.etcd.backup import locked
     from smallkube.etcd.retention import removable
 
-    with locked(catalog.folder_of(here.cluster)) as there:
+    with locked(here.cluster) as there:
         gone = list(removable(there.records, here.inventory.cluster.backup.keep))
         if unsound:
             gone += [*there.faults, *(record.name for record in there.records if not record.sound)]
@@ -171,7 +170,7 @@ def status(
     from smallkube.etcd import catalog
     from smallkube.etcd import status as asking
 
-    newest = catalog.read(catalog.folder_of(here.cluster)).newest
+    newest = catalog.of(here.cluster).newest
     with reach(here, here.inventory.primary, local) as primary:
         found = asking.read(primary, timeout)
     problems, now = list(asking.problems(found)), datetime.now(UTC)
@@ -212,15 +211,14 @@ def restore(
     from smallkube.etcd.backup import locked
     from smallkube.secrets.age import require_master
 
-    inventory, folder = here.inventory, catalog.folder_of(here.cluster)
-    record = catalog.read(folder).find(name)
+    inventory, record = here.inventory, catalog.of(here.cluster).find(name)
     master = require_master(here.workspace, "to open backups")
     restoring.check(here.cluster, record, other_cluster=other_cluster, any_key=without_encryption_key)
     plan = restoring.Plan(record, inventory.primary, inventory.nodes, timeout, without_encryption_key)
     question = f"replace etcd's data on {inventory.primary.name}?"
     if not output.begin(here, plan.steps, question):
         return
-    with locked(folder) as there, output.steps(inventory.primary.name, shown=True) as step:
+    with locked(here.cluster) as there, output.steps(inventory.primary.name, shown=True) as step:
         outcome = restoring.execute(plan, there, master, lambda node: reach(here, node, local), step)
     output.show(here, {"name": record.name, **asdict(outcome)}, f"restored {record.name}")
     if (previous := outcome.previous) and not here.json:
@@ -255,7 +253,7 @@ def drill(
     from smallkube.secrets.age import require_master
 
     began = time.monotonic()
-    there = catalog.read(catalog.folder_of(here.cluster))
+    there = catalog.of(here.cluster)
     record = there.find(name)
     master = require_master(here.workspace, "to open backups")
     programs = ephemeral.find_programs(Path(etcd_dir) if etcd_dir else None, record.minor)

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
 from smallkube.core.errors import SmallkubeError, UsageError
 from smallkube.core.files import TEMPORARY_PREFIX, lock, remove_temporaries, sync
-from smallkube.etcd import catalog, copies, notify, retention
+from smallkube.etcd import catalog, copies, notify, retention, signature
 from smallkube.etcd.catalog import Catalog
 from smallkube.etcd.record import SUFFIX, Record, Snapshot, parse_snapshot, timestamp
 from smallkube.etcd.status import ENCRYPTION_CONFIGURATION, ENDPOINT, parse_output, script
@@ -40,6 +42,15 @@ class Options:
 
 
 @dataclass(frozen=True)
+class Identity:
+    """What a backup is of (the cluster's name), encrypted to, and signed with."""
+
+    cluster: str
+    recipient: str
+    key: Ed25519PrivateKey
+
+
+@dataclass(frozen=True)
 class Report:
     """What a backup run did."""
 
@@ -56,11 +67,12 @@ class Report:
 
 
 @contextmanager
-def locked(folder: Path, *, make: bool = False) -> Iterator[Catalog]:
-    """Lock and read the backups in ``folder``, and remove what a killed run left there.
+def locked(cluster: Cluster, *, make: bool = False) -> Iterator[Catalog]:
+    """Lock and read the backups of ``cluster``, and remove what a killed run left there.
 
     Raises UsageError, also when there is no such folder, unless it is to be made.
     """
+    folder = catalog.folder_of(cluster)
     if not (make or folder.is_dir()):
         catalog.read(folder).find(None)
     try:
@@ -70,7 +82,7 @@ def locked(folder: Path, *, make: bool = False) -> Iterator[Catalog]:
         raise UsageError(f"can't be made: {error.strerror}", where=str(folder), hint=hint) from error
     with lock(folder / ".lock", "backups"):
         remove_temporaries(folder)
-        yield catalog.read(folder)
+        yield catalog.of(cluster)
 
 
 def run(
@@ -81,7 +93,7 @@ def run(
     Raises UsageError without a public key to encrypt to, and SmallkubeError, of which it notifies as well, when no
     backup could be taken.
     """
-    settings, folder = cluster.inventory.cluster.backup, catalog.folder_of(cluster)
+    settings, now = cluster.inventory.cluster.backup, datetime.now(UTC)
     began, good = time.monotonic(), False
     recipient = read_recipient(cluster.workspace, None)
     if recipient is None:
@@ -89,23 +101,24 @@ def run(
         raise UsageError("not found, and backups are encrypted to it", where=where, hint="run `inv keys.generate`")
     for url in settings.copy_to:
         Destination.parse(url)
-    with locked(folder, make=True) as existing:
+    with locked(cluster, make=True) as existing:
         try:
+            key = signature.signing_key(cluster.workspace)
             step("take the snapshot")
             with connection as primary:
-                record = take(primary, existing, cluster.inventory.cluster.name, recipient, datetime.now(UTC), options)
-            removed = retention.removable(catalog.read(folder).records, settings.keep)
+                record = take(primary, existing, Identity(cluster.inventory.cluster.name, recipient, key), now, options)
+            removed = retention.removable(catalog.of(cluster).records, settings.keep)
             for name in removed:
                 existing.remove(name)
-            kept = catalog.read(folder)
+            kept = catalog.of(cluster)
             copied = tuple(copies.copy(cluster.workspace, kept, url, settings.keep, step) for url in settings.copy_to)
             good = not any(one.error for one in copied)
         finally:
-            failed = notify.notify(cluster, good, time.monotonic() - began, catalog.read(folder))
+            failed = notify.notify(cluster, good, time.monotonic() - began, catalog.of(cluster))
     return Report(record, removed, copied, failed)
 
 
-def take(primary: Host, existing: Catalog, cluster: str, recipient: str, now: datetime, options: Options) -> Record:
+def take(primary: Host, existing: Catalog, ours: Identity, now: datetime, options: Options) -> Record:
     """A new backup in the folder of ``existing``; to be called under its lock.
 
     It gets its final name once all is verified. Raises SmallkubeError.
@@ -113,7 +126,7 @@ def take(primary: Host, existing: Catalog, cluster: str, recipient: str, now: da
     check_space(existing)
     folder, sequence = existing.folder, existing.next_sequence
     temporary = folder / f"{TEMPORARY_PREFIX}{sequence}{SUFFIX}"
-    receiver = SnapshotReceiver(primary.where, temporary, recipient, None if options.older else existing.newest)
+    receiver = SnapshotReceiver(primary.where, temporary, ours.recipient, None if options.older else existing.newest)
     arguments = (options.endpoint, options.scratch, str(options.seconds), ENCRYPTION_CONFIGURATION)
     seconds = 2 * options.seconds + _COMPRESSION_SECONDS
     command = script("snapshot", *arguments, timeout=seconds, cancel_on_disconnect=True)
@@ -125,15 +138,16 @@ def take(primary: Host, existing: Catalog, cluster: str, recipient: str, now: da
         created = timestamp(now)
         record = Record(
             **vars(snapshot),
-            name=f"{cluster}-{created.replace('-', '').replace(':', '')}-{sequence}",
-            cluster=cluster,
+            name=f"{ours.cluster}-{created.replace('-', '').replace(':', '')}-{sequence}-{stored.sha256[:8]}",
+            cluster=ours.cluster,
             sequence=sequence,
             created=created,
             stored_size=stored.size,
             stored_sha256=stored.sha256,
-            recipient=recipient,
+            recipient=ours.recipient,
             verified=created,
         )
+        record = signature.sign(record, ours.key)
         if (folder / record.file).exists():
             raise SmallkubeError("a backup of this name exists already", where=str(folder / record.file))
         temporary.rename(folder / record.file)

@@ -1,11 +1,13 @@
 """A folder of backups: what is in it, as far as it is known without decrypting."""
 
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from smallkube.core.errors import SmallkubeError, UsageError
 from smallkube.core.files import sync, write_file
 from smallkube.etcd.record import RECORD_SUFFIX, SUFFIX, Record, dump, parse
+from smallkube.etcd.signature import is_signed, signers
 from smallkube.etcd.stream import FILE_MODE
 from smallkube.inventory.cluster import Cluster
 
@@ -25,21 +27,24 @@ class Catalog:
 
     @property
     def newest(self) -> Record | None:
-        return self.sound[-1] if self.sound else None
+        """The last sound one that is signed: what a restore takes by default."""
+        return next((record for record in reversed(self.sound) if record.signed), None)
 
     @property
     def next_sequence(self) -> int:
         return max((record.sequence for record in self.records), default=0) + 1
 
     def find(self, name: str | None) -> Record:
-        """The backup called ``name`` (also as a file name or path), the newest sound one by default.
+        """The backup called ``name`` (also as a file name or path), ``newest`` by default.
 
         Raises UsageError when there is no such backup.
         """
         if name is None:
             if self.newest:
                 return self.newest
-            raise UsageError("no backup found", where=str(self.folder), hint="inv etcd.backup takes one")
+            found = f"no signed backup found, and {len(self.sound)} unsigned" if self.sound else "no backup found"
+            hint = "inv etcd.backup takes one" + ("; --name chooses an unsigned one" if self.sound else "")
+            raise UsageError(found, where=str(self.folder), hint=hint)
         wanted = Path(name).name.removesuffix(RECORD_SUFFIX).removesuffix(SUFFIX)
         for record in self.records:
             if record.name == wanted:
@@ -60,16 +65,26 @@ def folder_of(cluster: Cluster) -> Path:
     return cluster.workspace.root / Path(cluster.inventory.cluster.backup.dir).expanduser()
 
 
-def read(folder: Path) -> Catalog:
-    """What is in ``folder``, which need not exist. Sizes are compared, contents are not read."""
+def of(cluster: Cluster) -> Catalog:
+    """The backups of ``cluster``, with what the keys of its workspace have signed."""
+    return read(folder_of(cluster), signers(cluster.workspace))
+
+
+def read(folder: Path, accepted: Collection[str] = ()) -> Catalog:
+    """What is in ``folder``, which need not exist. Sizes are compared, contents are not read.
+
+    ``accepted``: the public keys whose signatures count.
+    """
     faults: dict[str, str] = {}
     records: list[Record] = []
     for file in sorted(folder.glob(f"[!.]*{RECORD_SUFFIX}")):
         name = file.name.removesuffix(RECORD_SUFFIX)
         try:
             record = parse(file.read_bytes(), str(file))
-        except (SmallkubeError, OSError) as error:
-            faults[name] = f"its record {getattr(error, 'message', 'is unreadable')}"
+            record = replace(record, signed=is_signed(record, accepted))
+        except (SmallkubeError, OSError, ValueError) as error:
+            why = "is unreadable" if isinstance(error, OSError) else getattr(error, "message", str(error))
+            faults[name] = f"its record: {why}"
             continue
         if fault := _fault(folder, file, record):
             faults[name] = fault

@@ -9,9 +9,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from smallkube.core.errors import SmallkubeError
 
-FORMAT = 1
+FORMAT = 2
+"""What is written; 1, which has neither alarms nor a signature, is read, too."""
 SUFFIX = ".db.zst.age"
 """Of a backup: bbolt database with etcd's SHA-256 at its end, zstd (RFC 8878), age."""
 RECORD_SUFFIX = ".json"
@@ -52,6 +55,8 @@ class Record(Snapshot):
 
     ``sequence`` counts the backups of a folder: their order does not depend on a clock. ``stored_…`` are of the
     encrypted file. ``verified`` is when it last passed verification, ``problem`` what a later one found wrong.
+    ``signer`` is the public key that ``signature`` is of (both base64); ``signed``, which is not in the file, whether
+    that key is one of the workspace and the signature right.
     """
 
     name: str
@@ -63,6 +68,9 @@ class Record(Snapshot):
     recipient: str
     verified: str | None = None
     problem: str | None = None
+    signer: str | None = None
+    signature: str | None = None
+    signed: bool = False
 
     @property
     def time(self) -> datetime:
@@ -78,6 +86,11 @@ class Record(Snapshot):
     def sound(self) -> bool:
         """Whether it passed verification, and still did the last time."""
         return self.verified is not None and self.problem is None
+
+    @property
+    def state(self) -> str:
+        """Why it is not restored by default, "" when it may be."""
+        return self.problem or ("" if self.signed else "signed by an unknown key" if self.signature else "unsigned")
 
     @property
     def file(self) -> str:
@@ -96,6 +109,7 @@ def timestamp(moment: datetime) -> str:
 def dump(record: Record) -> str:
     """The file's text, with a checksum over all the rest."""
     content = {"format": FORMAT, **dataclasses.asdict(record)}
+    del content["signed"]
     return json.dumps({**content, "checksum": _checksum(content)}, indent=2) + "\n"
 
 
@@ -106,11 +120,13 @@ def parse(text: str | bytes, where: str) -> Record:
         checksum = content.pop("checksum")
         if checksum != _checksum(content):
             raise ValueError("wrong checksum")
-        if (found := content.pop("format")) != FORMAT:
+        if (found := content.pop("format")) not in (1, FORMAT):
             raise ValueError(f"unknown format {found}")
-        content["encryption_keys"] = tuple(EncryptionKey(**key) for key in content["encryption_keys"])
-        content["alarms"] = tuple(content.get("alarms", ()))
-        return Record(**content)
+        record: Record = TypeAdapter(Record).validate_json(json.dumps({**content, "signed": False}))
+        sound = record.time.utcoffset() is not None and re.match(r"[0-9]+\.[0-9]+", record.etcd)
+        if not sound or not content.keys() <= vars(record).keys():
+            raise TypeError("another time, version or field")
+        return record
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         reason = str(error) if type(error) is ValueError else "not a record of a backup"
         raise SmallkubeError(f"damaged: {reason}", where=where) from error

@@ -47,8 +47,9 @@ class Plan:
     def steps(self) -> tuple[str, ...]:
         """What will be done."""
         record = self.record
+        facts = ", ".join(filter(None, (f"revision {record.revision}", record.state)))
         return (
-            f"decrypt {record.name} (revision {record.revision}) and send it to {self.primary.name}",
+            f"decrypt {record.name} ({facts}) and send it to {self.primary.name}",
             "restore it in a new folder there, its revisions raised by 1000000000 and marked compacted",
             "stop kube-scheduler, kube-controller-manager, kube-apiserver and etcd",
             f"swap {DATA_DIR} for it; the previous data stays in {DATA_DIR}.before-TIME",

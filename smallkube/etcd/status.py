@@ -116,6 +116,8 @@ def problems(status: Status) -> Iterator[str]:
 def remarks(newest: Record | None, now: datetime) -> Iterator[str]:
     """What else deserves attention, and no more than that: backups may be taken elsewhere, too."""
     if newest is None:
-        yield "no backup found (inv etcd.backup)"
+        yield "no signed backup found (inv etcd.backup)"
+    elif newest.time > now + OLD:
+        yield f"the newest backup here is dated in the future: {newest.created}"
     elif now - newest.time > OLD:
         yield f"the newest backup here is of {newest.created}"

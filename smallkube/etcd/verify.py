@@ -16,7 +16,8 @@ def verify(backups: Catalog, names: Sequence[str], master: Master | None, step: 
     """Read every byte of the backups called ``names`` (all without), and note the results in their records.
 
     The subject of a check is the backup's name. What was checked is the "snapshot", or only the "ciphertext" for want
-    of the master key, or the "record" of what can't be counted as a backup. To be called under the folder's lock.
+    of the master key, or the "record" of what can't be counted as a backup. WARNING: sound as far as it can be checked,
+    but not signed with a key of the workspace, or for another master. To be called under the folder's lock.
     Raises UsageError for an unknown name, SmallkubeError when a record can't be written.
     """
     faults = {} if names else backups.faults
@@ -24,7 +25,7 @@ def verify(backups: Catalog, names: Sequence[str], master: Master | None, step: 
     for record in [backups.find(name) for name in names] or backups.records:
         step(record.name)
         check = _verify(backups, record, master)
-        if check.result is Result.OK:
+        if check.result is not Result.FAILED:
             changed = dataclasses.replace(record, verified=timestamp(datetime.now(UTC)), problem=None)
         else:
             changed = dataclasses.replace(record, problem=check.detail)
@@ -46,6 +47,11 @@ def _verify(backups: Catalog, record: Record, master: Master | None) -> Check:
         faults.append(error.message)
     except OSError as error:
         faults.append(f"can't be read: {error.strerror}")
-    unknown = f"encrypted to {record.recipient}, which is not in keys/master_key" if master and not ours else ""
-    found = unknown or f"revision {record.revision}, {record.size} bytes"
-    return Check.of(record.name, "snapshot" if ours else "ciphertext", faults, found)
+    remarks = [] if record.signed else ["signed by an unknown key" if record.signature else "unsigned"]
+    if master and not ours:
+        remarks.append(f"encrypted to {record.recipient}, which is not in keys/master_key")
+    found = f"revision {record.revision}, {record.size} bytes"
+    check = Check.of(record.name, "snapshot" if ours else "ciphertext", faults, found)
+    if remarks and not faults:
+        return dataclasses.replace(check, result=Result.WARNING, detail="; ".join((*remarks, found)))
+    return check

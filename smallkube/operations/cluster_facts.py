@@ -62,7 +62,7 @@ def read(cluster: Cluster, connect: Connect, ask: Callable[[Host], T], *, deprec
 
     outcomes = ask_all(cluster.inventory.nodes, connect, machine)
     machines = {one.node.name: one.value or one.error or SmallkubeError("not reached") for one in outcomes}
-    backup, primary = catalog.read(catalog.folder_of(cluster)).newest, cluster.inventory.primary
+    backup, primary = catalog.of(cluster).newest, cluster.inventory.primary
     try:
         if isinstance(error := machines[primary.name], SmallkubeError):
             raise error

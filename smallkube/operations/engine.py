@@ -12,7 +12,7 @@ from typing import Any
 
 from smallkube.core.checks import failed
 from smallkube.core.errors import SmallkubeError, UsageError
-from smallkube.etcd import backup, catalog, verify
+from smallkube.etcd import backup, verify
 from smallkube.inventory.cluster import Cluster
 from smallkube.inventory.models import Inventory
 from smallkube.operations.machines import answer, ask_all
@@ -139,7 +139,7 @@ class Runbook:
     def verify_backup(self, name: str) -> None:
         """Raise SmallkubeError unless the backup of this name can be decrypted and is sound."""
         assert self.master
-        with backup.locked(catalog.folder_of(self.cluster)) as there:
+        with backup.locked(self.cluster) as there:
             (check,) = verify.verify(there, [name], self.master, lambda _: None)
         if failed([check]) or check.check != "snapshot":
             hint = "nothing was changed; inv etcd.list shows other backups"

@@ -43,7 +43,7 @@ def choose(cluster: Cluster, backup: str | None) -> tuple[Record, Scanned]:
 
     Raises UsageError without a backup, SmallkubeError without an answer.
     """
-    record = catalog.read(catalog.folder_of(cluster)).find(backup)
+    record = catalog.of(cluster).find(backup)
     restore.check(cluster, record)
     primary = cluster.inventory.primary
     (scanned,) = scan.scan(cluster.workspace, [primary], 10, lambda _node, _outcome: None)

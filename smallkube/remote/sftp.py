@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from stat import S_ISREG
 from typing import Self, cast
 from urllib.parse import unquote, urlsplit
 
@@ -69,10 +70,12 @@ class Folder:
         """Each file's size in bytes."""
         return {entry.filename: entry.st_size or 0 for entry in self._client.listdir_attr(self._path)}
 
-    def read(self, name: str) -> bytes:
-        """A small file's content."""
+    def read(self, name: str, most: int) -> bytes:
+        """The beginning of a file, at most so many bytes; none of what is not a regular file."""
+        if not S_ISREG(self._client.stat(self._at(name)).st_mode or 0):
+            return b""
         with self._client.open(self._at(name), "rb") as file:
-            return file.read()
+            return file.read(most)
 
     def write(self, name: str, source: Path) -> str:
         """Copy ``source``, read it back, and give it its name last; the SHA-256 of what is there then."""

@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 
 from smallkube.core.workspace import REPOSITORY
-from smallkube.etcd import backup, catalog, verify
+from smallkube.etcd import backup, catalog, signature, verify
 from smallkube.etcd.stream import verify_backup
 from smallkube.inventory.models import Node
 from smallkube.remote.local import LocalHost
@@ -223,7 +223,7 @@ def through_ssh(site: Site, sshd: Server) -> None:
 
 def test_flipped_bits_and_cuts_are_detected(site: Site) -> None:
     site.taken()
-    there = catalog.read(site.folder)
+    there = catalog.of(site.cluster.cluster)
     record, master = there.records[0], require_master(site.cluster.workspace, "to verify")
     path, chooser = there.folder / there.records[0].file, random.Random(7)
     whole = path.read_bytes()
@@ -285,10 +285,11 @@ def test_a_clock_jump_changes_neither_order_nor_choice(site: Site) -> None:
     os.environ["PATH"], path = site.etcd.path, os.environ["PATH"]
     try:
         node = Node(name="node1", index=1, peer_ip="192.0.2.1")
-        second = backup.take(LocalHost(node), catalog.read(site.folder), "test", recipient, now, options)
+        ours = backup.Identity("test", recipient, signature.signing_key(site.cluster.workspace))
+        second = backup.take(LocalHost(node), catalog.read(site.folder), ours, now, options)
     finally:
         os.environ["PATH"] = path
-    there = catalog.read(site.folder)
+    there = catalog.of(site.cluster.cluster)
     assert [record.name for record in there.records] == [first, second.name]
     assert there.newest == second
     site.taken()
@@ -451,8 +452,8 @@ def test_copies_catch_up_and_a_failed_copy_is_named(site: Site, tmp_path: Path) 
         assert "keys/known_hosts" in unknown.stderr
         (root.keys_dir / "known_hosts").write_text(f"[127.0.0.1]:{sshd.port} {(sshd.folder / 'host.pub').read_text()}")
         done = site.inv("--json")
+        assert (done.returncode, bool(done.stdout)) == (1, True), done.stderr
         report = json.loads(done.stdout)
-        assert done.returncode == 1
         assert len(done.stderr.splitlines()) == 1
         assert f"{report['record']['name']} was taken, but copies failed: {closed}" in done.stderr
         assert len(report["copies"][0]["sent"]) == 3
@@ -472,7 +473,7 @@ def test_a_copy_that_does_not_fit_leaves_the_backup(site: Site, tmp_path: Path, 
         site.cluster.write_inventory([1, 2], backup={"copy_to": [f"sftp://root@127.0.0.1:{sshd.port}{far}"]})
         done = site.inv()
         assert (done.returncode, len(done.stderr.splitlines())) == (1, 1), done.stderr
-        assert catalog.read(site.folder).newest is not None
+        assert catalog.of(site.cluster.cluster).newest is not None
         assert not list(far.glob("*.age"))
 
 
@@ -485,7 +486,7 @@ def test_the_crontab_line_runs_under_cron(site: Site) -> None:
     environment = {"SHELL": "/bin/sh", "PATH": "/usr/bin:/bin", "LOGNAME": "root", "HOME": str(REPOSITORY.parent)}
     done = subprocess.run(["/bin/sh", "-c", command], env=environment, cwd="/", capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    assert catalog.read(site.folder).newest
+    assert catalog.of(site.cluster.cluster).newest
 
 
 def test_the_systemd_units_are_valid_and_run(site: Site, tmp_path: Path, needs: Needs) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from smallkube.etcd import catalog
+from smallkube.etcd import catalog, signature
 from smallkube.etcd.record import EncryptionKey, Record
 from tests.integration.conftest import Completed, PreparedWorkspace
 from tests.integration.etcd import PROGRAMS, VERSIONS, Etcd, like_kubernetes, programs
@@ -38,10 +38,13 @@ class Drill:
 
     @property
     def record(self) -> Record:
-        return catalog.read(self.folder).find(None)
+        (record,) = catalog.read(self.folder).records
+        return record
 
     def rewrite(self, **changes: Any) -> None:
-        catalog.write_record(self.folder, dataclasses.replace(self.record, **changes))
+        changed = dataclasses.replace(self.record, **changes)
+        key = signature.signing_key(self.cluster.workspace)
+        catalog.write_record(self.folder, signature.sign(changed, key))
 
     @property
     def words(self) -> tuple[str, ...]:

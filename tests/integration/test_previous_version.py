@@ -59,5 +59,5 @@ def test_its_backups_are_listed_verified_and_rehearsed(
         site.taken()
         names = [row["name"] for row in json.loads(made.done("etcd.list", "--json"))["backups"]]
         assert len(names) == 2
-        assert [row["result"] for row in json.loads(made.done("etcd.verify", "--json"))] == ["ok", "ok"]
+        assert [row["result"] for row in json.loads(made.done("etcd.verify", "--json"))] == ["warning", "ok"]
         made.done("etcd.drill", "--name", names[0], PATH=etcd.path)

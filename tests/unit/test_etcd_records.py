@@ -1,22 +1,28 @@
 """Records of backups detect every change of themselves; what cron, systemd and monitors are given."""
 
 import dataclasses
+import hashlib
 import io
 import json
 import random
+import socketserver
+import threading
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
+import zstandard
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given
 from hypothesis import strategies as st
 
 from smallkube.core.errors import SmallkubeError, UsageError
-from smallkube.etcd import catalog, drill, notify, schedule, status
-from smallkube.etcd.record import EncryptionKey, Snapshot, dump, parse, parse_snapshot
+from smallkube.etcd import catalog, copies, drill, notify, schedule, signature, status, verify
+from smallkube.etcd.record import EncryptionKey, Record, Snapshot, dump, parse, parse_snapshot
 from smallkube.etcd.stream import encrypt, verify_backup
-from smallkube.remote.sftp import Destination
+from smallkube.inventory.models import Keep
+from smallkube.remote.sftp import Destination, Folder
 from smallkube.secrets import age
 from tests.unit.test_etcd_retention import START, record
 
@@ -30,7 +36,7 @@ FULL = dataclasses.replace(
 
 
 def test_a_record_is_read_as_it_was_written() -> None:
-    assert parse(dump(FULL), "x") == FULL
+    assert parse(dump(FULL), "x") == dataclasses.replace(FULL, signed=False)
 
 
 def test_every_flipped_bit_of_a_record_is_detected() -> None:
@@ -44,17 +50,23 @@ def test_every_flipped_bit_of_a_record_is_detected() -> None:
         except SmallkubeError as error:
             assert "x: damaged" in str(error)
         else:
-            assert found == FULL  # white space between values, or the same letter in the other case
+            assert found == dataclasses.replace(
+                FULL, signed=False
+            )  # white space between values, or the same letter in the other case
 
 
 def test_a_record_of_an_unknown_format_is_refused() -> None:
-    text = dump(FULL).replace('"format": 1', '"format": 9')
+    text = dump(FULL).replace('"format": 2', '"format": 9')
     with pytest.raises(SmallkubeError, match="x: damaged: wrong checksum"):
         parse(text, "x")
 
 
+KEY = Ed25519PrivateKey.generate()
+ACCEPTED = (signature.public(KEY),)
+
+
 def put(folder: Path, sequence: int, *, size: int = 700) -> str:
-    one = record(sequence, START)
+    one = signature.sign(record(sequence, START), KEY)
     (folder / one.file).write_bytes(bytes(size))
     catalog.write_record(folder, one)
     return one.name
@@ -67,11 +79,117 @@ def test_the_catalog_has_only_complete_backups(tmp_path: Path) -> None:
     (tmp_path / "stray.db.zst.age").write_bytes(b"")
     (tmp_path / "empty.json").write_text("")
     (tmp_path / "other.json").write_text(dump(record(9, START)))
-    there = catalog.read(tmp_path)
+    there = catalog.read(tmp_path, ACCEPTED)
     assert [each.name for each in there.records] == [good]
     assert there.faults.keys() == {short, gone, "stray", "empty", "other"}
     assert "699 bytes instead of 700" in there.faults[short]
     assert there.find(None).name == good == there.find(f"some/where/{good}.db.zst.age").name
+
+
+TEXTS = st.text(max_size=5)
+OTHER = {"size": st.integers(0, 99), "revision": st.integers(50, 99), "snapshot_sha256": TEXTS, "cluster": TEXTS}
+OTHER |= {"sequence": st.integers(50, 99), "recipient": TEXTS, "stored_sha256": TEXTS, "keys": st.none()}
+
+
+@given(st.sampled_from(sorted(OTHER)).flatmap(lambda name: st.tuples(st.just(name), OTHER[name])))
+def test_a_changed_field_invalidates_the_signature(change: tuple[str, Any]) -> None:
+    signed = signature.sign(FULL, KEY)
+    assert signature.is_signed(parse(dump(signed), "x"), ACCEPTED)
+    forged = dataclasses.replace(signed, **dict([change]))
+    with pytest.raises(ValueError, match="signature does not match"):
+        signature.is_signed(parse(dump(forged), "x"), ACCEPTED)
+
+
+def test_verification_may_be_noted_after_signing() -> None:
+    noted = dataclasses.replace(signature.sign(FULL, KEY), verified="2026-02-01T00:00:00Z", problem="none")
+    assert signature.is_signed(parse(dump(noted), "x"), ACCEPTED)
+
+
+@pytest.mark.parametrize("signer", [None, Ed25519PrivateKey.generate()])
+def test_a_forged_backup_is_no_default(signer: Ed25519PrivateKey | None, tmp_path: Path) -> None:
+    """Encrypted with the public key alone; also one for another recipient."""
+    (text, recipient), (_, other) = age.new_identity(), age.new_identity()
+    data = bytes(512)
+    stream = zstandard.ZstdCompressor().compress(data + hashlib.sha256(data).digest())
+    good = put(tmp_path, 1)
+    for sequence, each in ((8, recipient), (9, other)):
+        forged = dataclasses.replace(record(sequence, START), recipient=each, signed=True)
+        stored = encrypt(io.BytesIO(stream), tmp_path / forged.file, each)
+        facts: dict[str, Any] = {"stored_size": stored.size, "stored_sha256": stored.sha256, "size": 544}
+        forged = dataclasses.replace(forged, **facts, snapshot_sha256=hashlib.sha256(data).hexdigest())
+        catalog.write_record(tmp_path, signature.sign(forged, signer) if signer else forged)
+    there = catalog.read(tmp_path, ACCEPTED)
+    assert there.find(None).name == good
+    checks = verify.verify(there, ["b8", "b9"], age.parse_master(text, "m"), str)
+    assert [(one.check, one.result) for one in checks] == [("snapshot", "warning"), ("ciphertext", "warning")]
+    assert all(("unknown key" if signer else "unsigned") in one.detail for one in checks)
+    assert catalog.read(tmp_path, ACCEPTED).find(None).name == good
+
+
+def test_a_record_with_a_wrong_signature_is_a_fault(tmp_path: Path) -> None:
+    name = put(tmp_path, 1)
+    found = catalog.read(tmp_path, ACCEPTED).records[0]
+    catalog.write_record(tmp_path, dataclasses.replace(found, revision=10**9))
+    there = catalog.read(tmp_path, ACCEPTED)
+    assert there.faults == {name: "its record: its signature does not match"}
+    with pytest.raises(UsageError, match="no backup found"):
+        there.find(None)
+
+
+def test_a_record_of_the_previous_format_is_usable(tmp_path: Path) -> None:
+    content = json.loads(dump(record(4, START)))
+    for name in ("alarms", "signer", "signature", "checksum"):
+        del content[name]
+    content["format"] = 1
+    content["checksum"] = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    (tmp_path / "b4.json").write_text(json.dumps(content))
+    (tmp_path / "b4.db.zst.age").write_bytes(bytes(700))
+    there = catalog.read(tmp_path, ACCEPTED)
+    assert there.find("b4").state == "unsigned"
+    with pytest.raises(UsageError, match="no signed backup found, and 1 unsigned"):
+        there.find(None)
+
+
+class Shared:
+    """A folder at a destination that two operators share, in memory."""
+
+    def __init__(self, *records: Record) -> None:
+        self.files = {one.record_file: dump(one).encode() for one in records} | {"notes.json": b"[]"}
+        self.files |= {one.file: bytes(one.stored_size) for one in records}
+
+    def sizes(self) -> dict[str, int]:
+        return {name: len(data) for name, data in self.files.items()}
+
+    def read(self, name: str, most: int) -> bytes:
+        return self.files[name][:most]
+
+    def remove(self, name: str) -> None:
+        del self.files[name]
+
+
+def test_retention_elsewhere_spares_other_operators(tmp_path: Path) -> None:
+    other = Ed25519PrivateKey.generate()
+    ours = [signature.sign(record(n, START), KEY) for n in (1, 2, 3)]
+    theirs = [dataclasses.replace(record(n, START), name=f"c{n}", signed=False) for n in (1, 2, 3, 4)]
+    theirs[1:] = [signature.sign(one, other) for one in theirs[1:]]
+    there = Shared(*ours, *theirs)
+    keep = Keep(last=1, daily=0, weekly=0, monthly=0)
+    existing = catalog.Catalog(tmp_path, (ours[2],), {})
+    gone = copies.prune(cast(Folder, there), existing, keep, ACCEPTED)
+    assert sorted(gone) == ["b1", "b2"]
+    assert {one.file for one in (ours[2], *theirs)} <= there.files.keys()
+
+
+WRONG = {"sequence": "x", "created": "2026-01-01", "etcd": "3", "keys": [1], "prefixes": {"a": "b"}, "surplus": 1}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_record_of_other_types_is_damaged(name: str) -> None:
+    content = {**json.loads(dump(FULL)), name: WRONG[name]}
+    del content["checksum"]
+    content["checksum"] = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    with pytest.raises(SmallkubeError, match="x: damaged: not a record of a backup"):
+        parse(json.dumps(content), "x")
 
 
 def test_an_unknown_name_is_a_usage_error(tmp_path: Path) -> None:
@@ -171,6 +289,38 @@ def test_metrics_have_the_newest_backup_also_after_a_failure() -> None:
     assert f'last_success_timestamp_seconds{{cluster="demo"}} {int(START.timestamp())}\n' in text
     assert text.count("# TYPE") == 8
     assert "last_success" not in notify.metrics("demo", False, now, 1.5, catalog.Catalog(Path(), (), {}))
+
+
+ANSWERS = {
+    "/check?status=up": (b"HTTP/1.0 200 OK\r\n\r\n", ""),
+    "/nonsense": (b"\0\0\0\r\n", "BadStatusLine"),
+    "/closed": (b"", "closed connection"),
+    "/again": (b"HTTP/1.0 302 Found\r\nLocation: /again\r\n\r\n", "redirect"),
+    "/file": (b"HTTP/1.0 302 Found\r\nLocation: file:///etc/hostname\r\n\r\n", "not allowed"),
+}
+
+
+@pytest.mark.parametrize("path", ANSWERS)
+def test_each_answer_of_a_monitor_is_one_line(path: str, capfd: pytest.CaptureFixture[str]) -> None:
+    answer, reason = ANSWERS[path]
+    asked = []
+
+    class Handler(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            asked.append(self.rfile.readline().split()[1].decode())
+            while self.rfile.readline().strip():
+                pass
+            self.wfile.write(answer)
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_address[1]}{path}"
+        for good in (True, False):
+            failed = notify.ping(url, good=good)
+            assert (reason in failed, len(failed.splitlines())) == (True, bool(reason)), failed
+        server.shutdown()
+    assert capfd.readouterr().err == ""
+    assert (asked[0], asked[-1]) == (path, "/check/fail?status=up" if "?" in path else asked[-1])
 
 
 @pytest.mark.parametrize("url", ["sftp://h/p", "sftp://u@h", "sftp://u@h/", "sftp://u:pw@h/p", "sftp://u@h:x/p"])

@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from smallkube.etcd import retention
 from smallkube.etcd.record import Record, timestamp
-from smallkube.etcd.retention import kept
 from smallkube.inventory.models import Keep
 
 
-def record(sequence: int, time: datetime, *, sound: bool = True) -> Record:
+def record(sequence: int, time: datetime, *, sound: bool = True, signed: bool = True) -> Record:
     return Record(
         name=f"b{sequence}",
         cluster="demo",
@@ -26,10 +26,18 @@ def record(sequence: int, time: datetime, *, sound: bool = True) -> Record:
         etcd="3.6.6",
         recipient="age1x",
         verified=timestamp(time) if sound else None,
+        signed=signed,
     )
 
 
 START = datetime(2026, 1, 1, 3, 17, tzinfo=UTC)
+NOW = datetime(2031, 1, 1, tzinfo=UTC)
+
+
+def kept(records: list[Record], rule: Keep, now: datetime = NOW) -> dict[str, tuple[str, ...]]:
+    return retention.kept(records, rule, now)
+
+
 NIGHTS = [record(night + 1, START + timedelta(days=night)) for night in range(100)]
 
 
@@ -63,9 +71,10 @@ def test_after_a_clock_jump_the_newest_is_the_one_taken_last() -> None:
     assert names([*NIGHTS, record(101, START - timedelta(days=400))]) == ["b101"]
 
 
-def test_a_backup_of_the_far_future_removes_no_other() -> None:
+def test_a_backup_of_the_far_future_takes_no_slot() -> None:
     strange = [record(1, datetime(2099, 1, 1, tzinfo=UTC)), *(record(n + 2, NIGHTS[n].time) for n in range(5))]
-    assert names(strange, last=3, daily=3) == ["b1", "b4", "b5", "b6"]
+    assert names(strange, last=3, daily=4) == ["b1", "b3", "b4", "b5", "b6"]
+    assert names([*strange, record(9, datetime(2098, 1, 1, tzinfo=UTC))], last=1) == ["b1", "b6", "b9"]
 
 
 histories: st.SearchStrategy[list[Record]] = st.lists(
@@ -111,3 +120,19 @@ def test_each_of_the_last_periods_keeps_its_newest(history: list[Record], rule: 
     latest = {bucket(each.time): each for each in sound}
     wanted = sorted(latest.values(), key=lambda each: each.time, reverse=True)[: getattr(rule, kind)]
     assert all(kind in stay[each.name] for each in wanted)
+
+
+@given(histories, rules, st.integers(-4000, 0))
+def test_what_the_clock_puts_in_the_future_stays(history: list[Record], rule: Keep, days: int) -> None:
+    """Neither a wrong date then nor a wrong clock now removes a backup; those of real nights stay as without it."""
+    now = NOW + timedelta(days=days)
+    stay, past = kept(history, rule, now), [each for each in history if each.time <= now or not each.sound]
+    assert {each.name for each in history if each.sound and each.time > now} <= stay.keys()
+    assert kept(past, rule, now).items() <= stay.items()
+
+
+@given(histories, rules, st.data())
+def test_unsigned_backups_do_not_change_what_else_stays(history: list[Record], rule: Keep, data: st.DataObject) -> None:
+    forged = [record(n, data.draw(st.sampled_from(NIGHTS)).time, signed=False) for n in range(100, 105)]
+    with_them = kept([*history, *forged], rule)
+    assert kept(history, rule).items() <= with_them.items()
