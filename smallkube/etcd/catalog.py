@@ -55,9 +55,12 @@ class Catalog:
 
     def remove(self, name: str) -> None:
         """Remove a backup: its record last, so that what a crash leaves is still known."""
-        for suffix in (SUFFIX, RECORD_SUFFIX):
-            (self.folder / (name + suffix)).unlink(missing_ok=True)
-        sync(self.folder)
+        try:
+            for suffix in (SUFFIX, RECORD_SUFFIX):
+                (self.folder / (name + suffix)).unlink(missing_ok=True)
+            sync(self.folder)
+        except OSError as error:
+            raise SmallkubeError(f"can't be removed: {error.strerror}", where=str(self.folder / name)) from error
 
 
 def folder_of(cluster: Cluster) -> Path:
@@ -79,6 +82,9 @@ def read(folder: Path, accepted: Collection[str] = ()) -> Catalog:
     records: list[Record] = []
     for file in sorted(folder.glob(f"[!.]*{RECORD_SUFFIX}")):
         name = file.name.removesuffix(RECORD_SUFFIX)
+        if not file.is_file():  # a folder, or a pipe, which would be waited for
+            faults[name] = "its record is not a file"
+            continue
         try:
             record = parse(file.read_bytes(), str(file))
             record = replace(record, signed=is_signed(record, accepted))

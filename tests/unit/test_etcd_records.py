@@ -4,9 +4,11 @@ import dataclasses
 import hashlib
 import io
 import json
+import os
 import random
 import socketserver
 import threading
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
@@ -124,6 +126,18 @@ def test_a_forged_backup_is_no_default(signer: Ed25519PrivateKey | None, tmp_pat
     assert [(one.check, one.result) for one in checks] == [("snapshot", "warning"), ("ciphertext", "warning")]
     assert all(("unknown key" if signer else "unsigned") in one.detail for one in checks)
     assert catalog.read(tmp_path, ACCEPTED).find(None).name == good
+
+
+@pytest.mark.parametrize("suffix", [".json", ".db.zst.age"])
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo])
+def test_what_is_no_file_is_a_fault(make: Callable[[Path], None], suffix: str, tmp_path: Path) -> None:
+    good = put(tmp_path, 1)
+    make(tmp_path / f"strange{suffix}")
+    there = catalog.read(tmp_path, ACCEPTED)
+    assert (there.find(None).name, list(there.faults)) == (good, ["strange"])
+    if make is Path.mkdir:
+        with pytest.raises(SmallkubeError, match="can't be removed"):
+            there.remove("strange")
 
 
 def test_a_record_with_a_wrong_signature_is_a_fault(tmp_path: Path) -> None:
