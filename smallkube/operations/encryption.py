@@ -3,13 +3,15 @@
 Where a rotation stands follows from the EncryptionConfiguration: its first key encrypts, all of them decrypt
 (kubernetes.io/docs/tasks/administer-cluster/encrypt-data). Keys are called key1, key2, …: the one with the higher
 number is the newer. The retired key is kept as EncryptionConfiguration.yaml.retired until the machines run without it,
-so that a run that was killed after the removal still deploys it. An abort before that keeps the previous key.
+so that a run that was killed after the removal still deploys it. An abort before that keeps the previous key. Earlier
+backups need the retired key: where keys/ is in git, it is deleted only once git has it.
 """
 
 import base64
 import re
 import secrets
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import partial
@@ -18,7 +20,7 @@ from smallkube.core.errors import SmallkubeError, UsageError
 from smallkube.etcd.status import ENDPOINT
 from smallkube.operations.engine import Operation, Runbook, Step, in_keys, not_abortable
 from smallkube.operations.machines import script
-from smallkube.secrets import kinds, policy
+from smallkube.secrets import age, committed, kinds, policy
 from smallkube.secrets.policy import Kind, Secret
 from smallkube.secrets.transaction import Change, Keys
 
@@ -120,13 +122,17 @@ class Rotation(Runbook):
     stored: dict[str, int] = field(default_factory=dict)
 
     def operation(self, keys: Keys, *, abort: bool) -> Operation:
-        """The steps. Raises UsageError when there is nothing to abort, or a resource's objects can't be listed."""
+        """The steps. Raises UsageError when there is nothing to abort, a resource's objects can't be listed, or git
+        does not have the key yet that is to be replaced.
+        """
         found, retired = self._read(keys), in_keys([self._secret.retired])
         if abort and (retired(keys) or found.phase is Phase.ONE):
             raise not_abortable(retired=retired(keys))
         if patterns := [resource for resource in found.resources if "*" in resource]:
             hint = "name the resources one by one in cluster.secrets.encrypted_resources"
             raise UsageError(f"what {', '.join(patterns)} stands for is not known here", hint=hint)
+        if found.phase is Phase.ONE and not retired(keys) and (lost := self._uncommitted(found.keys)):
+            raise UsageError(f"git does not have {lost}, which earlier backups need", where=_WHERE, hint="commit keys/")
         stays, goes = ("previous", "new") if abort else ("new", "previous")
         final = Phase.ADDED if abort else Phase.PROMOTED
         first = [Step("back up etcd and verify the backup", self.back_up)] if self.backs_up else []
@@ -142,7 +148,7 @@ class Rotation(Runbook):
             Step(f"verify in etcd that nothing is encrypted with the {goes} key, or in clear", self._verify),
             Step(f"retire the {goes} key", partial(self._write, Configuration.first_only, retire=True), retired),
             Step("deploy without the retired key", self.deploy),
-            Step("delete the retired key", lambda: self.change(lambda _: Change(removed=[self._secret.retired]))),
+            Step("delete the retired key", self._delete_retired),
         )
         return Operation(steps, lambda now: retired(now) or self._two_keys(now))
 
@@ -173,6 +179,34 @@ class Rotation(Runbook):
             return Change({} if after == before else {self._secret: after, **kept})
 
         self.change(contents)
+
+    @property
+    def in_git(self) -> bool:
+        """Whether git has, or can have, the key that is deleted in the end."""
+        return committed.read(self.cluster.workspace, self._secret.file) is not None
+
+    def _uncommitted(self, wanted: Sequence[tuple[str, str]]) -> str:
+        """The names of the keys among ``wanted`` that git should have, but has not."""
+        assert self.master
+        files = committed.read(self.cluster.workspace, self._secret.file)
+        known: set[tuple[str, str]] = set()
+        for row in (self._secret, self._secret.retired):
+            if data := (files or {}).get(row.file):
+                with suppress(SmallkubeError):
+                    known.update(kinds.encryption_keys(age.decrypt(data, self.master, row.file)))
+        return "" if files is None else ", ".join(name for name, secret in wanted if (name, secret) not in known)
+
+    def _delete_retired(self) -> None:
+        keys, row = self.keys, self._secret.retired
+        if row.file in keys.files:
+            current = self._read(keys).keys
+            gone = [key for key in kinds.encryption_keys(self.open(row, keys)) if key not in current]
+            if lost := self._uncommitted(gone):
+                hint = "commit keys/, then run the same command again, which deletes it"
+                raise SmallkubeError(
+                    f"kept: git does not have {lost}, which earlier backups need", where=f"keys/{row.file}", hint=hint
+                )
+        self.change(lambda _: Change(removed=[row]))
 
     def _swap(self, final: Phase) -> None:
         self._write(lambda found: found if found.phase is final else found.swapped())

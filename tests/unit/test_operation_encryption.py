@@ -3,12 +3,14 @@ killed, and that the API server can decrypt everything at each moment.
 """
 
 import itertools
+import subprocess
 
 import pytest
 
 from smallkube.core.errors import SmallkubeError, UsageError
 from smallkube.operations.encryption import Rotation
 from smallkube.operations.engine import Operation
+from smallkube.secrets import age, kinds
 from tests.unit.fake_cluster import FakeCluster, run
 
 TITLES = (
@@ -80,3 +82,72 @@ def test_an_object_left_under_the_previous_key_keeps_both(cluster: FakeCluster) 
         steps[0].run()
     assert rotate(cluster)
     assert_only(cluster, "key2")
+
+
+def git(cluster: FakeCluster, *words: str) -> str:
+    author = ("-c", "user.name=a", "-c", "user.email=a@b")
+    done = subprocess.run(["git", *author, *words], cwd=cluster.workspace.root, capture_output=True, check=True)
+    return done.stdout.decode()
+
+
+def commit(cluster: FakeCluster) -> None:
+    git(cluster, "init", "-q")
+    git(cluster, "add", "keys")
+    git(cluster, "commit", "-qm", "keys", "--allow-empty")
+
+
+def keys_in_git(cluster: FakeCluster) -> set[str]:
+    """The names of the keys that some commit has."""
+    found = set()
+    for line in git(cluster, "rev-list", "--objects", "--all").splitlines():
+        digest, _, name = line.partition(" ")
+        if "Encryption" in name:
+            argv = ["git", "cat-file", "blob", digest]
+            data = subprocess.run(argv, cwd=cluster.workspace.root, capture_output=True, check=True).stdout
+            found |= {name for name, _ in kinds.encryption_keys(age.decrypt(data, cluster.master, name))}
+    return found
+
+
+@pytest.mark.parametrize("initial", [False, True])
+def test_a_key_that_git_does_not_have_is_not_replaced(initial: bool, cluster: FakeCluster) -> None:
+    git(cluster, "init", "-q")
+    if initial:
+        git(cluster, "commit", "-qm", "empty", "--allow-empty")
+    before = cluster.keys
+    with pytest.raises(UsageError, match="git does not have key1, which earlier backups need; commit keys/"):
+        rotate(cluster)
+    assert cluster.keys == before
+
+
+def test_a_key_that_git_has_is_replaced_again_and_again(cluster: FakeCluster) -> None:
+    for key in ("key2", "key3"):
+        commit(cluster)
+        assert rotate(cluster)
+        assert_only(cluster, key)
+    assert {"key1", "key2"} <= keys_in_git(cluster)
+
+
+@pytest.mark.parametrize("committed", [TITLES[3], TITLES[6], *TITLES[8:], None])
+def test_no_key_is_ever_deleted_that_git_has_not(committed: str | None, cluster: FakeCluster) -> None:
+    rotate(cluster, TITLES[2])
+    git(cluster, "init", "-q")
+    if committed:
+        assert not rotate(cluster, committed)
+        commit(cluster)
+    try:
+        rotate(cluster)
+    except SmallkubeError as error:
+        assert "kept: git does not have key1" in str(error)
+        assert "EncryptionConfiguration.yaml.retired.age" in cluster.keys.files
+        commit(cluster)
+        assert rotate(cluster)
+    assert_only(cluster, "key2")
+    assert "key1" in keys_in_git(cluster)
+
+
+def test_keys_that_git_ignores_are_as_without_git(cluster: FakeCluster) -> None:
+    (cluster.workspace.root / ".gitignore").write_text("/keys\n")
+    git(cluster, "init", "-q")
+    assert rotate(cluster)
+    rotation = Rotation(cluster.cluster, cluster.master, cluster.connect, cluster.deploy, backs_up=True)
+    assert not rotation.in_git
