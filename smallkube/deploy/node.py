@@ -18,6 +18,7 @@ from smallkube.deploy.drain import Drain
 from smallkube.deploy.facts import SCRIPTS, DeployFacts
 from smallkube.deploy.history import operator
 from smallkube.deploy.local_build import LocalBuild
+from smallkube.deploy.machine_lock import MachineLock
 from smallkube.deploy.plan import BuildOn, Goal, Plan
 from smallkube.deploy.report import EXPECTED, Outcome, Report
 from smallkube.inventory.cluster import Cluster
@@ -62,7 +63,7 @@ class NodeDeploy:
         without_tunnel = f"{', '.join(left_out)} did not get the new peers" if left_out else ""
         self.health = Health(inventory, node, connect, self.plan.lockstep, without_tunnel)
         self.local = LocalBuild(context.bundle, node.name, context.build_slots, self.stopped)
-        self.locked = False
+        self.lock = MachineLock(lambda: SshHost(self.workspace, self.node), self.plan.nonce)
         self.facts: DeployFacts
         self.activation: Activation
         self._host: Host | None = None
@@ -109,12 +110,8 @@ class NodeDeploy:
             return attempt()
 
     def preflight(self) -> None:
-        lock = (self.workspace.state_dir / "locks" / self.node.name).stat()
-        holder = f"{operator()} {lock.st_dev}:{lock.st_ino}"
-        taken = self.host.run(SCRIPTS.sent("activation", "lock", operator(), self.plan.nonce, holder, title="lock"))
-        if not taken.ok:
-            raise SmallkubeError(taken.last_line, hint="wait for that deploy to end")
-        self.locked = True
+        file = (self.workspace.state_dir / "locks" / self.node.name).stat()
+        self.lock.take(self.host, f"{file.st_dev}:{file.st_ino}")
         self.facts = facts.of_deploy(self.host, self.context.bundle)
         expected = (self.workspace.hosts_keys_dir / f"{self.node.name}.pub").read_text()
         if reasons := checks.unfit(self.facts, time.time(), expected):
@@ -240,6 +237,7 @@ class NodeDeploy:
             if self.report.outcome is not Outcome.UNKNOWN:
                 self._release_machine()
         finally:
+            self.lock.end()
             self._disconnect()
             self.local.end()
 
@@ -248,10 +246,7 @@ class NodeDeploy:
             self.drain.end()
         except SmallkubeError as error:
             self.report.add_reason(reason_of(error))
-        if self.locked:
-            # Else the next deploy from this workspace takes the lock over, another one after 15 minutes.
-            with suppress(SmallkubeError):
-                self.host.run(SCRIPTS.sent("activation", "unlock", self.plan.nonce, title="unlock"))
+        self.lock.release(lambda: self.host)
 
 
 def _tail(log: str) -> str:

@@ -155,6 +155,14 @@ def test_a_lock_that_was_not_refreshed_is_taken_over(run: Run, root: Path, minut
     assert take(run, "bob@desk", "2", "there")[0] == status
 
 
+@pytest.mark.parametrize(("nonce", "status"), [("1", 75), ("2", 0)])
+def test_only_its_holder_refreshes_a_lock(run: Run, root: Path, nonce: str, status: int) -> None:
+    take(run, "ann@laptop", "1", "here")
+    os.utime(root / "run/smallkube/lock", (0, 0))
+    assert run("activation", "refresh", nonce).returncode == 0
+    assert take(run, "bob@desk", "3", "there")[0] == status
+
+
 @pytest.mark.parametrize("stale", [False, True])
 def test_of_many_at_once_exactly_one_gets_the_lock(run: Run, root: Path, stale: bool) -> None:
     if stale:

@@ -10,8 +10,8 @@ import pytest
 from smallkube.core.errors import SmallkubeError
 from smallkube.core.files import lock
 from smallkube.core.workspace import Workspace
+from smallkube.deploy import machine_lock, plan
 from smallkube.deploy import node as deploying
-from smallkube.deploy import plan
 from smallkube.deploy.history import Entry
 from smallkube.deploy.plan import Goal, Options
 from smallkube.deploy.report import Outcome, Report
@@ -121,6 +121,24 @@ def test_a_switch_runs_its_commands_in_order(deploy: Callable[..., Report], mach
     assert (report.outcome, report.system, report.generation) == (Outcome.DEPLOYED, NEW, "8")
     assert machine.did == [*PREPARE, *ACTIVATE, *CONFIRM, "commit", "record", "unlock"]
     assert Entry(**json.loads(machine.history[-1])).outcome == "deployed"
+
+
+@pytest.mark.parametrize("during", ["build", "switch-to-configuration", "activate", "confirm", "commit"])
+def test_the_lock_is_refreshed_whatever_takes_long(
+    deploy: Callable[..., Report], machine: Machine, during: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine_lock, "REFRESH_SECONDS", 0.001)
+    refreshed = threading.Event()
+
+    def on(name: str) -> None:
+        if name == "refresh the lock":
+            refreshed.set()
+        elif name == during:
+            refreshed.clear()
+            assert refreshed.wait(10)
+
+    machine.on = on
+    assert deploy().outcome is Outcome.DEPLOYED
 
 
 def test_the_same_system_is_unchanged(deploy: Callable[..., Report], machine: Machine) -> None:

@@ -1,6 +1,6 @@
 #!/bin/sh
 # The activation of a system, and the lock during a deploy.
-#   activation.sh lock OWNER NONCE HOLDER | unlock NONCE
+#   activation.sh lock OWNER NONCE HOLDER | refresh NONCE | unlock NONCE
 #   activation.sh arm NONCE SECONDS | activate NONCE SYSTEM | confirm NONCE | trigger-rollback NONCE
 #   activation.sh run-stale-rollbacks UNITS...
 #   activation.sh commit SYSTEM
@@ -35,6 +35,10 @@ lock() { # OWNER NONCE HOLDER
   echo "$1 since $(date -u +%H:%M:%S) UTC" >"$lock/owner"
   echo "$2" >"$lock/nonce"
   echo "$3" >"$lock/holder"
+}
+refresh() { # NONCE
+  with_guard
+  if [ "$(cat "$lock/nonce" 2>/dev/null)" = "$1" ]; then touch "$lock"; fi
 }
 unlock() { # NONCE
   with_guard
@@ -93,7 +97,7 @@ run_stale_rollbacks() { # UNITS...
 what=$1
 shift
 case $what in
-lock | unlock | arm | activate | switch | confirm | commit) "$what" "$@" ;;
+lock | refresh | unlock | arm | activate | switch | confirm | commit) "$what" "$@" ;;
 trigger-rollback) systemctl start --no-block "smallkube-rollback-$1.service" ;;
 run-stale-rollbacks) run_stale_rollbacks "$@" ;;
 esac

@@ -1,0 +1,45 @@
+"""The lock that a deploy holds on a machine, where one that was not refreshed for 15 minutes is taken over."""
+
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+
+from smallkube.core.errors import SmallkubeError
+from smallkube.deploy.facts import SCRIPTS
+from smallkube.deploy.history import operator
+from smallkube.remote.host import Host
+
+REFRESH_SECONDS = 240
+
+
+class MachineLock:
+    """Refreshed over new connections, whatever the deploy does or waits for meanwhile. ``connect`` makes one."""
+
+    def __init__(self, connect: Callable[[], Host], nonce: str) -> None:
+        self.connect, self.nonce = connect, nonce
+        self._taken, self._ended = False, threading.Event()
+
+    def take(self, host: Host, workspace: str) -> None:
+        """Take it. Raises SmallkubeError when the deploy of another ``workspace`` holds it."""
+        holder = f"{operator()} {workspace}"
+        taken = host.run(SCRIPTS.sent("activation", "lock", operator(), self.nonce, holder, title="lock"))
+        if not taken.ok:
+            raise SmallkubeError(taken.last_line, hint="wait for that deploy to end")
+        self._taken = True
+        threading.Thread(target=self._keep, daemon=True).start()
+
+    def _keep(self) -> None:
+        while not self._ended.wait(REFRESH_SECONDS):
+            with suppress(SmallkubeError), self.connect() as host:
+                host.run(SCRIPTS.sent("activation", "refresh", self.nonce, title="refresh the lock"))
+
+    def end(self) -> None:
+        """Refresh it no more: it stays until it is taken over."""
+        self._ended.set()
+
+    def release(self, host: Callable[[], Host]) -> None:
+        """Give it back; where that fails, the next deploy from this workspace takes it over at once."""
+        self.end()
+        if self._taken:
+            with suppress(SmallkubeError):
+                host().run(SCRIPTS.sent("activation", "unlock", self.nonce, title="unlock"))
