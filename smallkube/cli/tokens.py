@@ -21,18 +21,23 @@ def rotate(
 
     Deploys the new tokens, both accepted; waits until every client uses
     its new token; removes the previous tokens and verifies that they are refused.
+    A node that can't be reached keeps its token, and is named in the end.
     After an interruption the same command resumes.
     """
     from smallkube.kube import token_clients
+    from smallkube.operations import machines
     from smallkube.operations import tokens as rotating
     from smallkube.secrets.age import require_master
 
     wanted = token_clients.select(here.inventory, words(user), everybody=all or abort)
     runner = output.Runner(here, "tokens")
-    users = rotating.affected(runner.keys, wanted, token_clients.all_users(here.inventory))
+    off = {} if here.dry_run else machines.unreachable(here.inventory.workers, here.connect)
+    users, left = rotating.affected(runner.keys, wanted, token_clients.all_users(here.inventory), off)
+    for one in left:
+        ui.warn(f"{one.short} can't be reached ({off[one.secret.node]}): its token stays valid")
     names = [one.short for one in users]
     master = None if here.dry_run else require_master(here.workspace, "to try tokens")
-    rotation = rotating.Rotation(here.cluster, master, here.connect, runner.deploy, users, timeout)
+    rotation = rotating.Rotation(here.cluster, master, here.connect, runner.deploy, users, timeout, off)
     operation = rotation.operation(runner.keys, abort=abort)
     if not runner.run(operation, f"replace API tokens ({', '.join(names)})?"):
         return
@@ -40,6 +45,10 @@ def rotate(
     runner.show({"rotated": names, "refused": names}, text)
     if "root" in names:
         ui.message("kubeconfigs outside the cluster have root's previous token: inv cluster.kubeconfig writes new ones")
+    if off:
+        tokens = f"; not rotated: {', '.join(one.short for one in left)}" if left else ""
+        hint = "when it can be reached, run the same command again; for a lost node, inv nodes.remove NODE --revoke"
+        raise SmallkubeError(f"not deployed to {', '.join(off)}{tokens}", hint=hint)
 
 
 @task("json")

@@ -49,6 +49,12 @@ def ask_all(nodes: Sequence[Node], connect: Connect, ask: Callable[[Host], T]) -
     return fleet.run([nodes], work)
 
 
+def unreachable(nodes: Sequence[Node], connect: Connect) -> dict[str, str]:
+    """Those of ``nodes`` to which there is no connection, and why."""
+    outcomes = ask_all(nodes, connect, lambda _: None)
+    return {outcome.node.name: outcome.error.message for outcome in outcomes if outcome.error}
+
+
 def command(words: Sequence[str], *, root: bool, timeout: float) -> Command:
     """What to run; ``timeout`` is in seconds of silence. Raises UsageError when that can't be."""
     if not words:

@@ -1,7 +1,9 @@
 """Revoke a compromised node: every other node forgets it, and its credentials are verified to be refused.
 
-What the node could read stays in keys/ until the others are verified to have forgotten it, and its files are removed
-last: so inventory and keys/ say where a revocation stands. The node itself is never asked for anything.
+The API server comes first, and needs no other machine: one that is off keeps the node's WireGuard key until it is
+deployed to, and is named. What the node could read stays in keys/ until the others are verified to have forgotten it,
+and its files are removed last: so inventory and keys/ say where a revocation stands. The node itself is never asked for
+anything.
 """
 
 import json
@@ -18,7 +20,7 @@ from smallkube.inventory.models import Inventory, Node
 from smallkube.kube.members import api_down
 from smallkube.operations import tokens
 from smallkube.operations.engine import Operation, Runbook, Step
-from smallkube.operations.machines import kubectl
+from smallkube.operations.machines import kubectl, unreachable
 from smallkube.remote.command import Command
 from smallkube.remote.host import Host
 from smallkube.secrets import kinds, policy
@@ -105,12 +107,10 @@ class Revocation(Runbook):
             Step(f"list the Secrets that pods on {name} use", self._list_exposed),
             *((forget,) if plan.inside else ()),
             Step(f"remove {name} from peers.json and secrets.nix{again}", self.update_keys),
-            Step(
-                "deploy all other nodes in lockstep, without its token and WireGuard key",
-                lambda: self.deploy(cluster=self.cluster),
-            ),
+            Step("deploy the primary, without its token and WireGuard key", self._deploy_primary),
             Step(f"delete the Node object of {name} and its pods", self._delete_node),
             Step("verify that its token is refused", lambda: tokens.verify(self, self._own(Kind.TOKEN), "refused")),
+            Step("deploy all other workers that can be reached, without its WireGuard key", self._deploy_workers),
             Step("verify that no other node has its WireGuard key", self._verify_forgotten),
             Step(f"delete its files in keys/: {files}", self._delete_files),
         )
@@ -137,6 +137,14 @@ class Revocation(Runbook):
         inventories.parse(text, file)
         write_file(file, text, mode=file.stat().st_mode & 0o777)
 
+    def _deploy_primary(self) -> None:
+        self.deploy([self.inventory.primary], cluster=self.cluster)
+
+    def _deploy_workers(self) -> None:
+        off = unreachable(self.inventory.workers, self.connect)
+        if workers := [node for node in self.inventory.workers if node.name not in off]:
+            self.deploy(workers, cluster=self.cluster)
+
     def _delete_node(self) -> None:
         """Its token is refused by now, so that its kubelet can't create the Node object again.
 
@@ -155,7 +163,9 @@ class Revocation(Runbook):
                 yield f"{host.node.name} still has it as a peer"
 
         if wrong := self.complaints(has_it):
-            raise SmallkubeError(f"its WireGuard key may still be accepted: {', '.join(wrong)}", hint=_AGAIN)
+            name, left = self.plan.node.name, ", ".join(wrong)
+            message = f"the API server refuses {name}, but its WireGuard key may still be accepted: {left}"
+            raise SmallkubeError(message, hint=f"{_AGAIN} once these can be reached")
 
     def _delete_files(self) -> None:
         """The secrets last, and all at once: as long as they are there, the same command can resume."""

@@ -4,7 +4,7 @@ The API server reads its table at start only. It accepts NAME, NAME.old and NAME
 each token is, and which client uses which.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -22,24 +22,38 @@ from smallkube.secrets.policy import Secret
 from smallkube.secrets.transaction import Keys, read_keys
 
 
-def affected(keys: Keys, wanted: Sequence[User], everybody: Sequence[User]) -> tuple[User, ...]:
+def affected(
+    keys: Keys, wanted: Sequence[User], everybody: Sequence[User], off: Collection[str] = ()
+) -> tuple[tuple[User, ...], tuple[User, ...]]:
     """Whose tokens are rotated: those of a rotation under way, which is ended first and alone, else ``wanted``.
 
-    Raises UsageError when a token is missing.
+    And who of them is left, because the node that uses the token is ``off``. Raises UsageError when a token is missing,
+    or nobody's can be rotated.
     """
-    if begun := tuple(user for user in everybody if in_keys(user.secret.versions)(keys)):
-        return begun
+    begun = tuple(user for user in everybody if in_keys(user.secret.versions)(keys))
+    left = tuple(user for user in dict.fromkeys((*begun, *wanted)) if user.secret.node in off)
+    begun, wanted = (tuple(user for user in users if user not in left) for users in (begun, wanted))
+    if left and not begun and not wanted:
+        names = ", ".join(user.short for user in left)
+        hint = "run the same command again once it can; inv nodes.remove NODE --revoke needs only the other nodes"
+        raise UsageError(f"{names} can't be reached, to get a new token", hint=hint)
+    if begun:
+        return begun, left
     if missing := [user.secret.file for user in wanted if user.secret.file not in keys.files]:
         raise UsageError(f"missing: {', '.join(missing)}", where="keys/", hint="run `inv keys.generate`")
-    return tuple(wanted)
+    return wanted, left
 
 
 @dataclass
 class Rotation(Overlap):
-    """Rotates the tokens of ``users``; ``seconds``: how long clients may take to switch."""
+    """Rotates the tokens of ``users``; ``seconds``: how long clients may take to switch.
+
+    ``off``: nodes that are not deployed to, because they can't be reached; none of ``users`` has clients there.
+    """
 
     users: tuple[User, ...]
     seconds: int
+    off: Collection[str] = ()
 
     @property
     def rows(self) -> tuple[Secret, ...]:
@@ -50,15 +64,18 @@ class Rotation(Overlap):
         names = ", ".join(user.short for user in self.users)
         titles = f"generate tokens for {names}, keep the previous", f"make the previous tokens of {names} current again"
         both = (
-            Step("deploy: both versions are accepted, clients use the current one", self.deploy),
+            Step("deploy: both versions are accepted, clients use the current one", self._deploy_reached),
             Step("verify that both are accepted", self._verify_both),
             Step("wait until every client uses the current one", self._await_clients),
         )
         one = (
-            Step("deploy: only the current one is accepted", self.deploy),
+            Step("deploy: only the current one is accepted", self._deploy_reached),
             Step("verify that the retired one is refused", self._verify_refused),
         )
         return self._operation(keys, abort, titles, both, one)
+
+    def _deploy_reached(self) -> None:
+        self.deploy([node for node in self.inventory.nodes if node.name not in self.off])
 
     def _verify_both(self) -> None:
         verify(self, [*self.rows, *self.others(self.keys).values()], "accepted")
@@ -72,7 +89,8 @@ class Rotation(Overlap):
 
         def outdated() -> list[str]:
             found, unreachable = token_clients.in_use(self.inventory, self.connect)
-            return [*token_clients.outdated(found, wanted), *(f"{node} ({why})" for node, why in unreachable.items())]
+            missing = [f"{node} ({why})" for node, why in unreachable.items() if node not in self.off]
+            return [*token_clients.outdated(found, wanted), *missing]
 
         def error(missing: str) -> SmallkubeError:
             hint = "the previous tokens still work; run the same command again when they are reachable"

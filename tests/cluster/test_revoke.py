@@ -16,10 +16,11 @@ LINES = (
     "revoke: list the Secrets",
     "revoke: remove node3 from inventory",
     "revoke: remove node3 from peers.json",
-    "revoke: deploy all",
+    "revoke: deploy the primary",
     "node1: activate",
     "revoke: delete the Node object",
     "revoke: verify that its token",
+    "revoke: deploy all other workers",
     "revoke: verify that no other node",
     "revoke: delete its files",
 )

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import cached_property
 
+from smallkube.core.errors import SmallkubeError
 from smallkube.core.workspace import Workspace
 from smallkube.deploy.plan import Goal
 from smallkube.deploy.report import Outcome, Report
@@ -26,16 +27,17 @@ from smallkube.secrets.transaction import Keys, changing_keys, read_keys
 HOSTS = {
     "node1": "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKuln964CDvuGUSVZqHhUY1et7pPXWWNyKqTze0Zd9Rr",
     "node2": "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIFjg0kLwIy6BBWg6t5Jn9BA4BzzA3oDQfUWr4FZiaNxV",
+    "node3": "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJTtKUVFb7XEWy9oUUN2Ey7jstsPfk9S687FUZcyXKtg",
 }
 """Public host keys that nobody has the private half of."""
 
 
 def generate_keys(workspace: Workspace) -> None:
-    """All that keys/ of a workspace with two nodes needs."""
-    workspace.hosts_keys_dir.mkdir(parents=True)
-    for node, key in HOSTS.items():
-        (workspace.hosts_keys_dir / f"{node}.pub").write_text(f"{key}\n")
+    """All that keys/ of a workspace with two or three nodes needs."""
+    workspace.hosts_keys_dir.mkdir(parents=True, exist_ok=True)
     cluster = Cluster(workspace, load(workspace.inventory_file))
+    for node in cluster.inventory.nodes:
+        (workspace.hosts_keys_dir / f"{node.name}.pub").write_text(f"{HOSTS[node.name]}\n")
     with changing_keys(workspace):
         generate.act(cluster, generate.plan(cluster))
 
@@ -52,6 +54,7 @@ class FakeCluster:
     node's pods, ``secrets`` those of Secrets. ``members`` are the cluster's nodes by name: the version that each runs;
     ``deployments`` says who was deployed to, in order; ``peers`` are the WireGuard keys that a machine accepts.
     ``etcd`` is what seed.sh finds, ``host_key`` that of the primary, ``restarted`` are the nodes whose clients were.
+    ``off``: the machines that can't be reached, which a deploy in lockstep does not survive.
     """
 
     def __init__(self, workspace: Workspace) -> None:
@@ -65,7 +68,7 @@ class FakeCluster:
         self.peers: dict[str, set[str]] = {}
         self.deployments: list[list[str]] = []
         self.members = {node.name: "v1.34.2" for node in self.inventory.nodes}
-        self.exposed = "db"
+        self.exposed, self.off = "db", set[str]()
         self.etcd, self.host_key, self.restarted = "new", HOSTS["node1"], list[str]()
         self.deploy()
         self.pod_tokens = {node.name: self.issuers[0] for node in self.inventory.nodes}
@@ -102,6 +105,8 @@ class FakeCluster:
         assert cluster is None or cluster.inventory == self.inventory
         if goal is Goal.BUILD:
             return [Report(node.name, Outcome.BUILT, system="/nix/store/system") for node in nodes or ()]
+        if off := self.off & {node.name for node in (self.inventory.nodes if nodes is None else nodes)}:
+            raise SmallkubeError(f"not everything was deployed: {', '.join(off)} failed")
         self._take_up(nodes)
         deployed = [node.name for node in (self.inventory.nodes if nodes is None else nodes)]
         self.deployments.append(deployed)
@@ -119,12 +124,16 @@ class FakeCluster:
                 for row in self._versions(Kind.SIGNING_KEY, keys)
             ]
             self.configuration = encryption.parse(transaction.opened(keys, self.master, secret))
-        self.accepted, self.used = set(), {}
+            self.accepted = {
+                transaction.opened(keys, self.master, row)
+                for user in token_clients.all_users(self.inventory)
+                for row in (user.secret, *user.secret.staged)
+                if row.file in keys.files
+            }
+        names = {node.name for node in (self.inventory.nodes if nodes is None else nodes)}
         for user in token_clients.all_users(self.inventory):
-            self.used[user.short] = transaction.opened(keys, self.master, user.secret)
-            for row in (user.secret, *user.secret.staged):
-                if row.file in keys.files:
-                    self.accepted.add(transaction.opened(keys, self.master, row))
+            if user.secret.node in names:
+                self.used[user.short] = transaction.opened(keys, self.master, user.secret)
 
     def _versions(self, kind: Kind, keys: Keys) -> list[Secret]:
         """The current secret of this kind, and those that are accepted as well."""
@@ -144,6 +153,8 @@ class FakeCluster:
                 assert [stranger for each in self.inventory.nodes for stranger in self._strangers(each.name)] == []
 
     def connect(self, node: Node) -> FakeHost:
+        if node.name in self.off:
+            raise SmallkubeError("can't be reached")
         return FakeHost(node, lambda command: self._answer(node, command))
 
     def _answer(self, node: Node, command: Command) -> Result:

@@ -13,16 +13,18 @@ from smallkube.operations import revoke
 from smallkube.operations.revoke import Revocation
 from smallkube.secrets import kinds, policy, transaction
 from smallkube.secrets.policy import Kind
-from tests.unit.fake_cluster import FakeCluster, run
+from tests.conftest import INVENTORY
+from tests.unit.fake_cluster import FakeCluster, generate_keys, run
 
 OWN = "wgkube2.key.age, kube_token_node2.age, kubelet_node2.key.age"
 TITLES = (
     "list the Secrets that pods on node2 use",
     "remove node2 from inventory.yaml",
     "remove node2 from peers.json and secrets.nix",
-    "deploy all other nodes in lockstep, without its token and WireGuard key",
+    "deploy the primary, without its token and WireGuard key",
     "delete the Node object of node2 and its pods",
     "verify that its token is refused",
+    "deploy all other workers that can be reached, without its WireGuard key",
     "verify that no other node has its WireGuard key",
     f"delete its files in keys/: {OWN}, hosts/node2.pub",
 )
@@ -87,6 +89,26 @@ def test_resumed_it_repeats_all_but_the_inventory(cluster: FakeCluster) -> None:
     assert operation.titles(cluster.keys) == (TITLES[0], *TITLES[2:])
 
 
+@pytest.mark.parametrize("off", [(), ("node3",)])
+def test_a_machine_that_is_off_keeps_no_token_valid(off: tuple[str, ...], cluster: FakeCluster) -> None:
+    cluster.workspace.inventory_file.write_text(f"{INVENTORY}  node3:\n    peer_ip: 192.168.0.3\n")
+    generate_keys(cluster.workspace)
+    cluster = FakeCluster(cluster.workspace)
+    token, public = credentials(cluster)
+    cluster.off.update(off)
+    if off:
+        with pytest.raises(SmallkubeError, match=r"refuses node2, but .* be accepted: node3 \(can't be reached\); run"):
+            run(revocation(cluster).operation(), cluster.keys)
+        assert token not in cluster.accepted
+        assert (token.strip(), False) in cluster.answers
+        assert {*cluster.members} == {"node1", "node3"}
+        assert {*OWN.split(", ")} <= cluster.keys.files.keys()
+        cluster.off.clear()
+    assert run(revocation(cluster).operation(), cluster.keys)
+    assert public not in cluster.peers["node1"] | cluster.peers["node3"]
+    assert not {*OWN.split(", ")} & cluster.keys.files.keys()
+
+
 def test_a_token_that_is_still_accepted_keeps_its_files(cluster: FakeCluster) -> None:
     token, _ = credentials(cluster)
 
@@ -104,9 +126,9 @@ def test_a_token_that_is_still_accepted_keeps_its_files(cluster: FakeCluster) ->
 
 def test_a_machine_that_keeps_the_peer_is_named(cluster: FakeCluster) -> None:
     _, public = credentials(cluster)
-    assert killed(cluster, TITLES[6])
+    assert killed(cluster, TITLES[7])
     revoking = revocation(cluster)
-    revoking.deploy = lambda cluster: None
+    revoking.deploy = lambda *_, **__: None
     cluster.peers["node1"].add(public)
     with pytest.raises(SmallkubeError, match="node1 still has it as a peer"):
         run(revoking.operation(), cluster.keys)

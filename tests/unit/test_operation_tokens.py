@@ -27,8 +27,9 @@ def users(cluster: FakeCluster) -> tuple[User, ...]:
 
 def operation(cluster: FakeCluster, wanted: Sequence[str] = CHOSEN, *, abort: bool = False) -> Operation:
     everybody = users(cluster)
-    chosen = tokens.affected(cluster.keys, [user for user in everybody if user.short in wanted], everybody)
-    rotation = tokens.Rotation(cluster.cluster, cluster.master, cluster.connect, cluster.deploy, chosen, 0)
+    off = cluster.off
+    chosen, _ = tokens.affected(cluster.keys, [user for user in everybody if user.short in wanted], everybody, off)
+    rotation = tokens.Rotation(cluster.cluster, cluster.master, cluster.connect, cluster.deploy, chosen, 0, off)
     return rotation.operation(cluster.keys, abort=abort)
 
 
@@ -42,6 +43,24 @@ def current(cluster: FakeCluster) -> dict[str, bytes]:
 
 def versions(cluster: FakeCluster) -> list[str]:
     return [row.file for user in users(cluster) for row in user.secret.versions if row.file in cluster.keys.files]
+
+
+@pytest.mark.parametrize("off_after", [None, 1, 2, 4, 5, 6])
+def test_a_machine_that_is_off_keeps_only_its_own_token(off_after: int | None, cluster: FakeCluster) -> None:
+    before = current(cluster)
+    if off_after:
+        rotate(cluster, titles()[off_after])
+    cluster.off.add("node2")
+    assert rotate(cluster)
+    accepted = {user: before[user] in cluster.accepted for user in CHOSEN}
+    assert not accepted["kube-scheduler"]
+    assert cluster.used["node2"] in cluster.accepted
+    with pytest.raises(UsageError, match="node2 can't be reached, to get a new token; run the same command again"):
+        operation(cluster, ["node2"])
+    cluster.off.clear()
+    assert rotate(cluster)
+    assert before["node2"] not in cluster.accepted
+    assert not versions(cluster)
 
 
 def titles() -> list[str]:

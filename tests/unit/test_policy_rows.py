@@ -110,7 +110,7 @@ def test_a_new_client_that_keeps_its_token_is_waited_for(extended: FakeCluster) 
     extended.deploy()
     before = extended.used["agent-node2"]
 
-    def deploy() -> None:
+    def deploy(_: object) -> None:
         extended.deploy()
         extended.used["agent-node2"] = before
 
