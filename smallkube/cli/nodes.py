@@ -5,11 +5,12 @@ from threading import Event
 from typing import TYPE_CHECKING, Annotated
 
 from smallkube.cli import output
-from smallkube.cli.context import CHANGE, SELECTION, Current, after_dashes, task
+from smallkube.cli.context import CHANGE, SELECTION, Current, after_dashes, changing, task
 from smallkube.core import ui
 from smallkube.core.errors import ErrorGroup, SmallkubeError, UsageError
 
 if TYPE_CHECKING:
+    from smallkube.inventory.models import Node
     from smallkube.remote.fleet import NodeOutcome
     from smallkube.remote.host import Host
 
@@ -23,15 +24,21 @@ def add(
 ) -> None:
     """Add a node to inventory.yaml.
 
-    Comments and everything else in the file stay as they are.
+    Comments and everything else in the file stay as they are. What an earlier
+    node of this name has left in keys/ is removed: it gets new keys.
     """
     from smallkube.core.files import write_file
     from smallkube.inventory import edit, load, positions
+    from smallkube.operations import revoke as revoking
 
     here.inventory  # noqa: B018 - refuse to edit a file that is wrong already
     file = here.workspace.inventory_file
     text = edit.add_node(positions.read_text(file), name, peer_ip=peer_ip, ssh_host=ssh_host)
-    load.parse(text, file)
+    added = load.parse(text, file)
+    with changing(here):
+        removed = revoking.forget(here.cluster, added, name)
+    if removed:
+        ui.message(f"removed from keys/ what an earlier {name} had left: {', '.join(removed)}")
     write_file(file, text, mode=file.stat().st_mode & 0o777)
     ui.message(f"added {name}; next: inv keys.scan --node {name}, inv keys.generate, inv nix.render, inv deploy")
 
@@ -44,28 +51,53 @@ def remove(
 ) -> None:
     """Remove a node, or revoke a compromised one.
 
-    Removes it from inventory.yaml; the other nodes keep their numbers. With
-    --revoke also from the running cluster: its token and WireGuard key are
-    removed from all other machines, then its Node object, then its files in
-    keys/. After an interruption the same command resumes. --dry-run and --json
-    are for --revoke.
+    Removes it from inventory.yaml; the other nodes keep their numbers. A member
+    of the running cluster must be drained first (nodes.drain). With --revoke also
+    from the running cluster: its token and WireGuard key are removed from all
+    other machines, then its Node object, then its files in keys/. After an
+    interruption the same command resumes. --dry-run and --json are for --revoke.
     """
     from smallkube.core.files import write_file
     from smallkube.inventory import edit, load, positions
+    from smallkube.kube.members import KUBECTL
 
     if revoke:
         _revoke(here, name)
         return
     if here.dry_run or here.json:
         raise UsageError("--dry-run and --json are for --revoke")
-    here.inventory.node(name)
+    node = here.inventory.node(name)
     file = here.workspace.inventory_file
     text = edit.remove_node(positions.read_text(file), name)
     load.parse(text, file)
+    member = _drained_member(here, node)
     ui.confirm(f"remove {name} from {file.name}?", yes=here.yes)
     write_file(file, text, mode=file.stat().st_mode & 0o777)
     ui.message(f"removed {name}; its files in keys/ are left (inv keys.check lists them); next: inv keys.generate,")
     ui.message("inv nix.render, inv deploy, which removes it from the other nodes")
+    if member:
+        command = f"inv nodes.exec --node {here.inventory.primary.name} -- {' '.join(KUBECTL)} delete node {member}"
+        ui.message(f"then delete its Node object: {command}")
+    ui.message(f"the machine of {name} still runs its system and has its secrets: shut it down or reinstall it")
+
+
+def _drained_member(here: Current, node: "Node") -> str:
+    """The name of its Node object, "" where there is none. Raises UsageError when that has not been drained."""
+    from smallkube.kube import members
+
+    host, primary = here.inventory.addressing.node_host(node.index), here.inventory.primary
+    try:
+        if reason := members.api_down(here.inventory, here.connect):
+            raise SmallkubeError(reason)
+        with here.connect(primary) as machine:
+            found = members.member(machine, host)
+    except SmallkubeError as error:
+        ui.warn(f"not known whether {node.name} is a member of the cluster: {error.message}")
+        return ""
+    if found and not found.cordoned:
+        hint = f"inv nodes.drain --node {node.name} first; or inv nodes.remove {node.name} --revoke, which does it all"
+        raise UsageError(f"{node.name} is a member of the running cluster, which may have pods on it", hint=hint)
+    return host if found else ""
 
 
 def _revoke(here: Current, name: str) -> None:

@@ -132,7 +132,8 @@ class Rotation(Runbook):
             hint = "name the resources one by one in cluster.secrets.encrypted_resources"
             raise UsageError(f"what {', '.join(patterns)} stands for is not known here", hint=hint)
         if found.phase is Phase.ONE and not retired(keys) and (lost := self._uncommitted(found.keys)):
-            raise UsageError(f"git does not have {lost}, which earlier backups need", where=_WHERE, hint="commit keys/")
+            problem = f"the last commit lacks {lost}, which earlier backups need"
+            raise UsageError(problem, where=_WHERE, hint="commit keys/")
         stays, goes = ("previous", "new") if abort else ("new", "previous")
         final = Phase.ADDED if abort else Phase.PROMOTED
         first = [Step("back up etcd and verify the backup", self.back_up)] if self.backs_up else []
@@ -203,9 +204,8 @@ class Rotation(Runbook):
             gone = [key for key in kinds.encryption_keys(self.open(row, keys)) if key not in current]
             if lost := self._uncommitted(gone):
                 hint = "commit keys/, then run the same command again, which deletes it"
-                raise SmallkubeError(
-                    f"kept: git does not have {lost}, which earlier backups need", where=f"keys/{row.file}", hint=hint
-                )
+                problem = f"kept: the last commit lacks {lost}, which earlier backups need"
+                raise SmallkubeError(problem, where=f"keys/{row.file}", hint=hint)
         self.change(lambda _: Change(removed=[row]))
 
     def _swap(self, final: Phase) -> None:

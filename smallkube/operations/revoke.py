@@ -23,11 +23,11 @@ from smallkube.operations.engine import Operation, Runbook, Step
 from smallkube.operations.machines import kubectl, unreachable
 from smallkube.remote.command import Command
 from smallkube.remote.host import Host
-from smallkube.secrets import kinds, policy
+from smallkube.secrets import kinds, peers, policy
 from smallkube.secrets.header import parse_header
 from smallkube.secrets.host_keys import read_host_key
 from smallkube.secrets.policy import Kind, Secret
-from smallkube.secrets.transaction import Change, read_keys
+from smallkube.secrets.transaction import Change, Keys, apply, read_keys
 
 _AGAIN = "run the same command again"
 _REFERENCES = ("imagePullSecrets", "secret", "secretRef", "secretKeyRef", "nodePublishSecretRef")
@@ -63,9 +63,7 @@ def make(cluster: Cluster, name: str) -> Plan:
     node = inventory.node(name) if inside else _removed_node(inventory, name)
     rest = tuple(each for each in inventory.nodes if each.name != name)
     with_it = inventory.model_copy(update={"nodes": (*rest, node)})
-    rows = [each for row in policy.secrets_of(with_it) if row.node == name for each in (row, *row.versions)]
-    own = tuple(row for row in rows if row.file in keys.files)
-    issued = [row.certificate.file for row in rows if row.certificate]
+    own, certificates = _files_of(with_it, name, keys)
     host_key = read_host_key(cluster.workspace, name)
     if not inside and not own and not host_key:
         raise UsageError(f"no node {name!r} in the inventory, and nothing of it in keys/")
@@ -74,7 +72,30 @@ def make(cluster: Cluster, name: str) -> Plan:
         foreign = [row for row in policy.expected(inventory, keys.files) if row.node != name and row.file in keys.files]
         shared = tuple(row for row in foreign if host_key.tag in parse_header(keys.files[row.file], row.file).ssh_tags)
     others = Cluster(cluster.workspace, inventory.model_copy(update={"nodes": rest}))
-    return Plan(node, inside, others, own, tuple(file for file in issued if file in keys.certificates), shared)
+    return Plan(node, inside, others, own, certificates, shared)
+
+
+def _files_of(inventory: Inventory, name: str, keys: Keys) -> tuple[tuple[Secret, ...], tuple[str, ...]]:
+    """The secrets of a node in ``inventory``, and their certificates' files, as far as they are in ``keys``."""
+    rows = [each for row in policy.secrets_of(inventory) if row.node == name for each in (row, *row.versions)]
+    issued = (row.certificate.file for row in rows if row.certificate)
+    return tuple(row for row in rows if row.file in keys.files), tuple(
+        file for file in issued if file in keys.certificates
+    )
+
+
+def forget(cluster: Cluster, added: Inventory, name: str) -> tuple[str, ...]:
+    """Remove from keys/ what an earlier node ``name`` has left there, and its entry in peers.json; the files.
+
+    ``added``: the inventory that has it again, which ``cluster`` has not yet. Call it under the lock on keys/.
+    """
+    keys, index = read_keys(cluster.workspace), added.node(name).index
+    own, certificates = _files_of(added, name, keys)
+    known = index in peers.public_keys(peers.read(cluster.workspace))
+    public = {**dict.fromkeys(certificates), **(peers.published(cluster, {}).files if known else {})}
+    if own or public:
+        apply(cluster, Change(removed=own, public=public), keys=keys)
+    return (*(row.file for row in own), *certificates)
 
 
 def _removed_node(inventory: Inventory, name: str) -> Node:

@@ -28,7 +28,7 @@ def affected(
     """Whose tokens are rotated: those of a rotation under way, which is ended first and alone, else ``wanted``.
 
     And who of them is left, because the node that uses the token is ``off``. Raises UsageError when a token is missing,
-    or nobody's can be rotated.
+    or none can be rotated.
     """
     begun = tuple(user for user in everybody if in_keys(user.secret.versions)(keys))
     left = tuple(user for user in dict.fromkeys((*begun, *wanted)) if user.secret.node in off)

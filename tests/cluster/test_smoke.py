@@ -17,6 +17,7 @@ from xml.etree import ElementTree
 import pytest
 
 from lab.containers import BUSYBOX
+from smallkube.inventory import edit
 from smallkube.smoke.table import NAMES
 from tests.cluster.conftest import LabCluster
 
@@ -216,7 +217,7 @@ def test_exactly_the_right_checks_go_red(name: str, cluster: LabCluster) -> None
 def test_a_node_that_the_inventory_does_not_know(cluster: LabCluster) -> None:
     file = cluster.operator.workspace.inventory_file
     text = file.read_text()
-    cluster.operator.done("nodes.remove", "node2", "--yes")
+    file.write_text(edit.remove_node(text, "node2"))
     try:
         found = smoke(cluster, status=1)
     finally:

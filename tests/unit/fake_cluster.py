@@ -54,7 +54,8 @@ class FakeCluster:
     node's pods, ``secrets`` those of Secrets. ``members`` are the cluster's nodes by name: the version that each runs;
     ``deployments`` says who was deployed to, in order; ``peers`` are the WireGuard keys that a machine accepts.
     ``etcd`` is what seed.sh finds, ``host_key`` that of the primary, ``restarted`` are the nodes whose clients were.
-    ``off``: the machines that can't be reached, which a deploy in lockstep does not survive.
+    ``off``: the machines that can't be reached, which a deploy in lockstep does not survive; ``cordoned``: nodes.
+    ``api``: the state of the API server's unit.
     """
 
     def __init__(self, workspace: Workspace) -> None:
@@ -68,7 +69,8 @@ class FakeCluster:
         self.peers: dict[str, set[str]] = {}
         self.deployments: list[list[str]] = []
         self.members = {node.name: "v1.34.2" for node in self.inventory.nodes}
-        self.exposed, self.off = "db", set[str]()
+        self.exposed, self.off, self.cordoned = "db", set[str](), set[str]()
+        self.api = "active"
         self.etcd, self.host_key, self.restarted = "new", HOSTS["node1"], list[str]()
         self.deploy()
         self.pod_tokens = {node.name: self.issuers[0] for node in self.inventory.nodes}
@@ -175,7 +177,8 @@ class FakeCluster:
                 return reply("401") if command.stdin == shown else reply(status=60, stderr="curl: (60) another\n")
             case "kubectl" | "timeout":
                 assert node.role == "primary"
-                return self._kubectl([word for word in command.argv if not word.startswith("--")])
+                words = [word for word in command.argv if not word.startswith("--")]
+                return self._kubectl(words, as_json="--output=json" in command.argv)
             case "signed" if command.argv[4] == "secrets":
                 return reply(json.dumps({name: head_of(kid) for name, kid in self.secrets.items()}))
             case "signed":
@@ -197,7 +200,7 @@ class FakeCluster:
                 return reply("\n".join(self.peers[node.name]))
             case "systemctl":
                 self.restarted += [node.name] if "try-restart" in command.argv else []
-                return reply("active")
+                return reply(self.api)
             case "seed":
                 assert (self.workspace.hosts_keys_dir / f"{node.name}.pub").read_text().split()[1] in self.host_key
                 if command.argv[4] == "seed":
@@ -207,7 +210,7 @@ class FakeCluster:
                 return reply(f"{self.etcd}\n")
         raise AssertionError(command)
 
-    def _kubectl(self, words: list[str]) -> Result:
+    def _kubectl(self, words: list[str], *, as_json: bool) -> Result:
         match words:
             case [*_, "get", "/openid/v1/jwks"]:
                 return reply(json.dumps({"keys": [{"kid": kid} for kid in self.issuers]}))
@@ -225,7 +228,9 @@ class FakeCluster:
                 return reply(json.dumps({"items": [{"metadata": {"namespace": "default"}, "spec": spec}]}))
             case [*_, "get", "node", host]:
                 name = host.partition(".")[0]
-                return reply(f"node/{name}\n" if name in self.members else "")
+                if name not in self.members:
+                    return reply()
+                return reply(json.dumps(self._object("nodes", name)) if as_json else f"node/{name}\n")
             case [*_, "delete", "node", host]:
                 name = host.partition(".")[0]
                 assert self.used.get(name) not in self.accepted, "its kubelet would make its Node object anew"
@@ -242,6 +247,7 @@ class FakeCluster:
         ready = [{"type": "Ready", "status": "True"}]
         return {
             "metadata": metadata,
+            "spec": {"unschedulable": name in self.cordoned},
             "status": {"conditions": ready, "nodeInfo": {"kubeletVersion": self.members[name]}},
         }
 

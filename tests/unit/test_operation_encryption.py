@@ -114,7 +114,7 @@ def test_a_key_that_git_does_not_have_is_not_replaced(initial: bool, cluster: Fa
     if initial:
         git(cluster, "commit", "-qm", "empty", "--allow-empty")
     before = cluster.keys
-    with pytest.raises(UsageError, match="git does not have key1, which earlier backups need; commit keys/"):
+    with pytest.raises(UsageError, match="the last commit lacks key1, which earlier backups need; commit keys/"):
         rotate(cluster)
     assert cluster.keys == before
 
@@ -137,7 +137,7 @@ def test_no_key_is_ever_deleted_that_git_has_not(committed: str | None, cluster:
     try:
         rotate(cluster)
     except SmallkubeError as error:
-        assert "kept: git does not have key1" in str(error)
+        assert "kept: the last commit lacks key1" in str(error)
         assert "EncryptionConfiguration.yaml.retired.age" in cluster.keys.files
         commit(cluster)
         assert rotate(cluster)
