@@ -31,6 +31,7 @@ def deploy(
     no_rollback: Annotated[bool, "disable automatic rollback; failures are reported, not undone"] = False,
     no_drain: Annotated[bool, "do not drain nodes whose services restart"] = False,
     with_peers: Annotated[bool, "also deploy to nodes whose WireGuard peers have changed"] = False,
+    accept_changes: Annotated[bool, "deploy values that a running cluster cannot take without harm"] = False,
 ) -> None:
     """Deploy to the nodes, with automatic rollback.
 
@@ -41,7 +42,9 @@ def deploy(
 
     nodes = here.nodes
     where = choose(BuildOn, "build-on", build_on)
-    options = Options(batch or None, max_failures, confirm_timeout, not no_rollback, not no_drain, with_peers, where)
+    drain, rollback = not no_drain, not no_rollback
+    settings = (batch or None, max_failures, confirm_timeout, rollback, drain, with_peers, where, accept_changes)
+    options = Options(*settings)
     plan, bundle = prepare(here.cluster, nodes, choose(Goal, "goal", goal), options, may_lock=not here.dry_run)
     if left_out := ", ".join(plan.left_out):
         ui.warn(f"the peers have changed; {left_out} will not get the new ones; --with-peers includes them")

@@ -15,6 +15,7 @@ from smallkube.core import process
 from smallkube.core.errors import ErrorGroup, UsageError, listed
 from smallkube.core.files import write_file
 from smallkube.core.workspace import Workspace
+from smallkube.deploy import changes
 from smallkube.deploy.facts import SCRIPTS
 from smallkube.inventory.cluster import Cluster
 from smallkube.inventory.models import Node
@@ -22,7 +23,7 @@ from smallkube.nix import build, bundle, flake, render
 from smallkube.nix.bundle import Bundle
 from smallkube.remote import fleet, scripts
 from smallkube.remote.command import Command
-from smallkube.remote.ssh import SshHost
+from smallkube.remote.ssh import SshHost, connector
 from smallkube.secrets import age, host_keys, policy, recipients, transaction
 from smallkube.secrets.recipients import Finding, State
 
@@ -53,7 +54,8 @@ class Options:
     ``batch``: how many workers at a time (None: all). ``max_failures``: how many nodes may fail before the deploy
     stops. ``confirm_seconds``: after which a node rolls back, counted from before the activation; ``rollback`` False:
     it never does. ``drain`` False: nothing is drained. ``with_peers``: include the nodes whose peers have changed.
-    ``build_on``: whose Nix builds; what is built locally is copied to the nodes.
+    ``build_on``: whose Nix builds; what is built locally is copied to the nodes. ``accept_changes``: deploy values that
+    a live cluster can't take, too.
     """
 
     batch: int | None = None
@@ -63,6 +65,7 @@ class Options:
     drain: bool = True
     with_peers: bool = False
     build_on: BuildOn = BuildOn.TARGET
+    accept_changes: bool = False
 
     def __post_init__(self) -> None:
         if not 10 <= self.confirm_seconds <= 3600:
@@ -160,6 +163,8 @@ def prepare(
     check_rendered(cluster, render.plan(cluster).changed)
     whole = bundle.assemble(cluster)
     check_secrets(nodes, _findings(cluster))
+    if not options.accept_changes:
+        changes.check(cluster, nodes, whole.files[changes.FILE], connector(cluster.workspace))
     if may_lock and flake.LOCK_FILE not in whole.files:
         write_file(cluster.workspace.flake_lock, _lock(cluster, whole))
         whole = bundle.assemble(cluster)

@@ -80,7 +80,9 @@ def _secrets(cluster: Cluster, findings: Sequence[Finding], keyring: Keyring) ->
             yield Problem(row.file, "; ".join(finding.faults), fix[finding.state])
         elif configuration and set(kinds.encrypted_resources(configuration)) != set(wanted):
             fault = f"its resources are not those of the inventory ({', '.join(wanted)})"
-            yield Problem(row.file, fault, f"inv keys.edit {row.name}")
+            gone = [name for name in kinds.encrypted_resources(configuration) if name not in wanted]
+            again = f"add {', '.join(gone)} to cluster.secrets.encrypted_resources again: objects are encrypted"
+            yield Problem(row.file, fault, again if gone else "inv encryption.rotate")
 
 
 def _certificates(cluster: Cluster, keys: Keys, plaintexts: Mapping[str, bytes]) -> Iterator[Problem]:

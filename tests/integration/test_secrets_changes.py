@@ -139,7 +139,10 @@ def test_certificates_that_no_longer_fit_the_inventory(ready: Any) -> None:
 
 def test_changed_encrypted_resources(ready: Any) -> None:
     ready.write_inventory((1, 2), secrets={"encrypted_resources": ["secrets", "configmaps"]})
-    assert ready.problems()["EncryptionConfiguration.yaml.age"][1] == "inv keys.edit EncryptionConfiguration.yaml"
+    assert ready.problems()["EncryptionConfiguration.yaml.age"][1] == "inv encryption.rotate"
+    ready.write_inventory((1, 2), secrets={"encrypted_resources": ["configmaps"]})
+    fix = "add secrets to cluster.secrets.encrypted_resources again: objects are encrypted"
+    assert ready.problems()["EncryptionConfiguration.yaml.age"][1] == fix
 
 
 def test_old_token_during_a_rotation(ready: Any) -> None:

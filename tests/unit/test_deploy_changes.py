@@ -1,0 +1,140 @@
+"""A value that a live cluster can't take is refused before anything is sent, whatever a machine says of its past."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import BaseModel
+
+from smallkube.core.errors import ErrorGroup
+from smallkube.deploy import changes
+from smallkube.deploy.history import Entry
+from smallkube.inventory.changes import KINDS, Kind
+from smallkube.inventory.cluster import Cluster
+from smallkube.inventory.models import ClusterSettings, Inventory, Node
+from smallkube.nix import render
+from smallkube.remote.command import Command, Result
+from smallkube.remote.fake import FakeHost, reply
+from tests.unit.fake_cluster import FakeCluster
+
+DIGEST = "a" * 64
+OTHER: dict[str, Any] = {
+    "cluster.domain": "other.internal",
+    "cluster.network.prefix4": "10.99",
+    "cluster.network.prefix6": "fd99",
+    "cluster.api.external_host": "other.example.com",
+    "cluster.api.port": 7443,
+}
+
+
+def fields(model: type[BaseModel], path: str) -> Iterator[str]:
+    for name, field in model.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            yield from fields(kind, f"{path}.{name}")
+        else:
+            yield f"{path}.{name}"
+
+
+def test_each_field_of_the_model_is_classified() -> None:
+    assert {*fields(ClusterSettings, "cluster"), *fields(Node, "nodes")} == KINDS.keys()
+
+
+def test_what_needs_more_than_a_deploy_is_compared() -> None:
+    hard = {field for field, kind in KINDS.items() if kind in (Kind.ROTATION, Kind.REBUILD)}
+    assert hard == {*changes.RENDERED, "cluster.secrets.encrypted_resources", "nodes.name", "nodes.index"}
+
+
+def rendered(cluster: FakeCluster, inventory: Inventory) -> bytes:
+    plan = render.plan(Cluster(cluster.workspace, inventory))
+    return plan.files[cluster.workspace.root / changes.FILE].encode()
+
+
+def changed(inventory: Inventory, field: str, value: Any) -> Inventory:
+    document = inventory.model_dump()
+    *path, last = field.split(".")
+    part = document
+    for name in path:
+        part = part[name]
+    part[last] = value
+    return Inventory.model_validate(document)
+
+
+class Machines:
+    """What each machine says of its past."""
+
+    def __init__(self, deployed: bytes = b"", index: int | None = None) -> None:
+        self.deployed, self.index = deployed, index
+        self.sent: list[tuple[str, ...]] = []
+
+    def connect(self, node: Node) -> FakeHost:
+        return FakeHost(node, lambda command: self.answer(node, command))
+
+    def answer(self, node: Node, command: Command) -> Result:
+        self.sent.append(command.argv)
+        match command.argv:
+            case ("cat", file) if file.endswith("history.jsonl"):
+                entry = Entry("", "ann", "switch", DIGEST, "/nix/store/x", "1", "deployed", "")
+                return reply(json.dumps(asdict(entry)) if self.deployed else "")
+            case ("cat", file) if file == f"/var/lib/smallkube/bundles/{DIGEST}/{changes.FILE}":
+                return reply(self.deployed.decode(errors="replace"))
+            case ("ls", "/run/agenix"):
+                return reply(f"kube_token\nwgkube{self.index or node.index}.key\n")
+        raise AssertionError(command)
+
+
+def check(cluster: FakeCluster, machines: Machines, inventory: Inventory | None = None) -> None:
+    wanted = inventory or cluster.inventory
+    now = rendered(cluster, wanted)
+    changes.check(Cluster(cluster.workspace, wanted), wanted.nodes, now, machines.connect)
+
+
+@pytest.mark.parametrize("field", sorted(OTHER))
+def test_a_value_that_was_deployed_otherwise_is_refused(field: str, cluster: FakeCluster) -> None:
+    machines = Machines(rendered(cluster, cluster.inventory))
+    check(cluster, machines)
+    with pytest.raises(ErrorGroup) as refused:
+        check(cluster, machines, changed(cluster.inventory, field, OTHER[field]))
+    assert refused.value.exit_status == 2
+    (line,) = str(refused.value).splitlines()
+    assert line.startswith(f"{field}: is {OTHER[field]}, but ") and "nothing was sent; " in line
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("cluster.network.mtu", 1380), ("cluster.api.allow_from", ("10.0.0.0/8",)), ("cluster.backup.dir", "b")],
+)
+def test_a_free_value_is_deployed(field: str, value: Any, cluster: FakeCluster) -> None:
+    check(cluster, Machines(rendered(cluster, cluster.inventory)), changed(cluster.inventory, field, value))
+
+
+def test_a_machine_of_another_index_is_refused(cluster: FakeCluster) -> None:
+    deployed = rendered(cluster, cluster.inventory)
+    with pytest.raises(ErrorGroup, match=r"node1: this machine was deployed as node2; nothing was sent; name it node2"):
+        check(cluster, Machines(deployed, index=2))
+
+
+def test_a_first_deploy_and_lost_machines_are_no_obstacle(cluster: FakeCluster) -> None:
+    check(cluster, Machines(), changed(cluster.inventory, "cluster.domain", "other.internal"))
+    cluster.off.update(node.name for node in cluster.inventory.nodes)
+    changes.check(cluster.cluster, cluster.inventory.nodes, b"", cluster.connect)
+
+
+def test_resources_that_are_encrypted_stay_named(cluster: FakeCluster) -> None:
+    path, machines = "cluster.secrets.encrypted_resources", Machines()
+    check(cluster, machines, changed(cluster.inventory, path, ("secrets", "configmaps")))
+    with pytest.raises(ErrorGroup, match=f"{path}: lacks secrets, whose objects are encrypted in etcd"):
+        check(cluster, machines, changed(cluster.inventory, path, ("configmaps",)))
+    cluster.workspace.master_key.unlink()
+    check(cluster, machines, changed(cluster.inventory, path, ("configmaps",)))
+
+
+@given(st.text())
+def test_any_answer_of_a_machine_is_only_compared(text: str) -> None:
+    found = changes.values(text)
+    assert found.keys() <= {*changes.RENDERED.values()}
+    assert all(value.isascii() and value.isprintable() and len(value) <= 253 for value in found.values())
