@@ -30,7 +30,7 @@ class MachineLock:
 
     def _keep(self) -> None:
         while not self._ended.wait(REFRESH_SECONDS):
-            with suppress(SmallkubeError), self.connect() as host:
+            with suppress(Exception), self.connect() as host:  # whatever it was, the next one may succeed
                 host.run(SCRIPTS.sent("activation", "refresh", self.nonce, title="refresh the lock"))
 
     def end(self) -> None:
