@@ -20,7 +20,8 @@ from invoke.parser.argument import Argument
 from invoke.tasks import Task
 from invoke.tasks import task as invoke_task
 
-from smallkube.core.errors import SmallkubeError, UsageError, listed
+from smallkube.core import ui
+from smallkube.core.errors import SmallkubeError, UsageError, listed, of_os
 from smallkube.core.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -110,7 +111,6 @@ class Current:
 @contextmanager
 def changing(here: Current) -> Iterator[tuple[str, ...]]:
     """``transaction.changing_keys``, reporting what it had to complete."""
-    from smallkube.core import ui
     from smallkube.secrets.transaction import changing_keys
 
     with changing_keys(here.cluster.workspace) as completed:
@@ -217,20 +217,31 @@ def _guard(body: Callable[..., Any]) -> Callable[..., Any]:
         with _logged(here.verbose) as log:
             try:
                 _check_numbers(parameters, values)
-                return body(here, **values)
-            except SmallkubeError as error:
+                result = body(here, **values)
+                ui.flush()
+                return result
+            except (SmallkubeError, OSError) as error:
                 if os.environ.get("SMALLKUBE_DEBUG"):
                     raise
-                named = log() if error.exit_status == SmallkubeError.exit_status else ""
-                raise Exit(f"{error}{named}", error.exit_status) from error
+                _give_up_output()
+                if isinstance(error, BrokenPipeError):
+                    raise Exit(code=1) from error
+                fault = of_os(error) if isinstance(error, OSError) else error
+                named = log() if fault.exit_status == SmallkubeError.exit_status else ""
+                raise Exit(f"{fault}{named}", fault.exit_status) from error
             except KeyboardInterrupt as error:
                 code = 128 + signal.SIGINT  # as shells give it
                 raise Exit("interrupted; run the same command again to complete it", code) from error
-            except BrokenPipeError as error:
-                os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-                raise Exit(code=1) from error
 
     return guarded
+
+
+def _give_up_output() -> None:
+    """What can't be printed is dropped; Python would try again when it ends."""
+    try:
+        ui.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def _check_numbers(parameters: Mapping[str, inspect.Parameter], values: Mapping[str, Any]) -> None:

@@ -1,6 +1,19 @@
 """The one exception family: what is wrong, where, and what to do about it, on one line."""
 
+import errno
+import re
 from collections.abc import Iterable, Sequence
+
+_COLOUR = re.compile(r"\x1b\[[\d;]*m")
+_HINTS = {
+    errno.ENOSPC: "make room",
+    errno.EDQUOT: "make room",
+    errno.EROFS: "the file system must be writable",
+    errno.EACCES: "check its owner; chown it after a run with sudo",
+    errno.EPERM: "check its owner, and that its file system keeps modes",
+    errno.ENOLCK: "use a file system with locks",
+    errno.EIO: "check the disk",
+}
 
 
 class SmallkubeError(Exception):
@@ -41,6 +54,19 @@ class ErrorGroup(SmallkubeError):
 
     def __str__(self) -> str:
         return "\n".join(str(problem) for problem in self.problems)
+
+
+def of_os(error: OSError, what: str = "can't be used", where: object = None) -> SmallkubeError:
+    """What the operating system refused, ``where`` (by default the file that it names), as one line."""
+    reason = f"{what}: {error.strerror or error or type(error).__name__}"
+    named = where or error.filename
+    return SmallkubeError(reason, where=None if named is None else str(named), hint=_HINTS.get(error.errno or 0))
+
+
+def visible(text: str) -> str:
+    """``text`` of several lines, without its colours and with the other control characters made visible."""
+    text = _COLOUR.sub("", text).replace("\r\n", "\n")
+    return "".join(char if char.isprintable() or char in "\n\t" else repr(char)[1:-1] for char in text)
 
 
 def one_line(text: str) -> str:

@@ -1,14 +1,16 @@
 """Writing files so that a crash can't leave half of one, and locks."""
 
+import errno
 import fcntl
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import TextIO
 
-from smallkube.core.errors import SmallkubeError, UsageError
+from smallkube.core.errors import UsageError, of_os
 
 TEMPORARY_PREFIX = ".tmp-"
 _AT_ONCE = 16
@@ -26,7 +28,7 @@ def write_file(path: Path, data: bytes | str, mode: int = 0o644) -> bool:
             return False
         _replace(path.parent, {path.name: content}, mode)
     except OSError as error:
-        raise SmallkubeError(f"can't be written: {error.strerror}", where=str(path)) from error
+        raise of_os(error, "can't be written", path) from error
     return True
 
 
@@ -41,7 +43,7 @@ def write_files(folder: Path, files: Mapping[str, bytes], mode: int = 0o644) -> 
     try:
         _replace(folder, files, mode)
     except OSError as error:
-        raise SmallkubeError(f"can't be written: {error.strerror}", where=str(folder)) from error
+        raise of_os(error, "can't be written", folder) from error
 
 
 def _replace(folder: Path, files: Mapping[str, bytes], mode: int) -> None:
@@ -52,7 +54,7 @@ def _replace(folder: Path, files: Mapping[str, bytes], mode: int) -> None:
             handle, temporary = tempfile.mkstemp(prefix=f"{TEMPORARY_PREFIX}{name}.", dir=folder)
             temporaries[name] = Path(temporary)
             with os.fdopen(handle, "wb") as file:
-                os.fchmod(handle, mode)
+                _set_mode(handle, mode)
                 file.write(content)
         with ThreadPoolExecutor(_AT_ONCE) as pool:
             list(pool.map(sync, temporaries.values()))
@@ -64,11 +66,23 @@ def _replace(folder: Path, files: Mapping[str, bytes], mode: int) -> None:
     sync(folder)
 
 
+def _set_mode(handle: int, mode: int) -> None:
+    """On a file system that has no modes of its own (exFAT, CIFS), do without, unless others could read a secret."""
+    try:
+        os.fchmod(handle, mode)
+    except PermissionError:
+        if os.fstat(handle).st_mode & 0o066 & ~mode:
+            raise
+
+
 def sync(path: Path) -> None:
-    """Make a file's content, or the renames and removals in a folder, durable."""
+    """Make a file's content, or the renames and removals in a folder, durable, as far as the file system can."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP) or not path.is_dir():
+            raise
     finally:
         os.close(handle)
 
@@ -83,19 +97,33 @@ def remove_temporaries(folder: Path, name: str = "") -> None:
 def lock(path: Path, purpose: str) -> Iterator[None]:
     """Hold an exclusive lock on ``path`` (kept by the kernel: a killed process leaves nothing behind).
 
-    Raises UsageError that names the holder's process when another one has it.
+    Raises UsageError that names the holder's process when another one has it, and SmallkubeError where none can be had.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+") as file:
+    with ExitStack() as held:
         try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = held.enter_context(_opened(path))
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if file.writable():
+                file.truncate(0)
+                file.write(f"process {os.getpid()}")
+                file.flush()
         except BlockingIOError as error:
             file.seek(0)
             holder = file.read().strip() or "another process"
             raise UsageError(
                 f"{purpose}: already being done by {holder}", where=str(path), hint="wait until it has ended"
             ) from error
-        file.truncate(0)
-        file.write(f"process {os.getpid()}")
-        file.flush()
+        except OSError as error:
+            raise of_os(error, f"{purpose}: can't be locked", path) from error
         yield
+
+
+def _opened(path: Path) -> TextIO:
+    """A lock's file; one that a run with sudo has left can still be locked."""
+    try:
+        return path.open("a+")
+    except PermissionError:
+        if not path.exists():
+            raise
+        return path.open()

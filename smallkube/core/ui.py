@@ -43,6 +43,11 @@ def raw_result(data: bytes) -> None:
     sys.stdout.buffer.flush()
 
 
+def flush() -> None:
+    """Have all that was printed written. Raises OSError where it can't be."""
+    print(end="", flush=True)
+
+
 def message(text: str) -> None:
     """Say something on the way (standard error)."""
     print(text, file=sys.stderr, flush=True)

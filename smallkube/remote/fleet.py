@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Generic, Protocol, TypeVar
 
-from smallkube.core.errors import ErrorGroup, SmallkubeError, one_line
+from smallkube.core.errors import ErrorGroup, SmallkubeError, of_os, one_line
 from smallkube.inventory.models import Node
 
 MAX_PARALLEL = 32
@@ -113,6 +113,8 @@ def _one(node: Node, work: Callable[[Node], T]) -> Outcome[T]:
         return Outcome(node, value=work(node), seconds=time.monotonic() - began)
     except SmallkubeError as error:
         return Outcome(node, error=error, seconds=time.monotonic() - began)
+    except OSError as error:
+        return Outcome(node, error=of_os(error), seconds=time.monotonic() - began)
 
 
 def raise_errors(outcomes: Sequence[Outcome[T]]) -> None:

@@ -5,7 +5,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from smallkube.core import process
@@ -115,6 +115,6 @@ def _wipe(folder: Path) -> None:
     """Overwrite, then remove: the editor's own backup files too."""
     for path in folder.rglob("*"):
         if path.is_file() and not path.is_symlink():
-            with path.open("r+b") as file:
+            with suppress(OSError), path.open("r+b") as file:
                 file.write(bytes(path.stat().st_size))
     shutil.rmtree(folder, ignore_errors=True)

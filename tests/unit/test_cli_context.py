@@ -1,6 +1,10 @@
 """The decorator of all tasks: what a failed task says, and the log of the commands that it ran."""
 
+import errno
+import os
 import stat
+import subprocess
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -134,3 +138,16 @@ def test_number_below_its_least_is_refused() -> None:
     with pytest.raises(Exit) as caught:
         work(Context(), commands=-1)
     assert (caught.value.code, caught.value.message) == (2, "--commands -1: must be at least 0")
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EIO, errno.ENAMETOOLONG])
+def test_fault_of_the_disk_is_one_line(number: int) -> None:
+    status, text = failure(OSError(number, os.strerror(number), "/keys/a\nb"), commands=0)
+    assert status == 1 and text.startswith(f"/keys/a\\nb: can't be used: {os.strerror(number)}")
+
+
+def test_result_that_cannot_be_printed_is_one_line() -> None:
+    argv = [sys.executable, "-c", "from smallkube.cli.program import main; main(['smallkube', 'inventory.schema'])"]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(argv, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (1, "can't be used: No space left on device; make room\n")

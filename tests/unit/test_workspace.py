@@ -1,6 +1,9 @@
 """Proves that files are written whole or not at all, with their mode, and that locks exclude and name the holder."""
 
+import errno
+import fcntl
 import os
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -45,6 +48,50 @@ def test_a_failed_write_keeps_the_old_file_and_leaves_nothing(tmp_path: Path, mo
         write_file(file, "new")
     assert file.read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize(("mode", "written"), [(0o644, True), (0o600, False)])
+def test_without_modes_only_what_is_public_is_written(
+    mode: int, written: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on exFAT, where the mount decides on the mode of all files, and a change of it is refused."""
+    chmod = os.fchmod
+
+    def refuse(handle: int, _: int) -> None:
+        chmod(handle, 0o755)
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "fchmod", refuse)
+    if written:
+        assert write_file(tmp_path / "file", "text", mode)
+    else:
+        with pytest.raises(SmallkubeError, match="Operation not permitted; check its owner, and that its file system"):
+            write_file(tmp_path / "file", "secret", mode)
+    assert len([*tmp_path.iterdir()]) == written
+
+
+def test_folders_need_not_be_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some network file systems can't."""
+    fsync = os.fsync
+
+    def refuse(handle: int) -> None:
+        if stat.S_ISDIR(os.fstat(handle).st_mode):
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    assert write_file(tmp_path / "file", "text")
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOTSUP, errno.EIO])
+def test_a_lock_that_cannot_be_had_is_refused(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    message = f"^{tmp_path}/lock: backups: can't be locked: {os.strerror(number)}"
+    with pytest.raises(SmallkubeError, match=message), lock(tmp_path / "lock", "backups"):
+        pytest.fail("not locked")
 
 
 def test_leftovers_of_a_killed_write_are_recognised(tmp_path: Path) -> None:

@@ -1,0 +1,183 @@
+"""What the disk refuses: every task that can run without machines says so in one line, and keys/ stays whole."""
+
+import errno
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from smallkube.cli.program import main
+from smallkube.core.workspace import Workspace
+
+TASKS = {
+    "doctor": ["doctor"],
+    "inventory.show": ["inventory.show"],
+    "nodes.add": ["nodes.add", "node9", "--peer-ip", "192.0.2.9"],
+    "nodes.remove": ["nodes.remove", "node2", "--yes"],
+    "keys.list": ["keys.list"],
+    "keys.check": ["keys.check"],
+    "keys.show": ["keys.show", "kube_token_node1"],
+    "keys.generate": ["keys.generate"],
+    "keys.rekey": ["keys.rekey"],
+    "keys.edit": ["keys.edit", "kube_token_node1"],
+    "nix.render": ["nix.render"],
+    "cluster.kubeconfig": ["cluster.kubeconfig"],
+    "etcd.list": ["etcd.list"],
+    "etcd.prune": ["etcd.prune", "--unsound", "--yes"],
+    "etcd.verify": ["etcd.verify"],
+    "etcd.backup": ["etcd.backup", "--local"],
+    "tokens.rotate": ["tokens.rotate", "--all", "--dry-run"],
+    "keys.rotate-master": ["keys.rotate-master", "--yes"],
+}
+READ_ONLY = {"doctor", "inventory.show", "keys.list", "keys.check", "keys.show", "etcd.list", "tokens.rotate"}
+REFUSALS = [errno.EROFS, errno.ENOSPC, errno.EACCES, errno.EIO]
+CHANGES = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.chmod", "os.link", "os.symlink"}
+"""Audit events of what changes a file system (docs.python.org/3/library/audit_events.html)."""
+
+WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
+
+
+@dataclass
+class Disk:
+    """Refuses changes below ``root`` with the error ``number``: those of ``events``, but for the ``first`` ones."""
+
+    root: Path
+    number: int
+    first: int = 0
+    events: frozenset[str] = frozenset(CHANGES)
+    seen: int = 0
+
+    def audit(self, event: str, arguments: tuple[object, ...]) -> None:
+        if event not in self.events:
+            return
+        named = arguments[0]
+        if event == "open" and (isinstance(named, int) or not int(str(arguments[2])) & WRITING):
+            return
+        path = str(Path(f"/proc/self/fd/{named}").readlink() if isinstance(named, int) else named)
+        if not Path(os.path.abspath(path)).is_relative_to(self.root):  # noqa: PTH100 - follows no links
+            return
+        self.seen += 1
+        if self.seen > self.first:
+            raise OSError(self.number, os.strerror(self.number), path)
+
+
+_disks: list[Disk] = []
+
+
+def _audit(event: str, arguments: tuple[object, ...]) -> None:
+    if _disks and event in CHANGES:
+        _disks[0].audit(event, arguments)
+
+
+sys.addaudithook(_audit)
+
+
+@contextmanager
+def faulty(disk: Disk) -> Iterator[Disk]:
+    _disks.append(disk)
+    try:
+        yield disk
+    finally:
+        _disks.clear()
+
+
+@pytest.fixture
+def place(task: str, template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
+    """A workspace in which ``task`` has something to do."""
+    root = shutil.copytree(template, tmp_path / "workspace")
+    if task == "keys.generate":
+        (root / "keys" / "kube_token_node2.age").unlink()
+    (root / "backups").mkdir()
+    (root / "backups" / "orphan.db.zst.age").write_text("no record")
+    editor = tmp_path / "editor"
+    editor.write_text('#!/bin/sh\nprintf %064d 7 >"$1"\n')
+    editor.chmod(0o755)
+    monkeypatch.setenv("EDITOR", str(editor))
+    monkeypatch.delenv("VISUAL", raising=False)
+    monkeypatch.delenv("SMALLKUBE_DEBUG", raising=False)
+    monkeypatch.setenv("SMALLKUBE_WORKSPACE", str(root))
+    monkeypatch.setattr(os, "fsync", lambda _: None)
+    return Workspace(root)
+
+
+def run(words: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, list[str]]:
+    status: object = 0
+    try:
+        main(["smallkube", *words])
+    except SystemExit as end:
+        status = end.code
+    return int(str(status or 0)), capsys.readouterr().err.splitlines()
+
+
+def contents(workspace: Workspace) -> dict[str, bytes]:
+    return {str(file): file.read_bytes() for file in workspace.keys_dir.rglob("*") if file.is_file()}
+
+
+def said_once(errors: list[str], number: int) -> bool:
+    """Whether the fault is the last line, and the only one that names it; messages on the way may come before."""
+    naming = [line for line in errors if os.strerror(number) in line]
+    return naming == errors[-1:] and all(line.isprintable() for line in errors)
+
+
+@pytest.mark.parametrize("number", REFUSALS, ids=errno.errorcode.get)
+@pytest.mark.parametrize("task", TASKS)
+def test_refused_writes_are_one_line(
+    task: str, number: int, place: Workspace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = contents(place)
+    with faulty(Disk(place.root, number)):
+        status, errors = run(TASKS[task], capsys)
+    idle = task in READ_ONLY or (task == "keys.rekey" and number == errno.EACCES)  # its lock can be had
+    assert status == (0 if idle else 1) and (status == 0 or said_once(errors, number)), errors
+    assert contents(place) == before
+
+
+@pytest.mark.parametrize("task", [task for task in TASKS if task not in (*READ_ONLY, "etcd.backup", "etcd.verify")])
+def test_a_disk_that_fills_up_is_one_line(task: str, place: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
+    """Whichever write is the first that is refused; the same command completes it, and leaves nothing behind."""
+    original = shutil.copytree(place.root, place.root.with_name("original"))
+    for first in (1, 3, 8, 21, 144):
+        with faulty(Disk(place.root, errno.ENOSPC, first)) as disk:
+            status, errors = run(TASKS[task], capsys)
+        if disk.seen <= first:
+            break
+        assert status in (0, 1) and (status == 0 or said_once(errors, errno.ENOSPC)), (first, errors)
+        if status:
+            assert run(TASKS[task], capsys)[0] == 0, first
+        assert not task.startswith("keys.") or run(["keys.check"], capsys)[0] == 0, first
+        assert not [*place.keys_dir.rglob(".tmp-*")], first
+        shutil.rmtree(place.root)
+        shutil.copytree(original, place.root)
+    assert disk.seen <= first
+
+
+@pytest.mark.parametrize("task", [task for task in TASKS if task not in ("doctor", "etcd.backup", "etcd.verify")])
+def test_file_system_without_modes_will_do(task: str, place: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
+    with faulty(Disk(place.root, errno.EPERM, events=frozenset({"os.chmod"}))):
+        assert run(TASKS[task], capsys)[0] == 0
+
+
+@pytest.mark.parametrize("task", ["keys.generate", "keys.rekey", "keys.edit"])
+def test_lock_of_another_user_can_be_taken(task: str, place: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
+    """A run with sudo leaves one of root's."""
+    with faulty(Disk(place.state_dir / "keys.lock", errno.EACCES)) as disk:
+        assert run(TASKS[task], capsys) == (0, [])
+    assert disk.seen
+
+
+@pytest.mark.parametrize("task", ["keys.edit"])
+@pytest.mark.parametrize("first", range(4))
+def test_full_tmpfs_leaves_no_plaintext(
+    task: str, first: int, place: Workspace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    memory, before = Path("/dev/shm"), contents(place)
+    there = {*memory.iterdir()}
+    with faulty(Disk(memory, errno.ENOSPC, first, events=frozenset({"open", "os.mkdir"}))) as disk:
+        status, errors = run(TASKS[task], capsys)
+    assert status == (disk.seen > first and first < 3) and (not status or said_once(errors, errno.ENOSPC)), errors
+    assert {*memory.iterdir()} == there and (not status or contents(place) == before)
