@@ -18,6 +18,7 @@ from smallkube.cli import (
     nodes,
     tokens,
 )
+from smallkube.core import ui
 
 NAMESPACES = {
     "inventory": (inventory,),
@@ -36,6 +37,7 @@ NAMESPACES = {
 
 def tree(*more: Collection) -> Collection:
     """Every task of the product, and the namespaces ``more``."""
+    ui.accept_any_text()  # before Invoke prints help
     root = Collection(doctor.doctor, *more)
     for name, modules in NAMESPACES.items():
         tasks = [each for module in modules for each in vars(module).values() if isinstance(each, Task)]

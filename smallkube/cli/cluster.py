@@ -13,6 +13,7 @@ from smallkube.cli import output
 from smallkube.cli.context import Current, Seconds, task, words
 from smallkube.core import ui
 from smallkube.core.errors import ErrorGroup, SmallkubeError, UsageError
+from smallkube.core.workspace import expanded
 
 if TYPE_CHECKING:
     from smallkube.inventory.models import Smoke
@@ -166,7 +167,7 @@ def kubeconfig(
     trusted = _pinned(here)
     names = certificates.names_in(certificates.load(trusted[0], "keys/apiserver.crt")) if trusted else ()
     endpoint = making.endpoint(inventory, via, names)
-    path = Path(out).expanduser() if out else here.workspace.state_dir / "kubeconfig"
+    path = expanded(out) if out else here.workspace.state_dir / "kubeconfig"
     if out != "-":
         _may_write(path, inventory.cluster.name, force)
     token = edit.show(here.cluster, "kube_token_root")

@@ -4,6 +4,8 @@ import errno
 import re
 from collections.abc import Iterable, Sequence
 
+HARMFUL = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""What a terminal obeys instead of showing it, but for line breaks and tabs; and what has no encoding."""
 _COLOUR = re.compile(r"\x1b\[[\d;]*m")
 _HINTS = {
     errno.ENOSPC: "make room",
@@ -66,7 +68,7 @@ def of_os(error: OSError, what: str = "can't be used", where: object = None) -> 
 def visible(text: str) -> str:
     """``text`` of several lines, without its colours and with the other control characters made visible."""
     text = _COLOUR.sub("", text).replace("\r\n", "\n")
-    return "".join(char if char.isprintable() or char in "\n\t" else repr(char)[1:-1] for char in text)
+    return HARMFUL.sub(lambda found: repr(found[0])[1:-1], text)
 
 
 def one_line(text: str) -> str:

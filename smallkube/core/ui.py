@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, is_dataclass
 from datetime import timedelta
 from importlib.util import find_spec
+from io import TextIOWrapper
 from typing import TYPE_CHECKING, Any, Self
 
-from smallkube.core.errors import UsageError, one_line
+from smallkube.core.errors import HARMFUL, UsageError, one_line, visible
 
 if TYPE_CHECKING:
     from rich.live import Live
@@ -23,14 +24,23 @@ GOOD = frozenset({"ok", "created", "deployed", "unchanged", "built", "kept", "ru
 BAD = frozenset({"failed", "missing", "wrong", "stale", "unreachable", "rolled back", "unknown", "not run"})
 
 
+def accept_any_text() -> None:
+    """What a terminal's encoding lacks is shown by its number, and what it can't decode is replaced."""
+    for stream, errors in ((sys.stdout, "backslashreplace"), (sys.stderr, "backslashreplace"), (sys.stdin, "replace")):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors=errors)
+
+
 def result(text: str) -> None:
-    """Print the task's result."""
-    print(text)
+    """Print the task's result, with the control characters in it made visible."""
+    print(visible(text))
 
 
 def json_result(value: Any) -> None:
     """Print the task's result as JSON: dataclasses as objects, and what JSON has no form for as text."""
-    print(json.dumps(value, indent=2, ensure_ascii=False, default=_plain))
+    plain = not (sys.stdout and sys.stdout.encoding.lower().startswith("utf"))
+    text = json.dumps(value, indent=2, ensure_ascii=plain, default=_plain)
+    print(HARMFUL.sub(lambda found: f"\\u{ord(found[0]):04x}", text))
 
 
 def _plain(value: Any) -> Any:
@@ -38,7 +48,10 @@ def _plain(value: Any) -> Any:
 
 
 def raw_result(data: bytes) -> None:
-    """Write the task's result byte for byte."""
+    """Write the task's result byte for byte; on a terminal, control characters are made visible."""
+    if sys.stdout.isatty():
+        print(visible(data.decode(errors="replace")), end="")
+        return
     sys.stdout.buffer.write(data)
     sys.stdout.buffer.flush()
 
@@ -50,7 +63,7 @@ def flush() -> None:
 
 def message(text: str) -> None:
     """Say something on the way (standard error)."""
-    print(text, file=sys.stderr, flush=True)
+    print(visible(text), file=sys.stderr, flush=True)
 
 
 def warn(text: str) -> None:
@@ -67,7 +80,7 @@ def confirm(question: str, *, yes: bool = False) -> None:
         return
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         raise UsageError(f"{question} confirmation required", hint="pass --yes")
-    print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
+    print(f"{one_line(question)} [y/N] ", end="", file=sys.stderr, flush=True)
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
         raise UsageError("nothing was changed: not confirmed")
 
@@ -83,7 +96,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, title: st
     if sys.stdout.isatty() and find_spec("rich"):
         from rich.console import Console
 
-        Console(highlight=False).print(_rich_table(columns, rows, title))
+        Console(highlight=False, markup=False, emoji=False).print(_rich_table(columns, rows, title))
         return
     if title:
         print(title)
@@ -130,7 +143,8 @@ class Progress:
             from rich.console import Console
             from rich.live import Live
 
-            self._live = Live(get_renderable=self._draw, console=Console(stderr=True), refresh_per_second=4)
+            console = Console(stderr=True, highlight=False, markup=False, emoji=False)
+            self._live = Live(get_renderable=self._draw, console=console, refresh_per_second=4)
             self._live.start()
         return self
 

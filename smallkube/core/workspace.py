@@ -10,6 +10,14 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 """The checkout this package runs from: home of the hand-written modules, add-ons and templates."""
 
 
+def expanded(path: str) -> Path:
+    """``path`` with the home directory for ~. Raises UsageError when there is none, or no such user."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise UsageError("no such home directory", where=path, hint="set HOME, or write the path out") from error
+
+
 class _Inside:
     """A path inside the workspace."""
 
@@ -51,7 +59,7 @@ class Workspace:
         Raises UsageError when the folder named there does not exist.
         """
         named = environ.get("SMALLKUBE_WORKSPACE")
-        root = Path(named).expanduser() if named else REPOSITORY
+        root = expanded(named) if named else REPOSITORY
         if not root.is_dir():
             raise UsageError("no such folder", where=f"SMALLKUBE_WORKSPACE={named}", hint="name an existing workspace")
         return cls(root.resolve())

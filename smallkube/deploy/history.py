@@ -2,6 +2,7 @@
 
 import getpass
 import json
+import os
 import socket
 from collections.abc import Iterable
 from contextlib import suppress
@@ -30,8 +31,8 @@ class Entry:
 
 
 def append(host: Host, entry: Entry) -> None:
-    """Add ``entry`` to the machine's history."""
-    line = json.dumps(asdict(entry), ensure_ascii=False) + "\n"
+    """Add ``entry`` to the machine's history, on a line of its own even after one that a power cut left unfinished."""
+    line = "\n" + json.dumps(asdict(entry), ensure_ascii=False) + "\n"
     host.run_checked(Command(("tee", "--append", FILE), stdin=line.encode(), title="record"))
 
 
@@ -45,7 +46,7 @@ def parse(lines: Iterable[str]) -> tuple[Entry, ...]:
     """The entries in ``lines``; lines that a power cut left unfinished are skipped."""
     entries = []
     for line in lines:
-        with suppress(ValueError, KeyError, TypeError):
+        with suppress(ValueError, KeyError, TypeError, RecursionError):
             found = json.loads(line)
             entries.append(Entry(**{field.name: str(found[field.name]) for field in fields(Entry)}))
     return tuple(entries)
@@ -57,5 +58,9 @@ def last_effective(entries: Iterable[Entry]) -> Entry | None:
 
 
 def operator() -> str:
-    """The operator as ``user@host``: for the lock and the history."""
-    return f"{getpass.getuser()}@{socket.gethostname()}"
+    """The operator as ``user@host``, by number without a name: for the lock and the history."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):
+        user = str(os.getuid())
+    return f"{user}@{socket.gethostname()}"

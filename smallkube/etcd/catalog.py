@@ -6,6 +6,7 @@ from pathlib import Path
 
 from smallkube.core.errors import SmallkubeError, UsageError
 from smallkube.core.files import sync, write_file
+from smallkube.core.workspace import expanded
 from smallkube.etcd.record import RECORD_SUFFIX, SUFFIX, Record, dump, parse
 from smallkube.etcd.signature import is_signed, signers
 from smallkube.etcd.stream import FILE_MODE
@@ -65,7 +66,7 @@ class Catalog:
 
 def folder_of(cluster: Cluster) -> Path:
     """Where backups are kept: ``cluster.backup.dir``, from the workspace when it is relative."""
-    return cluster.workspace.root / Path(cluster.inventory.cluster.backup.dir).expanduser()
+    return cluster.workspace.root / expanded(cluster.inventory.cluster.backup.dir)
 
 
 def of(cluster: Cluster) -> Catalog:

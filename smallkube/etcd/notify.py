@@ -8,11 +8,11 @@ import threading
 import urllib.request
 from datetime import UTC, datetime
 from http.client import HTTPException
-from pathlib import Path
 from urllib.parse import urlsplit
 
 from smallkube.core.errors import SmallkubeError
 from smallkube.core.files import write_file
+from smallkube.core.workspace import expanded
 from smallkube.etcd.catalog import Catalog
 from smallkube.inventory.cluster import Cluster
 
@@ -46,7 +46,7 @@ def notify(cluster: Cluster, good: bool, seconds: float, backups: Catalog) -> tu
     settings, failed = cluster.inventory.cluster.backup, []
     if settings.metrics_file:
         text = metrics(cluster.inventory.cluster.name, good, datetime.now(UTC), seconds, backups)
-        path = cluster.workspace.root / Path(settings.metrics_file).expanduser()
+        path = cluster.workspace.root / expanded(settings.metrics_file)
         try:
             if path.exists() and not path.is_file():  # such as /dev/null, which root would replace
                 raise SmallkubeError("is not a file", where=str(path))

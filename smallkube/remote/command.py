@@ -4,6 +4,9 @@ import shlex
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
+MAX_LINE = 500
+"""Characters of what a machine says that go into an error message."""
+
 
 @dataclass(frozen=True)
 class Command:
@@ -39,7 +42,7 @@ class Command:
         """
         prefix = ("sudo", "-n", "--", "env", "LC_ALL=C") if self.root and become == "sudo" else ()
         mark = f"printf '{marker}\\n'; printf '{marker}\\n' >&2; " if marker else ""
-        return f"{mark}exec {shlex.join((*prefix, *self.argv))}".encode()
+        return f"{mark}exec {shlex.join((*prefix, *self.argv))}".encode(errors="surrogateescape")
 
 
 def login_line(size: int) -> str:
@@ -69,6 +72,6 @@ class Result:
 
     @property
     def last_line(self) -> str:
-        """The last line of its output, for an error message."""
+        """The last line of its output, or the beginning of it, for an error message."""
         lines = (self.stderr.strip() or self.text.strip()).splitlines()
-        return lines[-1] if lines else f"exit status {self.status}, no message"
+        return lines[-1][:MAX_LINE] if lines else f"exit status {self.status}, no message"

@@ -2,6 +2,9 @@
 
 import hashlib
 import json
+import os
+import pwd
+import socket
 from dataclasses import asdict
 from typing import Any
 
@@ -16,7 +19,7 @@ from smallkube.deploy.local_build import missing_paths
 from smallkube.inventory.models import Node
 from smallkube.nix.bundle import Bundle
 from smallkube.remote import scripts
-from smallkube.remote.command import Command
+from smallkube.remote.command import Command, Result
 from smallkube.remote.fake import FakeHost, reply
 
 SYSTEM = "/nix/store/aaa-nixos-system-node1"
@@ -131,6 +134,38 @@ def deployed(files: dict[str, bytes]) -> FakeHost:
         return reply("".join(lines))
 
     return FakeHost(host("").node, answer)
+
+
+def test_history_goes_on_after_a_line_that_was_cut() -> None:
+    """By a power cut, in the middle of an entry or with zeros in its place."""
+    entries = [history.Entry(f"t{number}", *"abcdefg") for number in range(2)]
+    written: list[bytes] = []
+
+    def answer(command: Command) -> Result:
+        written.append(command.stdin or b"")
+        return reply()
+
+    for entry in entries:
+        history.append(FakeHost(Node(name="node1", index=1, peer_ip="192.168.0.1"), answer), entry)
+    for cut in range(len(written[0])):
+        for rest in (b"", b"\0" * 8):
+            lines = (written[0][:cut] + rest + written[1]).decode().split("\n")
+            assert history.parse(lines)[-1] == entries[1], cut
+
+
+@pytest.mark.parametrize("line", ["[" * 100_000, "{}", "[]", "null", "1" * 5000, '{"time": {}}', "\ud800"])
+def test_history_of_another_shape_is_skipped(line: str) -> None:
+    assert history.parse([line]) == ()
+
+
+def test_operator_without_a_name_is_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(_: object) -> None:
+        raise KeyError("getpwuid(): uid not found")
+
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    assert history.operator() == f"{os.getuid()}@{socket.gethostname()}"
 
 
 def test_files_are_compared_with_those_deployed_last() -> None:

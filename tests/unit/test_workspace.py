@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import os
+import pwd
 import stat
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import pytest
 
 from smallkube.core.errors import SmallkubeError, UsageError
 from smallkube.core.files import lock, remove_temporaries, write_file
-from smallkube.core.workspace import REPOSITORY, Workspace
+from smallkube.core.workspace import REPOSITORY, Workspace, expanded
 
 
 def test_a_file_has_its_mode_whatever_the_umask(tmp_path: Path) -> None:
@@ -125,3 +126,14 @@ def test_modules_come_from_the_workspace_when_it_has_them(tmp_path: Path) -> Non
     assert workspace.nix_sources("modules") == REPOSITORY / "nix" / "modules"
     (tmp_path / "nix" / "modules").mkdir(parents=True)
     assert workspace.nix_sources("modules") == tmp_path / "nix" / "modules"
+
+
+@pytest.mark.parametrize("path", ["~no-such-user/backups", "~/backups"])
+def test_home_that_does_not_exist_is_refused(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(_: object) -> None:
+        raise KeyError
+
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    with pytest.raises(UsageError, match=f"^{path}: no such home directory"):
+        expanded(path)
