@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 
 HARMFUL = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 """What a terminal obeys instead of showing it, but for line breaks and tabs; and what has no encoding."""
+MALFORMED = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
+"""What reading JSON of an unexpected shape raises."""
 _COLOUR = re.compile(r"\x1b\[[\d;]*m")
 _HINTS = {
     errno.ENOSPC: "make room",

@@ -5,6 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
 
 from smallkube.core.errors import SmallkubeError
 from smallkube.deploy import history
@@ -21,6 +24,8 @@ PROGRESS_SECONDS = 15
 """A connection that does not report the progress of an activation for so long is replaced by a new one."""
 PRIMARY_UNITS = ("etcd", "kube-apiserver", "kube-activation", "kube-scheduler", "kube-controller-manager")
 NODE_UNITS = ("generate-kubeconfig-node", "crio", "kubelet", "kube-proxy", "coredns")
+
+Seconds = Annotated[int, Field(ge=0, lt=1 << 40)]
 
 
 @dataclass(frozen=True)
@@ -48,7 +53,7 @@ class DeployFacts(Systems):
     has_bundle: bool
     has_scripts: bool
     host_key: str
-    clock: int
+    clock: Seconds
     store_free: int
     state_free: int
     failed: frozenset[str]
@@ -65,11 +70,11 @@ class HostFacts(Systems):
     the host key decrypts, None without age. ``etcd``: "healthy", what is wrong, or "". ``units``: from systemctl(1).
     """
 
-    clock: int
+    clock: Seconds
     bridge: frozenset[str]
     ping: dict[str, float | None]
     mtu: dict[str, float | None]
-    handshakes: dict[str, int]
+    handshakes: dict[str, Seconds]
     tables: frozenset[str]
     secrets: dict[str, str]
     readable: frozenset[str] | None

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 
+from smallkube.core.errors import MALFORMED
 from smallkube.remote.command import Command
 from smallkube.remote.host import Host
 from smallkube.remote.scripts import HOME
@@ -46,7 +47,7 @@ def parse(lines: Iterable[str]) -> tuple[Entry, ...]:
     """The entries in ``lines``; lines that a power cut left unfinished are skipped."""
     entries = []
     for line in lines:
-        with suppress(ValueError, KeyError, TypeError, RecursionError):
+        with suppress(*MALFORMED):
             found = json.loads(line)
             entries.append(Entry(**{field.name: str(found[field.name]) for field in fields(Entry)}))
     return tuple(entries)

@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-from smallkube.core.errors import SmallkubeError
+from smallkube.core.errors import MALFORMED, SmallkubeError
 from smallkube.etcd.record import Record
 from smallkube.remote.command import Command
 from smallkube.remote.host import Host
@@ -43,7 +43,7 @@ def parse_output(program: str, output: str | bytes, parse: Callable[[Any], T], w
     """What ``parse`` makes of the JSON that ``program`` printed; raises SmallkubeError when it is something else."""
     try:
         return parse(json.loads(output))
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
+    except MALFORMED as error:
         raise SmallkubeError(f"unexpected output from {program}: {output[:200]!r}", where=where) from error
 
 
@@ -74,16 +74,16 @@ def parse(status: Any, alarms: str) -> Status:
     """From the JSON of `etcdctl endpoint status`, which lacks what is zero, and the text of `etcdctl alarm list`."""
     found: dict[str, Any] = status[0]["Status"]
     return Status(
-        version=found["version"],
-        revision=found["header"]["revision"],
-        size=found["dbSize"],
-        in_use=found["dbSizeInUse"],
-        quota=found.get("dbSizeQuota") or DEFAULT_QUOTA,
-        term=found.get("raftTerm", 0),
-        index=found.get("raftIndex", 0),
+        version=str(found["version"]),
+        revision=int(found["header"]["revision"]),
+        size=int(found["dbSize"]),
+        in_use=int(found["dbSizeInUse"]),
+        quota=int(found.get("dbSizeQuota") or DEFAULT_QUOTA),
+        term=int(found.get("raftTerm", 0)),
+        index=int(found.get("raftIndex", 0)),
         leader=found.get("leader") == found["header"]["member_id"],
         alarms=parse_alarms(alarms),
-        errors=tuple(found.get("errors", ())),
+        errors=tuple(map(str, found.get("errors", ()))),
     )
 
 

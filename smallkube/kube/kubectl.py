@@ -4,10 +4,10 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
-from smallkube.core.errors import SmallkubeError
+from smallkube.core.errors import MALFORMED, SmallkubeError
 from smallkube.kube.members import KUBECTL, Member, parse_member
 from smallkube.remote.command import Command, Result
 from smallkube.remote.host import Host
@@ -48,8 +48,11 @@ def read(primary: Host) -> Api:
     if nodes is None:
         return Api(version, failing)
     leases = parse_list(_get(primary, "leases", "--namespace=kube-node-lease", "--output=json"))
-    members = {item["metadata"]["name"]: parse_member(item) for item in nodes}
-    return Api(version, failing, members, parse_leases(leases or ()))
+    try:
+        members = {str(item["metadata"]["name"]): parse_member(item) for item in nodes}
+        return Api(version, failing, members, parse_leases(leases or ()))
+    except MALFORMED:
+        return Api(version, failing)
 
 
 def metrics(primary: Host) -> str:
@@ -68,7 +71,7 @@ def parse_list(reply: Result) -> list[Any] | None:
     """The items of a list in JSON; None without an answer, when kubectl fails but prints an empty list all the same."""
     try:
         found: list[Any] | None = json.loads(reply.text)["items"] if reply.ok else None
-    except (ValueError, KeyError, TypeError):
+    except MALFORMED:
         return None
     return found
 
@@ -77,7 +80,7 @@ def parse_version(reply: Result) -> str:
     """From /version: "v1.34.2"; "" when that is no answer."""
     try:
         return str(json.loads(reply.text)["gitVersion"]) if reply.ok else ""
-    except (ValueError, KeyError, TypeError):
+    except MALFORMED:
         return ""
 
 
@@ -91,8 +94,9 @@ def parse_ready(reply: Result) -> tuple[str, ...]:
 def parse_leases(items: Sequence[Mapping[str, Any]]) -> dict[str, Lease]:
     """From Leases (coordination.k8s.io/v1) in JSON; those never renewed are left out."""
     return {
-        item["metadata"]["name"]: Lease(
-            datetime.fromisoformat(item["spec"]["renewTime"]), item["spec"].get("leaseDurationSeconds", _LEASE_SECONDS)
+        str(item["metadata"]["name"]): Lease(
+            datetime.fromisoformat(item["spec"]["renewTime"]).astimezone(UTC),
+            int(item["spec"].get("leaseDurationSeconds", _LEASE_SECONDS)),
         )
         for item in items
         if item.get("spec", {}).get("renewTime")

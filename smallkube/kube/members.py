@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from smallkube.core.errors import SmallkubeError
+from smallkube.core.errors import MALFORMED, SmallkubeError
 from smallkube.inventory.models import Inventory, Node
 from smallkube.remote.command import Command, Result
 from smallkube.remote.fleet import NodeOutcome, Report, Watcher, one_by_one
@@ -76,7 +76,7 @@ def member(primary: Host, host: str) -> Member | None:
     text = primary.run_checked(_kubectl("get", "node", host, "--ignore-not-found", "--output=json")).text
     try:
         return parse_member(json.loads(text)) if text.strip() else None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except MALFORMED as error:
         raise SmallkubeError("unexpected output from kubectl: not a Node") from error
 
 
@@ -89,8 +89,8 @@ def parse_member(item: Mapping[str, Any]) -> Member:
         ready=conditions.get("Ready") == "True",
         cordoned=bool(item.get("spec", {}).get("unschedulable")),
         marked=MARK in item["metadata"].get("annotations", {}),
-        kubelet=reported.get("kubeletVersion", ""),
-        boot_id=reported.get("bootID", ""),
+        kubelet=str(reported.get("kubeletVersion", "")),
+        boot_id=str(reported.get("bootID", "")),
     )
 
 

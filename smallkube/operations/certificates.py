@@ -14,7 +14,8 @@ from smallkube.core.polling import wait_until
 from smallkube.inventory.cluster import Cluster
 from smallkube.inventory.models import Inventory
 from smallkube.operations.engine import Operation, Runbook, Step, not_abortable
-from smallkube.operations.machines import answer, kubectl, script
+from smallkube.operations.machines import kubectl, script
+from smallkube.remote import scripts
 from smallkube.remote.command import Command
 from smallkube.remote.host import Host
 from smallkube.secrets import certificates, kinds, policy, staged, transaction
@@ -128,7 +129,7 @@ class Rotation(Runbook):
         command = script("authorities", stdin=self.keys.certificates[new.file])
 
         def without(host: Host) -> Iterator[str]:
-            if number := answer(host, command):
+            if number := scripts.read(host, command, int):
                 yield f"{number} pods on {host.node.name}"
 
         error = partial(_waiting, "without the API server's new certificate in ca.crt")

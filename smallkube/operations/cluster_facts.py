@@ -12,7 +12,8 @@ from smallkube.inventory.cluster import Cluster
 from smallkube.kube import kubectl, versions
 from smallkube.kube.kubectl import Api
 from smallkube.kube.versions import Deprecated
-from smallkube.operations.machines import answer, ask_all, script
+from smallkube.operations.machines import ask_all, script
+from smallkube.remote import scripts
 from smallkube.remote.host import Connect, Host
 
 API_SERVER = "kube-apiserver"
@@ -24,8 +25,16 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
+class Running:
+    """A machine's kernel, and service → version of its program that runs ("v1.34.2"), "" when it does not run."""
+
+    kernel: str
+    versions: dict[str, str]
+
+
+@dataclass(frozen=True)
 class Machine(Generic[T]):
-    """One machine, its kernel, and service → version of its program that runs ("v1.34.2"), "" when it does not run."""
+    """One machine; the rest as in ``Running``."""
 
     facts: T
     kernel: str
@@ -58,7 +67,8 @@ def read(cluster: Cluster, connect: Connect, ask: Callable[[Host], T], *, deprec
 
     def machine(host: Host) -> Machine[T]:
         units = (API_SERVER, KUBELET, PROXY) if host.node.role == "primary" else (KUBELET, PROXY)
-        return Machine(ask(host), **answer(host, script("running", *units)))
+        running = scripts.read(host, script("running", *units), Running)
+        return Machine(ask(host), running.kernel, running.versions)
 
     outcomes = ask_all(cluster.inventory.nodes, connect, machine)
     machines = {one.node.name: one.value or one.error or SmallkubeError("not reached") for one in outcomes}

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from smallkube.core.errors import MALFORMED
 from smallkube.inventory.models import Node
 from smallkube.remote.command import Command
 from smallkube.remote.host import Connect
@@ -26,8 +27,11 @@ class Outage:
         """What ``journalctl --output json`` says of its unit."""
         down = 0
         for line in lines.splitlines():
-            entry = json.loads(line)
-            when = int(entry["__REALTIME_TIMESTAMP"])
+            try:
+                entry = json.loads(line)
+                when = int(entry["__REALTIME_TIMESTAMP"])
+            except MALFORMED:
+                continue
             if entry.get("MESSAGE_ID") in _DOWN:
                 down = down or when
             elif entry.get("MESSAGE_ID") == _UP and down:

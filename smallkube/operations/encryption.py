@@ -218,11 +218,12 @@ class Rotation(Runbook):
 
     def _rewrite(self) -> None:
         resources = self._read(self.keys).resources
-        self.rewritten = self.ask_primary(script("rewrite", KUBECONFIG, *resources, timeout=_REWRITE_SECONDS))
+        self.rewritten = self.ask_primary(script("rewrite", KUBECONFIG, *resources, timeout=_REWRITE_SECONDS), int)
 
     def _verify(self) -> None:
         found = self._read(self.keys)
-        self.stored = self.ask_primary(script("stored", ENDPOINT, *paths(found.resources), timeout=_REWRITE_SECONDS))
+        command = script("stored", ENDPOINT, *paths(found.resources), timeout=_REWRITE_SECONDS)
+        self.stored = self.ask_primary(command, dict[str, int])
         if bad := {name: count for name, count in self.stored.items() if name != self.key}:
             others = ", ".join(f"{count} with {name}" for name, count in bad.items())
             hint = "run the same command again; both keys stay until then"

@@ -8,14 +8,15 @@ command runs the steps after the last one that is done.
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from smallkube.core.checks import failed
 from smallkube.core.errors import SmallkubeError, UsageError
 from smallkube.etcd import backup, verify
 from smallkube.inventory.cluster import Cluster
 from smallkube.inventory.models import Inventory
-from smallkube.operations.machines import answer, ask_all
+from smallkube.operations.machines import ask_all
+from smallkube.remote import scripts
 from smallkube.remote.command import Command
 from smallkube.remote.host import Connect, Host
 from smallkube.remote.ssh import SshHost
@@ -23,6 +24,8 @@ from smallkube.secrets import generate, kinds, rekey, transaction
 from smallkube.secrets.age import Master
 from smallkube.secrets.policy import Secret
 from smallkube.secrets.transaction import Change, Keys, changing_keys, read_keys
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -145,10 +148,10 @@ class Runbook:
             hint = "nothing was changed; inv etcd.list shows other backups"
             raise SmallkubeError(f"the backup is not sound: {check.detail}", where=name, hint=hint)
 
-    def ask_primary(self, command: Command) -> Any:
-        """The JSON that ``command`` prints there. Raises SmallkubeError when it fails, or prints something else."""
+    def ask_primary(self, command: Command, shape: type[T]) -> T:
+        """The JSON that ``command`` prints there. Raises SmallkubeError when it fails, or has another shape."""
         with self.connect(self.inventory.primary) as primary:
-            return answer(primary, command)
+            return scripts.read(primary, command, shape)
 
     def complaints(self, ask: Callable[[Host], Iterable[str]]) -> list[str]:
         """What ``ask`` finds wrong on the machines, in words; "NODE (reason)" for each that could not be asked."""

@@ -13,10 +13,11 @@ from dataclasses import dataclass
 
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from smallkube.core.errors import SmallkubeError, UsageError
+from smallkube.core.errors import MALFORMED, SmallkubeError, UsageError
 from smallkube.core.polling import wait_until
 from smallkube.operations.engine import Operation, Overlap, Step
-from smallkube.operations.machines import answer, kubectl, script
+from smallkube.operations.machines import kubectl, script
+from smallkube.remote import scripts
 from smallkube.remote.command import Command
 from smallkube.remote.host import Host
 from smallkube.secrets import certificates, policy
@@ -24,6 +25,18 @@ from smallkube.secrets.policy import Kind, Secret
 from smallkube.secrets.transaction import Keys
 
 _SCRIPT_SECONDS = 120
+
+
+@dataclass(frozen=True)
+class _Key:
+    kid: str
+
+
+@dataclass(frozen=True)
+class _PublishedKeys:
+    """A JSON Web Key Set (RFC 7517), of which the ids matter."""
+
+    keys: tuple[_Key, ...]
 
 
 @dataclass
@@ -76,12 +89,8 @@ class Rotation(Overlap):
 
     def _expect(self, wanted: set[str]) -> None:
         """The API server publishes the keys whose tokens it accepts (OpenID's JWKS)."""
-        published = self.ask_primary(kubectl("get", "--raw", "/openid/v1/jwks"))
-        try:
-            found = {str(key["kid"]) for key in published["keys"]}
-        except (KeyError, TypeError) as error:
-            where = self.inventory.primary.name
-            raise SmallkubeError("unexpected output from the API server: not its keys", where=where) from error
+        published = self.ask_primary(kubectl("get", "--raw", "/openid/v1/jwks"), _PublishedKeys)
+        found = {key.kid for key in published.keys}
         if found != wanted:
             differs = f"it accepts {', '.join(sorted(found))}, not {', '.join(sorted(wanted))}"
             hint = "run the same command again"
@@ -92,7 +101,7 @@ class Rotation(Overlap):
         other = self._other
 
         def pods(host: Host) -> Iterator[str]:
-            heads = answer(host, script("signed", "pods", timeout=_SCRIPT_SECONDS))
+            heads = scripts.read(host, script("signed", "pods", timeout=_SCRIPT_SECONDS), list[str])
             if number := sum(key_id_of_token(head) == other for head in heads):
                 yield f"{number} tokens of pods on {host.node.name}"
 
@@ -104,7 +113,8 @@ class Rotation(Overlap):
 
     def _verify_secrets(self) -> None:
         """Tokens in Secrets are never renewed by themselves."""
-        heads, other = self.ask_primary(script("signed", "secrets", timeout=_SCRIPT_SECONDS)), self._other
+        command, other = script("signed", "secrets", timeout=_SCRIPT_SECONDS), self._other
+        heads = self.ask_primary(command, dict[str, str])
         if found := [name for name, head in heads.items() if key_id_of_token(head) == other]:
             patch = """kubectl -n NAMESPACE patch secret NAME --type=json -p '[{"op":"remove","path":"/data/token"}]'"""
             hint = f"each gets a new one by `{patch}`; replace all copies of it, then run the same command again"
@@ -125,7 +135,7 @@ def key_id_of_token(head: str) -> str:
     """The id that a token carries, by its first part (base64url of JSON, RFC 7515); "" when it is no token's."""
     try:
         return str(json.loads(base64.urlsafe_b64decode(head + "=" * (-len(head) % 4)))["kid"])
-    except (ValueError, KeyError, TypeError):
+    except MALFORMED:
         return ""
 
 

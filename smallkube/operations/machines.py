@@ -1,6 +1,5 @@
 """Asking machines: a script of ours or kubectl on one, the same question or any command to many."""
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -28,15 +27,6 @@ def script(name: str, *arguments: str, stdin: bytes | None = None, timeout: floa
 def kubectl(*arguments: str) -> Command:
     """For the primary."""
     return Command((*KUBECTL, "--request-timeout=30s", *arguments), timeout=90)
-
-
-def answer(host: Host, command: Command) -> Any:
-    """What ``command`` prints, which is JSON. Raises SmallkubeError when it fails, or prints something else."""
-    text = host.run_checked(command).text
-    try:
-        return json.loads(text)
-    except ValueError as error:
-        raise host.error(f"unexpected output from {command.name}") from error
 
 
 def ask_all(nodes: Sequence[Node], connect: Connect, ask: Callable[[Host], T]) -> tuple[Outcome[T], ...]:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from smallkube.core.errors import SmallkubeError, UsageError
+from smallkube.core.errors import MALFORMED, SmallkubeError, UsageError
 from smallkube.core.files import write_file
 from smallkube.inventory import edit, positions
 from smallkube.inventory import load as inventories
@@ -210,7 +210,7 @@ def secrets_of_pods(text: str) -> tuple[str, ...]:
     try:
         pods = json.loads(text)["items"]
         found = {f"{pod['metadata']['namespace']}/{name}" for pod in pods for name in _names("spec", pod["spec"])}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except MALFORMED as error:
         raise SmallkubeError("unexpected output from kubectl: not a PodList") from error
     return tuple(sorted(found))
 

@@ -1,0 +1,150 @@
+"""One machine answers nonsense: that is its own row, and the other machines are reported as they are."""
+
+import copy
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from smallkube.cli.program import main
+from smallkube.core.workspace import Workspace
+from smallkube.inventory.models import Node
+from smallkube.remote import ssh
+from smallkube.remote.command import Command, Result
+from smallkube.remote.fake import FakeHost, reply
+from tests.unit.test_cluster_status import FACTS, UNITS
+
+TASKS = ("deploy.status", "net.check", "cluster.status", "deploy.history")
+STAMP = "2026-01-01T00:00:00.000000Z"
+STATUS = {"conditions": [{"type": "Ready", "status": "True"}], "nodeInfo": {"kubeletVersion": "v1.34.1"}}
+NAMES = [{"name": f"node{index}.k8s.internal", "annotations": {}} for index in (1, 2)]
+LEASE = {"renewTime": STAMP, "leaseDurationSeconds": 40}
+ETCD = {"version": "3.6.5", "header": {"revision": 5, "member_id": 1}, "dbSize": 9, "dbSizeInUse": 9, "leader": 1}
+ANSWERS: dict[str, Any] = {
+    "facts": FACTS | {"units": "\n\n".join(f"Id={unit}.service\nActiveState={state}" for unit, state in UNITS.items())},
+    "running": {"kernel": "6.12.1", "versions": {"kubelet": "v1.34.2"}},
+    "/version": {"gitVersion": "v1.34.2"},
+    "/readyz?verbose": "ok",
+    "nodes": {"items": [{"metadata": name, "spec": {}, "status": STATUS} for name in NAMES]},
+    "leases": {"items": [{"metadata": name, "spec": LEASE} for name in NAMES]},
+    "status": [{"Status": {**ETCD, "errors": ["none"], "dbSizeQuota": 1, "raftTerm": 2, "raftIndex": 3}}],
+    "cat": FACTS["history"],
+}
+HOSTILE: list[Any] = [
+    *(None, True, -1, 1 << 70, 10**400, 1e308, float("inf"), float("nan")),
+    *("", "x", "\x1b]52;c;eA==\x07\n[/etc/foo]", "\ud800", "9" * 5000, "0001-01-01T00:00:00", "[" * 50_000),
+    *([], [None], [[[]]], {}, {"a": {"b": None}}, {"": []}, ["[" * 50_000], "Id=\n\n=\nId", "x" * 100_000),
+]
+TEXTS = ["", "{", "[" * 100_000, "null", "\0\xff", '{"items": [', '"' + "\\ud800" * 9 + '"', "x" * (5 << 20)]
+
+
+def paths(value: Any) -> Iterator[tuple[Any, ...]]:
+    """To every part of a JSON value."""
+    yield ()
+    if isinstance(value, dict | list):
+        for key, part in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from ((key, *path) for path in paths(part))
+
+
+def replaced(value: Any, path: tuple[Any, ...], other: Any) -> Any:
+    if not path:
+        return other
+    changed = copy.copy(value)
+    changed[path[0]] = replaced(value[path[0]], path[1:], other)
+    return changed
+
+
+def text_of(answer: str, value: Any) -> str:
+    if answer == "cat" and isinstance(value, list):
+        return "\n".join(each if isinstance(each, str) else json.dumps(each) for each in value)
+    return json.dumps(value)
+
+
+BROKEN = st.sampled_from([*ANSWERS]).flatmap(
+    lambda answer: st.tuples(
+        st.just(answer),
+        st.one_of(
+            st.sampled_from(TEXTS),
+            st.builds(
+                lambda path, other: text_of(answer, replaced(ANSWERS[answer], path, other)),
+                st.sampled_from([*paths(ANSWERS[answer])]),
+                st.sampled_from(HOSTILE),
+            ),
+        ),
+    )
+)
+
+
+class Fleet:
+    """Machines that answer well, but for one answer of the node ``broken``."""
+
+    broken, answer, text = "", "", ""
+
+    def __init__(self) -> None:
+        self.healthy: dict[str, list[Any]] = {}
+
+    def connect(self, _: Workspace, node: Node) -> FakeHost:
+        return FakeHost(node, lambda command: self._reply(node, command))
+
+    def _reply(self, node: Node, command: Command) -> Result:
+        asked = next((name for name in ANSWERS if name in (command.name, *command.argv)), "")
+        if node.name == self.broken and asked == self.answer:
+            return Result(0, self.text.encode(errors="surrogatepass"), "")
+        return reply(text_of(asked, ANSWERS[asked]) if asked else "")
+
+
+@pytest.fixture
+def fleet(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fleet:
+    monkeypatch.setenv("SMALLKUBE_WORKSPACE", str(shutil.copytree(template, tmp_path / "workspace")))
+    monkeypatch.delenv("SMALLKUBE_DEBUG", raising=False)
+    with suppress(SystemExit):
+        main(["smallkube", "nix.render"])
+    made = Fleet()
+    monkeypatch.setattr(ssh, "SshHost", made.connect)
+    return made
+
+
+def rows(task: str, capsys: pytest.CaptureFixture[str]) -> dict[str, list[Any]]:
+    """What the task says of each node; an exception that escapes it fails the test."""
+    try:
+        main(["smallkube", task, "--json"])
+    except SystemExit as end:
+        assert end.code in (0, 1)
+    said = capsys.readouterr()
+    assert all(line.isprintable() and len(line) < 5000 for line in said.err.splitlines())
+    found = json.loads(said.out)
+    if task == "deploy.history":
+        return dict(found)
+    listed = found["nodes"] if task == "cluster.status" else found
+    return {
+        node: [row for row in listed if node in (row.get("node"), row.get("subject"))] for node in ("node1", "node2")
+    }
+
+
+@pytest.mark.parametrize("task", TASKS)
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(broken=BROKEN, node=st.sampled_from(["node1", "node2"]))
+@example(broken=("running", "[1]"), node="node2")
+@example(broken=("facts", text_of("facts", FACTS | {"clock": 10**400})), node="node2")
+@example(broken=("nodes", '{"items": [{}]}'), node="node1")
+@example(broken=("status", text_of("status", [{"Status": ETCD | {"dbSize": "x"}}])), node="node1")
+@example(broken=("cat", "[" * 100_000), node="node2")
+def test_a_broken_answer_is_one_row(
+    task: str, broken: tuple[str, str], node: str, fleet: Fleet, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = fleet.healthy = fleet.healthy or rows(task, capsys)
+    fleet.broken, (fleet.answer, fleet.text) = node, broken
+    found = rows(task, capsys)
+    assert set(found) == {"node1", "node2"} and (task == "deploy.history" or all(found.values()))
+    if node == "node2":
+        assert _timeless(found["node1"]) == _timeless(before["node1"])
+
+
+def _timeless(found: list[Any]) -> list[Any]:
+    return [{name: value for name, value in row.items() if name != "lease_seconds"} for row in found]
