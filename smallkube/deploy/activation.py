@@ -22,6 +22,8 @@ GRACE_SECONDS = 60
 """How long after the rollback was due an unreachable machine is still asked for the outcome."""
 ROLLBACK_SECONDS = 600
 """The same for a machine that is known to be rolling back."""
+ARM_SECONDS = 120
+"""A machine that is still starting is waited for, a minute at most."""
 TOO_LATE = "the activation did not end in time"
 NOT_STARTED = 1
 """Exit status of a switch-to-configuration that did nothing."""
@@ -73,7 +75,7 @@ class Activation:
         """
         if fault := self.barrier.wait(self.node, SyncPoint.PREPARED, "", self.stopped):
             raise SmallkubeError(f"nothing was activated: {fault}")
-        host.run_checked(script("arm", self.nonce, str(self.seconds)))
+        host.run_checked(script("arm", self.nonce, str(self.seconds), self.system, timeout=ARM_SECONDS))
         self._due = self.now() + self.seconds
         self._armed = True
 

@@ -249,7 +249,7 @@ def test_either_confirmation_or_rollback_decides(run: Run, root: Path) -> None:
         nonce = f"n{number}"
         (root / "run/smallkube" / nonce).mkdir(parents=True)
         with ThreadPoolExecutor(2) as pool:
-            back = pool.submit(run, "rollback", nonce, old)
+            back = pool.submit(run, "rollback", nonce, old, "/nix/store/new")
             confirmed = pool.submit(run, "activation", "confirm", nonce).result().returncode == 0
             back.result()
         now = progress(run, nonce)
@@ -264,12 +264,12 @@ def test_a_confirmation_after_a_restart_is_too_late(run: Run, root: Path) -> Non
 
 @pytest.mark.parametrize("status", [0, 4])
 def test_a_rollback_records_its_status_and_stops_its_timer(run: Run, root: Path, status: int) -> None:
-    run("rollback", "n", system(root, status))
+    run("rollback", "n", system(root, status), "/nix/store/new")
     assert (root / "switched").read_text() == "test\n"
     now = progress(run, "n")
     assert (now.begun, now.outcome, now.rollback_status) == (True, "rolled back", status)
     assert "stop smallkube-rollback-n.timer" in (root / "systemctl.log").read_text()
-    run("rollback", "n", str(root / "old"))
+    run("rollback", "n", str(root / "old"), "/nix/store/new")
     assert (root / "switched").read_text() == "test\n"
 
 
@@ -289,13 +289,13 @@ def test_activation_and_rollback_run_in_units_of_their_own(run: Run, root: Path)
     (root / "old").mkdir()
     (root / "gcroots").mkdir()
     (root / "current-system").symlink_to("old")
-    assert run("activation", "arm", "n", "300").returncode == 0
+    assert run("activation", "arm", "n", "300", "/nix/store/new").returncode == 0
     assert run("activation", "activate", "n", "/nix/store/new").returncode == 0
     started = (root / "started").read_text().splitlines()
     assert started[-4:] == [str(root / "bin/activation.sh"), "switch", "n", "/nix/store/new"]
     assert {"--unit=smallkube-rollback-n", "--on-active=300", "--unit=smallkube-activate-n"} <= set(started)
     at = started.index(str(root / "bin/rollback.sh"))
-    assert started[at : at + 3] == [str(root / "bin/rollback.sh"), "n", str(root / "old")]
+    assert started[at : at + 4] == [str(root / "bin/rollback.sh"), "n", str(root / "old"), "/nix/store/new"]
     assert (root / "gcroots/smallkube-rollback").readlink() == root / "old"
 
 
@@ -304,7 +304,7 @@ def test_a_rollback_that_cannot_note_its_decision_still_happens(run: Run, root: 
     link = root / "bin/ln"
     link.write_text("#!/bin/sh\nexit 1\n")
     link.chmod(0o755)
-    run("rollback", "n", system(root))
+    run("rollback", "n", system(root), "/nix/store/new")
     assert (root / "switched").read_text() == "test\n"
 
 
@@ -324,9 +324,53 @@ def test_a_commit_prints_the_generation_alone(run: Run, root: Path) -> None:
     assert (root / "switched").read_text() == "boot\n"
 
 
-def test_a_rollback_to_nothing_fails(run: Run, root: Path) -> None:
-    run("rollback", "n", "/nix/store/gone")
-    assert progress(run, "n").rollback_status == 1
+def scripted(root: Path, name: str, body: str) -> None:
+    """A program of the machine."""
+    (root / "bin" / name).write_text(f"#!/bin/sh\n{body}\n")
+    (root / "bin" / name).chmod(0o755)
+
+
+@pytest.mark.parametrize("reboots", [True, False])
+@pytest.mark.parametrize("new_boots", [True, False])
+@pytest.mark.parametrize(
+    ("statuses", "ended"),
+    [([1, 0], 0), ([2, 3, 1, 1, 4], 4), ([124], 124), ([1] * 5, 1), ([100, 1, 1, 1, 2], 2), ([], 1)],
+)
+def test_a_rollback_is_retried_and_ends_in_a_reboot(
+    run: Run, root: Path, statuses: list[int], ended: int, new_boots: bool, reboots: bool
+) -> None:
+    """``statuses`` of switch-to-configuration in their order; none: there is no previous system."""
+    (root / "profiles").mkdir()
+    for each in ("old", "new"):
+        (root / each / "bin").mkdir(parents=True)
+    (root / "profiles/system").symlink_to(root / ("new" if new_boots else "old"))
+    scripted(root, "sleep", f"echo pause >>{root}/switched")
+    refused = "" if reboots else '[ "$1" != reboot ]'
+    scripted(root, "systemctl", f'echo "$@" >>{root}/systemctl.log\n{refused}')
+    (root / "statuses").write_text("".join(f"{status}\n" for status in statuses))
+    if statuses:
+        program = root / "old/bin/switch-to-configuration"
+        take = f"read -r status <{root}/statuses; sed -i 1d {root}/statuses"
+        program.write_text(f'#!/bin/sh\necho "$@" >>{root}/switched\n{take}\nexit "$status"\n')
+        program.chmod(0o755)
+    run("rollback", "n", str(root / "old"), str(root / "new"))
+    done = (root / "switched").read_text().split() if statuses else []
+    assert done == " pause ".join(["test"] * len(statuses)).split()
+    asked = "reboot" in (root / "systemctl.log").read_text().splitlines()
+    assert asked == (ended not in (0, 4) and not new_boots)
+    assert progress(run, "n").rollback_status == (None if asked and reboots else ended)
+
+
+@pytest.mark.parametrize(
+    ("state", "armed"), [("running", True), ("degraded", True), ("", True), ("stopping", False), ("maintenance", False)]
+)
+def test_no_rollback_is_armed_where_none_would_run(run: Run, root: Path, state: str, armed: bool) -> None:
+    scripted(root, "systemctl", f'[ "$1" = is-system-running ] && echo "{state}"; [ "{state}" = running ]')
+    scripted(root, "systemd-run", f'echo "$@" >>{root}/started')
+    (root / "gcroots").mkdir()
+    done = run("activation", "arm", "n", "300", "/nix/store/new")
+    assert ((done.returncode == 0), (root / "started").exists()) == (armed, armed)
+    assert armed or f'the state "{state}"' in done.stderr.decode()
 
 
 def test_a_build_ends_with_its_standard_input(run: Run, root: Path) -> None:

@@ -1,7 +1,7 @@
 #!/bin/sh
 # The activation of a system, and the lock during a deploy.
 #   activation.sh lock OWNER NONCE HOLDER | refresh NONCE | unlock NONCE
-#   activation.sh arm NONCE SECONDS | activate NONCE SYSTEM | confirm NONCE | trigger-rollback NONCE
+#   activation.sh arm NONCE SECONDS SYSTEM | activate NONCE SYSTEM | confirm NONCE | trigger-rollback NONCE
 #   activation.sh run-stale-rollbacks UNITS...
 #   activation.sh commit SYSTEM
 # /run/smallkube/NONCE has the state of one activation: log, status (once it has ended) and, once it is decided, the link
@@ -45,13 +45,22 @@ unlock() { # NONCE
   if [ "$(cat "$lock/nonce" 2>/dev/null)" = "$1" ]; then rm -rf "$lock"; fi
 }
 
-# The timer rolls back to the system that runs now. Without AccuracySec it may be a minute late.
-arm() { # NONCE SECONDS
+# The timer rolls back from SYSTEM to the one that runs now. Without AccuracySec it may be a minute late.
+# A machine that shuts down, or that has started into a rescue shell, would run no rollback. One that is stuck in its
+# start is deployed to: that may be what it needs.
+arm() { # NONCE SECONDS SYSTEM
+  manager=$(timeout 60 systemctl is-system-running --wait) || true
+  case $manager in
+  stopping | maintenance)
+    echo "systemd is in the state \"$manager\", in which no rollback would run" >&2
+    exit 1
+    ;;
+  esac
   previous=$(readlink -f /run/current-system)
   mkdir -p "/run/smallkube/$1"
   if [ -d "$previous" ]; then ln -sfn "$previous" "$root"; fi
   systemd-run --quiet --unit="smallkube-rollback-$1" --on-active="$2" --timer-property=AccuracySec=1s \
-    --setenv=PATH="$PATH" /bin/sh "$here/rollback.sh" "$1" "$previous"
+    --setenv=PATH="$PATH" /bin/sh "$here/rollback.sh" "$1" "$previous" "$3"
 }
 
 # In a unit of its own, which does not end with the connection.
