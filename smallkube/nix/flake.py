@@ -23,6 +23,12 @@ FEATURES = ("--extra-experimental-features", "nix-command flakes")
 SECONDS = 600.0
 _DESCRIBE = Path(__file__).with_name("describe.nix")
 _SOURCE = re.compile(r"/nix/store/[a-z0-9]{32}-source/")
+_CONSEQUENCE = re.compile(r"error: (\d+ dependenc|build of .* failed|Cannot build .*\n\s*Reason: \d+ dependenc)")
+"""What Nix says after the reason: that something else could not be built because of it."""
+_AFTERWARDS = re.compile(
+    r"(?m)(?<!\A)^error:|^\s*For full logs, run|^warning: |^Command '.*' returned|^Traceback \(|^subprocess\.Called"
+)
+"""Where the reason ends: at the next error, or at what nixos-rebuild(8) says of Nix' exit status."""
 _GIT = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
 """The operator's git configuration could change or leave out files."""
 
@@ -158,6 +164,10 @@ def generated_texts(shown: str) -> dict[str, tuple[str, tuple[str, ...]]]:
 def reason(stderr: str) -> str:
     """What Nix complains about, on one line: the error without the trace, its place in the source kept."""
     plain = _SOURCE.sub("", re.sub(r"\x1b\[[0-9;]*m", "", stderr))
-    lines = [line.strip() for line in plain[max(plain.rfind("error:"), 0) :].splitlines()]
+    errors = [plain[found.start() :] for found in re.finditer(r"error:", plain)]
+    last = plain.strip().rpartition("\n")[2]
+    whole = next((text for text in reversed(errors) if not _CONSEQUENCE.match(text)), last)
+    whole = _AFTERWARDS.split(whole, maxsplit=1)[0]
+    lines = [line.strip() for line in whole.splitlines()]
     kept = [line for line in lines if line and not re.match(r"\(use '--show-trace|\(stack trace|\d*\s*\||…|at «", line)]
     return " ".join(kept).removeprefix("error:").strip() or "Nix failed without saying why"

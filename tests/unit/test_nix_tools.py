@@ -22,6 +22,48 @@ def test_nix_errors_on_one_line() -> None:
     assert reason("") == "Nix failed without saying why"
 
 
+AT = "error: undefined variable 'x' at nix/hosts/node2.nix:3:5:"
+EVALUATION = f"""\
+building the system configuration...
+warning: Git tree is dirty
+error:
+       … while calling the 'seq' builtin
+         at «github:NixOS/nixpkgs»/lib/modules.nix:361:18:
+          360|         options = checked options;
+
+       error: undefined variable 'x'
+       at /nix/store/{"a" * 32}-source/nix/hosts/node2.nix:3:5:
+            2|   a = 1;
+            3|   b = x;
+             |       ^
+"""
+BUILDER = "error: builder for '/nix/store/x-unit.drv' failed with exit code 1;"
+BUILD = f"""\
+this derivation will be built:
+{BUILDER}
+       last 2 log lines:
+       > building
+       > shellcheck: x.sh:3 is wrong
+       For full logs, run:
+         nix log /nix/store/x-unit.drv
+error: 1 dependencies of derivation '/nix/store/y-etc.drv' failed to build
+error: 1 dependencies of derivation '/nix/store/z-nixos-system-node2.drv' failed to build
+"""
+CLASSIC = "Command 'nix --extra-experimental-features build' returned non-zero exit status 1.\n"
+
+
+@pytest.mark.parametrize("after", ["", CLASSIC, f"Traceback (most recent call last):\n  x\nsubprocess.{CLASSIC}"])
+@pytest.mark.parametrize(
+    ("log", "said"),
+    [
+        (EVALUATION, AT.removeprefix("error: ")),
+        (BUILD, f"{BUILDER} last 2 log lines: > building > shellcheck: x.sh:3 is wrong".removeprefix("error: ")),
+    ],
+)
+def test_the_reason_of_a_failed_build_has_its_place(log: str, said: str, after: str) -> None:
+    assert reason(log + after) == said
+
+
 SCRIPT, BASH = "/nix/store/0-script.drv", "/nix/store/1-bash.drv"
 FORMATS = {
     "before 2.32": {SCRIPT: {"env": {"text": "#!/bin/sh"}, "inputDrvs": {BASH: {}}}, BASH: {"env": {}}},
