@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 
 from smallkube.core.errors import SmallkubeError
 from smallkube.inventory.models import Inventory, Node
@@ -18,7 +19,7 @@ class Drain:
     def __init__(self, inventory: Inventory, node: Node, connect: Connect, slots: threading.Semaphore) -> None:
         self.inventory, self.node, self.connect, self.slots = inventory, node, connect, slots
         self.host = inventory.addressing.node_host(node.index)
-        self.drained = self.uncordons = False
+        self.begun = self.drained = self.uncordons = False
 
     def begin(self, dry_activation: str, purpose: str, stopped: Callable[[], bool]) -> str:
         """Drain if the node is a member and the activation would disturb its pods.
@@ -37,7 +38,7 @@ class Drain:
             if found is None:
                 return f"{self.host} is not a member"
             self.slots.acquire()
-            self.drained = True
+            self.begun = self.drained = True
             self.uncordons = found.marked or not found.cordoned
             if self.uncordons:
                 members.mark(primary, self.host, purpose)
@@ -61,3 +62,15 @@ class Drain:
             raise SmallkubeError(f"it is still cordoned: {error.message}", hint=hint) from error
         finally:
             self.slots.release()
+
+    def end_interrupted(self) -> None:
+        """Uncordon a node that an interrupted deploy has left cordoned, as its mark tells, though this one did not have
+        to drain it. If that can't be done now, the next deploy does it.
+        """
+        with suppress(SmallkubeError):
+            if self.begun or members.api_down(self.inventory, self.connect):
+                return
+            with self.connect(self.inventory.primary) as primary:
+                found = members.member(primary, self.host)
+                if found and found.marked:
+                    members.uncordon(primary, self.host)

@@ -49,6 +49,26 @@ def test_a_node_cordoned_by_a_killed_deploy_is_uncordoned(world: World) -> None:
     assert not world.members[HOST].cordoned
 
 
+@pytest.mark.parametrize("cordoned", [True, False])
+@pytest.mark.parametrize("marked", [True, False])
+def test_what_a_killed_deploy_cordoned_needs_no_drain(world: World, cordoned: bool, marked: bool) -> None:
+    """The next deploy restarts nothing, or finds the node unchanged; a cordon of the administrator stays."""
+    world.members[HOST].cordoned, world.members[HOST].marked = cordoned, marked
+    begun = drain(world)
+    begun.begin("", "nonce", lambda: False)
+    begun.end()
+    begun.end_interrupted()
+    assert (world.members[HOST].cordoned, world.members[HOST].marked) == (cordoned and not marked, False)
+    assert bool(world.done) == marked
+
+
+def test_an_api_server_that_is_down_ends_no_deploy(world: World) -> None:
+    world.members[HOST].cordoned = world.members[HOST].marked = True
+    world.api = "inactive"
+    drain(world).end_interrupted()
+    assert world.done == []
+
+
 def test_a_node_that_cannot_be_drained_is_uncordoned(world: World) -> None:
     world.drain_error = "error: a budget forbids it\n"
     begun = drain(world)
