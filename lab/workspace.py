@@ -15,6 +15,7 @@ from smallkube.core.workspace import Workspace
 HOST = """\
 # {name} of the lab. What a real machine needs to boot and to be reached stands in a file like this.
 {{
+  boot.isContainer = true;
   nixpkgs.hostPlatform = "{system}";
   networking.hostName = "{name}";
   services.openssh.enable = true;

@@ -32,6 +32,7 @@ def deploy(
     no_drain: Annotated[bool, "do not drain nodes whose services restart"] = False,
     with_peers: Annotated[bool, "also deploy to nodes whose WireGuard peers have changed"] = False,
     accept_changes: Annotated[bool, "deploy values that a running cluster cannot take without harm"] = False,
+    force: Annotated[bool, "deploy even keys that are older than those on a node"] = False,
 ) -> None:
     """Deploy to the nodes, with automatic rollback.
 
@@ -43,11 +44,13 @@ def deploy(
     nodes = here.nodes
     where = choose(BuildOn, "build-on", build_on)
     drain, rollback = not no_drain, not no_rollback
-    settings = (batch or None, max_failures, confirm_timeout, rollback, drain, with_peers, where, accept_changes)
-    options = Options(*settings)
+    safety = (confirm_timeout, rollback, drain, with_peers, where, accept_changes, force)
+    options = Options(batch or None, max_failures, *safety)
     plan, bundle = prepare(here.cluster, nodes, choose(Goal, "goal", goal), options, may_lock=not here.dry_run)
     if left_out := ", ".join(plan.left_out):
         ui.warn(f"the peers have changed; {left_out} will not get the new ones; --with-peers includes them")
+    for text in plan.warnings:
+        ui.warn(text)
     if here.dry_run:
         _show_plan(here, plan)
         return
@@ -75,6 +78,8 @@ def plan(here: Current) -> None:
     from smallkube.remote.fleet import raise_errors
 
     planned, bundle = prepare(here.cluster, here.nodes, Goal.DRY_ACTIVATE)
+    for text in planned.warnings:
+        ui.warn(text)
     outcomes = here.ask(planned.nodes, lambda host: facts.changes(host, bundle))
     raise_errors(outcomes)
     changes = {outcome.node.name: outcome.value for outcome in outcomes if outcome.value}
@@ -100,13 +105,16 @@ def rollback(
     confirmed.
     """
     from smallkube.deploy import plan as planning
+    from smallkube.deploy.facts import generations
     from smallkube.nix.bundle import Bundle
+    from smallkube.remote.fleet import raise_errors
 
     nodes = here.nodes
     if generation and not generation.isdecimal():
         raise UsageError(f"--generation {generation}: not a number", hint="see inv deploy.history")
     planned = planning.rollback(nodes, generation or "", planning.Options(confirm_seconds=confirm_timeout))
     if here.dry_run:
+        raise_errors(here.ask(nodes, lambda host: generations(host).find(generation or "")))
         _show_plan(here, planned)
         return
     ui.confirm(f"Roll back {', '.join(each.name for each in nodes)}?", yes=here.yes)
@@ -133,9 +141,15 @@ def history(here: Current) -> None:
 
 def _show_plan(here: Current, plan: "Plan") -> None:
     from smallkube.deploy.node import steps
+    from smallkube.remote.openssh import Route
 
+    targets = {node.name: str(Route.to(node)) for node in plan.nodes}
     titles = [step.title for step in steps(plan)]
     value = {
+        "cluster": here.inventory.cluster.name,
+        "workspace": str(here.workspace.root),
+        "targets": targets,
+        "not_asked": list(plan.not_asked),
         "goal": plan.goal,
         "bundle": plan.digest,
         "stages": [[node.name for node in stage] for stage in plan.stages],
@@ -145,13 +159,18 @@ def _show_plan(here: Current, plan: "Plan") -> None:
         "confirm_seconds": plan.options.confirm_seconds,
     }
     generation = f"generation {plan.generation}" if plan.generation else "the previous generation"
-    lines = [f"{plan.goal} to {generation if plan.generation is not None else f'bundle {plan.digest[:12]}'}"]
+    lines = [f"cluster {here.inventory.cluster.name}, workspace {here.workspace.root}"]
+    lines.append(f"{plan.goal} to {generation if plan.generation is not None else f'bundle {plan.digest[:12]}'}")
+    if plan.generation is None and not here.workspace.flake_lock.is_file():
+        lines.append("nix/flake.lock is missing: the deploy makes it, for which Nix needs the network")
+    if plan.not_asked:
+        lines.append(f"unreachable, so not compared with the workspace: {', '.join(plan.not_asked)}")
     if plan.lockstep:
         lines.append("the peers have changed: all nodes are activated and confirmed in lockstep")
     elif plan.options.rollback:
         lines.append(f"each node rolls back after {plan.options.confirm_seconds} s unless it is confirmed")
     for position, stage in enumerate(plan.stages, 1):
-        lines.append(f"stage {position}: {', '.join(node.name for node in stage)}")
+        lines.append(f"stage {position}: {', '.join(f'{node.name} ({targets[node.name]})' for node in stage)}")
     lines.append("on each node: " + " → ".join(titles))
     output.show(here, value, "\n".join(lines))
 

@@ -41,6 +41,8 @@ class Workspace:
     master_key = _Inside("keys/master_key")
     """The age identity that reads every secret; mode 0600, never in git."""
     peers_file = _Inside("keys/peers.json")
+    state_file = _Inside("keys/state.json")
+    """An id for each change of keys/, newest first."""
     recipients_file = _Inside("keys/recipients.json")
     secrets_nix = _Inside("keys/secrets.nix")
     nix_dir = _Inside("nix")

@@ -44,6 +44,29 @@ class Systems:
 
 
 @dataclass(frozen=True)
+class Deployed:
+    """What was deployed to a machine: the ``system`` that runs, the newest lines of its ``history``, SHA-256 of its
+    ``peers``.json, its WireGuard ``public_key`` ("": there is none), and bundle → SHA-256 of its own ``wireguard`` key.
+    """
+
+    system: str
+    history: tuple[str, ...]
+    peers: str
+    public_key: str
+    wireguard: dict[str, str]
+
+    @cached_property
+    def effective(self) -> tuple[Entry, ...]:
+        """The deploys that took effect, newest first."""
+        return tuple(filter(history.took_effect, reversed(history.parse(self.history))))
+
+    @property
+    def keys(self) -> str:
+        """The id of the last change of keys/ that was deployed, "" when that is not known."""
+        return next((entry.keys for entry in self.effective if entry.keys), "")
+
+
+@dataclass(frozen=True)
 class DeployFacts(Systems):
     """What a deploy has to know before it changes anything.
 
@@ -138,6 +161,11 @@ def of_deploy(host: Host, bundle: Bundle) -> DeployFacts:
     return found
 
 
+def deployed(host: Host) -> Deployed:
+    """Needs nothing of ours on the machine."""
+    return scripts.read(host, SCRIPTS.sent("facts", "deployed", str(host.node.index)), Deployed)
+
+
 def of_host(host: Host, inventory: Inventory, bundle_digest: str) -> HostFacts:
     """Also pings every other node through the tunnel, in both families and with full-sized packets."""
     plan, others = inventory.addressing, [node for node in inventory.nodes if node != host.node]
@@ -155,7 +183,7 @@ def progress(host: Host, nonce: str) -> Progress:
 
 def generations(host: Host) -> Generations:
     """The generations that the machine has."""
-    return scripts.read(host, SCRIPTS.pushed("facts", "generations"), Generations)
+    return scripts.read(host, SCRIPTS.sent("facts", "generations"), Generations)
 
 
 def units_of(node: Node) -> tuple[str, ...]:

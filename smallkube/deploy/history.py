@@ -6,7 +6,7 @@ import os
 import socket
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 
 from smallkube.core.errors import MALFORMED
 from smallkube.remote.command import Command
@@ -19,7 +19,10 @@ _WITHOUT_EFFECT = ("failed", "rolled back", "unknown")
 
 @dataclass(frozen=True)
 class Entry:
-    """``time`` is UTC in ISO 8601; ``digest`` the bundle's SHA-256; ``generation`` is "" where none was made."""
+    """``time`` is UTC in ISO 8601; ``digest`` the bundle's SHA-256; ``generation`` is "" where none was made.
+
+    ``keys`` is the id of the last change of keys/, ``commit`` that of the workspace in git; "" where there is none.
+    """
 
     time: str
     operator: str
@@ -29,6 +32,8 @@ class Entry:
     generation: str
     outcome: str
     reason: str
+    keys: str = ""
+    commit: str = ""
 
 
 def append(host: Host, entry: Entry) -> None:
@@ -49,13 +54,19 @@ def parse(lines: Iterable[str]) -> tuple[Entry, ...]:
     for line in lines:
         with suppress(*MALFORMED):
             found = json.loads(line)
-            entries.append(Entry(**{field.name: str(found[field.name]) for field in fields(Entry)}))
+            known = [each.name for each in fields(Entry) if each.default is MISSING or each.name in found]
+            entries.append(Entry(**{name: str(found[name]) for name in known}))
     return tuple(entries)
+
+
+def took_effect(entry: Entry) -> bool:
+    """Whether the deploy took effect."""
+    return entry.outcome not in _WITHOUT_EFFECT
 
 
 def last_effective(entries: Iterable[Entry]) -> Entry | None:
     """The newest entry of a deploy that took effect."""
-    return next((entry for entry in reversed([*entries]) if entry.outcome not in _WITHOUT_EFFECT), None)
+    return next(filter(took_effect, reversed([*entries])), None)
 
 
 def operator() -> str:

@@ -17,7 +17,7 @@ class MachineLock:
 
     def __init__(self, connect: Callable[[], Host], nonce: str) -> None:
         self.connect, self.nonce = connect, nonce
-        self._taken, self._ended = False, threading.Event()
+        self.taken, self._ended = False, threading.Event()
 
     def take(self, host: Host, workspace: str) -> None:
         """Take it. Raises SmallkubeError when the deploy of another ``workspace`` holds it."""
@@ -25,7 +25,7 @@ class MachineLock:
         taken = host.run(SCRIPTS.sent("activation", "lock", operator(), self.nonce, holder, title="lock"))
         if not taken.ok:
             raise SmallkubeError(taken.last_line, hint="wait for that deploy to end")
-        self._taken = True
+        self.taken = True
         threading.Thread(target=self._keep, daemon=True).start()
 
     def _keep(self) -> None:
@@ -40,6 +40,6 @@ class MachineLock:
     def release(self, host: Callable[[], Host]) -> None:
         """Give it back; where that fails, the next deploy from this workspace takes it over at once."""
         self.end()
-        if self._taken:
+        if self.taken:
             with suppress(SmallkubeError):
                 host().run(SCRIPTS.sent("activation", "unlock", self.nonce, title="unlock"))

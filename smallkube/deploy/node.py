@@ -23,6 +23,7 @@ from smallkube.deploy.plan import BuildOn, Goal, Plan
 from smallkube.deploy.report import EXPECTED, Outcome, Report
 from smallkube.inventory.cluster import Cluster
 from smallkube.inventory.models import Node
+from smallkube.nix import flake
 from smallkube.nix.bundle import Bundle
 from smallkube.remote import scripts
 from smallkube.remote.command import Command, Result
@@ -152,7 +153,7 @@ class NodeDeploy:
         if not done.ok or not system.startswith("/nix/store/"):
             self.report.log = _tail(done.stderr)
             where = self.workspace.relative(self.log_file)
-            raise SmallkubeError(f"the build failed: {done.last_line}", hint=f"the whole log is in {where}")
+            raise SmallkubeError(f"the build failed: {flake.reason(done.stderr)}", hint=f"the whole log is in {where}")
         self._set_target_system(system)
 
     def copy(self) -> None:
@@ -226,7 +227,8 @@ class NodeDeploy:
         if known or report.outcome is Outcome.UNKNOWN:
             return
         when, kept = datetime.now(UTC).isoformat(timespec="seconds"), (report.system, report.generation)
-        entry = history.Entry(when, operator(), self.plan.goal, self.digest, *kept, report.outcome, report.reason)
+        result = (*kept, report.outcome, report.reason, self.plan.keys, self.plan.commit)
+        entry = history.Entry(when, operator(), self.plan.goal, self.digest, *result)
         try:
             self._again(lambda: history.append(self.host, entry))
         except SmallkubeError as error:
@@ -246,6 +248,8 @@ class NodeDeploy:
             self.drain.end()
         except SmallkubeError as error:
             self.report.add_reason(reason_of(error))
+        if self.lock.taken and self.plan.drains:
+            self.drain.end_interrupted()
         self.lock.release(lambda: self.host)
 
 

@@ -3,7 +3,6 @@
 The steps on each node are in ``deploy.node``.
 """
 
-import hashlib
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -14,15 +13,13 @@ from typing import TypeVar
 from smallkube.core import process
 from smallkube.core.errors import ErrorGroup, UsageError, listed
 from smallkube.core.files import write_file
-from smallkube.core.workspace import Workspace
-from smallkube.deploy import changes
+from smallkube.deploy import changes, preflight
 from smallkube.deploy.facts import SCRIPTS
 from smallkube.inventory.cluster import Cluster
 from smallkube.inventory.models import Node
 from smallkube.nix import build, bundle, flake, render
 from smallkube.nix.bundle import Bundle
 from smallkube.remote import fleet, scripts
-from smallkube.remote.command import Command
 from smallkube.remote.ssh import SshHost, connector
 from smallkube.secrets import age, host_keys, policy, recipients, transaction
 from smallkube.secrets.recipients import Finding, State
@@ -55,7 +52,7 @@ class Options:
     stops. ``confirm_seconds``: after which a node rolls back, counted from before the activation; ``rollback`` False:
     it never does. ``drain`` False: nothing is drained. ``with_peers``: include the nodes whose peers have changed.
     ``build_on``: whose Nix builds; what is built locally is copied to the nodes. ``accept_changes``: deploy values that
-    a live cluster can't take, too.
+    a live cluster can't take, too. ``force``: also older keys than those that were deployed last.
     """
 
     batch: int | None = None
@@ -66,6 +63,7 @@ class Options:
     with_peers: bool = False
     build_on: BuildOn = BuildOn.TARGET
     accept_changes: bool = False
+    force: bool = False
 
     def __post_init__(self) -> None:
         if not 10 <= self.confirm_seconds <= 3600:
@@ -86,6 +84,8 @@ class Plan:
     ``digest`` is the bundle's; ``nonce`` names this deploy on the machines. ``lockstep``: all nodes are activated and
     confirmed at the same time, because their peers.json changes. ``left_out``: nodes that will not get the new peers,
     so that their tunnel cannot work. ``generation``: roll back to that one, "" for the previous; None for a deploy.
+    ``warnings``: for the operator, before anything is sent; ``not_asked``: nodes that were unreachable for the plan.
+    ``keys`` and ``commit``: as in ``history.Entry``.
     """
 
     goal: Goal
@@ -95,6 +95,10 @@ class Plan:
     lockstep: bool = False
     left_out: tuple[str, ...] = ()
     generation: str | None = None
+    warnings: tuple[str, ...] = ()
+    not_asked: tuple[str, ...] = ()
+    keys: str = ""
+    commit: str = ""
     nonce: str = field(default_factory=lambda: secrets.token_hex(4))
 
     @property
@@ -168,11 +172,21 @@ def prepare(
     if may_lock and flake.LOCK_FILE not in whole.files:
         write_file(cluster.workspace.flake_lock, _lock(cluster, whole))
         whole = bundle.assemble(cluster)
-    new_peers, left_out = stale_peers(cluster, nodes, whole.files["keys/peers.json"])
+    asked = [*nodes, *(node for node in (cluster.inventory.primary,) if node not in nodes)]
+    found = preflight.ask(cluster, asked)
+    states = transaction.states(cluster.workspace)
+    if not options.force:
+        preflight.refuse_older_keys(found, states)
+    preflight.refuse_other_public_keys(nodes, found, whole)
+    new_peers, left_out = preflight.stale_peers(cluster, nodes, found, whole.files["keys/peers.json"])
     if options.with_peers and left_out:
         nodes = cluster.inventory.select([*(node.name for node in nodes), *left_out])
         new_peers, left_out = True, ()
-    return make(nodes, whole.digest, goal, options, new_peers=new_peers, left_out=left_out), whole
+    planned = make(nodes, whole.digest, goal, options, new_peers=new_peers, left_out=left_out)
+    warnings = (*preflight.unknown_commits(cluster.workspace, found), *preflight.host_warnings(nodes, whole))
+    keys, commit = next(iter(states), ""), preflight.commit(cluster.workspace)
+    not_asked = tuple(node.name for node in asked if node.name not in found)
+    return replace(planned, warnings=warnings, not_asked=not_asked, keys=keys, commit=commit), whole
 
 
 def _lock(cluster: Cluster, unlocked: Bundle) -> bytes:
@@ -213,27 +227,3 @@ def check_rendered(cluster: Cluster, stale: Sequence[Path]) -> None:
             f"not rendered from the inventory as it is now ({cluster.inventory.cluster.name}): {names}",
             hint="run `inv nix.render`",
         )
-
-
-def stale_peers(cluster: Cluster, nodes: Sequence[Node], peers: bytes) -> tuple[bool, tuple[str, ...]]:
-    """Whether one of ``nodes`` has an older peers.json than ``peers``, and which other nodes have one.
-
-    The others are asked only if there is a change; unreachable machines are ignored. A machine that was never deployed
-    has none; the others cannot reach it through the tunnel in any case.
-    """
-    wanted = hashlib.sha256(peers).hexdigest()
-    selected = _other_peers(cluster.workspace, nodes, wanted)
-    others = [node for node in cluster.inventory.nodes if node not in nodes] if selected else []
-    found = _other_peers(cluster.workspace, others, wanted)
-    return any(selected.values()), tuple(name for name, digest in found.items() if digest)
-
-
-def _other_peers(workspace: Workspace, nodes: Sequence[Node], wanted: str) -> dict[str, str]:
-    """The nodes whose peers.json has another digest, and that digest, "" where there is no such file."""
-
-    def digest(node: Node) -> str:
-        with SshHost(workspace, node) as host:
-            return host.run(Command(("sha256sum", "/etc/smallkube/peers.json"))).text.partition(" ")[0]
-
-    outcomes = fleet.run([nodes], digest)
-    return {out.node.name: out.value or "" for out in outcomes if not out.error and out.value != wanted}

@@ -9,6 +9,7 @@ keys/ went on (restored from git, say, or copied with the rest of the folder) is
 import base64
 import json
 import re
+import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ from smallkube.secrets import age, agenix, policy, recipients
 from smallkube.secrets.policy import Secret
 from smallkube.secrets.recipients import Finding, Keyring, Record, State
 
+MAX_STATES = 500
 _NAME = re.compile(r"(hosts/)?(?!\.{1,2}$)[^/\0]+")
 
 
@@ -42,6 +44,22 @@ def read_keys(workspace: Workspace) -> Keys:
         if path.suffix in found and not path.name.startswith("."):
             found[path.suffix][path.name] = workspace.read(path) or b""
     return Keys(found[policy.SUFFIX], found[".crt"], recipients.read_records(workspace))
+
+
+def states(workspace: Workspace) -> tuple[str, ...]:
+    """An id for each of the last changes of keys/, newest first: a clone that lacks a newer one's has older keys.
+
+    None where nothing was changed since the version that records them. Raises UsageError when the file is damaged.
+    """
+    text = workspace.read_text(workspace.state_file)
+    try:
+        found = [] if text is None else json.loads(text)
+        if not isinstance(found, list) or not all(isinstance(each, str) for each in found):
+            raise ValueError("not a list of ids")
+    except (ValueError, RecursionError) as error:
+        hint = "restore it from git; after a merge keep the lines of both sides"
+        raise UsageError("damaged", where=workspace.relative(workspace.state_file), hint=hint) from error
+    return tuple(found)
 
 
 def opened(keys: Keys, master: age.Master, row: Secret) -> bytes:
@@ -138,6 +156,8 @@ def commit(
 ) -> tuple[str, ...]:
     """Give ``files`` in keys/ their content (None: remove it), whatever comes; under the lock; those that changed.
 
+    The change gets an id in state.json.
+
     Raises UsageError when they are not as in ``keys`` any more, SmallkubeError when a file can't be written: before the
     journal is there nothing has changed.
     """
@@ -145,21 +165,25 @@ def commit(
     if keys:
         known: dict[str, bytes | None] = {**keys.files, **keys.certificates}
         covered = (name for name in files if name.endswith((policy.SUFFIX, ".crt")))
-        if changed := [name for name in covered if before[name] != known.get(name)]:
-            raise UsageError(f"changed meanwhile: {', '.join(changed)}", where="keys/", hint="run the same again")
+        if newer := [name for name in covered if before[name] != known.get(name)]:
+            raise UsageError(f"changed meanwhile: {', '.join(newer)}", where="keys/", hint="run the same again")
     changes = {name: data for name, data in files.items() if data != before[name]}
     if not changes:
         return ()
+    ids, state = [secrets.token_hex(8), *states(workspace)][:MAX_STATES], workspace.state_file.name
+    before[state] = workspace.read(workspace.state_file)
+    changed = tuple(changes)
+    changes[state] = (json.dumps(ids, indent=0) + "\n").encode()
     document = {
         "version": 2,
-        "nodes": list(subjects or changes),
+        "nodes": list(subjects or changed),
         "files": {name: base64.b64encode(data).decode() for name, data in changes.items() if data is not None},
         "gone": [name for name, data in changes.items() if data is None],
         "replaces": {name: _hash(before[name]) for name in changes},
     }
     write_file(_path(workspace), json.dumps(document, indent=1) + "\n", 0o600)
     complete(workspace)
-    return tuple(changes)
+    return changed
 
 
 def unfinished(workspace: Workspace) -> tuple[str, ...]:

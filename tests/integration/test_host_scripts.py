@@ -3,16 +3,18 @@ lock, one side decides, the JSON is valid, and shellcheck finds nothing.
 """
 
 import hashlib
+import json
 import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
-from smallkube.deploy import facts
+from smallkube.deploy import facts, history
 from smallkube.inventory.models import Node
 from smallkube.nix.bundle import Bundle
 from smallkube.remote import scripts
@@ -57,7 +59,7 @@ def moved(name: str, root: Path) -> str:
     """A script whose folders are below ``root``."""
     text = SCRIPTS[name].decode()
     text = text.replace("/var/lib/smallkube", f"{root}/lib").replace("/run/smallkube", f"{root}/run/smallkube")
-    text = text.replace("/run/current-system", f"{root}/current-system")
+    text = text.replace("/run/current-system", f"{root}/current-system").replace("/etc/smallkube", f"{root}/etc")
     return text.replace("/nix/var/nix/", f"{root}/")
 
 
@@ -217,6 +219,24 @@ def test_facts_are_of_the_expected_shape(run: Run, root: Path) -> None:
     measured = scripts.read(host(run), facts.SCRIPTS.sent("facts", *arguments), facts.HostFacts)
     assert set(measured.ping) == set(measured.mtu) == {"127.0.0.1", "192.0.2.255"}
     assert measured.bridge == frozenset()
+
+
+def test_what_was_deployed_is_told_before_anything_is_sent(run: Run, root: Path) -> None:
+    empty = facts.deployed(host(run))
+    assert (empty.effective, empty.peers, empty.public_key, empty.wireguard) == ((), "", "", {})
+    (root / "etc").mkdir()
+    (root / "etc/peers.json").write_text("[]")
+    keys = root / "lib/bundles" / BUNDLE.digest / "keys"
+    keys.mkdir(parents=True)
+    (keys / "wgkube1.key.age").write_text("secret")
+    (keys / "wgkube11.key.age").write_text("another's")
+    entry = history.Entry("t", "o", "switch", BUNDLE.digest, "/nix/store/x", "1", "deployed", "", "id", "commit")
+    (root / "lib/history.jsonl").write_text(json.dumps(asdict(entry)) + "\n")
+    scripted(root, "wg", "echo KEY=")
+    found = facts.deployed(host(run))
+    assert (found.effective, found.keys, found.public_key) == ((entry,), "id", "KEY=")
+    assert found.wireguard == {BUNDLE.digest: hashlib.sha256(b"secret").hexdigest()}
+    assert found.peers == hashlib.sha256(b"[]").hexdigest()
 
 
 def system(root: Path, status: int = 0) -> str:

@@ -3,7 +3,8 @@
 import json
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import pytest
 
@@ -27,6 +28,8 @@ KEY = "ssh-ed25519 AAAA root@node2"
 PREPARE = ["lock", "facts", "receive", "receive", "build", "difference"]
 ACTIVATE = ["health checks", "node Ready", "switch-to-configuration", "arm", "activate", "progress"]
 CONFIRM = ["progress", "progress", "health checks", "node Ready", "confirm"]
+END = ["systemctl", "unlock"]
+"""Whether the primary can say that an interrupted deploy has left the node cordoned."""
 
 
 @dataclass
@@ -104,8 +107,8 @@ def deploy(machine: Machine, workspace: Workspace) -> Callable[..., Report]:
     cluster = Cluster(workspace, load(workspace.inventory_file))
     node = cluster.inventory.node("node2")
 
-    def run(goal: Goal = Goal.SWITCH, *, generation: str | None = None) -> Report:
-        made = plan.make([node], "digest", goal)
+    def run(goal: Goal = Goal.SWITCH, *, generation: str | None = None, **more: Any) -> Report:
+        made = replace(plan.make([node], "digest", goal), **more)
         if generation is not None:
             made = plan.rollback([node], generation, Options())
         context = deploying.DeployContext(made, Bundle({}), cluster, Silent())
@@ -119,7 +122,7 @@ def deploy(machine: Machine, workspace: Workspace) -> Callable[..., Report]:
 def test_a_switch_runs_its_commands_in_order(deploy: Callable[..., Report], machine: Machine) -> None:
     report = deploy()
     assert (report.outcome, report.system, report.generation) == (Outcome.DEPLOYED, NEW, "8")
-    assert machine.did == [*PREPARE, *ACTIVATE, *CONFIRM, "commit", "record", "unlock"]
+    assert machine.did == [*PREPARE, *ACTIVATE, *CONFIRM, "commit", "record", *END]
     assert Entry(**json.loads(machine.history[-1])).outcome == "deployed"
 
 
@@ -145,9 +148,9 @@ def test_the_same_system_is_unchanged(deploy: Callable[..., Report], machine: Ma
     machine.runs = machine.boots = NEW
     report = deploy()
     assert (report.outcome, report.generation) == (Outcome.UNCHANGED, "7")
-    assert machine.did == [*PREPARE[:-1], "record", "unlock"]
+    assert machine.did == [*PREPARE[:-1], "record", *END]
     deploy()
-    assert machine.did[len(PREPARE) + 1 :] == [*PREPARE[:-1], "unlock"]
+    assert machine.did[len(PREPARE) + 2 :] == [*PREPARE[:-1], *END]
 
 
 @pytest.mark.parametrize(
@@ -163,7 +166,7 @@ def test_what_the_other_goals_run(
     deploy: Callable[..., Report], machine: Machine, goal: Goal, outcome: Outcome, commands: list[str]
 ) -> None:
     assert deploy(goal).outcome is outcome
-    assert machine.did == [*PREPARE, *commands, "unlock"]
+    assert machine.did == [*PREPARE, *commands, *(END if goal is Goal.TEST else ["unlock"])]
 
 
 def test_an_unhealthy_node_rolls_back_and_is_recorded(deploy: Callable[..., Report], machine: Machine) -> None:
@@ -186,7 +189,22 @@ def test_a_failed_build_ends_with_its_log(deploy: Callable[..., Report], machine
     report = deploy()
     assert (report.outcome, report.log) == (Outcome.FAILED, "syntax error")
     assert report.reason.startswith("the build failed: syntax error; the whole log is in .smallkube/logs/")
-    assert machine.did == [*PREPARE[:-1], "unlock"]
+    assert machine.did == [*PREPARE[:-1], *END]
+
+
+def test_a_failed_build_says_where_nix_found_the_error(deploy: Callable[..., Report], machine: Machine) -> None:
+    error = "error: undefined variable 'x'\n at /etc/x/nix/hosts/node2.nix:3:5:\n 3| b = x;\n"
+    log = f"error:\n … while x\n {error}Command 'nix build' returned non-zero exit status 1.\n"
+    machine.answers["build"] = reply(status=1, stderr=log)
+    assert deploy().reason.startswith(
+        "the build failed: undefined variable 'x' at /etc/x/nix/hosts/node2.nix:3:5:; the"
+    )
+
+
+def test_what_was_deployed_from_is_recorded(deploy: Callable[..., Report], machine: Machine) -> None:
+    deploy(keys="k", commit="c")
+    found = Entry(**json.loads(machine.history[-1]))
+    assert (found.keys, found.commit) == ("k", "c")
 
 
 def test_another_deploy_has_the_lock(deploy: Callable[..., Report], machine: Machine) -> None:

@@ -1,6 +1,5 @@
 """Verifies the steps of a deploy for each goal, the order of the nodes, and what is refused beforehand."""
 
-import hashlib
 from typing import Any
 
 import pytest
@@ -11,9 +10,8 @@ from smallkube.deploy import plan
 from smallkube.deploy.node import steps
 from smallkube.deploy.plan import BuildOn, Goal, Options, choose
 from smallkube.inventory.cluster import Cluster
-from smallkube.inventory.load import load, parse
+from smallkube.inventory.load import load
 from smallkube.inventory.models import Inventory, Node
-from smallkube.remote.fake import FakeHost, reply
 from smallkube.secrets import policy
 from smallkube.secrets.recipients import Finding, Proof, State
 
@@ -150,30 +148,3 @@ def test_what_is_not_rendered_is_not_deployed(workspace: Workspace, inventory: I
     plan.check_rendered(cluster, [])
     with pytest.raises(UsageError, match=r"a, b, c and 2 more; run `inv nix\.render`"):
         plan.check_rendered(cluster, [workspace.root / name for name in "abcde"])
-
-
-@pytest.mark.parametrize(
-    ("digests", "selected", "stale"),
-    [
-        ({"node1": "", "node2": "new", "node3": "old"}, [2], (False, ())),
-        ({"node1": "", "node2": "new", "node3": "old"}, [1], (False, ("node3",))),
-        ({"node1": "old", "node2": "new", "node3": "old"}, [1, 2], (True, ("node3",))),
-    ],
-)
-def test_nodes_with_older_peers_are_found(
-    workspace: Workspace,
-    monkeypatch: pytest.MonkeyPatch,
-    digests: dict[str, str],
-    selected: list[int],
-    stale: tuple[bool, tuple[str, ...]],
-) -> None:
-    lines = "".join(f"  node{index}: {{peer_ip: 192.168.0.{index}}}\n" for index in (1, 2, 3))
-    inventory = parse(f"cluster: {{name: x}}\nnodes:\n{lines}", workspace.inventory_file)
-    wanted = hashlib.sha256(b"peers").hexdigest()
-
-    def connect(_: Workspace, node: Node) -> FakeHost:
-        return FakeHost(node, lambda _: reply(digests[node.name].replace("new", wanted) + "  peers.json\n"))
-
-    monkeypatch.setattr(plan, "SshHost", connect)
-    nodes = [inventory.nodes[index - 1] for index in selected]
-    assert plan.stale_peers(Cluster(workspace, inventory), nodes, b"peers") == stale

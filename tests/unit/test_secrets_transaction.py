@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from smallkube.core.errors import SmallkubeError, UsageError
@@ -39,7 +39,8 @@ def test_the_next_who_takes_the_lock_completes_the_change(
         transaction.refuse_unfinished(workspace)
     with changing_keys(workspace) as completed:
         assert completed == ("node1",)
-    assert {path.name: path.read_bytes() for path in workspace.keys_dir.iterdir()} == FILES
+    found = {path.name: path.read_bytes() for path in workspace.keys_dir.iterdir()}
+    assert found.keys() - FILES == {"state.json"} and found.items() >= FILES.items()
     with changing_keys(workspace) as completed:
         assert completed == ()
     transaction.refuse_unfinished(workspace)
@@ -131,7 +132,9 @@ def test_the_journal_holds_nothing_that_is_secret(cluster: Cluster, monkeypatch:
     monkeypatch.setattr(transaction, "complete", lambda _: ())
     wireguard.act(cluster, wireguard.plan(cluster))
     document = json.loads((cluster.workspace.state_dir / "keys-change.json").read_text())
-    assert set(document["files"]) == {"wgkube1.key.age", "wgkube2.key.age", "peers.json", "recipients.json"}
+    assert set(document["files"]) == {
+        *("wgkube1.key.age", "wgkube2.key.age", "peers.json", "recipients.json", "state.json"),
+    }
     for name, data in document["files"].items():
         assert not name.endswith(".age") or base64.b64decode(data).startswith(b"age-encryption.org/v1\n")
 
@@ -161,3 +164,45 @@ def test_host_keys_are_in_their_own_folder(workspace: Workspace) -> None:
         assert len(list(workspace.hosts_keys_dir.iterdir())) == 9
         transaction.commit(workspace, dict.fromkeys(files))
     assert list(workspace.hosts_keys_dir.iterdir()) == []
+
+
+@settings(max_examples=20)
+@given(st.lists(st.binary(max_size=1), max_size=6))
+def test_each_change_of_keys_has_an_id(tmp_path_factory: pytest.TempPathFactory, contents: list[bytes]) -> None:
+    workspace = Workspace(tmp_path_factory.mktemp("ws"))
+    before: tuple[str, ...] = transaction.states(workspace)
+    assert before == ()
+    for content in contents:
+        with changing_keys(workspace):
+            changed = transaction.commit(workspace, {"a.age": content})
+        after = transaction.states(workspace)
+        assert after[bool(changed) :] == before and len({*after}) == len(after)
+        before = after
+
+
+def test_the_last_changes_of_keys_are_remembered(workspace: Workspace) -> None:
+    workspace.keys_dir.mkdir()
+    old = [f"{number:016x}" for number in range(transaction.MAX_STATES)]
+    workspace.state_file.write_text(json.dumps(old))
+    with changing_keys(workspace):
+        transaction.commit(workspace, FILES)
+    assert transaction.states(workspace)[1:] == tuple(old[:-1])
+
+
+def test_the_changes_of_two_clones_can_be_merged(workspace: Workspace) -> None:
+    """Both add a line at the top, and git offers both."""
+    for _ in range(3):
+        with changing_keys(workspace):
+            transaction.commit(workspace, {"a.age": bytes([_])})
+    lines = workspace.state_file.read_text().splitlines()
+    workspace.state_file.write_text("\n".join([*lines[:1], '"theirs",', *lines[1:]]))
+    assert "theirs" in transaction.states(workspace)
+
+
+@pytest.mark.parametrize("text", ["", "x", "{}", "[1]", "[" * 5000, '["a"', "<<<<<<< HEAD\n[]"])
+def test_a_damaged_list_of_changes_is_refused(workspace: Workspace, text: str) -> None:
+    workspace.keys_dir.mkdir()
+    workspace.state_file.write_text(text)
+    with pytest.raises(UsageError, match=r"keys/state\.json: damaged"), changing_keys(workspace):
+        transaction.commit(workspace, FILES)
+    assert [path.name for path in workspace.keys_dir.iterdir()] == ["state.json"]

@@ -88,6 +88,7 @@ in
       };
     };
 
+    boot.isContainer = flag false;
     boot.kernelModules = strings;
     boot.kernel.sysctl = mkOption {
       default = { };

@@ -1,6 +1,7 @@
 #!/bin/sh
 # Facts about this machine, as JSON. Changes nothing.
 #   facts.sh deploy BUNDLE_DIGEST SCRIPTS_DIGEST
+#   facts.sh deployed INDEX
 #   facts.sh host MTU BUNDLE_DIGEST UNITS... -- TUNNEL_ADDRESSES...
 #   facts.sh progress NONCE
 #   facts.sh generations
@@ -33,6 +34,15 @@ deploy_facts() {
   history
   units --state=failed | list failed
   units 'smallkube-rollback-*.timer' 'smallkube-rollback-*.service' | list armed
+}
+
+deployed() { # INDEX of the node
+  readlink -f /run/current-system | string system
+  history
+  sha256sum /etc/smallkube/peers.json 2>/dev/null | cut -d ' ' -f 1 | string peers
+  wg show wgkube public-key 2>/dev/null | string public_key
+  (cd "$home/bundles" && sha256sum -- */"keys/wgkube$1.key.age") 2>/dev/null |
+    sed -n 's|^\([0-9a-f]*\)  \([0-9a-f]*\)/.*|"\2": "\1"|p' | object wireguard
 }
 
 # Prints "ADDRESS": MILLISECONDS, null when nothing comes back.
@@ -127,6 +137,7 @@ what=$1
 shift
 case $what in
 deploy) deploy_facts "$@" ;;
+deployed) deployed "$@" ;;
 host) host_facts "$@" ;;
 progress) progress "$@" ;;
 generations) generations ;;

@@ -1,0 +1,102 @@
+"""Verifies that a deploy refuses, warns and shows its plan before anything is sent, over fake machines."""
+
+import json
+import os
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from smallkube.cli.program import main
+from smallkube.core.errors import UsageError
+from smallkube.deploy import plan, preflight
+from smallkube.deploy.plan import Goal, Options
+from smallkube.inventory.models import Node
+from smallkube.nix import render
+from smallkube.remote.command import Command, Result
+from smallkube.remote.fake import FakeHost, reply
+from smallkube.secrets import transaction
+from tests.unit.fake_cluster import FakeCluster
+
+SYSTEM = "/nix/store/x"
+ENTRY = {"time": "t", "operator": "o", "goal": "switch", "digest": "d", "system": SYSTEM, "generation": "1"}
+ENTRY |= {"outcome": "deployed", "reason": ""}
+
+
+@pytest.fixture
+def keys_of(cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
+    """Node → the id of the keys that were deployed to it last. The workspace is rendered and locked."""
+    found: dict[str, str] = {}
+
+    def answer(node: Node, command: Command) -> Result:
+        if command.argv[3] == "generations":
+            return reply(json.dumps({"current": "7", "systems": {"6": "/nix/store/a", "7": "/nix/store/b"}}))
+        assert command.argv[3:] == ("deployed", str(node.index))
+        entry = json.dumps({**ENTRY, "keys": found.get(node.name, ""), "commit": ""})
+        facts = {"system": SYSTEM, "history": [entry], "peers": "", "public_key": "", "wireguard": {}}
+        return reply(json.dumps(facts))
+
+    def connect(_: object, node: Node) -> FakeHost:
+        return FakeHost(node, lambda command: answer(node, command))
+
+    monkeypatch.setattr(preflight, "SshHost", connect)
+    monkeypatch.setattr("smallkube.remote.ssh.SshHost", connect)
+    monkeypatch.setenv("SMALLKUBE_WORKSPACE", str(cluster.workspace.root))
+    render.plan(cluster.cluster).apply()
+    cluster.workspace.flake_lock.write_text("{}")
+    yield found
+
+
+@pytest.mark.parametrize("stale", ["node1", "node2"])
+def test_a_stale_clone_is_refused_also_for_the_primary(
+    cluster: FakeCluster, keys_of: dict[str, str], stale: str
+) -> None:
+    nodes = [cluster.inventory.node("node2")]
+    newest = transaction.states(cluster.workspace)[0]
+    keys_of |= {"node1": newest, "node2": newest}
+    planned, _ = plan.prepare(cluster.cluster, nodes, Goal.SWITCH)
+    assert (planned.keys, planned.not_asked) == (newest, ())
+    keys_of[stale] = "newer"
+    with pytest.raises(UsageError, match=rf"{stale} was deployed with newer keys than this workspace has"):
+        plan.prepare(cluster.cluster, nodes, Goal.SWITCH)
+    plan.prepare(cluster.cluster, nodes, Goal.SWITCH, Options(force=True))
+
+
+def test_a_workspace_of_the_previous_version_is_deployed(cluster: FakeCluster, keys_of: dict[str, str]) -> None:
+    cluster.workspace.state_file.unlink()
+    planned, _ = plan.prepare(cluster.cluster, cluster.inventory.nodes, Goal.SWITCH)
+    assert planned.keys == ""
+
+
+@pytest.fixture
+def smallkube(keys_of: dict[str, str], capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    def run(*words: str) -> tuple[int, str, str]:
+        status: object = 0
+        try:
+            main(["smallkube", "--workspace", os.environ["SMALLKUBE_WORKSPACE"], *words])
+        except SystemExit as end:
+            status = end.code
+        captured = capsys.readouterr()
+        return int(str(status or 0)), captured.out, captured.err
+
+    return run
+
+
+def test_a_dry_run_says_where_it_would_deploy(
+    cluster: FakeCluster, smallkube: Callable[..., tuple[int, str, str]]
+) -> None:
+    status, out, err = smallkube("deploy", "--dry-run")
+    assert (status, out.splitlines()[0]) == (0, f"cluster test, workspace {cluster.workspace.root}")
+    assert "stage 1: node1 (root@192.168.0.1:22)" in out
+    assert "no file system, no boot loader, no authorized SSH key for node1, node2" in err
+    found = json.loads(smallkube("deploy", "--dry-run", "--json")[1])
+    assert found["targets"]["node2"] == "root@192.168.0.2:22"
+    assert (found["cluster"], found["workspace"]) == ("test", str(cluster.workspace.root))
+
+
+@pytest.mark.parametrize(("generation", "status"), [("77", 1), ("6", 0)])
+def test_a_dry_run_of_a_rollback_finds_the_generation(
+    smallkube: Callable[..., tuple[int, str, str]], generation: str, status: int
+) -> None:
+    ended, _, err = smallkube("deploy.rollback", "--generation", generation, "--dry-run")
+    assert ended == status
+    assert (f"there is no generation {generation}" in err) == bool(status)
