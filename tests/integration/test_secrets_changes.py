@@ -54,7 +54,7 @@ def test_a_new_node_creates_only_what_is_new(ready: Any) -> None:
         "kubelet_node4.crt",
     }
     assert report["rekey"] == []
-    derived = {"peers.json", "secrets.nix", "recipients.json"}
+    derived = {"peers.json", "secrets.nix", "recipients.json", "state.json"}
     after = ready.content()
     assert {name for name in before if after[name] != before[name]} == derived
     assert ready.problems() == {}
@@ -81,7 +81,7 @@ def test_rekey_touches_only_what_policy_or_host_key_changed(ready: Any) -> None:
     assert ready.content() == before
     ready.done("keys.rekey")
     after = ready.content()
-    assert {name for name in before if after[name] != before[name]} == expected | {"recipients.json"}
+    assert {name for name in before if after[name] != before[name]} == expected | {"recipients.json", "state.json"}
     assert ready.problems() == {}
 
 

@@ -19,7 +19,7 @@ from smallkube.secrets.audit import check
 from smallkube.secrets.transaction import changing_keys
 from tests.integration.crash import assert_complete, generate, killed_at
 
-DERIVED = {"peers.json", "recipients.json"}
+DERIVED = {"peers.json", "recipients.json", "state.json"}
 
 
 def master(cluster: Any) -> age.Master:
