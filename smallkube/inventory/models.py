@@ -13,8 +13,10 @@ from smallkube.inventory.addressing import Addressing, is_address
 
 
 def _network(value: str) -> str:
-    ipaddress.ip_network(value)
-    return value
+    """As it is in a rule: in no other words than the library's own."""
+    if "%" in value:
+        raise ValueError(f"{value} has a zone, which no rule can have; give the bare network")
+    return str(ipaddress.ip_network(value))
 
 
 def _address(value: str) -> str:
@@ -34,8 +36,11 @@ def _prefix4(value: str) -> str:
 
 
 def _host(value: str) -> str:
-    if not is_address(value) and (not re.fullmatch(DNS_NAME, value) or len(value) > 253):
+    address, _, zone = value.partition("%")
+    if not is_address(address) and (not re.fullmatch(DNS_NAME, value) or len(value) > 253):
         raise ValueError("neither an address nor a DNS name")
+    if address != value and not re.fullmatch(r"[\w.-]{1,15}", zone, re.ASCII):  # a ProxyCommand is a shell's
+        raise ValueError("the zone is not the name of a network interface")
     return value
 
 

@@ -22,7 +22,9 @@ _TOO_DEEP = f"nested more than {MAX_DEPTH} levels deep"
 _PLAIN_TAGS = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _CONTROL_CHARACTER = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-"""What YAML 1.1 allows nowhere (section 5.1)."""
+"""What YAML 1.1 allows nowhere (section 5.1); escapes in double quotes can still write it."""
+_DECIMAL = re.compile(r"-?(0|[1-9][0-9]*)")
+"""The whole numbers that are the same in YAML 1.1 and 1.2: 022, 22:22, 1_000 and 0x16 are not."""
 _BRACKET = re.compile(
     r"""(?<![^\s\[{,:])"(?:\\[\s\S]|[^"\\])*+" | (?<![^\s\[{,:])'(?:[^']|'')*+' | (?<!\S)\#.* | ([\[{]) | ([\]}])""",
     re.VERBOSE,
@@ -85,10 +87,15 @@ class Document:
 
     def _scalar(self, node: yaml.Node) -> Any:
         try:
-            return self._scalars.construct_object(node)
+            value = self._scalars.construct_object(node)
         except (yaml.YAMLError, ValueError, OverflowError):
             self._fault(node, f"value of the kind {node.tag} is not supported")
             return None
+        if isinstance(value, int) and not isinstance(value, bool) and not _DECIMAL.fullmatch(node.value):
+            self._fault(node, f"{node.value} would be read as {value}; write a decimal number, or text in quotes")
+        if isinstance(value, str) and _CONTROL_CHARACTER.search(value):
+            self._fault(node, "holds a control character; remove it")
+        return value
 
     def _fault(self, node: yaml.Node, message: str) -> None:
         self._faults.append(_problem(self.path, node.start_mark.line + 1, message))

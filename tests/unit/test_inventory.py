@@ -1,6 +1,8 @@
 """Proves that a valid inventory is read with its defaults, and that a bad one gives one clear line for each fault."""
 
+import re
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 import yaml
@@ -11,7 +13,7 @@ from smallkube.core.errors import SmallkubeError, UsageError
 from smallkube.core.workspace import REPOSITORY
 from smallkube.inventory import positions
 from smallkube.inventory.load import json_schema, load
-from smallkube.inventory.models import Inventory
+from smallkube.inventory.models import Api, Inventory
 
 LEAST = """\
 cluster:
@@ -118,6 +120,18 @@ nodes:
         (("name: demo", "name: demo\n  network: {private: [10.88.3.0/24]}"), "overlaps the cluster's own network"),
         (("name: demo", "name: demo\n  api: {port: 10250}"), "the kubelet's port"),
         (("name: demo", "name: demo\n  api: {allow_from: [10.0.0.1/8]}"), "cluster.api.allow_from.0: "),
+        (
+            ("name: demo", 'name: demo\n  api: {allow_from: ["fe80::%x tcp dport 1-65535 accept comment a/64"]}'),
+            "inventory.yaml:3: cluster.api.allow_from.0: fe80::%x tcp dport 1-65535 accept comment a/64 has a zone",
+        ),
+        (
+            ("name: demo", "name: demo\n  network: {private: ['fe80::%eth0/64']}"),
+            "network.private.0: fe80::%eth0/64 has",
+        ),
+        (("192.168.0.2", "2001:db8::1%eth0"), "has a zone"),
+        (("192.168.0.2\n", "192.168.0.2\n    ssh: {host: 'fe80::1%$(id)'}\n"), "zone is not the name of a network"),
+        (("name: demo", 'name: demo\n  backup: {dir: "a\\0b"}'), "inventory.yaml:3: holds a control character"),
+        (("name: demo", 'name: demo\n  backup: {dir: "a\\eb"}'), "inventory.yaml:3: holds a control character"),
         (("name: demo", "name: demo; rm -rf /"), "cluster.name"),
         (("name: demo", "name: '${x}'"), "cluster.name"),
         (("name: demo", 'name: "a\\nb"'), "cluster.name"),
@@ -133,6 +147,47 @@ nodes:
 )
 def test_a_fault_is_named(tmp_path: Path, change: tuple[str, str], expected: str) -> None:
     assert expected in complaint(tmp_path, LEAST.replace(*change))
+
+
+FORMS = ("0{}", "0o{}", "0x{}", "0b{}", "+{}", "{0}_{0}", "1_{}", "{}:10", "1:{}:10", "{}.0", "yes", "off")
+PLACES = (
+    ("  name: demo\n", "  name: demo\n  api: {port: VALUE}\n"),
+    ("  name: demo\n", "  name: demo\n  network: {open_to_pods: [VALUE]}\n"),
+    ("  name: demo\n", "  name: demo\n  backup: {keep: {daily: VALUE}}\n"),
+    ("192.168.0.2\n", "192.168.0.2\n    ssh: {port: VALUE}\n"),
+)
+
+
+@given(st.sampled_from(FORMS), st.sampled_from(["10", "110", "1000"]), st.sampled_from(PLACES))
+def test_a_number_of_another_yaml_is_refused(form: str, digits: str, place: tuple[str, str]) -> None:
+    with TemporaryDirectory() as folder:
+        said = complaint(Path(folder), LEAST.replace(*place).replace("VALUE", form.format(digits)))
+    assert re.fullmatch(
+        r"inventory\.yaml:\d+: .*(must be a whole number|would be read as \d+; write a decimal.*)", said
+    )
+
+
+@pytest.mark.parametrize("value", ["022", "22:22", "yes", "1.0", "2026-01-01", "null"])
+def test_text_that_yaml_takes_for_something_else_is_refused(tmp_path: Path, value: str) -> None:
+    said = complaint(tmp_path, LEAST.replace("demo", value))
+    assert said.startswith("inventory.yaml:2: ") and "in quotes" in said and len(said.splitlines()) == 1
+
+
+def test_a_network_is_written_in_one_way_only(tmp_path: Path) -> None:
+    text = "name: demo\n  api: {allow_from: ['2001:DB8:0:0::/32', 10.0.0.0/255.0.0.0, 192.0.2.1]}"
+    inventory = read(tmp_path, LEAST.replace("name: demo", text))
+    assert inventory.cluster.api.allow_from == ("2001:db8::/32", "10.0.0.0/8", "192.0.2.1/32")
+
+
+@given(
+    st.text(max_size=12), st.sampled_from(["::", "fe80::", "10.0.0.0", "0.0.0.0"]), st.sampled_from(["", "/0", "/64"])
+)
+def test_only_a_network_gets_into_a_rule(middle: str, address: str, length: str) -> None:
+    try:
+        networks = Api(allow_from=(f"{address}{middle}{length}",)).allow_from
+    except ValueError:
+        return
+    assert re.fullmatch(r"[0-9a-f:.]+/[0-9]{1,3}", networks[0], re.ASCII)
 
 
 @pytest.mark.parametrize(
