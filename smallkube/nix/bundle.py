@@ -11,12 +11,26 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
-from smallkube.core.errors import SmallkubeError, UsageError, listed
+import yaml
+
+from smallkube.core.errors import ErrorGroup, SmallkubeError, UsageError, listed
 from smallkube.inventory.cluster import Cluster
 from smallkube.secrets import policy, transaction
 
-_CLEAR_KEY = re.compile(rb"AGE-SECRET-KEY-1[A-Z0-9]|-----BEGIN [A-Z ]*PRIVATE KEY-----")
+_CLEAR_KEY = re.compile(
+    rb"""AGE-SECRET-KEY-(?:PQ-)?1[A-Z0-9] | -----BEGIN[ ][A-Z ]*PRIVATE[ ]KEY-----
+    | (?:private|preshared)_?key["']?[ \t]*[:=][ \t\n]*["']*[A-Za-z0-9+/]{43}=""",
+    re.VERBOSE | re.IGNORECASE,
+)
+"""Of age, PEM and WireGuard."""
+_WG_GENKEY = re.compile(rb"\s*[A-Za-z0-9+/]{43}=\s*")
+"""The whole content of a file that `wg genkey` wrote."""
+_SECRET = re.compile(rb"""^[ \t-]*["']?kind["']?:[ \t]*["']?Secret\b""", re.MULTILINE)
+INTENDED = b"smallkube: not secret"
+"""A comment that says so, on the line of what looks like a secret or on the line before."""
+_DATA = ("data", "stringData")
 MAX_FILE_BYTES = 5_000_000
 
 
@@ -50,11 +64,14 @@ class Bundle:
 def assemble(cluster: Cluster) -> Bundle:
     """What Nix sees of the workspace.
 
-    Raises UsageError when something of it is missing, is a link that leads out of its folder, is far too large, or
-    holds a private key in clear.
+    Raises UsageError when something of it is missing, is a link that leads out of its folder, or is far too
+    large, ErrorGroup when it holds private keys or Secrets in clear.
     """
     transaction.refuse_unfinished(cluster.workspace)
-    return Bundle({name: _content(path, name) for name, path in sorted(dict(_files(cluster)).items())})
+    bundle = Bundle({name: _content(path, name) for name, path in sorted(dict(_files(cluster)).items())})
+    if found := [problem for name, content in bundle.files.items() for problem in _secrets(name, content)]:
+        raise ErrorGroup(found)
+    return bundle
 
 
 def write_tree(files: Mapping[str, bytes], folder: Path) -> None:
@@ -123,7 +140,39 @@ def _content(path: Path, name: str) -> bytes:
         raise UsageError(f"can't be read: {error.strerror}", where=str(path)) from error
     if len(content) > MAX_FILE_BYTES:
         raise UsageError(f"larger than {MAX_FILE_BYTES:,} bytes", where=str(path), hint="keep it out of nix/")
-    if _CLEAR_KEY.search(content):
-        problem = "holds a private key in clear, which would be readable by everyone in the Nix store"
-        raise UsageError(problem, where=name, hint="encrypt it (inv keys.edit) or take it out")
     return content
+
+
+def _secrets(name: str, content: bytes) -> Iterator[UsageError]:
+    """What is in clear in a file and would be readable by everyone in the Nix store."""
+    lines = content.splitlines()
+    found = {content.count(b"\n", 0, key.start()): "a private key" for key in _CLEAR_KEY.finditer(content)}
+    if _WG_GENKEY.fullmatch(content) and "pub" not in name:
+        found[0] = "a private key"
+    if b"Secret" in content and not name.endswith(".nix"):
+        found |= dict.fromkeys(_secret_objects(content), "a Secret with data")
+    for line, what in sorted(found.items()):
+        if not any(INTENDED in each for each in lines[max(line - 1, 0) : line + 1]):
+            hint = f"take it out, or write the comment “# {INTENDED.decode()}” on the line before"
+            problem = f"{what} in clear, which would be readable by everyone in the Nix store"
+            yield UsageError(problem, where=f"{name}:{line + 1}", hint=hint)
+
+
+def _secret_objects(content: bytes) -> Iterator[int]:
+    """The line (from 0) of the kind of each Secret with data, also in Lists; in what is no YAML: that looks like it."""
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    try:
+        for document in yaml.compose_all(content, Loader=loader):
+            top = _fields(document)
+            listed = top["items"].value if isinstance(top.get("items"), yaml.SequenceNode) else []
+            for fields in (top, *map(_fields, listed)):
+                kind = fields.get("kind")
+                if kind and kind.value == "Secret" and any(map(_fields, map(fields.get, _DATA))):
+                    yield kind.start_mark.line
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError):
+        yield from (content.count(b"\n", 0, look.end()) for look in _SECRET.finditer(content))
+
+
+def _fields(node: yaml.Node | None) -> dict[Any, yaml.Node]:
+    pairs = node.value if isinstance(node, yaml.MappingNode) else ()
+    return {key.value: value for key, value in pairs if isinstance(key, yaml.ScalarNode)}

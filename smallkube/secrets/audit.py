@@ -18,7 +18,7 @@ from smallkube.secrets.policy import Kind, Secret
 from smallkube.secrets.recipients import Finding, Keyring, State, load_keyring
 from smallkube.secrets.transaction import Keys, examined, read_keys, unfinished
 
-_CLEAR = re.compile(rb"AGE-SECRET-KEY-1|PRIVATE KEY-----")
+_CLEAR = re.compile(rb"AGE-SECRET-KEY-(PQ-)?1|PRIVATE KEY-----")
 _LARGEST = 64 * 1024
 GENERATE = "inv keys.generate"
 REKEY = "inv keys.rekey"

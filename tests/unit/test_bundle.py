@@ -1,5 +1,6 @@
 """Proves that the bundle depends on content alone, and that neither keys in clear nor anything unlisted get into it."""
 
+import base64
 import io
 import os
 import tarfile
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from smallkube.core.errors import UsageError
+from smallkube.core.errors import SmallkubeError, UsageError
 from smallkube.core.workspace import Workspace
 from smallkube.inventory.cluster import Cluster
 from smallkube.inventory.load import load
@@ -114,21 +115,68 @@ def test_only_listed_files_of_keys_get_in(ready: tuple[Workspace, Inventory]) ->
     assert assemble(Cluster(workspace, inventory)).digest == before
 
 
+WIREGUARD = base64.b64encode(bytes(range(64, 96))).decode()
+SECRET = "apiVersion: v1\nkind: Secret\nstringData: {password: hunter2}\n"
+IN_LIST = "kind: List\nitems:\n- kind: ConfigMap\n- metadata: {name: x}\n  data: {a: aHVudGVyMg==}\n  kind: Secret\n"
+CLEAR = [
+    ("hosts/node1.nix", '# own\n{ x = "%s"; }', 2, "AGE-SECRET-KEY-1" + "Q" * 58),
+    ("hosts/node1.nix", '{ x = "%s"; }', 1, "AGE-SECRET-KEY-PQ-1" + "Q" * 58),
+    *(("hosts/key.pem", "%s\n", 1, f"-----BEGIN {word}PRIVATE KEY-----") for word in ("", "EC ", "OPENSSH ")),
+    ("hosts/node1.nix", '{\n  wg0.privateKey = "%s";\n}', 2, WIREGUARD),
+    ("hosts/wg.conf", "[Interface]\nPrivateKey=%s\n", 2, WIREGUARD),
+    ("hosts/wg.conf", "[Peer]\r\nPresharedKey = %s\r\n", 2, WIREGUARD),
+    ("hosts/wg.key", "%s\n", 1, WIREGUARD),
+    ("addons/a.yaml", "%s", 2, SECRET),
+    ("addons/a.yaml", "# ours\n---\nkind: ConfigMap\n---\n%s", 6, SECRET),
+    ("addons/a.yml", "%s", 6, IN_LIST),
+    ("addons/a.json", "%s", 1, '{"data": {"a": "aHVudGVyMg=="}, "kind": "Secret"}'),
+    ("addons/not-yaml.yaml", "{{ x }}: [\n---\n%s", 4, SECRET),
+]
+
+
+@pytest.mark.parametrize(("file", "frame", "line", "text"), CLEAR)
+def test_a_secret_in_clear_is_refused_by_file_and_line(
+    ready: tuple[Workspace, Inventory], file: str, frame: str, line: int, text: str
+) -> None:
+    (ready[0].nix_dir / file).parent.mkdir(exist_ok=True)
+    (ready[0].nix_dir / file).write_text(frame % text)
+    with pytest.raises(SmallkubeError) as refused:
+        assemble(Cluster(*ready))
+    assert refused.value.exit_status == 2
+    assert str(refused.value).startswith(f"nix/{file}:{line}: ")
+    assert len(str(refused.value).splitlines()) == 1
+    assert text not in str(refused.value) and "hunter2" not in str(refused.value)
+
+
 @pytest.mark.parametrize(
-    "text",
+    ("file", "text"),
     [
-        "AGE-SECRET-KEY-1" + "Q" * 58,
-        "-----BEGIN PRIVATE KEY-----",
-        "-----BEGIN EC PRIVATE KEY-----",
-        "-----BEGIN OPENSSH PRIVATE KEY-----",
+        ("hosts/node1.nix", f'{{\n  # smallkube: not secret\n  wg0.privateKey = "{WIREGUARD}";\n}}'),
+        ("addons/a.yaml", SECRET.replace("Secret", "Secret  # smallkube: not secret")),
+        ("addons/a.yaml", "kind: Secret\ntype: kubernetes.io/service-account-token\ndata: {}\nstringData:\n"),
+        ("addons/a.yaml", "kind: HelmRelease\nspec:\n  valuesFrom:\n  - kind: Secret\n    data: {a: b}\n"),
+        ("addons/a.yaml", "kind: SealedSecret\ndata: {a: b}\n"),
+        ("hosts/wg.pub", f"{WIREGUARD}\n"),
+        ("hosts/wg.nix", f'{{ publicKey = "{WIREGUARD}"; privateKeyFile = "/run/key"; }}'),
+        ("hosts/README.md", "A Secret: [ is not YAML"),
     ],
 )
-def test_a_key_in_clear_is_refused_without_being_repeated(ready: tuple[Workspace, Inventory], text: str) -> None:
-    (ready[0].hosts_dir / "node1.nix").write_text(f'{{ x = "{text}"; }}')
-    with pytest.raises(UsageError) as refused:
-        assemble(Cluster(*ready))
-    assert "nix/hosts/node1.nix" in str(refused.value)
-    assert text not in str(refused.value)
+def test_what_is_not_secret_gets_in(ready: tuple[Workspace, Inventory], file: str, text: str) -> None:
+    (ready[0].nix_dir / file).parent.mkdir(exist_ok=True)
+    (ready[0].nix_dir / file).write_text(text)
+    assert assemble(Cluster(*ready)).files[f"nix/{file}"] == text.encode()
+
+
+def test_every_secret_in_clear_is_named_at_once(ready: tuple[Workspace, Inventory]) -> None:
+    workspace, _ = ready
+    (workspace.root / "addon").write_text(f"{SECRET}---\n{SECRET}")
+    (workspace.hosts_dir / "node1.nix").write_text(f'{{ privateKey = "{WIREGUARD}"; }}')
+    text = workspace.inventory_file.read_text()
+    workspace.inventory_file.write_text(text.replace("  name: test", "  name: test\n  addons: [addon]"))
+    with pytest.raises(SmallkubeError) as refused:
+        assemble(Cluster(workspace, load(workspace.inventory_file)))
+    where = [line.split(": ", 1)[0] for line in str(refused.value).splitlines()]
+    assert where == ["addon:2", "addon:6", "nix/hosts/node1.nix:1"]
 
 
 @pytest.mark.parametrize("target", ["/etc/passwd", "../../keys/secrets.nix"])
