@@ -74,7 +74,6 @@ def write(place: Path, number: int, hosts: Mapping[int, str], key: Path, *, own_
     """
     space = Workspace(place)
     space.root.mkdir(parents=True, exist_ok=True)
-    space.state_dir.mkdir(mode=0o700, exist_ok=True)
     write_file(space.state_dir / "ssh_key", key.read_bytes(), 0o600)
     _write_new(space.root / ".gitignore", "/.smallkube/\n/keys/master_key\n")
     _write_new(space.inventory_file, inventory(number, hosts, "lab", own_images=own_images))

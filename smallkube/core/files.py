@@ -13,6 +13,7 @@ from typing import TextIO
 from smallkube.core.errors import UsageError, of_os
 
 TEMPORARY_PREFIX = ".tmp-"
+STATE_FOLDER = ".smallkube"
 _AT_ONCE = 16
 
 
@@ -46,8 +47,17 @@ def write_files(folder: Path, files: Mapping[str, bytes], mode: int = 0o644) -> 
         raise of_os(error, "can't be written", folder) from error
 
 
-def _replace(folder: Path, files: Mapping[str, bytes], mode: int) -> None:
+def make_folder(folder: Path) -> None:
+    """Make ``folder`` if need be; STATE_FOLDER, which has credentials, only for its owner and ignored by git."""
+    for state in (folder, folder.parent):
+        if state.name == STATE_FOLDER and not state.is_dir():
+            state.mkdir(mode=0o700, parents=True, exist_ok=True)
+            (state / ".gitignore").write_text("*\n")
     folder.mkdir(parents=True, exist_ok=True)
+
+
+def _replace(folder: Path, files: Mapping[str, bytes], mode: int) -> None:
+    make_folder(folder)
     temporaries: dict[str, Path] = {}
     try:
         for name, content in files.items():
@@ -101,7 +111,7 @@ def lock(path: Path, purpose: str) -> Iterator[None]:
     """
     with ExitStack() as held:
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(path.parent)
             file = held.enter_context(_opened(path))
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if file.writable():

@@ -10,6 +10,7 @@ from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
 from smallkube.core.errors import one_line
+from smallkube.core.files import make_folder
 
 _LOGGER = logging.getLogger("smallkube.commands")
 _LOGGER.setLevel(logging.INFO)
@@ -61,7 +62,7 @@ class _PrivateFile(RotatingFileHandler):
     written = False
 
     def _open(self) -> TextIOWrapper:
-        Path(self.baseFilename).parent.mkdir(mode=0o700, exist_ok=True)
+        make_folder(Path(self.baseFilename).parent)
         handle = os.open(self.baseFilename, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         return os.fdopen(handle, "a", encoding="utf-8")
 

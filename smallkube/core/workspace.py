@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from smallkube.core.errors import UsageError
+from smallkube.core.files import STATE_FOLDER
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 """The checkout this package runs from: home of the hand-written modules, add-ons and templates."""
@@ -51,8 +52,8 @@ class Workspace:
     rendered_dir = _Inside("nix/rendered")
     flake_file = _Inside("nix/flake.nix")
     flake_lock = _Inside("nix/flake.lock")
-    state_dir = _Inside(".smallkube")
-    """Logs and locks of this machine; not tracked in git."""
+    state_dir = _Inside(STATE_FOLDER)
+    """Logs, locks and credentials of this machine; not tracked in git (``files.make_folder``)."""
 
     @classmethod
     def find(cls, environ: Mapping[str, str]) -> "Workspace":

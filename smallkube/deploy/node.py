@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import TypeVar
 
 from smallkube.core.errors import SmallkubeError
+from smallkube.core.files import make_folder
 from smallkube.deploy import checks, facts, history, local_build
 from smallkube.deploy.activation import ROLLBACK_SECONDS, Activation, script
 from smallkube.deploy.barrier import Barrier
@@ -142,7 +143,7 @@ class NodeDeploy:
     def _log(self, data: bytes) -> None:
         """Append to the log of this deploy. Raises SmallkubeError when it can't be written."""
         try:
-            self.log_file.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(self.log_file.parent)
             with self.log_file.open("ab") as file:
                 file.write(data)
         except OSError as error:

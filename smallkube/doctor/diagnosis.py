@@ -101,6 +101,8 @@ def _workspace(facts: Facts) -> Iterator[Finding]:
         purpose = "keys.generate, deploy, nodes.*"
         yield _finding(WORKSPACE, "keys/hosts", purpose, fault, f"all {count}", "inv keys.scan")
     yield _master_key(facts.master_mode)
+    for file, (fault, fix) in facts.exposed.items():
+        yield _finding(WORKSPACE, file, "git", fault, "", fix, essential=True)
 
 
 def _master_key(mode: int | None) -> Finding:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from smallkube.core import process
+from smallkube.core import git, process
 from smallkube.core.errors import ErrorGroup, SmallkubeError
 from smallkube.core.workspace import REPOSITORY, Workspace
 from smallkube.doctor.table import TOOLS, Family, Tool
@@ -24,7 +24,7 @@ class Facts:
 
     ``packages`` are the installed Python packages with versions, ``required`` and ``required_for_tests`` the
     requirements of pyproject.toml. ``inventory`` is None when there is no such file, else "" or what is wrong with it,
-    and then no ``nodes`` are known; ``master_mode`` is None when there is no master key.
+    and then no ``nodes`` are known; ``master_mode`` is None when there is no master key; ``exposed``: see ``core.git``.
     """
 
     family: Family
@@ -40,6 +40,7 @@ class Facts:
     nodes: Sequence[str]
     without_host_key: Sequence[str]
     master_mode: int | None
+    exposed: Mapping[str, tuple[str, str]]
 
 
 def read(workspace: Workspace) -> Facts:
@@ -64,6 +65,7 @@ def read(workspace: Workspace) -> Facts:
         nodes=nodes,
         without_host_key=[name for name in nodes if not (workspace.hosts_keys_dir / f"{name}.pub").is_file()],
         master_mode=master.stat().st_mode & 0o7777 if master.is_file() else None,
+        exposed=git.exposed(workspace),
     )
 
 

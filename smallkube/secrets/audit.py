@@ -9,7 +9,7 @@ import stat
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from smallkube.core import process
+from smallkube.core import git
 from smallkube.core.errors import UsageError, listed
 from smallkube.core.workspace import Workspace
 from smallkube.inventory.cluster import Cluster
@@ -138,7 +138,8 @@ def _leaks(workspace: Workspace) -> Iterator[Problem]:
     master = workspace.master_key
     if master.exists() and (mode := stat.S_IMODE(master.stat().st_mode)) != 0o600:
         yield Problem(master.name, f"mode {mode:04o} instead of 0600", f"chmod 600 {workspace.relative(master)}")
-    yield from _git(workspace)
+    for file, (fault, fix) in git.exposed(workspace).items():
+        yield Problem(file.removeprefix("keys/"), fault, fix)
     for path in sorted(workspace.keys_dir.rglob("*")):
         name = str(path.relative_to(workspace.keys_dir))
         if path.is_symlink() or not path.is_file():
@@ -147,19 +148,3 @@ def _leaks(workspace: Workspace) -> Iterator[Problem]:
             yield Problem(name, "anyone on this machine may change it", f"chmod o-w keys/{name}")
         if path != master and path.stat().st_size <= _LARGEST and _CLEAR.search(path.read_bytes()):
             yield Problem(name, "holds a private key in clear", f"rm keys/{name}, and replace what it opens")
-
-
-def _git(workspace: Workspace) -> Iterator[Problem]:
-    """Whether git can commit the identity; nothing where there is no git or no work tree."""
-    name = workspace.master_key.name
-
-    def status(*arguments: str) -> int:
-        return process.run(["git", "-C", workspace.root, *arguments, "--", f"keys/{name}"], timeout=20).status
-
-    if not process.find("git"):
-        return
-    if status("ls-files", "--error-unmatch") == 0:
-        fault = "is tracked by git: each clone of the repository has every secret"
-        yield Problem(name, fault, f"git rm --cached keys/{name}")
-    elif status("check-ignore", "-q") == 1:
-        yield Problem(name, "git does not ignore it", f"echo /{name} >> keys/.gitignore")

@@ -16,8 +16,6 @@ from smallkube.secrets.policy import Secret
 from smallkube.secrets.recipients import Finding, Keyring, State, require_host_keys
 from smallkube.secrets.transaction import Change, Keys
 
-IGNORED = "# The age identity that reads every secret, and what a killed write leaves.\n/master_key\n/.tmp-*\n"
-
 
 @dataclass(frozen=True)
 class Plan:
@@ -123,7 +121,7 @@ def act(cluster: Cluster, planned: Plan) -> Outcome:
     found = peers.published(cluster, plaintexts)
     public = {MASTER_RECIPIENT: f"{keyring.master}\n".encode(), **issued, **found.files}
     if not (workspace.keys_dir / ".gitignore").exists():  # in whatever git work tree keys/ is
-        public[".gitignore"] = IGNORED.encode()
+        public[".gitignore"] = transaction.IGNORED.encode()
     written = transaction.apply(cluster, Change(created, public=public), keys=planned.keys, keyring=keyring)
     updated = tuple(name for name in written if name not in (*planned.created, peers.FILE))
     return Outcome(found.words, updated)

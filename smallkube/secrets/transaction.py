@@ -24,6 +24,12 @@ from smallkube.secrets.policy import Secret
 from smallkube.secrets.recipients import Finding, Keyring, Record, State
 
 MAX_STATES = 500
+IGNORED = """\
+# The age identities that read every secret, and what a killed write leaves.
+/master_key*
+!/master_key.pub
+.tmp-*
+"""
 _NAME = re.compile(r"(hosts/)?(?!\.{1,2}$)[^/\0]+")
 
 
@@ -148,6 +154,8 @@ def apply(
 
 def write_identities(workspace: Workspace, text: str) -> None:
     """Write keys/master_key, the one file that no journal may hold; through a link, for it may be kept elsewhere."""
+    if not (ignore := workspace.keys_dir / ".gitignore").exists():  # in whatever git work tree keys/ is
+        write_file(ignore, IGNORED)
     write_file(workspace.master_key.resolve(), text, 0o600)
 
 

@@ -29,6 +29,7 @@ WELL = Facts(
     nodes=("node1", "node2"),
     without_host_key=(),
     master_mode=0o600,
+    exposed={},
 )
 
 
@@ -60,6 +61,7 @@ def test_a_machine_with_everything_needs_nothing() -> None:
         (replace(WELL, inventory=None), "inventory.yaml"),
         (replace(WELL, inventory="3 problems"), "inventory.yaml"),
         (replace(WELL, master_mode=0o644), "keys/master_key"),
+        (replace(WELL, exposed={".smallkube/kubeconfig": ("is tracked", "git rm")}), ".smallkube/kubeconfig"),
     ],
 )
 def test_what_stops_the_core_tasks(facts: Facts, name: str) -> None:

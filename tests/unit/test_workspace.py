@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from smallkube.core import git, log
 from smallkube.core.errors import SmallkubeError, UsageError
-from smallkube.core.files import lock, remove_temporaries, write_file
+from smallkube.core.files import lock, remove_temporaries, write_file, write_files
 from smallkube.core.workspace import REPOSITORY, Workspace, expanded
 
 
@@ -137,3 +138,56 @@ def test_home_that_does_not_exist_is_refused(path: str, monkeypatch: pytest.Monk
     monkeypatch.setattr(pwd, "getpwuid", unknown)
     with pytest.raises(UsageError, match=f"^{path}: no such home directory"):
         expanded(path)
+
+
+def run_git(root: Path, *words: str) -> str:
+    return subprocess.run(["git", "-C", root, *words], check=True, capture_output=True, text=True).stdout
+
+
+@pytest.mark.parametrize("first", ["lock", "log", "kubeconfig", "batch"])
+def test_whatever_makes_the_state_folder_git_ignores_it(tmp_path: Path, first: str) -> None:
+    state = Workspace(tmp_path).state_dir
+    run_git(tmp_path, "init", "-q")
+    if first == "lock":
+        with lock(state / "locks" / "node1", "deploying"):
+            pass
+    elif first == "log":
+        with log.recording(state / "log", shown=False):
+            log.command("node1", "true", 1, "ok")
+    elif first == "kubeconfig":
+        write_file(state / "kubeconfig", "token", 0o600)
+    else:
+        write_files(state / "batch", {"x": b"x"})
+    write_file(state / "ssh_key", "key", 0o600)
+    run_git(tmp_path, "add", "-A")
+    assert run_git(tmp_path, "ls-files") == ""
+    assert state.stat().st_mode & 0o777 == 0o700
+
+
+def test_no_folder_outside_of_the_workspace_is_ignored(tmp_path: Path) -> None:
+    outer = tmp_path / ".smallkube" / "clusters" / "demo"
+    outer.mkdir(parents=True)
+    write_file(Workspace(outer).state_dir / "kubeconfig", "token", 0o600)
+    assert not (tmp_path / ".smallkube" / ".gitignore").exists()
+
+
+def test_what_git_has_or_would_take_is_reported(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    for file in (workspace.master_key, workspace.state_dir / "ssh_key"):
+        file.parent.mkdir()
+        file.write_text("secret")
+    assert git.exposed(workspace) == {}  # no work tree
+    run_git(tmp_path, "init", "-q")
+    found = git.exposed(workspace)
+    assert {name: fault for name, (fault, _) in found.items()} == dict.fromkeys(
+        ("keys/master_key", ".smallkube/kubeconfig"), "git does not ignore it"
+    )
+    run_git(tmp_path, "add", "-A")
+    for _, fix in found.values():
+        subprocess.run(["sh", "-c", fix], check=True, cwd=tmp_path)
+    found = git.exposed(workspace)
+    assert found.keys() == {"keys/master_key", ".smallkube/ssh_key"}
+    for fault, fix in found.values():
+        assert "tracked" in fault
+        subprocess.run(["sh", "-c", fix], check=True, cwd=tmp_path)
+    assert git.exposed(workspace) == {}
