@@ -167,8 +167,6 @@ def prepare(
     check_rendered(cluster, render.plan(cluster).changed)
     whole = bundle.assemble(cluster)
     check_secrets(nodes, _findings(cluster))
-    if not options.accept_changes:
-        changes.check(cluster, nodes, whole.files[changes.FILE], connector(cluster.workspace))
     if may_lock and flake.LOCK_FILE not in whole.files:
         write_file(cluster.workspace.flake_lock, _lock(cluster, whole))
         whole = bundle.assemble(cluster)
@@ -178,6 +176,8 @@ def prepare(
     if not options.force:
         preflight.refuse_older_keys(found, states)
     preflight.refuse_other_public_keys(nodes, found, whole)
+    if not options.accept_changes:
+        changes.check(cluster, nodes, whole.files[changes.FILE], connector(cluster.workspace))
     new_peers, left_out = preflight.stale_peers(cluster, nodes, found, whole.files["keys/peers.json"])
     if options.with_peers and left_out:
         nodes = cluster.inventory.select([*(node.name for node in nodes), *left_out])

@@ -43,7 +43,6 @@ def signing_key(workspace: Workspace) -> Ed25519PrivateKey:
     key = _own(workspace)
     if key is None:
         key = Ed25519PrivateKey.generate()
-        write_file(workspace.state_dir / ".gitignore", "*\n")
         text = base64.b64encode(key.private_bytes_raw()).decode()
         write_file(workspace.state_dir / KEY, f"{text}\n", 0o600)
     text = workspace.read_text(workspace.keys_dir / SIGNERS) or ""
