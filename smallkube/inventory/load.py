@@ -144,6 +144,9 @@ def _breaches(document: Document, cluster: ClusterSettings | None, nodes: Sequen
         yield from _overlaps(document, cluster, nodes)
         if cluster.api.port == 10250:
             yield document.problem(("cluster", "api", "port"), "10250 is the kubelet's port")
+        if 10250 in cluster.network.open_to_pods:
+            text = "10250 is the kubelet's port, which stays closed to pods"
+            yield document.problem(("cluster", "network", "open_to_pods"), text)
         yield from _addons(document, cluster)
 
 

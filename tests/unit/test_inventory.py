@@ -119,6 +119,7 @@ nodes:
         (("name: demo", "name: demo\n  secrets: {encrypted_resources: []}"), "resources: too short (at least 1)"),
         (("name: demo", "name: demo\n  network: {private: [10.88.3.0/24]}"), "overlaps the cluster's own network"),
         (("name: demo", "name: demo\n  api: {port: 10250}"), "the kubelet's port"),
+        (("name: demo", "name: demo\n  network: {open_to_pods: [9100, 10250]}"), "stays closed to pods"),
         (("name: demo", "name: demo\n  api: {allow_from: [10.0.0.1/8]}"), "cluster.api.allow_from.0: "),
         (
             ("name: demo", 'name: demo\n  api: {allow_from: ["fe80::%x tcp dport 1-65535 accept comment a/64"]}'),
