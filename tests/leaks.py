@@ -227,7 +227,7 @@ NOT_TRACED = {
 }
 """Tasks that are not run, and why."""
 FIRST = ("keys.scan --yes", "keys.generate", "nix.render", "deploy")
-"""What is run at machines before all others."""
+"""What machines need before all others."""
 ON_MACHINES = {
     "deploy.plan": 0,
     "deploy.status": 0,
@@ -253,4 +253,4 @@ ON_MACHINES = {
     "nodes.remove node2 --revoke --yes": 0,
     "nodes.reboot --yes": 0,
 }
-"""Tasks that need machines, in this order, and their exit status: 1 where they need an API server."""
+"""Tasks that need machines, which are not run here, and their exit status: 1 where they need an API server."""

@@ -1,6 +1,6 @@
 """Every task that needs no machine, under strace: secrets are in no argument, environment, log or file in clear.
 
-The tasks that need machines are run by tests/lab/test_secret_leaks.py.
+The tasks that need machines are named in tests/leaks.py, and are not run under strace.
 """
 
 import json
