@@ -24,16 +24,18 @@ OURS = """
 import resource, sys
 from datetime import UTC, datetime
 from pathlib import Path
-from smallkube.etcd import backup
+from smallkube.core.workspace import Workspace
+from smallkube.etcd import backup, signature
+from smallkube.inventory.cluster import Cluster
 from smallkube.inventory.load import load
 from smallkube.remote.ssh import SshHost
-from smallkube.core.workspace import Workspace
 root, endpoint, recipient = sys.argv[1:]
 workspace = Workspace(Path(root))
-folder = workspace.root / "backups"
+cluster = Cluster(workspace, load(workspace.inventory_file))
+ours = backup.Identity("bench", recipient, signature.signing_key(workspace))
 options = backup.Options(endpoint, f"{root}/scratch")
-with SshHost(workspace, load(workspace.inventory_file).primary) as host, backup.locked(folder, make=True) as existing:
-    existing.remove(backup.take(host, existing, "bench", recipient, datetime.now(UTC), options).name)
+with SshHost(workspace, cluster.inventory.primary) as host, backup.locked(cluster, make=True) as existing:
+    existing.remove(backup.take(host, existing, ours, datetime.now(UTC), options).name)
 (workspace.root / "memory").write_text(str(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024))
 """
 THEIRS = """

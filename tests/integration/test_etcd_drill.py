@@ -83,7 +83,7 @@ class Drill:
         """Comparing waits: the file that exists once it has begun, and the one that lets it continue."""
         begun, go = self.bin / "begun", self.bin / "go"
         wait = f"while [ ! -e {go} ]; do sleep 0.05; done"
-        self.wrap("etcdctl", f'case "$*" in *" get "*) touch {begun}; {wait} ;; esac')
+        self.wrap("etcdctl", f'case "$*" in *--from-key*) touch {begun}; {wait} ;; esac')
         return begun, go
 
     def no_traces(self) -> None:

@@ -159,7 +159,8 @@ def test_cluster_addresses_come_from_its_own_interfaces(cluster: Cluster) -> Non
 
 
 def test_the_kubelets_port_cannot_be_opened_to_pods(build: Build, describe: Describe) -> None:
-    failed = describe(build((1, 2), network={"open_to_pods": [10250]}))["node2"]["failedAssertions"]
+    tree = build((1, 2)).with_file("nix/hosts/node2.nix", "{ kube.openToPods = [ 10250 ]; }")
+    failed = describe(tree)["node2"]["failedAssertions"]
     assert [message for message in failed if "open_to_pods contains 10250" in message] == failed != []
 
 
