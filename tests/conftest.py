@@ -24,7 +24,8 @@ LONGEST = (
 
 
 def pytest_configure() -> None:
-    """Shells start background jobs with Ctrl-C ignored, which Python and all its children would inherit."""
+    """Shells start background jobs with Ctrl-C ignored, nohup ignores SIGHUP: all our children would inherit that."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     # How long an example takes says what else this machine does, and nothing of what is tested.
     settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
