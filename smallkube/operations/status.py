@@ -72,11 +72,11 @@ def read(cluster: Cluster, connect: Connect, now: datetime) -> Status:
     rows = tuple(row(inventory, node, found.machines[node.name], found.api, digest, keys) for node in inventory.nodes)
     days, faults = expiries(inventory, read_keys(cluster.workspace), now)
     known = {inventory.addressing.node_host(node.index) for node in inventory.nodes}
-    strangers = (found.api.members or {}).keys() - known
+    unknown_nodes = (found.api.members or {}).keys() - known
     problems = [
         *_control_plane_problems(inventory, found),
         *(f"{each.node}: {text}" for each in rows for text in each.problems),
-        *(f"{name} is a node of the cluster, but not in inventory.yaml" for name in strangers),
+        *(f"{name} is a node of the cluster, but not in inventory.yaml" for name in unknown_nodes),
         *faults,
         *etcd_status.remarks(found.backup, now),
     ]

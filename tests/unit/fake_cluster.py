@@ -152,7 +152,9 @@ class FakeCluster:
                 row.file: {certificates[file] for file in row.trusted_files if file in certificates} for row in rows
             }
             if len(self.shown) == len(self.inventory.nodes):
-                assert [stranger for each in self.inventory.nodes for stranger in self._strangers(each.name)] == []
+                assert [
+                    name for each in self.inventory.nodes for name in self._mismatched_certificates(each.name)
+                ] == []
 
     def connect(self, node: Node) -> FakeHost:
         if node.name in self.off:
@@ -216,7 +218,9 @@ class FakeCluster:
                 return reply(json.dumps({"keys": [{"kid": kid} for kid in self.issuers]}))
             case [*_, "get", path] if path.endswith("/proxy/healthz"):
                 asked = path.split("/")[4].partition(".")[0]
-                return reply("ok") if not self._strangers(asked) else reply(status=1, stderr="not trusted")
+                return (
+                    reply("ok") if not self._mismatched_certificates(asked) else reply(status=1, stderr="not trusted")
+                )
             case [*_, "get", "/version"]:
                 return reply(json.dumps({"gitVersion": self.members[self.inventory.primary.name]}))
             case [*_, "get", "/readyz?verbose"]:
@@ -251,7 +255,7 @@ class FakeCluster:
             "status": {"conditions": ready, "nodeInfo": {"kubeletVersion": self.members[name]}},
         }
 
-    def _strangers(self, node: str) -> list[str]:
+    def _mismatched_certificates(self, node: str) -> list[str]:
         """Who of ``node`` and the API server shows a certificate that the other does not trust."""
         file = f"kubelet_{node}.crt"
         pairs = {

@@ -39,7 +39,7 @@ def test_host_key_with_and_without_comment(text: str) -> None:
         ("ssh-ed25519 ***", "not base64"),
         (f"ssh-ed25519 {KEY[:-4]}", "damaged"),
         (f"ssh-ed25519 {KEY}AAAA", "damaged"),
-        ("-----BEGIN OPENSSH PRIVATE KEY-----", "another type"),
+        ("-----BEGIN CERTIFICATE-----", "another type"),
     ],
 )
 def test_refused_host_keys(text: str, said: str) -> None:
