@@ -1,18 +1,14 @@
 """Values that a live cluster can't take by a mere deploy: compared with what the machines have, before it is sent."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from smallkube.core.errors import ErrorGroup, UsageError
-from smallkube.deploy import history
+from smallkube.deploy.facts import Deployed
 from smallkube.inventory.changes import KINDS, Kind
 from smallkube.inventory.cluster import Cluster
 from smallkube.inventory.models import Node
-from smallkube.remote import fleet
-from smallkube.remote.command import Command
-from smallkube.remote.host import Connect, Host
-from smallkube.remote.scripts import HOME
 from smallkube.secrets import age, kinds, policy, transaction
 
 FILE = "nix/rendered/cluster.nix"
@@ -29,32 +25,26 @@ HINTS = {
     Kind.REBUILD: "it needs a new cluster, on reinstalled machines; restore the previous value",
 }
 _VALUE = re.compile(r'^ +(\w+) = "?([a-z0-9.-]{1,253})"?;$', re.MULTILINE)
-_DIGEST = re.compile(r"[0-9a-f]{64}")
-_OWN_KEY = re.compile(r"^wgkube([1-9][0-9]{0,2})\.key$", re.MULTILINE)
+_OWN_KEY = re.compile(r"wgkube([1-9][0-9]{0,2})\.key")
 
 
 @dataclass(frozen=True)
-class Deployed:
+class LastValues:
     """What a machine got last: the ``values`` of FILE by their names there, and the ``index`` of its node, or ""."""
 
     index: str
     values: Mapping[str, str]
 
 
-def check(cluster: Cluster, nodes: Sequence[Node], rendered: bytes, connect: Connect) -> None:
+def check(cluster: Cluster, found: Mapping[str, Deployed], rendered: bytes) -> None:
     """Raise ErrorGroup for the values of the inventory that were deployed otherwise, and that a deploy can't change.
 
-    ``rendered``: FILE of now. Asks ``nodes`` and the primary; a machine that can't be reached has no say.
+    ``found``: node → what it says was deployed to it; machines that could not be asked have no say. ``rendered``: FILE
+    of now.
     """
-
-    def ask(node: Node) -> Deployed:
-        with connect(node) as host:
-            return read(host)
-
-    now = values(rendered.decode())
-    outcomes = fleet.run([tuple(dict.fromkeys((cluster.inventory.primary, *nodes)))], ask)
-    found = [(out.node, out.value) for out in outcomes if out.value]
-    problems = [*_shrunk(cluster), *(problem for node, last in found for problem in compare(node, last, now))]
+    now, problems = values(rendered.decode()), [*_shrunk(cluster)]
+    for name, there in found.items():
+        problems += compare(cluster.inventory.node(name), last(there), now)
     if problems:
         raise ErrorGroup([*{str(problem): problem for problem in problems}.values()])
 
@@ -64,17 +54,15 @@ def values(text: str) -> dict[str, str]:
     return {name: value for name, value in _VALUE.findall(text) if name in RENDERED.values()}
 
 
-def read(host: Host) -> Deployed:
-    """What was deployed to this machine last, as far as it still has it. Raises SmallkubeError."""
-    last = history.last_effective(history.read(host))
-    text = ""
-    if last and _DIGEST.fullmatch(last.digest):
-        text = host.run(Command(("cat", f"{HOME}/bundles/{last.digest}/{FILE}"), title="deployed values")).text
-    own = _OWN_KEY.findall(host.run(Command(("ls", "/run/agenix"), title="deployed secrets")).text)
-    return Deployed(own[0] if len(own) == 1 else "", values(text))
+def last(there: Deployed) -> LastValues:
+    """What was deployed to this machine last, as far as it still has it."""
+    prefix = f"{there.effective[0].digest}/{FILE}:" if there.effective else ""
+    lines = [line.removeprefix(prefix) for line in there.rendered if prefix and line.startswith(prefix)]
+    own = [found[1] for name in there.own_keys if (found := _OWN_KEY.fullmatch(name))]
+    return LastValues(own[0] if len(own) == 1 else "", values("\n".join(lines)))
 
 
-def compare(node: Node, last: Deployed, now: Mapping[str, str]) -> Iterator[UsageError]:
+def compare(node: Node, last: LastValues, now: Mapping[str, str]) -> Iterator[UsageError]:
     """What ``node`` can't take, in words; ``now``: the values of FILE."""
     for field, name in RENDERED.items():
         if name in last.values and last.values[name] != now.get(name):

@@ -47,6 +47,7 @@ class Systems:
 class Deployed:
     """What was deployed to a machine: the ``system`` that runs, the newest lines of its ``history``, SHA-256 of its
     ``peers``.json, its WireGuard ``public_key`` ("": there is none), and bundle → SHA-256 of its own ``wireguard`` key.
+    ``rendered``: lines of the bundles' files of the cluster, as BUNDLE/FILE:LINE. ``own_keys``: its WireGuard keys.
     """
 
     system: str
@@ -54,6 +55,8 @@ class Deployed:
     peers: str
     public_key: str
     wireguard: dict[str, str]
+    rendered: tuple[str, ...]
+    own_keys: tuple[str, ...]
 
     @cached_property
     def effective(self) -> tuple[Entry, ...]:

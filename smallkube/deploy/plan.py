@@ -20,7 +20,7 @@ from smallkube.inventory.models import Node
 from smallkube.nix import build, bundle, flake, render
 from smallkube.nix.bundle import Bundle
 from smallkube.remote import fleet, scripts
-from smallkube.remote.ssh import SshHost, connector
+from smallkube.remote.ssh import SshHost
 from smallkube.secrets import age, host_keys, policy, recipients, transaction
 from smallkube.secrets.recipients import Finding, State
 
@@ -177,7 +177,7 @@ def prepare(
         preflight.refuse_older_keys(found, states)
     preflight.refuse_other_public_keys(nodes, found, whole)
     if not options.accept_changes:
-        changes.check(cluster, nodes, whole.files[changes.FILE], connector(cluster.workspace))
+        changes.check(cluster, found, whole.files[changes.FILE])
     new_peers, left_out = preflight.stale_peers(cluster, nodes, found, whole.files["keys/peers.json"])
     if options.with_peers and left_out:
         nodes = cluster.inventory.select([*(node.name for node in nodes), *left_out])

@@ -12,13 +12,12 @@ from pydantic import BaseModel
 
 from smallkube.core.errors import ErrorGroup
 from smallkube.deploy import changes
+from smallkube.deploy.facts import Deployed
 from smallkube.deploy.history import Entry
 from smallkube.inventory.changes import KINDS, Kind
 from smallkube.inventory.cluster import Cluster
 from smallkube.inventory.models import ClusterSettings, Inventory, Node
 from smallkube.nix import render
-from smallkube.remote.command import Command, Result
-from smallkube.remote.fake import FakeHost, reply
 from tests.unit.fake_cluster import FakeCluster
 
 DIGEST = "a" * 64
@@ -64,38 +63,22 @@ def changed(inventory: Inventory, field: str, value: Any) -> Inventory:
     return Inventory.model_validate(document)
 
 
-class Machines:
-    """What each machine says of its past."""
-
-    def __init__(self, deployed: bytes = b"", index: int | None = None) -> None:
-        self.deployed, self.index = deployed, index
-        self.sent: list[tuple[str, ...]] = []
-
-    def connect(self, node: Node) -> FakeHost:
-        return FakeHost(node, lambda command: self.answer(node, command))
-
-    def answer(self, node: Node, command: Command) -> Result:
-        self.sent.append(command.argv)
-        match command.argv:
-            case ("cat", file) if file.endswith("history.jsonl"):
-                entry = Entry("", "ann", "switch", DIGEST, "/nix/store/x", "1", "deployed", "")
-                return reply(json.dumps(asdict(entry)) if self.deployed else "")
-            case ("cat", file) if file == f"/var/lib/smallkube/bundles/{DIGEST}/{changes.FILE}":
-                return reply(self.deployed.decode(errors="replace"))
-            case ("ls", "/run/agenix"):
-                return reply(f"kube_token\nwgkube{self.index or node.index}.key\n")
-        raise AssertionError(command)
+def deployed(text: bytes = b"", index: int = 1) -> Deployed:
+    """What a machine says of its past, after a deploy with ``text`` as its values, if there was one."""
+    entry = Entry("", "ann", "switch", DIGEST, "/nix/store/x", "1", "deployed", "")
+    lines = [f"{DIGEST}/{changes.FILE}:{line}" for line in text.decode().split("\n")]
+    history = (json.dumps(asdict(entry)),) if text else ()
+    return Deployed("/nix/store/x", history, "", "", {}, (*lines, "stray"), (f"wgkube{index}.key",))
 
 
-def check(cluster: FakeCluster, machines: Machines, inventory: Inventory | None = None) -> None:
+def check(cluster: FakeCluster, there: Deployed, inventory: Inventory | None = None) -> None:
     wanted = inventory or cluster.inventory
-    now = rendered(cluster, wanted)
-    changes.check(Cluster(cluster.workspace, wanted), wanted.nodes, now, machines.connect)
+    changes.check(Cluster(cluster.workspace, wanted), {"node1": there}, rendered(cluster, wanted))
 
 
 @pytest.mark.parametrize("field", sorted(OTHER))
 def test_a_value_that_was_deployed_otherwise_is_refused(field: str, cluster: FakeCluster) -> None:
-    machines = Machines(rendered(cluster, cluster.inventory))
+    machines = deployed(rendered(cluster, cluster.inventory))
     check(cluster, machines)
     with pytest.raises(ErrorGroup) as refused:
         check(cluster, machines, changed(cluster.inventory, field, OTHER[field]))
@@ -109,23 +92,22 @@ def test_a_value_that_was_deployed_otherwise_is_refused(field: str, cluster: Fak
     [("cluster.network.mtu", 1380), ("cluster.api.allow_from", ("10.0.0.0/8",)), ("cluster.backup.dir", "b")],
 )
 def test_a_free_value_is_deployed(field: str, value: Any, cluster: FakeCluster) -> None:
-    check(cluster, Machines(rendered(cluster, cluster.inventory)), changed(cluster.inventory, field, value))
+    check(cluster, deployed(rendered(cluster, cluster.inventory)), changed(cluster.inventory, field, value))
 
 
 def test_a_machine_of_another_index_is_refused(cluster: FakeCluster) -> None:
-    deployed = rendered(cluster, cluster.inventory)
+    machine = deployed(rendered(cluster, cluster.inventory), index=2)
     with pytest.raises(ErrorGroup, match=r"node1: this machine was deployed as node2; nothing was sent; name it node2"):
-        check(cluster, Machines(deployed, index=2))
+        check(cluster, machine)
 
 
 def test_a_first_deploy_and_lost_machines_are_no_obstacle(cluster: FakeCluster) -> None:
-    check(cluster, Machines(), changed(cluster.inventory, "cluster.domain", "other.internal"))
-    cluster.off.update(node.name for node in cluster.inventory.nodes)
-    changes.check(cluster.cluster, cluster.inventory.nodes, b"", cluster.connect)
+    check(cluster, deployed(), changed(cluster.inventory, "cluster.domain", "other.internal"))
+    changes.check(cluster.cluster, {}, b"")
 
 
 def test_resources_that_are_encrypted_stay_named(cluster: FakeCluster) -> None:
-    path, machines = "cluster.secrets.encrypted_resources", Machines()
+    path, machines = "cluster.secrets.encrypted_resources", deployed()
     check(cluster, machines, changed(cluster.inventory, path, ("secrets", "configmaps")))
     with pytest.raises(ErrorGroup, match=f"{path}: lacks secrets, whose objects are encrypted in etcd"):
         check(cluster, machines, changed(cluster.inventory, path, ("configmaps",)))

@@ -34,6 +34,7 @@ def deployed(*history: str, **more: Any) -> Deployed:
     """A machine whose private key is the one of the workspace."""
     own = {"d": hashlib.sha256(SECRET).hexdigest()}
     facts = {"system": SYSTEM, "history": history, "peers": "", "public_key": "", "wireguard": own}
+    facts |= {"rendered": (), "own_keys": ()}
     return Deployed(**{**facts, **more})
 
 
@@ -107,6 +108,7 @@ def test_nodes_with_older_peers_are_found(
 
     def connect(_: Workspace, node: Node) -> FakeHost:
         facts = {"system": SYSTEM, "history": [], "public_key": "", "wireguard": {}}
+        facts |= {"rendered": [], "own_keys": []}
         facts["peers"] = digests[node.name].replace("new", wanted)
         return FakeHost(node, lambda _: reply(json.dumps(facts)))
 
