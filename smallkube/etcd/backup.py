@@ -197,6 +197,8 @@ class SnapshotReceiver:
                 Pipe(lambda stream: verify_snapshot(stream, self._where)),
                 Pipe(lambda stream: encrypt(stream, self._path, self._recipient)),
             )
+            for pipe in self._pipes:
+                pipe.start()
         for pipe in self._pipes:
             pipe.write(data)
 

@@ -36,7 +36,8 @@ class Digest:
 class Pipe:
     """Runs ``work`` in a thread on the stream that is written here, and is never ahead of it by more than a pipe holds.
 
-    What ``work`` raises is raised by ``write`` or ``end``.
+    What ``work`` raises is raised by ``write`` or ``end``. The owner keeps it before ``start``, and must ``abandon`` it
+    whatever comes: the thread waits for the stream's end, and Python for the thread.
     """
 
     def __init__(self, work: Callable[[BinaryIO], Digest]) -> None:
@@ -48,7 +49,11 @@ class Pipe:
             with open(reading, "rb", buffering=0) as stream:  # noqa: PTH123
                 return work(stream)
 
-        self._result = self._pool.submit(run)
+        self._run = run
+
+    def start(self) -> None:
+        """Let the work begin."""
+        self._result = self._pool.submit(self._run)
 
     def write(self, data: bytes) -> None:
         """Hand ``data`` over; waits while the work is behind."""
