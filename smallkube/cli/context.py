@@ -96,11 +96,7 @@ class Current:
         """What each of ``nodes`` answers, asked in parallel."""
         from smallkube.remote import fleet
 
-        def work(node: "Node") -> Answer:
-            with self.connect(node) as host:
-                return question(host)
-
-        return fleet.run([nodes], work)
+        return fleet.ask(nodes, self.connect, question)
 
     @property
     def nodes(self) -> "tuple[Node, ...]":

@@ -143,7 +143,7 @@ def exec_(
     from smallkube.operations import machines
 
     wanted = machines.command(after_dashes(), root=root, timeout=timeout)
-    outcomes = machines.ask_all(here.nodes, here.connect, lambda host: host.run(wanted))
+    outcomes = here.ask(here.nodes, lambda host: host.run(wanted))
     if here.json:
         ui.json_result([machines.as_json(outcome) for outcome in outcomes])
     elif len(outcomes) == 1 and (answer := outcomes[0].value):  # as it is

@@ -25,13 +25,13 @@ def rotate(
     After an interruption the same command resumes.
     """
     from smallkube.kube import token_clients
-    from smallkube.operations import machines
     from smallkube.operations import tokens as rotating
+    from smallkube.remote import fleet
     from smallkube.secrets.age import require_master
 
     wanted = token_clients.select(here.inventory, words(user), everybody=all or abort)
     runner = output.Runner(here, "tokens")
-    off = {} if here.dry_run else machines.unreachable(here.inventory.workers, here.connect)
+    off = {} if here.dry_run else fleet.unreachable(here.inventory.workers, here.connect)
     users, left = rotating.affected(runner.keys, wanted, token_clients.all_users(here.inventory), off)
     for one in left:
         ui.warn(f"{one.short} can't be reached ({off[one.secret.node]}): its token stays valid")

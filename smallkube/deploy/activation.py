@@ -13,8 +13,8 @@ from smallkube.core.errors import SmallkubeError
 from smallkube.deploy import checks, facts
 from smallkube.deploy.barrier import Barrier, SyncPoint
 from smallkube.deploy.facts import SCRIPTS, DeployFacts, Progress
-from smallkube.deploy.report import Outcome
 from smallkube.remote.command import Command
+from smallkube.remote.fleet import NodeOutcome
 from smallkube.remote.host import Host
 
 POLL_SECONDS = 0.5
@@ -40,7 +40,7 @@ def script(verb: str, *arguments: str, timeout: float = 60.0) -> Command:
 class Verdict:
     """``outcome`` is None when the new system was confirmed; ``reason`` says why not, or what is known."""
 
-    outcome: Outcome | None
+    outcome: NodeOutcome | None
     reason: str = ""
     log: str = ""
 
@@ -114,7 +114,7 @@ class Activation:
         if reason and not self._armed:
             self.barrier.leave(self.node, reason)
             still = "it runs the new system, automatic rollback was disabled"
-            return Verdict(Outcome.FAILED, f"{still}: {reason}", self._log)
+            return Verdict(NodeOutcome.FAILED, f"{still}: {reason}", self._log)
         if reason:
             host.run(script("trigger-rollback", self.nonce))
             return self._await_rollback(reason)
@@ -145,19 +145,19 @@ class Activation:
 
         last = self._ask(ended, self._deadline)
         if last is None:
-            return Verdict(Outcome.UNKNOWN, _joined(reason, self._what_is_known()), self._log)
+            return Verdict(NodeOutcome.UNKNOWN, _joined(reason, self._what_is_known()), self._log)
         if last.outcome == "confirmed":
             return Verdict(None, log=last.log)
         if not last.begun:
             reason = _joined(reason, "the machine was restarted before it was confirmed")
             if last.system in (self.before.system, self.before.profile):
-                return Verdict(Outcome.ROLLED_BACK, reason, self._log)
-            return Verdict(Outcome.UNKNOWN, f"{reason}; it runs {last.system}", self._log)
+                return Verdict(NodeOutcome.ROLLED_BACK, reason, self._log)
+            return Verdict(NodeOutcome.UNKNOWN, f"{reason}; it runs {last.system}", self._log)
         if last.system != self.before.system or last.rollback_status == NOT_STARTED:
             failed = f"the rollback failed (status {last.rollback_status}), it runs {last.system}"
-            return Verdict(Outcome.UNKNOWN, f"{reason}; {failed}", self._log)
+            return Verdict(NodeOutcome.UNKNOWN, f"{reason}; {failed}", self._log)
         errors = f"the rollback had errors (status {last.rollback_status})" if last.rollback_status else ""
-        return Verdict(Outcome.ROLLED_BACK, _joined(reason, errors), self._log)
+        return Verdict(NodeOutcome.ROLLED_BACK, _joined(reason, errors), self._log)
 
     def _what_is_known(self) -> str:
         left = self._due - self.now()

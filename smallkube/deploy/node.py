@@ -21,14 +21,14 @@ from smallkube.deploy.history import operator
 from smallkube.deploy.local_build import LocalBuild
 from smallkube.deploy.machine_lock import MachineLock
 from smallkube.deploy.plan import BuildOn, Goal, Plan
-from smallkube.deploy.report import EXPECTED, Outcome, Report
+from smallkube.deploy.report import EXPECTED, Report
 from smallkube.inventory.cluster import Cluster
 from smallkube.inventory.models import Node
 from smallkube.nix import flake
 from smallkube.nix.bundle import Bundle
 from smallkube.remote import scripts
 from smallkube.remote.command import Command, Result
-from smallkube.remote.fleet import Watcher, reason_of
+from smallkube.remote.fleet import NodeOutcome, Watcher, reason_of
 from smallkube.remote.host import Host
 from smallkube.remote.ssh import SshHost, connector
 
@@ -81,12 +81,12 @@ class NodeDeploy:
                 self.context.watcher.step(self.node.name, step.title)
                 step.run(self)
         except SmallkubeError as error:
-            self._end(Outcome.FAILED, reason_of(error))
+            self._end(NodeOutcome.FAILED, reason_of(error))
         finally:
             self._release()
         return self.report
 
-    def _end(self, outcome: Outcome, reason: str = "") -> None:
+    def _end(self, outcome: NodeOutcome, reason: str = "") -> None:
         self.ended, self.report.outcome, self.report.reason = True, outcome, reason
 
     @property
@@ -169,7 +169,7 @@ class NodeDeploy:
     def _set_target_system(self, system: str) -> None:
         self.report.system = system
         if self.facts.system == system and (self.facts.profile == system or not self.plan.commits):
-            self._end(Outcome.UNCHANGED)
+            self._end(NodeOutcome.UNCHANGED)
             self.report.generation = self.facts.generation
         self.activation = Activation(
             lambda: SshHost(self.workspace, self.node),
@@ -224,8 +224,8 @@ class NodeDeploy:
 
     def record(self) -> None:
         report, last = self.report, self.facts.last_deploy
-        known = report.outcome is Outcome.UNCHANGED and last is not None and last.digest == self.digest
-        if known or report.outcome is Outcome.UNKNOWN:
+        known = report.outcome is NodeOutcome.UNCHANGED and last is not None and last.digest == self.digest
+        if known or report.outcome is NodeOutcome.UNKNOWN:
             return
         when, kept = datetime.now(UTC).isoformat(timespec="seconds"), (report.system, report.generation)
         result = (*kept, report.outcome, report.reason, self.plan.keys, self.plan.commit)
@@ -237,7 +237,7 @@ class NodeDeploy:
 
     def _release(self) -> None:
         try:
-            if self.report.outcome is not Outcome.UNKNOWN:
+            if self.report.outcome is not NodeOutcome.UNKNOWN:
                 self._release_machine()
         finally:
             self.lock.end()

@@ -14,7 +14,7 @@ from smallkube.inventory.cluster import Cluster
 from smallkube.inventory.models import Node
 from smallkube.nix.bundle import Bundle
 from smallkube.remote import fleet
-from smallkube.remote.ssh import SshHost
+from smallkube.remote.ssh import connector
 from smallkube.secrets import peers
 
 _COMMIT = re.compile(r"[0-9a-f]{40,64}")
@@ -23,12 +23,8 @@ _GIT_SECONDS = 20
 
 def ask(cluster: Cluster, nodes: Sequence[Node]) -> dict[str, Deployed]:
     """What was deployed to ``nodes``, by name; machines that can't be asked are left out."""
-
-    def work(node: Node) -> Deployed:
-        with SshHost(cluster.workspace, node) as host:
-            return facts.deployed(host)
-
-    return {out.node.name: out.value for out in fleet.run([nodes], work) if out.value}
+    outcomes = fleet.ask(nodes, connector(cluster.workspace), facts.deployed)
+    return {outcome.node.name: outcome.value for outcome in outcomes if outcome.value}
 
 
 def refuse_older_keys(found: Mapping[str, Deployed], states: Sequence[str]) -> None:

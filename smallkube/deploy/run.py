@@ -1,19 +1,18 @@
 """Executes a plan: stage after stage, the nodes of a stage in parallel."""
 
-import time
 from collections.abc import Sequence
 
 from smallkube.core.errors import SmallkubeError
 from smallkube.core.files import lock
 from smallkube.deploy.node import DeployContext, NodeDeploy
 from smallkube.deploy.plan import Goal, Options, Plan, prepare
-from smallkube.deploy.report import Outcome, Report
+from smallkube.deploy.report import Report
 from smallkube.inventory.cluster import Cluster
 from smallkube.inventory.models import Node
 from smallkube.nix import render
 from smallkube.nix.bundle import Bundle
 from smallkube.remote import fleet
-from smallkube.remote.fleet import Watcher, reason_of
+from smallkube.remote.fleet import NodeOutcome, Watcher
 
 UNDRAINED = Options(drain=False)
 """For changes that restart no pods."""
@@ -39,32 +38,22 @@ def execute(plan: Plan, bundle: Bundle, cluster: Cluster, watcher: Watcher) -> t
     Ctrl-C ends every node at its next step; a node whose rollback is armed by then rolls back.
     """
     context = DeployContext(plan, bundle, cluster, watcher)
-    failures = 0
 
-    def should_continue(done: Sequence[fleet.Outcome[Report]]) -> bool:
-        nonlocal failures
-        failures += sum(outcome.value is None or not outcome.value.good for outcome in done)
-        return failures <= plan.options.max_failures
+    def work(node: Node) -> Report:
+        report = Report(node.name, NodeOutcome.FAILED)
+        try:
+            with lock(cluster.workspace.state_dir / "locks" / node.name, f"deploying to {node.name}"):
+                report = NodeDeploy(context, node).execute()
+                return report
+        finally:
+            context.barrier.leave(node.name, "" if report.good else report.outcome)
 
-    outcomes = fleet.run(
+    return fleet.report(
         plan.stages,
-        lambda node: _deploy(context, node),
-        should_continue=should_continue,
-        stop=context.stop,
+        work,
+        watcher,
+        context.stop,
+        kind=Report,
+        max_failures=plan.options.max_failures,
         at_once=len(plan.nodes) if plan.lockstep else fleet.MAX_PARALLEL,
     )
-    untouched = "interrupted" if context.stop.is_set() else "an earlier node failed"
-    return tuple(outcome.value or Report(outcome.node.name, Outcome.NOT_RUN, reason=untouched) for outcome in outcomes)
-
-
-def _deploy(context: DeployContext, node: Node) -> Report:
-    began = time.monotonic()
-    try:
-        with lock(context.cluster.workspace.state_dir / "locks" / node.name, f"deploying to {node.name}"):
-            report = NodeDeploy(context, node).execute()
-    except SmallkubeError as error:
-        report = Report(node.name, Outcome.FAILED, reason=reason_of(error))
-    context.barrier.leave(node.name, "" if report.good else report.outcome)
-    context.watcher.done(node.name, report.outcome)
-    report.seconds = round(time.monotonic() - began, 1)
-    return report

@@ -4,7 +4,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from smallkube.core.files import TEMPORARY_PREFIX, lock, remove_temporaries, syn
 from smallkube.etcd import catalog, copies, notify, retention, signature
 from smallkube.etcd.catalog import Catalog
 from smallkube.etcd.record import SUFFIX, Record, Snapshot, parse_snapshot, timestamp
-from smallkube.etcd.status import ENCRYPTION_CONFIGURATION, ENDPOINT, parse_output, script
+from smallkube.etcd.status import ENCRYPTION_CONFIGURATION, ENDPOINT, SCRIPTS, parse_output
 from smallkube.etcd.stream import Digest, Pipe, encrypt, verify_snapshot
 from smallkube.inventory.cluster import Cluster
 from smallkube.remote.host import Host
@@ -129,9 +129,10 @@ def take(primary: Host, existing: Catalog, ours: Identity, now: datetime, option
     receiver = SnapshotReceiver(primary.where, temporary, ours.recipient, None if options.older else existing.newest)
     arguments = (options.endpoint, options.scratch, str(options.seconds), ENCRYPTION_CONFIGURATION)
     seconds = 2 * options.seconds + _COMPRESSION_SECONDS
-    command = script("snapshot", *arguments, timeout=seconds, cancel_on_disconnect=True)
+    work = SCRIPTS.sent("snapshot", *arguments)
+    command = SCRIPTS.sent("cancel-on-disconnect", *work.argv, timeout=seconds, title=work.name)
     try:
-        result = primary.run(command, on_stdout=receiver.write)
+        result = primary.run(replace(command, hold=True), on_stdout=receiver.write)
         if not result.ok:
             raise primary.error(result.last_line)
         snapshot, stored = receiver.end()

@@ -13,7 +13,7 @@ from smallkube.core.errors import SmallkubeError, UsageError
 from smallkube.core.polling import wait_until
 from smallkube.etcd.catalog import Catalog
 from smallkube.etcd.record import Record
-from smallkube.etcd.status import ENCRYPTION_CONFIGURATION, ENDPOINT, parse_output, script, text
+from smallkube.etcd.status import ENCRYPTION_CONFIGURATION, ENDPOINT, SCRIPTS, parse_output
 from smallkube.etcd.stream import decrypted
 from smallkube.inventory.cluster import Cluster
 from smallkube.inventory.models import Node
@@ -98,10 +98,10 @@ def execute(plan: Plan, existing: Catalog, master: Master, connect: Connect, ste
     record = plan.record
     keys = () if plan.any_key else tuple(f"{key.sha256} {key.name}" for key in record.encryption_keys)
     arguments = (DATA_DIR, str(record.size), record.snapshot_sha256, " ".join(map(str, record.minor)))
-    settings = (ENDPOINT, str(plan.seconds), ENCRYPTION_CONFIGURATION, text("swap-data-dir"))
+    settings = (ENDPOINT, str(plan.seconds), ENCRYPTION_CONFIGURATION, SCRIPTS.text("swap-data-dir"))
     with connect(plan.primary) as primary:
         step("send and restore in a new folder")
-        command = script("restore", *arguments, *settings, *keys, timeout=_UNPACK_SECONDS)
+        command = SCRIPTS.sent("restore", *arguments, *settings, *keys, timeout=_UNPACK_SECONDS)
         with decrypted(existing.folder / record.file, master) as stream:
             result = primary.run(command, source=stream)
         if not result.ok:
@@ -120,7 +120,7 @@ def _wait(plan: Plan, run: str, connect: Connect, step: Callable[[str], object])
         nonlocal shown, lost, outcome
         try:
             with connect(plan.primary) as primary:
-                output = primary.run_checked(script("restore-progress", run)).stdout
+                output = primary.run_checked(SCRIPTS.sent("restore-progress", run)).stdout
             parse = itemgetter("steps", "running", "outcome")
             steps, running, outcome = parse_output("restore-progress", output, parse, primary.where)
         except SmallkubeError as error:
@@ -166,10 +166,5 @@ def previous_data(outcome: Sequence[str], where: str) -> str:
 
 def restart_clients(nodes: Sequence[Node], connect: Connect) -> dict[str, str]:
     """Restart what watches the API server on ``nodes``; node → why it was not."""
-
-    def restart(node: Node) -> None:
-        with connect(node) as machine:
-            machine.run_checked(Command(("systemctl", "try-restart", *RESTARTED), timeout=180))
-
-    outcomes = fleet.run([nodes], restart)
-    return {outcome.node.name: outcome.error.message for outcome in outcomes if outcome.error}
+    command = Command(("systemctl", "try-restart", *RESTARTED), timeout=180)
+    return fleet.unanswered(fleet.ask(nodes, connect, lambda machine: machine.run_checked(command)))

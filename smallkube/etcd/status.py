@@ -5,7 +5,6 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,6 +12,7 @@ from smallkube.core.errors import MALFORMED, SmallkubeError
 from smallkube.etcd.record import Record
 from smallkube.remote.command import Command
 from smallkube.remote.host import Host
+from smallkube.remote.scripts import Scripts
 
 ENDPOINT = "unix:///run/etcd/grpc"
 ENCRYPTION_CONFIGURATION = "/run/agenix/EncryptionConfiguration.yaml"
@@ -20,23 +20,9 @@ DEFAULT_QUOTA = 2 << 30
 """Bytes at which etcd refuses writes by default (--quota-backend-bytes, etcd.io/docs/v3.6/op-guide)."""
 OLD = timedelta(hours=36)
 """The age from which the newest backup deserves a remark: one night was missed."""
-_SCRIPTS = Path(__file__).with_name("scripts")
+SCRIPTS = Scripts(Path(__file__).with_name("scripts"))
 
 T = TypeVar("T")
-
-
-def script(name: str, *arguments: str, timeout: float = 60.0, cancel_on_disconnect: bool = False) -> Command:
-    """One of our scripts, which need not be on the machine; ``cancel_on_disconnect``: it ends with the connection."""
-    argv = ("/bin/sh", "-c", text(name), name, *arguments)
-    if cancel_on_disconnect:
-        argv = ("/bin/sh", "-c", text("cancel-on-disconnect"), "cancel-on-disconnect", *argv)
-    return Command(argv, timeout=timeout, hold=cancel_on_disconnect, title=name)
-
-
-@cache
-def text(name: str) -> str:
-    """What is in one of our scripts, after what all share."""
-    return "".join((_SCRIPTS / f"{part}.sh").read_text() for part in ("lib", name))
 
 
 def parse_output(program: str, output: str | bytes, parse: Callable[[Any], T], where: str) -> T:

@@ -11,8 +11,9 @@ from typing import Any
 
 from smallkube.core.errors import MALFORMED, SmallkubeError
 from smallkube.inventory.models import Inventory, Node
+from smallkube.remote import fleet
 from smallkube.remote.command import Command, Result
-from smallkube.remote.fleet import NodeOutcome, Report, Watcher, one_by_one
+from smallkube.remote.fleet import NodeOutcome, Report, Watcher
 from smallkube.remote.host import Connect, Host
 
 API_UNIT = "kube-apiserver.service"
@@ -68,7 +69,8 @@ def change(
             act(primary, inventory.addressing.node_host(node.index))
         return Report(node.name, outcome)
 
-    return one_by_one(nodes, work, watcher, stop, halt=outcome is NodeOutcome.DRAINED)
+    tolerated = 0 if outcome is NodeOutcome.DRAINED else len(nodes)
+    return fleet.report([[node] for node in nodes], work, watcher, stop, kind=Report, max_failures=tolerated)
 
 
 def member(primary: Host, host: str) -> Member | None:

@@ -9,14 +9,14 @@ from typing import Literal
 from smallkube.core.errors import SmallkubeError, UsageError
 from smallkube.inventory.models import Inventory, Node
 from smallkube.remote import fleet
-from smallkube.remote.command import Command
 from smallkube.remote.host import Connect, Host
+from smallkube.remote.scripts import Scripts
 from smallkube.secrets import policy
 from smallkube.secrets.policy import Client, Secret
 
 Answer = Literal["accepted", "refused", "unknown"]
 _ANSWERS: dict[str, Answer] = {"accepted": "accepted", "refused": "refused"}
-_SCRIPTS = Path(__file__).with_name("scripts")
+_SCRIPTS = Scripts(Path(__file__).with_name("scripts"))
 
 
 @dataclass(frozen=True)
@@ -74,8 +74,8 @@ def sha256(token: bytes) -> str:
 def attempt(primary: Host, tokens: Mapping[str, bytes]) -> dict[str, Answer]:
     """How the API server answers each of ``tokens`` (any name → token). They travel by standard input alone."""
     lines = b"".join(b"%d %s\n" % (number, token.strip()) for number, token in enumerate(tokens.values()))
-    argv = ("/bin/sh", "-c", (_SCRIPTS / "try.sh").read_text(), "try")
-    reply = primary.run_checked(Command(argv, stdin=lines, timeout=30 + 15 * len(tokens), title="try tokens"))
+    command = _SCRIPTS.sent("try", stdin=lines, timeout=30 + 15 * len(tokens), title="try tokens")
+    reply = primary.run_checked(command)
     found = dict(line.split(" ", 1) for line in reply.text.splitlines() if " " in line)
     return {name: _ANSWERS.get(found.get(str(number), ""), "unknown") for number, name in enumerate(tokens)}
 
@@ -83,17 +83,14 @@ def attempt(primary: Host, tokens: Mapping[str, bytes]) -> dict[str, Answer]:
 def in_use(inventory: Inventory, connect: Connect) -> tuple[list[TokenClient], dict[str, str]]:
     """What the clients of all nodes use; and node → why it could not be asked."""
 
-    def ask(node: Node) -> list[TokenClient]:
-        clients = clients_on(inventory, node)
+    def ask(machine: Host) -> list[TokenClient]:
+        clients = clients_on(inventory, machine.node)
         files = [word for client in clients for word in (client.name, client.file)]
-        argv = ("/bin/sh", "-c", (_SCRIPTS / "tokens-in-use.sh").read_text(), "tokens-in-use", *files)
-        with connect(node) as machine:
-            text = machine.run_checked(Command(argv, title="tokens in use")).text
-        return parse(node.name, {client.name: user for client, user in clients.items()}, text)
+        text = machine.run_checked(_SCRIPTS.sent("tokens-in-use", *files, title="tokens in use")).text
+        return parse(machine.node.name, {client.name: user for client, user in clients.items()}, text)
 
-    outcomes = fleet.run([inventory.nodes], ask)
-    unreachable = {outcome.node.name: outcome.error.message for outcome in outcomes if outcome.error}
-    return [client for outcome in outcomes for client in outcome.value or ()], unreachable
+    outcomes = fleet.ask(inventory.nodes, connect, ask)
+    return [client for outcome in outcomes for client in outcome.value or ()], fleet.unanswered(outcomes)
 
 
 def parse(node: str, users: Mapping[str, str], text: str) -> list[TokenClient]:

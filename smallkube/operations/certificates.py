@@ -14,7 +14,7 @@ from smallkube.core.polling import wait_until
 from smallkube.inventory.cluster import Cluster
 from smallkube.inventory.models import Inventory
 from smallkube.operations.engine import Operation, Runbook, Step, not_abortable
-from smallkube.operations.machines import kubectl, script
+from smallkube.operations.machines import SCRIPTS, kubectl
 from smallkube.remote import scripts
 from smallkube.remote.command import Command
 from smallkube.remote.host import Host
@@ -126,7 +126,7 @@ class Rotation(Runbook):
         if policy.API_CERTIFICATE not in self.files:
             return
         new = policy.api_certificate(self.inventory).version(policy.NEW)
-        command = script("authorities", stdin=self.keys.certificates[new.file])
+        command = SCRIPTS.sent("authorities", stdin=self.keys.certificates[new.file])
 
         def without(host: Host) -> Iterator[str]:
             if number := scripts.read(host, command, int):

@@ -12,8 +12,8 @@ from smallkube.inventory.cluster import Cluster
 from smallkube.kube import kubectl, versions
 from smallkube.kube.kubectl import Api
 from smallkube.kube.versions import Deprecated
-from smallkube.operations.machines import ask_all, script
-from smallkube.remote import scripts
+from smallkube.operations.machines import SCRIPTS
+from smallkube.remote import fleet, scripts
 from smallkube.remote.host import Connect, Host
 
 API_SERVER = "kube-apiserver"
@@ -67,10 +67,10 @@ def read(cluster: Cluster, connect: Connect, ask: Callable[[Host], T], *, deprec
 
     def machine(host: Host) -> Machine[T]:
         units = (API_SERVER, KUBELET, PROXY) if host.node.role == "primary" else (KUBELET, PROXY)
-        running = scripts.read(host, script("running", *units), Running)
+        running = scripts.read(host, SCRIPTS.sent("running", *units), Running)
         return Machine(ask(host), running.kernel, running.versions)
 
-    outcomes = ask_all(cluster.inventory.nodes, connect, machine)
+    outcomes = fleet.ask(cluster.inventory.nodes, connect, machine)
     machines = {one.node.name: one.value or one.error or SmallkubeError("not reached") for one in outcomes}
     backup, primary = catalog.of(cluster).newest, cluster.inventory.primary
     try:

@@ -19,7 +19,7 @@ from functools import partial
 from smallkube.core.errors import SmallkubeError, UsageError
 from smallkube.etcd.status import ENDPOINT
 from smallkube.operations.engine import Operation, Runbook, Step, in_keys, not_abortable
-from smallkube.operations.machines import script
+from smallkube.operations.machines import SCRIPTS
 from smallkube.secrets import age, committed, kinds, policy
 from smallkube.secrets.policy import Kind, Secret
 from smallkube.secrets.transaction import Change, Keys
@@ -218,11 +218,12 @@ class Rotation(Runbook):
 
     def _rewrite(self) -> None:
         resources = self._read(self.keys).resources
-        self.rewritten = self.ask_primary(script("rewrite", KUBECONFIG, *resources, timeout=_REWRITE_SECONDS), int)
+        command = SCRIPTS.sent("rewrite", KUBECONFIG, *resources, timeout=_REWRITE_SECONDS)
+        self.rewritten = self.ask_primary(command, int)
 
     def _verify(self) -> None:
         found = self._read(self.keys)
-        command = script("stored", ENDPOINT, *paths(found.resources), timeout=_REWRITE_SECONDS)
+        command = SCRIPTS.sent("stored", ENDPOINT, *paths(found.resources), timeout=_REWRITE_SECONDS)
         self.stored = self.ask_primary(command, dict[str, int])
         if bad := {name: count for name, count in self.stored.items() if name != self.key}:
             others = ", ".join(f"{count} with {name}" for name, count in bad.items())

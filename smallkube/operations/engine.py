@@ -15,8 +15,7 @@ from smallkube.core.errors import SmallkubeError, UsageError
 from smallkube.etcd import backup, verify
 from smallkube.inventory.cluster import Cluster
 from smallkube.inventory.models import Inventory
-from smallkube.operations.machines import ask_all
-from smallkube.remote import scripts
+from smallkube.remote import fleet, scripts
 from smallkube.remote.command import Command
 from smallkube.remote.host import Connect, Host
 from smallkube.remote.ssh import SshHost
@@ -156,7 +155,7 @@ class Runbook:
     def complaints(self, ask: Callable[[Host], Iterable[str]]) -> list[str]:
         """What ``ask`` finds wrong on the machines, in words; "NODE (reason)" for each that could not be asked."""
         found: list[str] = []
-        for outcome in ask_all(self.inventory.nodes, self.connect, lambda host: tuple(ask(host))):
+        for outcome in fleet.ask(self.inventory.nodes, self.connect, lambda host: tuple(ask(host))):
             found += [f"{outcome.node.name} ({outcome.error.message})"] if outcome.error else outcome.value or ()
         return found
 

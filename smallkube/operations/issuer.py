@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from smallkube.core.errors import MALFORMED, SmallkubeError, UsageError
 from smallkube.core.polling import wait_until
 from smallkube.operations.engine import Operation, Overlap, Step
-from smallkube.operations.machines import kubectl, script
+from smallkube.operations.machines import SCRIPTS, kubectl
 from smallkube.remote import scripts
 from smallkube.remote.command import Command
 from smallkube.remote.host import Host
@@ -101,7 +101,7 @@ class Rotation(Overlap):
         other = self._other
 
         def pods(host: Host) -> Iterator[str]:
-            heads = scripts.read(host, script("signed", "pods", timeout=_SCRIPT_SECONDS), list[str])
+            heads = scripts.read(host, SCRIPTS.sent("signed", "pods", timeout=_SCRIPT_SECONDS), list[str])
             if number := sum(key_id_of_token(head) == other for head in heads):
                 yield f"{number} tokens of pods on {host.node.name}"
 
@@ -113,7 +113,7 @@ class Rotation(Overlap):
 
     def _verify_secrets(self) -> None:
         """Tokens in Secrets are never renewed by themselves."""
-        command, other = script("signed", "secrets", timeout=_SCRIPT_SECONDS), self._other
+        command, other = SCRIPTS.sent("signed", "secrets", timeout=_SCRIPT_SECONDS), self._other
         heads = self.ask_primary(command, dict[str, str])
         if found := [name for name, head in heads.items() if key_id_of_token(head) == other]:
             patch = """kubectl -n NAMESPACE patch secret NAME --type=json -p '[{"op":"remove","path":"/data/token"}]'"""

@@ -1,48 +1,24 @@
 """Asking machines: a script of ours or kubectl on one, the same question or any command to many."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from smallkube.core.errors import SmallkubeError, UsageError
-from smallkube.inventory.models import Node
 from smallkube.kube.members import KUBECTL
-from smallkube.remote import fleet
 from smallkube.remote.command import Command, Result
 from smallkube.remote.fleet import Outcome
-from smallkube.remote.host import Connect, Host
+from smallkube.remote.scripts import Scripts
 
 MAX_SECONDS = 86_400
-_SCRIPTS = Path(__file__).with_name("scripts")
+SCRIPTS = Scripts(Path(__file__).with_name("scripts"))
 
 T = TypeVar("T")
-
-
-def script(name: str, *arguments: str, stdin: bytes | None = None, timeout: float = 60) -> Command:
-    """The command that runs scripts/NAME.sh; ``timeout`` in seconds of silence."""
-    argv = ("/bin/sh", "-c", (_SCRIPTS / f"{name}.sh").read_text(), name, *arguments)
-    return Command(argv, stdin=stdin, timeout=timeout, title=name)
 
 
 def kubectl(*arguments: str) -> Command:
     """For the primary."""
     return Command((*KUBECTL, "--request-timeout=30s", *arguments), timeout=90)
-
-
-def ask_all(nodes: Sequence[Node], connect: Connect, ask: Callable[[Host], T]) -> tuple[Outcome[T], ...]:
-    """``ask`` each machine over a connection of its own, all at once."""
-
-    def work(node: Node) -> T:
-        with connect(node) as host:
-            return ask(host)
-
-    return fleet.run([nodes], work)
-
-
-def unreachable(nodes: Sequence[Node], connect: Connect) -> dict[str, str]:
-    """Those of ``nodes`` to which there is no connection, and why."""
-    outcomes = ask_all(nodes, connect, lambda _: None)
-    return {outcome.node.name: outcome.error.message for outcome in outcomes if outcome.error}
 
 
 def command(words: Sequence[str], *, root: bool, timeout: float) -> Command:

@@ -17,8 +17,9 @@ from smallkube.core.workspace import Workspace
 from smallkube.inventory.models import Inventory, Node
 from smallkube.kube import members
 from smallkube.kube.members import Member
+from smallkube.remote import fleet
 from smallkube.remote.command import Command
-from smallkube.remote.fleet import NodeOutcome, Report, Watcher, one_by_one, reason_of
+from smallkube.remote.fleet import NodeOutcome, Report, Watcher, reason_of
 from smallkube.remote.host import Connect, Host
 
 POLL_SECONDS = 1.0
@@ -83,7 +84,7 @@ def execute(
         with lock(workspace.state_dir / "locks" / node.name, f"rebooting {node.name}"):
             return NodeReboot(node, plan, inventory, connect, watcher, stop).execute()
 
-    return one_by_one(plan.nodes, work, watcher, stop)
+    return fleet.report([[node] for node in plan.nodes], work, watcher, stop, kind=Report)
 
 
 class NotBackError(SmallkubeError):

@@ -18,7 +18,7 @@ from smallkube.inventory.cluster import Cluster
 from smallkube.inventory.models import Node
 from smallkube.kube import kubectl
 from smallkube.operations.engine import Operation, Runbook, Step
-from smallkube.operations.machines import script
+from smallkube.operations.machines import SCRIPTS
 from smallkube.remote import scan
 from smallkube.remote.scan import Scanned
 from smallkube.secrets import transaction
@@ -112,7 +112,7 @@ class Rebuild(Runbook):
 
     def _inspect(self) -> None:
         with self.connect(self.primary) as primary:
-            self._note(primary.run_checked(script("seed", "look", restore.DATA_DIR, MARK)).text)
+            self._note(primary.run_checked(SCRIPTS.sent("seed", "look", restore.DATA_DIR, MARK)).text)
 
     def _note(self, found: str) -> None:
         """``found``: what seed.sh printed. Raises UsageError when the data there was not restored by a rebuild."""
@@ -135,7 +135,7 @@ class Rebuild(Runbook):
         arguments = ("seed", restore.DATA_DIR, MARK, record.name, self._system, *about)
         file = catalog.folder_of(self.cluster) / record.file
         with decrypted(file, self.master) as stream, self.connect(self.primary) as primary:
-            reply = primary.run(script("seed", *arguments, timeout=_UNPACK_SECONDS), source=stream)
+            reply = primary.run(SCRIPTS.sent("seed", *arguments, timeout=_UNPACK_SECONDS), source=stream)
         if not reply.ok:
             raise SmallkubeError(f"the backup was not restored: {reply.last_line}", where=primary.where)
         self._note(reply.text)

@@ -20,7 +20,8 @@ from smallkube.inventory.models import Inventory, Node
 from smallkube.kube.members import api_down
 from smallkube.operations import tokens
 from smallkube.operations.engine import Operation, Runbook, Step
-from smallkube.operations.machines import kubectl, unreachable
+from smallkube.operations.machines import kubectl
+from smallkube.remote import fleet
 from smallkube.remote.command import Command
 from smallkube.remote.host import Host
 from smallkube.secrets import kinds, peers, policy
@@ -162,7 +163,7 @@ class Revocation(Runbook):
         self.deploy([self.inventory.primary], cluster=self.cluster)
 
     def _deploy_workers(self) -> None:
-        off = unreachable(self.inventory.workers, self.connect)
+        off = fleet.unreachable(self.inventory.workers, self.connect)
         if workers := [node for node in self.inventory.workers if node.name not in off]:
             self.deploy(workers, cluster=self.cluster)
 

@@ -7,16 +7,18 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, wait
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Generic, Protocol, TypeVar
 
 from smallkube.core.errors import ErrorGroup, SmallkubeError, of_os, one_line
 from smallkube.inventory.models import Node
+from smallkube.remote.host import Connect, Host
 
 MAX_PARALLEL = 32
 
 T = TypeVar("T")
+R = TypeVar("R", bound="Report")
 
 
 @dataclass(frozen=True)
@@ -123,9 +125,36 @@ def raise_errors(outcomes: Sequence[Outcome[T]]) -> None:
         raise ErrorGroup(errors)
 
 
-class NodeOutcome(StrEnum):
-    """The outcome of one node."""
+def ask(nodes: Sequence[Node], connect: Connect, question: Callable[[Host], T]) -> tuple[Outcome[T], ...]:
+    """What each of ``nodes`` answers, over a connection of its own, all at once."""
 
+    def work(node: Node) -> T:
+        with connect(node) as host:
+            return question(host)
+
+    return run([nodes], work)
+
+
+def unanswered(outcomes: Sequence[Outcome[T]]) -> dict[str, str]:
+    """Node → why it could not be asked."""
+    return {outcome.node.name: outcome.error.message for outcome in outcomes if outcome.error}
+
+
+def unreachable(nodes: Sequence[Node], connect: Connect) -> dict[str, str]:
+    """Those of ``nodes`` to which there is no connection, and why."""
+    return unanswered(ask(nodes, connect, lambda _: None))
+
+
+class NodeOutcome(StrEnum):
+    """How work on one node ended, in words."""
+
+    DEPLOYED = "deployed"
+    UNCHANGED = "unchanged"
+    BUILT = "built"
+    CHECKED = "checked"
+    TESTED = "tested"
+    READY = "boots next"
+    ROLLED_BACK = "rolled back"
     REBOOTED = "rebooted"
     DRAINED = "drained"
     UNCORDONED = "uncordoned"
@@ -134,9 +163,9 @@ class NodeOutcome(StrEnum):
     NOT_RUN = "not run"
 
 
-@dataclass(frozen=True)
+@dataclass
 class Report:
-    """How one node ended; ``reason`` is what is worth knowing about it."""
+    """How one node ended; ``reason`` is what is worth knowing about it. It claims no more than was verified."""
 
     node: str
     outcome: NodeOutcome
@@ -145,7 +174,8 @@ class Report:
 
     @property
     def good(self) -> bool:
-        return self.outcome in (NodeOutcome.REBOOTED, NodeOutcome.DRAINED, NodeOutcome.UNCORDONED)
+        bad = (NodeOutcome.ROLLED_BACK, NodeOutcome.FAILED, NodeOutcome.UNKNOWN, NodeOutcome.NOT_RUN)
+        return self.outcome not in bad
 
 
 class Watcher(Protocol):
@@ -155,35 +185,40 @@ class Watcher(Protocol):
     def done(self, node: str, outcome: str) -> None: ...
 
 
-def one_by_one(
-    nodes: Sequence[Node], work: Callable[[Node], Report], watcher: Watcher, stop: threading.Event, *, halt: bool = True
-) -> tuple[Report, ...]:
-    """``work`` on each node in this order; with ``halt`` the first that does not end well is the last one.
+def report(
+    staged: Sequence[Sequence[Node]],
+    work: Callable[[Node], R],
+    watcher: Watcher,
+    stop: threading.Event,
+    *,
+    kind: type[R],
+    max_failures: int = 0,
+    at_once: int = MAX_PARALLEL,
+) -> tuple[R, ...]:
+    """``run``, with how each node ended, in their order; ``kind`` makes the report of one that has none.
 
-    Ctrl-C sets ``stop``, which the work checks between its steps.
+    No stage begins once more than ``max_failures`` nodes did not end well.
     """
+    failures = 0
 
-    def one(node: Node) -> Report:
+    def one(node: Node) -> R:
+        began = time.monotonic()
         try:
-            report = work(node)
+            ended = work(node)
         except SmallkubeError as error:
-            report = Report(node.name, NodeOutcome.FAILED, reason=reason_of(error))
-        watcher.done(node.name, report.outcome)
-        return report
+            ended = kind(node.name, NodeOutcome.FAILED, reason=reason_of(error))
+        watcher.done(node.name, ended.outcome)
+        ended.seconds = round(time.monotonic() - began, 1)
+        return ended
 
-    outcomes = run(
-        [(node,) for node in nodes],
-        one,
-        should_continue=lambda done: not halt or all(outcome.value and outcome.value.good for outcome in done),
-        stop=stop,
-    )
-    untouched = "interrupted" if stop.is_set() else "an earlier node failed"
-    return tuple(
-        replace(outcome.value, seconds=round(outcome.seconds, 1))
-        if outcome.value
-        else Report(outcome.node.name, NodeOutcome.NOT_RUN, reason=untouched)
-        for outcome in outcomes
-    )
+    def should_continue(done: Sequence[Outcome[R]]) -> bool:
+        nonlocal failures
+        failures += sum(outcome.value is None or not outcome.value.good for outcome in done)
+        return failures <= max_failures
+
+    outcomes = run(staged, one, should_continue=should_continue, stop=stop, at_once=at_once)
+    reason = "interrupted" if stop.is_set() else "an earlier node failed"
+    return tuple(outcome.value or kind(outcome.node.name, NodeOutcome.NOT_RUN, reason=reason) for outcome in outcomes)
 
 
 def reason_of(error: SmallkubeError) -> str:

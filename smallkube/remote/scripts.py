@@ -1,6 +1,7 @@
 """Scripts that run on machines: arguments only in argv, data only on standard input, answers as one JSON object.
 
-Each is preceded by ``remote/scripts/lib.sh``, which prints JSON and writes files as a whole.
+Each is preceded by ``remote/scripts/lib.sh``, which prints JSON and writes files as a whole, and by the lib.sh of its
+own folder, if there is one.
 """
 
 import hashlib
@@ -20,7 +21,7 @@ from smallkube.remote.host import Host
 HOME = "/var/lib/smallkube"
 """What is pushed is in HOME/KIND/DIGEST; the five newest of each kind are kept."""
 OUTPUT_LIMIT = 4 << 20
-_OWN = Path(__file__).with_name("scripts")
+_LIBRARY = Path(__file__).with_name("scripts") / "lib.sh"
 
 T = TypeVar("T")
 
@@ -40,21 +41,28 @@ class Scripts:
     @cached_property
     def bundle(self) -> Bundle:
         """All of them, as they are pushed once per version."""
-        library = (_OWN / "lib.sh").read_bytes()
-        return Bundle({file.name: library + file.read_bytes() for file in sorted(self.folder.glob("*.sh"))})
+        files = {file.name: file.read_bytes() for file in sorted(self.folder.glob("*.sh"))}
+        library = _LIBRARY.read_bytes() + files.pop(_LIBRARY.name, b"")
+        return Bundle({name: library + content for name, content in files.items()})
+
+    def text(self, name: str) -> str:
+        """The script with what precedes it."""
+        return self.bundle.files[f"{name}.sh"].decode()
 
     def pushed(self, name: str, *arguments: str, title: str = "", timeout: float = 60.0, hold: bool = False) -> Command:
         """A script on a machine that has the bundle."""
         argv = ("/bin/sh", f"{HOME}/scripts/{self.bundle.digest}/{name}.sh", *arguments)
         return Command(argv, timeout=timeout, hold=hold, title=title or name)
 
-    def sent(self, name: str, *arguments: str, title: str = "", timeout: float = 60.0) -> Command:
-        """The same for a machine that need not have the bundle: the script is standard input.
+    def sent(
+        self, name: str, *arguments: str, stdin: bytes | None = None, title: str = "", timeout: float = 60.0
+    ) -> Command:
+        """The same for a machine that need not have the bundle; ``timeout`` is in seconds of silence."""
+        argv = ("/bin/sh", "-c", self.text(name), name, *arguments)
+        return Command(argv, stdin=stdin, timeout=timeout, title=title or name)
 
-        The braces make the shell read all of it first, so that no command of it reads the rest.
-        """
-        argv, text = ("/bin/sh", "-s", "--", *arguments), self.bundle.files[f"{name}.sh"]
-        return Command(argv, stdin=b"{\n%s} </dev/null\n" % text, timeout=timeout, title=title or name)
+
+_OWN = Scripts(Path(__file__).with_name("scripts"))
 
 
 def read(host: Host, command: Command, shape: type[T]) -> T:
@@ -74,6 +82,5 @@ def read(host: Host, command: Command, shape: type[T]) -> T:
 
 def push(host: Host, kind: str, bundle: Bundle) -> None:
     """Unpack ``bundle`` at HOME/``kind``/DIGEST, as a whole or not at all."""
-    source, expected = (_OWN / "receive.sh").read_text(), hashlib.sha256(bundle.archive).hexdigest()
-    argv = ("/bin/sh", "-c", source, "receive.sh", kind, bundle.digest, expected)
-    host.run_checked(Command(argv, stdin=bundle.archive, timeout=120, title="receive"))
+    arguments = (kind, bundle.digest, hashlib.sha256(bundle.archive).hexdigest())
+    host.run_checked(_OWN.sent("receive", *arguments, stdin=bundle.archive, timeout=120))

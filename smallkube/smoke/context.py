@@ -26,6 +26,8 @@ LABEL = f"app.kubernetes.io/managed-by={MARK}"
 _TIMED_OUT = 124
 """What timeout(1) exits with when it ended the command."""
 
+_MANIFESTS = Path(__file__).with_name("manifests")
+
 T = TypeVar("T")
 K = TypeVar("K")
 
@@ -177,16 +179,11 @@ class SmokeContext:
     def manifest(self, file: str, **values: object) -> str:
         """``manifests/FILE.yaml`` for this run's namespace; ``values`` are filled in as JSON, which YAML includes."""
         filled = {key: json.dumps(value) for key, value in (values | {"namespace": self.namespace}).items()}
-        return Template(own_file(f"manifests/{file}.yaml")).substitute(filled)
+        return Template((_MANIFESTS / f"{file}.yaml").read_text()).substitute(filled)
 
     def apply(self, *manifests: str) -> None:
         """Create or change what is in ``manifests``."""
         self.kubectl("apply", "--filename=-", stdin="---\n".join(manifests).encode())
-
-
-def own_file(name: str) -> str:
-    """The text of ``scripts/…`` or ``manifests/…``."""
-    return (Path(__file__).parent / name).read_text()
 
 
 def in_parallel(items: Iterable[K], work: Callable[[K], T]) -> tuple[dict[K, T], dict[K, str]]:

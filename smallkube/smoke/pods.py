@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, TypeVar
 
 from smallkube.core.errors import SmallkubeError, listed
 from smallkube.etcd.status import ENCRYPTION_CONFIGURATION, ENDPOINT
 from smallkube.inventory.models import Node
-from smallkube.remote.command import Command
+from smallkube.remote.scripts import Scripts
 from smallkube.smoke import probes
 from smallkube.smoke.context import (
     LABEL,
@@ -20,10 +21,9 @@ from smallkube.smoke.context import (
     SmokeContext,
     fail_if,
     in_parallel,
-    own_file,
 )
 
-PROBE = ("/bin/sh", "-c", own_file("scripts/probe.sh"))
+SCRIPTS = Scripts(Path(__file__).with_name("scripts"))
 _PROBE_SECONDS = 90
 _SERVICES_SECONDS = 30
 _NO_IMAGE = (
@@ -178,7 +178,7 @@ def execute(context: SmokeContext) -> str:
 
     def attempt(pod: Pod) -> Answers:
         wanted = list(probes.of_pod(context, pod))
-        words = ("exec", "--stdin", pod.name, "-n", context.namespace, "--", *PROBE)
+        words = ("exec", "--stdin", pod.name, "-n", context.namespace, "--", *SCRIPTS.sent("probe").argv)
         done = context.ask(*words, stdin=probes.lines(wanted), seconds=_PROBE_SECONDS)
         if not done.ok:
             raise Failed(done.last_line)
@@ -202,7 +202,7 @@ def from_machines(context: SmokeContext, check: str) -> str:
 
     def attempt(node: Node) -> Answers:
         wanted = list(probes.of_machine(context, node))
-        command = Command(PROBE, stdin=probes.lines(wanted), root=False, timeout=_PROBE_SECONDS)
+        command = replace(SCRIPTS.sent("probe", stdin=probes.lines(wanted), timeout=_PROBE_SECONDS), root=False)
         return probes.parse(wanted, context.machine(node).run(command).text)
 
     if not context.results and not context.unreachable:
@@ -217,8 +217,8 @@ def encrypted(context: SmokeContext) -> str:
         raise NotReached("there is no namespace to put a Secret into")
     context.apply(context.manifest("secret"))
     key = f"/registry/secrets/{context.namespace}/probe"
-    argv = ("/bin/sh", "-c", own_file("scripts/encrypted.sh"), "encrypted", ENDPOINT, key, ENCRYPTION_CONFIGURATION)
-    found, first = (*context.primary.run_checked(Command(argv)).text.splitlines(), "", "")[:2]
+    command = SCRIPTS.sent("encrypted", ENDPOINT, key, ENCRYPTION_CONFIGURATION)
+    found, first = (*context.primary.run_checked(command).text.splitlines(), "", "")[:2]
     if found != f"k8s:enc:secretbox:v1:{first}":
         raise Failed(f"it begins with {found}, not k8s:enc:secretbox:v1:{first}")
     return f"with {first}"

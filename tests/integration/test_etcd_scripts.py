@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from smallkube.etcd import status
-from smallkube.etcd.status import text
+from smallkube.etcd.status import SCRIPTS
 from tests.integration.etcd import VERSIONS, Etcd, programs
 
 LIBRARY = Path(status.__file__).with_name("scripts") / "lib.sh"
@@ -81,7 +81,7 @@ def test_a_restore_disarms_nospace(version: str, tmp_path: Path, needs: Callable
     words = (str(etcd.folder / "restored"), str(tmp_path / "new"), str(state), etcd.endpoint, "30")
     environment = {"PATH": f"{systemctl.parent}:{etcd.path}"}
     try:
-        subprocess.run(["sh", "-c", text("swap-data-dir"), "swap", *words], env=environment, check=True)
+        subprocess.run(["sh", "-c", SCRIPTS.text("swap-data-dir"), "swap", *words], env=environment, check=True)
         assert (state / "outcome").read_text() == "restored\nnone\n"
         assert "disarm the alarm NOSPACE" in (state / "log").read_text()
         assert etcd.ctl("endpoint", "health").returncode == 0

@@ -254,9 +254,9 @@ def host(run: Run) -> FakeHost:
     """A machine on which the scripts of a deploy run as ``run`` runs them."""
 
     def answer(command: Command) -> Result:
-        pushed = command.argv[1] != "-s"
+        pushed = command.argv[1] != "-c"
         name = Path(command.argv[1]).stem if pushed else command.name
-        done = run(name, *command.argv[2 if pushed else 3 :])
+        done = run(name, *command.argv[2 if pushed else 4 :])
         return Result(done.returncode, done.stdout, done.stderr.decode())
 
     return FakeHost(Node(name="node1", index=1, peer_ip="192.168.0.1"), answer)

@@ -1,12 +1,12 @@
 """Proves that what runs on this machine in the place of a node ends with the run that wanted it."""
 
 import threading
+from dataclasses import replace
 
 import pytest
 
-from smallkube.etcd.status import text
+from smallkube.etcd.status import SCRIPTS
 from smallkube.inventory.models import Node
-from smallkube.remote.command import Command
 from smallkube.remote.local import LocalHost
 
 MISSES_ONE_SIGNAL = "trap 'trap - TERM' TERM; echo begun; while :; do sleep 0.1; done"
@@ -21,8 +21,7 @@ def stop(_: bytes) -> None:
 
 
 def test_a_program_that_missed_the_signal_is_signalled_again() -> None:
-    script = ("/bin/sh", "-c", text("cancel-on-disconnect"), "cancel-on-disconnect")
-    command = Command((*script, "/bin/sh", "-c", MISSES_ONE_SIGNAL), hold=True)
+    command = replace(SCRIPTS.sent("cancel-on-disconnect", "/bin/sh", "-c", MISSES_ONE_SIGNAL), hold=True)
 
     def run() -> None:
         with pytest.raises(NobodyWaits):

@@ -10,7 +10,7 @@ from functools import cached_property
 from smallkube.core.errors import SmallkubeError
 from smallkube.core.workspace import Workspace
 from smallkube.deploy.plan import Goal
-from smallkube.deploy.report import Outcome, Report
+from smallkube.deploy.report import Report
 from smallkube.inventory.cluster import Cluster
 from smallkube.inventory.load import load
 from smallkube.inventory.models import Inventory, Node
@@ -19,6 +19,7 @@ from smallkube.operations import encryption, issuer
 from smallkube.operations.engine import Operation, execute
 from smallkube.remote.command import Command, Result
 from smallkube.remote.fake import FakeHost, reply
+from smallkube.remote.fleet import NodeOutcome
 from smallkube.secrets import age, generate, peers, policy, transaction
 from smallkube.secrets.age import require_master
 from smallkube.secrets.policy import Kind, Secret
@@ -106,7 +107,7 @@ class FakeCluster:
     ) -> list[Report]:
         assert cluster is None or cluster.inventory == self.inventory
         if goal is Goal.BUILD:
-            return [Report(node.name, Outcome.BUILT, system="/nix/store/system") for node in nodes or ()]
+            return [Report(node.name, NodeOutcome.BUILT, system="/nix/store/system") for node in nodes or ()]
         if off := self.off & {node.name for node in (self.inventory.nodes if nodes is None else nodes)}:
             raise SmallkubeError(f"not everything was deployed: {', '.join(off)} failed")
         self._take_up(nodes)
@@ -115,7 +116,7 @@ class FakeCluster:
         for name in deployed:
             self.members[name] = f"v{self.inventory.cluster.kubernetes}.0"
             self.peers[name] = {*peers.public_keys(peers.read(self.workspace)).values()}
-        return [Report(name, Outcome.DEPLOYED) for name in deployed]
+        return [Report(name, NodeOutcome.DEPLOYED) for name in deployed]
 
     def _take_up(self, nodes: Sequence[Node] | None) -> None:
         keys = self.keys

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from smallkube.core.errors import SmallkubeError
 from smallkube.deploy.activation import GRACE_SECONDS, Activation, Verdict
 from smallkube.deploy.facts import DeployFacts
-from smallkube.deploy.report import Outcome
 from smallkube.remote.command import Command, Result
+from smallkube.remote.fleet import NodeOutcome
 from smallkube.remote.host import Host
 
 OLD, NEW = "/nix/store/old", "/nix/store/new"
@@ -173,7 +173,7 @@ def test_a_healthy_machine_is_confirmed() -> None:
     ],
 )
 def test_an_unhealthy_machine_rolls_back_at_once(machine: Machine, reason: str) -> None:
-    assert deploy(machine) == Verdict(Outcome.ROLLED_BACK, reason, "the log")
+    assert deploy(machine) == Verdict(NodeOutcome.ROLLED_BACK, reason, "the log")
     assert "trigger-rollback" in machine.did
     assert "confirm" not in machine.did
     assert machine.time < SECONDS
@@ -181,13 +181,13 @@ def test_an_unhealthy_machine_rolls_back_at_once(machine: Machine, reason: str) 
 
 def test_a_hung_activation_is_rolled_back_by_the_machine() -> None:
     verdict = deploy(machine := Machine(takes=10_000))
-    assert (verdict.outcome, verdict.reason) == (Outcome.ROLLED_BACK, "the activation did not end in time")
+    assert (verdict.outcome, verdict.reason) == (NodeOutcome.ROLLED_BACK, "the activation did not end in time")
     assert machine.time == pytest.approx(SECONDS, abs=10)
 
 
 def test_a_machine_without_ssh_rolls_back_by_itself() -> None:
     verdict = deploy(machine := Machine(away=lambda time: 5 <= time < SECONDS + 2))
-    assert verdict.outcome is Outcome.ROLLED_BACK
+    assert verdict.outcome is NodeOutcome.ROLLED_BACK
     assert verdict.reason == "no new connection to it: can't be reached: no route"
     assert "confirm" not in machine.did
 
@@ -199,30 +199,30 @@ def test_a_short_loss_of_connection_does_not_roll_back() -> None:
 def test_an_unreachable_machine_is_unknown_with_its_rollback() -> None:
     machine = Machine(away=lambda time: time >= 5)
     verdict = deploy(machine)
-    assert verdict.outcome is Outcome.UNKNOWN
+    assert verdict.outcome is NodeOutcome.UNKNOWN
     assert f"its rollback to {OLD} was armed and was due {GRACE_SECONDS} s ago" in verdict.reason
 
 
 def test_a_slow_rollback_is_waited_for() -> None:
-    assert deploy(Machine(status=4, rollback_takes=GRACE_SECONDS + SECONDS + 100)).outcome is Outcome.ROLLED_BACK
+    assert deploy(Machine(status=4, rollback_takes=GRACE_SECONDS + SECONDS + 100)).outcome is NodeOutcome.ROLLED_BACK
 
 
 def test_a_rollback_that_never_ends_is_unknown() -> None:
     verdict = deploy(Machine(status=4, rollback_takes=100_000))
-    assert verdict.outcome is Outcome.UNKNOWN
+    assert verdict.outcome is NodeOutcome.UNKNOWN
     assert f"it began to roll back to {OLD}; the end was not observed" in verdict.reason
 
 
 @pytest.mark.parametrize("machine", [Machine(status=4, rollback_fails=True), Machine(takes=1e6, rollback_status=1)])
 def test_a_failed_rollback_is_unknown(machine: Machine) -> None:
     verdict = deploy(machine)
-    assert verdict.outcome is Outcome.UNKNOWN
+    assert verdict.outcome is NodeOutcome.UNKNOWN
     assert "the rollback failed" in verdict.reason
 
 
 def test_a_rollback_with_errors_says_so() -> None:
     verdict = deploy(Machine(status=4, rollback_status=4))
-    assert verdict.outcome is Outcome.ROLLED_BACK
+    assert verdict.outcome is NodeOutcome.ROLLED_BACK
     assert verdict.reason.endswith("the rollback had errors (status 4)")
 
 
@@ -230,7 +230,7 @@ def test_a_rollback_with_errors_says_so() -> None:
 def test_a_restart_before_the_confirmation_is_a_rollback(at: float) -> None:
     machine = Machine(restarts=at, away=lambda time: max(0.1, at - 3) <= time < at + 20)
     verdict = deploy(machine)
-    assert verdict.outcome is Outcome.ROLLED_BACK
+    assert verdict.outcome is NodeOutcome.ROLLED_BACK
     assert "the machine was restarted before it was confirmed" in verdict.reason
 
 
@@ -238,7 +238,7 @@ def test_a_restart_before_the_confirmation_is_a_rollback(at: float) -> None:
 @pytest.mark.parametrize("status", [0, 4])
 def test_a_lost_answer_is_asked_for_again(step: str, status: int) -> None:
     machine = Machine(status=status, breaks={step})
-    assert deploy(machine).outcome is (Outcome.ROLLED_BACK if status else None)
+    assert deploy(machine).outcome is (NodeOutcome.ROLLED_BACK if status else None)
     assert machine.did.count("activate") == 1
 
 
@@ -252,14 +252,14 @@ def test_a_lost_rollback_timer_ends_before_the_activation() -> None:
 def test_an_interruption_rolls_back_at_once() -> None:
     machine = Machine(takes=10_000)
     verdict = deploy(machine, stopped=lambda: machine.time > 3)
-    assert (verdict.outcome, verdict.reason) == (Outcome.ROLLED_BACK, "interrupted")
+    assert (verdict.outcome, verdict.reason) == (NodeOutcome.ROLLED_BACK, "interrupted")
     assert machine.time < 20
 
 
 def test_an_interruption_while_unreachable_names_the_rollback() -> None:
     machine = Machine(away=lambda time: time >= 2)
     verdict = deploy(machine, stopped=lambda: machine.time > 10)
-    assert verdict.outcome is Outcome.UNKNOWN
+    assert verdict.outcome is NodeOutcome.UNKNOWN
     assert "was armed and fires in" in verdict.reason
     assert machine.time < 20
 
@@ -268,7 +268,7 @@ def test_without_rollback_an_unhealthy_machine_is_reported() -> None:
     machine = Machine(status=4)
     verdict = deploy(machine, armed=False)
     assert (verdict.outcome, verdict.reason) == (
-        Outcome.FAILED,
+        NodeOutcome.FAILED,
         "it runs the new system, automatic rollback was disabled: switch-to-configuration ended with status 4",
     )
     assert "trigger-rollback" not in machine.did
@@ -284,7 +284,7 @@ def test_without_rollback_an_unhealthy_machine_is_reported() -> None:
 )
 def test_a_disabled_rollback_is_not_reported_as_armed(machine: Machine, seen: str) -> None:
     verdict = deploy(machine, armed=False)
-    assert verdict.outcome is Outcome.UNKNOWN
+    assert verdict.outcome is NodeOutcome.UNKNOWN
     assert verdict.reason.endswith(f"automatic rollback was disabled; {seen}")
 
 
@@ -305,6 +305,6 @@ def test_the_verdict_is_what_the_machine_does(
     machine.sleep(SECONDS + 100)
     if verdict.outcome is None:
         assert (machine.decision, machine.system, status) == ("confirmed", NEW, 0)
-    elif verdict.outcome is Outcome.ROLLED_BACK:
+    elif verdict.outcome is NodeOutcome.ROLLED_BACK:
         assert (machine.decision, machine.system) == ("rolled back", OLD)
     assert machine.decision == "rolled back" or status == 0

@@ -8,7 +8,7 @@ import pytest
 
 from smallkube.cli.program import main
 from smallkube.core.errors import UsageError
-from smallkube.deploy import plan, preflight
+from smallkube.deploy import plan
 from smallkube.deploy.plan import Goal, Options
 from smallkube.inventory.models import Node
 from smallkube.nix import render
@@ -28,9 +28,9 @@ def keys_of(cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[d
     found: dict[str, str] = {}
 
     def answer(node: Node, command: Command) -> Result:
-        if command.argv[3] == "generations":
+        if command.argv[4] == "generations":
             return reply(json.dumps({"current": "7", "systems": {"6": "/nix/store/a", "7": "/nix/store/b"}}))
-        assert command.argv[3:] == ("deployed", str(node.index))
+        assert command.argv[4:] == ("deployed", str(node.index))
         entry = json.dumps({**ENTRY, "keys": found.get(node.name, ""), "commit": ""})
         facts = {"system": SYSTEM, "history": [entry], "peers": "", "public_key": "", "wireguard": {}}
         facts |= {"rendered": [], "own_keys": []}
@@ -39,7 +39,6 @@ def keys_of(cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[d
     def connect(_: object, node: Node) -> FakeHost:
         return FakeHost(node, lambda command: answer(node, command))
 
-    monkeypatch.setattr(preflight, "SshHost", connect)
     monkeypatch.setattr("smallkube.remote.ssh.SshHost", connect)
     monkeypatch.setenv("SMALLKUBE_WORKSPACE", str(cluster.workspace.root))
     render.plan(cluster.cluster).apply()

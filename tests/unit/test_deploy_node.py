@@ -15,12 +15,13 @@ from smallkube.deploy import machine_lock, plan
 from smallkube.deploy import node as deploying
 from smallkube.deploy.history import Entry
 from smallkube.deploy.plan import Goal, Options
-from smallkube.deploy.report import Outcome, Report
+from smallkube.deploy.report import Report
 from smallkube.inventory.cluster import Cluster
 from smallkube.inventory.load import load
 from smallkube.nix.bundle import Bundle
 from smallkube.remote.command import Command, Result
 from smallkube.remote.fake import FakeHost, reply
+from smallkube.remote.fleet import NodeOutcome
 from tests.unit.world import Silent
 
 OLD, NEW = "/nix/store/old", "/nix/store/new"
@@ -121,7 +122,7 @@ def deploy(machine: Machine, workspace: Workspace) -> Callable[..., Report]:
 
 def test_a_switch_runs_its_commands_in_order(deploy: Callable[..., Report], machine: Machine) -> None:
     report = deploy()
-    assert (report.outcome, report.system, report.generation) == (Outcome.DEPLOYED, NEW, "8")
+    assert (report.outcome, report.system, report.generation) == (NodeOutcome.DEPLOYED, NEW, "8")
     assert machine.did == [*PREPARE, *ACTIVATE, *CONFIRM, "commit", "record", *END]
     assert Entry(**json.loads(machine.history[-1])).outcome == "deployed"
 
@@ -141,13 +142,13 @@ def test_the_lock_is_refreshed_whatever_takes_long(
             assert refreshed.wait(10)
 
     machine.on = on
-    assert deploy().outcome is Outcome.DEPLOYED
+    assert deploy().outcome is NodeOutcome.DEPLOYED
 
 
 def test_the_same_system_is_unchanged(deploy: Callable[..., Report], machine: Machine) -> None:
     machine.runs = machine.boots = NEW
     report = deploy()
-    assert (report.outcome, report.generation) == (Outcome.UNCHANGED, "7")
+    assert (report.outcome, report.generation) == (NodeOutcome.UNCHANGED, "7")
     assert machine.did == [*PREPARE[:-1], "record", *END]
     deploy()
     assert machine.did[len(PREPARE) + 2 :] == [*PREPARE[:-1], *END]
@@ -156,14 +157,14 @@ def test_the_same_system_is_unchanged(deploy: Callable[..., Report], machine: Ma
 @pytest.mark.parametrize(
     ("goal", "outcome", "commands"),
     [
-        (Goal.BUILD, Outcome.BUILT, []),
-        (Goal.DRY_ACTIVATE, Outcome.CHECKED, ["switch-to-configuration"]),
-        (Goal.BOOT, Outcome.READY, ["commit", "record"]),
-        (Goal.TEST, Outcome.TESTED, [*ACTIVATE, *CONFIRM, "record"]),
+        (Goal.BUILD, NodeOutcome.BUILT, []),
+        (Goal.DRY_ACTIVATE, NodeOutcome.CHECKED, ["switch-to-configuration"]),
+        (Goal.BOOT, NodeOutcome.READY, ["commit", "record"]),
+        (Goal.TEST, NodeOutcome.TESTED, [*ACTIVATE, *CONFIRM, "record"]),
     ],
 )
 def test_what_the_other_goals_run(
-    deploy: Callable[..., Report], machine: Machine, goal: Goal, outcome: Outcome, commands: list[str]
+    deploy: Callable[..., Report], machine: Machine, goal: Goal, outcome: NodeOutcome, commands: list[str]
 ) -> None:
     assert deploy(goal).outcome is outcome
     assert machine.did == [*PREPARE, *commands, *(END if goal is Goal.TEST else ["unlock"])]
@@ -179,7 +180,7 @@ def test_an_unhealthy_node_rolls_back_and_is_recorded(deploy: Callable[..., Repo
 
     machine.on = fail
     report = deploy()
-    assert (report.outcome, report.reason, report.log) == (Outcome.ROLLED_BACK, "etcd: no answer", "log")
+    assert (report.outcome, report.reason, report.log) == (NodeOutcome.ROLLED_BACK, "etcd: no answer", "log")
     assert "commit" not in machine.did
     assert Entry(**json.loads(machine.history[-1])).outcome == "rolled back"
 
@@ -187,7 +188,7 @@ def test_an_unhealthy_node_rolls_back_and_is_recorded(deploy: Callable[..., Repo
 def test_a_failed_build_ends_with_its_log(deploy: Callable[..., Report], machine: Machine) -> None:
     machine.answers["build"] = reply(status=1, stderr="syntax error\n")
     report = deploy()
-    assert (report.outcome, report.log) == (Outcome.FAILED, "syntax error")
+    assert (report.outcome, report.log) == (NodeOutcome.FAILED, "syntax error")
     assert report.reason.startswith("the build failed: syntax error; the whole log is in .smallkube/logs/")
     assert machine.did == [*PREPARE[:-1], *END]
 
@@ -218,14 +219,14 @@ def test_a_lost_answer_of_the_last_steps_is_asked_again(
     deploy: Callable[..., Report], machine: Machine, command: str
 ) -> None:
     machine.fails_once = {command}
-    assert deploy().outcome is Outcome.DEPLOYED
+    assert deploy().outcome is NodeOutcome.DEPLOYED
     assert machine.did.count(command) == 2
 
 
 def test_a_commit_that_fails_says_what_runs_and_boots(deploy: Callable[..., Report], machine: Machine) -> None:
     machine.answers["commit"] = reply(status=1, stderr="no space\n")
     report = deploy()
-    assert report.outcome is Outcome.FAILED
+    assert report.outcome is NodeOutcome.FAILED
     assert report.reason.startswith("it runs the new system; it may not boot the new one: commit failed: no space")
 
 
@@ -236,17 +237,17 @@ def test_an_interruption_stops_before_the_activation(deploy: Callable[..., Repor
 
     machine.on = interrupt
     report = deploy()
-    assert (report.outcome, report.reason) == (Outcome.FAILED, "interrupted before anything was activated")
+    assert (report.outcome, report.reason) == (NodeOutcome.FAILED, "interrupted before anything was activated")
     assert "arm" not in machine.did
 
 
 def test_a_stale_rollback_is_run_first(deploy: Callable[..., Report], machine: Machine) -> None:
     machine.armed = ["smallkube-rollback-1.timer"]
-    assert deploy().outcome is Outcome.DEPLOYED
+    assert deploy().outcome is NodeOutcome.DEPLOYED
     assert machine.did[:5] == ["lock", "facts", "receive", "run-stale-rollbacks", "facts"]
 
 
 def test_a_rollback_deploys_the_previous_generation(deploy: Callable[..., Report], machine: Machine) -> None:
     report = deploy(generation="")
-    assert (report.outcome, report.system) == (Outcome.DEPLOYED, "/nix/store/older")
+    assert (report.outcome, report.system) == (NodeOutcome.DEPLOYED, "/nix/store/older")
     assert machine.did[:5] == ["lock", "facts", "receive", "facts", "cat"]

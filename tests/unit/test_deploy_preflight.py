@@ -112,7 +112,7 @@ def test_nodes_with_older_peers_are_found(
         facts["peers"] = digests[node.name].replace("new", wanted)
         return FakeHost(node, lambda _: reply(json.dumps(facts)))
 
-    monkeypatch.setattr(preflight, "SshHost", connect)
+    monkeypatch.setattr("smallkube.remote.ssh.SshHost", connect)
     cluster, nodes = Cluster(workspace, inventory), [inventory.nodes[index - 1] for index in selected]
     assert preflight.stale_peers(cluster, nodes, preflight.ask(cluster, nodes), b"peers") == stale
 
@@ -121,10 +121,10 @@ def test_a_machine_that_answers_anything_else_is_left_out(
     workspace: Workspace, inventory: Inventory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def answer(command: Command) -> Any:
-        assert command.argv[3] == "deployed"
+        assert command.argv[4] == "deployed"
         return reply('{"system": 1}')
 
-    monkeypatch.setattr(preflight, "SshHost", lambda _, node: FakeHost(node, answer))
+    monkeypatch.setattr("smallkube.remote.ssh.SshHost", lambda _, node: FakeHost(node, answer))
     assert preflight.ask(Cluster(workspace, inventory), inventory.nodes) == {}
 
 

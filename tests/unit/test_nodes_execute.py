@@ -5,7 +5,7 @@ import pytest
 from smallkube.core.errors import SmallkubeError, UsageError
 from smallkube.inventory.models import Node
 from smallkube.operations import machines
-from smallkube.operations.machines import ask_all
+from smallkube.remote import fleet
 from smallkube.remote.command import Command, Result
 from smallkube.remote.fake import FakeHost, reply
 
@@ -26,7 +26,7 @@ def connect(node: Node) -> FakeHost:
 
 def test_every_node_has_its_own_outcome() -> None:
     wanted = machines.command(["uptime"], root=True, timeout=5)
-    outcomes = ask_all(NODES, connect, lambda host: host.run(wanted))
+    outcomes = fleet.ask(NODES, connect, lambda host: host.run(wanted))
     assert [str(fault) for fault in machines.faults(outcomes)] == ["node2: exit status 3", "node3: can't be reached"]
     answers = [machines.as_json(outcome) for outcome in outcomes]
     assert [(answer["outcome"], answer["status"]) for answer in answers] == [

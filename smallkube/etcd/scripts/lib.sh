@@ -1,5 +1,5 @@
 # shellcheck shell=sh
-# What the scripts in this folder share: status.text puts it before each of them.
+# What the scripts in this folder share: it is put before each of them.
 set -eu
 export LC_ALL=C
 # cron and an empty environment have too few folders; NixOS has its programs in the first of these.
