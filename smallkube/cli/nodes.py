@@ -27,7 +27,6 @@ def add(
     Comments and everything else in the file stay as they are. What an earlier
     node of this name has left in keys/ is removed: it gets new keys.
     """
-    from smallkube.core.files import write_file
     from smallkube.inventory import edit, load, positions
     from smallkube.operations import revoke as revoking
 
@@ -39,7 +38,7 @@ def add(
         removed = revoking.forget(here.cluster, added, name)
     if removed:
         ui.message(f"removed from keys/ what an earlier {name} had left: {', '.join(removed)}")
-    write_file(file, text, mode=file.stat().st_mode & 0o777)
+    edit.write(file, text)
     ui.message(f"added {name}; next: inv keys.scan --node {name}, inv keys.generate, inv nix.render, inv deploy")
 
 
@@ -57,7 +56,6 @@ def remove(
     other machines, then its Node object, then its files in keys/. After an
     interruption the same command resumes. --dry-run and --json are for --revoke.
     """
-    from smallkube.core.files import write_file
     from smallkube.inventory import edit, load, positions
     from smallkube.kube.members import KUBECTL
 
@@ -72,7 +70,7 @@ def remove(
     load.parse(text, file)
     member = _drained_member(here, node)
     ui.confirm(f"remove {name} from {file.name}?", yes=here.yes)
-    write_file(file, text, mode=file.stat().st_mode & 0o777)
+    edit.write(file, text)
     ui.message(f"removed {name}; its files in keys/ are left (inv keys.check lists them); next: inv keys.generate,")
     ui.message("inv nix.render, inv deploy, which removes it from the other nodes")
     if member:

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from smallkube.core import log
 from smallkube.core.errors import SmallkubeError
@@ -53,6 +54,14 @@ def plain_environment() -> dict[str, str]:
     return {key: os.environ[key] for key in kept if key in os.environ} | {"LC_ALL": "C.UTF-8"}
 
 
+def start(argv: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
+    """A program that runs, with the ``options`` of Popen. Raises NotStarted."""
+    try:
+        return subprocess.Popen(argv, **options)
+    except OSError as error:
+        raise NotStarted(f"can't be started: {error.strerror}", where=argv[0]) from error
+
+
 def run(
     argv: Sequence[str | Path],
     *,
@@ -71,18 +80,15 @@ def run(
     """
     words = [str(word) for word in argv]
     with logged(words[0]) as ended:
-        try:
-            process = subprocess.Popen(
-                words,
-                cwd=folder,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                env=plain_environment() | dict(environment or {}),
-                preexec_fn=tie_to_us if die_with_us else None,  # noqa: PLW1509 - see the docstring
-            )
-        except OSError as error:
-            raise NotStarted(f"can't be started: {error.strerror}", where=words[0]) from error
+        process = start(
+            words,
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=plain_environment() | dict(environment or {}),
+            preexec_fn=tie_to_us if die_with_us else None,
+        )
         with process:
             try:
                 result = _collect(process, time.monotonic() + timeout, until)

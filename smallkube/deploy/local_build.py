@@ -17,7 +17,6 @@ AT_ONCE = 2
 """Builds at a time: each evaluates a whole system, which takes about a gigabyte."""
 SILENCE_SECONDS = 3600
 """A build that prints nothing for so long is given up."""
-REFRESH_SECONDS = 60
 
 
 class LocalBuild:
@@ -32,17 +31,17 @@ class LocalBuild:
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._system = ""
         self._log: list[bytes] = []
-        self._last_output = self._refreshed = 0.0
+        self._last_output = 0.0
 
-    def build(self, host: Host, on_stderr: Callable[[bytes], object]) -> Result:
+    def build(self, on_stderr: Callable[[bytes], object]) -> Result:
         """Build; standard output is the system's store path, ``on_stderr`` gets the build's log.
 
-        Meanwhile the lock on ``host`` is kept alive. Raises UsageError when Nix is missing on this machine.
+        Raises UsageError when Nix is missing on this machine, SmallkubeError when stopped, or after SILENCE_SECONDS
+        without output.
         """
         self._folder = tempfile.TemporaryDirectory(prefix="smallkube-")
         tree = Path(self._folder.name).resolve() / "tree"
         write_tree(self.bundle.files, tree)
-        self._refreshed = time.monotonic()
 
         def write(data: bytes) -> None:
             self._log.append(data)
@@ -50,29 +49,22 @@ class LocalBuild:
             on_stderr(data)
 
         while not self.slots.acquire(timeout=1):
-            self._keep_lock_alive(host)
+            self._check()
         try:
             attribute = f"nixosConfigurations.{self.node}.config.system.build.toplevel"
-            status = build.build(tree, attribute, write, lambda: self._keep_lock_alive(host))
+            status = build.build(tree, attribute, write, self._check)
         finally:
             self.slots.release()
         if status == 0:
             self._system = str(build.result(tree).resolve())
         return Result(status, self._system.encode(), b"".join(self._log).decode(errors="replace"))
 
-    def _keep_lock_alive(self, host: Host) -> None:
-        """To be called often: refreshes the lock every REFRESH_SECONDS.
-
-        Raises SmallkubeError when stopped, disconnected, or after SILENCE_SECONDS without output.
-        """
-        now = time.monotonic()
+    def _check(self) -> None:
+        """Raise SmallkubeError when it must not go on; called often."""
         if self.stopped():
             raise SmallkubeError("interrupted during the local build")
-        if self._last_output and now - self._last_output > SILENCE_SECONDS:
+        if self._last_output and time.monotonic() - self._last_output > SILENCE_SECONDS:
             raise SmallkubeError(f"the local build printed nothing for {SILENCE_SECONDS} s")
-        if now - self._refreshed > REFRESH_SECONDS:
-            host.run_checked(Command(("touch", "-c", "/run/smallkube/lock")))
-            self._refreshed = now
 
     def copy(self, host: Host, step: Callable[[str], object]) -> None:
         """Copy the missing part of the closure; ``step`` gets how much that is.

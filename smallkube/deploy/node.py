@@ -138,7 +138,7 @@ class NodeDeploy:
         self._built(self.host.run(command, on_stderr=self._log, stopped=self.stopped))
 
     def build_locally(self) -> None:
-        self._built(self.local.build(self.host, self._log))
+        self._built(self.local.build(self._log))
 
     def _log(self, data: bytes) -> None:
         """Append to the log of this deploy. Raises SmallkubeError when it can't be written."""

@@ -5,7 +5,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
-from smallkube.core import process
+from smallkube.core import git
 from smallkube.core.errors import UsageError, listed
 from smallkube.core.workspace import Workspace
 from smallkube.deploy import facts
@@ -18,7 +18,6 @@ from smallkube.remote.ssh import connector
 from smallkube.secrets import peers
 
 _COMMIT = re.compile(r"[0-9a-f]{40,64}")
-_GIT_SECONDS = 20
 
 
 def ask(cluster: Cluster, nodes: Sequence[Node]) -> dict[str, Deployed]:
@@ -80,28 +79,20 @@ def stale_peers(
 
 def commit(workspace: Workspace) -> str:
     """The last commit that changed the workspace, "" where it is not in git."""
-    return _git(workspace, "log", "-1", "--format=%H", "--", ".") or ""
+    return (git.ask(workspace.root, "log", "-1", "--format=%H", "--", ".") or "").strip()
 
 
 def unknown_commits(workspace: Workspace, found: Mapping[str, Deployed]) -> Iterator[str]:
     """Warnings of machines that were deployed from a commit which this clone does not have."""
     last = {name: each.effective[0].commit for name, each in found.items() if each.effective}
     known = {
-        each: _git(workspace, "cat-file", "-e", f"{each}^{{commit}}") is not None
+        each: git.ask(workspace.root, "cat-file", "-e", f"{each}^{{commit}}") is not None
         for each in {*last.values()}
-        if _COMMIT.fullmatch(each) and _git(workspace, "rev-parse", "--git-dir")
+        if _COMMIT.fullmatch(each) and git.ask(workspace.root, "rev-parse", "--git-dir")
     }
     for name, each in last.items():
         if known.get(each) is False:
             yield f"{name} was deployed from commit {each[:12]}, which this clone does not have: git pull"
-
-
-def _git(workspace: Workspace, *words: str) -> str | None:
-    """What git prints, None when it fails or is not installed."""
-    if not process.find("git"):
-        return None
-    done = process.run(["git", "-C", workspace.root, *words], timeout=_GIT_SECONDS)
-    return done.stdout.strip() if done.ok else None
 
 
 _NEEDED = {

@@ -64,14 +64,14 @@ class EphemeralEtcd:
         argv += ["--listen-client-urls", "unix://grpc", "--advertise-client-urls", "http://localhost:2379"]
         argv += ["--unsafe-no-fsync"]
         with (self.folder / "log").open("wb") as log:
-            etcd = subprocess.Popen(
+            etcd = process.start(
                 argv,
                 cwd=self.folder,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 env=process.plain_environment(),
-                preexec_fn=process.tie_to_us,  # noqa: PLW1509 - we have no other threads then
+                preexec_fn=process.tie_to_us,  # we have no other threads then
             )
         try:
             self._wait(etcd)

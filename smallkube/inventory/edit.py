@@ -1,12 +1,14 @@
 """Edits of inventory.yaml that keep comments, order and quotes."""
 
 import io
+from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
 
 from smallkube.core.errors import UsageError
+from smallkube.core.files import write_file
 
 
 def add_node(text: str, name: str, *, peer_ip: str, ssh_host: str | None = None) -> str:
@@ -37,6 +39,11 @@ def remove_node(text: str, name: str) -> str:
         raise UsageError("node1 is the primary and can't be removed")
     del document["nodes"][name]
     return _written(yaml, document)
+
+
+def write(file: Path, text: str) -> None:
+    """Give inventory.yaml this content; its mode stays."""
+    write_file(file, text, mode=file.stat().st_mode & 0o777)
 
 
 def _read(text: str) -> tuple[YAML, Any]:

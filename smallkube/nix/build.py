@@ -104,11 +104,7 @@ def _started(argv: Sequence[str], **options: Any) -> Iterator[subprocess.Popen[b
     """
     environment = os.environ | {"LC_ALL": "C.UTF-8"}
     with process.logged(argv[0]) as ended:
-        try:
-            program = subprocess.Popen(argv, stdin=subprocess.DEVNULL, env=environment, **options)
-        except OSError as error:
-            raise process.NotStarted(f"can't be started: {error.strerror}", where=argv[0]) from error
-        with program:
+        with process.start(argv, stdin=subprocess.DEVNULL, env=environment, **options) as program:
             try:
                 yield program
             finally:

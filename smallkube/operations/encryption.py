@@ -16,11 +16,12 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import partial
 
+from smallkube.core import git
 from smallkube.core.errors import SmallkubeError, UsageError
 from smallkube.etcd.status import ENDPOINT
 from smallkube.operations.engine import Operation, Runbook, Step, in_keys, not_abortable
 from smallkube.operations.machines import SCRIPTS
-from smallkube.secrets import age, committed, kinds, policy
+from smallkube.secrets import age, kinds, policy
 from smallkube.secrets.policy import Kind, Secret
 from smallkube.secrets.transaction import Change, Keys
 
@@ -184,12 +185,12 @@ class Rotation(Runbook):
     @property
     def in_git(self) -> bool:
         """Whether git has, or can have, the key that is deleted in the end."""
-        return committed.read(self.cluster.workspace, self._secret.file) is not None
+        return git.committed(self.cluster.workspace.keys_dir, self._secret.file) is not None
 
     def _uncommitted(self, wanted: Sequence[tuple[str, str]]) -> str:
         """The names of the keys among ``wanted`` that git should have, but has not."""
         assert self.master
-        files = committed.read(self.cluster.workspace, self._secret.file)
+        files = git.committed(self.cluster.workspace.keys_dir, self._secret.file)
         known: set[tuple[str, str]] = set()
         for row in (self._secret, self._secret.retired):
             if data := (files or {}).get(row.file):

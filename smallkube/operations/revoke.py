@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from smallkube.core.errors import MALFORMED, SmallkubeError, UsageError
-from smallkube.core.files import write_file
 from smallkube.inventory import edit, positions
 from smallkube.inventory import load as inventories
 from smallkube.inventory.cluster import Cluster
@@ -157,7 +156,7 @@ class Revocation(Runbook):
         file = self.cluster.workspace.inventory_file
         text = edit.remove_node(positions.read_text(file), self.plan.node.name)
         inventories.parse(text, file)
-        write_file(file, text, mode=file.stat().st_mode & 0o777)
+        edit.write(file, text)
 
     def _deploy_primary(self) -> None:
         self.deploy([self.inventory.primary], cluster=self.cluster)

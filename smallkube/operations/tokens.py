@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from smallkube.core import process
+from smallkube.core import git
 from smallkube.core.errors import SmallkubeError, UsageError
 from smallkube.core.polling import wait_until
 from smallkube.core.workspace import Workspace
@@ -151,17 +151,8 @@ def _word(client: TokenClient, words: Mapping[str, str] | None) -> str:
 
 def _since(workspace: Workspace, file: str) -> datetime:
     """A file that differs from what git has is as old as it is on disk."""
-    if _git(workspace, "status", "--porcelain", "--", file) == "":
-        committed = _git(workspace, "log", "-1", "--format=%ct", "--", file) or ""
+    if git.ask(workspace.keys_dir, "status", "--porcelain", "--", file) == "":
+        committed = (git.ask(workspace.keys_dir, "log", "-1", "--format=%ct", "--", file) or "").strip()
         if committed.isdecimal():
             return datetime.fromtimestamp(int(committed), UTC)
     return datetime.fromtimestamp(int((workspace.keys_dir / file).stat().st_mtime), UTC)
-
-
-def _git(workspace: Workspace, *arguments: str) -> str | None:
-    """What git says, None when it can't be asked."""
-    try:
-        done = process.run(["git", "-C", workspace.keys_dir, *arguments], timeout=20)
-    except process.NotStarted:
-        return None
-    return done.stdout.strip() if done.ok else None

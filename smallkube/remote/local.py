@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import IO
 
+from smallkube.core import process
 from smallkube.inventory.models import Node
 from smallkube.remote.command import Command
 from smallkube.remote.host import Host, Streams
@@ -27,23 +28,23 @@ class LocalHost(Host):
         """Raises UsageError when the program is not found."""
         pipe = subprocess.PIPE
         try:
-            process = subprocess.Popen(command.argv, stdin=pipe, stdout=pipe, stderr=pipe)
-        except OSError as error:
-            raise self.error(f"{command.argv[0]} can't be run: {error.strerror}", usage=True) from error
-        with process:
-            assert process.stdin and process.stdout and process.stderr
-            writer = threading.Thread(target=_write, args=(process.stdin, streams), daemon=True)
-            reader = threading.Thread(target=_read, args=(process.stderr, streams.stderr), daemon=True)
+            program = process.start(command.argv, stdin=pipe, stdout=pipe, stderr=pipe)
+        except process.NotStarted as error:
+            raise self.error(f"{command.argv[0]} {error.message}", usage=True) from error
+        with program:
+            assert program.stdin and program.stdout and program.stderr
+            writer = threading.Thread(target=_write, args=(program.stdin, streams), daemon=True)
+            reader = threading.Thread(target=_read, args=(program.stderr, streams.stderr), daemon=True)
             writer.start()
             reader.start()
             try:
-                _read(process.stdout, streams.stdout)
+                _read(program.stdout, streams.stdout)
                 reader.join()
-                return process.wait()
+                return program.wait()
             except BaseException:
-                process.stdin.close()
+                program.stdin.close()
                 if not command.hold:  # else the end of its input ends it and its children
-                    process.terminate()
+                    program.terminate()
                 reader.join()
                 raise
 
