@@ -7,6 +7,7 @@ from contextlib import suppress
 from smallkube.core.errors import SmallkubeError
 from smallkube.inventory.models import Inventory, Node
 from smallkube.kube import members
+from smallkube.kube.members import Member
 from smallkube.remote.host import Connect
 
 DISTURBING = frozenset({"crio.service", "kubelet.service", "kube-proxy.service", "systemd-networkd.service"})
@@ -14,54 +15,62 @@ DISTURBING = frozenset({"crio.service", "kubelet.service", "kube-proxy.service",
 
 
 class Drain:
-    """The drain of one node. ``slots`` limits how many nodes are drained at the same time."""
+    """The drain of one node. ``slots`` limits how many nodes are drained at the same time.
 
-    def __init__(self, inventory: Inventory, node: Node, connect: Connect, slots: threading.Semaphore) -> None:
-        self.inventory, self.node, self.connect, self.slots = inventory, node, connect, slots
+    ``begun``: its pods were to be evicted; ``cordoned``: by us, to be uncordoned again.
+    """
+
+    def __init__(
+        self, inventory: Inventory, node: Node, connect: Connect, slots: threading.Semaphore | None = None
+    ) -> None:
+        self.inventory, self.node, self.connect = inventory, node, connect
+        self.slots = slots or threading.Semaphore()
         self.host = inventory.addressing.node_host(node.index)
-        self.begun = self.drained = self.uncordons = False
+        self.begun = self.cordoned = self._has_slot = False
 
-    def begin(self, dry_activation: str, purpose: str, stopped: Callable[[], bool]) -> str:
-        """Drain if the node is a member and the activation would disturb its pods.
-
-        Returns why it was not drained, "" when it was. Raises SmallkubeError when pods can't be moved away.
-        """
+    def needless(self, dry_activation: str) -> str:
+        """Why this activation needs no drain, or can have none; "" otherwise."""
         if not any(unit in dry_activation for unit in DISTURBING):
             return "no unit that pods depend on restarts"
         try:
-            if reason := members.api_down(self.inventory, self.connect):
-                return reason
+            return members.api_down(self.inventory, self.connect)
         except SmallkubeError as error:
             return f"the primary is unreachable: {error.message}"
+
+    def begin(self, purpose: str, seconds: int, stopped: Callable[[], bool]) -> Member | None:
+        """Evict the pods of a member; the member as it was before, None when it is none.
+
+        Raises SmallkubeError when pods can't be moved away.
+        """
+        self.slots.acquire()
+        self._has_slot = True
         with self.connect(self.inventory.primary) as primary:
-            found = members.member(primary, self.host)
-            if found is None:
-                return f"{self.host} is not a member"
-            self.slots.acquire()
-            self.begun = self.drained = True
-            self.uncordons = found.marked or not found.cordoned
-            if self.uncordons:
-                members.mark(primary, self.host, purpose)
-            members.drain(primary, self.host, members.DRAIN_SECONDS, stopped)
-        return ""
+            if found := members.member(primary, self.host):
+                self.begun, self.cordoned = True, found.marked or not found.cordoned
+                if self.cordoned:
+                    members.mark(primary, self.host, purpose)
+                members.drain(primary, self.host, seconds, stopped)
+        if found is None:
+            self.end()
+        return found
 
     def end(self) -> None:
-        """Uncordon the node, if ``begin`` had drained it and it was not cordoned before.
+        """Uncordon the node, if it is we who cordoned it; where that fails, it is not tried again.
 
-        Raises SmallkubeError when the primary is unreachable; the node then stays cordoned.
+        Raises SmallkubeError when the primary is unreachable.
         """
-        if not self.drained:
-            return
-        self.drained = False
+        cordoned, self.cordoned = self.cordoned, False
         try:
-            if self.uncordons:
+            if cordoned:
                 with self.connect(self.inventory.primary) as primary:
                     members.uncordon(primary, self.host)
         except SmallkubeError as error:
             hint = f"inv nodes.uncordon --node {self.node.name}"
             raise SmallkubeError(f"it is still cordoned: {error.message}", hint=hint) from error
         finally:
-            self.slots.release()
+            if self._has_slot:
+                self._has_slot = False
+                self.slots.release()
 
     def end_interrupted(self) -> None:
         """Uncordon a node that an interrupted deploy has left cordoned, as its mark tells, though this one did not have

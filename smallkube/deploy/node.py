@@ -24,6 +24,7 @@ from smallkube.deploy.plan import BuildOn, Goal, Plan
 from smallkube.deploy.report import EXPECTED, Report
 from smallkube.inventory.cluster import Cluster
 from smallkube.inventory.models import Node
+from smallkube.kube import members
 from smallkube.nix import flake
 from smallkube.nix.bundle import Bundle
 from smallkube.remote import scripts
@@ -196,7 +197,10 @@ class NodeDeploy:
         return "\n".join(filter(None, (done.text, done.stderr.strip())))
 
     def begin_drain(self) -> None:
-        if reason := self.drain.begin(self._dry_activation(), self.plan.nonce, self.stopped):
+        reason = self.drain.needless(self._dry_activation())
+        if not reason and not self.drain.begin(self.plan.nonce, members.DRAIN_SECONDS, self.stopped):
+            reason = f"{self.drain.host} is not a member"
+        if reason:
             self.context.watcher.step(self.node.name, f"not drained: {reason}")
 
     def activate(self) -> None:

@@ -22,7 +22,7 @@ KUBECTL = ("kubectl", "--kubeconfig=/run/kubeconfig-root")
 MARK = "smallkube/drained-for"
 """Annotation of a node that we have cordoned and are to uncordon; also after the process that did was killed."""
 DRAIN_SECONDS = 300
-_ANSWER_SECONDS = 20
+_ANSWER_SECONDS = 30
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def change(
 
 def member(primary: Host, host: str) -> Member | None:
     """The node called ``host``, None when the cluster has no such node. Raises SmallkubeError without an answer."""
-    text = primary.run_checked(_kubectl("get", "node", host, "--ignore-not-found", "--output=json")).text
+    text = primary.run_checked(kubectl("get", "node", host, "--ignore-not-found", "--output=json")).text
     try:
         return parse_member(json.loads(text)) if text.strip() else None
     except MALFORMED as error:
@@ -102,7 +102,7 @@ def drain(primary: Host, host: str, seconds: int, stopped: Callable[[], bool] = 
     Raises SmallkubeError when pods are left after ``seconds``; the node is cordoned then.
     """
     arguments = ("drain", host, "--ignore-daemonsets", "--delete-emptydir-data", f"--timeout={seconds}s")
-    reply = primary.run(_kubectl(*arguments, seconds=seconds + _ANSWER_SECONDS), stopped=stopped)
+    reply = primary.run(kubectl(*arguments, seconds=seconds + _ANSWER_SECONDS), stopped=stopped)
     if not reply.ok:
         raise SmallkubeError(f"can't be drained: {_complaint(reply)}")
 
@@ -115,15 +115,16 @@ def _complaint(reply: Result) -> str:
 
 def uncordon(primary: Host, host: str) -> None:
     """Let pods be scheduled on ``host`` again, and forget that it was us who cordoned it."""
-    primary.run_checked(_kubectl("uncordon", host))
-    primary.run_checked(_kubectl("annotate", "node", host, f"{MARK}-"))
+    primary.run_checked(kubectl("uncordon", host))
+    primary.run_checked(kubectl("annotate", "node", host, f"{MARK}-"))
 
 
 def mark(primary: Host, host: str, purpose: str) -> None:
     """Note on the node that it is we who cordon it, before we do."""
-    primary.run_checked(_kubectl("annotate", "node", host, f"{MARK}={purpose}", "--overwrite"))
+    primary.run_checked(kubectl("annotate", "node", host, f"{MARK}={purpose}", "--overwrite"))
 
 
-def _kubectl(*arguments: str, seconds: float = _ANSWER_SECONDS) -> Command:
+def kubectl(*arguments: str, seconds: float = _ANSWER_SECONDS) -> Command:
+    """For the primary; ``seconds`` that it takes at most."""
     patience = () if arguments[0] == "drain" else (f"--request-timeout={_ANSWER_SECONDS}s",)
-    return Command((*KUBECTL, *patience, *arguments), timeout=seconds + 10)
+    return Command((*KUBECTL, *patience, *arguments), timeout=seconds + 60)

@@ -13,8 +13,9 @@ from smallkube.core.errors import SmallkubeError, UsageError
 from smallkube.core.polling import wait_until
 from smallkube.inventory.cluster import Cluster
 from smallkube.inventory.models import Inventory
+from smallkube.kube.members import kubectl
 from smallkube.operations.engine import Operation, Runbook, Step, not_abortable
-from smallkube.operations.machines import SCRIPTS, kubectl
+from smallkube.operations.machines import SCRIPTS
 from smallkube.remote import scripts
 from smallkube.remote.command import Command
 from smallkube.remote.host import Host

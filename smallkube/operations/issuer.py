@@ -15,8 +15,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from smallkube.core.errors import MALFORMED, SmallkubeError, UsageError
 from smallkube.core.polling import wait_until
+from smallkube.kube.members import kubectl
 from smallkube.operations.engine import Operation, Overlap, Step
-from smallkube.operations.machines import SCRIPTS, kubectl
+from smallkube.operations.machines import SCRIPTS
 from smallkube.remote import scripts
 from smallkube.remote.command import Command
 from smallkube.remote.host import Host

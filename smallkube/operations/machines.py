@@ -1,24 +1,16 @@
-"""Asking machines: a script of ours or kubectl on one, the same question or any command to many."""
+"""Asking machines: by scripts of ours, or any command to many."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from smallkube.core.errors import SmallkubeError, UsageError
-from smallkube.kube.members import KUBECTL
 from smallkube.remote.command import Command, Result
 from smallkube.remote.fleet import Outcome
 from smallkube.remote.scripts import Scripts
 
 MAX_SECONDS = 86_400
 SCRIPTS = Scripts(Path(__file__).with_name("scripts"))
-
-T = TypeVar("T")
-
-
-def kubectl(*arguments: str) -> Command:
-    """For the primary."""
-    return Command((*KUBECTL, "--request-timeout=30s", *arguments), timeout=90)
 
 
 def command(words: Sequence[str], *, root: bool, timeout: float) -> Command:

@@ -7,13 +7,14 @@ away for a while.
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from smallkube.core.errors import SmallkubeError, UsageError, one_line
 from smallkube.core.files import lock
 from smallkube.core.polling import wait_until
 from smallkube.core.workspace import Workspace
+from smallkube.deploy.drain import Drain
 from smallkube.inventory.models import Inventory, Node
 from smallkube.kube import members
 from smallkube.kube.members import Member
@@ -93,7 +94,7 @@ class NotBackError(SmallkubeError):
 
 @dataclass
 class NodeReboot:
-    """The reboot of one machine. ``_cordoned``: by us, to be uncordoned again."""
+    """The reboot of one machine."""
 
     node: Node
     plan: Plan
@@ -101,12 +102,11 @@ class NodeReboot:
     connect: Connect
     watcher: Watcher
     stop: threading.Event
-    _cordoned: bool = False
     _after: BootFacts = field(init=False)
 
-    @property
-    def host(self) -> str:
-        return self.inventory.addressing.node_host(self.node.index)
+    @cached_property
+    def drain(self) -> Drain:
+        return Drain(self.inventory, self.node, self.connect)
 
     def execute(self) -> Report:
         """Drain, restart, wait, uncordon. Raises SmallkubeError for whatever ends it but an unknown state."""
@@ -114,7 +114,7 @@ class NodeReboot:
             before, member = self._drain_and_restart()
             self._wait_and_uncordon(before, member)
         except SmallkubeError as error:
-            left = f"; it stays cordoned: inv nodes.uncordon --node {self.node.name}" if self._cordoned else ""
+            left = f"; it stays cordoned: inv nodes.uncordon --node {self.node.name}" if self.drain.cordoned else ""
             if isinstance(error, NotBackError):
                 return Report(self.node.name, NodeOutcome.UNKNOWN, reason=f"{error.message}{left}")
             raise SmallkubeError(f"{reason_of(error)}{left}") from error
@@ -133,24 +133,18 @@ class NodeReboot:
                 before = read(machine)
                 if owner := machine.run(Command(_DEPLOY_LOCK)).text.strip():
                     raise SmallkubeError(f"a deploy is under way there: {owner}", hint="wait until it has ended")
-                member = None if self.plan.undrained else self._drain()
+                member = None
+                if not self.plan.undrained:
+                    self._step("drain if it is a member")
+                    member = self.drain.begin("reboot", self.plan.drain_seconds, self.stop.is_set)
                 self._restart(machine)
             return before, member
-        except SmallkubeError:
-            with suppress(SmallkubeError):
-                self._uncordon()
+        except SmallkubeError as error:
+            try:
+                self.drain.end()
+            except SmallkubeError as left:
+                raise SmallkubeError(f"{reason_of(error)}; {reason_of(left)}") from error
             raise
-
-    def _drain(self) -> Member | None:
-        """Evict the pods of a member; the member as it was before, None when it is none."""
-        with self.connect(self.inventory.primary) as primary:
-            if found := members.member(primary, self.host):
-                self._step("drain")
-                self._cordoned = found.marked or not found.cordoned
-                if self._cordoned:
-                    members.mark(primary, self.host, "reboot")
-                members.drain(primary, self.host, self.plan.drain_seconds, self.stop.is_set)
-        return found
 
     def _restart(self, machine: Host) -> None:
         if self.stop.is_set():
@@ -173,7 +167,7 @@ class NodeReboot:
         if member:
             self._step("wait until it is Ready")
             self._await(deadline, self._not_ready)
-            self._uncordon()
+            self.drain.end()
 
     def _await(self, deadline: float, missing: Callable[[], str]) -> None:
         def ask() -> list[str]:
@@ -199,15 +193,9 @@ class NodeReboot:
     def _not_ready(self) -> str:
         """Ready as reported since the restart: what the API server has from before it says nothing."""
         with self.connect(self.inventory.primary) as primary:
-            found = members.member(primary, self.host)
+            found = members.member(primary, self.drain.host)
         ready = found and found.ready and found.boot_id == self._after.boot_id
         return "" if ready else "it is back, but its kubelet has not reported Ready"
-
-    def _uncordon(self) -> None:
-        if self._cordoned:
-            with self.connect(self.inventory.primary) as primary:
-                members.uncordon(primary, self.host)
-            self._cordoned = False
 
     def _step(self, text: str) -> None:
         self.watcher.step(self.node.name, text)

@@ -16,10 +16,9 @@ from smallkube.inventory import edit, positions
 from smallkube.inventory import load as inventories
 from smallkube.inventory.cluster import Cluster
 from smallkube.inventory.models import Inventory, Node
-from smallkube.kube.members import api_down
+from smallkube.kube.members import api_down, kubectl
 from smallkube.operations import tokens
 from smallkube.operations.engine import Operation, Runbook, Step
-from smallkube.operations.machines import kubectl
 from smallkube.remote import fleet
 from smallkube.remote.command import Command
 from smallkube.remote.host import Host

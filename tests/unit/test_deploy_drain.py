@@ -24,9 +24,16 @@ def drain(world: World) -> Drain:
     return Drain(world.inventory, world.inventory.node("node2"), world.connect, threading.BoundedSemaphore(1))
 
 
+def begin(begun: Drain, activation: str = RESTARTS) -> str:
+    reason = begun.needless(activation)
+    if not reason:
+        begun.begin("nonce", 300, lambda: False)
+    return reason
+
+
 def test_a_member_is_uncordoned_afterwards(world: World) -> None:
     begun = drain(world)
-    assert begun.begin(RESTARTS, "nonce", lambda: False) == ""
+    assert begin(begun) == ""
     assert world.members[HOST].cordoned
     begun.end()
     assert world.done[-2:] == [f"uncordon {HOST}", f"{HOST} {members.MARK}-"]
@@ -35,7 +42,7 @@ def test_a_member_is_uncordoned_afterwards(world: World) -> None:
 def test_a_node_cordoned_by_an_operator_stays_cordoned(world: World) -> None:
     world.members[HOST].cordoned = True
     begun = drain(world)
-    assert begun.begin(RESTARTS, "nonce", lambda: False) == ""
+    assert begin(begun) == ""
     begun.end()
     assert world.done == [f"drain {HOST}"]
     assert world.members[HOST].cordoned
@@ -44,7 +51,7 @@ def test_a_node_cordoned_by_an_operator_stays_cordoned(world: World) -> None:
 def test_a_node_cordoned_by_a_killed_deploy_is_uncordoned(world: World) -> None:
     world.members[HOST].cordoned = world.members[HOST].marked = True
     begun = drain(world)
-    begun.begin(RESTARTS, "nonce", lambda: False)
+    begin(begun)
     begun.end()
     assert not world.members[HOST].cordoned
 
@@ -55,7 +62,7 @@ def test_what_a_killed_deploy_cordoned_needs_no_drain(world: World, cordoned: bo
     """The next deploy restarts nothing, or finds the node unchanged; a cordon of the administrator stays."""
     world.members[HOST].cordoned, world.members[HOST].marked = cordoned, marked
     begun = drain(world)
-    begun.begin("", "nonce", lambda: False)
+    begin(begun, "")
     begun.end()
     begun.end_interrupted()
     assert (world.members[HOST].cordoned, world.members[HOST].marked) == (cordoned and not marked, False)
@@ -73,7 +80,7 @@ def test_a_node_that_cannot_be_drained_is_uncordoned(world: World) -> None:
     world.drain_error = "error: a budget forbids it\n"
     begun = drain(world)
     with pytest.raises(SmallkubeError, match="a budget forbids it"):
-        begun.begin(RESTARTS, "nonce", lambda: False)
+        begin(begun)
     begun.end()
     assert not world.members[HOST].cordoned
 
@@ -84,6 +91,6 @@ def test_a_node_that_cannot_be_drained_is_uncordoned(world: World) -> None:
 ])  # fmt: skip
 def test_nothing_is_drained_without_need(activation: str, reason: str, world: World) -> None:
     begun = drain(world)
-    assert begun.begin(activation, "nonce", lambda: False) == reason
+    assert begin(begun, activation) == reason
     begun.end()
     assert world.done == []
