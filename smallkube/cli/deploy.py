@@ -12,8 +12,7 @@ from smallkube.core.errors import SmallkubeError, UsageError
 if TYPE_CHECKING:
     from smallkube.core.checks import Check
     from smallkube.deploy.facts import Changes, HostFacts
-    from smallkube.deploy.plan import Plan
-    from smallkube.deploy.report import Report
+    from smallkube.deploy.plan import Plan, Report
     from smallkube.inventory.models import Node
     from smallkube.nix.bundle import Bundle
 

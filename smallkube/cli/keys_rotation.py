@@ -11,7 +11,7 @@ from smallkube.core.errors import UsageError, listed
 
 if TYPE_CHECKING:
     from smallkube.operations.certificates import Choice, Rotation
-    from smallkube.operations.downtime import Outage
+    from smallkube.operations.engine import Outage
     from smallkube.operations.master import Plan as MasterPlan
     from smallkube.secrets.policy import Secret
 
@@ -61,7 +61,7 @@ def rotate_certificates(
     between: --pause. After an interruption the same command resumes.
     """
     from smallkube.operations import certificates
-    from smallkube.secrets import staged, transaction
+    from smallkube.secrets import transaction
 
     if abort and (pause or no_deploy):
         raise UsageError("--abort can't be combined with --pause or --no-deploy")
@@ -83,7 +83,7 @@ def rotate_certificates(
     if no_deploy:
         ui.confirm(question, yes=here.yes)
         with changing(here):
-            transaction.apply(here.cluster, staged.replaced(rows, datetime.now(UTC)))
+            transaction.apply(here.cluster, certificates.replaced(rows))
         _show_issued(here, rows, choice, "issued")
     else:
         runner.run(operation, question)
@@ -94,13 +94,14 @@ def rotate_certificates(
 
 def _show_next(rotation: "Rotation", outage: "Outage | None") -> None:
     """What is left for the operator; ``outage`` is None when nothing was deployed."""
-    from smallkube.secrets import policy, staged
+    from smallkube.operations.certificates import Stage
+    from smallkube.secrets import policy
 
     if outage is None:
         ui.message("next: inv deploy, to all nodes: each trusts only the certificates that it was deployed with")
     else:
         ui.message(outage.words)
-    if rotation.stage is staged.Stage.TRUSTED:
+    if rotation.stage is Stage.TRUSTED:
         ui.message("paused: the new certificates are trusted everywhere, and the previous ones are in use")
         ui.message("next: restart pods that read ca.crt only at start, then run the same without --pause")
     if policy.API_CERTIFICATE in rotation.files:

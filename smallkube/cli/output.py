@@ -11,11 +11,10 @@ if TYPE_CHECKING:
     from smallkube.cli.context import Current
     from smallkube.core.checks import Check
     from smallkube.deploy.facts import HostFacts
-    from smallkube.deploy.report import Report as DeployReport
+    from smallkube.deploy.plan import Report as DeployReport
     from smallkube.inventory.cluster import Cluster
     from smallkube.inventory.models import Node
-    from smallkube.operations.downtime import Outage
-    from smallkube.operations.engine import Operation
+    from smallkube.operations.engine import Operation, Outage
     from smallkube.remote.fleet import Report
 
 
@@ -108,13 +107,13 @@ class Runner:
     def run(self, operation: "Operation", question: str) -> bool:
         """Print the steps that remain, or run just those; whether they ran. Raises UsageError when not confirmed."""
         from smallkube.core.files import lock
-        from smallkube.operations import downtime, engine
+        from smallkube.operations import engine
 
         if operation.under_way(self.keys):
             ui.message("resumes the operation that is under way")
         if not begin(self.here, operation.titles(self.keys), question):
             return False
-        counted = downtime.counted(self.here.connect, self.here.inventory.primary)
+        counted = engine.outage_of(self.here.connect, self.here.inventory.primary)
         with lock(self.here.workspace.state_dir / "operation.lock", self.name), self.progress:
             with counted if operation.has_primary else nullcontext() as self.outage:
                 engine.execute(operation, self.keys, self.step)

@@ -12,16 +12,14 @@ from typing import TypeVar
 from smallkube.core.errors import SmallkubeError
 from smallkube.core.files import make_folder
 from smallkube.deploy import checks, facts, history, local_build
-from smallkube.deploy.activation import ROLLBACK_SECONDS, Activation, script
-from smallkube.deploy.barrier import Barrier
+from smallkube.deploy.activation import ROLLBACK_SECONDS, Activation, Barrier, script
 from smallkube.deploy.checks import Health
 from smallkube.deploy.drain import Drain
 from smallkube.deploy.facts import SCRIPTS, DeployFacts
 from smallkube.deploy.history import operator
 from smallkube.deploy.local_build import LocalBuild
 from smallkube.deploy.machine_lock import MachineLock
-from smallkube.deploy.plan import BuildOn, Goal, Plan
-from smallkube.deploy.report import EXPECTED, Report
+from smallkube.deploy.plan import EXPECTED, BuildOn, Goal, Plan, Report
 from smallkube.inventory.cluster import Cluster
 from smallkube.inventory.models import Node
 from smallkube.kube import members

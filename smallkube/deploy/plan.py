@@ -20,6 +20,7 @@ from smallkube.inventory.models import Node
 from smallkube.nix import build, bundle, flake, render
 from smallkube.nix.bundle import Bundle
 from smallkube.remote import fleet, scripts
+from smallkube.remote.fleet import NodeOutcome
 from smallkube.remote.ssh import SshHost
 from smallkube.secrets import age, host_keys, policy, recipients, transaction
 from smallkube.secrets.recipients import Finding, State
@@ -35,6 +36,15 @@ class Goal(StrEnum):
     TEST = "test"
     DRY_ACTIVATE = "dry-activate"
     BUILD = "build"
+
+
+EXPECTED = {
+    Goal.BUILD: NodeOutcome.BUILT,
+    Goal.DRY_ACTIVATE: NodeOutcome.CHECKED,
+    Goal.TEST: NodeOutcome.TESTED,
+    Goal.BOOT: NodeOutcome.READY,
+    Goal.SWITCH: NodeOutcome.DEPLOYED,
+}
 
 
 class BuildOn(StrEnum):
@@ -124,6 +134,26 @@ class Plan:
     def builds(self, build_on: BuildOn) -> bool:
         """Whether systems are built there."""
         return self.generation is None and self.options.build_on is build_on
+
+
+@dataclass
+class Report(fleet.Report):
+    """How a deploy ended on a node.
+
+    ``difference`` is Nix' closure difference, ``log`` the end of what failed; ``unconfirmed`` names the health checks
+    that were skipped, or had failed before already.
+    """
+
+    system: str = ""
+    generation: str = ""
+    pushed: bool = False
+    difference: str = ""
+    log: str = ""
+    unconfirmed: tuple[str, ...] = ()
+
+    def add_reason(self, reason: str) -> None:
+        """One more reason; the outcome stays."""
+        self.reason = "; ".join(filter(None, (self.reason, reason)))
 
 
 def make(

@@ -5,8 +5,7 @@ from collections.abc import Sequence
 from smallkube.core.errors import SmallkubeError
 from smallkube.core.files import lock
 from smallkube.deploy.node import DeployContext, NodeDeploy
-from smallkube.deploy.plan import Goal, Options, Plan, prepare
-from smallkube.deploy.report import Report
+from smallkube.deploy.plan import Goal, Options, Plan, Report, prepare
 from smallkube.inventory.cluster import Cluster
 from smallkube.inventory.models import Node
 from smallkube.nix import render

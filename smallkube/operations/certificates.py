@@ -7,6 +7,7 @@ must trust the new ones before they are used, and the previous ones until they a
 import datetime
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from functools import partial
 
 from smallkube.core.errors import SmallkubeError, UsageError
@@ -19,13 +20,26 @@ from smallkube.operations.machines import SCRIPTS
 from smallkube.remote import scripts
 from smallkube.remote.command import Command
 from smallkube.remote.host import Host
-from smallkube.secrets import certificates, kinds, policy, staged, transaction
+from smallkube.secrets import certificates, kinds, policy, transaction
 from smallkube.secrets.age import read_master
 from smallkube.secrets.policy import Secret
-from smallkube.secrets.staged import Stage
 from smallkube.secrets.transaction import Change, Keys, read_keys
 
 _CURL = ("curl", "--silent", "--show-error", "--max-time", "10", "--output", "/dev/null", "--write-out", "%{http_code}")
+
+
+class Stage(StrEnum):
+    """How far the rotation of one certificate has come, by what is in keys/.
+
+    NAME.new.crt is trusted as well as NAME.crt but not used yet; NAME.old.crt is still trusted and used no more. The
+    private key of either is NAME.key.new.age or NAME.key.old.age, which no machine is given. It is there from the first
+    step until the last one has been deployed: a staged key without a certificate says that only a deploy is missing.
+    """
+
+    ONE = "one certificate"
+    TRUSTED = "the new one is trusted as well as the one in use"
+    SWITCHED = "the new one is in use, the previous one still trusted"
+    DEPLOY_PENDING = "one certificate, not deployed to every machine"
 
 
 @dataclass(frozen=True)
@@ -67,7 +81,7 @@ def under_way(inventory: Inventory, keys: Keys) -> tuple[Secret, ...]:
     Raises SmallkubeError when files in keys/ are such as no rotation leaves them.
     """
     rows = [row for row in policy.secrets_of(inventory) if row.certificate]
-    found = {row: stage for row in rows if (stage := staged.of(row, keys)) is not Stage.ONE}
+    found = {row: stage for row in rows if (stage := stage_of(row, keys)) is not Stage.ONE}
     if len(set(found.values())) > 1:
         stages = ", ".join(f"{row.name}: {stage}" for row, stage in found.items())
         raise SmallkubeError(f"certificates stand at different steps: {stages}", hint="restore keys/ from git")
@@ -89,22 +103,22 @@ class Rotation(Runbook):
         begun = at(Stage.TRUSTED, Stage.SWITCHED, Stage.DEPLOY_PENDING)
         new, old = at(Stage.SWITCHED, Stage.DEPLOY_PENDING), at(Stage.TRUSTED, Stage.DEPLOY_PENDING)
         trust = (
-            Step(f"issue new keys and certificates for {', '.join(self.files)}", write(_begun), begun),
+            Step(f"issue new keys and certificates for {', '.join(self.files)}", write(issued), begun),
             Step("deploy: the new certificates are trusted as well", self.deploy),
             Step("wait until every pod trusts the API server's new certificate", self._await_pods),
         )
-        use = Step("use the new certificates, keep the previous trusted", write(staged.switched), new)
-        back = Step("use the previous certificates again", write(staged.switched_back), old)
+        use = Step("use the new certificates, keep the previous trusted", write(switched), new)
+        back = Step("use the previous certificates again", write(switched_back), old)
         end = (
             Step("deploy: they are used, the others still trusted", self.deploy),
             Step("verify that the API server and every kubelet use them", self._await_used),
-            Step("stop trusting the others", write(staged.untrusted), pending),
+            Step("stop trusting the others", write(untrusted), pending),
             Step("deploy: only those in use are trusted", self.deploy),
             Step("verify again that they are used", self._await_used),
-            Step("delete the others' keys", write(staged.ended)),
+            Step("delete the others' keys", write(ended)),
         )
         steps = (back, *end) if abort else trust if pause else (*trust, use, *end)
-        return Operation(steps, lambda now: any(staged.of(row, now) is not Stage.ONE for row in self.rows))
+        return Operation(steps, lambda now: any(stage_of(row, now) is not Stage.ONE for row in self.rows))
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -114,10 +128,10 @@ class Rotation(Runbook):
     @property
     def stage(self) -> Stage:
         """How far the rotation has come, by keys/."""
-        return staged.of(self.rows[0], self.keys)
+        return stage_of(self.rows[0], self.keys)
 
     def _at(self, *stages: Stage) -> Callable[[Keys], bool]:
-        return lambda keys: all(staged.of(row, keys) in stages for row in self.rows)
+        return lambda keys: all(stage_of(row, keys) in stages for row in self.rows)
 
     def _write(self, contents: Callable[[Sequence[Secret]], Change]) -> Callable[[], None]:
         return lambda: self.change(lambda _: contents(self.rows))
@@ -164,8 +178,53 @@ class Rotation(Runbook):
         return wrong
 
 
-def _begun(rows: Sequence[Secret]) -> Change:
-    return staged.begun(rows, datetime.datetime.now(datetime.UTC))
+def stage_of(row: Secret, keys: Keys) -> Stage:
+    """The stage of ``row``, a key with a certificate."""
+    if row.new.file in keys.files and _certificate(row.new) in keys.certificates:
+        return Stage.TRUSTED
+    if row.old.file in keys.files and _certificate(row.old) in keys.certificates:
+        return Stage.SWITCHED
+    return Stage.DEPLOY_PENDING if {row.new.file, row.old.file} & keys.files.keys() else Stage.ONE
+
+
+def replaced(rows: Sequence[Secret]) -> Change:
+    """New keys and certificates instead of the previous ones, at once."""
+    keys = {row: certificates.new_key() for row in rows}
+    return Change(keys, public={**certificates.issue_all(keys, datetime.datetime.now(datetime.UTC))})
+
+
+def issued(rows: Sequence[Secret]) -> Change:
+    """ONE → TRUSTED."""
+    return replaced([row.new for row in rows])
+
+
+def switched(rows: Sequence[Secret]) -> Change:
+    """TRUSTED → SWITCHED."""
+    return Change(
+        moved={row.old: row for row in rows} | {row: row.new for row in rows}, removed=[row.new for row in rows]
+    )
+
+
+def switched_back(rows: Sequence[Secret]) -> Change:
+    """SWITCHED → TRUSTED, in which the previous certificate is the one in use again."""
+    return Change(
+        moved={row.new: row for row in rows} | {row: row.old for row in rows}, removed=[row.old for row in rows]
+    )
+
+
+def untrusted(rows: Sequence[Secret]) -> Change:
+    """TRUSTED or SWITCHED → DEPLOY_PENDING."""
+    return Change(public={_certificate(each): None for row in rows for each in row.staged})
+
+
+def ended(rows: Sequence[Secret]) -> Change:
+    """DEPLOY_PENDING → ONE."""
+    return Change(removed=[each for row in rows for each in row.staged])
+
+
+def _certificate(row: Secret) -> str:
+    assert row.certificate
+    return row.certificate.file
 
 
 def _waiting(what: str, missing: str) -> SmallkubeError:

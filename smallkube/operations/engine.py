@@ -5,16 +5,18 @@ machines would race, and could not tell an operation that has ended from one tha
 command runs the steps after the last one that is done.
 """
 
+import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from smallkube.core.checks import failed
-from smallkube.core.errors import SmallkubeError, UsageError
+from smallkube.core.errors import MALFORMED, SmallkubeError, UsageError
 from smallkube.etcd import backup, verify
 from smallkube.inventory.cluster import Cluster
-from smallkube.inventory.models import Inventory
+from smallkube.inventory.models import Inventory, Node
 from smallkube.remote import fleet, scripts
 from smallkube.remote.command import Command
 from smallkube.remote.host import Connect, Host
@@ -25,6 +27,11 @@ from smallkube.secrets.policy import Secret
 from smallkube.secrets.transaction import Change, Keys, changing_keys, read_keys
 
 T = TypeVar("T")
+
+# Message ids of systemd (sd-messages.h): a unit is being stopped, its main process has ended, it has started. The API
+# server's unit counts as started when it answers.
+_DOWN = frozenset({"de5b426a63be47a7b6ac3eaac82e2f6f", "98e322203f7a4ed290d09fe03c09fe15"})
+_UP = "39f53479d3a045ac8e11786248231fbf"
 
 
 @dataclass(frozen=True)
@@ -78,6 +85,54 @@ def execute(operation: Operation, keys: Keys, on_step: Callable[[str], object]) 
     for step in operation.remaining(keys):
         on_step(step.title)
         step.run()
+
+
+@dataclass
+class Outage:
+    """How often the API server was restarted; ``seconds``: from each stop until it answered again, added up."""
+
+    restarts: int = 0
+    seconds: float = 0.0
+
+    def add(self, lines: str) -> None:
+        """What ``journalctl --output json`` says of its unit."""
+        down = 0
+        for line in lines.splitlines():
+            try:
+                entry = json.loads(line)
+                when = int(entry["__REALTIME_TIMESTAMP"])
+            except MALFORMED:
+                continue
+            if entry.get("MESSAGE_ID") in _DOWN:
+                down = down or when
+            elif entry.get("MESSAGE_ID") == _UP and down:
+                self.restarts += 1
+                self.seconds += (when - down) / 1e6
+                down = 0
+
+    @property
+    def as_json(self) -> dict[str, float]:
+        """For a program."""
+        return {"restarts": self.restarts, "seconds": round(self.seconds, 1)}
+
+    @property
+    def words(self) -> str:
+        """For a person."""
+        times = "once" if self.restarts == 1 else f"{self.restarts} times"
+        return f"the API server restarted {times} and did not answer for {self.seconds:.0f} s in all"
+
+
+@contextmanager
+def outage_of(connect: Connect, primary: Node) -> Iterator[Outage]:
+    """The API server's while the block runs, by systemd's journal; known once the block has ended without an error."""
+    with connect(primary) as machine:
+        began = machine.run_checked(Command(("date", "+%s"), root=False)).text.strip()
+    outage = Outage()
+    yield outage
+    argv = ("journalctl", "--unit=kube-apiserver.service", f"--since=@{began}", "--output=json", "--no-pager")
+    with connect(primary) as machine:
+        reply = machine.run_checked(Command((*argv, "--output-fields=MESSAGE_ID"), title="read the journal"))
+    outage.add(reply.text)
 
 
 def in_keys(rows: Iterable[Secret]) -> Callable[[Keys], bool]:

@@ -13,9 +13,9 @@ from smallkube.core import git
 from smallkube.core.errors import UsageError, listed
 from smallkube.core.workspace import Workspace
 from smallkube.inventory.cluster import Cluster
-from smallkube.secrets import age, agenix, certificates, kinds, peers, policy
+from smallkube.secrets import age, certificates, kinds, peers, policy
 from smallkube.secrets.policy import Kind, Secret
-from smallkube.secrets.recipients import Finding, Keyring, State, load_keyring
+from smallkube.secrets.recipients import Finding, Keyring, State, load_keyring, render_rules
 from smallkube.secrets.transaction import Keys, examined, read_keys, unfinished
 
 _CLEAR = re.compile(rb"AGE-SECRET-KEY-(PQ-)?1|PRIVATE KEY-----")
@@ -117,7 +117,7 @@ def _secrets_nix(cluster: Cluster, table: Sequence[Secret], keyring: Keyring) ->
     path = cluster.workspace.secrets_nix
     data = cluster.workspace.read(path)
     complete = all(node.name in keyring.hosts for node in cluster.inventory.nodes)
-    if data is None or (complete and data != agenix.render(table, keyring).encode()):
+    if data is None or (complete and data != render_rules(table, keyring).encode()):
         yield Problem(path.name, "missing" if data is None else "stale: not what the inventory requires", GENERATE)
 
 

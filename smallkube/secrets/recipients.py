@@ -23,6 +23,9 @@ from smallkube.secrets.policy import Kind, Secret
 
 WIREGUARD_LENGTHS = (44, 45)
 """Plaintext length of a WireGuard key (bytes), without and with a line break; known from the header alone."""
+_RULES_HEAD = """\
+# agenix's rules, written by `inv keys.generate` from inventory.yaml and keys/hosts/. Changes made here are lost.
+"""
 
 
 @dataclass(frozen=True)
@@ -112,6 +115,22 @@ def render_records(records: Mapping[str, Record]) -> str:
         for name, row in sorted(records.items())
     ]
     return '{\n  "version": 1,\n  "files": {\n' + ",\n".join(rows) + "\n  }\n}\n"
+
+
+def render_rules(secrets: Iterable[Secret], keyring: Keyring) -> str:
+    """keys/secrets.nix, for those of ``secrets`` whose readers' host keys are known.
+
+    These are agenix rules (file name → who may read it), so that the agenix CLI works on the same files.
+
+    Everything quoted in it is base64, ``age1…`` or a name from the policy, so nothing needs escaping in Nix.
+    """
+    rows = [secret for secret in secrets if not keyring.unknown(secret)]
+    used = {node for secret in rows for node in secret.readers}
+    lines = [_RULES_HEAD + "let", f'  master = "{keyring.master}";']
+    lines += [f'  {node} = "{key}";' for node, key in keyring.hosts.items() if node in used]
+    lines += ["in", "{"]
+    lines += [f'  "{row.file}".publicKeys = [ {" ".join(("master", *row.readers))} ];' for row in rows]
+    return "\n".join([*lines, "}", ""])
 
 
 class Proof(StrEnum):

@@ -19,7 +19,7 @@ from smallkube.core.errors import SmallkubeError, UsageError
 from smallkube.core.files import lock, remove_temporaries, sync, write_file, write_files
 from smallkube.core.workspace import Workspace
 from smallkube.inventory.cluster import Cluster
-from smallkube.secrets import age, agenix, policy, recipients
+from smallkube.secrets import age, policy, recipients
 from smallkube.secrets.policy import Secret
 from smallkube.secrets.recipients import Finding, Keyring, Record, State
 
@@ -144,7 +144,7 @@ def apply(
     records = {name: record for name, record in {**keys.records, **moved}.items() if name in present}
     for row in (*change.verified, *change.new):
         records[row.file] = recipients.record(present[row.file], keyring.recipients(row))
-    rules = agenix.render(policy.expected(cluster.inventory, present), keyring)
+    rules = recipients.render_rules(policy.expected(cluster.inventory, present), keyring)
     derived = {
         cluster.workspace.recipients_file.name: recipients.render_records(records).encode(),
         cluster.workspace.secrets_nix.name: rules.encode(),

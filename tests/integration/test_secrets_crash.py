@@ -5,14 +5,14 @@ lock everything is complete and consistent. The work is killed before every sing
 after the other. The rotations of WireGuard keys and of the master have tests of their own.
 """
 
-import datetime
 from collections.abc import Callable, Collection
 from itertools import count
 from typing import Any
 
+from smallkube.operations import certificates as rotation
 from smallkube.remote import scan
 from smallkube.remote.scan import Scanned
-from smallkube.secrets import certificates, host_keys, kinds, policy, staged
+from smallkube.secrets import certificates, host_keys, kinds, policy
 from smallkube.secrets import edit as editing
 from smallkube.secrets import rekey as rekeying
 from smallkube.secrets.audit import check
@@ -89,15 +89,14 @@ def test_steps_of_rotations_killed_before_each_change(make_cluster: Callable[...
     rows = policy.secrets_of(cluster.inventory)
     keys = [row for row in rows if row.certificate]
     tokens = [row for row in rows if row.user]
-    now = datetime.datetime.now(datetime.UTC)
     steps = [
         Change({row: kinds.make(row.kind, ()) for row in tokens}, {row.old: row for row in tokens}),
         Change({row.retired: b"t" * 64 for row in tokens}, removed=[row.old for row in tokens]),
         Change(removed=[row.retired for row in tokens]),
-        staged.begun(keys, now),
-        staged.switched(keys),
-        staged.untrusted(keys),
-        staged.ended(keys),
+        rotation.issued(keys),
+        rotation.switched(keys),
+        rotation.untrusted(keys),
+        rotation.ended(keys),
     ]
     for change in steps:
         before = cluster.content()

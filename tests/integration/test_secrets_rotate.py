@@ -15,8 +15,9 @@ from typing import Any
 
 import pytest
 
-from smallkube.secrets import age, certificates, policy, staged, transaction
-from smallkube.secrets.staged import Stage
+from smallkube.operations import certificates as rotation
+from smallkube.operations.certificates import Stage
+from smallkube.secrets import age, certificates, policy, transaction
 from smallkube.secrets.transaction import changing_keys, read_keys
 
 Make = Callable[..., Any]
@@ -223,11 +224,10 @@ def test_at_each_step_of_a_rotation_keys_are_as_they_should_be(ready: Any) -> No
         kubeconfig = json.loads(ready.done("cluster.kubeconfig", "--out", "-"))
         authorities = base64.b64decode(kubeconfig["clusters"][0]["cluster"]["certificate-authority-data"])
         assert authorities == b"".join((content["apiserver.crt"], *beside))
-        assert len({staged.of(row, read_keys(ready.workspace)) for row in rows}) == 1
+        assert len({rotation.stage_of(row, read_keys(ready.workspace)) for row in rows}) == 1
         return content["apiserver.crt"], b"".join(beside)
 
-    now = datetime.datetime.now(datetime.UTC)
-    used, second = step(staged.begun, now)
+    used, second = step(rotation.issued)
     assert used == first
     trust = ready.private / "trust"
     for order in ((first, second), (second, first)):
@@ -236,10 +236,10 @@ def test_at_each_step_of_a_rotation_keys_are_as_they_should_be(ready: Any) -> No
             (ready.private / f"{number}.crt").write_bytes(pem)
             # Two of the same name would hide each other.
             openssl("verify", "-x509_strict", "-partial_chain", "-trusted", trust, ready.private / f"{number}.crt")
-    assert step(staged.switched) == (second, first)
-    assert step(staged.switched_back) == (first, second)
-    assert step(staged.switched) == (second, first)
-    assert step(staged.untrusted) == (second, b"")
-    assert staged.of(rows[0], read_keys(ready.workspace)) is Stage.DEPLOY_PENDING
-    assert step(staged.ended) == (second, b"")
+    assert step(rotation.switched) == (second, first)
+    assert step(rotation.switched_back) == (first, second)
+    assert step(rotation.switched) == (second, first)
+    assert step(rotation.untrusted) == (second, b"")
+    assert rotation.stage_of(rows[0], read_keys(ready.workspace)) is Stage.DEPLOY_PENDING
+    assert step(rotation.ended) == (second, b"")
     assert not [name for name in ready.content() if ".old." in name or ".new." in name]

@@ -9,8 +9,7 @@ from functools import cached_property
 
 from smallkube.core.errors import SmallkubeError
 from smallkube.core.workspace import Workspace
-from smallkube.deploy.plan import Goal
-from smallkube.deploy.report import Report
+from smallkube.deploy.plan import Goal, Report
 from smallkube.inventory.cluster import Cluster
 from smallkube.inventory.load import load
 from smallkube.inventory.models import Inventory, Node

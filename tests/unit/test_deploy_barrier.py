@@ -3,7 +3,7 @@
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
-from smallkube.deploy.barrier import Barrier, SyncPoint
+from smallkube.deploy.activation import Barrier, SyncPoint
 
 NEVER = lambda: False  # noqa: E731
 

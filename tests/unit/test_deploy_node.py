@@ -14,8 +14,7 @@ from smallkube.core.workspace import Workspace
 from smallkube.deploy import machine_lock, plan
 from smallkube.deploy import node as deploying
 from smallkube.deploy.history import Entry
-from smallkube.deploy.plan import Goal, Options
-from smallkube.deploy.report import Report
+from smallkube.deploy.plan import Goal, Options, Report
 from smallkube.inventory.cluster import Cluster
 from smallkube.inventory.load import load
 from smallkube.nix.bundle import Bundle

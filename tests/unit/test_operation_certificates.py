@@ -8,10 +8,9 @@ from collections.abc import Mapping
 import pytest
 
 from smallkube.core.errors import UsageError
-from smallkube.operations.certificates import Rotation, under_way
+from smallkube.operations.certificates import Rotation, Stage, under_way
 from smallkube.operations.engine import Operation
 from smallkube.secrets import policy
-from smallkube.secrets.staged import Stage
 from tests.unit.fake_cluster import FakeCluster, run
 
 FILES = ("apiserver.crt", "kubelet-client.crt", "kubelet_node1.crt", "kubelet_node2.crt")

@@ -12,9 +12,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from smallkube.core.errors import SmallkubeError
 from smallkube.inventory.load import parse
 from smallkube.operations import certificates as certificate_rotation
-from smallkube.operations import downtime, issuer
-from smallkube.secrets import certificates, policy, staged
-from smallkube.secrets.staged import Stage
+from smallkube.operations import engine, issuer
+from smallkube.operations.certificates import Stage
+from smallkube.secrets import certificates, policy
 from smallkube.secrets.transaction import Keys
 
 INVENTORY = parse("cluster: {name: test}\nnodes: {node1: {peer_ip: 192.0.2.1}}\n", Path("inventory.yaml"))
@@ -41,7 +41,7 @@ def keys(*more: str) -> Keys:
     ],
 )
 def test_the_stage_follows_from_the_files(files: tuple[str, ...], stage: Stage) -> None:
-    assert staged.of(API, keys(*files)) is stage
+    assert certificate_rotation.stage_of(API, keys(*files)) is stage
     assert certificate_rotation.under_way(INVENTORY, keys(*files)) == (() if stage is Stage.ONE else (API,))
 
 
@@ -52,7 +52,7 @@ def test_certificates_that_stand_at_different_steps_are_named() -> None:
 
 
 def test_staged_keys_and_certificates_have_their_own_names() -> None:
-    found = staged.begun(ROWS, NOW)
+    found = certificate_rotation.issued(ROWS)
     assert {row.name for row in found.new} == {f"{row.name}.new" for row in ROWS}
     assert "PRIVATE" not in repr(found)
     subjects = set()
@@ -61,7 +61,7 @@ def test_staged_keys_and_certificates_have_their_own_names() -> None:
         pem = found.public[row.certificate.file]
         assert pem and certificates.complaints(pem, row.certificate, row.file, key, NOW) == []
         subjects.add(certificates.load(pem, "c").subject)
-    again = [pem for pem in staged.begun(ROWS, NOW).public.values() if pem]
+    again = [pem for pem in certificate_rotation.issued(ROWS).public.values() if pem]
     assert len(subjects | {certificates.load(pem, "c").subject for pem in again}) == 2 * len(ROWS)
 
 
@@ -93,11 +93,11 @@ STOPPING, EXITED, STARTED = (
 def test_an_outage_is_from_the_stop_to_the_next_answer() -> None:
     stop = (entry(10, STOPPING), entry(11, EXITED), entry(12, "other"), entry(14, STARTED))
     crash = (entry(20, EXITED), entry(31.5, STARTED))
-    found = downtime.Outage()
+    found = engine.Outage()
     found.add("\n".join((entry(1, STARTED), *stop, *crash)))
     assert found.as_json == {"restarts": 2, "seconds": 15.5}
     assert found.words == "the API server restarted 2 times and did not answer for 16 s in all"
-    assert downtime.Outage().words == "the API server restarted 0 times and did not answer for 0 s in all"
+    assert engine.Outage().words == "the API server restarted 0 times and did not answer for 0 s in all"
 
 
 @pytest.mark.parametrize(("days", "renewed"), [(3589, 0), (3591, 1), (4000, 1)])
