@@ -5,7 +5,7 @@ from typing import Annotated
 
 from smallkube.cli import output
 from smallkube.cli.cluster import Image, PullPolicyFlag, image_of, run_smoke
-from smallkube.cli.context import CHANGE, AtLeast, Current, Seconds, task, words
+from smallkube.cli.context import CHANGE, Current, Limits, Seconds, task, words
 from smallkube.cli.etcd import BackupName, require_restarted
 from smallkube.core import ui
 from smallkube.core.errors import UsageError
@@ -33,10 +33,10 @@ def upgrade_check(here: Current) -> None:
 def upgrade(
     here: Current,
     skip: Annotated[list[str], "skip these checks or groups of the smoke test (repeatable, or separated by commas)"],
-    batch: Annotated[int, AtLeast(1), "workers upgraded at the same time"] = 1,
+    batch: Annotated[int, Limits(1), "workers upgraded at the same time"] = 1,
     image: Image = None,
     pull_policy: PullPolicyFlag = None,
-    settle: Annotated[int, AtLeast(0), "seconds during which a failed smoke test is repeated after a stage"] = 120,
+    settle: Annotated[int, Limits(0), "seconds during which a failed smoke test is repeated after a stage"] = 120,
 ) -> None:
     """Upgrade Kubernetes to the inventory's version.
 

@@ -34,13 +34,14 @@ Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True)
-class AtLeast:
-    """The least value of a flag that is a number."""
+class Limits:
+    """The least and the greatest value of a flag that is a number."""
 
-    value: int
+    least: int
+    most: int = sys.maxsize
 
 
-Seconds = Annotated[int, AtLeast(1)]
+Seconds = Annotated[int, Limits(1)]
 """A number of seconds, as the type of a flag."""
 
 SELECTION = {
@@ -241,11 +242,12 @@ def _give_up_output() -> None:
 
 
 def _check_numbers(parameters: Mapping[str, inspect.Parameter], values: Mapping[str, Any]) -> None:
-    """Raise UsageError for a number that is below its least."""
+    """Raise UsageError for a number that is beyond its limits."""
     for name, value in values.items():
         for note in parameters[name].annotation.__metadata__:
-            if isinstance(note, AtLeast) and value < note.value:
-                raise UsageError(f"--{name} {value}: must be at least {note.value}")
+            if isinstance(note, Limits) and not note.least <= value <= note.most:
+                wanted = f"at least {note.least}" if note.most == sys.maxsize else f"from {note.least} to {note.most}"
+                raise UsageError(f"--{name.replace('_', '-')} {value}: must be {wanted}")
 
 
 _INVOKE_FLAGS = {

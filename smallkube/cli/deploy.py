@@ -5,7 +5,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 from smallkube.cli import output
-from smallkube.cli.context import CHANGE, SELECTION, Current, task
+from smallkube.cli.context import CHANGE, SELECTION, Current, Limits, task
 from smallkube.core import ui
 from smallkube.core.errors import SmallkubeError, UsageError
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from smallkube.inventory.models import Node
     from smallkube.nix.bundle import Bundle
 
-ConfirmTimeout = Annotated[int, "seconds after which a node rolls back unless confirmed"]
+ConfirmTimeout = Annotated[int, Limits(10, 3600), "seconds after which a node rolls back unless confirmed"]
 
 
 @task(*SELECTION, "dry-run", "json")
@@ -24,8 +24,8 @@ def deploy(
     here: Current,
     goal: Annotated[str, "switch | boot | test | dry-activate | build, as in nixos-rebuild"] = "switch",
     build_on: Annotated[str, "target: build on each machine; local: build here and copy"] = "target",
-    batch: Annotated[int, "workers deployed at the same time (0: all)"] = 0,
-    max_failures: Annotated[int, "nodes that may fail before the deploy stops"] = 0,
+    batch: Annotated[int, Limits(0), "workers deployed at the same time (0: all)"] = 0,
+    max_failures: Annotated[int, Limits(0), "nodes that may fail before the deploy stops"] = 0,
     confirm_timeout: ConfirmTimeout = 300,
     no_rollback: Annotated[bool, "disable automatic rollback; failures are reported, not undone"] = False,
     no_drain: Annotated[bool, "do not drain nodes whose services restart"] = False,

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
 from smallkube.cli import output
-from smallkube.cli.context import CHANGE, AtLeast, Current, Seconds, changing, task
+from smallkube.cli.context import CHANGE, Current, Limits, Seconds, changing, task
 from smallkube.core import ui
 from smallkube.core.errors import UsageError, listed
 
@@ -122,7 +122,7 @@ def _show_issued(
 @task(*CHANGE)
 def rotate_issuer(
     here: Current,
-    overlap: Annotated[int, AtLeast(0), "seconds for programs to read their new token"] = 120,
+    overlap: Annotated[int, Limits(0), "seconds for programs to read their new token"] = 120,
     abort: Annotated[bool, "undo a rotation under way: the previous key stays"] = False,
     timeout: Annotated[Seconds, "seconds for kubelets to replace the tokens of their pods"] = 300,
 ) -> None:

@@ -5,7 +5,7 @@ from threading import Event
 from typing import TYPE_CHECKING, Annotated
 
 from smallkube.cli import output
-from smallkube.cli.context import CHANGE, SELECTION, Current, after_dashes, changing, task
+from smallkube.cli.context import CHANGE, SELECTION, Current, Limits, after_dashes, changing, task
 from smallkube.core import ui
 from smallkube.core.errors import ErrorGroup, SmallkubeError, UsageError
 
@@ -130,7 +130,7 @@ def _revoke(here: Current, name: str) -> None:
 def exec_(
     here: Current,
     root: Annotated[bool, "run as root (default), or as the login user"] = True,
-    timeout: Annotated[int, "seconds without output after which a node has failed"] = 300,
+    timeout: Annotated[int, Limits(1, 86_400), "seconds without output after which a node has failed"] = 300,
 ) -> None:
     """Run a command on the nodes, in parallel.
 
@@ -200,8 +200,8 @@ def _change(
 @task(*SELECTION, *CHANGE)
 def reboot(
     here: Current,
-    timeout: Annotated[int, "seconds for a machine to be back and Ready"] = 600,
-    drain_timeout: Annotated[int, "seconds for the pods of a node to end"] = 300,
+    timeout: Annotated[int, Limits(10, 86_400), "seconds for a machine to be back and Ready"] = 600,
+    drain_timeout: Annotated[int, Limits(10, 86_400), "seconds for the pods of a node to end"] = 300,
     drain: Annotated[bool, "drain each node first (default where the API server runs)"] = True,
 ) -> None:
     """Reboot the nodes one by one, workers first.

@@ -75,14 +75,6 @@ class Options:
     accept_changes: bool = False
     force: bool = False
 
-    def __post_init__(self) -> None:
-        if not 10 <= self.confirm_seconds <= 3600:
-            raise UsageError(f"--confirm-timeout {self.confirm_seconds}: must be from 10 to 3600 seconds")
-        if self.batch is not None and self.batch < 1:
-            raise UsageError(f"--batch {self.batch}: must be at least 1")
-        if self.max_failures < 0:
-            raise UsageError(f"--max-failures {self.max_failures}: must not be negative")
-
 
 DEFAULT = Options()
 

@@ -6,13 +6,15 @@ import stat
 import subprocess
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import pytest
 from invoke.context import Context
 from invoke.exceptions import Exit
+from invoke.tasks import Task
 
-from smallkube.cli.context import AtLeast, Current, task, words
+from smallkube.cli import deploy, nodes
+from smallkube.cli.context import Current, Limits, task, words
 from smallkube.core import log
 from smallkube.core.errors import ErrorGroup, SmallkubeError, UsageError
 from smallkube.core.workspace import Workspace
@@ -27,7 +29,7 @@ def here(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
 @task()
 def work(
     _: Current,
-    commands: Annotated[int, AtLeast(0), "how many"] = 0,
+    commands: Annotated[int, Limits(0), "how many"] = 0,
     error: Annotated[Exception | None, "how it ends"] = None,
 ) -> None:
     """Run commands, and fail."""
@@ -133,11 +135,33 @@ def test_repeatable_flag_accepts_commas() -> None:
     assert (words("node1,node2"), words(None)) == (("node1", "node2"), ())
 
 
+def refusal(task: Task[Any], **values: int) -> str:
+    with pytest.raises(Exit) as caught:
+        task(Context(), **values)
+    assert caught.value.code == 2
+    return str(caught.value.message)
+
+
 def test_number_below_its_least_is_refused() -> None:
     work(Context(), commands=0)
-    with pytest.raises(Exit) as caught:
-        work(Context(), commands=-1)
-    assert (caught.value.code, caught.value.message) == (2, "--commands -1: must be at least 0")
+    assert refusal(work, commands=-1) == "--commands -1: must be at least 0"
+
+
+@pytest.mark.parametrize(
+    ("task", "flag", "values", "limits"),
+    [
+        (deploy.deploy, "confirm_timeout", (-1, 0, 9, 3601), "from 10 to 3600"),
+        (deploy.rollback, "confirm_timeout", (9, 3601), "from 10 to 3600"),
+        (deploy.deploy, "batch", (-3,), "at least 0"),
+        (deploy.deploy, "max_failures", (-1,), "at least 0"),
+        (nodes.reboot, "timeout", (9, 90_000), "from 10 to 86400"),
+        (nodes.reboot, "drain_timeout", (0,), "from 10 to 86400"),
+        (nodes.exec_, "timeout", (0, -1, 10**9), "from 1 to 86400"),
+    ],
+)
+def test_numbers_that_can_not_be_meant(task: Task[Any], flag: str, values: tuple[int, ...], limits: str) -> None:
+    for value in values:
+        assert refusal(task, **{flag: value}) == f"--{flag.replace('_', '-')} {value}: must be {limits}"
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EIO, errno.ENAMETOOLONG])

@@ -60,18 +60,6 @@ def test_the_primary_goes_first_and_each_deploy_has_a_name() -> None:
     assert made.nonce != plan.make(NODES, "d" * 64, Goal.SWITCH).nonce
 
 
-@pytest.mark.parametrize("seconds", [-1, 0, 9, 3601])
-def test_a_confirm_timeout_out_of_reason_is_refused(seconds: int) -> None:
-    with pytest.raises(UsageError, match=f"--confirm-timeout {seconds}: must be from 10 to 3600 seconds"):
-        Options(confirm_seconds=seconds)
-
-
-@pytest.mark.parametrize("batch", [0, -3])
-def test_an_empty_batch_is_refused(batch: int) -> None:
-    with pytest.raises(UsageError, match=f"--batch {batch}: must be at least 1"):
-        Options(batch=batch)
-
-
 @pytest.mark.parametrize(
     ("options", "omitted"),
     [({"rollback": False}, ["arm the rollback"]), ({"drain": False}, ["drain if it is a member", "uncordon"])],

@@ -43,10 +43,9 @@ def test_lines_carry_the_name() -> None:
     assert list(machines.lines("node2", "")) == []
 
 
-@pytest.mark.parametrize(("words", "timeout"), [((), 5), (("true",), 0), (("true",), -1), (("true",), 1e9)])
-def test_what_can_not_be_run(words: tuple[str, ...], timeout: float) -> None:
+def test_no_command_can_not_be_run() -> None:
     with pytest.raises(UsageError):
-        machines.command(words, root=True, timeout=timeout)
+        machines.command((), root=True, timeout=5)
 
 
 def test_words_stay_words_and_root_is_a_choice() -> None:

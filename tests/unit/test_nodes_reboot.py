@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from smallkube.core.errors import SmallkubeError, UsageError
+from smallkube.core.errors import SmallkubeError
 from smallkube.core.workspace import Workspace
 from smallkube.kube import members
 from smallkube.operations import reboot
@@ -197,9 +197,3 @@ def test_an_answer_that_is_no_node_is_an_error(world: World, text: str) -> None:
     primary = FakeHost(world.inventory.primary, lambda _: reply(text))
     with pytest.raises(SmallkubeError, match="not a Node"):
         members.member(primary, "node1.k8s.internal")
-
-
-@pytest.mark.parametrize(("back", "drained"), [(9, 300), (600, 0), (90_000, 300)])
-def test_times_that_can_not_be_meant(world: World, back: int, drained: int) -> None:
-    with pytest.raises(UsageError):
-        reboot.make(world.inventory.nodes, "", back, drained)
