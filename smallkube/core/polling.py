@@ -9,15 +9,19 @@ from smallkube.core.errors import SmallkubeError
 def wait_until(
     missing: Callable[[], Sequence[str]],
     seconds: float,
-    error: Callable[[str], SmallkubeError],
+    failure: str,
+    *,
+    where: str | None = None,
+    hint: str | None = None,
+    error: type[SmallkubeError] = SmallkubeError,
     interval: float = 1.0,
 ) -> None:
     """Ask until nothing is ``missing``, at least once and for at most ``seconds``.
 
-    Raises what ``error`` makes of a text that lists what was missing last, and whatever ``missing`` raises.
+    Raises ``error``, whose text lists what was missing last after ``failure``, and whatever ``missing`` raises.
     """
     deadline = time.monotonic() + seconds
     while found := missing():
         if time.monotonic() + interval > deadline:
-            raise error(", ".join(found))
+            raise error(f"{failure}: {', '.join(found)}", where=where, hint=hint)
         time.sleep(interval)

@@ -91,7 +91,7 @@ class EphemeralEtcd:
             return []
 
         try:
-            wait_until(missing, self.seconds, SmallkubeError, interval=0.05)
+            wait_until(missing, self.seconds, "no answer", interval=0.05)
         except SmallkubeError as error:
             log = (self.folder / "log").read_text(errors="replace")
             raise SmallkubeError(f"etcd does not start from it: {last_line(log)}") from error

@@ -133,11 +133,11 @@ def _wait(plan: Plan, run: str, connect: Connect, step: Callable[[str], object])
         shown = len(steps)
         return ["it is still in progress"] if running else []
 
-    def error(reason: str) -> SmallkubeError:
-        hint = "the primary completes it; inv etcd.status shows etcd's state then"
-        return SmallkubeError(f"how the restore ended is unknown: {reason}", where=plan.primary.name, hint=hint)
-
-    wait_until(missing, 6 * plan.seconds + _STOP_SECONDS, error)
+    failure, hint = (
+        "how the restore ended is unknown",
+        "the primary completes it; inv etcd.status shows etcd's state then",
+    )
+    wait_until(missing, 6 * plan.seconds + _STOP_SECONDS, failure, where=plan.primary.name, hint=hint)
     return outcome
 
 

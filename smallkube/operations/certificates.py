@@ -8,9 +8,8 @@ import datetime
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import partial
 
-from smallkube.core.errors import SmallkubeError, UsageError
+from smallkube.core.errors import SmallkubeError
 from smallkube.core.polling import wait_until
 from smallkube.inventory.cluster import Cluster
 from smallkube.inventory.models import Inventory
@@ -26,6 +25,7 @@ from smallkube.secrets.policy import Secret
 from smallkube.secrets.transaction import Change, Keys, read_keys
 
 _CURL = ("curl", "--silent", "--show-error", "--max-time", "10", "--output", "/dev/null", "--write-out", "%{http_code}")
+_HINT = "both are still trusted; run the same command again when it is fixed, or --abort"
 
 
 class Stage(StrEnum):
@@ -61,8 +61,7 @@ def choose(cluster: Cluster, nodes: Collection[str], *, everything: bool, now: d
     for row in policy.secrets_of(cluster.inventory):
         if row.certificate is None or (nodes and row.node not in nodes):
             continue
-        if row.file not in keys.files:
-            raise UsageError("missing", where=f"keys/{row.file}", hint="run `inv keys.generate`")
+        transaction.require(keys, [row])
         plaintext = transaction.opened(keys, master, row) if master else None
         if plaintext is not None:
             kinds.validate(row.kind, plaintext, f"keys/{row.file}")
@@ -147,11 +146,11 @@ class Rotation(Runbook):
             if number := scripts.read(host, command, int):
                 yield f"{number} pods on {host.node.name}"
 
-        error = partial(_waiting, "without the API server's new certificate in ca.crt")
-        wait_until(lambda: self.complaints(without), self.seconds, error)
+        failure = "without the API server's new certificate in ca.crt"
+        wait_until(lambda: self.complaints(without), self.seconds, failure, hint=_HINT)
 
     def _await_used(self) -> None:
-        wait_until(self._mismatched, self.seconds, partial(_waiting, "not with the certificates in keys/"))
+        wait_until(self._mismatched, self.seconds, "not with the certificates in keys/", hint=_HINT)
 
     def _mismatched(self) -> list[str]:
         """Where other certificates than those in keys/ are used, in words; none, when all fit.
@@ -225,8 +224,3 @@ def ended(rows: Sequence[Secret]) -> Change:
 def _certificate(row: Secret) -> str:
     assert row.certificate
     return row.certificate.file
-
-
-def _waiting(what: str, missing: str) -> SmallkubeError:
-    hint = "both are still trusted; run the same command again when it is fixed, or --abort"
-    return SmallkubeError(f"{what}: {missing}", hint=hint)

@@ -180,11 +180,7 @@ class Runbook:
         Raises SmallkubeError when a secret can't be opened; nothing was changed then.
         """
         with changing_keys(self.cluster.workspace):
-            planned = rekey.plan(self.cluster)
-            if planned.failed:
-                file, why = next(iter(planned.failed.items()))
-                raise SmallkubeError(why, where=f"keys/{file}", hint="restore it from git")
-            rekey.act(self.cluster, planned)
+            rekey.act(self.cluster, rekey.plan_all(self.cluster))
             generate.act(self.cluster, generate.plan(self.cluster))
 
     def back_up(self) -> None:

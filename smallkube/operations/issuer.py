@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from smallkube.core.errors import MALFORMED, SmallkubeError, UsageError
+from smallkube.core.errors import MALFORMED, SmallkubeError
 from smallkube.core.polling import wait_until
 from smallkube.kube.members import kubectl
 from smallkube.operations.engine import Operation, Overlap, Step
@@ -21,11 +21,13 @@ from smallkube.operations.machines import SCRIPTS
 from smallkube.remote import scripts
 from smallkube.remote.command import Command
 from smallkube.remote.host import Host
-from smallkube.secrets import certificates, policy
+from smallkube.secrets import certificates, policy, transaction
 from smallkube.secrets.policy import Kind, Secret
 from smallkube.secrets.transaction import Keys
 
 _SCRIPT_SECONDS = 120
+_WAITING = "not all have a new token"
+_HINT = "tokens of both keys are still accepted; run the same command again when it is fixed, or --abort"
 
 
 @dataclass(frozen=True)
@@ -61,9 +63,7 @@ class Rotation(Overlap):
 
     def operation(self, keys: Keys, *, abort: bool) -> Operation:
         """The steps. Raises UsageError when there is nothing to abort, or no key."""
-        if self.row.file not in keys.files:
-            hint = "run `inv keys.generate`, or restore it from git"
-            raise UsageError("missing", where=f"keys/{self.row.file}", hint=hint)
+        transaction.require(keys, self.rows)
         titles = "generate a key, keep the previous", "let the previous key sign again"
         both = (
             Step("deploy: the current key signs, tokens of both are accepted", self.deploy),
@@ -109,8 +109,8 @@ class Rotation(Overlap):
         if not self.complaints(pods):
             return
         if unreachable := self.complaints(_restart_kubelet):
-            raise _waiting(", ".join(unreachable))
-        wait_until(lambda: self.complaints(pods), self.seconds, _waiting)
+            raise SmallkubeError(f"{_WAITING}: {', '.join(unreachable)}", hint=_HINT)
+        wait_until(lambda: self.complaints(pods), self.seconds, _WAITING, hint=_HINT)
 
     def _verify_secrets(self) -> None:
         """Tokens in Secrets are never renewed by themselves."""
@@ -145,8 +145,3 @@ def _restart_kubelet(host: Host) -> tuple[str, ...]:
     argv = ("systemctl", "restart", "kubelet.service")
     host.run_checked(Command(argv, timeout=180, title="restart the kubelet"))
     return ()
-
-
-def _waiting(missing: str) -> SmallkubeError:
-    hint = "tokens of both keys are still accepted; run the same command again when it is fixed, or --abort"
-    return SmallkubeError(f"not all have a new token: {missing}", hint=hint)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from smallkube.core.errors import SmallkubeError, UsageError, listed
+from smallkube.core.errors import UsageError, listed
 from smallkube.core.workspace import Workspace
 from smallkube.inventory.cluster import Cluster
 from smallkube.secrets import age, rekey, transaction
@@ -55,10 +55,7 @@ def plan(cluster: Cluster) -> Plan:
     rotation would leave it behind.
     """
     master = require_master(cluster.workspace, "to re-encrypt")
-    planned = rekey.plan(cluster)
-    if planned.failed:
-        file, why = next(iter(planned.failed.items()))
-        raise SmallkubeError(f"{why}; nothing was changed", where=f"keys/{file}", hint="restore it from git")
+    planned = rekey.plan_all(cluster)
     mine = tuple(finding.secret.file for finding in planned.change)
     everything = (*mine, *(row.file for row in planned.good))
     stray = tuple(name for name in planned.keys.files if name not in everything)

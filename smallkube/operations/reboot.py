@@ -172,10 +172,8 @@ class NodeReboot:
             except SmallkubeError as error:
                 return [one_line(error.message)]
 
-        def error(last: str) -> NotBackError:
-            return NotBackError(f"not back after {self.plan.return_seconds} s: {last}")
-
-        wait_until(ask, deadline - time.monotonic(), error, POLL_SECONDS)
+        failure = f"not back after {self.plan.return_seconds} s"
+        wait_until(ask, deadline - time.monotonic(), failure, error=NotBackError, interval=POLL_SECONDS)
 
     def _not_back(self, before: BootFacts) -> str:
         with self.connect(self.node) as machine:

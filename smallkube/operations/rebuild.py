@@ -158,8 +158,5 @@ class Rebuild(Runbook):
             names = {node.name: self.inventory.addressing.node_host(node.index) for node in self.inventory.nodes}
             return [name for name, host in names.items() if not is_back(found, host, self._deployed)]
 
-        def error(nodes: str) -> SmallkubeError:
-            hint = "inv cluster.status says more; run the same command again"
-            return SmallkubeError(f"{self.primary.name} is rebuilt, but not Ready: {nodes}", hint=hint)
-
-        wait_until(missing, self.seconds, error)
+        hint = "inv cluster.status says more; run the same command again"
+        wait_until(missing, self.seconds, f"{self.primary.name} is rebuilt, but not Ready", hint=hint)

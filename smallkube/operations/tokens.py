@@ -39,8 +39,7 @@ def affected(
         raise UsageError(f"{names} can't be reached, to get a new token", hint=hint)
     if begun:
         return begun, left
-    if missing := [user.secret.file for user in wanted if user.secret.file not in keys.files]:
-        raise UsageError(f"missing: {', '.join(missing)}", where="keys/", hint="run `inv keys.generate`")
+    transaction.require(keys, (user.secret for user in wanted))
     return wanted, left
 
 
@@ -92,11 +91,8 @@ class Rotation(Overlap):
             missing = [f"{node} ({why})" for node, why in unreachable.items() if node not in self.off]
             return [*token_clients.outdated(found, wanted), *missing]
 
-        def error(missing: str) -> SmallkubeError:
-            hint = "the previous tokens still work; run the same command again when they are reachable"
-            return SmallkubeError(f"not seen with the current token: {missing}", hint=hint)
-
-        wait_until(outdated, self.seconds, error)
+        hint = "the previous tokens still work; run the same command again when they are reachable"
+        wait_until(outdated, self.seconds, "not seen with the current token", hint=hint)
 
 
 def verify(runbook: Runbook, rows: Sequence[Secret], wanted: Answer) -> None:

@@ -213,11 +213,9 @@ class Upgrade(Runbook):
                 self.on_failure(f"smoke test failed: {', '.join(bad)}")
             return bad
 
-        wait_until(failing, self.settle, partial(self._failed, stage), _PAUSE_SECONDS)
-
-    def _failed(self, stage: Sequence[Node], bad: str) -> SmallkubeError:
-        names = ", ".join(node.name for node in stage)
-        return SmallkubeError(f"after {names} checks failed: {bad}", hint=how_to_roll_back(stage, self.backup))
+        failure = f"after {', '.join(node.name for node in stage)} checks failed"
+        hint = how_to_roll_back(stage, self.backup)
+        wait_until(failing, self.settle, failure, hint=hint, interval=_PAUSE_SECONDS)
 
 
 def how_to_roll_back(stage: Sequence[Node], backup: str) -> str:

@@ -55,6 +55,14 @@ def plan(cluster: Cluster, nodes: Collection[str] = ()) -> Plan:
     return Plan(change, failed, good, in_force != master.recipient, first, keyring, keys)
 
 
+def plan_all(cluster: Cluster) -> Plan:
+    """``plan``, where nothing must be left behind: raises SmallkubeError also when a file can't be opened."""
+    planned = plan(cluster)
+    for file, why in planned.failed.items():
+        raise SmallkubeError(f"{why}; nothing was changed", where=f"keys/{file}", hint="restore it from git")
+    return planned
+
+
 def act(cluster: Cluster, planned: Plan) -> tuple[str, ...]:
     """Carry out ``planned``, under the lock on keys/ that was held while planning; returns what else was updated.
 

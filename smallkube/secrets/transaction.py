@@ -68,11 +68,16 @@ def states(workspace: Workspace) -> tuple[str, ...]:
     return tuple(found)
 
 
+def require(keys: Keys, rows: Iterable[Secret]) -> None:
+    """Raise UsageError that names the files of ``rows`` that are missing."""
+    if missing := [row.file for row in rows if row.file not in keys.files]:
+        hint = "restore it from git, or run `inv keys.generate` if it is new"
+        raise UsageError("missing", where=f"keys/{', '.join(missing)}", hint=hint)
+
+
 def opened(keys: Keys, master: age.Master, row: Secret) -> bytes:
     """The plaintext of ``row``; raises UsageError when its file is missing, SmallkubeError when it can't be opened."""
-    if row.file not in keys.files:
-        hint = "restore it from git, or run `inv keys.generate` if it is new"
-        raise UsageError("missing", where=f"keys/{row.file}", hint=hint)
+    require(keys, [row])
     return age.decrypt(keys.files[row.file], master, f"keys/{row.file}")
 
 

@@ -130,7 +130,7 @@ class SmokeContext:
     def wait(self, missing: Callable[[], Sequence[str]], seconds: float, interval: float) -> None:
         """Ask until nothing is ``missing`` or the time is up, after which the caller reports what is."""
         with suppress(NotReached):
-            wait_until(missing, self.remaining(seconds), NotReached, interval)
+            wait_until(missing, self.remaining(seconds), "not yet", error=NotReached, interval=interval)
 
     @cached_property
     def readyz(self) -> Result:
