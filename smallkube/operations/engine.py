@@ -14,13 +14,11 @@ from typing import Any, TypeVar
 
 from smallkube.core.checks import failed
 from smallkube.core.errors import MALFORMED, SmallkubeError, UsageError
-from smallkube.etcd import backup, verify
 from smallkube.inventory.cluster import Cluster
 from smallkube.inventory.models import Inventory, Node
 from smallkube.remote import fleet, scripts
 from smallkube.remote.command import Command
 from smallkube.remote.host import Connect, Host
-from smallkube.remote.ssh import SshHost
 from smallkube.secrets import generate, kinds, rekey, transaction
 from smallkube.secrets.age import Master
 from smallkube.secrets.policy import Secret
@@ -185,12 +183,16 @@ class Runbook:
 
     def back_up(self) -> None:
         """Take a backup of etcd and verify it. Raises SmallkubeError."""
-        primary = SshHost(self.cluster.workspace, self.inventory.primary)
+        from smallkube.etcd import backup
+
+        primary = self.connect(self.inventory.primary)
         self.backup = backup.run(self.cluster, primary, backup.Options(), lambda _: None).record.name
         self.verify_backup(self.backup)
 
     def verify_backup(self, name: str) -> None:
         """Raise SmallkubeError unless the backup of this name can be decrypted and is sound."""
+        from smallkube.etcd import backup, verify
+
         assert self.master
         with backup.locked(self.cluster) as there:
             (check,) = verify.verify(there, [name], self.master, lambda _: None)
