@@ -205,8 +205,9 @@ def report(
         began = time.monotonic()
         try:
             ended = work(node)
-        except SmallkubeError as error:
-            ended = kind(node.name, NodeOutcome.FAILED, reason=reason_of(error))
+        except (SmallkubeError, OSError) as error:
+            fault = of_os(error) if isinstance(error, OSError) else error
+            ended = kind(node.name, NodeOutcome.FAILED, reason=reason_of(fault))
         watcher.done(node.name, ended.outcome)
         ended.seconds = round(time.monotonic() - began, 1)
         return ended

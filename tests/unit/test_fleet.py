@@ -1,5 +1,6 @@
 """Proves the order of nodes, that each keeps its failure to itself, and what an interruption does."""
 
+import errno
 import os
 import signal
 import threading
@@ -13,6 +14,8 @@ from hypothesis import strategies as st
 from smallkube.core.errors import ErrorGroup, SmallkubeError
 from smallkube.inventory.models import Node
 from smallkube.remote import fleet
+from smallkube.remote.fleet import NodeOutcome, Report
+from tests.unit.world import Silent
 
 
 def node(index: int) -> Node:
@@ -159,3 +162,17 @@ def test_ctrl_c_where_nothing_can_be_stopped_is_raised_at_once() -> None:
     with pytest.raises(KeyboardInterrupt):
         fleet.run([NODES[:1]], work)
     never.set()
+
+
+def test_each_node_is_reported_and_a_failure_ends_it() -> None:
+    def work(each: Node) -> Report:
+        if each.index == 2:
+            raise OSError(errno.ENOSPC, "No space left")
+        return Report(each.name, NodeOutcome.DRAINED)
+
+    staged, stop = [[each] for each in NODES[:3]], threading.Event()
+    reports = fleet.report(staged, work, Silent(), stop, kind=Report)
+    assert [each.outcome for each in reports] == [NodeOutcome.DRAINED, NodeOutcome.FAILED, NodeOutcome.NOT_RUN]
+    assert [one.reason for one in reports] == ["", "can't be used: No space left; make room", "an earlier node failed"]
+    tolerant = fleet.report(staged, work, Silent(), stop, kind=Report, max_failures=1)
+    assert [each.good for each in tolerant] == [True, False, True]
