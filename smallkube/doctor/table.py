@@ -96,7 +96,6 @@ PYTHON_PACKAGES: Mapping[str, str] = {
     "pyrage": "keys.*",
     "pyyaml": "all that reads inventory.yaml",
     "rich": "tables and progress on a terminal",
-    "ruamel-yaml": "nodes.add, nodes.remove",
     "zstandard": "etcd.backup, etcd.verify, etcd.drill",
 }
 """What a package of pyproject.toml (its name as in PEP 503) is for, where that is not everything."""

@@ -1,30 +1,42 @@
-"""Edits of inventory.yaml that keep comments, order and quotes."""
+"""Edits of inventory.yaml: a node is inserted or cut with its own comments, and all else stays byte for byte.
 
-import io
+A node's comments are those on its lines, directly above its name, and below it where indented further than its name.
+"""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ruamel.yaml import YAML
-from ruamel.yaml.comments import CommentedMap
+import yaml
 
 from smallkube.core.errors import UsageError
 from smallkube.core.files import write_file
+from smallkube.inventory import positions
+
+Edit = tuple[int, int, str]
+"""Offsets of what is replaced, and by what."""
+
+_FILE = Path("inventory.yaml")
+_COMMENT_LINE = re.compile(r"[ \t]*#[^\n]*\n")
+_COMMA = re.compile(r"(?:\s|#[^\n]*\n)*,")
+_LINE_END = re.compile(r"[ \t]*(,?)[ \t]*(?:#[^\n]*|\r)?(?:\n|\Z)")
+_PLAIN = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_.:-]*[A-Za-z0-9])?")
+"""Text that needs no quotes, unless it is another type in YAML."""
 
 
 def add_node(text: str, name: str, *, peer_ip: str, ssh_host: str | None = None) -> str:
-    """``text`` with node ``name`` appended.
+    """``text`` with node ``name`` after the last one.
 
     Raises UsageError when it is there already. The caller validates the result.
     """
-    yaml, document = _read(text)
-    if name in document["nodes"]:
+    file = _File(text)
+    if name in file.nodes:
         raise UsageError(f"{name} is in the inventory already")
-    entry = CommentedMap(peer_ip=peer_ip)
-    if ssh_host:
-        entry["ssh"] = CommentedMap(host=ssh_host)
-        entry["ssh"].fa.set_flow_style()
-    document["nodes"][name] = entry
-    return _written(yaml, document)
+    entry: dict[str, Any] = {"peer_ip": peer_ip} | ({"ssh": {"host": ssh_host}} if ssh_host else {})
+    edits = file.in_flow(name, entry) if file.flow else file.in_block(name, entry)
+    return file.edited(edits, file.nodes | {name: entry})
 
 
 def remove_node(text: str, name: str) -> str:
@@ -32,13 +44,13 @@ def remove_node(text: str, name: str) -> str:
 
     Raises UsageError when it is not there, or is the primary.
     """
-    yaml, document = _read(text)
-    if name not in document["nodes"]:
+    file = _File(text)
+    if name not in file.nodes:
         raise UsageError(f"no node {name!r} in the inventory")
     if name == "node1":
         raise UsageError("node1 is the primary and can't be removed")
-    del document["nodes"][name]
-    return _written(yaml, document)
+    at = list(file.nodes).index(name)
+    return file.edited(file.without(at), {each: entry for each, entry in file.nodes.items() if each != name})
 
 
 def write(file: Path, text: str) -> None:
@@ -46,15 +58,138 @@ def write(file: Path, text: str) -> None:
     write_file(file, text, mode=file.stat().st_mode & 0o777)
 
 
-def _read(text: str) -> tuple[YAML, Any]:
-    yaml = YAML()
-    yaml.preserve_quotes = True
-    yaml.width = 4096
-    yaml.indent(mapping=2, sequence=4, offset=2)
-    return yaml, yaml.load(text)
+class _File:
+    """The file, and where each node begins and ends in it, by PyYAML's marks (which don't count a BOM)."""
+
+    def __init__(self, text: str) -> None:
+        """Raises UsageError when ``text`` is no YAML with nodes."""
+        self.text = text.removeprefix(positions.BOM)
+        self.bom = text[: len(text) - len(self.text)]
+        document = positions.parse(self.text, _FILE)
+        self.data = document.data
+        mapping = next((value for key, value in document.root.value if key.value == "nodes"), None)
+        if not isinstance(mapping, yaml.MappingNode) or not mapping.value:
+            raise UsageError("has no nodes", where=_FILE.name)
+        self.nodes: dict[str, Any] = self.data["nodes"]
+        self.flow = bool(mapping.flow_style)
+        self.keys = [key for key, _ in mapping.value]
+        self.starts = [key.start_mark.index for key in self.keys]
+        self.ends = [_end(value) for _, value in mapping.value]
+
+    def edited(self, edits: Sequence[Edit], nodes: Mapping[str, Any]) -> str:
+        """The text after ``edits``. Raises UsageError unless its nodes are then ``nodes``, and all else as it was."""
+        text = self.text
+        for start, stop, new in sorted(edits, reverse=True):
+            text = text[:start] + new + text[stop:]
+        try:
+            same = bool(edits) and positions.parse(text, _FILE).data == self.data | {"nodes": nodes}
+        except UsageError:
+            same = False
+        if not same:
+            raise UsageError("can't edit nodes in this layout", where=_FILE.name, hint="edit it with an editor")
+        return self.bom + text
+
+    def in_block(self, name: str, entry: Mapping[str, Any]) -> list[Edit]:
+        """A node after the last one, indented as that one is."""
+        lines = self._lines(-1)
+        if not lines:
+            return []
+        outer = self.keys[-1].start_mark.column
+        step = re.match(r"[^\n]*\n( *)", self.text[self.starts[-1] :])
+        inner = " " * (len(step[1]) if step and len(step[1]) > outer else outer + 2)
+        rows = [f"{' ' * outer}{_scalar(name)}:", *(f"{inner}{key}: {_flow(value)}" for key, value in entry.items())]
+        return [self._rows(lines[1], rows)]
+
+    def in_flow(self, name: str, entry: Mapping[str, Any]) -> list[Edit]:
+        """A node in braces after the last one, on a line of its own where that one has its own, too."""
+        quoted = self.keys[-1].style == '"'
+        new, end = f"{_scalar(name, quoted)}: {_flow(entry, quoted)}", self.ends[-1]
+        if not (lines := self._lines(-1)):
+            return [(end, end, f", {new}")]
+        comma = bool(_COMMA.match(self.text, end))
+        row = self._rows(lines[1], [f"{' ' * self.keys[-1].start_mark.column}{new}{',' * comma}"])
+        return [row] if comma else [(end, end, ","), row]
+
+    def without(self, at: int) -> list[Edit]:
+        """Node number ``at``, the comma that goes with it, and its own lines, if it has any."""
+        start, end, last = self.starts[at], self.ends[at], at == len(self.keys) - 1
+        if (lines := self._lines(at)) and not self.flow:
+            begin, stop = lines
+            if stop == len(self.text) and not self.text.endswith("\n"):
+                begin -= len(self._line_break(begin))
+            return [(begin, stop, "")]
+        if not self.flow:
+            return []
+        before, after = (_COMMA.match(self.text, self.ends[at - 1]) if at else None), _COMMA.match(self.text, end)
+        if lines:
+            lacking = before if last and not after else None
+            return [(*lines, ""), *([(lacking.end() - 1, lacking.end(), "")] if lacking else [])]
+        if last and before:
+            clean = not self.text[before.end() : start].strip()
+            return [(before.end() - 1, end, "")] if clean else [(before.end() - 1, before.end(), ""), (start, end, "")]
+        if not after:
+            return [(start, end, "")]
+        blanks = re.compile(r"[ \t]*").match(self.text, after.end())
+        stop = blanks.end() if blanks else after.end()
+        clean = not self.text[end : after.end() - 1].strip()
+        return [(start, stop, "")] if clean else [(start, end, ""), (after.end() - 1, stop, "")]
+
+    def _lines(self, at: int) -> tuple[int, int] | None:
+        """Where the lines of a node begin and end, with its comments; None when it shares a line with something."""
+        at %= len(self.keys)
+        start = self.text.rfind("\n", 0, self.starts[at]) + 1
+        stop = self._stop(at)
+        if stop is None or self.text[start : self.starts[at]].strip():
+            return None
+        floor = (self._stop(at - 1) or start) if at else 0
+        while start > floor:
+            line = self.text.rfind("\n", 0, start - 1) + 1
+            if line < floor or not _COMMENT_LINE.fullmatch(self.text, line, start):
+                break
+            start = line
+        return start, stop
+
+    def _stop(self, at: int) -> int | None:
+        """The end of a node's last line or of a comment below it that is indented further than its name."""
+        end, last = self.ends[at], at == len(self.keys) - 1
+        if not (self.text[end - 1] == "\n" and not self.flow):  # a block of text ends with its line break
+            found = _LINE_END.match(self.text, end)
+            if not found or (self.flow and not last and not found[1]):
+                return None
+            end = found.end()
+        below = re.compile(rf"(?:[ \t]*\r?\n)*[ \t]{{{self.keys[at].start_mark.column + 1},}}#[^\n]*(?:\n|\Z)")
+        while found := below.match(self.text, end):
+            end = found.end()
+        return end
+
+    def _rows(self, at: int, rows: Sequence[str]) -> Edit:
+        """Insert lines; where the file has no line break at its end, it has none afterwards."""
+        ended = self.text[:at].endswith("\n")
+        new_line = self._line_break(at)
+        text = new_line.join(rows)
+        return at, at, f"{text}{new_line}" if ended else f"{new_line}{text}"
+
+    def _line_break(self, at: int) -> str:
+        """The one before ``at``, or of the file."""
+        end = at if self.text[:at].endswith("\n") else self.text.find("\n") + 1
+        return "\r\n" if self.text[:end].endswith("\r\n") else "\n"
 
 
-def _written(yaml: YAML, document: Any) -> str:
-    out = io.StringIO()
-    yaml.dump(document, out)
-    return out.getvalue()
+def _end(node: yaml.Node) -> int:
+    """Where the last value of ``node`` ends: a block's own mark is at what follows it."""
+    if isinstance(node, yaml.CollectionNode) and not node.flow_style:
+        last = node.value[-1]
+        return _end(last[1] if isinstance(last, tuple) else last)
+    return int(node.end_mark.index)
+
+
+def _scalar(value: str, quoted: bool = False) -> str:
+    plain = not quoted and _PLAIN.fullmatch(value) and yaml.safe_load(value) == value
+    return value if plain else json.dumps(value, ensure_ascii=False)
+
+
+def _flow(value: str | Mapping[str, Any], quoted: bool = False) -> str:
+    if isinstance(value, str):
+        return _scalar(value, quoted)
+    pairs = (f"{_scalar(key, quoted)}: {_flow(each, quoted)}" for key, each in value.items())
+    return f"{{{', '.join(pairs)}}}"

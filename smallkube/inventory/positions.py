@@ -21,8 +21,12 @@ MAX_DEPTH = 20
 _TOO_DEEP = f"nested more than {MAX_DEPTH} levels deep"
 _PLAIN_TAGS = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-_CONTROL_CHARACTER = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-"""What YAML 1.1 allows nowhere (section 5.1); escapes in double quotes can still write it."""
+_CONTROL_CHARACTER = re.compile(
+    "[^\t\n\r\x20-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]|\r(?!\n)"
+)
+"""What YAML 1.1 allows nowhere (section 5.1), and line breaks that editors or YAML 1.2 don't take for such; escapes in
+double quotes can still write it."""
+BOM = "\ufeff"
 _DECIMAL = re.compile(r"-?(0|[1-9][0-9]*)")
 """The whole numbers that are the same in YAML 1.1 and 1.2: 022, 22:22, 1_000 and 0x16 are not."""
 _BRACKET = re.compile(
@@ -38,6 +42,7 @@ class Document:
     def __init__(self, path: Path, root: yaml.Node) -> None:
         """Raises ErrorGroup with all that is not supported."""
         self.path = path
+        self.root = root
         self.lines: dict[KeyPath, int] = {}
         self._faults: list[UsageError] = []
         self._scalars = yaml.constructor.SafeConstructor()
@@ -106,8 +111,10 @@ def parse(text: str, path: Path) -> Document:
 
     Raises UsageError (with a line) on anything that is not plain, small, unambiguous YAML.
     """
+    text = text.removeprefix(BOM)
     if found := _CONTROL_CHARACTER.search(text):
-        raise _problem(path, _line(found), "holds a control character", "remove it")
+        message = "holds a control character, or a line break other than LF and CRLF"
+        raise _problem(path, _line(found), message, "remove it")
     _check_brackets(text, path)
     try:
         _check_events(text, path)
@@ -152,11 +159,11 @@ def _problem(path: Path, line: int, message: str, hint: str | None = None) -> Us
 
 
 def read_text(path: Path) -> str:
-    """The text of ``path``. Raises UsageError when it is not there, not UTF-8 or far too large."""
+    """The text of ``path``, with its BOM. Raises UsageError when it is not there, not UTF-8 or far too large."""
     try:
         if path.stat().st_size > MAX_BYTES:
             raise UsageError(f"larger than {MAX_BYTES:,} bytes: this is not an inventory", where=path.name)
-        return path.read_bytes().decode("utf-8-sig")
+        return path.read_bytes().decode()
     except FileNotFoundError as error:
         raise UsageError("no such file", where=str(path), hint="create it; README.md shows the least one") from error
     except UnicodeDecodeError as error:

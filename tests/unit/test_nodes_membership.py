@@ -101,3 +101,13 @@ def test_a_node_added_again_gets_new_keys(
     assert [name for name, data in old.items() if new.get(name) == data] == []
     now = peers.public_keys(peers.read(inv.workspace))
     assert (now[1] == public[1], now[2] == public[2]) == (True, False)
+
+
+def test_the_bytes_of_the_inventory_stay_as_they_are(inv: FakeCluster) -> None:
+    file = inv.workspace.inventory_file
+    before = b"\xef\xbb\xbf" + file.read_bytes().replace(b"\n", b" # \xc3\xa9\r\n")
+    file.write_bytes(before)
+    nodes.add(Context(), name="node9", peer_ip="10.0.0.9")
+    assert file.read_bytes() == before + b"  node9:\r\n    peer_ip: 10.0.0.9\r\n"
+    nodes.remove(Context(), name="node9", yes=True)
+    assert file.read_bytes() == before
