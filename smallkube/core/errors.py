@@ -78,6 +78,11 @@ def one_line(text: str) -> str:
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
 
 
+def split_lines(text: str) -> list[str]:
+    """The lines of a file or an answer, which end with LF or CRLF: splitlines() also ends them at U+2028 and others."""
+    return [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")] if text else []
+
+
 def listed(names: Iterable[str], limit: int = 8) -> str:
     """Names for a message, not more than ``limit`` of them."""
     given = list(names)

@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import Field
 
 from smallkube.core.checks import Check, Result, failed
-from smallkube.core.errors import SmallkubeError
+from smallkube.core.errors import SmallkubeError, UsageError
 from smallkube.deploy.facts import SCRIPTS, DeployFacts, HostFacts, Progress, units_of
 from smallkube.inventory.models import Inventory, Node
 from smallkube.remote import scripts
@@ -16,6 +16,7 @@ from smallkube.remote.command import Command
 from smallkube.remote.host import Connect, Host
 from smallkube.remote.scripts import UnexpectedOutputError
 from smallkube.secrets import policy
+from smallkube.secrets.host_keys import HostKey, parse_host_key
 
 TABLES = frozenset({"inet nixos-fw", "ip kube-nat", "ip6 kube-nat"})
 MAX_HANDSHAKE_SECONDS = 180
@@ -126,8 +127,8 @@ def _unit_result(unit: Mapping[str, str]) -> Result:
     return Result.SKIPPED if unmet else Result.FAILED
 
 
-def unfit(facts: DeployFacts, now: float, expected_host_key: str) -> Sequence[str]:
-    """Why this machine must not be deployed to, in words; ``now`` in seconds since 1970."""
+def unfit(facts: DeployFacts, now: float, expected: HostKey | None) -> Sequence[str]:
+    """Why this machine must not be deployed to, in words; ``now`` in seconds since 1970, ``expected`` its host key."""
     reasons = []
     if facts.store_free < MIN_STORE_KIB:
         reasons.append(f"only {facts.store_free >> 10} MiB free in /nix/store; run nix-collect-garbage there")
@@ -135,7 +136,11 @@ def unfit(facts: DeployFacts, now: float, expected_host_key: str) -> Sequence[st
         reasons.append(f"only {facts.state_free >> 10} MiB free in /var/lib")
     if abs(facts.clock - now) > MAX_CLOCK_SECONDS:
         reasons.append(f"its clock is {facts.clock - now:+.0f} s off; certificates and tokens depend on it")
-    if facts.host_key.split()[:2] != expected_host_key.split()[:2]:
+    try:
+        host_key = parse_host_key(facts.host_key, "host key")
+    except UsageError:
+        host_key = None
+    if not host_key or host_key != expected:
         reasons.append(
             "its /etc/ssh/ssh_host_ed25519_key is not the key that the secrets are encrypted to; "
             "run inv keys.scan --replace, inv keys.rekey"

@@ -30,6 +30,7 @@ from smallkube.remote.command import Command, Result
 from smallkube.remote.fleet import NodeOutcome, Watcher, reason_of
 from smallkube.remote.host import Host
 from smallkube.remote.ssh import SshHost, connector
+from smallkube.secrets.host_keys import read_host_key
 
 TAIL_LINES = 20
 COMMIT_SECONDS = 120
@@ -114,7 +115,7 @@ class NodeDeploy:
         file = (self.workspace.state_dir / "locks" / self.node.name).stat()
         self.lock.take(self.host, f"{file.st_dev}:{file.st_ino}")
         self.facts = facts.of_deploy(self.host, self.context.bundle)
-        expected = (self.workspace.hosts_keys_dir / f"{self.node.name}.pub").read_text()
+        expected = read_host_key(self.workspace, self.node.name)
         if reasons := checks.unfit(self.facts, time.time(), expected):
             raise SmallkubeError("; ".join(reasons))
         if not self.facts.has_scripts:

@@ -29,6 +29,7 @@ from smallkube.operations.cluster_facts import API_SERVER, KUBELET, PROXY, Facts
 from smallkube.operations.engine import Operation, Runbook, Step
 from smallkube.remote import fleet
 from smallkube.remote.host import Connect, Host
+from smallkube.secrets.host_keys import read_host_key
 
 RECENT = timedelta(days=1)
 _PAUSE_SECONDS = 2.0
@@ -47,8 +48,8 @@ def read(cluster: Cluster, connect: Connect) -> Facts[Readiness]:
 
     def ask(host: Host) -> Readiness:
         found = deploy_facts.of_deploy(host, Bundle({}))
-        key = cluster.workspace.hosts_keys_dir / f"{host.node.name}.pub"
-        return Readiness(found.store_free, checks.unfit(found, time.time(), key.read_text()))
+        key = read_host_key(cluster.workspace, host.node.name)
+        return Readiness(found.store_free, checks.unfit(found, time.time(), key))
 
     return cluster_facts.read(cluster, connect, ask, deprecated=True)
 

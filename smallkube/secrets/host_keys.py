@@ -5,15 +5,18 @@ Wire form: RFC 4253 §6.6 and RFC 8709 §4; fingerprint: as ``ssh-keygen -lf`` p
 
 import base64
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from smallkube.core.errors import UsageError
+from smallkube.core.errors import UsageError, split_lines
 from smallkube.core.workspace import Workspace
 from smallkube.inventory.cluster import Cluster
 
 ED25519 = "ssh-ed25519"
+_TYPE = re.compile(r"(?:ssh|ecdsa|sk-ssh|sk-ecdsa)-[a-z0-9@.-]+")
+_EXPECTED = "expected: ssh-ed25519 AAAA… [comment]"
 _WIRE_PREFIX = len(ED25519).to_bytes(4, "big") + ED25519.encode() + (32).to_bytes(4, "big")
 
 
@@ -39,28 +42,43 @@ class HostKey:
 
 
 def parse_host_key(text: str, where: str) -> HostKey:
-    """The key in ``text``: exactly one line, ``ssh-ed25519 BASE64 [comment]``.
+    """The one ed25519 key in ``text``: ``ssh-ed25519 BASE64 [comment]``, or what ``ssh-keyscan`` prints of one machine.
 
-    Raises UsageError that names ``where``. Other key types are refused: age can encrypt to ed25519 and RSA only, and
+    Raises UsageError that names ``where``. Other key types don't count: age can encrypt to ed25519 and RSA only, and
     agenix reads the host's ed25519 key.
     """
-    lines = text.strip().splitlines() or [""]
-    if len(lines) != 1:
-        raise UsageError(f"{len(lines)} lines where one SSH public key belongs", where=where)
-    fields = lines[0].split()
-    if len(fields) < 2:
-        raise UsageError("not an SSH public key", where=where, hint="expected: ssh-ed25519 AAAA… [comment]")
-    if fields[0] != ED25519:
-        raise UsageError(
-            "a host key of another type than ssh-ed25519", where=where, hint="take /etc/ssh/ssh_host_ed25519_key.pub"
-        )
+    found, others = set(), False
+    for line in split_lines(text):
+        fields = line.split()
+        if not fields or fields[0].startswith("#"):
+            continue
+        if fields[0].startswith("@"):
+            raise UsageError(f"a line of known_hosts with {fields[0][:40]}", where=where, hint=_EXPECTED)
+        if len(fields) > 2 and _TYPE.fullmatch(fields[1]) and not _TYPE.fullmatch(fields[0]):
+            del fields[0]  # the name of the machine, as ssh-keyscan prints it
+        if len(fields) < 2 or not _TYPE.fullmatch(fields[0]):
+            raise UsageError("not an SSH public key", where=where, hint=_EXPECTED)
+        if fields[0] == ED25519:
+            found.add(_wire(fields[1], where))
+        else:
+            others = True
+    if len(found) > 1:
+        hint = "leave the line of this machine"
+        raise UsageError(f"{len(found)} keys where one SSH public key belongs", where=where, hint=hint)
+    if not found:
+        problem = "a host key of another type than ssh-ed25519" if others else "not an SSH public key"
+        raise UsageError(problem, where=where, hint="take /etc/ssh/ssh_host_ed25519_key.pub" if others else _EXPECTED)
+    return HostKey(found.pop())
+
+
+def _wire(text: str, where: str) -> bytes:
     try:
-        wire = base64.b64decode(fields[1], validate=True)
+        wire = base64.b64decode(text, validate=True)
     except ValueError as error:
         raise UsageError("the SSH public key is not base64", where=where) from error
     if not wire.startswith(_WIRE_PREFIX) or len(wire) != len(_WIRE_PREFIX) + 32:
         raise UsageError("damaged SSH public key: not the wire form of an ed25519 key", where=where)
-    return HostKey(wire)
+    return wire
 
 
 def read_host_key(workspace: Workspace, node: str) -> HostKey | None:

@@ -161,3 +161,19 @@ def test_declining_one_changed_key_still_asks_for_the_others(cluster: Any, tmp_p
     assert (hosts / "node1.pub").read_text() == before["node1"]
     assert (hosts / "node2.pub").read_text() != before["node2"]
     assert scan("")[0] == 1
+
+
+@pytest.mark.parametrize("wanted", [[], ["-t", "ed25519"]], ids=["all types", "ed25519"])
+def test_what_ssh_keyscan_prints_is_a_host_key(cluster: Any, tmp_path: Path, wanted: list[str]) -> None:
+    """As `ssh-keyscan NODE > keys/hosts/NODE.pub 2>&1` stores it: keys.scan then finds nothing to change."""
+    other = tmp_path / "rsa"
+    subprocess.run(["ssh-keygen", "-q", "-t", "rsa", "-N", "", "-f", str(other)], check=True, stdin=subprocess.DEVNULL)
+    key = Path(f"{cluster.identity('node1')}\nHostKey {other}")
+    with sshd(tmp_path, port(cluster, "node1"), key):
+        argv = ["ssh-keyscan", "-p", str(port(cluster, "node1")), *wanted, "127.0.0.1"]
+        done = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=True)
+        cluster.workspace.hosts_keys_dir.mkdir()
+        (cluster.workspace.hosts_keys_dir / "node1.pub").write_bytes(done.stdout)
+        assert b"# 127.0.0.1" in done.stdout and (b"ssh-rsa" in done.stdout) != bool(wanted)
+        (row,) = json.loads(cluster.done("keys.scan", "--node", "node1", "--json"))
+    assert row["state"] == "unchanged"

@@ -17,6 +17,7 @@ from smallkube.inventory.load import load
 from smallkube.inventory.models import Inventory, Node
 from smallkube.remote.command import Command
 from smallkube.remote.fake import FakeHost, reply
+from smallkube.secrets.host_keys import parse_host_key
 
 SYSTEM = "/nix/store/abc-nixos-system-node2"
 LAST = {"time": "t", "operator": "me", "goal": "switch", "digest": "d1", "system": SYSTEM, "generation": "7"}
@@ -54,7 +55,7 @@ ConditionTimestampMonotonic=5""",
 KEYS = {1: "KEY1", 2: "KEY2"}
 FILES = ("wgkube2.key.age", "kube_token_node2.age", "kubelet_node2.key.age", "kube_token_root.age")
 NOW = 1_700_000_000.0
-HOST_KEY = "ssh-ed25519 AAAA another-comment"
+HOST_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKuln964CDvuGUSVZqHhUY1et7pPXWWNyKqTze0Zd9Rr"
 OK, FAILED, SKIPPED = Result.OK, Result.FAILED, Result.SKIPPED
 
 
@@ -171,8 +172,8 @@ FIT = DeployFacts(
     ("changes", "reason"),
     [
         ({}, None),
-        ({"host_key": "ssh-ed25519 AAAA"}, None),
-        ({"host_key": "ssh-ed25519 BBBB"}, "is not the key that the secrets are encrypted to"),
+        ({"host_key": f"{HOST_KEY} another comment\n"}, None),
+        ({"host_key": HOST_KEY[:-1] + "q"}, "is not the key that the secrets are encrypted to"),
         ({"host_key": ""}, "is not the key that the secrets are encrypted to"),
         ({"clock": 1_700_000_030}, None),
         ({"clock": 1_700_000_031}, r"its clock is \+31 s off"),
@@ -182,7 +183,8 @@ FIT = DeployFacts(
     ],
 )
 def test_what_makes_a_machine_unfit(changes: dict[str, Any], reason: str | None) -> None:
-    reasons = checks.unfit(replace(FIT, **changes), NOW, HOST_KEY)
+    expected = parse_host_key(f"# 192.0.2.1:22 SSH-2.0-OpenSSH_9.2p1\n192.0.2.1 {HOST_KEY}\n", "node1.pub")
+    reasons = checks.unfit(replace(FIT, **changes), NOW, expected)
     assert len(reasons) == (reason is not None)
     if reason:
         assert re.search(reason, reasons[0])

@@ -24,7 +24,7 @@ from smallkube.remote.fleet import NodeOutcome
 from tests.unit.world import Silent
 
 OLD, NEW = "/nix/store/old", "/nix/store/new"
-KEY = "ssh-ed25519 AAAA root@node2"
+KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIFjg0kLwIy6BBWg6t5Jn9BA4BzzA3oDQfUWr4FZiaNxV root@node2"
 PREPARE = ["lock", "facts", "receive", "receive", "build", "difference"]
 ACTIVATE = ["health checks", "node Ready", "switch-to-configuration", "arm", "activate", "progress"]
 CONFIRM = ["progress", "progress", "health checks", "node Ready", "confirm"]

@@ -20,7 +20,16 @@ PKCS8 = load_pem_private_key(kinds.make(Kind.SIGNING_KEY, []), None).private_byt
 KEY = "AAAAC3NzaC1lZDI1NTE5AAAAIKuln964CDvuGUSVZqHhUY1et7pPXWWNyKqTze0Zd9Rr"
 
 
-@pytest.mark.parametrize("text", [f"ssh-ed25519 {KEY}{end}" for end in ("", " root@node1 x\n", " x\r\n")])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(f"ssh-ed25519 {KEY}{end}" for end in ("", " root@node1 x\n", " x\r\n", " \u2028 é\n")),
+        f"192.0.2.1 ssh-ed25519 {KEY}\n",
+        f"# 192.0.2.1:22 SSH-2.0-OpenSSH_9.2p1\r\n192.0.2.1 ssh-ed25519 {KEY}\r\n",
+        f"# a:22 SSH-2.0-x\na ssh-rsa AAAAB3==\n[a]:22 ssh-ed25519 {KEY}\n# a:22\na ecdsa-sha2-nistp256 AAAAE2\n",
+        f"|1|salt=|hash= ssh-ed25519 {KEY}\nnode1,192.0.2.1 ssh-ed25519 {KEY}\n",
+    ],
+)
 def test_host_key_with_and_without_comment(text: str) -> None:
     key = parse_host_key(text, "node1.pub")
     assert str(key) == f"ssh-ed25519 {KEY}"
@@ -33,13 +42,18 @@ def test_host_key_with_and_without_comment(text: str) -> None:
     ("text", "said"),
     [
         ("", "not an SSH public key"),
-        (f"ssh-ed25519 {KEY}\nssh-ed25519 {KEY}\n", "2 lines"),
+        (f"a ssh-ed25519 {KEY}\nb ssh-ed25519 {KEY[:-1]}q\n", "2 keys .*; leave the line of this machine"),
+        (f"ssh-ed25519 {KEY}\nConnection refused by 192.0.2.1\n", "not an SSH public key"),
+        (f"@revoked a ssh-ed25519 {KEY}", "known_hosts with @revoked; expected: ssh-ed25519 AAAA"),
+        (f"@cert-authority a ssh-ed25519 {KEY}", "known_hosts with @cert-authority"),
+        ("# a:22 SSH-2.0-OpenSSH\n", "not an SSH public key"),
+        ("a ssh-rsa AAAA\na ecdsa-sha2-nistp256 AAAA", "another type"),
         ("ssh-rsa AAAA", "another type"),
         (f"sk-ssh-ed25519@openssh.com {KEY}", "another type"),
         ("ssh-ed25519 ***", "not base64"),
         (f"ssh-ed25519 {KEY[:-4]}", "damaged"),
         (f"ssh-ed25519 {KEY}AAAA", "damaged"),
-        ("-----BEGIN CERTIFICATE-----", "another type"),
+        ("-----BEGIN CERTIFICATE-----", "not an SSH public key"),
     ],
 )
 def test_refused_host_keys(text: str, said: str) -> None:
