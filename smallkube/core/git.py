@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from smallkube.core import process
+from smallkube.core.errors import split_lines
 from smallkube.core.workspace import Workspace
 
 _SECONDS = 60
@@ -30,7 +31,7 @@ def exposed(workspace: Workspace) -> dict[str, tuple[str, str]]:
     tracked = ask(workspace.root, "ls-files", "-z", "--", master, state)
     if tracked is None:
         return {}
-    ignored = (ask(workspace.root, "check-ignore", "--no-index", "--", *fixes) or "").splitlines()
+    ignored = split_lines(ask(workspace.root, "check-ignore", "--no-index", "--", *fixes) or "")
     found = {name: ("git does not ignore it", fix) for name, fix in fixes.items() if name not in ignored}
     fault = "is tracked by git: each clone of the repository has it"
     return found | {name: (fault, f"git rm --cached {name}") for name in tracked.split("\0") if name}

@@ -86,9 +86,9 @@ class Workspace:
             raise UsageError(f"can't be read: {error.strerror}", where=self.relative(path)) from error
 
     def read_text(self, path: Path) -> str | None:
-        """The same of a text (UTF-8). Raises UsageError also when it is none, and quotes nothing of it."""
+        """The same of UTF-8 text, without its BOM. Raises UsageError also when it is none, and quotes nothing of it."""
         data = self.read(path)
         try:
-            return None if data is None else data.decode()
+            return None if data is None else data.decode("utf-8-sig")
         except UnicodeDecodeError:
             raise UsageError("can't be read: not text", where=self.relative(path)) from None

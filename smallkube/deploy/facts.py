@@ -9,7 +9,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from smallkube.core.errors import SmallkubeError
+from smallkube.core.errors import SmallkubeError, split_lines
 from smallkube.deploy import history
 from smallkube.deploy.history import Entry
 from smallkube.inventory.models import Inventory, Node
@@ -115,7 +115,7 @@ class HostFacts(Systems):
     @property
     def unit_states(self) -> dict[str, Mapping[str, str]]:
         """Unit's name without suffix → its LoadState, ActiveState, ConditionResult."""
-        blocks = (block.splitlines() for block in self.units.split("\n\n"))
+        blocks = (split_lines(block) for block in self.units.split("\n\n"))
         units = [dict(line.split("=", 1) for line in block if "=" in line) for block in blocks]
         return {unit["Id"].removesuffix(".service"): unit for unit in units if "Id" in unit}
 
@@ -223,7 +223,7 @@ def changes(host: Host, bundle: Bundle) -> Changes:
     listing = host.run(Command(("find", folder, "-type", "f", "-exec", "sha256sum", "{}", "+"), title="hash files"))
     if not listing.ok:
         return Changes(known=False)
-    lines = (line.partition("  ") for line in listing.text.splitlines())
+    lines = (line.partition("  ") for line in split_lines(listing.text))
     there = {name.removeprefix(folder): digest for digest, blanks, name in lines if blanks}
     here = {name: hashlib.sha256(content).hexdigest() for name, content in bundle.files.items()}
     return Changes(

@@ -13,7 +13,7 @@ from contextlib import suppress
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from smallkube.core.errors import SmallkubeError, UsageError
+from smallkube.core.errors import SmallkubeError, UsageError, split_lines
 from smallkube.core.files import write_file
 from smallkube.core.workspace import Workspace
 from smallkube.etcd.record import Record
@@ -30,7 +30,7 @@ _UNSIGNED = {"signed", "signature", "verified", "problem"}
 def signers(workspace: Workspace) -> frozenset[str]:
     """The public keys (base64) that are accepted: those in keys/, and that of this machine. Raises UsageError."""
     path = workspace.keys_dir / SIGNERS
-    lines = [line.strip() for line in (workspace.read_text(path) or "").splitlines()]
+    lines = [line.strip() for line in split_lines(workspace.read_text(path) or "")]
     found = {line for line in lines if line and not line.startswith("#")}
     for line in found:
         _decode(line, workspace.relative(path))

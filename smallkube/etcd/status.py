@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
-from smallkube.core.errors import MALFORMED, SmallkubeError
+from smallkube.core.errors import MALFORMED, SmallkubeError, split_lines
 from smallkube.etcd.record import Record
 from smallkube.remote.command import Command
 from smallkube.remote.host import Host
@@ -75,7 +75,7 @@ def parse(status: Any, alarms: str) -> Status:
 
 def parse_alarms(text: str) -> tuple[str, ...]:
     """The names in what `etcdctl alarm list` prints: a line for each member, with ``alarm:NAME``."""
-    found = (line.partition("alarm:")[2].strip() for line in text.splitlines())
+    found = (line.partition("alarm:")[2].strip() for line in split_lines(text))
     return tuple(sorted({name for name in found if name}))
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from smallkube.core.errors import SmallkubeError, UsageError
+from smallkube.core.errors import SmallkubeError, UsageError, split_lines
 from smallkube.inventory.models import Inventory, Node
 from smallkube.remote import fleet
 from smallkube.remote.host import Connect, Host
@@ -76,7 +76,7 @@ def attempt(primary: Host, tokens: Mapping[str, bytes]) -> dict[str, Answer]:
     lines = b"".join(b"%d %s\n" % (number, token.strip()) for number, token in enumerate(tokens.values()))
     command = _SCRIPTS.sent("try", stdin=lines, timeout=30 + 15 * len(tokens), title="try tokens")
     reply = primary.run_checked(command)
-    found = dict(line.split(" ", 1) for line in reply.text.splitlines() if " " in line)
+    found = dict(line.split(" ", 1) for line in split_lines(reply.text) if " " in line)
     return {name: _ANSWERS.get(found.get(str(number), ""), "unknown") for number, name in enumerate(tokens)}
 
 
@@ -96,7 +96,7 @@ def in_use(inventory: Inventory, connect: Connect) -> tuple[list[TokenClient], d
 def parse(node: str, users: Mapping[str, str], text: str) -> list[TokenClient]:
     """What ``tokens-in-use.sh`` printed; ``users``: client → short name. Raises SmallkubeError."""
     try:
-        pairs = [line.split(" ") for line in text.splitlines()]
+        pairs = [line.split(" ") for line in split_lines(text)]
         return [TokenClient(node, client, users[client], sha256) for client, sha256 in pairs]
     except (ValueError, KeyError) as error:
         raise SmallkubeError("unexpected output from tokens-in-use.sh", where=node) from error

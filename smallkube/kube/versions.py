@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from smallkube.core.errors import SmallkubeError
+from smallkube.core.errors import SmallkubeError, split_lines
 
 OLDEST = 3
 """Minors that a kubelet or kube-proxy may be behind the API server; neither is ever ahead of it.
@@ -62,7 +62,7 @@ def deprecated(metrics: str) -> tuple[Deprecated, ...]:
     Metric: apiserver_requested_deprecated_apis (kubernetes.io/docs/reference/instrumenting/metrics).
     """
     found = set()
-    for line in metrics.splitlines():
+    for line in split_lines(metrics):
         if line.startswith("apiserver_requested_deprecated_apis{"):
             labels = dict(re.findall(r'(\w+)="([^"]*)"', line))
             parts = (labels.get(name) for name in ("group", "version", "resource", "subresource"))

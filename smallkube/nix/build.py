@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO, Any, BinaryIO, cast
 
 from smallkube.core import process
-from smallkube.core.errors import SmallkubeError, UsageError
+from smallkube.core.errors import SmallkubeError, UsageError, split_lines
 from smallkube.nix import flake
 
 _POLL_SECONDS = 0.2
@@ -72,7 +72,7 @@ def _query(*words: str) -> list[str]:
     done = process.run([nix_store, *words], environment=os.environ)
     if not done.ok:
         raise SmallkubeError(f"nix-store {words[0]} failed here: {done.stderr.strip()}")
-    return done.stdout.splitlines()
+    return split_lines(done.stdout)
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 The same content gives the same digest whatever the order, times, owners or modes of the files on disk.
 """
 
+import codecs
 import hashlib
 import io
 import re
@@ -31,6 +32,8 @@ _SECRET = re.compile(rb"""^[ \t-]*["']?kind["']?:[ \t]*["']?Secret\b""", re.MULT
 INTENDED = b"smallkube: not secret"
 """A comment that says so, on the line of what looks like a secret or on the line before."""
 _DATA = ("data", "stringData")
+_NO_BOM = (".nix", ".json")
+"""Of files that Nix reads, which takes a BOM for an error."""
 MAX_FILE_BYTES = 5_000_000
 
 
@@ -140,11 +143,14 @@ def _content(path: Path, name: str) -> bytes:
         raise UsageError(f"can't be read: {error.strerror}", where=str(path)) from error
     if len(content) > MAX_FILE_BYTES:
         raise UsageError(f"larger than {MAX_FILE_BYTES:,} bytes", where=str(path), hint="keep it out of nix/")
-    return content
+    return content.removeprefix(codecs.BOM_UTF8) if path.suffix in _NO_BOM else content
 
 
 def _secrets(name: str, content: bytes) -> Iterator[UsageError]:
     """What is in clear in a file and would be readable by everyone in the Nix store."""
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):  # as PowerShell's > writes it
+        content = content.decode("utf-16", errors="replace").encode()
+    content = content.removeprefix(codecs.BOM_UTF8).replace(b"\r\n", b"\n").replace(b"\r", b"\n")
     lines = content.splitlines()
     found = {content.count(b"\n", 0, key.start()): "a private key" for key in _CLEAR_KEY.finditer(content)}
     if _WG_GENKEY.fullmatch(content) and "pub" not in name:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from smallkube.core.checks import failed
-from smallkube.core.errors import MALFORMED, SmallkubeError, UsageError
+from smallkube.core.errors import MALFORMED, SmallkubeError, UsageError, split_lines
 from smallkube.inventory.cluster import Cluster
 from smallkube.inventory.models import Inventory, Node
 from smallkube.remote import fleet, scripts
@@ -95,7 +95,7 @@ class Outage:
     def add(self, lines: str) -> None:
         """What ``journalctl --output json`` says of its unit."""
         down = 0
-        for line in lines.splitlines():
+        for line in split_lines(lines):
             try:
                 entry = json.loads(line)
                 when = int(entry["__REALTIME_TIMESTAMP"])

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from smallkube.core.errors import UsageError, listed
+from smallkube.core.errors import UsageError, listed, split_lines
 from smallkube.core.workspace import Workspace
 from smallkube.inventory.cluster import Cluster
 from smallkube.secrets import age, rekey, transaction
@@ -93,9 +93,9 @@ def drop(workspace: Workspace, planned: Plan) -> tuple[str, ...]:
 
 def first_identity(text: str) -> str:
     """An identity file up to its first identity; what is above that is kept."""
-    lines = text.splitlines(keepends=True)
+    lines = split_lines(text)
     end = next(number for number, line in enumerate(lines, 1) if line.strip() and not line.startswith("#"))
-    return "".join(lines[:end])
+    return "\n".join([*lines[:end], ""])
 
 
 def reissue(rows: Sequence[Secret]) -> tuple[Reissue, ...]:
@@ -105,4 +105,4 @@ def reissue(rows: Sequence[Secret]) -> tuple[Reissue, ...]:
 
 
 def _text(workspace: Workspace) -> str:
-    return workspace.master_key.read_text(encoding="utf-8")
+    return workspace.read_text(workspace.master_key) or ""

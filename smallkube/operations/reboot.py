@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from smallkube.core.errors import SmallkubeError, UsageError, one_line
+from smallkube.core.errors import SmallkubeError, UsageError, one_line, split_lines
 from smallkube.core.files import lock
 from smallkube.core.polling import wait_until
 from smallkube.core.workspace import Workspace
@@ -63,7 +63,7 @@ def read(machine: Host) -> BootFacts:
     state = machine.run(Command(("systemctl", "is-system-running"), root=False)).text.strip()
     listing = ("systemctl", "list-units", "--state=failed", "--plain", "--no-legend", "--full")
     units = machine.run_checked(Command(listing, root=False)).text
-    return BootFacts(boot_id, state, frozenset(line.split()[0] for line in units.splitlines() if line.strip()))
+    return BootFacts(boot_id, state, frozenset(line.split()[0] for line in split_lines(units) if line.strip()))
 
 
 def execute(

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO, Self
 
 from smallkube.core import process
-from smallkube.core.errors import UsageError
+from smallkube.core.errors import UsageError, split_lines
 from smallkube.inventory.models import Node
 
 CONNECT_SECONDS = 10
@@ -45,7 +45,7 @@ class Route:
             reason = next(iter(done.stderr.splitlines()), "no answer")
             raise UsageError(f"ssh can't read its configuration: {reason}", where=name)
         options: dict[str, list[str]] = {}
-        for line in done.stdout.splitlines():
+        for line in split_lines(done.stdout):
             keyword, _, value = line.partition(" ")
             options.setdefault(keyword.lower(), []).append(value)
         return cls(name, user, port, options)

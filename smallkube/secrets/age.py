@@ -11,7 +11,7 @@ from functools import cached_property, lru_cache
 import pyrage
 from pyrage import ssh, x25519
 
-from smallkube.core.errors import SmallkubeError, UsageError
+from smallkube.core.errors import SmallkubeError, UsageError, split_lines
 from smallkube.core.workspace import Workspace
 from smallkube.secrets.header import Header, Stanza, parse_header
 
@@ -55,7 +55,7 @@ def parse_master(text: str, where: str) -> Master:
     Raises UsageError that names ``where`` and the line, never its content.
     """
     identities = []
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(split_lines(text), 1):
         if not line.strip() or line.startswith("#"):
             continue
         try:
@@ -92,7 +92,7 @@ def read_recipient(workspace: Workspace, master: Master | None) -> str | None:
     text, where = workspace.read_text(path), workspace.relative(path)
     if text is None:
         return master.recipient if master else None
-    lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    lines = [line.strip() for line in split_lines(text) if line.strip() and not line.startswith("#")]
     if len(lines) != 1 or not lines[0].startswith("age1"):
         raise UsageError("expected exactly one line age1…", where=where)
     found = str(recipient(lines[0]))

@@ -1,5 +1,6 @@
 """One secret by name: showing it, and editing it in a private folder in memory, written only when changed and valid."""
 
+import codecs
 import datetime
 import os
 import shutil
@@ -60,6 +61,7 @@ def edit(cluster: Cluster, name: str, edited: Callable[[str, bytes], bytes]) -> 
 def run_editor(command: Sequence[str], folders: Sequence[Path], name: str, plaintext: bytes) -> bytes:
     """Run an editor (argv) on ``plaintext`` in a private folder in the first of ``folders`` that is in memory.
 
+    Returns the text without the BOM and the CRLF of an editor of another system.
     Raises SmallkubeError when the editor fails and UsageError when it is not found.
     """
     with _private_folder(folders) as folder:
@@ -76,7 +78,7 @@ def run_editor(command: Sequence[str], folders: Sequence[Path], name: str, plain
             raise SmallkubeError(f"the editor ended with status {status}; nothing was changed")
         if not path.is_file():
             raise SmallkubeError("the editor removed the file; nothing was changed")
-        return path.read_bytes()
+        return path.read_bytes().removeprefix(codecs.BOM_UTF8).replace(b"\r\n", b"\n")
 
 
 @contextmanager

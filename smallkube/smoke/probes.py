@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from smallkube.core.errors import listed
+from smallkube.core.errors import listed, split_lines
 from smallkube.inventory.models import Node
 from smallkube.smoke.context import Answers, Failed, NotReached, Pod, Probe, Skipped, SmokeContext
 
@@ -58,7 +58,7 @@ def lines(wanted: Sequence[Probe]) -> bytes:
 
 def parse(wanted: Sequence[Probe], text: str) -> Answers:
     """What ``probe.sh`` printed."""
-    answers = dict(line.partition(" ")[::2] for line in text.splitlines())
+    answers = dict(line.partition(" ")[::2] for line in split_lines(text))
     found = {probe: answers.get(str(number)) or "no answer" for number, probe in enumerate(wanted)}
     return {probe: "" if answer == "ok" else answer for probe, answer in found.items()}
 

@@ -148,6 +148,30 @@ def test_a_secret_in_clear_is_refused_by_file_and_line(
     assert text not in str(refused.value) and "hunter2" not in str(refused.value)
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-be"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize(("file", "frame", "line", "text"), CLEAR)
+def test_a_secret_is_found_in_each_encoding(
+    ready: tuple[Workspace, Inventory], file: str, frame: str, line: int, text: str, end: str, encoding: str
+) -> None:
+    """As Notepad and PowerShell's > write files."""
+    mark = "\ufeff" if encoding == "utf-16-be" else ""
+    (ready[0].nix_dir / file).parent.mkdir(exist_ok=True)
+    written = (mark + (frame % text).replace("\r\n", "\n").replace("\n", end)).encode(encoding)
+    (ready[0].nix_dir / file).write_bytes(written)
+    with pytest.raises(SmallkubeError) as refused:
+        assemble(Cluster(*ready))
+    assert str(refused.value).startswith(f"nix/{file}:{line}: ")
+
+
+def test_what_nix_reads_has_no_bom(ready: tuple[Workspace, Inventory]) -> None:
+    workspace, _ = ready
+    before = assemble(Cluster(*ready))
+    for path in (workspace.peers_file, workspace.hosts_dir / "node1.nix"):
+        path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert assemble(Cluster(*ready)).digest == before.digest
+
+
 @pytest.mark.parametrize(
     ("file", "text"),
     [
