@@ -2,9 +2,10 @@
 
 Where a rotation stands follows from the EncryptionConfiguration: its first key encrypts, all of them decrypt
 (kubernetes.io/docs/tasks/administer-cluster/encrypt-data). Keys are called key1, key2, …: the one with the higher
-number is the newer. The retired key is kept as EncryptionConfiguration.yaml.retired until the machines run without it,
-so that a run that was killed after the removal still deploys it. An abort before that keeps the previous key. Earlier
-backups need the retired key: where keys/ is in git, it is deleted only once git has it.
+number is the newer; one of another name is older than those. The retired key is kept as
+EncryptionConfiguration.yaml.retired until the machines run without it, so that a run that was killed after the removal
+still deploys it. An abort before that keeps the previous key. Earlier backups need the retired key: where keys/ is in
+git, it is deleted only once git has it.
 """
 
 import base64
@@ -54,7 +55,7 @@ class Configuration:
         match [_number(name) for name, _ in self.keys]:
             case [_]:
                 return Phase.ONE
-            case [int(first), int(second)] if first != second:
+            case [first, second] if first != second:
                 return Phase.ADDED if first < second else Phase.PROMOTED
         names = ", ".join(name for name, _ in self.keys)
         rule = "leave one key, or two of which the newer has a higher number"
@@ -64,7 +65,7 @@ class Configuration:
     def with_new(self, secret: bytes) -> "Configuration":
         """A key of these 32 bytes is added after the current one."""
         name, _ = self.keys[0]
-        following = f"key{(_number(name) or 0) + 1}"
+        following = f"key{_number(name) + 1}"
         return replace(self, keys=(*self.keys, (following, base64.b64encode(secret).decode())))
 
     def swapped(self) -> "Configuration":
@@ -96,9 +97,10 @@ def parse(plaintext: bytes) -> Configuration:
     return Configuration(tuple(kinds.encryption_keys(plaintext)), tuple(kinds.encrypted_resources(plaintext)))
 
 
-def _number(name: str) -> int | None:
-    found = re.fullmatch(r"key(\d{1,9})", name, re.ASCII)
-    return int(found[1]) if found else None
+def _number(name: str) -> int:
+    """0 for a name that smallkube has not given."""
+    found = re.fullmatch(r"key([1-9]\d{0,99})", name, re.ASCII)
+    return int(found[1]) if found else 0
 
 
 def paths(resources: Sequence[str]) -> list[str]:

@@ -17,6 +17,8 @@ from smallkube.secrets import certificates
 from smallkube.secrets.policy import Kind
 
 _TOKEN = re.compile(rb"[A-Za-z0-9]{32,256}\n?")
+_KEY_NAME = re.compile(r"[A-Za-z0-9._-]{1,40}")
+"""The name of an encryption key: it begins each encrypted value in etcd, up to a colon."""
 _ALPHABET = string.ascii_letters + string.digits
 
 
@@ -85,16 +87,30 @@ def encryption_configuration(keys: Iterable[tuple[str, str]], resources: Sequenc
 
 def _validate_encryption(plaintext: bytes, where: str) -> None:
     try:
-        document = yaml.safe_load(plaintext)
+        text = plaintext.decode()
+        document = yaml.safe_load(text)
         parts = document["resources"]
         sound = document["kind"] == "EncryptionConfiguration" and bool(parts)
         sound = sound and all(part["resources"] and all(map(_provider_sound, part["providers"])) for part in parts)
-    except (yaml.YAMLError, KeyError, TypeError, ValueError, RecursionError):
+        names = [name for name, _ in encryption_keys(plaintext)] if sound else []
+        plain = all(isinstance(name, str) and _KEY_NAME.fullmatch(name) for name in names)
+        plain = plain and not any(_is_indirect(token, text) for token in yaml.scan(text))
+    except (yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError, RecursionError):
         sound = False  # The error would quote the secret: it must not become the cause that a debug traceback shows.
     if not sound:
         raise SmallkubeError(
             "not an EncryptionConfiguration with providers and secretbox keys of 32 bytes", where=where
         )
+    if not plain:
+        problem = "a key's name must have letters, digits, . _ - only, as text, and nothing be an alias or have a \\"
+        raise SmallkubeError(problem, where=where)
+
+
+def _is_indirect(token: yaml.Token, text: str) -> bool:
+    """Whether it is not the value itself that is written: scripts on the machines don't evaluate that."""
+    quoted = isinstance(token, yaml.ScalarToken) and token.style == '"'
+    escaped = quoted and "\\" in text[token.start_mark.index : token.end_mark.index]
+    return escaped or isinstance(token, yaml.AliasToken)
 
 
 def _provider_sound(provider: dict[str, dict[str, list[dict[str, str]]]]) -> bool:
@@ -112,5 +128,6 @@ def encrypted_resources(plaintext: bytes) -> list[str]:
 def encryption_keys(plaintext: bytes) -> list[tuple[str, str]]:
     """Name and base64 text of each key of a (valid) EncryptionConfiguration, those that encrypt first."""
     providers = [provider for part in yaml.safe_load(plaintext)["resources"] for provider in part["providers"]]
-    named = [(key["name"], key["secret"]) for one in providers for key in one.get("secretbox", {}).get("keys", ())]
+    kinds = [kind for provider in providers for kind in provider.values() if kind]
+    named = [(key["name"], key["secret"]) for kind in kinds for key in kind.get("keys", ())]
     return list(dict.fromkeys(named))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from smallkube.core.errors import SmallkubeError, listed, split_lines
+from smallkube.etcd import status
 from smallkube.etcd.status import ENCRYPTION_CONFIGURATION, ENDPOINT
 from smallkube.inventory.models import Node
 from smallkube.remote.scripts import Scripts
@@ -217,7 +218,7 @@ def encrypted(context: SmokeContext) -> str:
         raise NotReached("there is no namespace to put a Secret into")
     context.apply(context.manifest("secret"))
     key = f"/registry/secrets/{context.namespace}/probe"
-    command = SCRIPTS.sent("encrypted", ENDPOINT, key, ENCRYPTION_CONFIGURATION)
+    command = status.SCRIPTS.sent("encrypted", ENDPOINT, key, ENCRYPTION_CONFIGURATION)
     found, first = (*split_lines(context.primary.run_checked(command).text), "", "")[:2]
     if found != f"k8s:enc:secretbox:v1:{first}":
         raise Failed(f"it begins with {found}, not k8s:enc:secretbox:v1:{first}")

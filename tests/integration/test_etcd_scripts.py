@@ -7,11 +7,17 @@ import shlex
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from smallkube.etcd import status
 from smallkube.etcd.status import SCRIPTS
+from smallkube.secrets import kinds
+from smallkube.secrets.policy import Kind
 from tests.integration.etcd import VERSIONS, Etcd, programs
 
 LIBRARY = Path(status.__file__).with_name("scripts") / "lib.sh"
@@ -21,6 +27,12 @@ LAYOUTS = {
     "block": f"keys:\n- name: key1\n  secret: {FIRST}\n- name: key2\n  secret: {SECOND}\n",
     "flow": f"keys: [{{secret: {FIRST}, name: key1}}, {{name: key2, secret: {SECOND}}}]\n",
     "json": json.dumps({"keys": [{"name": f"key{n}", "secret": each} for n, each in enumerate(SECRETS, 1)]}),
+    "comments": f"# name: no\nkeys: # secret: no\n- name: key1\t# name\n  # secret: x\n  secret: {FIRST} #\n"
+    f"- name: key2\n  secret: {SECOND}\n",
+    "CRLF": f'keys:\r\n- name: key1\r\n  secret: {FIRST}\r\n- name: key2\r\n  secret: "{SECOND}" # x\r\n',
+    "blocks": f"- name: |-\n    key1\n  secret: >-\n    {FIRST}\n- name: !!str key2\n  secret: &a {SECOND}\n",
+    "other providers": f"- kms: {{name: k, endpoint: e}}\n- secretbox:\n    keys: [{{secret: {FIRST}, name: key1}}]\n"
+    f"- aescbc: {{keys: [{{name: key2, secret: {SECOND}}}]}}\n",
     "quoted": f"- name: 'key1'\n  secret: \"{FIRST}\"\n-\n  secret: '{SECOND}'\n  name: \"key2\"\n",
 }
 
@@ -34,6 +46,53 @@ def run(function: str, stdin: str) -> str:
 def test_encryption_keys_are_found_in_each_layout(layout: str) -> None:
     expected = [f"{hashlib.sha256(each.encode()).hexdigest()} key{n}" for n, each in enumerate(SECRETS, 1)]
     assert run("encryption_keys /dev/stdin", LAYOUTS[layout]).splitlines() == expected
+
+
+@st.composite
+def configurations(draw: st.DrawFn) -> str:
+    """An EncryptionConfiguration in one of the ways in which an operator may have written it."""
+    name = st.from_regex(r"[A-Za-z0-9._-]{1,8}|name|secret|keys|key[1-9]", fullmatch=True)
+    names = draw(st.lists(name, min_size=1, max_size=3, unique=True))
+    secrets = [base64.b64encode(bytes([number]) * 32).decode() for number in range(len(names))]
+    pairs = [[("name", name), ("secret", secret)] for name, secret in zip(names, secrets, strict=True)]
+    keys = [dict(draw(st.permutations(pair))) for pair in pairs]
+    providers: list[Any] = [{"secretbox": {"keys": keys}}, {"identity": {}}]
+    part = {"resources": ["secrets", "names.secret.keys"], "providers": draw(st.permutations(providers))}
+    document = {"apiVersion": "v1", "kind": "EncryptionConfiguration", "resources": [part]}
+    if draw(st.booleans()):
+        return json.dumps(document, indent=draw(st.sampled_from([None, 2])))
+    style, flow = draw(st.sampled_from([None, "'", '"', "|", ">"])), draw(st.sampled_from([None, True, False]))
+    text = yaml.safe_dump(document, default_style=style, default_flow_style=flow, width=999)
+    comments = [""] if style in ("|", ">") else ["", " # name: no", "  # secret: 'x"]
+    rows = [row + draw(st.sampled_from(comments)) for row in text.splitlines()]
+    return draw(st.sampled_from(["\n", "\r\n"])).join([*rows, ""])
+
+
+@given(configurations())
+@settings(max_examples=60)
+def test_the_scripts_read_the_keys_that_yaml_has(written: str) -> None:
+    kinds.validate(Kind.ENCRYPTION, written.encode(), "x")
+    keys = kinds.encryption_keys(written.encode())
+    expected = [f"{hashlib.sha256(secret.encode()).hexdigest()} {name}" for name, secret in keys]
+    assert run("encryption_keys /dev/stdin", written).splitlines() == expected
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_the_first_key_is_compared_with_etcd(
+    version: str, tmp_path: Path, needs: Callable[[str, object, str], None]
+) -> None:
+    found = programs(version)
+    needs("integration", found, f"etcd {version}")
+    assert found
+    name = "my.key-of_".ljust(40, "x")
+    configuration = tmp_path / "configuration"
+    configuration.write_text(f"# name: no\nkeys: [{{secret: '{FIRST}', \"name\": '{name}'}}]\n")
+    with Etcd(tmp_path / "e", found).running() as etcd:
+        etcd.put({"/a": f"k8s:enc:secretbox:v1:{name}:\0hunter2".encode(), "/b": b"hunter2"})
+        for key, begins in (("/a", f"k8s:enc:secretbox:v1:{name}"), ("/b", "clear")):
+            argv = ["sh", "-c", SCRIPTS.text("encrypted"), "encrypted", etcd.endpoint, key, str(configuration)]
+            done = subprocess.run(argv, env={"PATH": etcd.path}, capture_output=True, text=True, check=True)
+            assert done.stdout == f"{begins}\n{name}\n"
 
 
 @pytest.mark.parametrize("lines", [[], ["one"], ['a "quoted" \\ path', "$(x) `y` 'z'", "", "grün"]])

@@ -4,6 +4,8 @@ import base64
 import itertools
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from smallkube.core.errors import UsageError
 from smallkube.operations.encryption import Configuration, Phase, parse, paths
@@ -33,7 +35,7 @@ def test_the_phase_follows_from_the_keys(keys: tuple[tuple[str, str], ...], phas
     kinds.validate(Kind.ENCRYPTION, configuration(*keys).text(), "x")
 
 
-@pytest.mark.parametrize("keys", [(A, A), (A, ("mine", B[1])), (A, B, ("key3", A[1]))])
+@pytest.mark.parametrize("keys", [(A, A), (("a", A[1]), ("b", B[1])), (A, B, ("key3", A[1]))])
 def test_keys_that_no_rotation_left_so_are_refused(keys: tuple[tuple[str, str], ...]) -> None:
     with pytest.raises(UsageError, match="can't tell where a rotation stands"):
         configuration(*keys).phase  # noqa: B018
@@ -50,8 +52,15 @@ def test_each_state_decrypts_what_the_previous_encrypted() -> None:
         assert before.keys[0] in after.keys or after is states[-1]
 
 
-def test_a_first_key_of_any_name_gets_a_successor() -> None:
-    assert Configuration((("mine", A[1]),), ("secrets",)).with_new(b"b" * 32).keys[1][0] == "key1"
+@given(st.from_regex(r"[A-Za-z0-9._-]{1,40}|key[0-9]{1,12}", fullmatch=True))
+@settings(max_examples=40)
+def test_a_first_key_of_any_name_is_rotated(name: str) -> None:
+    added = configuration((name, A[1])).with_new(b"b" * 32)
+    assert added.phase is Phase.ADDED
+    assert added.swapped().phase is Phase.PROMOTED
+    assert added.swapped().first_only().keys == (added.keys[1],)
+    kinds.validate(Kind.ENCRYPTION, added.text(), "x")
+    assert parse(added.text()) == added
 
 
 def test_resources_are_added_and_never_taken_away() -> None:

@@ -10,7 +10,7 @@ import pytest
 from smallkube.core.errors import SmallkubeError, UsageError
 from smallkube.operations.encryption import Rotation
 from smallkube.operations.engine import Operation
-from smallkube.secrets import age, kinds
+from smallkube.secrets import age, edit, kinds, transaction
 from tests.unit.fake_cluster import FakeCluster, run
 
 TITLES = (
@@ -72,6 +72,28 @@ def test_what_is_retired_or_not_begun_is_not_aborted(killed: str | None, cluster
     rotate(cluster, killed)
     with pytest.raises(UsageError, match="no rotation that can be aborted"):
         operation(cluster, abort=True)
+
+
+WRITTEN = """# kept since the first cluster
+kind: EncryptionConfiguration
+apiVersion: apiserver.config.k8s.io/v1
+resources:
+- resources: ["secrets"]
+  providers: # the first one encrypts
+  - secretbox: {keys: [{secret: 'QUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUE=', "name": %s}]}
+  - identity: {} # name: none
+"""
+
+
+@pytest.mark.parametrize("name", ["mine", "'2024'", "key-1", "key01"])
+@pytest.mark.parametrize("killed", [None, TITLES[4]])
+def test_a_key_that_an_operator_wrote_is_rotated(name: str, killed: str | None, cluster: FakeCluster) -> None:
+    with transaction.changing_keys(cluster.workspace):
+        edit.edit(cluster.cluster, "EncryptionConfiguration.yaml", lambda *_: (WRITTEN % name).encode())
+    cluster.deploy()
+    cluster.objects = dict.fromkeys(cluster.objects, name.strip("'"))
+    assert rotate(cluster, killed) or rotate(cluster)
+    assert_only(cluster, "key1")
 
 
 def test_an_object_left_under_the_previous_key_keeps_both(cluster: FakeCluster) -> None:

@@ -111,6 +111,12 @@ def test_tokens_are_64_letters_and_digits() -> None:
     assert len(token) == 65 and token[:-1].isalnum() and token.isascii()
 
 
+ENCRYPTION = b"""kind: EncryptionConfiguration
+resources:
+- resources: [a]
+  providers: [{secretbox: {keys: [{name: %s, secret: QUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUE=}]}}]
+"""
+UNREADABLE = [b"1", b"'a:b'", b"my key", b"no", b"", b'"\\x41"', b"a, x: &b c, y: *b", b"a" * 41, "é".encode()]
 LONG_KEY = kinds.make(Kind.ENCRYPTION, ["secrets"]).replace(b"secret: ", b"secret: AAAA")
 
 
@@ -125,6 +131,7 @@ LONG_KEY = kinds.make(Kind.ENCRYPTION, ["secrets"]).replace(b"secret: ", b"secre
         (Kind.ENCRYPTION, b"a: [\n"),
         (Kind.ENCRYPTION, b"kind: EncryptionConfiguration\nresources: []\n"),
         pytest.param(Kind.ENCRYPTION, LONG_KEY, id="encryption key too long"),
+        *(pytest.param(Kind.ENCRYPTION, ENCRYPTION % text, id=f"encryption key {text!r}") for text in UNREADABLE),
         (Kind.SERVING_KEY, b"-----BEGIN PRIVATE KEY-----\n"),
         (Kind.SIGNING_KEY, b"x"),
         pytest.param(Kind.SIGNING_KEY, PKCS8, id="PKCS 8"),
@@ -149,3 +156,10 @@ def test_validation_never_crashes(data: bytes) -> None:
 def test_encrypted_resources_are_those_asked_for() -> None:
     made = kinds.make(Kind.ENCRYPTION, ["secrets", "configmaps"])
     assert kinds.encrypted_resources(made) == ["secrets", "configmaps"]
+
+
+def test_keys_of_every_provider_are_known() -> None:
+    others = b"[{identity: }, {aescbc: {keys: [{name: b, secret: QUFB}]}}, {secretbox"
+    text = ENCRYPTION.replace(b"[{secretbox", others) % b"a"
+    kinds.validate(Kind.ENCRYPTION, text, "x")
+    assert [name for name, _ in kinds.encryption_keys(text)] == ["b", "a"]

@@ -19,14 +19,16 @@ json_lines() {
   printf '[%s]' "$(tr -d '\000-\011\013-\037' | sed 's/[\\"]/\\&/g; s/.*/"&"/' | paste -s -d , -)"
 }
 
-# Lines "SHA256 NAME" for the keys of an EncryptionConfiguration, word by word, so that any layout of YAML will do.
-# The secrets themselves do not leave this machine.
+# Lines "SHA256 NAME" for the keys of an EncryptionConfiguration, word by word, so that any layout of YAML will do which
+# kinds.validate accepts. The secrets themselves do not leave this machine.
 encryption_keys() {
   name='' hash='' previous=''
-  tr -s '[:space:][]{},:"'\' '\n' <"$1" | while read -r word; do
+  sed 's/\(^\|[[:space:]]\)#.*//' "$1" | tr -s '[:space:][]{},:"'\' '\n' | while read -r word; do
+    case $word in [\|\>\!\&]*) continue ;; esac # before a value: a block of text, a tag, an anchor
     case $previous in
     name) name=$word word='' ;;
     secret) hash=$(printf %s "$word" | sha256sum | cut -d ' ' -f 1) word='' ;;
+    keys) name='' hash='' ;;
     esac
     previous=$word
     if [ "$name" ] && [ "$hash" ]; then
