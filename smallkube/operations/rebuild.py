@@ -13,12 +13,12 @@ from smallkube.core.polling import wait_until
 from smallkube.deploy.plan import Goal, Options
 from smallkube.etcd import catalog, restore
 from smallkube.etcd.record import Record
+from smallkube.etcd.status import SCRIPTS
 from smallkube.etcd.stream import decrypted
 from smallkube.inventory.cluster import Cluster
 from smallkube.inventory.models import Node
 from smallkube.kube import kubectl
 from smallkube.operations.engine import Operation, Runbook, Step
-from smallkube.operations.machines import SCRIPTS
 from smallkube.remote import scan
 from smallkube.remote.scan import Scanned
 from smallkube.secrets import transaction

@@ -1,9 +1,12 @@
-"""What etcd's scripts share (lib.sh): text becomes JSON, and keys are found in any YAML; the swap of the data."""
+"""What etcd's scripts share (lib.sh): text becomes JSON, and keys are found in any YAML; the swap of the data; what the
+scripts of a deploy say of etcd.
+"""
 
 import base64
 import hashlib
 import json
 import shlex
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +17,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from smallkube.deploy import facts
 from smallkube.etcd import status
 from smallkube.etcd.status import SCRIPTS
 from smallkube.secrets import kinds
@@ -40,6 +44,13 @@ LAYOUTS = {
 def run(function: str, stdin: str) -> str:
     argv = ["sh", "-c", f"{LIBRARY.read_text()}\n{function}"]
     return subprocess.run(argv, input=stdin, capture_output=True, text=True, check=True).stdout
+
+
+@pytest.mark.parametrize("script", sorted(LIBRARY.parent.glob("*.sh")), ids=lambda path: path.name)
+def test_shellcheck_finds_nothing(script: Path, needs: Callable[[str, object, str], None]) -> None:
+    needs("integration", shutil.which("shellcheck"), "shellcheck")
+    done = subprocess.run(["shellcheck", "--shell=sh", str(script)], capture_output=True, text=True)
+    assert done.stdout == ""
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -119,17 +130,20 @@ esac
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_a_restore_disarms_nospace(version: str, tmp_path: Path, needs: Callable[[str, object, str], None]) -> None:
-    """systemd is replaced by a script that runs the real etcd; no previous data, because mv may not exchange here."""
-    found = programs(version)
-    needs("integration", found, f"etcd {version}")
-    assert found
-    etcd = Etcd(tmp_path / "e", found, quota=1 << 20)
+    """systemd is replaced by a script that runs the real etcd; no previous data, because mv may not exchange here.
+
+    The history, which is ten revisions, is removed in a few seconds, as a large one is.
+    """
+    folder = programs(version)
+    needs("integration", folder, f"etcd {version}")
+    assert folder
+    etcd = Etcd(tmp_path / "e", folder, quota=1 << 20)
     with etcd.running():
         etcd.fill()
         etcd.ctl("snapshot", "save", str(tmp_path / "snapshot"))
     for name in ("new", "state/run", "bin"):
         (tmp_path / name).mkdir(parents=True)
-    restore = f"{found}/etcdutl snapshot restore {tmp_path}/snapshot --data-dir {tmp_path}/new/data"
+    restore = f"{folder}/etcdutl snapshot restore {tmp_path}/snapshot --data-dir {tmp_path}/new/data"
     bumped = ("--bump-revision", "1000000000", "--mark-compacted")
     subprocess.run([*restore.split(), *bumped], check=True, capture_output=True)
     start = f"cd {etcd.folder} && exec {shlex.join(etcd.argv('restored'))}"
@@ -138,13 +152,50 @@ def test_a_restore_disarms_nospace(version: str, tmp_path: Path, needs: Callable
     systemctl.chmod(0o755)
     state = tmp_path / "state/run"
     words = (str(etcd.folder / "restored"), str(tmp_path / "new"), str(state), etcd.endpoint, "30")
-    environment = {"PATH": f"{systemctl.parent}:{etcd.path}"}
+    slowly = {"BATCH_LIMIT": "1", "SLEEP_INTERVAL": "250ms"}
+    environment = {f"ETCD_EXPERIMENTAL_COMPACTION_{name}": value for name, value in slowly.items()}
+    environment |= {"PATH": f"{systemctl.parent}:{etcd.path}"}
     try:
         subprocess.run(["sh", "-c", SCRIPTS.text("swap-data-dir"), "swap", *words], env=environment, check=True)
         assert (state / "outcome").read_text() == "restored\nnone\n"
         assert "disarm the alarm NOSPACE" in (state / "log").read_text()
         assert etcd.ctl("endpoint", "health").returncode == 0
+        (found,) = json.loads(etcd.ctl("endpoint", "status", "--write-out", "json").stdout)
+        assert found["Status"]["dbSize"] < 1 << 19
         assert etcd.ctl("put", "/registry/large", "x" * 80_000).returncode == 0
         assert etcd.ctl("alarm", "list").stdout == ""
     finally:
         subprocess.run([systemctl, "stop", "etcd.service"], check=True)
+
+
+RUNNING = """#!/bin/sh
+case $* in *LoadState*) echo loaded ;; *Timestamp*) echo 0 ;; esac
+"""
+
+
+def health(etcd: Etcd, folder: Path) -> tuple[str, str]:
+    """What a deploy's check and `net.check` say of etcd."""
+    (folder / "systemctl").write_text(RUNNING)
+    (folder / "systemctl").chmod(0o755)
+    environment = {"PATH": f"{folder}:{etcd.path}"}
+
+    def run(name: str, *words: str) -> Any:
+        script = facts.SCRIPTS.bundle.files[f"{name}.sh"].decode().replace("/run/etcd", str(etcd.folder))
+        argv = ["sh", "-c", script, name, *words]
+        return json.loads(subprocess.run(argv, env=environment, capture_output=True, check=True).stdout)
+
+    checks = {
+        row["check"]: f"{row['result']}: {row['detail']}" for row in run("checks", "node", "primary", "1")["checks"]
+    }
+    return checks["etcd"], run("facts", "host", "1400", "digest", "--")["etcd"]
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_deploy_names_the_alarm(version: str, tmp_path: Path, needs: Callable[[str, object, str], None]) -> None:
+    folder = programs(version)
+    needs("integration", folder, f"etcd {version}")
+    assert folder
+    with Etcd(tmp_path / "e", folder, quota=1 << 20).running() as etcd:
+        assert health(etcd, tmp_path) == ("ok: healthy", "healthy")
+        etcd.fill()
+        assert health(etcd, tmp_path) == ("failed: unhealthy: alarm NOSPACE", "unhealthy: alarm NOSPACE")

@@ -1,5 +1,5 @@
-"""Proves the script that gives a new primary its data, with a stand-in for etcdutl: never over data that is there, all
-or nothing wherever it is cut off, and the same again completes it. (The real programs: tests/cluster/test_rebuild.py)
+"""Proves the script that gives a new primary its data, with a stand-in for etcd: never over data that is there, all or
+nothing wherever it is cut off, and the same again completes it. With the real programs: an alarm is no part of it.
 """
 
 import hashlib
@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from smallkube.operations import rebuild
+from smallkube.etcd.status import SCRIPTS
+from tests.integration.etcd import PROGRAMS, VERSIONS, Etcd, programs
 
-SCRIPT = Path(rebuild.__file__).with_name("scripts") / "seed.sh"
 ETCDUTL = """\
 #!/bin/sh
 case "$1 $3" in
@@ -29,6 +29,7 @@ version*) echo "etcdutl version: 3.6.5" ;;
   ;;
 esac
 """
+OTHERS = {"etcd": "#!/bin/sh\nexec sleep 60\n", "etcdctl": "#!/bin/sh\n"}
 BODY = b"x" * 4096
 SNAPSHOT = BODY + hashlib.sha256(BODY).digest()
 
@@ -52,10 +53,11 @@ class Place:
         return self.root / "system/sw/bin/etcdutl"
 
     def run(
-        self, what: str, stream: bytes = b"", sha256: str = "", minor: str = "3 6"
+        self, what: str, stream: bytes = b"", minor: str = "3 6", snapshot: bytes = SNAPSHOT
     ) -> subprocess.CompletedProcess[str]:
-        about = ["b1", self.root / "system", len(SNAPSHOT), sha256 or hashlib.sha256(BODY).hexdigest(), minor]
-        argv = [str(word) for word in ("sh", SCRIPT, what, self.data, self.mark, *(about if what == "seed" else ()))]
+        sha256 = hashlib.sha256(snapshot[:-32]).hexdigest()
+        about = ["b1", self.root / "system", len(snapshot), sha256, minor] if what == "seed" else []
+        argv = [str(word) for word in ("sh", "-c", SCRIPTS.text("seed"), "seed", what, self.data, self.mark, *about)]
         done = subprocess.run(argv, input=stream, capture_output=True, check=False)
         return subprocess.CompletedProcess(argv, done.returncode, done.stdout.decode(), done.stderr.decode())
 
@@ -85,6 +87,9 @@ def place(tmp_path: Path, needs: Callable[[str, object, str], None]) -> Place:
     made.program.parent.mkdir(parents=True)
     made.program.write_text(ETCDUTL)
     made.program.chmod(0o755)
+    for name, script in OTHERS.items():
+        made.program.with_name(name).write_text(script)
+        made.program.with_name(name).chmod(0o755)
     return made
 
 
@@ -125,10 +130,10 @@ def test_what_a_cut_off_run_left_is_done_again(place: Place) -> None:
 
 
 def test_a_stream_that_is_not_the_snapshot_is_refused(place: Place) -> None:
-    place.failed(b"", "what arrived")
-    place.failed(packed(SNAPSHOT)[:-3], "what arrived can't be unpacked")
-    place.failed(packed(SNAPSHOT[1:]), "what arrived is not what was sent")
-    place.failed(packed(b"y" + SNAPSHOT[1:]), "what arrived is not what was sent")
+    place.failed(b"", "the data received")
+    place.failed(packed(SNAPSHOT)[:-3], "the data received can't be unpacked")
+    place.failed(packed(SNAPSHOT[1:]), "the data received differs from what was sent")
+    place.failed(packed(b"y" + SNAPSHOT[1:]), "the data received differs from what was sent")
 
 
 def test_a_failed_restore_is_reported(place: Place) -> None:
@@ -142,4 +147,37 @@ def test_a_failed_restore_is_reported(place: Place) -> None:
 def test_an_older_etcd_is_refused(place: Place) -> None:
     place.failed(packed(SNAPSHOT), "can't read what 3.7 wrote", minor="3 7")
     place.program.write_text("#!/bin/sh\n")
-    place.failed(packed(SNAPSHOT), "etcdutl is not in")
+    place.failed(packed(SNAPSHOT), "etcdutl not found")
+
+
+def test_an_etcd_that_does_not_start_is_reported(place: Place) -> None:
+    for name, script in {"etcd": "echo no such flag", "etcdctl": "exit 1"}.items():
+        place.program.with_name(name).write_text(f"#!/bin/sh\n{script}\n")
+    place.failed(packed(SNAPSHOT), "etcd does not start: no such flag")
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_new_primary_has_no_alarm(
+    version: str, place: Place, tmp_path: Path, needs: Callable[[str, object, str], None]
+) -> None:
+    found = programs(version)
+    needs("integration", found, f"etcd {version}")
+    assert found
+    etcd = Etcd(tmp_path / "e", found, quota=1 << 20)
+    with etcd.running():
+        etcd.fill()
+        etcd.ctl("snapshot", "save", str(tmp_path / "snapshot"))
+    for name in PROGRAMS:
+        place.program.with_name(name).unlink()
+        place.program.with_name(name).symlink_to(found / name)
+    snapshot = (tmp_path / "snapshot").read_bytes()
+    done = place.run("seed", packed(snapshot), version.replace(".", " "), snapshot)
+    assert (done.returncode, done.stdout) == (0, "seeded b1\n"), done.stderr
+    assert sorted(path.name for path in place.data.iterdir()) == ["member"]
+    place.data.rename(etcd.folder / "restored")
+    etcd.data = "restored"
+    with etcd.running():
+        assert etcd.ctl("alarm", "list").stdout == ""
+        assert etcd.revision > 1_000_000_000
+        etcd.ctl("put", "/registry/large", "x" * 80_000)
+        assert etcd.ctl("alarm", "list").stdout == ""

@@ -50,7 +50,6 @@ ping_once() {
     return 1
   fi
 }
-etcd_health() { etcdctl --endpoints unix:///run/etcd/grpc --dial-timeout 3s --command-timeout 5s endpoint health; }
 api_ready() { KUBECONFIG=/run/kubeconfig-root kubectl --request-timeout=5s get --raw /readyz; }
 is_active() { systemctl is-active "$1.service"; }
 

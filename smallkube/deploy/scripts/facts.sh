@@ -80,16 +80,6 @@ readable() {
     if age --decrypt -i /etc/ssh/ssh_host_ed25519_key "$file" >/dev/null 2>&1; then basename "$file"; fi
   done
 }
-etcd_health() {
-  [ -S /run/etcd/grpc ] || return
-  if output=$(etcdctl --endpoints unix:///run/etcd/grpc --dial-timeout 3s --command-timeout 5s endpoint health 2>&1)
-  then
-    echo "healthy"
-  else
-    printf 'unhealthy: %s\n' "$(printf '%s\n' "$output" | tail -n 1)"
-  fi
-}
-
 host_facts() {
   mtu=$1 bundle=$2
   shift 2
@@ -109,7 +99,7 @@ host_facts() {
   nft list tables 2>/dev/null | sed 's/^table //' | list tables
   (cd /run/agenix && stat -L -c '"%n": "%a %U %G"' -- *) 2>/dev/null | object secrets
   if command -v age >/dev/null; then readable "$bundle" | list readable; else number readable null; fi
-  etcd_health | string etcd
+  if [ -S /run/etcd/grpc ]; then etcd_health; fi | string etcd
   # shellcheck disable=SC2086 # one word per unit
   systemctl show --property=Id,LoadState,ActiveState,ConditionResult,ConditionTimestampMonotonic $units 2>/dev/null |
     string units

@@ -9,8 +9,6 @@ data=$1 size=$2 sha256=$3 minor=$4 endpoint=$5 seconds=$6 configuration=$7 swap=
 shift 8
 state=/run/smallkube/etcd-restore
 unit=smallkube-etcd-restore
-bump="--bump-revision 1000000000 --mark-compacted"
-spare=200 # MiB: two segments of etcd's log, and some
 
 [ "$(id -u)" -eq 0 ] || fail "root is needed"
 mkdir -p "$state"
@@ -22,11 +20,7 @@ getent passwd etcd >/dev/null || fail "there is no user etcd: is this the primar
 mv --help | grep -q -e --exchange || fail "mv can't exchange folders: coreutils 9.5 or newer is needed"
 command -v zstd >/dev/null || fail "zstd not found"
 if mountpoint --quiet "$data"; then fail "$data is a mount point, which can't be swapped"; fi
-found=$(etcdutl version 2>/dev/null | sed -n 's/^etcdutl version: \([0-9]*\)\.\([0-9]*\).*/\1 \2/p')
-[ -n "$found" ] || fail "etcdutl not found"
-if [ "${found% *}" -ne "${minor% *}" ] || [ "${found#* }" -lt "${minor#* }" ]; then
-  fail "etcd $(echo "$found" | tr ' ' .) is installed, and can't read what $(echo "$minor" | tr ' ' .) wrote"
-fi
+check_version "$minor"
 
 deployed=
 if [ -r "$configuration" ]; then deployed=$(encryption_keys "$configuration"); fi
@@ -37,25 +31,13 @@ for key; do
 done
 
 rm -rf "$data".restore-*
-needed=$((size * 2 / 1048576 + spare))
-free=$(df -Pk "$(dirname "$data")" | awk 'NR == 2 { print int($4 / 1024) }')
-[ "$free" -ge "$needed" ] || fail "$(dirname "$data") has $free MiB free, and $needed are needed"
-
 run=$(date -u +%Y%m%dT%H%M%SZ)-$$
 new=$data.restore-$run
 trap 'trap "" TERM PIPE; rm -rf "$new"' EXIT
 trap 'exit 143' TERM INT HUP PIPE
-mkdir "$new" "$state/$run"
-zstd -q -dc >"$new/snapshot" || fail "the data received can't be unpacked"
-received="$(stat -c %s "$new/snapshot") $(head -c -32 "$new/snapshot" | sha256sum | cut -d ' ' -f 1)"
-[ "$received" = "$size $sha256" ] || fail "the data received differs from what was sent"
-etcdutl snapshot restore --help 2>&1 | grep -q -e --bump-revision || bump=
-# shellcheck disable=SC2086 # words of ours
-etcdutl snapshot restore "$new/snapshot" --data-dir "$new/data" $bump >"$new/output" 2>&1 ||
-  fail "etcdutl snapshot restore: $(last_line "$new/output")"
-rm -f "$new/snapshot"
+restore_snapshot "$new" "$size" "$sha256"
+mkdir "$state/$run"
 chown -R etcd:etcd "$new/data"
-chmod 700 "$new/data"
 sync -f "$new/data"
 
 printf %s "$swap" >"$state/$run/swap-data-dir.sh"

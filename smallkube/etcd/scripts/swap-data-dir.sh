@@ -29,36 +29,18 @@ stop_all() {
   ! systemctl --quiet is-active etcd.service
 }
 
-etcdctl() {
-  timeout "$((seconds + 15))" etcdctl --endpoints "$endpoint" "$@"
-}
-
-# By a read that needs a leader: `endpoint health` also fails for an alarm, which is a part of the data.
-answers() {
-  deadline=$(($(date +%s) + seconds))
-  until timeout 15 etcdctl --endpoints "$endpoint" --command-timeout 5s get health >/dev/null 2>&1; do
-    [ "$(date +%s)" -lt "$deadline" ] || return 1
-    sleep 0.2
-  done
-}
-
-# The space that the alarm is about is free once the history, which is marked compacted, is defragmented away.
-disarm() {
-  etcdctl --command-timeout 5s alarm list 2>/dev/null | grep -q -e NOSPACE || return 0
-  step "defragment and disarm the alarm NOSPACE"
-  etcdctl --command-timeout "${seconds}s" defrag >/dev/null 2>&1 || :
-  etcdctl --command-timeout 5s alarm disarm >/dev/null 2>&1
-}
-
 # The API server's unit counts as started when it answers. A unit that is not installed stays inactive.
 start_all() {
   reason="etcd does not start"
   systemctl reset-failed etcd.service 2>/dev/null || :
   timeout "$seconds" systemctl start etcd.service || return 1
   reason="etcd does not answer"
-  answers || return 1
+  answers "$endpoint" "$seconds" || return 1
   reason="the alarm NOSPACE can't be disarmed"
-  [ -z "$swapped" ] || disarm || return 1
+  if [ "$swapped" ] && has_nospace "$endpoint"; then
+    step "defragment and disarm the alarm NOSPACE"
+    disarm_nospace "$endpoint" "$seconds" || return 1
+  fi
   for unit in kube-apiserver kube-activation kube-controller-manager kube-scheduler; do
     loaded "$unit" || continue
     systemctl reset-failed "$unit.service" 2>/dev/null || :

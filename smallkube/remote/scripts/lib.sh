@@ -41,3 +41,17 @@ write() {
   cat >"$1.new"
   mv "$1.new" "$1"
 }
+
+# Whether etcd answers and has raised no alarm; prints "healthy" or what is wrong.
+etcd_health() {
+  if output=$(etcdctl --endpoints unix:///run/etcd/grpc --dial-timeout 3s --command-timeout 5s endpoint health 2>&1)
+  then
+    echo "healthy"
+  else
+    # The last line says only that the cluster is unhealthy.
+    known='s/Active Alarm(s):/alarm/; s/ *$//; s/.* is unhealthy: failed to commit proposal: //p'
+    reason=$(printf '%s\n' "$output" | sed -n "$known")
+    echo "unhealthy: ${reason:-$(printf '%s\n' "$output" | tail -n 1)}"
+    return 1
+  fi
+}
