@@ -41,6 +41,7 @@ class Server:
     folder: Path
     port: int = field(default_factory=free_port)
     kind: str = "ed25519"
+    sftp: str = "internal-sftp"
     pid: int = 0
 
     @property
@@ -62,7 +63,7 @@ class Server:
             f"{settings}Port {self.port}\nListenAddress 127.0.0.1\nHostKey {self.host_key}\nPidFile none\nUsePAM no\n"
             f"AuthorizedKeysFile {self.folder}/authorized_keys\nStrictModes no\nPasswordAuthentication no\n"
             "PermitRootLogin prohibit-password\nPermitUserEnvironment yes\nLogLevel VERBOSE\n"
-            "Subsystem sftp internal-sftp\n"
+            f"Subsystem sftp {self.sftp}\n"
         )
         if os.geteuid() == 0:
             Path("/run/sshd").mkdir(exist_ok=True)
