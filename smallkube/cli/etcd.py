@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 from smallkube.cli import output
 from smallkube.cli.context import CHANGE, Current, Seconds, task, words
 from smallkube.core import ui
-from smallkube.core.errors import SmallkubeError
+from smallkube.core.errors import SmallkubeError, listed
 from smallkube.core.workspace import REPOSITORY
 
 if TYPE_CHECKING:
@@ -72,7 +72,8 @@ def _show(report: "Report") -> None:
     ui.result(f"{record.name}: revision {record.revision}, {_count(record.keys)} keys, {size}")
     for copied in report.copies:
         if not copied.error:
-            ui.result(f"{copied.destination}: {len(copied.sent)} sent, {len(copied.removed)} removed")
+            others = f"; not of this machine: {listed(copied.others)}" if copied.others else ""
+            ui.result(f"{copied.destination}: {len(copied.sent)} sent, {len(copied.removed)} removed{others}")
     if report.removed:
         ui.result(f"removed here: {', '.join(report.removed)}")
 
@@ -136,12 +137,14 @@ def prune(
     with locked(here.cluster) as there:
         gone = list(removable(there.records, here.inventory.cluster.backup.keep))
         if unsound:
-            gone += [*there.faults, *(record.name for record in there.records if not record.sound)]
+            gone += there.unsound
         if gone and not here.dry_run:
             ui.confirm(f"remove {len(gone)} of {len(there.records) + len(there.faults)} backups?", yes=here.yes)
             for name in gone:
                 there.remove(name)
     output.show(here, gone, "\n".join(gone) or "nothing to remove")
+    if others := listed(name for name in there.faults if unsound and name not in gone):
+        ui.warn(f"not a backup of etcd, stays in {there.folder}: {others}")
 
 
 @task("json")

@@ -1,5 +1,6 @@
 """Backups of etcd: a snapshot is taken, verified, encrypted and recorded; then retention, copies, notifications."""
 
+import dataclasses
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -82,7 +83,10 @@ def locked(cluster: Cluster, *, make: bool = False) -> Iterator[Catalog]:
         raise UsageError(f"can't be made: {error.strerror}", where=str(folder), hint=hint) from error
     with lock(folder / ".lock", "backups"):
         remove_temporaries(folder)
-        yield catalog.of(cluster)
+        there = catalog.of(cluster)
+        for name in there.unfinished:
+            there.remove(name)
+        yield there
 
 
 def run(
@@ -149,15 +153,21 @@ def take(primary: Host, existing: Catalog, ours: Identity, now: datetime, option
             verified=created,
         )
         record = signature.sign(record, ours.key)
-        if (folder / record.file).exists():
-            raise SmallkubeError("a backup of this name exists already", where=str(folder / record.file))
-        temporary.rename(folder / record.file)
+        _complete(folder, temporary, record)
     except BaseException:
         receiver.abandon()
         raise
+    return record
+
+
+def _complete(folder: Path, temporary: Path, record: Record) -> None:
+    if (folder / record.file).exists():
+        raise SmallkubeError("a backup of this name exists already", where=str(folder / record.file))
+    # The record first, and not yet as verified: it tells whose the file is that a killed run leaves.
+    catalog.write_record(folder, dataclasses.replace(record, verified=None))
+    temporary.rename(folder / record.file)
     sync(folder)
     catalog.write_record(folder, record)
-    return record
 
 
 def check_space(existing: Catalog) -> None:

@@ -1,5 +1,6 @@
 """A folder of backups: what is in it, as far as it is known without decrypting."""
 
+import re
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -7,24 +8,37 @@ from pathlib import Path
 from smallkube.core.errors import SmallkubeError, UsageError
 from smallkube.core.files import sync, write_file
 from smallkube.core.workspace import expanded
-from smallkube.etcd.record import RECORD_SUFFIX, SUFFIX, Record, dump, parse
+from smallkube.etcd.record import RECORD_LIMIT, RECORD_SUFFIX, SUFFIX, Record, dump, parse
 from smallkube.etcd.signature import is_signed, signers
 from smallkube.etcd.stream import FILE_MODE
 from smallkube.inventory.cluster import Cluster
 
+_NAME = re.compile(r".+-[0-9]{8}T[0-9]{6}Z-[0-9]+(-[0-9a-f]{8})?")
+"""What backup.py calls its backups; earlier versions without the hash."""
+
 
 @dataclass(frozen=True)
 class Catalog:
-    """``records`` in the order in which they were taken. ``faults``: name → why it can't be counted as a backup."""
+    """``records`` in the order in which they were taken. ``faults``: name → why it can't be counted as a backup.
+
+    ``unfinished``: names of what a killed run, or one under way, has not completed.
+    """
 
     folder: Path
     records: tuple[Record, ...]
     faults: dict[str, str]
+    unfinished: tuple[str, ...] = ()
 
     @property
     def sound(self) -> tuple[Record, ...]:
         """Those that are there and passed their last verification."""
         return tuple(record for record in self.records if record.sound)
+
+    @property
+    def unsound(self) -> tuple[str, ...]:
+        """Backups that are damaged or incomplete; not what only has an ending in common with a record."""
+        faulty = (name for name in self.faults if _NAME.fullmatch(name) or (self.folder / (name + SUFFIX)).is_file())
+        return (*faulty, *(record.name for record in self.records if not record.sound))
 
     @property
     def newest(self) -> Record | None:
@@ -81,26 +95,31 @@ def read(folder: Path, accepted: Collection[str] = ()) -> Catalog:
     """
     faults: dict[str, str] = {}
     records: list[Record] = []
+    unfinished: list[str] = []
     for file in sorted(folder.glob(f"[!.]*{RECORD_SUFFIX}")):
         name = file.name.removesuffix(RECORD_SUFFIX)
         if not file.is_file():  # a folder, or a pipe, which would be waited for
             faults[name] = "its record is not a file"
             continue
         try:
-            record = parse(file.read_bytes(), str(file))
+            with file.open("rb") as opened:
+                record = parse(opened.read(RECORD_LIMIT), str(file))
             record = replace(record, signed=is_signed(record, accepted))
         except (SmallkubeError, OSError, ValueError) as error:
             why = "is unreadable" if isinstance(error, OSError) else getattr(error, "message", str(error))
             faults[name] = f"its record: {why}"
             continue
-        if fault := _fault(folder, file, record):
+        if name == record.name and record.signed and record.verified is None:
+            unfinished.append(name)
+        elif fault := _fault(folder, file, record):
             faults[name] = fault
         else:
             records.append(record)
     stored = {file.name.removesuffix(SUFFIX) for file in folder.glob(f"[!.]*{SUFFIX}")}
-    for name in sorted(stored - faults.keys() - {record.name for record in records}):
+    for name in sorted(stored - faults.keys() - {*unfinished, *(record.name for record in records)}):
         faults[name] = "has no record: it was not completed, or the record was removed"
-    return Catalog(folder, tuple(sorted(records, key=lambda record: record.sequence)), faults)
+    in_order = sorted(records, key=lambda record: record.sequence)
+    return Catalog(folder, tuple(in_order), faults, tuple(unfinished))
 
 
 def _fault(folder: Path, file: Path, record: Record) -> str:

@@ -18,6 +18,8 @@ FORMAT = 2
 SUFFIX = ".db.zst.age"
 """Of a backup: bbolt database with etcd's SHA-256 at its end, zstd (RFC 8878), age."""
 RECORD_SUFFIX = ".json"
+RECORD_LIMIT = 1 << 20
+"""Bytes: what is longer is no record."""
 
 
 @dataclass(frozen=True)

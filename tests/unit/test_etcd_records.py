@@ -9,6 +9,7 @@ import random
 import socketserver
 import threading
 from collections.abc import Callable
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
@@ -20,11 +21,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from smallkube.core.errors import SmallkubeError, UsageError
-from smallkube.etcd import catalog, copies, drill, notify, schedule, signature, status, verify
+from smallkube.core.workspace import Workspace
+from smallkube.etcd import backup, catalog, copies, drill, notify, schedule, signature, status, verify
 from smallkube.etcd.record import EncryptionKey, Record, Snapshot, dump, parse, parse_snapshot
 from smallkube.etcd.stream import encrypt, verify_backup
+from smallkube.inventory.cluster import Cluster
 from smallkube.inventory.models import Keep
-from smallkube.remote.sftp import Destination, Folder
+from smallkube.remote.sftp import PART, Destination, Folder
 from smallkube.secrets import age
 from tests.unit.test_etcd_retention import START, record
 
@@ -165,11 +168,12 @@ def test_a_record_of_the_previous_format_is_usable(tmp_path: Path) -> None:
 
 
 class Shared:
-    """A folder at a destination that two operators share, in memory."""
+    """A folder at a destination that two operators share, in memory; the connection breaks after ``left`` changes."""
 
     def __init__(self, *records: Record) -> None:
         self.files = {one.record_file: dump(one).encode() for one in records} | {"notes.json": b"[]"}
         self.files |= {one.file: bytes(one.stored_size) for one in records}
+        self.left = 1000
 
     def sizes(self) -> dict[str, int]:
         return {name: len(data) for name, data in self.files.items()}
@@ -178,7 +182,21 @@ class Shared:
         return self.files[name][:most]
 
     def remove(self, name: str) -> None:
+        self._change()
         del self.files[name]
+
+    def write(self, name: str, source: Path, mark: str) -> str:
+        for part in (b"half", data := source.read_bytes()):
+            self._change()
+            self.files[name + mark + PART] = part
+        self._change()
+        self.files[name] = self.files.pop(name + mark + PART)
+        return hashlib.sha256(data).hexdigest()
+
+    def _change(self) -> None:
+        if not self.left:
+            raise SmallkubeError("connection lost")
+        self.left -= 1
 
 
 def test_retention_elsewhere_spares_other_operators(tmp_path: Path) -> None:
@@ -187,11 +205,73 @@ def test_retention_elsewhere_spares_other_operators(tmp_path: Path) -> None:
     theirs = [dataclasses.replace(record(n, START), name=f"c{n}", signed=False) for n in (1, 2, 3, 4)]
     theirs[1:] = [signature.sign(one, other) for one in theirs[1:]]
     there = Shared(*ours, *theirs)
-    keep = Keep(last=1, daily=0, weekly=0, monthly=0)
     existing = catalog.Catalog(tmp_path, (ours[2],), {})
-    gone = copies.prune(cast(Folder, there), existing, keep, ACCEPTED)
+    gone, others = copies.prune(cast(Folder, there), existing, KEEP_ONE, ACCEPTED)
     assert sorted(gone) == ["b1", "b2"]
     assert {one.file for one in (ours[2], *theirs)} <= there.files.keys()
+    assert set(others) == {"notes.json", *(name for one in theirs for name in (one.file, one.record_file))}
+
+
+KEEP_ONE = Keep(last=1, daily=0, weekly=0, monthly=0)
+
+
+def test_an_interrupted_copy_leaves_nothing_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever the connection breaks, and although the backup is gone here when the next one is copied."""
+    workspace, here = Workspace(tmp_path), tmp_path / "backups"
+    here.mkdir()
+    monkeypatch.setattr(signature, "signing_key", lambda _: KEY)
+
+    def copy(there: Shared, sequence: int, left: int) -> copies.Copied:
+        for file in here.iterdir():
+            file.unlink()
+        data = bytes([sequence]) * 700
+        stored = hashlib.sha256(data).hexdigest()
+        one = signature.sign(dataclasses.replace(record(sequence, START), stored_sha256=stored), KEY)
+        (here / one.file).write_bytes(data)
+        catalog.write_record(here, one)
+        there.left = left
+        monkeypatch.setattr(copies, "folder", lambda *_: nullcontext(there))
+        return copies.copy(workspace, catalog.read(here, ACCEPTED), "sftp://u@h/d", KEEP_ONE, str)
+
+    foreign = {"notes.json": b"[]", "b7.db.zst.age.0badcafe.part": b"another operator's", "b8.db.zst.age": b""}
+    for left in range(100):
+        there = Shared()
+        there.files |= foreign
+        copy(there, 1, 1000)
+        broken = copy(there, 2, left)
+        done = copy(there, 3, 1000)
+        assert (done.error, done.others) == ("", tuple(sorted(foreign)))
+        assert there.files == foreign | {file.name: file.read_bytes() for file in here.iterdir()}
+        if not broken.error:
+            break
+    assert 6 < left < 20
+
+
+@pytest.mark.parametrize("renamed", [False, True])
+def test_what_a_killed_backup_left_is_removed(renamed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    good, half = put(tmp_path, 1), put(tmp_path, 2)
+    catalog.write_record(tmp_path, dataclasses.replace(catalog.read(tmp_path, ACCEPTED).find(half), verified=None))
+    if not renamed:
+        (tmp_path / f"{half}.db.zst.age").rename(tmp_path / ".tmp-2.db.zst.age")
+    there = catalog.read(tmp_path, ACCEPTED)
+    assert ([one.name for one in there.records], there.faults) == ([good], {})
+    monkeypatch.setattr(catalog, "folder_of", lambda _: tmp_path)
+    monkeypatch.setattr(catalog, "of", lambda _: catalog.read(tmp_path, ACCEPTED))
+    with backup.locked(cast(Cluster, None)):
+        assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", f"{good}.db.zst.age", f"{good}.json"]
+
+
+def test_only_what_was_a_backup_is_unsound(tmp_path: Path) -> None:
+    damaged, cut = "demo-20260101T031700Z-7-0a1b2c3d", "demo-20260101T031700Z-8"
+    (tmp_path / f"{damaged}.json").write_text("{}")
+    (tmp_path / f"{cut}.json").write_text("")
+    (tmp_path / "renamed.db.zst.age").write_bytes(b"")
+    for name in ("package", "notes-2026", "b1 (copy)"):
+        (tmp_path / f"{name}.json").write_text("{}")
+    (tmp_path / "large.json").write_bytes(b"[" * (2 << 20))
+    there = catalog.read(tmp_path, ACCEPTED)
+    assert set(there.unsound) == {damaged, cut, "renamed"}
+    assert there.faults.keys() - set(there.unsound) == {"package", "notes-2026", "b1 (copy)", "large"}
 
 
 WRONG = {"sequence": "x", "created": "2026-01-01", "etcd": "3", "keys": [1], "prefixes": {"a": "b"}, "surplus": 1}
