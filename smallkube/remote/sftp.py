@@ -15,7 +15,7 @@ from urllib.parse import unquote, urlsplit
 import paramiko
 from paramiko.sftp import CMD_CLOSE, CMD_DATA, CMD_OPENDIR, CMD_READ, CMD_READDIR, CMD_WRITE, SFTPError, int64
 
-from smallkube.core.errors import SmallkubeError, UsageError
+from smallkube.core.errors import SmallkubeError, UsageError, of_os
 from smallkube.core.workspace import Workspace
 from smallkube.remote import openssh
 
@@ -253,7 +253,7 @@ def folder(workspace: Workspace, destination: Destination) -> Iterator[Folder]:
     except (SFTPError, struct.error, UnicodeDecodeError) as error:
         raise SmallkubeError(f"unexpected answer from its SFTP server: {error}", where=where) from error
     except OSError as error:
-        raise SmallkubeError(f"can't be used: {error.strerror or error}", where=where) from error
+        raise of_os(error, where=error.filename or where) from error
     finally:
         wire.close()
 

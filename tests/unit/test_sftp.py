@@ -115,6 +115,12 @@ def test_an_unexpected_answer_is_one_line(kind: str, tmp_path: Path, monkeypatch
     assert reason in str(caught.value)
 
 
+def test_a_fault_of_this_machine_is_not_the_servers(tmp_path: Path) -> None:
+    with pytest.raises(SmallkubeError) as caught, folder(ordinary) as there:
+        there.write("b1.age", tmp_path / "missing")
+    assert str(caught.value).startswith(f"{tmp_path}/missing: can't be used: No such file")
+
+
 @pytest.mark.parametrize("reported", [0, 1 << 62])
 def test_an_endless_file_is_read_to_its_limit(reported: int, tmp_path: Path) -> None:
     def answer(kind: int, body: bytes) -> tuple[int, bytes]:
