@@ -1,7 +1,9 @@
-"""What the disk refuses: every task that can run without machines says so in one line, and keys/ stays whole."""
+"""What the disk refuses: every task says so in one line, and keys/ stays whole. No machine can be reached meanwhile."""
 
+import dataclasses
 import errno
 import os
+import re
 import shutil
 import sys
 from collections.abc import Iterator
@@ -10,9 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from invoke.collection import Collection
 
-from smallkube.cli.program import main
+from smallkube.cli.app import tree
+from smallkube.cli.program import SmallkubeProgram
 from smallkube.core.workspace import Workspace
+from smallkube.etcd import catalog, signature
+from smallkube.inventory.cluster import Cluster
+from smallkube.inventory.load import load
+from smallkube.nix import render
+from tests.unit.test_etcd_retention import START, record
 
 TASKS = {
     "doctor": ["doctor"],
@@ -33,7 +42,40 @@ TASKS = {
     "etcd.backup": ["etcd.backup", "--local"],
     "tokens.rotate": ["tokens.rotate", "--all", "--dry-run"],
     "keys.rotate-master": ["keys.rotate-master", "--yes"],
+    "keys.rotate-wireguard": ["keys.rotate-wireguard", "--yes"],
 }
+"""Those that have something to do without machines."""
+REACHING = {
+    "cluster.rebuild-primary": ["--yes"],
+    "cluster.smoke": [],
+    "cluster.status": [],
+    "cluster.upgrade": ["--yes"],
+    "cluster.upgrade-check": [],
+    "deploy.deploy": [],
+    "deploy.history": [],
+    "deploy.plan": [],
+    "deploy.rollback": ["--yes"],
+    "deploy.status": [],
+    "encryption.rotate": ["--yes"],
+    "etcd.drill": [],
+    "etcd.restore": ["--yes"],
+    "etcd.schedule": [],
+    "etcd.status": [],
+    "inventory.check": [],
+    "inventory.schema": [],
+    "keys.rotate-certificates": ["--yes"],
+    "keys.rotate-issuer": ["--yes"],
+    "keys.scan": [],
+    "net.check": [],
+    "nix.check": [],
+    "nodes.drain": ["--node", "node2", "--yes"],
+    "nodes.exec": ["--", "true"],
+    "nodes.reboot": ["--yes"],
+    "nodes.uncordon": ["--node", "node2"],
+    "tokens.rotate": ["--all", "--yes"],
+    "tokens.status": [],
+}
+"""The others, and their words."""
 READ_ONLY = {"doctor", "inventory.show", "keys.list", "keys.check", "keys.show", "etcd.list", "tokens.rotate"}
 REFUSALS = [errno.EROFS, errno.ENOSPC, errno.EACCES, errno.EIO]
 CHANGES = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.chmod", "os.link", "os.symlink"}
@@ -105,10 +147,22 @@ def place(task: str, template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
     return Workspace(root)
 
 
+ALL = tree()
+
+
+def only(task: str) -> Collection:
+    """The tree with one task: Invoke copies all of it for each command."""
+    space, _, name = task.rpartition(".")
+    inner, outer = Collection(space or "all"), Collection()
+    inner.add_task(ALL[task], name)
+    outer.add_collection(inner)
+    return outer if space else inner
+
+
 def run(words: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, list[str]]:
     status: object = 0
     try:
-        main(["smallkube", *words])
+        SmallkubeProgram(name="smallkube", namespace=only(words[0])).run(["smallkube", *words])
     except SystemExit as end:
         status = end.code
     return int(str(status or 0)), capsys.readouterr().err.splitlines()
@@ -124,17 +178,57 @@ def said_once(errors: list[str], number: int) -> bool:
     return naming == errors[-1:] and all(line.isprintable() for line in errors)
 
 
-@pytest.mark.parametrize("number", REFUSALS, ids=errno.errorcode.get)
 @pytest.mark.parametrize("task", TASKS)
-def test_refused_writes_are_one_line(
-    task: str, number: int, place: Workspace, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_refused_writes_are_one_line(task: str, place: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
     before = contents(place)
-    with faulty(Disk(place.root, number)):
-        status, errors = run(TASKS[task], capsys)
-    idle = task in READ_ONLY or (task == "keys.rekey" and number == errno.EACCES)  # its lock can be had
-    assert status == (0 if idle else 1) and (status == 0 or said_once(errors, number)), errors
-    assert contents(place) == before
+    for number in REFUSALS:
+        with faulty(Disk(place.root, number)):
+            status, errors = run(TASKS[task], capsys)
+        idle = task in READ_ONLY or (task == "keys.rekey" and number == errno.EACCES)  # its lock can be had
+        assert status == (0 if idle else 1) and (status == 0 or said_once(errors, number)), errors
+        assert contents(place) == before
+
+
+def test_each_task_is_tried() -> None:
+    assert {*TASKS, *REACHING} == set(ALL.task_names)
+
+
+@pytest.fixture(scope="session")
+def rendered(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace with a signed backup, of two machines that refuse connections."""
+    root = shutil.copytree(template, tmp_path_factory.mktemp("rendered") / "workspace")
+    workspace, ports = Workspace(root), iter((1, 2))
+    text = workspace.inventory_file.read_text()
+    ssh = re.sub(r"peer_ip: \S+", lambda found: f"{found[0]}\n    ssh: {{host: 127.0.0.1, port: {next(ports)}}}", text)
+    workspace.inventory_file.write_text(ssh)
+    render.plan(Cluster(workspace, load(workspace.inventory_file))).apply()
+    (root / "backups").mkdir()
+    taken = dataclasses.replace(record(1, START), cluster="test")
+    catalog.write_record(root / "backups", signature.sign(taken, signature.signing_key(workspace)))
+    (root / "backups" / taken.file).write_bytes(bytes(taken.stored_size))
+    programs = root.with_name("bin")
+    programs.mkdir()
+    for name in ("etcd", "etcdctl", "etcdutl", "nix", "nix-instantiate"):
+        (programs / name).write_text(f"#!/bin/sh\necho {name} 3.6.6\nexit {int(name.startswith('nix'))}\n")
+        (programs / name).chmod(0o755)
+    return root
+
+
+@pytest.mark.parametrize("task", REACHING)
+def test_no_refusal_is_a_traceback(
+    task: str, rendered: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SMALLKUBE_WORKSPACE", str(rendered))
+    monkeypatch.setenv("PATH", f"{rendered.with_name('bin')}:{os.environ['PATH']}")
+    monkeypatch.setattr(sys, "argv", words := ["smallkube", task, *REACHING[task]])
+    before = contents(Workspace(rendered))
+    for number in REFUSALS:
+        with faulty(Disk(rendered, number)):
+            status, errors = run(words[1:], capsys)
+        naming = [line for line in errors if os.strerror(number) in line]
+        assert status in (0, 1) and naming in ([], errors[-1:]), (number, errors)
+        assert bool(status) <= bool(errors) and all(line.isprintable() for line in errors)
+        assert contents(Workspace(rendered)) == before
 
 
 @pytest.mark.parametrize("task", [task for task in TASKS if task not in (*READ_ONLY, "etcd.backup", "etcd.verify")])
