@@ -205,7 +205,7 @@ class SnapshotReceiver:
                     hint="if you know why: --allow-older-revision",
                 )
             self._pipes = (
-                Pipe(lambda stream: verify_snapshot(stream, self._where)),
+                Pipe(lambda stream: verify_snapshot(stream, self._where, most=found.size)),
                 Pipe(lambda stream: encrypt(stream, self._path, self._recipient)),
             )
             for pipe in self._pipes:

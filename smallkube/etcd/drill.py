@@ -52,7 +52,7 @@ def drill(
     with _private_folder(base, record.size * 2 + _SPARE) as folder:
         step("decrypt")
         with (folder / "snapshot").open("wb") as file:
-            found = verify_backup(existing.folder / record.file, master, file.write)
+            found = verify_backup(existing.folder / record.file, master, file.write, record.size)
         etcd = EphemeralEtcd(folder, programs, seconds)
         step("restore")
         etcd.restore("snapshot")

@@ -4,6 +4,7 @@ A backup is an etcd snapshot (a bbolt database with its SHA-256 at the end), com
 """
 
 import hashlib
+import math
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -74,10 +75,12 @@ class Pipe:
         self._pool.shutdown()
 
 
-def verify_snapshot(stream: BinaryIO, where: str, then: Callable[[bytes], object] = lambda _: None) -> Digest:
+def verify_snapshot(
+    stream: BinaryIO, where: str, then: Callable[[bytes], object] = lambda _: None, most: float = math.inf
+) -> Digest:
     """Decompress ``stream`` and compare the snapshot in it with the hash at its end; ``then`` is given all of it.
 
-    Raises SmallkubeError that names ``where``.
+    Raises SmallkubeError that names ``where``, also as soon as there are more than ``most`` bytes.
     """
     import zstandard
 
@@ -86,6 +89,8 @@ def verify_snapshot(stream: BinaryIO, where: str, then: Callable[[bytes], object
     try:
         while data := reader.read(_CHUNK):
             size += len(data)
+            if size > most:
+                raise SmallkubeError(f"damaged: it has more than {most} bytes", where=where)
             pending = tail + data
             digest.update(memoryview(pending)[:-HASH_SIZE])
             tail = pending[-HASH_SIZE:]
@@ -152,11 +157,13 @@ def decrypted(path: Path, master: age.Master) -> Iterator[BinaryIO]:
         raise age.refusal(header, master, str(path)) from error
 
 
-def verify_backup(path: Path, master: age.Master, then: Callable[[bytes], object] = lambda _: None) -> Digest:
+def verify_backup(
+    path: Path, master: age.Master, then: Callable[[bytes], object] = lambda _: None, most: float = math.inf
+) -> Digest:
     """``verify_snapshot`` of the one in ``path``; raises SmallkubeError."""
     with decrypted(path, master) as stream:
         try:
-            return verify_snapshot(stream, str(path), then)
+            return verify_snapshot(stream, str(path), then, most)
         except SmallkubeError as error:
             damage = error  # raised last: that the file can't be decrypted explains more
     raise damage

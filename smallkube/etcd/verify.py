@@ -41,7 +41,7 @@ def _verify(backups: Catalog, record: Record, master: Master | None) -> Check:
         if stream.hash_file(path) != record.stored_sha256:
             raise SmallkubeError("damaged: its SHA-256 is not the recorded one")
         stream.read_header(path)
-        if ours and stream.verify_backup(path, ours).sha256 != record.snapshot_sha256:
+        if ours and stream.verify_backup(path, ours, most=record.size).sha256 != record.snapshot_sha256:
             raise SmallkubeError("damaged: the snapshot in it is not the recorded one")
     except SmallkubeError as error:
         faults.append(error.message)

@@ -356,6 +356,26 @@ def test_a_damaged_backup_and_one_for_another_master(tmp_path: Path) -> None:
         verify_backup(path, master)
 
 
+BOMB = zstandard.ZstdCompressor().compress(bytes(256 << 20))
+
+
+def test_no_more_is_received_than_was_announced(tmp_path: Path) -> None:
+    receiver = backup.SnapshotReceiver("node1", tmp_path / "backup", age.new_identity()[1], None)
+    with pytest.raises(SmallkubeError, match=r"node1: damaged: it has more than 24608 bytes"):
+        for data in (json.dumps(REPORTED).encode() + b"\n", *([BOMB] * 1000)):
+            receiver.write(data)
+    receiver.abandon()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_drill_writes_no_more_than_was_recorded(tmp_path: Path) -> None:
+    text, recipient = age.new_identity()
+    encrypt(io.BytesIO(BOMB), tmp_path / FULL.file, recipient)
+    there = catalog.Catalog(tmp_path, (FULL,), {})
+    with pytest.raises(SmallkubeError, match=r"damaged: it has more than 544 bytes"):
+        drill.drill(there, FULL, age.parse_master(text, "m"), {}, tmp_path / "drill", 1, str)
+
+
 @pytest.mark.parametrize(
     ("recorded", "found", "result"),
     [(0, 1, "ok"), (1, 1, "ok"), (0, 2, "failed"), (1, 2, "failed"), (2, 1, "failed"), (36, 36, "ok")],
