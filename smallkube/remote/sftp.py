@@ -13,7 +13,19 @@ from typing import IO, Any, Self, cast
 from urllib.parse import unquote, urlsplit
 
 import paramiko
-from paramiko.sftp import CMD_CLOSE, CMD_DATA, CMD_OPENDIR, CMD_READ, CMD_READDIR, CMD_WRITE, SFTPError, int64
+from paramiko.sftp import (
+    CMD_ATTRS,
+    CMD_CLOSE,
+    CMD_DATA,
+    CMD_OPENDIR,
+    CMD_READ,
+    CMD_READDIR,
+    CMD_STAT,
+    CMD_WRITE,
+    SFTPError,
+    int64,
+)
+from paramiko.sftp_attr import SFTPAttributes
 
 from smallkube.core.errors import SmallkubeError, UsageError, of_os
 from smallkube.core.workspace import Workspace
@@ -27,7 +39,7 @@ _LISTING_LIMIT = 64 << 20
 """Bytes of answers besides those of a file: some hundred thousand names."""
 _EACH = 1000
 _SILENT_SECONDS = 120
-_Attributes = cast(Any, paramiko.SFTPAttributes)
+_EXTENDED_LIMIT = 100
 FILE_MODE = 0o600
 PART = ".part"
 """What the name of an incomplete file ends with."""
@@ -102,8 +114,28 @@ class _Client(paramiko.SFTPClient):
                     name, _ = reply.get_binary().decode(errors="surrogateescape"), reply.get_binary()
                     if not name:
                         raise SFTPError("a file without a name")
-                    yield name, _Attributes._from_msg(reply).st_size or 0
+                    yield name, _attributes(reply)[0]
         self._request(CMD_CLOSE, handle)
+
+    def mode(self, path: str) -> int:
+        """Type and mode of a file as stat(2) has them, 0 when the server does not say."""
+        kind, reply = self._request(CMD_STAT, path)
+        if kind != CMD_ATTRS:
+            raise SFTPError("expected attributes")
+        return _attributes(reply)[1]
+
+
+def _attributes(reply: paramiko.Message) -> tuple[int, int]:
+    """Size and mode; paramiko's own reader takes any number of extended attributes from an empty rest."""
+    flags = reply.get_int()
+    size = reply.get_int64() if flags & SFTPAttributes.FLAG_SIZE else 0
+    reply.get_bytes(8 if flags & SFTPAttributes.FLAG_UIDGID else 0)
+    mode = reply.get_int() if flags & SFTPAttributes.FLAG_PERMISSIONS else 0
+    reply.get_bytes(8 if flags & SFTPAttributes.FLAG_AMTIME else 0)
+    extended = reply.get_int() if flags & SFTPAttributes.FLAG_EXTENDED else 0
+    for _ in range(min(2 * extended, _EXTENDED_LIMIT)):
+        reply.get_binary()
+    return size, mode
 
 
 class _Pipeline:
@@ -174,7 +206,7 @@ class Folder:
     def read(self, name: str, most: int) -> bytes:
         """The beginning of a file, at most so many bytes; none of what is not a regular file."""
         self._client.left = 2 * most + _ANSWER_LIMIT
-        if not S_ISREG(self._client.stat(self._at(name)).st_mode or 0):
+        if not S_ISREG(self._client.mode(self._at(name))):
             return b""
         with self._client.open(self._at(name), "rb") as file:
             return b"".join(_Pipeline(self._client, file).read(most))
@@ -223,7 +255,7 @@ class Folder:
 
     def _make(self, path: str) -> None:
         try:
-            self._client.stat(path)
+            self._client.mode(path)
         except FileNotFoundError:
             if parent := path.rpartition("/")[0]:
                 self._make(parent)
