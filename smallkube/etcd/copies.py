@@ -20,7 +20,7 @@ from smallkube.remote.sftp import PART, Destination, Folder, folder
 class Copied:
     """What was done at one destination; ``error`` is "" when every sound backup is there.
 
-    ``others``: files there that this machine has not signed, which stay.
+    ``others``: files there that this machine has not signed and does not have, which stay.
     """
 
     destination: str
@@ -85,5 +85,6 @@ def prune(
     for name in (name for record in gone for name in (record.file, record.record_file)):
         if name in sizes:
             there.remove(name)
-    others = sizes.keys() - {name for record in ours for name in (record.file, record.record_file)}
+    known = (*ours, *existing.records)
+    others = sizes.keys() - {name for record in known for name in (record.file, record.record_file)}
     return tuple(record.name for record in gone), tuple(sorted(others))
