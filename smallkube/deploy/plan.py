@@ -13,7 +13,7 @@ from typing import TypeVar
 from smallkube.core import process
 from smallkube.core.errors import ErrorGroup, UsageError, listed
 from smallkube.core.files import write_file
-from smallkube.deploy import preflight
+from smallkube.deploy import changes, preflight
 from smallkube.deploy.facts import SCRIPTS
 from smallkube.inventory.cluster import Cluster
 from smallkube.inventory.models import Node
@@ -199,7 +199,7 @@ def prepare(
         preflight.refuse_older_keys(found, states)
     preflight.refuse_other_public_keys(nodes, found, whole)
     if not options.accept_changes:
-        preflight.refuse_changes(cluster, found, whole.files[preflight.CLUSTER_FILE])
+        changes.check(cluster, found, whole.files[changes.FILE])
     new_peers, left_out = preflight.stale_peers(cluster, nodes, found, whole.files["keys/peers.json"])
     if options.with_peers and left_out:
         nodes = cluster.inventory.select([*(node.name for node in nodes), *left_out])

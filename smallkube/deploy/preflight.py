@@ -6,34 +6,18 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 
 from smallkube.core import git
-from smallkube.core.errors import ErrorGroup, UsageError, listed
+from smallkube.core.errors import UsageError, listed
 from smallkube.core.workspace import Workspace
 from smallkube.deploy import facts
 from smallkube.deploy.facts import Deployed
-from smallkube.inventory.changes import KINDS, Kind
 from smallkube.inventory.cluster import Cluster
 from smallkube.inventory.models import Node
 from smallkube.nix.bundle import Bundle
 from smallkube.remote import fleet
 from smallkube.remote.ssh import connector
-from smallkube.secrets import age, kinds, peers, policy, transaction
+from smallkube.secrets import peers
 
 _COMMIT = re.compile(r"[0-9a-f]{40,64}")
-CLUSTER_FILE = "nix/rendered/cluster.nix"
-RENDERED = {
-    "cluster.domain": "domain",
-    "cluster.network.prefix4": "prefix4",
-    "cluster.network.prefix6": "prefix6",
-    "cluster.api.external_host": "externalHost",
-    "cluster.api.port": "port",
-}
-"""Path of a field → its name in CLUSTER_FILE."""
-HINTS = {
-    Kind.ROTATION: "pods' tokens would be refused until kubelets renew them; to accept that, pass --accept-changes",
-    Kind.REBUILD: "it needs a new cluster, on reinstalled machines; restore the previous value",
-}
-_VALUE = re.compile(r'^ +(\w+) = "?([a-z0-9.-]{1,253})"?;$', re.MULTILINE)
-_OWN_KEY = re.compile(r"wgkube([1-9][0-9]{0,2})\.key")
 
 
 def ask(cluster: Cluster, nodes: Sequence[Node]) -> dict[str, Deployed]:
@@ -70,56 +54,6 @@ def refuse_other_public_keys(nodes: Sequence[Node], found: Mapping[str, Deployed
                 where="keys/peers.json",
                 hint=f"restore both from git, or run `inv keys.rotate-wireguard --node {node.name}`",
             )
-
-
-def refuse_changes(cluster: Cluster, found: Mapping[str, Deployed], rendered: bytes) -> None:
-    """Raise ErrorGroup for the values of the inventory that were deployed otherwise, and that a deploy can't change.
-
-    ``found``: node → what it says was deployed to it; machines that could not be asked have no say. ``rendered``:
-    CLUSTER_FILE of now.
-    """
-    now, problems = cluster_values(rendered.decode()), [*_shrunk(cluster)]
-    for name, there in found.items():
-        problems += _changes(cluster.inventory.node(name), there, now)
-    if problems:
-        raise ErrorGroup([*{str(problem): problem for problem in problems}.values()])
-
-
-def cluster_values(text: str) -> dict[str, str]:
-    """Those values of CLUSTER_FILE that are compared, by their names there; of a text that is none, none."""
-    return {name: value for name, value in _VALUE.findall(text) if name in RENDERED.values()}
-
-
-def deployed_values(there: Deployed) -> dict[str, str]:
-    """The same of what was deployed to this machine last, as far as it still has it."""
-    prefix = f"{there.effective[0].digest}/{CLUSTER_FILE}:" if there.effective else ""
-    lines = [line.removeprefix(prefix) for line in there.rendered if prefix and line.startswith(prefix)]
-    return cluster_values("\n".join(lines))
-
-
-def _changes(node: Node, there: Deployed, now: Mapping[str, str]) -> Iterator[UsageError]:
-    last = deployed_values(there)
-    for field, name in RENDERED.items():
-        if name in last and last[name] != now.get(name):
-            problem = f"is {now.get(name)}, but {last[name]} was deployed; nothing was sent"
-            yield UsageError(problem, where=field, hint=HINTS[KINDS[field]])
-    own = [found[1] for name in there.own_keys if (found := _OWN_KEY.fullmatch(name))]
-    if len(own) == 1 and own[0] != str(node.index):
-        problem = f"this machine was deployed as node{own[0]}; nothing was sent"
-        hint = f"name it node{own[0]} in inventory.yaml, or reinstall it"
-        yield UsageError(problem, where=node.name, hint=hint)
-
-
-def _shrunk(cluster: Cluster) -> Iterator[UsageError]:
-    """Resources whose objects are encrypted in etcd, and that the inventory names no more; needs the master key."""
-    master, keys = age.read_master(cluster.workspace), transaction.read_keys(cluster.workspace)
-    row = next(row for row in policy.secrets_of(cluster.inventory) if row.kind is policy.Kind.ENCRYPTION)
-    if master and row.file in keys.files:
-        encrypted = kinds.encrypted_resources(transaction.opened(keys, master, row))
-        if gone := [name for name in encrypted if name not in cluster.inventory.cluster.secrets.encrypted_resources]:
-            problem = f"lacks {', '.join(gone)}, whose objects are encrypted in etcd; nothing was sent"
-            hint = "name it there again: resources can be added (inv encryption.rotate), not taken away"
-            yield UsageError(problem, where="cluster.secrets.encrypted_resources", hint=hint)
 
 
 def stale_peers(

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from smallkube.deploy import facts, history, preflight
+from smallkube.deploy import changes, facts, history
 from smallkube.inventory.models import Node
 from smallkube.nix.bundle import Bundle
 from smallkube.remote import scripts
@@ -233,10 +233,10 @@ def test_what_was_deployed_is_told_before_anything_is_sent(run: Run, root: Path)
     entry = history.Entry("t", "o", "switch", BUNDLE.digest, "/nix/store/x", "1", "deployed", "", "id", "commit")
     (root / "lib/history.jsonl").write_text(json.dumps(asdict(entry)) + "\n")
     (keys.parent / "nix/rendered").mkdir(parents=True)
-    (keys.parent / preflight.CLUSTER_FILE).write_text('{\n  domain = "k8s.internal";\n  port = 6443;\n}\n')
+    (keys.parent / changes.FILE).write_text('{\n  domain = "k8s.internal";\n  port = 6443;\n}\n')
     scripted(root, "wg", "echo KEY=")
     found = facts.deployed(host(run))
-    assert preflight.deployed_values(found) == {"domain": "k8s.internal", "port": "6443"}
+    assert changes.last(found).values == {"domain": "k8s.internal", "port": "6443"}
     assert (found.effective, found.keys, found.public_key) == ((entry,), "id", "KEY=")
     assert found.wireguard == {BUNDLE.digest: hashlib.sha256(b"secret").hexdigest()}
     assert found.peers == hashlib.sha256(b"[]").hexdigest()

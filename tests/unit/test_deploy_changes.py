@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from smallkube.core.errors import ErrorGroup
-from smallkube.deploy import preflight
+from smallkube.deploy import changes
 from smallkube.deploy.facts import Deployed
 from smallkube.deploy.history import Entry
 from smallkube.inventory.changes import KINDS, Kind
@@ -45,12 +45,12 @@ def test_each_field_of_the_model_is_classified() -> None:
 
 def test_what_needs_more_than_a_deploy_is_compared() -> None:
     hard = {field for field, kind in KINDS.items() if kind in (Kind.ROTATION, Kind.REBUILD)}
-    assert hard == {*preflight.RENDERED, "cluster.secrets.encrypted_resources", "nodes.name", "nodes.index"}
+    assert hard == {*changes.RENDERED, "cluster.secrets.encrypted_resources", "nodes.name", "nodes.index"}
 
 
 def rendered(cluster: FakeCluster, inventory: Inventory) -> bytes:
     plan = render.plan(Cluster(cluster.workspace, inventory))
-    return plan.files[cluster.workspace.root / preflight.CLUSTER_FILE].encode()
+    return plan.files[cluster.workspace.root / changes.FILE].encode()
 
 
 def changed(inventory: Inventory, field: str, value: Any) -> Inventory:
@@ -66,14 +66,14 @@ def changed(inventory: Inventory, field: str, value: Any) -> Inventory:
 def deployed(text: bytes = b"", index: int = 1) -> Deployed:
     """What a machine says of its past, after a deploy with ``text`` as its values, if there was one."""
     entry = Entry("", "ann", "switch", DIGEST, "/nix/store/x", "1", "deployed", "")
-    lines = [f"{DIGEST}/{preflight.CLUSTER_FILE}:{line}" for line in text.decode().split("\n")]
+    lines = [f"{DIGEST}/{changes.FILE}:{line}" for line in text.decode().split("\n")]
     history = (json.dumps(asdict(entry)),) if text else ()
     return Deployed("/nix/store/x", history, "", "", {}, (*lines, "stray"), (f"wgkube{index}.key",))
 
 
 def check(cluster: FakeCluster, there: Deployed, inventory: Inventory | None = None) -> None:
     wanted = inventory or cluster.inventory
-    preflight.refuse_changes(Cluster(cluster.workspace, wanted), {"node1": there}, rendered(cluster, wanted))
+    changes.check(Cluster(cluster.workspace, wanted), {"node1": there}, rendered(cluster, wanted))
 
 
 @pytest.mark.parametrize("field", sorted(OTHER))
@@ -103,7 +103,7 @@ def test_a_machine_of_another_index_is_refused(cluster: FakeCluster) -> None:
 
 def test_a_first_deploy_and_lost_machines_are_no_obstacle(cluster: FakeCluster) -> None:
     check(cluster, deployed(), changed(cluster.inventory, "cluster.domain", "other.internal"))
-    preflight.refuse_changes(cluster.cluster, {}, b"")
+    changes.check(cluster.cluster, {}, b"")
 
 
 def test_resources_that_are_encrypted_stay_named(cluster: FakeCluster) -> None:
@@ -117,6 +117,6 @@ def test_resources_that_are_encrypted_stay_named(cluster: FakeCluster) -> None:
 
 @given(st.text())
 def test_any_answer_of_a_machine_is_only_compared(text: str) -> None:
-    found = preflight.cluster_values(text)
-    assert found.keys() <= {*preflight.RENDERED.values()}
+    found = changes.values(text)
+    assert found.keys() <= {*changes.RENDERED.values()}
     assert all(value.isascii() and value.isprintable() and len(value) <= 253 for value in found.values())

@@ -1,0 +1,86 @@
+"""Values that a live cluster can't take by a mere deploy: compared with what the machines have, before it is sent."""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from smallkube.core.errors import ErrorGroup, UsageError
+from smallkube.deploy.facts import Deployed
+from smallkube.inventory.changes import KINDS, Kind
+from smallkube.inventory.cluster import Cluster
+from smallkube.inventory.models import Node
+from smallkube.secrets import age, kinds, policy, transaction
+
+FILE = "nix/rendered/cluster.nix"
+RENDERED = {
+    "cluster.domain": "domain",
+    "cluster.network.prefix4": "prefix4",
+    "cluster.network.prefix6": "prefix6",
+    "cluster.api.external_host": "externalHost",
+    "cluster.api.port": "port",
+}
+"""Path of a field → its name in FILE."""
+HINTS = {
+    Kind.ROTATION: "pods' tokens would be refused until kubelets renew them; to accept that, pass --accept-changes",
+    Kind.REBUILD: "it needs a new cluster, on reinstalled machines; restore the previous value",
+}
+_VALUE = re.compile(r'^ +(\w+) = "?([a-z0-9.-]{1,253})"?;$', re.MULTILINE)
+_OWN_KEY = re.compile(r"wgkube([1-9][0-9]{0,2})\.key")
+
+
+@dataclass(frozen=True)
+class LastValues:
+    """What a machine got last: the ``values`` of FILE by their names there, and the ``index`` of its node, or ""."""
+
+    index: str
+    values: Mapping[str, str]
+
+
+def check(cluster: Cluster, found: Mapping[str, Deployed], rendered: bytes) -> None:
+    """Raise ErrorGroup for the values of the inventory that were deployed otherwise, and that a deploy can't change.
+
+    ``found``: node → what it says was deployed to it; machines that could not be asked have no say. ``rendered``: FILE
+    of now.
+    """
+    now, problems = values(rendered.decode()), [*_shrunk(cluster)]
+    for name, there in found.items():
+        problems += compare(cluster.inventory.node(name), last(there), now)
+    if problems:
+        raise ErrorGroup([*{str(problem): problem for problem in problems}.values()])
+
+
+def values(text: str) -> dict[str, str]:
+    """Those values of FILE that are compared, by their names there; of a text that is none, none."""
+    return {name: value for name, value in _VALUE.findall(text) if name in RENDERED.values()}
+
+
+def last(there: Deployed) -> LastValues:
+    """What was deployed to this machine last, as far as it still has it."""
+    prefix = f"{there.effective[0].digest}/{FILE}:" if there.effective else ""
+    lines = [line.removeprefix(prefix) for line in there.rendered if prefix and line.startswith(prefix)]
+    own = [found[1] for name in there.own_keys if (found := _OWN_KEY.fullmatch(name))]
+    return LastValues(own[0] if len(own) == 1 else "", values("\n".join(lines)))
+
+
+def compare(node: Node, last: LastValues, now: Mapping[str, str]) -> Iterator[UsageError]:
+    """What ``node`` can't take, in words; ``now``: the values of FILE."""
+    for field, name in RENDERED.items():
+        if name in last.values and last.values[name] != now.get(name):
+            problem = f"is {now.get(name)}, but {last.values[name]} was deployed; nothing was sent"
+            yield UsageError(problem, where=field, hint=HINTS[KINDS[field]])
+    if last.index and last.index != str(node.index):
+        problem = f"this machine was deployed as node{last.index}; nothing was sent"
+        hint = f"name it node{last.index} in inventory.yaml, or reinstall it"
+        yield UsageError(problem, where=node.name, hint=hint)
+
+
+def _shrunk(cluster: Cluster) -> Iterator[UsageError]:
+    """Resources whose objects are encrypted in etcd, and that the inventory names no more; needs the master key."""
+    master, keys = age.read_master(cluster.workspace), transaction.read_keys(cluster.workspace)
+    row = next(row for row in policy.secrets_of(cluster.inventory) if row.kind is policy.Kind.ENCRYPTION)
+    if master and row.file in keys.files:
+        encrypted = kinds.encrypted_resources(transaction.opened(keys, master, row))
+        if gone := [name for name in encrypted if name not in cluster.inventory.cluster.secrets.encrypted_resources]:
+            problem = f"lacks {', '.join(gone)}, whose objects are encrypted in etcd; nothing was sent"
+            hint = "name it there again: resources can be added (inv encryption.rotate), not taken away"
+            yield UsageError(problem, where="cluster.secrets.encrypted_resources", hint=hint)
