@@ -11,61 +11,67 @@ from smallkube.inventory.cluster import Cluster
 from smallkube.inventory.models import Node
 from smallkube.secrets import age, kinds, policy, transaction
 
-FILE = "nix/rendered/cluster.nix"
+FILES = ("nix/rendered/cluster.nix", "nix/flake.nix")
+"""Where the values are, of which no name is in both."""
 RENDERED = {
     "cluster.domain": "domain",
     "cluster.network.prefix4": "prefix4",
     "cluster.network.prefix6": "prefix6",
     "cluster.api.external_host": "externalHost",
     "cluster.api.port": "port",
+    "cluster.kubernetes": "kubernetesMinor",
+    "cluster.nixos": "nixpkgs.url",
 }
-"""Path of a field → its name in FILE."""
+"""Path of a field → its name in FILES."""
 HINTS = {
+    Kind.UPGRADE: "run `inv cluster.upgrade`, or restore the previous value",
     Kind.ROTATION: "pods' tokens would be refused until kubelets renew them; to accept that, pass --accept-changes",
     Kind.REBUILD: "it needs a new cluster, on reinstalled machines; restore the previous value",
 }
-_VALUE = re.compile(r'^ +(\w+) = "?([a-z0-9.-]{1,253})"?;$', re.MULTILINE)
+_VALUE = re.compile(r'^ +(nixpkgs\.url|\w+) = "?(?:github:NixOS/nixpkgs/nixos-)?([a-z0-9.-]{1,253})"?;$', re.MULTILINE)
 _OWN_KEY = re.compile(r"wgkube([1-9][0-9]{0,2})\.key")
 
 
 @dataclass(frozen=True)
 class LastValues:
-    """What a machine got last: the ``values`` of FILE by their names there, and the ``index`` of its node, or ""."""
+    """What a machine got last: the ``values`` of FILES by their names there, and the ``index`` of its node, or ""."""
 
     index: str
     values: Mapping[str, str]
 
 
-def check(cluster: Cluster, found: Mapping[str, Deployed], rendered: bytes) -> None:
+def check(cluster: Cluster, found: Mapping[str, Deployed], files: Mapping[str, bytes], *, versions: bool) -> None:
     """Raise ErrorGroup for the values of the inventory that were deployed otherwise, and that a deploy can't change.
 
-    ``found``: node → what it says was deployed to it; machines that could not be asked have no say. ``rendered``: FILE
-    of now.
+    ``found``: node → what it says was deployed to it; machines that could not be asked have no say. ``files``:
+    what Nix sees now. ``versions``: also for those that an upgrade changes.
     """
-    now, problems = values(rendered.decode()), [*_shrunk(cluster)]
+    problems = [*_shrunk(cluster)]
+    now = values("".join(files[file].decode() for file in FILES if file in files))
     for name, there in found.items():
-        problems += compare(cluster.inventory.node(name), last(there), now)
+        problems += compare(cluster.inventory.node(name), last(there), now, versions=versions)
     if problems:
         raise ErrorGroup([*{str(problem): problem for problem in problems}.values()])
 
 
 def values(text: str) -> dict[str, str]:
-    """Those values of FILE that are compared, by their names there; of a text that is none, none."""
+    """Those values of FILES that are compared, by their names there; of a text that is none, none."""
     return {name: value for name, value in _VALUE.findall(text) if name in RENDERED.values()}
 
 
 def last(there: Deployed) -> LastValues:
     """What was deployed to this machine last, as far as it still has it."""
-    prefix = f"{there.effective[0].digest}/{FILE}:" if there.effective else ""
-    lines = [line.removeprefix(prefix) for line in there.rendered if prefix and line.startswith(prefix)]
+    prefixes = [f"{there.effective[0].digest}/{file}:" for file in FILES if there.effective]
+    lines = [line.removeprefix(prefix) for prefix in prefixes for line in there.rendered if line.startswith(prefix)]
     own = [found[1] for name in there.own_keys if (found := _OWN_KEY.fullmatch(name))]
     return LastValues(own[0] if len(own) == 1 else "", values("\n".join(lines)))
 
 
-def compare(node: Node, last: LastValues, now: Mapping[str, str]) -> Iterator[UsageError]:
-    """What ``node`` can't take, in words; ``now``: the values of FILE."""
+def compare(node: Node, last: LastValues, now: Mapping[str, str], *, versions: bool = True) -> Iterator[UsageError]:
+    """What ``node`` can't take, in words; ``now``: the values of FILES."""
     for field, name in RENDERED.items():
-        if name in last.values and last.values[name] != now.get(name):
+        free = KINDS[field] is Kind.UPGRADE and not versions
+        if not free and name in last.values and last.values[name] != now.get(name):
             problem = f"is {now.get(name)}, but {last.values[name]} was deployed; nothing was sent"
             yield UsageError(problem, where=field, hint=HINTS[KINDS[field]])
     if last.index and last.index != str(node.index):

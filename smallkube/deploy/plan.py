@@ -62,7 +62,8 @@ class Options:
     stops. ``confirm_seconds``: after which a node rolls back, counted from before the activation; ``rollback`` False:
     it never does. ``drain`` False: nothing is drained. ``with_peers``: include the nodes whose peers have changed.
     ``build_on``: whose Nix builds; what is built locally is copied to the nodes. ``accept_changes``: deploy values that
-    a live cluster can't take, too. ``force``: also older keys than those that were deployed last.
+    a live cluster can't take, too. ``upgrade``: also other versions of Kubernetes or NixOS than were deployed last.
+    ``force``: also older keys than those that were deployed last.
     """
 
     batch: int | None = None
@@ -74,6 +75,7 @@ class Options:
     build_on: BuildOn = BuildOn.TARGET
     accept_changes: bool = False
     force: bool = False
+    upgrade: bool = False
 
 
 DEFAULT = Options()
@@ -199,7 +201,9 @@ def prepare(
         preflight.refuse_older_keys(found, states)
     preflight.refuse_other_public_keys(nodes, found, whole)
     if not options.accept_changes:
-        changes.check(cluster, found, whole.files[changes.FILE])
+        # A preview may be of an upgrade: nothing is activated.
+        versions = not options.upgrade and goal not in (Goal.BUILD, Goal.DRY_ACTIVATE)
+        changes.check(cluster, found, whole.files, versions=versions)
     new_peers, left_out = preflight.stale_peers(cluster, nodes, found, whole.files["keys/peers.json"])
     if options.with_peers and left_out:
         nodes = cluster.inventory.select([*(node.name for node in nodes), *left_out])

@@ -198,7 +198,7 @@ class Upgrade(Runbook):
 
     def _deploy(self, stage: Sequence[Node]) -> None:
         """Raises SmallkubeError when the API server then has not the target's version."""
-        self.deploy(stage, options=Options(batch=len(stage)))
+        self.deploy(stage, options=Options(batch=len(stage), upgrade=True))
         if self.version:
             return
         with self.connect(self.inventory.primary) as primary:

@@ -233,10 +233,12 @@ def test_what_was_deployed_is_told_before_anything_is_sent(run: Run, root: Path)
     entry = history.Entry("t", "o", "switch", BUNDLE.digest, "/nix/store/x", "1", "deployed", "", "id", "commit")
     (root / "lib/history.jsonl").write_text(json.dumps(asdict(entry)) + "\n")
     (keys.parent / "nix/rendered").mkdir(parents=True)
-    (keys.parent / changes.FILE).write_text('{\n  domain = "k8s.internal";\n  port = 6443;\n}\n')
+    texts = ['  domain = "k8s.internal";\n  port = 6443;\n', '  nixpkgs.url = "github:NixOS/nixpkgs/nixos-25.11";\n']
+    for file, text in zip(changes.FILES, texts, strict=True):
+        (keys.parent / file).write_text(text)
     scripted(root, "wg", "echo KEY=")
     found = facts.deployed(host(run))
-    assert changes.last(found).values == {"domain": "k8s.internal", "port": "6443"}
+    assert changes.last(found).values == {"domain": "k8s.internal", "port": "6443", "nixpkgs.url": "25.11"}
     assert (found.effective, found.keys, found.public_key) == ((entry,), "id", "KEY=")
     assert found.wireguard == {BUNDLE.digest: hashlib.sha256(b"secret").hexdigest()}
     assert found.peers == hashlib.sha256(b"[]").hexdigest()

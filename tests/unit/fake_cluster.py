@@ -9,7 +9,7 @@ from functools import cached_property
 
 from smallkube.core.errors import SmallkubeError
 from smallkube.core.workspace import Workspace
-from smallkube.deploy.plan import Goal, Report
+from smallkube.deploy.plan import DEFAULT, Goal, Options, Report
 from smallkube.inventory.cluster import Cluster
 from smallkube.inventory.load import load
 from smallkube.inventory.models import Inventory, Node
@@ -55,7 +55,7 @@ class FakeCluster:
     ``deployments`` says who was deployed to, in order; ``peers`` are the WireGuard keys that a machine accepts.
     ``etcd`` is what seed.sh finds, ``host_key`` that of the primary, ``restarted`` are the nodes whose clients were.
     ``off``: the machines that can't be reached, which a deploy in lockstep does not survive; ``cordoned``: nodes.
-    ``api``: the state of the API server's unit.
+    ``api``: the state of the API server's unit. Only an upgrade may change the members' minor version.
     """
 
     def __init__(self, workspace: Workspace) -> None:
@@ -101,7 +101,7 @@ class FakeCluster:
         self,
         nodes: Sequence[Node] | None = None,
         cluster: Cluster | None = None,
-        options: object = None,
+        options: Options = DEFAULT,
         goal: Goal = Goal.SWITCH,
     ) -> list[Report]:
         assert cluster is None or cluster.inventory == self.inventory
@@ -113,6 +113,8 @@ class FakeCluster:
         deployed = [node.name for node in (self.inventory.nodes if nodes is None else nodes)]
         self.deployments.append(deployed)
         for name in deployed:
+            minor = f"v{self.inventory.cluster.kubernetes}."
+            assert options.upgrade or self.members.get(name, minor).startswith(minor)
             self.members[name] = f"v{self.inventory.cluster.kubernetes}.0"
             self.peers[name] = {*peers.public_keys(peers.read(self.workspace)).values()}
         return [Report(name, NodeOutcome.DEPLOYED) for name in deployed]

@@ -1,7 +1,7 @@
 """A value that a live cluster can't take is refused before anything is sent, whatever a machine says of its past."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -27,6 +27,8 @@ OTHER: dict[str, Any] = {
     "cluster.network.prefix6": "fd99",
     "cluster.api.external_host": "other.example.com",
     "cluster.api.port": 7443,
+    "cluster.kubernetes": "1.35",
+    "cluster.nixos": "26.05",
 }
 
 
@@ -44,13 +46,13 @@ def test_each_field_of_the_model_is_classified() -> None:
 
 
 def test_what_needs_more_than_a_deploy_is_compared() -> None:
-    hard = {field for field, kind in KINDS.items() if kind in (Kind.ROTATION, Kind.REBUILD)}
+    hard = {field for field, kind in KINDS.items() if kind is not Kind.FREE}
     assert hard == {*changes.RENDERED, "cluster.secrets.encrypted_resources", "nodes.name", "nodes.index"}
 
 
-def rendered(cluster: FakeCluster, inventory: Inventory) -> bytes:
+def rendered(cluster: FakeCluster, inventory: Inventory) -> dict[str, bytes]:
     plan = render.plan(Cluster(cluster.workspace, inventory))
-    return plan.files[cluster.workspace.root / changes.FILE].encode()
+    return {file: plan.files[cluster.workspace.root / file].encode() for file in changes.FILES}
 
 
 def changed(inventory: Inventory, field: str, value: Any) -> Inventory:
@@ -63,17 +65,18 @@ def changed(inventory: Inventory, field: str, value: Any) -> Inventory:
     return Inventory.model_validate(document)
 
 
-def deployed(text: bytes = b"", index: int = 1) -> Deployed:
-    """What a machine says of its past, after a deploy with ``text`` as its values, if there was one."""
+def deployed(files: Mapping[str, bytes] = {}, index: int = 1) -> Deployed:
+    """What a machine says of its past, after a deploy of ``files``, if there was one."""
     entry = Entry("", "ann", "switch", DIGEST, "/nix/store/x", "1", "deployed", "")
-    lines = [f"{DIGEST}/{changes.FILE}:{line}" for line in text.decode().split("\n")]
-    history = (json.dumps(asdict(entry)),) if text else ()
+    lines = [f"{DIGEST}/{file}:{line}" for file, text in files.items() for line in text.decode().split("\n")]
+    history = (json.dumps(asdict(entry)),) if files else ()
     return Deployed("/nix/store/x", history, "", "", {}, (*lines, "stray"), (f"wgkube{index}.key",))
 
 
-def check(cluster: FakeCluster, there: Deployed, inventory: Inventory | None = None) -> None:
+def check(cluster: FakeCluster, there: Deployed, inventory: Inventory | None = None, *, versions: bool = True) -> None:
     wanted = inventory or cluster.inventory
-    changes.check(Cluster(cluster.workspace, wanted), {"node1": there}, rendered(cluster, wanted))
+    files = rendered(cluster, wanted)
+    changes.check(Cluster(cluster.workspace, wanted), {"node1": there}, files, versions=versions)
 
 
 @pytest.mark.parametrize("field", sorted(OTHER))
@@ -95,6 +98,15 @@ def test_a_free_value_is_deployed(field: str, value: Any, cluster: FakeCluster) 
     check(cluster, deployed(rendered(cluster, cluster.inventory)), changed(cluster.inventory, field, value))
 
 
+@pytest.mark.parametrize(("field", "value"), [("cluster.kubernetes", "1.33"), ("cluster.nixos", "26.05")])
+def test_an_upgrade_alone_may_change_versions(field: str, value: str, cluster: FakeCluster) -> None:
+    machines = deployed(rendered(cluster, cluster.inventory))
+    other = changed(cluster.inventory, field, value)
+    check(cluster, machines, other, versions=False)
+    with pytest.raises(ErrorGroup, match=r"nothing was sent; run `inv cluster\.upgrade`, or restore the previous"):
+        check(cluster, machines, other)
+
+
 def test_a_machine_of_another_index_is_refused(cluster: FakeCluster) -> None:
     machine = deployed(rendered(cluster, cluster.inventory), index=2)
     with pytest.raises(ErrorGroup, match=r"node1: this machine was deployed as node2; nothing was sent; name it node2"):
@@ -103,7 +115,7 @@ def test_a_machine_of_another_index_is_refused(cluster: FakeCluster) -> None:
 
 def test_a_first_deploy_and_lost_machines_are_no_obstacle(cluster: FakeCluster) -> None:
     check(cluster, deployed(), changed(cluster.inventory, "cluster.domain", "other.internal"))
-    changes.check(cluster.cluster, {}, b"")
+    changes.check(cluster.cluster, {}, {}, versions=True)
 
 
 def test_resources_that_are_encrypted_stay_named(cluster: FakeCluster) -> None:

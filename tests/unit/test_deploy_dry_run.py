@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from smallkube.cli.program import main
-from smallkube.core.errors import UsageError
-from smallkube.deploy import plan
+from smallkube.core.errors import ErrorGroup, UsageError
+from smallkube.deploy import changes, plan
 from smallkube.deploy.plan import Goal, Options
+from smallkube.deploy.run import UNDRAINED
 from smallkube.inventory.models import Node
 from smallkube.nix import render
 from smallkube.remote.command import Command, Result
@@ -26,6 +27,7 @@ ENTRY |= {"outcome": "deployed", "reason": ""}
 def keys_of(cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
     """Node → the id of the keys that were deployed to it last. The workspace is rendered and locked."""
     found: dict[str, str] = {}
+    files: list[str] = []
 
     def answer(node: Node, command: Command) -> Result:
         if command.argv[4] == "generations":
@@ -33,7 +35,7 @@ def keys_of(cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[d
         assert command.argv[4:] == ("deployed", str(node.index))
         entry = json.dumps({**ENTRY, "keys": found.get(node.name, ""), "commit": ""})
         facts = {"system": SYSTEM, "history": [entry], "peers": "", "public_key": "", "wireguard": {}}
-        facts |= {"rendered": [], "own_keys": []}
+        facts |= {"rendered": files, "own_keys": []}
         return reply(json.dumps(facts))
 
     def connect(_: object, node: Node) -> FakeHost:
@@ -43,6 +45,8 @@ def keys_of(cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[d
     monkeypatch.setenv("SMALLKUBE_WORKSPACE", str(cluster.workspace.root))
     render.plan(cluster.cluster).apply()
     cluster.workspace.flake_lock.write_text("{}")
+    lines = [(file, line) for file in changes.FILES for line in (cluster.workspace.root / file).read_text().split("\n")]
+    files += [f"d/{file}:{line}" for file, line in lines]
     yield found
 
 
@@ -59,6 +63,27 @@ def test_a_stale_clone_is_refused_also_for_the_primary(
     with pytest.raises(UsageError, match=rf"{stale} was deployed with newer keys than this workspace has"):
         plan.prepare(cluster.cluster, nodes, Goal.SWITCH)
     plan.prepare(cluster.cluster, nodes, Goal.SWITCH, Options(force=True))
+
+
+@pytest.mark.parametrize(("field", "value"), [("kubernetes", "1.35"), ("nixos", "26.05")])
+def test_a_plain_deploy_does_not_change_versions(
+    cluster: FakeCluster, keys_of: dict[str, str], field: str, value: str
+) -> None:
+    """Neither does that of a rotation, which is one with UNDRAINED."""
+    file = cluster.workspace.inventory_file
+    file.write_text(file.read_text().replace("cluster:\n", f"cluster:\n  {field}: '{value}'\n"))
+    render.plan(cluster.cluster).apply()
+    activating = [(goal, Options()) for goal in (Goal.SWITCH, Goal.BOOT, Goal.TEST)]
+    for goal, options in (*activating, (Goal.SWITCH, UNDRAINED), (Goal.SWITCH, Options(force=True))):
+        with pytest.raises(ErrorGroup, match=rf"^cluster\.{field}: is {value}, .* run `inv cluster\.upgrade`") as error:
+            plan.prepare(cluster.cluster, cluster.inventory.nodes, goal, options)
+        assert error.value.exit_status == 2
+    previews = [(goal, Options()) for goal in (Goal.BUILD, Goal.DRY_ACTIVATE)]
+    for goal, options in (
+        *previews,
+        *((Goal.SWITCH, options) for options in (Options(upgrade=True), Options(accept_changes=True))),
+    ):
+        plan.prepare(cluster.cluster, cluster.inventory.nodes, goal, options)
 
 
 def test_a_workspace_of_the_previous_version_is_deployed(cluster: FakeCluster, keys_of: dict[str, str]) -> None:

@@ -43,7 +43,10 @@ deployed() { # INDEX of the node
   wg show wgkube public-key 2>/dev/null | string public_key
   (cd "$home/bundles" && sha256sum -- */"keys/wgkube$1.key.age") 2>/dev/null |
     sed -n 's|^\([0-9a-f]*\)  \([0-9a-f]*\)/.*|"\2": "\1"|p' | object wireguard
-  (cd "$home/bundles" && grep -H ' = ' -- */nix/rendered/cluster.nix) 2>/dev/null | head -n 2000 | list rendered
+  (cd "$home/bundles" && {
+    grep -H ' nixpkgs\.url = ' -- */nix/flake.nix
+    grep -H ' = ' -- */nix/rendered/cluster.nix
+  }) 2>/dev/null | head -n 2000 | list rendered
   (cd /run/agenix && ls -d -- wgkube*.key) 2>/dev/null | list own_keys
 }
 
