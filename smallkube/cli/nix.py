@@ -61,4 +61,6 @@ def check(
     overrides = dict(text.split("=", 1) for text in override_input)
     nodes = [each.name for each in here.nodes]
     checks = check_files(bundle.assemble(here.cluster).files, nodes, overrides)
+    if unchecked := dict.fromkeys(each.check for each in checks if each.result == "skipped"):
+        ui.warn(f"not checked here: {', '.join(unchecked)}")
     output.show_checks(here, checks)

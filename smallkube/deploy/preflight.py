@@ -12,6 +12,7 @@ from smallkube.deploy import facts
 from smallkube.deploy.facts import Deployed
 from smallkube.inventory.cluster import Cluster
 from smallkube.inventory.models import Node
+from smallkube.nix import hosts
 from smallkube.nix.bundle import Bundle
 from smallkube.remote import fleet
 from smallkube.remote.ssh import connector
@@ -95,28 +96,9 @@ def unknown_commits(workspace: Workspace, found: Mapping[str, Deployed]) -> Iter
             yield f"{name} was deployed from commit {each[:12]}, which this clone does not have: git pull"
 
 
-_NEEDED = {
-    "file system": r"fileSystems|disko",
-    "boot loader": r"boot\.loader|loader\s*=|disko",
-    "authorized SSH key": r"authorizedKeys",
-}
-"""What a machine needs to boot and to be reached, and the words by which a configuration names it."""
-_CONTAINER = "boot.isContainer"
-
-
 def host_warnings(nodes: Sequence[Node], whole: Bundle) -> Iterator[str]:
     """What the configuration of machines in nix/hosts does not have, as far as its words tell."""
-    texts = {name: _without_comments(data) for name, data in whole.files.items() if name.startswith("nix/hosts/")}
-    lacking: dict[str, list[str]] = {}
-    for node in nodes:
-        others = re.compile(rf"nix/hosts/(?!{node.name}(?![0-9]))node[0-9].*")
-        text = "\n".join(each for name, each in texts.items() if not others.fullmatch(name))
-        missing = [f"no {what}" for what, words in _NEEDED.items() if not re.search(words, text)]
-        if missing and _CONTAINER not in text:
-            lacking.setdefault(", ".join(missing), []).append(node.name)
-    for words, names in lacking.items():
-        yield f"nix/hosts: {words} for {listed(names)}; copy what the machine has in /etc/nixos"
-
-
-def _without_comments(data: bytes) -> str:
-    return re.sub(r"(?s)/\*.*?\*/|#[^\n]*", "", data.decode(errors="replace"))
+    names: dict[str, list[str]] = {}
+    for name, missing in hosts.lacking(whole.files, [node.name for node in nodes]).items():
+        names.setdefault(", ".join(missing), []).append(name)
+    yield from (f"nix/hosts: {words} for {listed(names[words])}; {hosts.HINT}" for words in names if words)

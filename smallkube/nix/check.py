@@ -1,6 +1,7 @@
 """What ``inv nix.check`` finds out: syntax, evaluation of every node, and what the real tools say of the result.
 
-Nothing is built. What could not be checked is part of the result, with the reason.
+Nothing is built. What could not be checked is part of the result, with the reason, and so is what evaluated it: inputs
+that are not NixOS know neither its options nor its assertions.
 Facts: systemd-analyze(1) verify, nft(8) --check, shellcheck(1); systemd-networkd has no check mode, so it is started
 on the files in a network and mount namespace of its own and stopped once it has read them.
 """
@@ -8,14 +9,15 @@ on the files in a network and mount namespace of its own and stopped once it has
 import os
 import re
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 from smallkube.core import process
 from smallkube.core.checks import Check, Result
-from smallkube.core.errors import SmallkubeError, UsageError
-from smallkube.nix import flake
+from smallkube.core.errors import SmallkubeError, UsageError, listed
+from smallkube.nix import flake, hosts
 from smallkube.nix.bundle import write_tree
 from smallkube.nix.flake import Description, Flake
 
@@ -39,10 +41,24 @@ def check(files: Mapping[str, bytes], nodes: Sequence[str], overrides: Mapping[s
     with tempfile.TemporaryDirectory(prefix="smallkube-") as name:
         tree = Path(name).resolve() / "tree"
         write_tree(files, tree)
-        return tuple(_checks(tree, nodes, overrides))
+        described = dict[str, Description]()
+        checks = [*_checks(tree, nodes, overrides, described)]
+    words = hosts.lacking(files, nodes)
+    return (*checks, *(_needs(node, words[node], described.get(node)) for node in nodes))
 
 
-def _checks(tree: Path, nodes: Sequence[str], overrides: Mapping[str, str]) -> Iterator[Check]:
+def _needs(node: str, words: Sequence[str], description: Description | None) -> Check:
+    """Whether the machine can boot and be reached: NixOS' own answer, else that of the ``words`` in nix/hosts."""
+    exact = bool(description and description["nixos"])
+    if missing := ", ".join(description["lacking"] if description and exact else words):
+        return Check(node, "boot and SSH", Result.WARNING, f"nix/hosts: {missing}; {hosts.HINT}")
+    return Check(node, "boot and SSH", Result.OK, "" if exact else "only the words in nix/hosts were compared")
+
+
+def _checks(
+    tree: Path, nodes: Sequence[str], overrides: Mapping[str, str], described: dict[str, Description]
+) -> Iterator[Check]:
+    """``described`` gets the nodes that could be evaluated."""
     parser, nix = process.find("nix-instantiate"), process.find("nix")
     if parser is None or nix is None:
         yield from _skipped("Nix is not installed here (Debian: nix-bin)", "syntax", "inputs", "evaluation", *_TOOLS)
@@ -52,15 +68,38 @@ def _checks(tree: Path, nodes: Sequence[str], overrides: Mapping[str, str]) -> I
         evaluated = Flake(nix, flake.url(nix, tree), overrides)
         inputs = evaluated.inputs()
     except SmallkubeError as error:
-        yield from _skipped(error.message, "inputs", "evaluation", *_TOOLS)
+        yield from _skipped(error.message, "inputs")
+        yield from _skipped("the inputs of the flake could not be fetched", "evaluation", *_TOOLS)
         return
     if unknown := overrides.keys() - inputs.keys():
         hint = f"the inputs are {', '.join(inputs)}"
         raise UsageError(f"no input {', '.join(sorted(unknown))} to override", where="nix/flake.nix", hint=hint)
     yield Check("", "inputs", Result.OK, ", ".join(f"{name} {origin}" for name, origin in inputs.items()))
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        for found in pool.map(lambda node: _node(evaluated, node, tree.parent / node), nodes):
-            yield from found
+        found = dict(zip(nodes, pool.map(partial(_described, evaluated), nodes), strict=True))
+        described |= {node: each for node, each in found.items() if not isinstance(each, Check)}
+        yield from _evaluator(nix, described.values())
+        yield from (each for each in found.values() if isinstance(each, Check))
+        for checks in pool.map(lambda node: _node(node, described[node], tree.parent / node), described):
+            yield from checks
+
+
+def _described(evaluated: Flake, node: str) -> Description | Check:
+    try:
+        return evaluated.describe(node)
+    except SmallkubeError as error:
+        return Check(node, "evaluation", Result.FAILED, error.message)
+
+
+def _evaluator(nix: str, descriptions: Collection[Description]) -> Iterator[Check]:
+    """What evaluated the nodes, if any could be."""
+    name = f"Nix {'.'.join(map(str, flake.version(nix)))}"
+    if all(each["nixos"] for each in descriptions):
+        versions = ", ".join(dict.fromkeys(f"NixOS {each['nixos']}" for each in descriptions))
+        yield from (Check("", "evaluator", Result.OK, f"{name}, {versions}") for _ in [*descriptions][:1])
+    else:
+        detail = f"{name}, with inputs that are not NixOS: its options, assertions and packages were not checked"
+        yield Check("", "evaluator", Result.WARNING, detail)
 
 
 def _syntax_errors(parser: str, tree: Path) -> list[str]:
@@ -73,13 +112,11 @@ def _syntax_errors(parser: str, tree: Path) -> list[str]:
     return [f"{file.relative_to(tree)}: {flake.reason(done.stderr)}" for file, done in results.items() if not done.ok]
 
 
-def _node(evaluated: Flake, node: str, work: Path) -> list[Check]:
-    try:
-        description = evaluated.describe(node)
-    except SmallkubeError as error:
-        return [Check(node, "evaluation", Result.FAILED, error.message)]
+def _node(node: str, description: Description, work: Path) -> list[Check]:
     checks = [Check(node, "evaluation", Result.OK), *_of(node, "assertions", description["failedAssertions"])]
     checks += [Check(node, "warnings", Result.WARNING, text) for text in description["warnings"]]
+    if unknown := description["unknown"]:
+        checks.append(Check(node, "options", Result.SKIPPED, f"unknown to these inputs: {listed(unknown, 5)}"))
     for name, ask in _TOOLS.items():
         folder = work / name.replace(" ", "-")
         folder.mkdir(parents=True)

@@ -1,5 +1,5 @@
-# What nix.check examines of one node: `nix eval FLAKE#nixosConfigurations.NODE --apply`. Only options of NixOS are read,
-# and only what the workspace's own files define is named as its own: NixOS answers for the rest.
+# What nix.check examines of one node: `nix eval FLAKE#nixosConfigurations.NODE --apply`. Only options of NixOS are read
+# (and what stands in for it says of itself), and only what the workspace's own files define is named as its own: NixOS answers for the rest.
 { config, options, ... }:
 let
   inherit (builtins) attrNames attrValues concatMap concatStringsSep elem filter getContext isString listToAttrs mapAttrs match;
@@ -31,8 +31,21 @@ let
     map textOf (attrValues (select ownUnits config.systemd.units))
     ++ attrValues activation
     ++ map (file: if file.text or null == null then toString (file.source or "") else file.text) (attrValues etc);
+
+  loaders = [ "grub" "systemd-boot" "generic-extlinux-compatible" "initScript" "external" "limine" "refind" ];
+  hasLoader = builtins.any (name: config.boot.loader.${name}.enable or false) loaders;
+  hasKey = user: user.openssh.authorizedKeys.keys != [ ] || user.openssh.authorizedKeys.keyFiles != [ ];
+  unless = condition: text: if condition then [ ] else [ text ];
 in
 {
+  # The NixOS that evaluates this; "": something else, which does not know the options in `unknown`.
+  nixos = config.system.nixos.version or "";
+  unknown = config.system.build.unsupported or [ ];
+  lacking =
+    if config.boot.isContainer then [ ] else
+    unless (config.fileSystems or { } ? "/") "no file system"
+    ++ unless hasLoader "no boot loader"
+    ++ unless (builtins.any hasKey (attrValues config.users.users)) "no authorized SSH key";
   inherit failedAssertions;
   inherit (config) warnings;
   # The derivation that is deployed; a failed assertion throws here.

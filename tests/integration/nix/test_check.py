@@ -12,6 +12,7 @@ from lab.checks.evaluate import INPUTS
 from smallkube.core import process
 from smallkube.core.checks import Check, Result, failed
 from smallkube.core.errors import UsageError
+from smallkube.core.workspace import REPOSITORY
 from smallkube.nix.check import check
 
 from .conftest import CLUSTERS, Build, Tree
@@ -20,6 +21,7 @@ pytestmark = pytest.mark.integration
 
 Needs = Callable[[str, object, str], None]
 HOST = "nix/hosts/node2.nix"
+BOOT = "boot and SSH"
 TOOLS = ("units", "firewall", "network files", "scripts")
 
 
@@ -61,9 +63,10 @@ def test_rendered_configuration_passes_every_check(
     needs("integration", not missing and os.geteuid() == 0, f"root and {', '.join(missing) or 'namespaces'}")
     tree = build(indices)
     checks = checked(tree)
-    assert {each.result for each in checks} == {Result.OK}
-    each_node = {(node, name) for node in tree.nodes for name in ("evaluation", "assertions", *TOOLS)}
-    assert results(checks).keys() == {("", "syntax"), ("", "inputs"), *each_node}
+    warned = {pair for pair, result in results(checks).items() if result is not Result.OK}
+    assert warned == {("", "evaluator"), *((node, BOOT) for node in tree.nodes)}
+    each_node = {(node, name) for node in tree.nodes for name in ("evaluation", "assertions", *TOOLS, BOOT)}
+    assert results(checks).keys() == {("", "syntax"), ("", "inputs"), ("", "evaluator"), *each_node}
 
 
 def test_inputs_that_were_used_are_named(tree: Tree, nix: str) -> None:
@@ -81,9 +84,72 @@ def test_input_that_cannot_be_had_is_not_a_fault(tree: Tree, nix: str) -> None:
     checks = checked(tree, {**INPUTS, "nixpkgs": "path:/nowhere"})
     assert {name: result for (_, name), result in results(checks).items()} == {
         "syntax": Result.OK,
+        BOOT: Result.WARNING,
         **dict.fromkeys(("inputs", "evaluation", *TOOLS), Result.SKIPPED),
     }
-    assert "/nowhere" in details(checks, "evaluation", "")
+    assert "/nowhere" in details(checks, "inputs", "")
+
+
+BOOTS = 'fileSystems."/".device = "/dev/sda1"; boot.loader.systemd-boot.enable = true;'
+KEY = 'users.users.root.openssh.authorizedKeys.keys = [ "ssh-ed25519 AAAA ann" ];'
+NIXOS = """
+{ lib, ... }:
+let option = default: lib.mkOption { type = lib.types.attrs; inherit default; }; in
+{
+  options = { fileSystems = option { }; boot.loader = option { }; system.nixos = option { version = "25.11.1"; }; };
+}
+"""
+"""As much of NixOS as is asked what evaluated, and what a machine needs."""
+
+
+@pytest.fixture
+def nixos(tmp_path: Path) -> Mapping[str, str]:
+    """Inputs that are NixOS by their own word."""
+    folder = shutil.copytree(REPOSITORY / "lab/nix", tmp_path / "nixpkgs")
+    (folder / "real.nix").write_text(NIXOS)
+    flake, system = folder / "flake.nix", "nixosSystem = import ./eval-config.nix { inherit lib; };"
+    text = flake.read_text()
+    assert system in text
+    real = "args: import ./eval-config.nix { inherit lib; } (args // { modules = args.modules ++ [ ./real.nix ]; });"
+    flake.write_text(text.replace(system, f"nixosSystem = {real}"))
+    return {**INPUTS, "nixpkgs": f"path:{folder}"}
+
+
+@pytest.mark.parametrize(
+    ("host", "missing"),
+    [
+        (f"{{ {BOOTS} {KEY} }}", ""),
+        (f"{{ {KEY} }} # {BOOTS}", "no file system, no boot loader"),
+        (f"{{ {BOOTS} users.users.ann.openssh.authorizedKeys.keys = [ ]; }}", "no authorized SSH key"),
+        (f"{{ {BOOTS.replace('true', 'false')} {KEY} }}", "no boot loader"),
+        ("{ boot.isContainer = true; }", ""),
+    ],
+)
+def test_nixos_itself_says_what_a_machine_lacks(
+    host: str, missing: str, tree: Tree, nix: str, nixos: Mapping[str, str]
+) -> None:
+    checks = check(tree.with_file(HOST, host).files, ["node2"], nixos)
+    assert results(checks)["", "evaluator"] is Result.OK
+    assert details(checks, "evaluator", "").endswith("NixOS 25.11.1")
+    wanted = f"nix/hosts: {missing}; copy what the machine has in /etc/nixos" if missing else ""
+    assert (results(checks)["node2", BOOT] is Result.OK, details(checks, BOOT)) == (not missing, wanted)
+
+
+@pytest.mark.parametrize("option", ["boot.loader.sytemd-boot.enable", "services.opensh.enable", "fileSystem.x.device"])
+def test_an_option_that_only_nixos_knows_is_named(option: str, tree: Tree, nix: str) -> None:
+    """Misspelt or not: what stands in for NixOS can't tell, and does not call it checked."""
+    checks = checked(tree.with_file(HOST, f"{{ {option} = true; }}"))
+    assert results(checks)["", "evaluator"] is Result.WARNING
+    assert "inputs that are not NixOS" in details(checks, "evaluator", "")
+    assert results(checks)["node2", "options"] is Result.SKIPPED
+    assert option in details(checks, "options")
+    assert ("node1", "options") not in results(checks)
+
+
+def test_words_are_compared_where_nixos_is_not_asked(tree: Tree, nix: str) -> None:
+    checks = checked(tree.with_file(HOST, f"{{ {BOOTS} {KEY} }}"))
+    assert (results(checks)["node2", BOOT], results(checks)["node1", BOOT]) == (Result.OK, Result.WARNING)
+    assert details(checks, BOOT) == "only the words in nix/hosts were compared"
 
 
 FAULTS = [
@@ -150,8 +216,9 @@ def test_syntax_errors_are_reported_for_every_file(tree: Tree, nix: str) -> None
 def test_without_nix_nothing_is_called_checked(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process, "find", lambda *_: None)
     checks = checked(tree)
-    assert {each.check for each in checks} == {"syntax", "inputs", "evaluation", *TOOLS}
-    assert all(each.result is Result.SKIPPED and "Nix is not installed" in each.detail for each in checks)
+    assert {each.check for each in checks} == {"syntax", "inputs", "evaluation", *TOOLS, BOOT}
+    skipped = [each for each in checks if each.check != BOOT]
+    assert all(each.result is Result.SKIPPED and "Nix is not installed" in each.detail for each in skipped)
 
 
 def test_a_missing_tool_is_named(tree: Tree, nix: str, monkeypatch: pytest.MonkeyPatch) -> None:
