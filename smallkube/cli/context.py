@@ -107,9 +107,13 @@ class Current:
 
 @contextmanager
 def changing(here: Current) -> Iterator[tuple[str, ...]]:
-    """``transaction.changing_keys``, reporting what it had to complete."""
-    from smallkube.secrets.transaction import changing_keys
+    """``transaction.changing_keys``, reporting what it had to complete; a dry run completes nothing, and is refused."""
+    from smallkube.secrets.transaction import changing_keys, refuse_unfinished
 
+    if here.dry_run:
+        refuse_unfinished(here.workspace)
+        yield ()
+        return
     with changing_keys(here.cluster.workspace) as completed:
         if completed:
             ui.message(f"completed an interrupted change of keys: {listed(completed)}")

@@ -51,7 +51,10 @@ def deploy(
     for text in plan.warnings:
         ui.warn(text)
     if here.dry_run:
-        _show_plan(here, plan)
+        from smallkube.nix.check import check
+
+        ui.message("evaluating the configuration, as inv nix.check does")
+        _show_plan(here, plan, check(bundle.files, [each.name for each in plan.nodes], {}))
         return
     _carry_out(here, plan, bundle)
 
@@ -138,7 +141,9 @@ def history(here: Current) -> None:
     raise_errors(outcomes)
 
 
-def _show_plan(here: Current, plan: "Plan") -> None:
+def _show_plan(here: Current, plan: "Plan", checks: "Sequence[Check]" = ()) -> None:
+    """``checks``: of the configuration. Raises SmallkubeError when one failed: a deploy would fail, too."""
+    from smallkube.core.checks import failed
     from smallkube.deploy.node import steps
     from smallkube.remote.openssh import Route
 
@@ -156,12 +161,11 @@ def _show_plan(here: Current, plan: "Plan") -> None:
         "lockstep": plan.lockstep,
         "left_out": list(plan.left_out),
         "confirm_seconds": plan.options.confirm_seconds,
+        "checks": checks,
     }
     generation = f"generation {plan.generation}" if plan.generation else "the previous generation"
     lines = [f"cluster {here.inventory.cluster.name}, workspace {here.workspace.root}"]
     lines.append(f"{plan.goal} to {generation if plan.generation is not None else f'bundle {plan.digest[:12]}'}")
-    if plan.generation is None and not here.workspace.flake_lock.is_file():
-        lines.append("nix/flake.lock is missing: the deploy makes it, for which Nix needs the network")
     if plan.not_asked:
         lines.append(f"unreachable, so not compared with the workspace: {', '.join(plan.not_asked)}")
     if plan.lockstep:
@@ -170,8 +174,32 @@ def _show_plan(here: Current, plan: "Plan") -> None:
         lines.append(f"each node rolls back after {plan.options.confirm_seconds} s unless it is confirmed")
     for position, stage in enumerate(plan.stages, 1):
         lines.append(f"stage {position}: {', '.join(f'{node.name} ({targets[node.name]})' for node in stage)}")
-    lines.append("on each node: " + " → ".join(titles))
+    lines += ["on each node:", *(f"- {title}" for title in titles), *_needs(here, plan), *_findings(checks)]
     output.show(here, value, "\n".join(lines))
+    if bad := dict.fromkeys(check.subject or check.check for check in failed(checks)):
+        raise SmallkubeError(f"checks failed: {', '.join(bad)}", hint="see inv nix.check")
+
+
+def _needs(here: Current, plan: "Plan") -> "Iterator[str]":
+    """What needs the network, beside the connections to the nodes."""
+    if plan.generation is None:
+        where = "this machine" if plan.options.build_on == "local" else "each node"
+        yield f"needs the network: {where}, for what its Nix store lacks"
+        if not here.workspace.flake_lock.is_file():
+            yield "nix/flake.lock is missing: the deploy makes it, which needs the network"
+
+
+def _findings(checks: "Sequence[Check]") -> "Iterator[str]":
+    """What is wrong with the configuration and what was not checked, beyond what a deploy warns of itself."""
+    from smallkube.core.checks import Result
+    from smallkube.nix.check import BOOT
+
+    for check in checks:
+        if check.result in (Result.WARNING, Result.FAILED) and check.check != BOOT:
+            yield f"{check.subject} {check.check}: {check.result}: {check.detail}".strip()
+    if skipped := [check for check in checks if check.result is Result.SKIPPED]:
+        names = ", ".join(dict.fromkeys(check.check for check in skipped))
+        yield f"not checked here: {names} ({skipped[0].detail})"
 
 
 def _show_preview(reports: "Sequence[Report]", changes: "Mapping[str, Changes]") -> None:

@@ -3,7 +3,7 @@
 import sys
 import time
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -131,10 +131,12 @@ def prune(
     backup of each of the last N days, weeks and months. The newest verified
     backup is never removed.
     """
+    from smallkube.etcd import catalog
     from smallkube.etcd.backup import locked
     from smallkube.etcd.retention import removable
 
-    with locked(here.cluster) as there:
+    output.announce(here, ())
+    with nullcontext(catalog.of(here.cluster)) if here.dry_run else locked(here.cluster) as there:
         gone = list(removable(there.records, here.inventory.cluster.backup.keep))
         if unsound:
             gone += there.unsound
@@ -142,7 +144,8 @@ def prune(
             ui.confirm(f"remove {len(gone)} of {len(there.records) + len(there.faults)} backups?", yes=here.yes)
             for name in gone:
                 there.remove(name)
-    output.show(here, gone, "\n".join(gone) or "nothing to remove")
+    verb = "would remove" if here.dry_run else "removed"
+    output.show(here, gone, "\n".join(f"{verb} {name}" for name in gone) or "nothing to remove")
     if others := listed(name for name in there.faults if unsound and name not in gone):
         ui.warn(f"not a backup of etcd, stays in {there.folder}: {others}")
 
@@ -219,7 +222,8 @@ def restore(
     restoring.check(here.cluster, record, other_cluster=other_cluster, any_key=without_encryption_key)
     plan = restoring.Plan(record, inventory.primary, inventory.nodes, timeout, without_encryption_key)
     question = f"replace etcd's data on {inventory.primary.name}?"
-    if not output.begin(here, plan.steps, question):
+    remote = [node for node in plan.nodes if not (local and node == plan.primary)]
+    if not output.begin(here, plan.steps, question, remote):
         return
     with locked(here.cluster) as there, output.steps(inventory.primary.name, shown=True) as step:
         outcome = restoring.execute(plan, there, master, lambda node: reach(here, node, local), step)

@@ -109,6 +109,7 @@ def generate(here: Current) -> None:
     from smallkube.secrets import generate as making
 
     nodes = {item.name for item in here.nodes} if here.node else set()
+    output.announce(here, ())
     with changing(here):
         planned = making.plan(here.cluster, nodes)
         outcome = making.Outcome() if here.dry_run else making.act(here.cluster, planned)
@@ -169,6 +170,7 @@ def rekey(here: Current) -> None:
     from smallkube.secrets import rekey as rekeying
 
     nodes = {item.name for item in here.nodes} if here.node else set()
+    output.announce(here, ())
     with changing(here):
         planned = rekeying.plan(here.cluster, nodes)
         updated = () if here.dry_run else rekeying.act(here.cluster, planned)

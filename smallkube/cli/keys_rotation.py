@@ -28,14 +28,12 @@ def rotate_wireguard(here: Current) -> None:
 
     nodes = [item.name for item in here.nodes]
     outcome = wireguard.Outcome((), ())
-    if here.dry_run:
-        wireguard.plan(here.cluster, nodes)
-    else:
-        with changing(here) as completed:
-            planned = wireguard.plan(here.cluster, nodes, completed)
-            if planned:
-                ui.confirm(f"replace the WireGuard keys of {listed(row.node for row in planned)}?", yes=here.yes)
-                outcome = wireguard.act(here.cluster, planned)
+    output.announce(here, ())
+    with changing(here) as completed:
+        planned = wireguard.plan(here.cluster, nodes, completed)
+        if planned and not here.dry_run:
+            ui.confirm(f"replace the WireGuard keys of {listed(row.node for row in planned)}?", yes=here.yes)
+            outcome = wireguard.act(here.cluster, planned)
     lines = [f"written keys/{name}" for name in outcome.written]
     lines += [f"peers.json: {change}" for change in outcome.peers]
     lines.append(f"{'would make new' if here.dry_run else 'new'} WireGuard keys: {', '.join(nodes)}")
@@ -77,6 +75,7 @@ def rotate_certificates(
     operation = rotation.operation(runner.keys, abort=abort, pause=pause)
     if here.dry_run or not rows:
         steps = operation.titles(runner.keys) if rows and not no_deploy else ()
+        output.announce(here, here.inventory.nodes if steps else ())
         _show_issued(here, rows, choice, "would issue" if here.dry_run else "issued", steps=steps)
         return
     question = f"replace {', '.join(rotation.files)}, and their keys?"
@@ -158,6 +157,7 @@ def rotate_master(
     """
     from smallkube.operations import master as rotating
 
+    output.announce(here, ())
     with changing(here):
         planned = rotating.plan(here.cluster)
         if here.dry_run:

@@ -107,7 +107,7 @@ def _revoke(here: Current, name: str) -> None:
     plan = revoking.make(here.cluster, name)
     master = None if here.dry_run else require_master(here.workspace, "to try the node's token")
     revocation = revoking.Revocation(plan.others, master, here.connect, runner.deploy, plan)
-    if not runner.run(revocation.operation(), f"revoke {name}, and end its pods?"):
+    if not runner.run(revocation.operation(), f"revoke {name}, and end its pods?", plan.others.inventory.nodes):
         return
     shared = [row.name for row in plan.shared]
     value = {"node": name, "removed": revocation.removed, "shared": shared, "exposed": revocation.exposed}
@@ -217,6 +217,7 @@ def reboot(
     drained = "nodes of the cluster are drained first, and uncordoned afterwards"
     ui.message(f"{undrained}: nothing is drained" if undrained else drained)
     names = [each.name for each in plan.nodes]
+    output.announce(here, plan.nodes)
     if here.dry_run:
         output.show(here, names, f"one after the other: {', '.join(names)}")
         return

@@ -28,11 +28,24 @@ def table(here: "Current", value: Any, columns: Sequence[str], rows: Sequence[Se
     ui.json_result(value) if here.json else ui.table(columns, rows)
 
 
-def begin(here: "Current", steps: Sequence[str], question: str) -> bool:
-    """Print the steps; whether to take them, which the operator has confirmed then: not with --dry-run.
+def announce(here: "Current", nodes: "Sequence[Node]") -> None:
+    """With --dry-run, say what the plan is of, and to which machines it would connect (standard error)."""
+    from smallkube.remote.openssh import Route
+
+    if here.dry_run:
+        ui.message(f"dry run: cluster {here.inventory.cluster.name}, workspace {here.workspace.root}")
+        for node in nodes:
+            ui.message(f"would connect to {node.name} ({Route.to(node)})")
+        if not nodes:
+            ui.message("would connect to no machine")
+
+
+def begin(here: "Current", steps: Sequence[str], question: str, nodes: "Sequence[Node]") -> bool:
+    """Print the steps, on ``nodes``; whether to take them, which the operator has confirmed then: not with --dry-run.
 
     Raises UsageError when they are not confirmed.
     """
+    announce(here, nodes)
     if here.dry_run:
         show(here, steps, "\n".join(steps))
         return False
@@ -82,13 +95,14 @@ class Runner:
     """
 
     def __init__(self, here: "Current", name: str) -> None:
-        from smallkube.secrets.transaction import changing_keys, read_keys
+        from smallkube.cli.context import changing
+        from smallkube.secrets.transaction import read_keys
 
         self.here, self.name = here, name
         self.progress = ui.Progress([*(node.name for node in here.inventory.nodes), name])
         self.outage: Outage | None = None
         # A change that a killed process had begun is completed first, or its step would be done twice.
-        with nullcontext() if here.dry_run else changing_keys(here.workspace):
+        with changing(here):
             self.keys = read_keys(here.workspace)
 
     def step(self, text: str) -> None:
@@ -104,14 +118,15 @@ class Runner:
         cluster = cluster or self.here.cluster
         return roll_out(cluster, cluster.inventory.nodes if nodes is None else nodes, self.progress, **options)
 
-    def run(self, operation: "Operation", question: str) -> bool:
+    def run(self, operation: "Operation", question: str, nodes: "Sequence[Node] | None" = None) -> bool:
         """Print the steps that remain, or run just those; whether they ran. Raises UsageError when not confirmed."""
         from smallkube.core.files import lock
         from smallkube.operations import engine
 
         if operation.under_way(self.keys):
             ui.message("resumes the operation that is under way")
-        if not begin(self.here, operation.titles(self.keys), question):
+        nodes = self.here.inventory.nodes if nodes is None else nodes
+        if not begin(self.here, operation.titles(self.keys), question, nodes):
             return False
         counted = engine.outage_of(self.here.connect, self.here.inventory.primary)
         with lock(self.here.workspace.state_dir / "operation.lock", self.name), self.progress:

@@ -23,6 +23,8 @@ from smallkube.nix.flake import Description, Flake
 
 AT_ONCE = 2
 """Evaluations at a time: each of a whole system, which takes about a gigabyte."""
+BOOT = "boot and SSH"
+"""The check of what a machine needs to boot and to be reached."""
 _NETWORKD_TIMEOUT = 20
 _STUB = "/bin/true"
 
@@ -51,8 +53,8 @@ def _needs(node: str, words: Sequence[str], description: Description | None) -> 
     """Whether the machine can boot and be reached: NixOS' own answer, else that of the ``words`` in nix/hosts."""
     exact = bool(description and description["nixos"])
     if missing := ", ".join(description["lacking"] if description and exact else words):
-        return Check(node, "boot and SSH", Result.WARNING, f"nix/hosts: {missing}; {hosts.HINT}")
-    return Check(node, "boot and SSH", Result.OK, "" if exact else "only the words in nix/hosts were compared")
+        return Check(node, BOOT, Result.WARNING, f"nix/hosts: {missing}; {hosts.HINT}")
+    return Check(node, BOOT, Result.OK, "" if exact else "only the words in nix/hosts were compared")
 
 
 def _checks(

@@ -12,6 +12,7 @@ from smallkube.cli import output
 from smallkube.cli.context import Current
 from smallkube.core import ui
 from smallkube.core.errors import SmallkubeError, UsageError
+from smallkube.core.workspace import Workspace
 from smallkube.remote.fleet import NodeOutcome, Report
 
 Capture = pytest.CaptureFixture[str]
@@ -29,17 +30,22 @@ def test_json_has_dataclasses_as_objects(capsys: Capture) -> None:
 
 
 @pytest.mark.parametrize(("as_json", "shown"), [(False, "one\ntwo\n"), (True, '[\n  "one",\n  "two"\n]\n')])
-def test_dry_run_prints_each_step(as_json: bool, shown: str, capsys: Capture) -> None:
-    assert not output.begin(Current(dry_run=True, json=as_json), ("one", "two"), "do it?")
-    assert capsys.readouterr() == (shown, "")
+def test_dry_run_prints_each_step(
+    as_json: bool, shown: str, workspace: Workspace, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    monkeypatch.setenv("SMALLKUBE_WORKSPACE", str(workspace.root))
+    here = Current(dry_run=True, json=as_json)
+    assert not output.begin(here, ("one", "two"), "do it?", here.inventory.nodes[1:])
+    where = f"dry run: cluster test, workspace {workspace.root}\n"
+    assert capsys.readouterr() == (shown, f"{where}would connect to node2 (root@192.168.0.2:22)\n")
 
 
 def test_confirmation_without_terminal_needs_yes(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO("yes\n"))
-    assert output.begin(Current(yes=True), ["one", "two"], "change it?")
+    assert output.begin(Current(yes=True), ["one", "two"], "change it?", ())
     assert capsys.readouterr() == ("", "- one\n- two\n")
     with pytest.raises(UsageError, match=r"^change it\? confirmation required; pass --yes$"):
-        output.begin(Current(), [], "change it?")
+        output.begin(Current(), [], "change it?", ())
 
 
 def test_reports_name_the_nodes_that_failed(capsys: Capture) -> None:

@@ -13,7 +13,7 @@ from smallkube.core import process
 from smallkube.core.checks import Check, Result, failed
 from smallkube.core.errors import UsageError
 from smallkube.core.workspace import REPOSITORY
-from smallkube.nix.check import check
+from smallkube.nix.check import BOOT, check
 
 from .conftest import CLUSTERS, Build, Tree
 
@@ -21,7 +21,6 @@ pytestmark = pytest.mark.integration
 
 Needs = Callable[[str, object, str], None]
 HOST = "nix/hosts/node2.nix"
-BOOT = "boot and SSH"
 TOOLS = ("units", "firewall", "network files", "scripts")
 
 
