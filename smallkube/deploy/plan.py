@@ -190,6 +190,7 @@ def prepare(
         build.require_nix()
     check_rendered(cluster, render.plan(cluster).changed)
     whole = bundle.assemble(cluster)
+    flake.require_sound_lock(whole.files)
     check_secrets(nodes, _findings(cluster))
     if may_lock and flake.LOCK_FILE not in whole.files:
         write_file(cluster.workspace.flake_lock, _lock(cluster, whole))

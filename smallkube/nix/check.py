@@ -37,9 +37,10 @@ def check(files: Mapping[str, bytes], nodes: Sequence[str], overrides: Mapping[s
     """Check the configuration of ``nodes`` in ``files`` (relative path → content: everything that Nix sees).
 
     ``overrides`` names what is evaluated in the place of inputs of the flake (name → URL). One Check per complaint;
-    its subject is the node, or "" for all. Raises UsageError when there is no such input,
+    its subject is the node, or "" for all. Raises UsageError when there is no such input, or the lock file is damaged,
     SmallkubeError when the temporary folder can't be written.
     """
+    flake.require_sound_lock(files)
     with tempfile.TemporaryDirectory(prefix="smallkube-") as name:
         tree = Path(name).resolve() / "tree"
         write_tree(files, tree)
@@ -111,7 +112,8 @@ def _syntax_errors(parser: str, tree: Path) -> list[str]:
     if process.run([parser, "--parse", *files], environment=offline).ok:
         return []
     results = {file: process.run([parser, "--parse", file], environment=offline) for file in files}
-    return [f"{file.relative_to(tree)}: {flake.reason(done.stderr)}" for file, done in results.items() if not done.ok]
+    said = {file: flake.reason(done.stderr).replace(f"{tree}/", "") for file, done in results.items() if not done.ok}
+    return [f"{file.relative_to(tree)}: {reason}" for file, reason in said.items()]
 
 
 def _node(node: str, description: Description, work: Path) -> list[Check]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from smallkube.core import process
-from smallkube.core.errors import SmallkubeError, UsageError
+from smallkube.core.errors import MALFORMED, SmallkubeError, UsageError
 from smallkube.nix.literal import literal
 
 Description = dict[str, Any]
@@ -74,7 +74,7 @@ def lock(files: Mapping[str, bytes], *, update: bool) -> bytes:
         raise UsageError("Nix is not installed here", hint="see `inv doctor`, or let the first deploy do it")
     with tempfile.TemporaryDirectory(prefix="smallkube-") as name:
         folder, flake = Path(name), f"path:{name}"
-        for file in ("flake.nix", "flake.lock"):
+        for file in ("flake.nix",) if update else ("flake.nix", "flake.lock"):
             if (content := files.get(f"{FOLDER}/{file}")) is not None:
                 (folder / file).write_bytes(content)
         # Since Nix 2.19 `nix flake update` takes the flake as an option, and inputs as arguments.
@@ -84,6 +84,17 @@ def lock(files: Mapping[str, bytes], *, update: bool) -> bytes:
         except SmallkubeError as error:
             raise SmallkubeError(f"Nix could not pin the flake's inputs: {error.message}", where=LOCK_FILE) from error
         return (folder / "flake.lock").read_bytes()
+
+
+def require_sound_lock(files: Mapping[str, bytes]) -> None:
+    """Raise UsageError when there is a lock file that Nix could not read, such as after a conflict of git's."""
+    try:
+        if (text := files.get(LOCK_FILE)) is not None:
+            found = json.loads(text)
+            found["nodes"][found["root"]].get("inputs")
+    except MALFORMED as error:
+        hint = "restore it from git, or run `inv nix.render --update-lock`"
+        raise UsageError("damaged", where=LOCK_FILE, hint=hint) from error
 
 
 @dataclass(frozen=True)

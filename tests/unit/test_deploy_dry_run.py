@@ -12,7 +12,7 @@ from smallkube.deploy import changes, plan
 from smallkube.deploy.plan import Goal, Options
 from smallkube.deploy.run import UNDRAINED
 from smallkube.inventory.models import Node
-from smallkube.nix import render
+from smallkube.nix import bundle, check, render
 from smallkube.remote.command import Command, Result
 from smallkube.remote.fake import FakeHost, reply
 from smallkube.secrets import transaction
@@ -44,7 +44,7 @@ def keys_of(cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[d
     monkeypatch.setattr("smallkube.remote.ssh.SshHost", connect)
     monkeypatch.setenv("SMALLKUBE_WORKSPACE", str(cluster.workspace.root))
     render.plan(cluster.cluster).apply()
-    cluster.workspace.flake_lock.write_text("{}")
+    cluster.workspace.flake_lock.write_text('{"nodes": {"root": {}}, "root": "root", "version": 7}')
     lines = [(file, line) for file in changes.FILES for line in (cluster.workspace.root / file).read_text().split("\n")]
     files += [f"d/{file}:{line}" for file, line in lines]
     yield found
@@ -86,6 +86,15 @@ def test_a_plain_deploy_does_not_change_versions(
         plan.prepare(cluster.cluster, cluster.inventory.nodes, goal, options)
 
 
+@pytest.mark.parametrize("text", ["", "{}", "[]", "7", "<<<<<<<\n{}", '{"nodes": [], "root": "root"}', "[" * 100_000])
+def test_a_damaged_lock_file_is_refused(text: str, cluster: FakeCluster, keys_of: dict[str, str]) -> None:
+    cluster.workspace.flake_lock.write_text(text)
+    with pytest.raises(UsageError, match=r"^nix/flake\.lock: damaged; restore it from git, or run `inv nix\.render"):
+        plan.prepare(cluster.cluster, cluster.inventory.nodes, Goal.SWITCH)
+    with pytest.raises(UsageError, match=r"^nix/flake\.lock: damaged"):
+        check.check(bundle.assemble(cluster.cluster).files, ["node1"], {})
+
+
 def test_a_workspace_of_the_previous_version_is_deployed(cluster: FakeCluster, keys_of: dict[str, str]) -> None:
     cluster.workspace.state_file.unlink()
     planned, _ = plan.prepare(cluster.cluster, cluster.inventory.nodes, Goal.SWITCH)
@@ -93,7 +102,11 @@ def test_a_workspace_of_the_previous_version_is_deployed(cluster: FakeCluster, k
 
 
 @pytest.fixture
-def smallkube(keys_of: dict[str, str], capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+def smallkube(
+    keys_of: dict[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str, str]]:
+    monkeypatch.setattr(check, "check", lambda *_: ())
+
     def run(*words: str) -> tuple[int, str, str]:
         status: object = 0
         try:

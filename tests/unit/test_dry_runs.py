@@ -86,7 +86,7 @@ def place(cluster: FakeCluster, request: pytest.FixtureRequest, monkeypatch: pyt
     monkeypatch.setattr(check, "check", lambda *_: ())
     monkeypatch.setenv("SMALLKUBE_WORKSPACE", str(root))
     render.plan(cluster.cluster).apply()
-    cluster.workspace.flake_lock.write_text("{}")
+    cluster.workspace.flake_lock.write_text('{"nodes": {"root": {}}, "root": "root", "version": 7}')
     if "keys.generate" in request.node.name:
         (root / "keys" / "kube_token_node2.age").unlink()
     folder = catalog.folder_of(cluster.cluster)

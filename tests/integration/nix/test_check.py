@@ -207,7 +207,7 @@ def test_syntax_errors_are_reported_for_every_file(tree: Tree, nix: str) -> None
     broken = tree.with_file(HOST, "{ a = 1 }").with_file("nix/hosts/node1.nix", "{ b = ; }")
     checks = checked(broken)
     text = details(checks, "syntax", "")
-    assert "nix/hosts/node1.nix: " in text
+    assert "nix/hosts/node1.nix: " in text and " at nix/hosts/node1.nix:1:" in text
     assert "nix/hosts/node2.nix: " in text
     assert {each.subject for each in failed(checks) if each.check == "evaluation"} == {"node1", "node2"}
 
