@@ -30,9 +30,9 @@ class Deprecated:
 
 def minor(version: str) -> int:
     """Raises SmallkubeError on what is no version of Kubernetes 1."""
-    found = re.match(r"v?1\.(\d+)(?:[.+-]|$)", version)
+    found = re.match(r"v?1\.(\d{1,4})(?:[.+-]|$)", version)
     if not found:
-        raise SmallkubeError(f"{version!r} is no version of Kubernetes")
+        raise SmallkubeError(f"{version[:40]!r} is no version of Kubernetes")
     return int(found[1])
 
 
@@ -49,7 +49,11 @@ def skew(target: str, server: str, others: Mapping[str, str]) -> Iterator[str]:
     """What must change before the API server becomes ``target``; ``others``: what it is called → its version."""
     wanted, runs = minor(target), minor(server)
     for name, version in others.items():
-        found = minor(version)
+        try:
+            found = minor(version)
+        except SmallkubeError as error:
+            yield f"{name}: {error.message}"
+            continue
         if found > runs:
             yield f"{name} has {version}, newer than the API server ({server}): the primary comes first"
         elif wanted - found > OLDEST:
@@ -66,5 +70,6 @@ def deprecated(metrics: str) -> tuple[Deprecated, ...]:
         if line.startswith("apiserver_requested_deprecated_apis{"):
             labels = dict(re.findall(r'(\w+)="([^"]*)"', line))
             parts = (labels.get(name) for name in ("group", "version", "resource", "subresource"))
-            found.add(Deprecated("/".join(part for part in parts if part), labels.get("removed_release", "")))
+            removed = re.fullmatch(r"1\.\d{1,4}", labels.get("removed_release", ""))
+            found.add(Deprecated("/".join(part for part in parts if part), removed[0] if removed else ""))
     return tuple(sorted(found, key=lambda each: each.api))

@@ -6,6 +6,7 @@ runs: deploying a stage again that is complete changes nothing.
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -57,7 +58,11 @@ def read(cluster: Cluster, connect: Connect) -> Facts[Readiness]:
 def server(inventory: Inventory, facts: Facts[Readiness]) -> str:
     """The API server's version: its own word, else that of the program that runs; "" when neither is known."""
     found = facts.machines[inventory.primary.name]
-    return facts.api.version or ("" if isinstance(found, SmallkubeError) else found.versions.get(API_SERVER, ""))
+    version = facts.api.version or ("" if isinstance(found, SmallkubeError) else found.versions.get(API_SERVER, ""))
+    with suppress(SmallkubeError):
+        versions.minor(version)
+        return version
+    return ""
 
 
 def check(inventory: Inventory, facts: Facts[Readiness], now: datetime) -> tuple[Check, ...]:
