@@ -59,7 +59,7 @@ def upgrade(
     def smoke() -> list[str]:
         return [f"{one.check} ({one.detail})" for one in run_smoke(here, options, wanted) if one.bad]
 
-    runner = output.Runner(here, "upgrade")
+    runner = output.Runner(here, "upgrade", rotation=False)
     run = upgrading.Upgrade(here.cluster, master, here.connect, runner.deploy, plan, smoke, settle, runner.step)
     question = f"upgrade {inventory.cluster.name} from {plan.runs} to {inventory.cluster.kubernetes}?"
     if runner.run(run.operation(), question):
@@ -87,7 +87,7 @@ def rebuild_primary(
 
     here.inventory  # noqa: B018 - its errors come first
     master = require_master(here.workspace, "to open backups and to re-encrypt")
-    runner = output.Runner(here, "rebuild")
+    runner = output.Runner(here, "rebuild", rotation=False)
     record, scanned = rebuilding.choose(here.cluster, backup)
     run = rebuilding.Rebuild(here.cluster, master, here.connect, runner.deploy, record, scanned, timeout)
     primary, key = here.inventory.primary.name, run.new_key

@@ -103,7 +103,7 @@ def _revoke(here: Current, name: str) -> None:
     from smallkube.operations.master import reissue
     from smallkube.secrets.age import require_master
 
-    runner = output.Runner(here, "revoke")
+    runner = output.Runner(here, "revoke", rotation=False)
     plan = revoking.make(here.cluster, name)
     master = None if here.dry_run else require_master(here.workspace, "to try the node's token")
     revocation = revoking.Revocation(plan.others, master, here.connect, runner.deploy, plan)

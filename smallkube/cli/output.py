@@ -91,14 +91,14 @@ def show_reports(here: "Current", reports: "Sequence[Report]") -> None:
 class Runner:
     """An operation of the engine from the command line: dry run, confirmation, lock, progress, downtime and result.
 
-    ``keys`` is keys/ as the operation finds it.
+    ``keys`` is keys/ as the operation finds it. ``rotation``: it needs the inventory's values to be those deployed.
     """
 
-    def __init__(self, here: "Current", name: str) -> None:
+    def __init__(self, here: "Current", name: str, *, rotation: bool = True) -> None:
         from smallkube.cli.context import changing
         from smallkube.secrets.transaction import read_keys
 
-        self.here, self.name = here, name
+        self.here, self.name, self.rotation = here, name, rotation
         self.progress = ui.Progress([*(node.name for node in here.inventory.nodes), name])
         self.outage: Outage | None = None
         # A change that a killed process had begun is completed first, or its step would be done twice.
@@ -121,8 +121,11 @@ class Runner:
     def run(self, operation: "Operation", question: str, nodes: "Sequence[Node] | None" = None) -> bool:
         """Print the steps that remain, or run just those; whether they ran. Raises UsageError when not confirmed."""
         from smallkube.core.files import lock
+        from smallkube.deploy.plan import require_current
         from smallkube.operations import engine
 
+        if self.rotation and not self.here.dry_run:
+            require_current(self.here.cluster)
         if operation.under_way(self.keys):
             ui.message("resumes the operation that is under way")
         nodes = self.here.inventory.nodes if nodes is None else nodes

@@ -216,6 +216,13 @@ def prepare(
     return replace(planned, warnings=warnings, not_asked=not_asked, keys=keys, commit=commit), whole
 
 
+def require_current(cluster: Cluster) -> None:
+    """Raise ErrorGroup for values that a deploy would refuse: before keys/ is changed for one."""
+    texts = render.plan(cluster).files
+    files = {file: texts[cluster.workspace.root / file].encode() for file in changes.FILES}
+    changes.check(cluster, preflight.ask(cluster, cluster.inventory.nodes), files, versions=True)
+
+
 def _lock(cluster: Cluster, unlocked: Bundle) -> bytes:
     """Lock the flake's inputs with the Nix of this machine, else with that of the primary."""
     if process.find("nix"):

@@ -8,10 +8,11 @@ anything.
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from smallkube.core.errors import MALFORMED, SmallkubeError, UsageError
+from smallkube.deploy.run import UNDRAINED
 from smallkube.inventory import edit, positions
 from smallkube.inventory import load as inventories
 from smallkube.inventory.cluster import Cluster
@@ -163,7 +164,8 @@ class Revocation(Runbook):
     def _deploy_workers(self) -> None:
         off = fleet.unreachable(self.inventory.workers, self.connect)
         if workers := [node for node in self.inventory.workers if node.name not in off]:
-            self.deploy(workers, cluster=self.cluster)
+            # An upgrade under way is no reason to let them accept the node: the primary has the new version by now.
+            self.deploy(workers, cluster=self.cluster, options=replace(UNDRAINED, upgrade=True))
 
     def _delete_node(self) -> None:
         """Its token is refused by now, so that its kubelet can't create the Node object again.

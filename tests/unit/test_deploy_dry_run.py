@@ -119,6 +119,20 @@ def smallkube(
     return run
 
 
+@pytest.mark.parametrize(
+    "task", ["tokens.rotate --all", "keys.rotate-issuer", "keys.rotate-certificates --all", "encryption.rotate"]
+)
+def test_a_rotation_with_another_version_changes_no_key(
+    task: str, cluster: FakeCluster, smallkube: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, before = cluster.workspace.inventory_file, transaction.read_keys(cluster.workspace)
+    file.write_text(file.read_text().replace("cluster:\n", "cluster:\n  kubernetes: '1.35'\n"))
+    monkeypatch.setattr("smallkube.operations.machines.unreachable", lambda *_: {})
+    status, _, err = smallkube(*task.split(), "--yes")
+    assert (status, transaction.read_keys(cluster.workspace)) == (2, before)
+    assert "cluster.kubernetes: is 1.35, but 1.34 was deployed; nothing was sent; run `inv cluster.upgrade`" in err
+
+
 def test_a_dry_run_says_where_it_would_deploy(
     cluster: FakeCluster, smallkube: Callable[..., tuple[int, str, str]]
 ) -> None:

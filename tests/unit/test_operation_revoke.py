@@ -133,3 +133,15 @@ def test_a_machine_that_keeps_the_peer_is_named(cluster: FakeCluster) -> None:
     with pytest.raises(SmallkubeError, match="node1 still has it as a peer"):
         run(revoking.operation(), cluster.keys)
     assert {*OWN.split(", ")} <= cluster.keys.files.keys()
+
+
+def test_an_upgrade_under_way_does_not_delay_a_revocation(cluster: FakeCluster) -> None:
+    file = cluster.workspace.inventory_file
+    file.write_text(text := f"{INVENTORY}  node3:\n    peer_ip: 192.168.0.3\n")
+    generate_keys(cluster.workspace)
+    cluster = FakeCluster(cluster.workspace)
+    file.write_text(text.replace("cluster:\n", "cluster:\n  kubernetes: '1.35'\n"))
+    cluster.members |= {"node1": "v1.35.0", "node3": "v1.34.2"}
+    _, public = credentials(cluster)
+    assert run(revocation(cluster).operation(), cluster.keys)
+    assert public not in cluster.peers["node1"] | cluster.peers["node3"]
