@@ -1,11 +1,14 @@
 """A cluster that exists only in memory, and takes up what the real keys/ of a workspace say when it is deployed to."""
 
 import base64
+import copy
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
+from pathlib import Path
 
 from smallkube.core.errors import SmallkubeError
 from smallkube.core.workspace import Workspace
@@ -46,6 +49,14 @@ class Killed(BaseException):
     """The process is gone."""
 
 
+@dataclass(frozen=True)
+class Moment:
+    """The files of a workspace, and what its machines hold."""
+
+    files: Mapping[Path, bytes]
+    memory: Mapping[str, object]
+
+
 class FakeCluster:
     """``accepted`` are the tokens that the API server was started with; ``used`` is each user's own.
 
@@ -76,6 +87,24 @@ class FakeCluster:
         self.pod_tokens = {node.name: self.issuers[0] for node in self.inventory.nodes}
         self.secrets: dict[str, str] = {}
         self.objects = {f"object{number}": self.configuration.keys[0][0] for number in range(3)}
+
+    def moment(self) -> Moment:
+        """Everything as it is now."""
+        memory = {name: value for name, value in vars(self).items() if name not in ("workspace", "_loaded", "master")}
+        return Moment(self._files(), copy.deepcopy(memory))
+
+    def go_back(self, moment: Moment) -> None:
+        """Make everything as it was then."""
+        files = self._files()
+        for path in files.keys() - moment.files.keys():
+            path.unlink()
+        for path, data in moment.files.items():
+            if files.get(path) != data:
+                path.write_bytes(data)
+        vars(self).update(copy.deepcopy(dict(moment.memory)))
+
+    def _files(self) -> dict[Path, bytes]:
+        return {path: path.read_bytes() for path in self.workspace.root.rglob("*") if path.is_file()}
 
     @property
     def inventory(self) -> Inventory:
@@ -295,3 +324,15 @@ def run(operation: Operation, keys: Keys, kill_before: str | None = None) -> boo
     except Killed:
         return False
     return True
+
+
+def kills(cluster: FakeCluster, operation: Operation) -> Iterator[str | None]:
+    """Run what remains, killed before each of its steps, and to its end: the step's title, or None.
+
+    At each of them the cluster is as it was left; what comes before is run only once.
+    """
+    moments: list[tuple[str | None, Moment]] = []
+    execute(operation, cluster.keys, lambda title: moments.append((title, cluster.moment())))
+    for title, moment in [*moments, (None, cluster.moment())]:
+        cluster.go_back(moment)
+        yield title

@@ -2,7 +2,6 @@
 killed, and that the API server can decrypt everything at each moment.
 """
 
-import itertools
 import subprocess
 
 import pytest
@@ -11,7 +10,7 @@ from smallkube.core.errors import SmallkubeError, UsageError
 from smallkube.operations.encryption import Rotation
 from smallkube.operations.engine import Operation
 from smallkube.secrets import age, edit, kinds, transaction
-from tests.unit.fake_cluster import FakeCluster, run
+from tests.unit.fake_cluster import FakeCluster, kills, run
 
 TITLES = (
     "back up etcd and verify the backup",
@@ -48,23 +47,23 @@ def test_the_printed_titles_are_the_steps_that_run(cluster: FakeCluster) -> None
     assert operation(cluster).titles(cluster.keys) == TITLES
 
 
-@pytest.mark.parametrize(
-    ("first", "second"), list(itertools.combinations_with_replacement([*TITLES, None], 2)), ids=lambda title: title
-)
-def test_killed_twice_the_same_command_ends_the_rotation(
-    first: str | None, second: str | None, cluster: FakeCluster
-) -> None:
-    if not rotate(cluster, first) and not rotate(cluster, second):
-        assert rotate(cluster)
-    assert_only(cluster, "key2")
+@pytest.mark.parametrize("first", TITLES)
+def test_killed_twice_the_same_command_ends_the_rotation(first: str, cluster: FakeCluster) -> None:
+    assert not rotate(cluster, first)
+    for second in kills(cluster, operation(cluster)):
+        cluster.read_all()
+        assert not second or rotate(cluster)
+        assert_only(cluster, "key2")
 
 
-@pytest.mark.parametrize(("killed", "again"), list(itertools.product(TITLES[2:8], [None, *TITLES[5:6]])))
-def test_aborted_before_retirement_the_previous_key_stays(killed: str, again: str | None, cluster: FakeCluster) -> None:
+@pytest.mark.parametrize("killed", TITLES[2:8])
+def test_aborted_before_retirement_the_previous_key_stays(killed: str, cluster: FakeCluster) -> None:
     rotate(cluster, killed)
-    if not rotate(cluster, again, abort=True):
-        assert rotate(cluster, abort=True)
-    assert_only(cluster, "key1")
+    for again in kills(cluster, operation(cluster, abort=True)):
+        cluster.read_all()
+        if again in (None, TITLES[5]):
+            assert not again or rotate(cluster, abort=True)
+            assert_only(cluster, "key1")
 
 
 @pytest.mark.parametrize("killed", [None, *TITLES[:2], *TITLES[8:]])
