@@ -166,7 +166,7 @@ def of_node(task: str, found: Any, node: str) -> Iterator[Any]:
 
 
 @pytest.mark.parametrize("task", TASKS)
-@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(broken=BROKEN, node=st.sampled_from(["node1", "node2"]))
 @example(broken=("running", "[1]"), node="node2")
 @example(broken=("facts", text_of("facts", FACTS | {"clock": 10**400})), node="node2")

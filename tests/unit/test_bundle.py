@@ -47,7 +47,7 @@ def ready(workspace: Workspace) -> tuple[Workspace, Inventory]:
     return workspace, fill(workspace)
 
 
-@settings(max_examples=25)
+@settings(max_examples=10)
 @given(FILES, st.randoms(use_true_random=False))
 def test_the_order_in_which_files_were_made_does_not_matter(files: dict[str, bytes], random: Random) -> None:
     bundles = []

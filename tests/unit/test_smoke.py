@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from smallkube.cli.cluster import image_of
@@ -269,6 +269,7 @@ smoke_results = st.builds(
 )
 
 
+@settings(max_examples=30)
 @given(st.lists(smoke_results))
 def test_the_report_is_xml_for_any_message(results: list[SmokeResult]) -> None:
     suite = ElementTree.fromstring(report.junit(results, "c").encode())

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from smallkube.core import ui
@@ -60,6 +60,7 @@ def written(encoding: str, show: Callable[[], None]) -> str:
 
 @pytest.mark.parametrize("encoding", ["utf-8", "latin-1", "ascii", "cp437"])
 @pytest.mark.parametrize("way", SHOWN)
+@settings(max_examples=25)  # of each of 28
 @given(text=st.lists(PARTS, max_size=4).map("".join))
 @example("".join(HOSTILE))
 def test_nothing_that_is_shown_is_obeyed(way: str, encoding: str, text: str) -> None:
@@ -72,25 +73,25 @@ def test_nothing_that_is_shown_is_obeyed(way: str, encoding: str, text: str) -> 
 SCRIPT = """
 import sys, time
 from smallkube.core import ui
-text = sys.argv[1].encode().decode("unicode-escape")
 ui.accept_any_text()
-with ui.Progress(["node1", "node2"]) as progress:
-    progress.step("node1", text)
-    progress.step("node2", text)
-    ui.message(text)
-    time.sleep(0.3)
-    progress.done("node1", text)
-ui.table(("NODE", "DETAIL"), [("node1", text)])
-ui.raw_result(text.encode(errors="replace"))
+for word in sys.argv[1:]:
+    text = word.encode().decode("unicode-escape")
+    with ui.Progress(["node1", "node2"]) as progress:
+        progress.step("node1", text)
+        progress.step("node2", text)
+        ui.message(text)
+        time.sleep(0.3)
+        progress.done("node1", text)
+    ui.table(("NODE", "DETAIL"), [("node1", text)])
+    ui.raw_result(text.encode(errors="replace"))
 """
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])
-@pytest.mark.parametrize("text", HOSTILE)
-def test_terminal_shows_text_of_machines(text: str, encoding: str) -> None:
+def test_terminal_shows_text_of_machines(encoding: str) -> None:
     """With rich, on a real one."""
     ours, theirs = pty.openpty()
-    argv = [sys.executable, "-c", SCRIPT, text.encode("unicode-escape").decode()]
+    argv = [sys.executable, "-c", SCRIPT, *(text.encode("unicode-escape").decode() for text in HOSTILE)]
     environment = {**os.environ, "TERM": "xterm", "COLUMNS": "200", "PYTHONIOENCODING": encoding}
     process = subprocess.Popen(argv, stdin=theirs, stdout=theirs, stderr=theirs, cwd=REPOSITORY, env=environment)
     os.close(theirs)
@@ -103,8 +104,9 @@ def test_terminal_shows_text_of_machines(text: str, encoding: str) -> None:
     os.close(ours)
     assert process.wait() == 0, shown.decode(encoding)
     assert not any(sequence in shown for sequence in (b"\x1b]", b"\x1b[2J\x1b[H", b"\x07", b"\x9b", b"\x7f", b"\b"))
-    if text.isascii() and text.isprintable():
-        assert shown.count(text.encode()) >= 4
+    for text in HOSTILE:
+        if text.isascii() and text.isprintable():
+            assert shown.count(text.encode()) >= 4
 
 
 def test_line_of_a_message_is_bounded() -> None:
