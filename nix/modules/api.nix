@@ -38,6 +38,11 @@ in
       default = [ ];
       description = "CIDRs that may reach the API besides the tunnel and the nodes.";
     };
+    previousIssuers = mkOption {
+      type = types.listOf types.str;
+      default = [ ];
+      description = "Former values of externalUrl, whose tokens are accepted, too.";
+    };
 
     serviceIp = mkOption {
       type = types.str;

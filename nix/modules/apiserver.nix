@@ -26,6 +26,7 @@ let
     "issuer.key.new"
     "issuer.key.old"
   ];
+  issuers = lib.unique ([ cfg.api.externalUrl ] ++ cfg.api.previousIssuers);
   kubeconfig = "/run/kube-apiserver/kubeconfig";
 
   flags = {
@@ -44,8 +45,9 @@ let
     enable-admission-plugins = "NodeRestriction";
     # CSI drivers and other node agents are privileged pods.
     allow-privileged = "true";
-    service-account-issuer = cfg.api.externalUrl;
-    api-audiences = "api,${cfg.api.externalUrl}";
+    # The first one is named in new tokens; those of all are accepted.
+    service-account-issuer = issuers;
+    api-audiences = lib.concatStringsSep "," ([ "api" ] ++ issuers);
     service-account-signing-key-file = "%d/issuer.key";
     service-account-key-file = map (name: "%d/${name}") ([ "issuer.key" ] ++ otherIssuer);
     kubelet-certificate-authority = "${cfg.kubeletCertificates}";

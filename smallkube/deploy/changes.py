@@ -1,7 +1,7 @@
 """Values that a live cluster can't take by a mere deploy: compared with what the machines have, before it is sent."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 from smallkube.core.errors import ErrorGroup, UsageError
@@ -23,9 +23,8 @@ RENDERED = {
     "cluster.nixos": "nixpkgs.url",
 }
 """Path of a field → its name in FILES."""
-HINTS = {
+_HINTS = {
     Kind.UPGRADE: "run `inv cluster.upgrade`, or restore the previous value",
-    Kind.ROTATION: "pods' tokens would be refused until kubelets renew them; to accept that, pass --accept-changes",
     Kind.REBUILD: "it needs a new cluster, on reinstalled machines; restore the previous value",
 }
 _VALUE = re.compile(r'^ +(nixpkgs\.url|\w+) = "?(?:github:NixOS/nixpkgs/nixos-)?([a-z0-9.-]{1,253})"?;$', re.MULTILINE)
@@ -49,7 +48,8 @@ def check(cluster: Cluster, found: Mapping[str, Deployed], files: Mapping[str, b
     problems = [*_shrunk(cluster)]
     now = values("".join(files[file].decode() for file in FILES if file in files))
     for name, there in found.items():
-        problems += compare(cluster.inventory.node(name), last(there), now, versions=versions)
+        node, accepted = cluster.inventory.node(name), cluster.inventory.cluster.api.previous_issuers
+        problems += compare(node, last(there), now, accepted, versions=versions)
     if problems:
         raise ErrorGroup([*{str(problem): problem for problem in problems}.values()])
 
@@ -67,13 +67,25 @@ def last(there: Deployed) -> LastValues:
     return LastValues(own[0] if len(own) == 1 else "", values("\n".join(lines)))
 
 
-def compare(node: Node, last: LastValues, now: Mapping[str, str], *, versions: bool = True) -> Iterator[UsageError]:
-    """What ``node`` can't take, in words; ``now``: the values of FILES."""
+def compare(
+    node: Node, last: LastValues, now: Mapping[str, str], accepted: Collection[str], *, versions: bool = True
+) -> Iterator[UsageError]:
+    """What ``node`` can't take, in words.
+
+    ``now``: the values of FILES. ``accepted``: the previous issuers of tokens. ``versions`` False: an upgrade may
+    change some.
+    """
+    issuer = f"https://{last.values.get('externalHost')}:{last.values.get('port')}"
+    rotation = (
+        f"the tokens that pods have would be refused; add {issuer} to cluster.api.previous_issuers, or pass "
+        "--accept-changes"
+    )
     for field, name in RENDERED.items():
-        free = KINDS[field] is Kind.UPGRADE and not versions
+        kind = KINDS[field]
+        free = (kind is Kind.UPGRADE and not versions) or (kind is Kind.ROTATION and issuer in accepted)
         if not free and name in last.values and last.values[name] != now.get(name):
             problem = f"is {now.get(name)}, but {last.values[name]} was deployed; nothing was sent"
-            yield UsageError(problem, where=field, hint=HINTS[KINDS[field]])
+            yield UsageError(problem, where=field, hint=_HINTS.get(kind, rotation))
     if last.index and last.index != str(node.index):
         problem = f"this machine was deployed as node{last.index}; nothing was sent"
         hint = f"name it node{last.index} in inventory.yaml, or reinstall it"

@@ -79,6 +79,7 @@ Port = Annotated[int, Field(ge=1, le=65535)]
 Count = Annotated[int, Field(ge=0, le=10_000)]
 DnsName = Annotated[str, StringConstraints(pattern=rf"^{DNS_NAME}$", max_length=253)]
 PullPolicy = Literal["Always", "IfNotPresent", "Never"]
+Issuer = Annotated[str, StringConstraints(pattern=rf"^https://{DNS_NAME}:[1-9][0-9]{{0,4}}$", max_length=267)]
 Word = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9_.-]{0,61}[a-z0-9])?$")]
 
 
@@ -95,6 +96,12 @@ class Api(Model):
     port: Port = 6443
     tls: Literal["pinned", "insecure"] = "pinned"
     allow_from: tuple[Cidr, ...] = ()
+    previous_issuers: tuple[Issuer, ...] = ()
+
+    @property
+    def issuer(self) -> str:
+        """What new tokens of service accounts name as their issuer (kube.api.externalUrl in nix/modules/api.nix)."""
+        return f"https://{self.external_host}:{self.port}"
 
 
 class Network(Model):

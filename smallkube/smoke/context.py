@@ -17,6 +17,7 @@ from smallkube.inventory.models import Inventory, Node
 from smallkube.kube.members import KUBECTL
 from smallkube.remote.command import Command, Result
 from smallkube.remote.host import Connect, Host
+from smallkube.remote.scripts import Scripts
 
 AT_ONCE = 8
 """Commands at a time over one connection: sshd allows ten (MaxSessions)."""
@@ -27,6 +28,7 @@ _TIMED_OUT = 124
 """What timeout(1) exits with when it ended the command."""
 
 _MANIFESTS = Path(__file__).with_name("manifests")
+SCRIPTS = Scripts(Path(__file__).with_name("scripts"))
 
 T = TypeVar("T")
 K = TypeVar("K")

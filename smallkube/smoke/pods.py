@@ -3,17 +3,16 @@
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, TypeVar
 
 from smallkube.core.errors import SmallkubeError, listed, split_lines
 from smallkube.etcd import status
 from smallkube.etcd.status import ENCRYPTION_CONFIGURATION, ENDPOINT
 from smallkube.inventory.models import Node
-from smallkube.remote.scripts import Scripts
 from smallkube.smoke import probes
 from smallkube.smoke.context import (
     LABEL,
+    SCRIPTS,
     Answers,
     Failed,
     NotReached,
@@ -24,7 +23,6 @@ from smallkube.smoke.context import (
     in_parallel,
 )
 
-SCRIPTS = Scripts(Path(__file__).with_name("scripts"))
 _PROBE_SECONDS = 90
 _SERVICES_SECONDS = 30
 _NO_IMAGE = (

@@ -6,7 +6,7 @@ from enum import IntEnum
 from functools import partial
 
 from smallkube.core.errors import UsageError
-from smallkube.smoke import control, pods, probes
+from smallkube.smoke import control, pods, probes, tokens
 from smallkube.smoke.context import SmokeContext
 
 
@@ -55,6 +55,7 @@ _ALARMS = "compact, defragment, then etcdctl alarm disarm (etcd.io/docs/v3.6/op-
 _API = "systemctl status kube-apiserver and journalctl -u kube-apiserver on the primary"
 _ANONYMOUS = "--anonymous-auth must be false (nix/modules/apiserver.nix)"
 _LEASES = "is the kubelet running there, and the tunnel up (inv net.check)?"
+_ISSUER = "the API server refuses them: name their issuer in cluster.api.previous_issuers, or wait an hour for new ones"
 _KUBELET = "is port 10250 of the kubelet open to the primary (firewall, tunnel)?"
 _TUNNEL = "inv net.check shows the tunnel"
 _COREDNS = "systemctl status coredns there, and its rights (nix/addons/coredns.yaml)"
@@ -73,6 +74,7 @@ CHECKS = (
     SmokeCheck("nodes.leases", API, control.nodes_leases, _LEASES),
     _runs("control.scheduler", "kube-scheduler"),
     _runs("control.controllers", "kube-controller-manager"),
+    SmokeCheck("tokens.issuer", API, tokens.of_pods, _ISSUER),
     SmokeCheck("pods.rollout", API, pods.prepare, provides=PODS),
     SmokeCheck("kubelet.logs", PODS, pods.logs, _KUBELET),
     SmokeCheck("kubelet.exec", PODS, pods.execute, _KUBELET, provides=ANSWERS),

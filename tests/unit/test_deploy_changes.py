@@ -90,6 +90,18 @@ def test_a_value_that_was_deployed_otherwise_is_refused(field: str, cluster: Fak
     assert line.startswith(f"{field}: is {OTHER[field]}, but ") and "nothing was sent; " in line
 
 
+def test_an_issuer_that_stays_accepted_can_be_replaced(cluster: FakeCluster) -> None:
+    machines, host = deployed(rendered(cluster, cluster.inventory)), "cluster.api.external_host"
+    wanted = changed(changed(cluster.inventory, host, "new.example.com"), "cluster.api.port", 7443)
+    with pytest.raises(ErrorGroup, match=f"add {cluster.inventory.cluster.api.issuer} to cluster.api.previous_issuers"):
+        check(cluster, machines, wanted)
+    previous = (cluster.inventory.cluster.api.issuer,)
+    check(cluster, machines, changed(wanted, "cluster.api.previous_issuers", previous))
+    with pytest.raises(ErrorGroup, match="domain"):
+        other = changed(wanted, "cluster.domain", "other.internal")
+        check(cluster, machines, changed(other, "cluster.api.previous_issuers", previous))
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [("cluster.network.mtu", 1380), ("cluster.api.allow_from", ("10.0.0.0/8",)), ("cluster.backup.dir", "b")],

@@ -2,10 +2,12 @@
 made is said so, quickly, and how the answers of Kubernetes and etcd are judged.
 """
 
+import base64
 import json
+import subprocess
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -18,13 +20,14 @@ from smallkube.inventory.load import parse
 from smallkube.inventory.models import Node
 from smallkube.remote.command import Command, Result
 from smallkube.remote.fake import FakeHost
-from smallkube.smoke import control, pods, runner
-from smallkube.smoke.context import Options, SmokeContext
+from smallkube.smoke import control, pods, runner, tokens
+from smallkube.smoke.context import SCRIPTS, Options, SmokeContext
 from smallkube.smoke.report import SmokeResult
 from smallkube.smoke.table import NAMES
 
 INVENTORY = parse("cluster: {name: t}\nnodes: {node1: {peer_ip: 192.0.2.1}}\n", Path("inventory.yaml"))
 NODE = "node1.k8s.internal"
+ISSUER = "https://test-kube.example.com:6443"
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 CURL = "curl: (60) SSL certificate problem: self-signed certificate\nMore details here\n\nhow to fix it, please visit\n"
 READY = {"type": "Ready", "status": "True"}
@@ -225,6 +228,11 @@ def test_a_pod_without_an_image_is_not_waited_for(
     assert "cluster.smoke.image in inventory.yaml, or --image" in found.detail or not last
 
 
+def claims(**said: object) -> str:
+    """A token's second part; of a service account unless ``said`` has another."""
+    return base64.urlsafe_b64encode(json.dumps({"kubernetes.io": {}, **said}).encode()).decode().rstrip("=")
+
+
 def context(primary: Primary) -> SmokeContext:
     return SmokeContext(INVENTORY, primary.connect, Options("i", "Never"), b"PEM", "space", ExitStack())
 
@@ -265,6 +273,14 @@ def context(primary: Primary) -> SmokeContext:
             {"is-active kube-controller-manager": Result(4, b"", "")},
             "is unknown",
         ),
+        (
+            tokens.of_pods,
+            {
+                "kubelet": f"{claims(iss='https://a:1')}\n{claims(iss='https://a:1')}\n{claims(iss=ISSUER)}",
+                "get nodes": items(node()),
+            },
+            "2 on node1 are of https://a:1",
+        ),
         (pods.encrypted, {"etcdctl": "clear\nkey1\n"}, "begins with clear"),
         (pods.encrypted, {"etcdctl": "k8s:enc:secretbox:v1:old\nkey1\n"}, "v1:old, not k8s:enc:secretbox:v1:key1"),
     ],
@@ -291,6 +307,8 @@ def test_faults_are_seen_and_named(check: Work, answers: dict[str, Answer], says
         ),
         (control.nodes_leases, {"get leases": items(lease(12)), "get nodes": items(node())}),
         (SCHEDULER, {"is-active": "active\n"}),
+        (tokens.of_pods, {"kubelet": claims(iss=ISSUER), "get nodes": items(node())}),
+        (tokens.of_pods, {"kubelet": "eyJ\n\nnull\nW10", "get nodes": items(node())}),
         (pods.encrypted, {"etcdctl": "k8s:enc:secretbox:v1:key1\nkey1\n"}),
     ],
 )
@@ -298,3 +316,26 @@ def test_healthy_states_are_no_faults(check: Work, answers: dict[str, Answer]) -
     made = context(Primary({**answers, "date": str(int(NOW.timestamp()))}))
     made.made = True
     check(made)
+
+
+def test_tokens_of_a_previous_issuer_are_accepted_once_named() -> None:
+    primary = Primary({"kubelet": claims(iss="https://old.example.com:6443"), "get nodes": items(node())})
+    with pytest.raises(SmallkubeError, match=r"1 on node1 are of https://old\.example\.com:6443"):
+        tokens.of_pods(context(primary))
+    api = "api: {previous_issuers: ['https://old.example.com:6443']}"
+    text = f"cluster: {{name: t, {api}}}\nnodes: {{node1: {{peer_ip: 192.0.2.1}}}}\n"
+    made = replace(context(primary), inventory=parse(text, Path("inventory.yaml")))
+    assert tokens.of_pods(made) == "1 tokens"
+
+
+def test_tokens_leave_the_machine_without_their_signature(tmp_path: Path) -> None:
+    folder = tmp_path / "uid/volumes/kubernetes.io~projected/kube-api-access-x"
+    folder.mkdir(parents=True)
+    (folder / "token").write_text(f"eyJ.{claims(iss=ISSUER)}.signature\n")
+    (folder / "ca.crt").write_text("-----BEGIN CERTIFICATE-----\n")
+    (folder / "binary").write_bytes(b"eyJ.\0$(reboot).x")
+    (folder / "theirs").write_text("eyJ.e30.signature")
+    argv = ["sh", "-c", SCRIPTS.text("claims"), "claims", str(tmp_path)]
+    said = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
+    assert sorted(map(tokens.issuer, said.splitlines())) == ["", ISSUER]
+    assert "signature" not in said

@@ -352,6 +352,14 @@ def test_the_inventory_reaches_tunnel_and_firewall(build: Build, describe: Descr
     )
 
 
+def test_the_api_server_accepts_previous_issuers_too(build: Build, describe: Describe) -> None:
+    names = ["https://new.example.com:6443", "https://old.example.com:6443", "https://old.example.com:7443"]
+    api = {"external_host": "new.example.com", "previous_issuers": [names[1], names[0], names[2]]}
+    text = describe(build((1, 2), api=api))["node1"]["units"]["kube-apiserver.service"]["text"]
+    assert re.findall(r"--service-account-issuer=(\S+)", text) == names
+    assert re.findall(r"--api-audiences=(\S+)", text) == [",".join(["api", *names])]
+
+
 @pytest.mark.parametrize(
     ("setting", "complaint"),
     [
