@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from string import Template
 from typing import Any, TypeVar
+from zlib import crc32
 
 from smallkube.core.errors import SmallkubeError, listed
 from smallkube.core.polling import wait_until
@@ -86,8 +87,8 @@ class SmokeContext:
     """``inventory`` to ``stack`` are given, the rest is found out by the checks.
 
     ``deadline`` is on the monotonic clock. ``begun``: making the namespace was tried; ``made``: it is there.
-    ``answers`` has what pods found, by node, ``results`` what machines did; ``unreachable`` has why a machine could not
-    be asked.
+    ``host_pods`` are those with hostNetwork. ``answers`` has what pods found, by node, ``results`` what machines did;
+    ``unreachable`` has why a machine could not be asked.
     """
 
     inventory: Inventory
@@ -100,6 +101,7 @@ class SmokeContext:
     begun: bool = False
     made: bool = False
     pods: list[Pod] = field(default_factory=list)
+    host_pods: list[Pod] = field(default_factory=list)
     answers: dict[str, Answers] = field(default_factory=dict)
     results: dict[str, Answers] = field(default_factory=dict)
     unreachable: dict[str, str] = field(default_factory=dict)
@@ -112,6 +114,11 @@ class SmokeContext:
         if node.name not in self._machines:
             self._machines[node.name] = self.stack.enter_context(self.connect(node))
         return self._machines[node.name]
+
+    @property
+    def host_port(self) -> int:
+        """Where pods with hostNetwork serve: below the NodePorts and the kernel's own, another one in each run."""
+        return 20_000 + crc32(self.namespace.encode()) % 10_000
 
     @property
     def primary(self) -> Host:

@@ -23,6 +23,8 @@ from smallkube.smoke.context import (
     in_parallel,
 )
 
+HOST = "probe-host"
+"""What the DaemonSet of pods with hostNetwork is called, and how their Services begin."""
 _PROBE_SECONDS = 90
 _SERVICES_SECONDS = 30
 _NO_IMAGE = (
@@ -62,7 +64,11 @@ def prepare(context: SmokeContext) -> str:
         request.submit(context.apply, context.manifest("namespace")).result()
     context.made = True
     options = context.options
-    context.apply(context.manifest("pods", image=options.image, pull_policy=options.pull_policy))
+    image = {"image": options.image, "pull_policy": options.pull_policy}
+    context.apply(
+        context.manifest("pods", name="probe", host_network=False, port=str(probes.PORT), **image),
+        context.manifest("pods", name=HOST, host_network=True, port=str(context.host_port), **image),
+    )
     waiting: dict[str, Waiting] = {}
 
     def starting() -> list[str]:
@@ -94,23 +100,25 @@ def explanation(waiting: Mapping[str, Waiting], image: str, namespace: str) -> s
 
 
 def _update_pods(context: SmokeContext, items: list[dict[str, Any]]) -> dict[str, Waiting]:
-    """Note the pods that run; which nodes have none, and why."""
+    """Note the pods that run; which nodes lack one, and why."""
     short = {context.host(node): node.name for node in context.members}
     none = Waiting("", "no pod was made for it (kube-controller-manager)")
-    context.pods, reasons = [], dict.fromkeys(short.values(), none)
+    context.pods, context.host_pods = [], []
+    waiting = {False: dict.fromkeys(short.values(), none), True: dict.fromkeys(short.values(), none)}
     for item in items:
-        node = short.get(_meant_for(item))
+        node, on_host = short.get(_meant_for(item)), bool(item["spec"].get("hostNetwork"))
         if node is None:
             continue
+        running, reasons = context.host_pods if on_host else context.pods, waiting[on_host]
         conditions = {row["type"]: row["status"] for row in item["status"].get("conditions", ())}
         if conditions.get("Ready") == "True":
             addresses = [row["ip"] for row in item["status"].get("podIPs", ())]
             ip6, ip4 = (next((address for address in addresses if mark in address), "") for mark in ":.")
-            context.pods.append(Pod(item["metadata"]["name"], node, ip6, ip4))
+            running.append(Pod(item["metadata"]["name"], node, ip6, ip4))
             reasons.pop(node, None)
         else:
             reasons[node] = diagnosis(item)
-    return reasons
+    return waiting[True] | waiting[False]
 
 
 def _meant_for(item: dict[str, Any]) -> str:
@@ -138,11 +146,14 @@ def diagnosis(item: dict[str, Any]) -> Waiting:
 
 def services(context: SmokeContext) -> Iterator[str]:
     """One of all pods with a cluster IP, one with a NodePort, and one for each pod alone."""
-    yield context.manifest("service", name="probe", type="ClusterIP", selector={"app": "probe"})
-    yield context.manifest("service", name="probe-port", type="NodePort", selector={"app": "probe"})
-    for pod in context.pods:
-        alone = {"smoke-node": pod.node}
-        yield context.manifest("service", name=f"probe-{pod.node}", type="ClusterIP", selector=alone)
+    everywhere = {"app": "probe"}
+    yield context.manifest("service", name="probe", type="ClusterIP", selector=everywhere, port=probes.PORT)
+    yield context.manifest("service", name="probe-port", type="NodePort", selector=everywhere, port=probes.PORT)
+    for app, pods, port in (("probe", context.pods, probes.PORT), (HOST, context.host_pods, context.host_port)):
+        for pod in pods:
+            alone = {"app": app, "smoke-node": pod.node}
+            name = f"{app}-{pod.node}"
+            yield context.manifest("service", name=name, type="ClusterIP", selector=alone, port=port)
 
 
 def _create_services(context: SmokeContext) -> None:
@@ -155,9 +166,9 @@ def _create_services(context: SmokeContext) -> None:
     def missing() -> list[str]:
         slices = context.items("endpointslices", "-n", context.namespace)
         endpoints = sum(len(each.get("endpoints") or ()) for each in slices)
-        return [] if endpoints >= 3 * len(context.pods) else ["endpoints"]
+        return [] if endpoints >= 3 * len(context.pods) + len(context.host_pods) else ["endpoints"]
 
-    fail_if(in_parallel(context.pods, label)[1].values())
+    fail_if(in_parallel([*context.pods, *context.host_pods], label)[1].values())
     context.apply(*services(context))
     context.wait(missing, _SERVICES_SECONDS, 0.3)
     for item in context.items("services", "-n", context.namespace):

@@ -8,6 +8,7 @@ from smallkube.smoke.context import Answers, Failed, NotReached, Pod, Probe, Ski
 
 PORT = 8080
 """Where pods serve (manifests/pods.yaml)."""
+_UNKNOWN = "smallkube-smoke-unknown"
 
 
 def of_pod(context: SmokeContext, pod: Pod) -> Iterator[Probe]:
@@ -29,6 +30,8 @@ def of_pod(context: SmokeContext, pod: Pod) -> Iterator[Probe]:
     if address := context.services.get(f"probe-{pod.node}"):
         own = plan.node_host(context.inventory.node(pod.node).index)
         yield Probe("network.hairpin", address, ("http", f"http://{address}/", own))
+    for node, address in _of_hosts(context):
+        yield Probe("network.hostnetwork", node.name, ("http", f"http://{address}/", context.host(node)))
     yield Probe("network.api", plan.api_service_ip, ("api", f"https://{plan.api_service_ip}:443/version"))
     for node in context.members:
         name = plan.node_host(node.index)
@@ -42,13 +45,24 @@ def of_machine(context: SmokeContext, node: Node) -> Iterator[Probe]:
     """All that the machine of ``node`` tries by itself."""
     plan = context.inventory.addressing
     name = f"kubernetes.default.svc.{plan.domain}"
+    yield Probe("dns.names", "an unknown name without a dot", ("unknown", plan.host6(node.index), _UNKNOWN))
+    yield Probe("dns.names", "its own name", ("own", plan.host6(node.index)))
     yield Probe("dns.servers", name, ("server", plan.host6(node.index), name, plan.api_service_ip))
     if address := context.services.get("probe"):
         yield Probe("network.host", address, ("fetch", f"http://{address}/"))
+    for other, address in _of_hosts(context):
+        yield Probe("network.host", f"hostNetwork pod of {other.name}", ("fetch", f"http://{address}/"))
     if context.node_port:
         for other in context.members:
             url = f"http://{plan.host4(other.index)}:{context.node_port}/"
             yield Probe("network.nodeport", other.name, ("fetch", url))
+
+
+def _of_hosts(context: SmokeContext) -> Iterator[tuple[Node, str]]:
+    """Nodes, and the address of the Service whose only endpoint is the pod with hostNetwork there."""
+    for pod in context.host_pods:
+        if address := context.services.get(f"probe-host-{pod.node}"):
+            yield context.inventory.node(pod.node), address
 
 
 def lines(wanted: Sequence[Probe]) -> bytes:

@@ -58,6 +58,7 @@ _LEASES = "is the kubelet running there, and the tunnel up (inv net.check)?"
 _ISSUER = "the API server refuses them: name their issuer in cluster.api.previous_issuers, or wait an hour for new ones"
 _KUBELET = "is port 10250 of the kubelet open to the primary (firewall, tunnel)?"
 _TUNNEL = "inv net.check shows the tunnel"
+_HOSTNETWORK = "kube-proxy there; the table inet kube-guard there, and the rules that accept its mark on the other node"
 _COREDNS = "systemctl status coredns there, and its rights (nix/addons/coredns.yaml)"
 _ENCRYPTION = "keys/EncryptionConfiguration.yaml.age is not what the API server uses, or has identity first"
 
@@ -82,12 +83,14 @@ CHECKS = (
     _by_pods("network.ipv4", _TUNNEL),
     _by_pods("network.service", "systemctl status kube-proxy there"),
     _by_pods("network.hairpin", "kube-proxy there, and hairpinMode of the CNI configuration"),
+    _by_pods("network.hostnetwork", _HOSTNETWORK),
     _by_pods("network.api", "kube-proxy there, and the way to the primary's API port"),
     _by_machines("network.host", "systemctl status kube-proxy there"),
     _by_machines("network.nodeport", "systemctl status kube-proxy on the node that was asked"),
     _by_pods("dns.services", _COREDNS),
     _by_pods("dns.nodes", "systemctl status coredns there"),
     _by_machines("dns.servers", _COREDNS),
+    _by_machines("dns.names", "inv deploy renews the rules of CoreDNS for such names (nix/modules/coredns.nix)"),
     _by_pods("egress.internet", "masquerading (nft list table ip6 kube-nat) and the machine's own way out"),
     SmokeCheck("secrets.encrypted", PODS, pods.encrypted, _ENCRYPTION),
     SmokeCheck("cleanup.done", PRIMARY, pods.clean, "the next run tries again"),

@@ -26,7 +26,7 @@ SELECTOR = "--selector=app.kubernetes.io/managed-by=smallkube-smoke"
 BY_PODS = {
     "kubelet.logs",
     "kubelet.exec",
-    *(f"network.{name}" for name in ("ipv6", "ipv4", "service", "hairpin", "api", "host", "nodeport")),
+    *(f"network.{name}" for name in ("ipv6", "ipv4", "service", "hairpin", "hostnetwork", "api", "host", "nodeport")),
     "dns.services",
     "dns.nodes",
 }
@@ -100,10 +100,12 @@ FAULTS = {
     "kube-proxy stopped": stopped(
         "node2",
         "kube-proxy",
-        {"network.service", "network.hairpin", "network.host", "network.nodeport"},
+        {f"network.{name}" for name in ("service", "hairpin", "hostnetwork", "host", "nodeport")},
         "kube-proxy",
     ),
-    "CoreDNS stopped": stopped("node2", "coredns", {"dns.services", "dns.nodes", "dns.servers"}, "coredns"),
+    "CoreDNS stopped": stopped(
+        "node2", "coredns", {"dns.services", "dns.nodes", "dns.servers", "dns.names"}, "coredns"
+    ),
     "CoreDNS without rights": Fault(
         [
             ("node1", "kubectl delete clusterrolebinding system:coredns"),
@@ -116,7 +118,7 @@ FAULTS = {
         {"dns.services", "dns.servers"},
         "nix/addons/coredns.yaml",
         # Each time that it can't begin to watch, CoreDNS may leave other questions waiting as well.
-        perhaps=frozenset({"dns.nodes"}),
+        perhaps=frozenset({"dns.nodes", "dns.names"}),
     ),
     "kubelet port blocked": Fault(
         [("node2", BLOCK)], [("node2", "nft delete table inet fault")], {"kubelet.logs", "kubelet.exec"}, "port 10250"
@@ -230,7 +232,7 @@ def test_only_what_is_asked_for_is_checked(cluster: LabCluster) -> None:
     assert set(smoke(cluster, "--only", "network,etcd", "--skip", "network.host")) == {
         "etcd.health",
         "etcd.alarms",
-        *(f"network.{name}" for name in ("ipv6", "ipv4", "service", "hairpin", "api", "nodeport")),
+        *(f"network.{name}" for name in ("ipv6", "ipv4", "service", "hairpin", "hostnetwork", "api", "nodeport")),
     }
     assert set(smoke(cluster, "--only", "api.ready")) == {"api.ready"}
 

@@ -2,7 +2,10 @@
 that a run cleans up whatever happens, and that the report is XML whatever is said.
 """
 
+import os
+import subprocess
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -43,7 +46,9 @@ def context(egress: str = "", nodes: int = 2) -> SmokeContext:
     )
     made.nodes = [{"metadata": {"name": made.host(node)}} for node in made.inventory.nodes]
     made.pods = PODS
+    made.host_pods = [Pod("c", "node2", "fd88:2::1", "10.88.2.1")]
     made.services = {"probe": "10.88.0.7", "probe-node1": "10.88.0.8", "probe-node2": "10.88.0.9"}
+    made.services["probe-host-node2"] = "10.88.0.10"
     return made
 
 
@@ -186,6 +191,50 @@ def test_machines_connect_to_the_node_ports_of_all_nodes() -> None:
     ]
 
 
+def test_pods_and_machines_reach_services_of_host_pods() -> None:
+    made = context()
+    for pod in PODS:
+        found = [probe.words for probe in tried(made, pod) if probe.check == "network.hostnetwork"]
+        assert found == [("http", "http://10.88.0.10/", "node2.k8s.internal")]
+    for node in made.inventory.nodes:
+        by_machine = [probe.words for probe in probes.of_machine(made, node) if probe.check == "network.host"]
+        assert by_machine == [("fetch", "http://10.88.0.7/"), ("fetch", "http://10.88.0.10/")]
+
+
+@given(st.from_regex(r"smallkube-smoke-[0-9a-f]{8}", fullmatch=True))
+def test_host_pods_serve_on_a_port_that_nobody_gives_out(namespace: str) -> None:
+    assert 20_000 <= replace(context(), namespace=namespace).host_port < 30_000
+
+
+HEADER = ";; Got answer:\n;; ->>HEADER<<- opcode: QUERY, status: {}, id: 1\n;; flags: qr; QUERY: 1\n"
+
+
+@pytest.mark.parametrize(
+    ("kind", "answer", "says"),
+    [
+        ("unknown", HEADER.format("NXDOMAIN"), "ok"),
+        ("unknown", HEADER.format("REFUSED"), "status: REFUSED"),
+        ("unknown", ";; communications error\n;; no servers could be reached", "no servers could be reached"),
+        ("own", "box. 30 IN AAAA fd88:1::1", "ok"),
+        ("own", "", "ok"),
+        ("own", "box. 30 IN A 10.127.0.1", "ok"),
+        ("own", "box. 30 IN A 127.0.0.2", "box. 30 IN A 127.0.0.2"),
+        ("own", "box. 30 IN AAAA ::1", "box. 30 IN AAAA ::1"),
+    ],
+)
+def test_names_that_machines_ask_coredns_for(kind: str, answer: str, says: str, tmp_path: Path) -> None:
+    programs = {"dig": f"cat <<'E'\n{answer}\nE", "hostname": "echo box.lan", "uname": "echo box", "sleep": "exit"}
+    for program, text in programs.items():
+        (tmp_path / program).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / program).chmod(0o755)
+    script = pods.PROBE[2].replace("+ 8))", "+ 0))")
+    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    argv = ["sh", "-c", script]
+    line = f"0 {kind} fd88:1::1 name\n"
+    done = subprocess.run(argv, input=line, capture_output=True, text=True, env=environment, check=True)
+    assert done.stdout == f"0 {says}\n"
+
+
 def answers(node1: str, node2: str | None, check: str = "network.ipv6") -> SmokeContext:
     made = context()
     made.answers = {"node1": {Probe(check, "node2", ()): node1}}
@@ -247,15 +296,22 @@ def test_what_was_not_answered_did_not_work() -> None:
 
 def test_all_objects_are_in_the_namespace() -> None:
     made = context()
-    daemon_set = made.manifest("pods", image='a"b', pull_policy="Never")
+    options: dict[str, object] = {"image": 'a"b', "pull_policy": "Never", "port": "8080", "host_network": False}
+    daemon_set = made.manifest("pods", name="probe", **options)
     found = [yaml.safe_load(text) for text in (daemon_set, *pods.services(made), made.manifest("secret"))]
     assert {each["metadata"]["namespace"] for each in found} == {"space"}
-    assert len({each["metadata"]["name"] for each in found if each["kind"] == "Service"}) == 4
+    services = {each["metadata"]["name"]: each["spec"] for each in found if each["kind"] == "Service"}
+    assert set(services) == {"probe", "probe-port", "probe-node1", "probe-node2", "probe-host-node2"}
+    assert services["probe-host-node2"]["selector"] == {"app": "probe-host", "smoke-node": "node2"}
+    assert services["probe-host-node2"]["ports"] == [{"port": 80, "targetPort": made.host_port}]
     (container,) = found[0]["spec"]["template"]["spec"]["containers"]
     assert (container["image"], container["command"][2].count("$NODE")) == ('a"b', 1)
     group, mark = LABEL.split("=")
     namespace = yaml.safe_load(made.manifest("namespace"))
-    assert namespace["metadata"] == {"name": "space", "labels": {group: mark}}
+    assert namespace["metadata"] == {
+        "name": "space",
+        "labels": {group: mark, "pod-security.kubernetes.io/enforce": "privileged"},
+    }
 
 
 smoke_results = st.builds(

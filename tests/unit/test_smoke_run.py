@@ -190,11 +190,11 @@ def test_after_the_deadline_only_the_cleanup_runs(monkeypatch: pytest.MonkeyPatc
     assert found["cleanup.done"].outcome == "ok"
 
 
-def container(reason: str, name: str = NODE) -> dict[str, Any]:
+def container(reason: str, name: str = NODE, *, on_host: bool = False) -> dict[str, Any]:
     """A pod on ``name`` whose container waits for ``reason``; of one that is ready without a reason."""
     state = {"state": {"waiting": {"reason": reason, "message": f"about {reason}"}}} if reason else {"state": {}}
     status = {"phase": "Pending", "containerStatuses": [state], "conditions": [] if reason else [READY]}
-    return {"metadata": {"name": f"probe-{name}"}, "spec": {"nodeName": name}, "status": status}
+    return {"metadata": {"name": f"probe-{name}"}, "spec": {"nodeName": name, "hostNetwork": on_host}, "status": status}
 
 
 @pytest.mark.parametrize(
@@ -216,16 +216,25 @@ def test_a_pod_without_an_image_is_not_waited_for(
             line = " ".join(command.argv)
             if "get --output=json pods" in line:
                 self.asked.append(line)
-                return Result(0, items(container(next(answers))).encode(), "")
+                return Result(0, items(container(next(answers)), container("", on_host=True)).encode(), "")
             return super().answer(command)
 
-    primary = Kubelet({"get endpointslices": items({"endpoints": [{}, {}, {}]})})
+    primary = Kubelet({"get endpointslices": items({"endpoints": [{}, {}, {}, {}]})})
     found = run(primary, "pods.rollout", rollout=60)["pods.rollout"]
     assert len(primary.did("get --output=json pods")) == asked
     last = reasons[asked - 1]
     assert found.outcome == ("failed" if last else "ok"), found.detail
     assert f"no image busybox on node1: {last}: about {last}" in found.detail or not last
     assert "cluster.smoke.image in inventory.yaml, or --image" in found.detail or not last
+
+
+def test_a_pod_on_the_host_that_does_not_run_fails_the_rollout() -> None:
+    there = items(container(""), container("CrashLoopBackOff", on_host=True))
+    endpoints = items({"endpoints": [{}, {}, {}]})
+    primary = Primary({"get --output=json pods": there, "get --output=json endpointslices": endpoints})
+    found = run(primary, "pods.rollout")["pods.rollout"]
+    assert (found.outcome, "node1: CrashLoopBackOff about" in found.detail) == ("failed", True)
+    assert len([line for line in primary.asked if " label pod " in line]) == 1
 
 
 def claims(**said: object) -> str:

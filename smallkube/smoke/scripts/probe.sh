@@ -44,6 +44,22 @@ once() {
       dig +short +time=2 +tries=1 "@$1" "$2" A >"$said" 2>&1
       grep -q -x -F "$3" "$said"
       ;;
+    unknown)
+      # Another answer than NXDOMAIN makes a resolver try again for seconds.
+      dig +noall +comments +time=2 +tries=1 "@$1" "$2" A 2>&1 |
+        sed -n 's/.*\(status: [A-Z]*\).*/\1/p; s/^;; \(.* server.*\)/\1/p' >"$said"
+      grep -q -x 'status: NXDOMAIN' "$said"
+      ;;
+    own)
+      # In a pod a loopback address is the pod.
+      for name in "$(uname -n)" "$(hostname -f 2>/dev/null)"; do
+        case $name in "" | localhost | localhost.*) continue ;; esac
+        for type in A AAAA; do
+          dig +noall +answer +time=2 +tries=1 "@$1" "$name" "$type" >"$said" 2>&1 || return
+          ! grep -q -E '[[:space:]](127\.[0-9.]+|::1)$' "$said" || return
+        done
+      done
+      ;;
   esac
 }
 
