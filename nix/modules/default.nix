@@ -9,6 +9,7 @@
     ./bridge.nix
     ./wireguard.nix
     ./firewall.nix
+    ./conflicts.nix
     ./secrets.nix
     ./api.nix
     ./kubeconfig.nix

@@ -7,6 +7,7 @@ let
   declaredOnly = [
     [ "networking" "domain" ]
     [ "networking" "enableIPv6" ]
+    [ "networking" "networkmanager" "enable" ]
     [ "networking" "useDHCP" ]
     [ "services" "userborn" "enable" ]
     [ "systemd" "network" "wait-online" "anyInterface" ]

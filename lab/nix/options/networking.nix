@@ -26,6 +26,10 @@ in
     hosts = mkOption { type = types.attrsOf (types.listOf types.str); default = { }; };
     hostFiles = mkOption { type = types.listOf types.path; default = [ ]; };
     extraHosts = text;
+    networkmanager = {
+      enable = flag false;
+      unmanaged = mkOption { type = types.listOf types.str; default = [ ]; };
+    };
 
     firewall = ports // {
       enable = flag true;
