@@ -1,7 +1,8 @@
 # CoreDNS on every node, for the node's own pods and, by delegation from systemd-resolved, for the node itself.
 #
 # Node names come from the hosts file, Services from the API. What the kubernetes plugin does not know in the cluster's
-# zones does not exist: passed on, it would come back from resolved endlessly.
+# zones does not exist: passed on, it would come back from resolved endlessly. They are answered from memory, so that to
+# cache them would save nothing, and keep the answer that a new Service does not exist for 30 seconds more.
 {
   config,
   kubeLib,
@@ -57,7 +58,10 @@ in
           forward . 127.0.0.53 {
             max_concurrent 1000
           }
-          cache 30
+          cache 30 {
+            disable success ${cfg.domain}
+            disable denial ${cfg.domain}
+          }
           loadbalance
         }
       '';

@@ -1,6 +1,7 @@
 """What the checks work on: the machines, kubectl on the primary, and the pods of this run."""
 
 import json
+import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +26,18 @@ AT_ONCE = 8
 MARK = "smallkube-smoke"
 """How namespaces of ours begin, and their label ``LABEL``, by which leftovers of earlier runs are found."""
 LABEL = f"app.kubernetes.io/managed-by={MARK}"
+RECONNECT_SECONDS = 130
+"""How long after the API server is up again its clients may still not know what is new.
+
+Their pauses between tries double, also from one outage to the next if less than two minutes are between them: up to
+60 s, which can't be set (client-go, NewReflectorWithOptions in tools/cache/reflector.go: 30 s, and as much again at
+random). They may need two: the first watch begins at a revision that is too old for the new server's cache, so that
+they have to list again. The rest is for the requests.
+"""
+_API_SERVER_AGE = """
+systemctl show --timestamp=unix --property=ActiveEnterTimestamp --value kube-apiserver.service
+date +@%s
+"""
 _TIMED_OUT = 124
 """What timeout(1) exits with when it ended the command."""
 
@@ -140,6 +153,19 @@ class SmokeContext:
         """Ask until nothing is ``missing`` or the time is up, after which the caller reports what is."""
         with suppress(NotReached):
             wait_until(missing, self.remaining(seconds), "not yet", error=NotReached, interval=interval)
+
+    @property
+    def reconnecting(self) -> float:
+        """For how many seconds clients of the API server may still not have come back since it was started."""
+        return max(0.0, self._reconnected - time.monotonic())
+
+    @cached_property
+    def _reconnected(self) -> float:
+        """By when all have, on the monotonic clock."""
+        done = self.primary.run(Command(("/bin/sh", "-c", _API_SERVER_AGE), root=False))
+        times = [int(word) for word in re.findall(r"^@([0-9]{1,12})$", done.text, re.MULTILINE)]
+        age = times[1] - times[0] if len(times) == 2 else RECONNECT_SECONDS
+        return time.monotonic() + (RECONNECT_SECONDS - age if age >= 0 else 0)
 
     @cached_property
     def readyz(self) -> Result:

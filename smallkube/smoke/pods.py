@@ -25,6 +25,8 @@ from smallkube.smoke.context import (
 
 HOST = "probe-host"
 """What the DaemonSet of pods with hostNetwork is called, and how their Services begin."""
+_TRY_SECONDS = 8
+"""What was just made takes a moment to be known everywhere."""
 _PROBE_SECONDS = 90
 _SERVICES_SECONDS = 30
 _NO_IMAGE = (
@@ -76,7 +78,7 @@ def prepare(context: SmokeContext) -> str:
         waiting.update(_update_pods(context, context.items("pods", "-n", context.namespace)))
         return [node for node, why in waiting.items() if not why.final]
 
-    context.wait(starting, options.rollout, 0.5)
+    context.wait(starting, options.rollout + context.reconnecting, 0.5)
     if context.pods:
         _create_services(context)
     if not context.members:
@@ -170,7 +172,7 @@ def _create_services(context: SmokeContext) -> None:
 
     fail_if(in_parallel([*context.pods, *context.host_pods], label)[1].values())
     context.apply(*services(context))
-    context.wait(missing, _SERVICES_SECONDS, 0.3)
+    context.wait(missing, _SERVICES_SECONDS + context.reconnecting, 0.3)
     for item in context.items("services", "-n", context.namespace):
         context.services[item["metadata"]["name"]] = item["spec"]["clusterIP"]
         if item["metadata"]["name"] == "probe-port":
@@ -188,12 +190,14 @@ def execute(context: SmokeContext) -> str:
 
     def attempt(pod: Pod) -> Answers:
         wanted = list(probes.of_pod(context, pod))
-        words = ("exec", "--stdin", pod.name, "-n", context.namespace, "--", *SCRIPTS.sent("probe").argv)
-        done = context.ask(*words, stdin=probes.lines(wanted), seconds=_PROBE_SECONDS)
+        words = ("exec", "--stdin", pod.name, "-n", context.namespace, "--")
+        argv, seconds = SCRIPTS.sent("probe", str(patience)).argv, _PROBE_SECONDS + patience
+        done = context.ask(*words, *argv, stdin=probes.lines(wanted), seconds=seconds)
         if not done.ok:
             raise Failed(done.last_line)
         return probes.parse(wanted, done.text)
 
+    patience = _TRY_SECONDS + int(context.reconnecting)
     context.answers, faults = _ask_pods(context, attempt)
     fail_if(faults)
     return ""
@@ -212,10 +216,12 @@ def from_machines(context: SmokeContext, check: str) -> str:
 
     def attempt(node: Node) -> Answers:
         wanted = list(probes.of_machine(context, node))
-        command = replace(SCRIPTS.sent("probe", stdin=probes.lines(wanted), timeout=_PROBE_SECONDS), root=False)
-        return probes.parse(wanted, context.machine(node).run(command).text)
+        seconds = _PROBE_SECONDS + patience
+        command = SCRIPTS.sent("probe", str(patience), stdin=probes.lines(wanted), timeout=seconds)
+        return probes.parse(wanted, context.machine(node).run(replace(command, root=False)).text)
 
     if not context.results and not context.unreachable:
+        patience = _TRY_SECONDS + int(context.reconnecting)
         found, faults = in_parallel(context.members, attempt)
         context.results = {node.name: answers for node, answers in found.items()}
         context.unreachable = {node.name: why for node, why in faults.items()}

@@ -23,7 +23,7 @@ from smallkube.inventory.load import parse
 from smallkube.inventory.models import Inventory
 from smallkube.remote.ssh import connector
 from smallkube.smoke import pods, probes, report, table
-from smallkube.smoke.context import LABEL, Failed, NotReached, Options, Pod, Probe, SmokeContext
+from smallkube.smoke.context import LABEL, SCRIPTS, Failed, NotReached, Options, Pod, Probe, SmokeContext
 from smallkube.smoke.report import SmokeResult
 from smallkube.smoke.table import NAMES
 
@@ -227,9 +227,8 @@ def test_names_that_machines_ask_coredns_for(kind: str, answer: str, says: str, 
     for program, text in programs.items():
         (tmp_path / program).write_text(f"#!/bin/sh\n{text}\n")
         (tmp_path / program).chmod(0o755)
-    script = pods.PROBE[2].replace("+ 8))", "+ 0))")
     environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
-    argv = ["sh", "-c", script]
+    argv = SCRIPTS.sent("probe", "0").argv
     line = f"0 {kind} fd88:1::1 name\n"
     done = subprocess.run(argv, input=line, capture_output=True, text=True, env=environment, check=True)
     assert done.stdout == f"0 {says}\n"

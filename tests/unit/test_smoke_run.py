@@ -197,6 +197,20 @@ def container(reason: str, name: str = NODE, *, on_host: bool = False) -> dict[s
     return {"metadata": {"name": f"probe-{name}"}, "spec": {"nodeName": name, "hostNetwork": on_host}, "status": status}
 
 
+@dataclass
+class Kubelet(Primary):
+    """Whose only pod waits for each of ``reasons`` in turn."""
+
+    reasons: list[str] = field(default_factory=list)
+
+    def answer(self, command: Command) -> Result:
+        line = " ".join(command.argv)
+        if "get --output=json pods" not in line:
+            return super().answer(command)
+        self.asked.append(line)
+        return Result(0, items(container(self.reasons.pop(0)), container("", on_host=True)).encode(), "")
+
+
 @pytest.mark.parametrize(
     ("reasons", "asked"),
     [
@@ -209,17 +223,7 @@ def test_a_pod_without_an_image_is_not_waited_for(
     reasons: list[str], asked: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("time.sleep", lambda _: None)
-    answers = iter(reasons)
-
-    class Kubelet(Primary):
-        def answer(self, command: Command) -> Result:
-            line = " ".join(command.argv)
-            if "get --output=json pods" in line:
-                self.asked.append(line)
-                return Result(0, items(container(next(answers)), container("", on_host=True)).encode(), "")
-            return super().answer(command)
-
-    primary = Kubelet({"get endpointslices": items({"endpoints": [{}, {}, {}, {}]})})
+    primary = Kubelet({"get endpointslices": items({"endpoints": [{}, {}, {}, {}]})}, reasons=[*reasons])
     found = run(primary, "pods.rollout", rollout=60)["pods.rollout"]
     assert len(primary.did("get --output=json pods")) == asked
     last = reasons[asked - 1]
@@ -240,6 +244,35 @@ def test_a_pod_on_the_host_that_does_not_run_fails_the_rollout() -> None:
 def claims(**said: object) -> str:
     """A token's second part; of a service account unless ``said`` has another."""
     return base64.urlsafe_b64encode(json.dumps({"kubernetes.io": {}, **said}).encode()).decode().rstrip("=")
+
+
+@pytest.mark.parametrize(
+    ("started", "left"),
+    [
+        ("@1000\n@1000\n", 130),
+        ("@1000\n@1030\n", 100),
+        ("@1000\n@1130\n", 0),
+        ("@1000\n@90000\n", 0),
+        ("@1000\n@400\n", 0),  # the clock was set back
+        ("\n@1000\n", 0),  # it is not running
+        ("@n/a\n@1000\n", 0),
+        ("", 0),
+    ],
+)
+def test_clients_of_a_restarted_api_server_are_waited_for(
+    started: str, left: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    answers: dict[str, Answer] = {
+        "ActiveEnterTimestamp": started,
+        "get endpointslices": items({"endpoints": [{}, {}, {}, {}]}),
+    }
+    primary = Kubelet(answers, reasons=["ContainerCreating"] * 5 + [""])
+    found = run(primary, "kubelet.exec")
+    assert found["kubelet.exec"].outcome == ("ok" if left else "not reached"), found
+    if left:
+        (line,) = primary.did("exec --stdin")
+        assert int(line.rsplit(" ", 1)[1]) in range(7 + left - 5, 9 + left)
 
 
 def context(primary: Primary) -> SmokeContext:

@@ -1,11 +1,11 @@
 #!/bin/sh
 # Runs in a pod, with busybox, or on a machine: tries what standard input lists, 64 at once, each again until it works
-# or eight seconds have passed, since what was just made takes a moment to be known everywhere.
+# or so many seconds have passed: probe.sh SECONDS
 # Lines NUMBER KIND ARGUMENT...; prints lines NUMBER ok|FAULT.
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 account=/var/run/secrets/kubernetes.io/serviceaccount
-last=$(($(date +%s) + 8))
+last=$(($(date +%s) + $1))
 
 # Busybox writes "Address: X", its older releases "Address 1: X NAME"; the line of the server itself has a port.
 has_address() {

@@ -194,6 +194,8 @@ def test_coredns_answers_for_the_cluster_only(cluster: Cluster) -> None:
         kubernetes = corefile.split("kubernetes ", 1)[1].split("}\n", 1)[0]
         assert "fallthrough" not in kubernetes
         assert "ttl 30" in kubernetes
+        # Else a Service would stay unknown for as long after CoreDNS has heard of it.
+        assert re.search(r"cache 30 \{\s+disable success k8s\.internal\s+disable denial k8s\.internal\s+\}", corefile)
         assert re.search(r"forward \. 127\.0\.0\.53 \{\s+max_concurrent 1000", corefile)
         for kind in ("A", "AAAA"):
             assert re.search(rf"template IN {kind} \. {{\s+match \S+\s+rcode NXDOMAIN\s+fallthrough", corefile)
