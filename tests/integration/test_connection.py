@@ -173,6 +173,12 @@ def test_a_log_that_cant_be_written_is_reported_at_the_end(bench: Bench) -> None
         session.run(sh("head -c 5000000 /dev/zero >&2"), on_stderr=full)
 
 
+@pytest.mark.parametrize("flood", ["yes", "yes | head -c 8M >&2"])
+def test_more_output_than_allowed_is_an_error(bench: Bench, flood: str) -> None:
+    with bench.session() as session, pytest.raises(SmallkubeError, match="sh printed more than 1 MiB"):
+        session.run(Command(("sh", "-c", flood), limit=1 << 20))
+
+
 def test_a_command_need_not_read_what_it_is_given(bench: Bench) -> None:
     with bench.session() as session:
         assert session.run(sh("exit 5", stdin=bytes(MEGABYTES << 20))).status == 5

@@ -14,7 +14,7 @@ import pytest
 
 from smallkube.core.errors import SmallkubeError, UsageError
 from smallkube.core.workspace import Workspace
-from smallkube.remote import identities
+from smallkube.remote import identities, scan
 from smallkube.remote.command import Command
 from smallkube.remote.openssh import Route
 from tests.integration.sshd import SSHD, Bench, Require, Server, make_key
@@ -291,6 +291,18 @@ def test_behind_a_jump_host_the_node_s_own_key_counts(client: Client, gate: Serv
     error = client.refused()
     assert "host key differs" in error.message and "nothing was sent" in error.message
     assert "Accepted" not in client.bench.server.log
+
+
+def test_a_scan_goes_the_same_way(client: Client, gate: Server) -> None:
+    def scanned() -> scan.Scanned:
+        (row,) = scan.scan(client.bench.workspace, [client.bench.node(host="machine")], 10, lambda *_: None)
+        return row
+
+    found = scanned()
+    assert (found.state, "through gate" in found.reason) == (scan.Scan.FAILED, True), found
+    assert "Host key verification failed" in found.reason
+    client.know(gate)
+    assert (scanned().state, "Accepted" in gate.log) == (scan.Scan.SAME, True)
 
 
 def test_no_process_stays_behind(client: Client, gate: Server) -> None:
