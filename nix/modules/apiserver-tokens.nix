@@ -101,6 +101,7 @@ in
             }"
           ) rows}
           mv -fT "$new" "$1"
+          rm -f /var/lib/kube-apiserver/tokens.csv # where earlier versions had it, on a disk
         '';
       };
       description = "Writes the table to the file it is given.";

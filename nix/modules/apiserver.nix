@@ -28,6 +28,8 @@ let
   ];
   issuers = lib.unique ([ cfg.api.externalUrl ] ++ cfg.api.previousIssuers);
   kubeconfig = "/run/kube-apiserver/kubeconfig";
+  # In memory: no disk gets tokens in clear.
+  tokens = "/run/kube-apiserver/tokens.csv";
 
   flags = {
     advertise-address = cfg.hostIp4;
@@ -40,7 +42,7 @@ let
     tls-cert-file = cfg.apiserver.certificate;
     tls-private-key-file = cfg.apiserver.key;
     anonymous-auth = "false";
-    token-auth-file = "/var/lib/kube-apiserver/tokens.csv";
+    token-auth-file = tokens;
     authorization-mode = "Node,RBAC";
     enable-admission-plugins = "NodeRestriction";
     # CSI drivers and other node agents are privileged pods.
@@ -124,7 +126,7 @@ in
           LoadCredential = kubeLib.loadSecrets secrets;
           LimitNOFILE = lib.mkDefault 65536;
           ExecStartPre = [
-            "${lib.getExe cfg.apiserver.writeTokens} /var/lib/kube-apiserver/tokens.csv"
+            "${lib.getExe cfg.apiserver.writeTokens} ${tokens}"
           ]
           ++ lib.optional (!pinned) (lib.getExe cfg.apiserver.makeCertificate);
           ExecStart = kubeLib.commandLine "${pkgs.kubernetes}/bin/kube-apiserver" flags;

@@ -94,7 +94,7 @@ def test_the_api_servers_flags(two: Cluster) -> None:
         "etcd-servers": "unix:/run/etcd/grpc",
         "secure-port": "6443",
         "anonymous-auth": "false",
-        "token-auth-file": "/var/lib/kube-apiserver/tokens.csv",
+        "token-auth-file": "/run/kube-apiserver/tokens.csv",
         "service-cluster-ip-range": "10.88.0.0/24",
         "advertise-address": "10.88.1.1",
         "external-hostname": "test-kube.example.com",
