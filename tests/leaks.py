@@ -16,12 +16,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_ssh_private_key
 
 from smallkube.core.workspace import Workspace
 from smallkube.secrets import age, kinds
 
 MASTER = "master_key"
+OWN_KEYS = ("ssh_key", "backup_key")
+"""In .smallkube: private keys of the operator's machine, of which ssh_key is the lab's."""
 _STARTS = ("execve", "execveat")
 _WRITES = ("write", "pwrite64", "writev", "pwritev", "pwritev2", "sendto", "sendmsg", "sendmmsg")
 _COPIES = ("copy_file_range", "sendfile", "splice", "tee", "vmsplice")
@@ -51,7 +54,10 @@ class Canaries:
             self.texts[name] |= set(_encodings(core))
 
     def read(self, workspace: Workspace) -> None:
-        """Add what keys/ holds now: every *.age, and the identities."""
+        """Add what the workspace holds now: every *.age, the identities, the keys for SSH and for backups."""
+        for name in OWN_KEYS:
+            if (path := workspace.state_dir / name).exists():
+                self.add(name, path.read_bytes())
         if not workspace.master_key.exists():
             return
         master = age.parse_master(workspace.master_key.read_text(), MASTER)
@@ -73,7 +79,11 @@ class Canaries:
 
 def _cores(plaintext: bytes) -> Iterator[bytes]:
     """What is secret in a secret: of a PEM file the private number, of a configuration its keys."""
-    if b"PRIVATE KEY-----" in plaintext:
+    if b"OPENSSH PRIVATE KEY-----" in plaintext:
+        ssh_key = load_ssh_private_key(plaintext, None)
+        assert isinstance(ssh_key, Ed25519PrivateKey)
+        yield ssh_key.private_bytes_raw()
+    elif b"PRIVATE KEY-----" in plaintext:
         key = load_pem_private_key(plaintext, None)
         assert isinstance(key, EllipticCurvePrivateKey)
         yield key.private_numbers().private_value.to_bytes(32)
@@ -103,6 +113,14 @@ class Allowed:
 
     def covers(self, place: str, name: str) -> bool:
         return bool(re.search(self.where, place) and re.fullmatch(self.names, name))
+
+
+KEPT = (
+    Allowed(r"/keys/(\.tmp-)?master_key", MASTER, "where the identities are kept, 0600"),
+    Allowed(r"/\.smallkube/ssh_key$", "ssh_key", "where it is kept, 0600"),
+    Allowed(r"/\.smallkube/(\.tmp-)?backup_key", "backup_key", "where it is kept, 0600"),
+)
+"""On the operator's machine."""
 
 
 @dataclass(frozen=True)
@@ -158,24 +176,25 @@ def _unescaped(text: bytes) -> bytes:
 
 def in_files(folder: Path, canaries: Canaries, allowed: Iterable[Allowed] = ()) -> list[str]:
     """Which secret is in which file below ``folder``, but for what is ``allowed``."""
-    argv = [
-        "grep",
-        "-r",
-        "--files-with-matches",
-        "--null",
-        "--text",
-        "--fixed-strings",
-        "--devices=skip",
-        "--file=-",
-        str(folder),
-    ]
-    environment = {**os.environ, "LC_ALL": "C"}
-    matching = subprocess.run(argv, input=canaries.patterns(), capture_output=True, env=environment).stdout
-    found = []
-    for path in sorted(map(os.fsdecode, filter(None, matching.split(b"\0")))):
-        names = sorted(canaries.found(Path(path).read_bytes()))
-        found += [f"{name} is in {path}" for name in names if not any(a.covers(path, name) for a in allowed)]
-    return found
+    found = ((str(path), name) for path, name in secrets_in_files([folder], canaries))
+    return [f"{name} is in {path}" for path, name in found if not any(a.covers(path, name) for a in allowed)]
+
+
+def secrets_in_files(folders: Sequence[Path], canaries: Canaries, since: float = 0) -> Iterator[tuple[Path, str]]:
+    """Each file below ``folders`` that holds a secret, and the secret; of files that changed ``since`` (Unix time)."""
+    words = ["find", *map(str, folders), "-type", "f", "-newerct", f"@{since:.3f}", "-print0"]
+    files = subprocess.run(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL).stdout
+    patterns = os.memfd_create("patterns")
+    os.write(patterns, canaries.patterns())
+    grep = ["grep", "--files-with-matches", "--null", "--text", "--fixed-strings", f"--file=/proc/self/fd/{patterns}"]
+    argv = ["xargs", "--null", "--no-run-if-empty", *grep]
+    try:
+        environment = {**os.environ, "LC_ALL": "C"}
+        done = subprocess.run(argv, input=files, capture_output=True, env=environment, pass_fds=(patterns,))
+    finally:
+        os.close(patterns)
+    for path in sorted(Path(os.fsdecode(name)) for name in done.stdout.split(b"\0") if name):
+        yield from ((path, name) for name in sorted(canaries.found(path.read_bytes())))
 
 
 @dataclass(frozen=True)
@@ -226,31 +245,25 @@ NOT_TRACED = {
     "cluster.rebuild-primary": "needs a new machine; scans, re-encrypts, deploys and restores, which are traced",
 }
 """Tasks that are not run, and why."""
-FIRST = ("keys.scan --yes", "keys.generate", "nix.render", "deploy")
-"""What machines need before all others."""
 ON_MACHINES = {
-    "deploy.plan": 0,
-    "deploy.status": 0,
-    "deploy.history": 0,
-    "net.check": 0,
+    "deploy.plan deploy.status deploy.history net.check etcd.status tokens.status": 0,
     "nodes.exec -- hostname": 0,
-    "etcd.status": 0,
-    "etcd.backup": 0,
-    "etcd.restore --yes": 0,
-    "cluster.status": 1,
-    "cluster.smoke": 1,
-    "cluster.upgrade-check": 1,
-    "tokens.status": 0,
-    "keys.rotate-wireguard --yes": 0,
-    "deploy": 0,
-    "tokens.rotate --user root --yes": 0,
-    "encryption.rotate --yes --no-backup": 0,
-    "nodes.drain --node node2 --yes": 1,
-    "nodes.uncordon --node node2": 1,
-    "keys.rotate-issuer --yes --overlap 1": 1,
-    "keys.rotate-certificates --all --yes --timeout 5": 1,
-    "deploy.rollback --node node2 --yes": 0,
+    "etcd.backup --verbose": 0,
+    "etcd.restore --yes --verbose": 0,
     "nodes.remove node2 --revoke --yes": 0,
-    "nodes.reboot --yes": 0,
+    "keys.scan --yes keys.generate keys.rotate-wireguard --yes nix.render deploy": 0,
+    "tokens.rotate --user root --yes --verbose": 0,
+    "deploy.rollback --node node1 --yes --verbose": 0,
+    "nodes.reboot --node node2 --yes --verbose": 0,
 }
-"""Tasks that need machines, which are not run here, and their exit status: 1 where they need an API server."""
+"""Tasks that tests/lab runs, in this order, and their exit status; a line may have several tasks."""
+ON_CLUSTER = {
+    "cluster.status cluster.upgrade-check": 0,
+    "cluster.smoke --image smallkube.lab/busybox:1 --pull-policy Never --skip egress": 0,
+    "nodes.drain --node node2 --yes": 0,
+    "nodes.uncordon --node node2": 0,
+    "encryption.rotate --yes": 0,
+    "keys.rotate-issuer --yes --overlap 0": 0,
+    "keys.rotate-certificates --all --yes": 0,
+}
+"""Those that tests/cluster runs, because they need an API server."""

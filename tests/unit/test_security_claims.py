@@ -2,6 +2,7 @@
 
 import ast
 import re
+from functools import cache
 from pathlib import Path
 
 from smallkube.core.workspace import REPOSITORY
@@ -20,6 +21,7 @@ PARTIES = {
 }
 
 
+@cache
 def functions(path: Path) -> set[str]:
     if not path.is_file():
         return set()
@@ -38,6 +40,14 @@ def test_each_party_has_what_it_can_and_cannot_do() -> None:
     parts = dict(part.split("\n", 1) for part in MODEL.split("\n### ")[1:])
     assert set(parts) == PARTIES
     assert [party for party, text in parts.items() if "\nCan:\n" not in text or "\nCannot:\n" not in text] == []
+
+
+def test_each_protection_names_its_test() -> None:
+    for title in ("Connections to the nodes", "On the nodes"):
+        text = TEXT.partition(f"\n## {title}\n")[2].partition("\n## ")[0]
+        claims = re.findall(r"^- ((?:.+\n)(?:  .+\n)*)", text, re.MULTILINE)
+        assert len(claims) > 3
+        assert [claim for claim in claims if not NAMED.search(claim)] == []
 
 
 def test_nothing_is_impossible_without_a_test() -> None:
