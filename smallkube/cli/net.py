@@ -8,8 +8,8 @@ from smallkube.cli.context import Current, task
 def check(here: Current) -> None:
     """Check the bridge, WireGuard and the tunnel.
 
-    WireGuard handshakes between all nodes, and pings through the tunnel in IPv4
-    and IPv6.
+    WireGuard handshakes between all nodes, pings through the tunnel in IPv4 and
+    IPv6, the address that it sends from, and rules that drop what pods send.
     """
     from smallkube.deploy import checks
     from smallkube.secrets import peers

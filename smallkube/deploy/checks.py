@@ -3,6 +3,7 @@
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import Annotated
 
 from pydantic import Field
@@ -18,6 +19,8 @@ from smallkube.remote.scripts import UnexpectedOutputError
 from smallkube.secrets import policy
 from smallkube.secrets.host_keys import HostKey, parse_host_key
 
+_FORWARD = "inet nixos-fw forward"
+"""The chain in which our rules accept what pods and tunnel send."""
 TABLES = frozenset({"inet nixos-fw", "ip kube-nat", "ip6 kube-nat"})
 MAX_HANDSHAKE_SECONDS = 180
 """WireGuard renews its session at least every two minutes while there is traffic, such as our pings."""
@@ -38,6 +41,9 @@ def network(inventory: Inventory, node: Node, facts: HostFacts, public_keys: Map
     own = (plan.host6(node.index), plan.host4(node.index))
     missing = [f"{address} is missing" for address in own if address not in facts.bridge]
     yield Check.of(node.name, "brkube", missing, ", ".join(own))
+    if foreign := [chain for chain in facts.dropping if chain != _FORWARD]:
+        problem = f"{', '.join(foreign)}: its policy drops what pods send to other nodes, unless it accepts that itself"
+        yield Check(node.name, "forwarding", Result.WARNING, f"{problem} (docs/networking.md)")
     others = [other for other in inventory.nodes if other != node]
     if not others:
         return
@@ -50,9 +56,25 @@ def network(inventory: Inventory, node: Node, facts: HostFacts, public_keys: Map
     ]
     seen = f"handshake with {', '.join(fresh)}" if len(fresh) <= 4 else f"handshake with all {len(fresh)} peers"
     yield Check.of(node.name, "wgkube", faults, f"{seen}, at most {max(fresh.values(), default=0)} s ago")
+    if ":" in node.peer_ip and not inventory.cluster.network.private:
+        yield _source(node, facts, others)
     mtu = inventory.cluster.network.mtu
     yield _pings(node, facts, "IPv6", {other.name: plan.host6(other.index) for other in others}, mtu)
     yield _pings(node, facts, "IPv4", {other.name: plan.host4(other.index) for other in others}, mtu)
+
+
+def _source(node: Node, facts: HostFacts, others: Iterable[Node]) -> Check:
+    """The peers accept what comes from ``peer_ip`` alone; a temporary address (RFC 8981) is another one.
+
+    IPv4 is not compared: a machine may be behind an address that is translated.
+    """
+    own = str(ip_address(node.peer_ip))
+    faults = [
+        f"sends to {other.name} from {source}, not from peer_ip: disable temporary addresses or correct peer_ip"
+        for other in others
+        if (source := facts.sources.get(str(ip_address(other.peer_ip)))) and ":" in source and source != own
+    ]
+    return Check.of(node.name, "source", faults, f"sends from {own}")
 
 
 def _pings(node: Node, facts: HostFacts, family: str, addresses: Mapping[str, str], mtu: int) -> Check:

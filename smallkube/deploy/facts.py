@@ -94,6 +94,8 @@ class HostFacts(Systems):
     small and of a full-sized packet, None when it is lost. ``handshakes``: WireGuard key → time of the last one, 0 when
     there was none. ``secrets``: name under /run/agenix → "MODE OWNER GROUP". ``readable``: which files of the bundle
     the host key decrypts, None without age. ``etcd``: "healthy", what is wrong, or "". ``units``: from systemctl(1).
+    ``sources``: address of a peer → address from which the tunnel sends to it. ``dropping``: "FAMILY TABLE CHAIN" of
+    those whose policy drops what is forwarded.
     """
 
     clock: Seconds
@@ -106,6 +108,8 @@ class HostFacts(Systems):
     readable: frozenset[str] | None
     etcd: str
     units: str
+    sources: dict[str, str]
+    dropping: tuple[str, ...]
 
     def handshake_age(self, key: str) -> int | None:
         """Seconds since the last handshake with the peer that has this public key, None when there was none."""

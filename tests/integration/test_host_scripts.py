@@ -221,6 +221,47 @@ def test_facts_are_of_the_expected_shape(run: Run, root: Path) -> None:
     assert measured.bridge == frozenset()
 
 
+CHAINS = """\
+table inet nixos-fw {
+\tchain input {
+\t\ttype filter hook input priority filter; policy drop;
+\t}
+\tchain forward {
+\t\ttype filter hook forward priority filter; policy drop;
+\t}
+}
+table ip filter {
+\tchain FORWARD {
+\t\ttype filter hook forward priority filter; policy drop;
+\t}
+}
+table inet kube-guard {
+\tchain forward {
+\t\ttype filter hook forward priority filter; policy accept;
+\t}
+}
+"""
+ENDPOINTS = "K1=\t[2001:db8::1]:51820\nK2=\t192.0.2.9:51820\nK3=\t(none)\nK4=\t[fe80::1%eth0]:1\n"
+ROUTE = 'case $* in *2001*) echo "2001:db8::1 from :: via fe80::9 dev e src 2001:db8::2 metric 1" ;; esac'
+
+
+def test_facts_of_sources_and_of_chains_that_drop(run: Run, root: Path) -> None:
+    (root / "chains").write_text(CHAINS)
+    (root / "endpoints").write_text(ENDPOINTS)
+    programs = {
+        "nft": f'[ "$2" != chains ] || cat {root}/chains',
+        "wg": f'[ "$3" != endpoints ] || cat {root}/endpoints',
+        "ip": ROUTE,
+    }
+    for name, text in programs.items():
+        (root / "bin" / name).write_text(f"#!/bin/sh\n{text}\n")
+        (root / "bin" / name).chmod(0o755)
+    command = facts.SCRIPTS.sent("facts", "host", "1420", "d", "a.service", "--")
+    measured = scripts.read(host(run), command, facts.HostFacts)
+    assert measured.dropping == ("inet nixos-fw forward", "ip filter FORWARD")
+    assert measured.sources == {"2001:db8::1": "2001:db8::2", "192.0.2.9": ""}
+
+
 def test_what_was_deployed_is_told_before_anything_is_sent(run: Run, root: Path) -> None:
     empty = facts.deployed(host(run))
     assert (empty.effective, empty.peers, empty.public_key, empty.wireguard) == ((), "", "", {})

@@ -46,6 +46,8 @@ FACTS: dict[str, Any] = {
     "secrets": {},
     "readable": [],
     "etcd": "",
+    "sources": {},
+    "dropping": ["inet nixos-fw forward"],
 }
 
 

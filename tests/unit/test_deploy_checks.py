@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Iterable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from smallkube.core.workspace import Workspace
 from smallkube.deploy import checks, facts
 from smallkube.deploy.checks import Health, broken, unconfirmed
 from smallkube.deploy.facts import DeployFacts, HostFacts, Progress
-from smallkube.inventory.load import load
+from smallkube.inventory.load import load, parse
 from smallkube.inventory.models import Inventory, Node
 from smallkube.remote.command import Command
 from smallkube.remote.fake import FakeHost, reply
@@ -39,6 +40,8 @@ FACTS: dict[str, Any] = {
     },
     "readable": ["wgkube2.key.age", "kube_token_node2.age", "kubelet_node2.key.age"],
     "etcd": "",
+    "sources": {},
+    "dropping": ["inet nixos-fw forward"],
     "units": """\
 Id=kubelet.service
 LoadState=loaded
@@ -103,6 +106,43 @@ def test_faults_of_the_network(inventory: Inventory, changes: dict[str, object],
     found = failed(checks.network(inventory, inventory.node("node2"), read(inventory, **changes), KEYS))
     assert list(found) == [check]
     assert detail in found[check]
+
+
+IPV6 = "cluster: {name: t%s}\nnodes: {node1: {peer_ip: '2001:DB8::1'}, node2: {peer_ip: '2001:db8:0::2'}}\n"
+
+
+@pytest.mark.parametrize(
+    ("network", "sources", "result"),
+    [
+        ("", {"2001:db8::1": "2001:db8::2"}, OK),
+        ("", {"2001:db8::1": "2001:db8::f00d"}, FAILED),
+        ("", {"2001:db8::1": ""}, OK),
+        ("", {"192.0.2.1": "192.0.2.2"}, OK),
+        (", network: {private: ['2001:db8::/64']}", {"2001:db8::1": "2001:db8::f00d"}, None),
+    ],
+)
+def test_the_tunnel_sends_from_the_address_of_the_node(
+    network: str, sources: dict[str, str], result: Result | None
+) -> None:
+    inventory = parse(IPV6 % network, Path("inventory.yaml"))
+    found = {check.check: check for check in _network(inventory, sources=sources)}
+    assert (found["source"].result if "source" in found else None) is result
+    if result is FAILED:
+        assert found["source"].detail.startswith("sends to node1 from 2001:db8::f00d, not from peer_ip")
+
+
+def test_ipv4_sources_are_not_compared(inventory: Inventory) -> None:
+    assert not [check for check in _network(inventory, sources={"192.0.2.1": "10.0.0.5"}) if check.check == "source"]
+
+
+@pytest.mark.parametrize("chain", ["ip filter FORWARD", "ip6 filter FORWARD", "inet firewalld filter_FORWARD"])
+def test_chains_that_drop_what_pods_send_are_named(inventory: Inventory, chain: str) -> None:
+    (found,) = [check for check in _network(inventory, dropping=[*FACTS["dropping"], chain]) if chain in check.detail]
+    assert (found.check, found.result) == ("forwarding", Result.WARNING)
+
+
+def _network(inventory: Inventory, **changes: object) -> list[Check]:
+    return [*checks.network(inventory, inventory.node("node2"), read(inventory, **changes), KEYS)]
 
 
 @pytest.mark.parametrize(

@@ -75,6 +75,22 @@ full_pings() {
   done
   wait
 }
+# Prints "ADDRESS": "SOURCE" for each peer of WireGuard: from where the kernel sends to it.
+sources() {
+  wg show wgkube endpoints 2>/dev/null |
+    awk '$2 ~ /^[][0-9a-f.:]+$/ { sub(/:[0-9]+$/, "", $2); gsub(/[][]/, "", $2); print $2 }' |
+    while read -r address; do
+      source=$(ip -oneline route get "$address" 2>/dev/null | sed -n 's/.* src \([0-9a-f.:]*\).*/\1/p')
+      printf '"%s": "%s"\n' "$address" "$source"
+    done
+}
+# Prints FAMILY TABLE CHAIN of all that drop what is forwarded, unless a rule of theirs accepts it.
+dropping() {
+  nft list chains 2>/dev/null | awk '
+    $1 == "table" { table = $2 " " $3 }
+    $1 == "chain" { chain = $2 }
+    / hook forward / && /policy drop;/ { print table, chain }'
+}
 # object NAME: lines "KEY": VALUE of standard input as an object.
 object() { printf ', "%s": {%s}' "$1" "$(paste -s -d , -)"; }
 
@@ -99,6 +115,8 @@ host_facts() {
   pings "$@" | object ping
   full_pings "$@" | object mtu
   wg show wgkube latest-handshakes 2>/dev/null | awk '{ print "\"" $1 "\": " $2 }' | object handshakes
+  sources | object sources
+  dropping | list dropping
   nft list tables 2>/dev/null | sed 's/^table //' | list tables
   (cd /run/agenix && stat -L -c '"%n": "%a %U %G"' -- *) 2>/dev/null | object secrets
   if command -v age >/dev/null; then readable "$bundle" | list readable; else number readable null; fi
