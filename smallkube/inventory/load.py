@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from smallkube.core.errors import ErrorGroup, UsageError
+from smallkube.core.errors import ErrorGroup, UsageError, listed
 from smallkube.inventory import positions
 from smallkube.inventory.models import ClusterSettings, Inventory, Model, Node, NodeEntry
 from smallkube.inventory.positions import Document, KeyPath
@@ -147,6 +147,7 @@ def _breaches(document: Document, cluster: ClusterSettings | None, nodes: Sequen
         if 10250 in cluster.network.open_to_pods:
             text = "10250 is the kubelet's port, which stays closed to pods"
             yield document.problem(("cluster", "network", "open_to_pods"), text)
+        yield from _node_ports(document, cluster, nodes)
         yield from _addons(document, cluster)
 
 
@@ -181,6 +182,13 @@ def _overlaps(document: Document, cluster: ClusterSettings, nodes: Sequence[Node
                     ("cluster", "network", "private", position),
                     f"{cidr} overlaps the cluster's own network {own}",
                 )
+
+
+def _node_ports(document: Document, cluster: ClusterSettings, nodes: Sequence[Node]) -> Iterator[UsageError]:
+    at = ("cluster", "network", "node_ports")
+    if "lan" in cluster.network.node_ports and (ipv6 := [node.name for node in nodes if ":" in node.peer_ip]):
+        text = f"lan: Services are IPv4, so NodePorts cannot answer on the IPv6 peer_ip of {listed(ipv6)}"
+        yield document.problem(at, text, "remove lan; nodes with IPv4 can have it by kube.nodePorts in nix/hosts")
 
 
 def _addons(document: Document, cluster: ClusterSettings) -> Iterator[UsageError]:

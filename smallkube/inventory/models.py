@@ -110,6 +110,7 @@ class Network(Model):
     prefix6: Annotated[str, StringConstraints(pattern=r"^f[cd][0-9a-f]{2}$")] = "fd88"
     prefix4: Annotated[str, StringConstraints(pattern=r"^[0-9]{1,3}\.[0-9]{1,3}$"), AfterValidator(_prefix4)] = "10.88"
     open_to_pods: tuple[Port, ...] = ()
+    node_ports: Annotated[tuple[Literal["tunnel", "lan"], ...], Field(min_length=1)] = ("tunnel",)
     private: tuple[Cidr, ...] = ()
     mtu: Annotated[int, Field(ge=1280, le=65455)] = 1420
     wireguard_port: Port = 51820

@@ -53,9 +53,12 @@ def of_machine(context: SmokeContext, node: Node) -> Iterator[Probe]:
     for other, address in _of_hosts(context):
         yield Probe("network.host", f"hostNetwork pod of {other.name}", ("fetch", f"http://{address}/"))
     if context.node_port:
+        wanted = context.inventory.cluster.network.node_ports
         for other in context.members:
-            url = f"http://{plan.host4(other.index)}:{context.node_port}/"
-            yield Probe("network.nodeport", other.name, ("fetch", url))
+            tunnel, lan = plan.host4(other.index), other.peer_ip
+            for address in (*[tunnel] * ("tunnel" in wanted), *[lan] * ("lan" in wanted)):
+                url = f"http://{address}:{context.node_port}/"
+                yield Probe("network.nodeport", f"{other.name} ({address})", ("fetch", url))
 
 
 def _of_hosts(context: SmokeContext) -> Iterator[tuple[Node, str]]:

@@ -9,7 +9,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smallkube.core.errors import SmallkubeError, UsageError
+from smallkube.core.errors import ErrorGroup, SmallkubeError, UsageError
 from smallkube.core.workspace import REPOSITORY
 from smallkube.inventory import positions
 from smallkube.inventory.load import json_schema, load
@@ -120,6 +120,10 @@ nodes:
         (("name: demo", "name: demo\n  network: {private: [10.88.3.0/24]}"), "overlaps the cluster's own network"),
         (("name: demo", "name: demo\n  api: {port: 10250}"), "the kubelet's port"),
         (("name: demo", "name: demo\n  network: {open_to_pods: [9100, 10250]}"), "stays closed to pods"),
+        (("name: demo", "name: demo\n  network: {node_ports: []}"), "node_ports: too short (at least 1)"),
+        (("name: demo", "name: demo\n  network: {node_ports: [wan]}"), "node_ports.0: must be 'tunnel' or 'lan'"),
+        (("name: demo", "name: demo\n  api: {previous_issuers: ['http://a:1']}"), "previous_issuers.0: does not have"),
+        (("name: demo", "name: demo\n  api: {previous_issuers: ['https://a,b:1']}"), "previous_issuers.0: does not"),
         (("name: demo", "name: demo\n  api: {allow_from: [10.0.0.1/8]}"), "cluster.api.allow_from.0: "),
         (
             ("name: demo", 'name: demo\n  api: {allow_from: ["fe80::%x tcp dport 1-65535 accept comment a/64"]}'),
@@ -293,3 +297,13 @@ def _references(value: object) -> list[object]:
     if isinstance(value, list):
         return [reference for item in value for reference in _references(item)]
     return []
+
+
+def test_node_ports_on_the_lan_need_ipv4(tmp_path: Path) -> None:
+    file = tmp_path / "inventory.yaml"
+    nodes = "{node1: {peer_ip: 192.0.2.1}, node2: {peer_ip: '2001:db8::2'}, node3: {peer_ip: '2001:db8::3'}}"
+    file.write_text(f"cluster:\n  name: t\n  network: {{node_ports: [tunnel, lan]}}\nnodes: {nodes}\n")
+    with pytest.raises(ErrorGroup, match=r"inventory\.yaml:3: cluster\.network\.node_ports: lan: .* of node2, node3"):
+        load(file)
+    file.write_text(file.read_text().replace(", lan", ""))
+    load(file)

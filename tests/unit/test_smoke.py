@@ -234,6 +234,22 @@ def test_names_that_machines_ask_coredns_for(kind: str, answer: str, says: str, 
     assert done.stdout == f"0 {says}\n"
 
 
+@pytest.mark.parametrize(
+    ("wanted", "addresses"),
+    [
+        ("[tunnel]", ["10.88.1.1", "10.88.2.1"]),
+        ("[lan]", ["192.0.2.1", "192.0.2.2"]),
+        ("[lan, tunnel]", ["10.88.1.1", "192.0.2.1", "10.88.2.1", "192.0.2.2"]),
+    ],
+)
+def test_node_ports_are_tried_where_they_are_to_answer(wanted: str, addresses: list[str]) -> None:
+    text = f"cluster: {{name: t, network: {{node_ports: {wanted}}}}}\nnodes: {{{', '.join(PEERS)}}}\n"
+    made = replace(context(), inventory=parse(text, Path("inventory.yaml")), node_port=30000)
+    made.nodes = context().nodes
+    found = [probe.words[1] for probe in probes.of_machine(made, made.inventory.primary) if probe.words[0] == "fetch"]
+    assert [url for url in found if ":30000" in url] == [f"http://{address}:30000/" for address in addresses]
+
+
 def answers(node1: str, node2: str | None, check: str = "network.ipv6") -> SmokeContext:
     made = context()
     made.answers = {"node1": {Probe(check, "node2", ()): node1}}

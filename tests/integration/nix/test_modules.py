@@ -174,6 +174,12 @@ def test_node_ports_answer_where_they_are_wanted(build: Build, describe: Describ
         tree = build((1, 2)).with_file("nix/hosts/node2.nix", f"{{ kube.nodePorts = {own}; }}")
         unit = describe(tree)["node2"]["units"]["kube-proxy.service"]["text"]
         assert f"--nodeport-addresses={addresses} " in unit
+    # The inventory's is for all nodes; a machine's own replaces it.
+    tree = build((1, 2), network={"node_ports": ["tunnel", "lan"]})
+    units = describe(tree.with_file("nix/hosts/node1.nix", '{ kube.nodePorts = [ "lan" ]; }'))
+    found = [units[name]["units"]["kube-proxy.service"]["text"] for name in ("node1", "node2")]
+    assert "--nodeport-addresses=192.0.2.1/32 " in found[0]
+    assert "--nodeport-addresses=fd88:2::1/128,10.88.2.1/32,192.0.2.2/32 " in found[1]
     # Without a range kube-proxy takes every address.
     tree = build((1, 2)).with_file("nix/hosts/node2.nix", "{ kube.nodePorts = [ ]; }")
     assert any("kube.nodePorts is empty" in message for message in describe(tree)["node2"]["failedAssertions"])
