@@ -1,10 +1,11 @@
 """WireGuard where the kernel has none: wireguard-go on a tun device, set up from the same .netdev file.
 
 A netdev of the kind wireguard is given to systemd-networkd only when the kernel knows the kind. Otherwise a unit of
-the lab runs wireguard-go, and ``wg`` gets the settings; the .network file applies to the device as it is.
+the lab runs wireguard-go, and ``wg`` gets the settings whenever networkd has started, which then does the same to
+a device of the kernel: it keeps the device and replaces all its peers (wireguard_set_interface of systemd).
+The .network file applies to the device as it is.
 """
 
-import hashlib
 import subprocess
 import time
 from collections.abc import Callable, Mapping
@@ -24,18 +25,31 @@ DefaultDependencies=no
 Conflicts=shutdown.target
 After=systemd-tmpfiles-setup-dev.service
 Before=network.target shutdown.target
-PartOf=systemd-networkd.service
-X-Reload-Triggers={digest}
 
 [Service]
 Type=exec
 Environment=WG_PROCESS_FOREGROUND=1
 ExecStart=/usr/bin/wireguard-go --foreground {device}
-ExecStartPost=/opt/smallkube-lab/bin/lab-wireguard set {device} /run/current-system/lab/netdevs/{file}
-ExecReload=/opt/smallkube-lab/bin/lab-wireguard sync {device} /run/current-system/lab/netdevs/{file}
+ExecStartPost=/opt/smallkube-lab/bin/lab-wireguard {device} /run/current-system/lab/netdevs/{file}
 Restart=always
 RestartSec=2
 StandardOutput=null
+"""
+
+SETTINGS_UNIT = """\
+[Unit]
+Description=Settings of the WireGuard device {device} in user space, as systemd-networkd would make them
+ConditionPathExists=!{mark}
+DefaultDependencies=no
+Conflicts=shutdown.target
+After=lab-wireguard-{device}.service
+Before=shutdown.target
+PartOf=systemd-networkd.service
+
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=/opt/smallkube-lab/bin/lab-wireguard {device} /run/current-system/lab/netdevs/{file}
 """
 
 
@@ -50,9 +64,9 @@ def units(networkd: Mapping[str, str]) -> dict[str, dict[str, Any]]:
     for file, text in networkd.items():
         if is_wireguard(text):
             device = parse(text)["NetDev"]["Name"][-1]
-            digest = hashlib.sha256(text.encode()).hexdigest()[:16]
-            unit = UNIT.format(device=device, mark=KERNEL_MARK, digest=digest, file=file)
-            made[f"lab-wireguard-{device}.service"] = {"text": unit, "wantedBy": ["multi-user.target"]}
+            for name, unit in ((f"lab-wireguard-{device}", UNIT), (f"lab-wireguard-{device}-settings", SETTINGS_UNIT)):
+                filled = unit.format(device=device, mark=KERNEL_MARK, file=file)
+                made[f"{name}.service"] = {"text": filled, "wantedBy": ["multi-user.target"]}
     return made
 
 
@@ -89,17 +103,18 @@ def settings(netdev: str, read: Callable[[str], str]) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
-def main(action: str, device: str, file: str) -> int:
-    """``set`` a new device's settings, or ``sync`` those of a running one without disturbing its tunnels."""
+def main(device: str, file: str) -> int:
+    """Give a device the settings of a .netdev file; those that it had are forgotten, sessions too."""
     netdev = Path(file).read_text()
     control = Path(f"/run/wireguard/{device}.sock")
     deadline = time.monotonic() + 10
     while not control.exists() and time.monotonic() < deadline:
         time.sleep(0.02)
-    # Keys go through standard input: a command line can be read by every local user.
     text = settings(netdev, lambda path: Path(path).read_text())
-    verb = "setconf" if action == "set" else "syncconf"
-    done = subprocess.run(["wg", verb, device, "/dev/stdin"], input=text, text=True, check=False)
+    # As soon as networkd has started, even if it takes its time (nix/modules/wireguard.nix).
+    subprocess.run(["systemctl", "start", "systemd-networkd.service"], check=False)
+    # Keys go through standard input: a command line can be read by every local user.
+    done = subprocess.run(["wg", "setconf", device, "/dev/stdin"], input=text, text=True, check=False)
     size = mtu(netdev)
     if done.returncode or size is None:
         return done.returncode

@@ -37,6 +37,45 @@ let
       PreferredSource = cfg.hostIp4;
     }
   ];
+
+  # Whenever networkd starts it gives the device all its peers anew (systemd, wireguard_set_interface), and with that
+  # every session ends. Of two nodes that get new keys, the later one has to begin the new session: the other's first
+  # handshake found a peer that did not know its key, and its next one comes after five seconds (REKEY_TIMEOUT). Pods that
+  # only answer begin none.
+  handshakes = pkgs.writeShellApplication {
+    name = "wgkube-handshakes";
+    runtimeInputs = [ pkgs.coreutils ];
+    # Any packet begins a session: here UDP, to the port "discard". networkd sets the device soon after it has started.
+    text = ''
+      addresses=(${toString (map (peer: kubeLib.mkHostIp6 peer.index) kubeLib.otherPeers)})
+      for _ in {1..60}; do
+        for address in "''${addresses[@]}"; do
+          { echo >"/dev/udp/$address/9"; } 2>/dev/null || true
+        done
+        sleep 0.05
+      done
+    '';
+  };
+
+  # In a lockstep deploy (smallkube/deploy/scripts/activation.sh) networkd, which is down and has left the tunnel as it
+  # was, waits for the other nodes to get as far: they take different times to activate, and between two nodes of which
+  # one alone has the new keys nothing gets through. The deploy then writes into the file when to go on, in microseconds
+  # since 1970. After some 20 seconds it goes on without them.
+  hold = pkgs.writeShellApplication {
+    name = "wgkube-hold";
+    runtimeInputs = [ pkgs.coreutils ];
+    text = ''
+      for _ in {1..1000}; do
+        set -- /run/smallkube/*/hold
+        [ -e "$1" ] || exit 0
+        touch "''${1%/hold}/held"
+        read -r moment <"$1" || moment=""
+        [ -z "$moment" ] || [ "''${EPOCHREALTIME/[.,]/}" -lt "$moment" ] || break
+        sleep 0.02
+      done
+      rm -f /run/smallkube/*/hold /run/smallkube/*/held
+    '';
+  };
 in
 {
   options.kube = {
@@ -97,6 +136,24 @@ in
     systemd.services.systemd-networkd = {
       after = [ "agenix-install-secrets.service" ];
       restartTriggers = kubeLib.secretTriggers [ "wgkube.key" ];
+      # Never a reason for networkd not to start; with root's rights, which networkd itself has not.
+      serviceConfig.ExecStartPre = "-+${lib.getExe hold}";
+    };
+
+    systemd.services.wgkube-handshakes = {
+      description = "WireGuard sessions with all peers";
+      wantedBy = [ "systemd-networkd.service" ];
+      after = [ "systemd-networkd.service" ];
+      restartIfChanged = false;
+      unitConfig = kubeLib.noStartLimit;
+      serviceConfig = lib.mkMerge [
+        kubeLib.hardening
+        kubeLib.retry
+        {
+          Type = "oneshot";
+          ExecStart = lib.getExe handshakes;
+        }
+      ];
     };
 
     environment.systemPackages = [ pkgs.wireguard-tools ];

@@ -24,6 +24,8 @@ GRACE_SECONDS = 60
 """How long after the rollback was due an unreachable machine is still asked for the outcome."""
 ROLLBACK_SECONDS = 600
 """The same for a machine that is known to be rolling back."""
+RELEASE_MICROSECONDS = 2_000_000
+"""Until held machines go on: time to reach them all."""
 ARM_SECONDS = 120
 """A machine that is still starting is waited for, a minute at most."""
 TOO_LATE = "the activation did not end in time"
@@ -42,21 +44,28 @@ class SyncPoint(IntEnum):
     """Where the members wait for each other."""
 
     PREPARED = 1
-    ACTIVATED = 2
-    CHECKED = 3
+    HELD = 2
+    ACTIVATED = 3
+    CHECKED = 4
 
 
 class Barrier:
     """The members (node names) of one lockstep deploy: none continues from a sync point before all have reached it.
 
-    A change of peers.json concerns every node: the tunnel between two is down while only one has the new version. Other
-    nodes never wait. Safe to use from several threads.
+    A change of peers.json concerns every node: the tunnel between two is down while only one has the new version. So a
+    machine that activates holds it back (nix/modules/wireguard.nix) until all have got as far. Other nodes never wait.
+    Safe to use from several threads.
     """
 
     def __init__(self, members: Collection[str] = ()) -> None:
         self._reached: dict[str, int] = dict.fromkeys(members, 0)
         self._faults: dict[str, str] = {}
+        self._met: dict[int, int] = {}
         self._changed = threading.Condition()
+
+    def __bool__(self) -> bool:
+        """Whether anyone waits here."""
+        return bool(self._reached)
 
     def wait(self, member: str, point: SyncPoint, fault: str, late: Callable[[], bool]) -> str:
         """Wait until all others have reached ``point`` too, or have left.
@@ -75,6 +84,11 @@ class Barrier:
                 self._changed.wait(BARRIER_SECONDS)
             others = sorted(name for name in self._faults if name != member)
             return f"lockstep deploy aborted: {', '.join(others)} failed" if others else ""
+
+    def met(self, point: SyncPoint, moment: int) -> int:
+        """The ``moment`` of the member that was the first to continue from ``point``."""
+        with self._changed:
+            return self._met.setdefault(point, moment)
 
     def leave(self, member: str, fault: str = "") -> None:
         """``member`` takes part no longer; the others don't wait for it."""
@@ -117,6 +131,7 @@ class Activation:
     now: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
     _armed: bool = False
+    _released: bool = False
     _due: float = 0.0
     _last: Progress | None = None
     _lost: str = ""
@@ -139,7 +154,8 @@ class Activation:
         """
         self._due = self._due or self.now() + self.seconds
         try:
-            started = host.run(script("activate", self.nonce, self.system))
+            held = ("hold",) if self.barrier else ()
+            started = host.run(script("activate", self.nonce, self.system, *held))
         except SmallkubeError:
             host.close()  # only a new connection can show whether it was started
         else:
@@ -147,10 +163,20 @@ class Activation:
                 raise SmallkubeError(f"the activation could not be started: {started.last_line}")
 
         def ended(asked: Host) -> bool:
+            began = _microseconds()
             now = self._progress(asked)
+            if now.held and not self._released:
+                self._release(asked, now.clock - min(max(now.clock, began), _microseconds()))
             return now.status is not None or bool(now.outcome) or not now.begun or self.stopped()
 
         self._ask(ended, lambda: self._due, host)
+
+    def _release(self, host: Host, ahead: int) -> None:
+        """Let the machine go on at the same moment as the others; its clock is ``ahead`` microseconds ahead of ours."""
+        self.barrier.wait(self.node, SyncPoint.HELD, "", lambda: self.stopped() or self.now() >= self._due)
+        moment = self.barrier.met(SyncPoint.HELD, _microseconds()) + RELEASE_MICROSECONDS + ahead
+        host.run(script("release", self.nonce, str(moment)))
+        self._released = True
 
     def confirm(self) -> Verdict:
         """Confirm the system over a new connection if the machine is healthy, else let it roll back."""
@@ -255,6 +281,11 @@ class Activation:
     def _deadline(self) -> float:
         rolling_back = self._last is not None and self._last.outcome == "rolled back"
         return self._due + (ROLLBACK_SECONDS if rolling_back else GRACE_SECONDS)
+
+
+def _microseconds() -> int:
+    """Since 1970."""
+    return time.time_ns() // 1000
 
 
 def _joined(*reasons: str) -> str:

@@ -130,7 +130,8 @@ class Progress:
 
     ``begun`` is false where the machine knows nothing of this deploy, such as after a restart. ``status`` and
     ``rollback_status`` are switch-to-configuration's exit statuses once it has ended; ``outcome`` is what was decided:
-    "confirmed", "rolled back", or "" as long as nothing is.
+    "confirmed", "rolled back", or "" as long as nothing is. ``held``: it waits to be released (see ``barrier``).
+    ``clock`` in microseconds since 1970.
     """
 
     begun: bool
@@ -140,6 +141,8 @@ class Progress:
     system: str
     failed: frozenset[str]
     log: str
+    held: bool = False
+    clock: int = 0
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
@@ -363,6 +364,25 @@ def test_activation_and_rollback_run_in_units_of_their_own(run: Run, root: Path)
     at = started.index(str(root / "bin/rollback.sh"))
     assert started[at : at + 4] == [str(root / "bin/rollback.sh"), "n", str(root / "old"), "/nix/store/new"]
     assert (root / "gcroots/smallkube-rollback").readlink() == root / "old"
+
+
+def test_held_activation_is_seen_and_released(run: Run, root: Path) -> None:
+    scripted(root, "systemd-run", "exit 0")
+    state = root / "run/smallkube/n"
+    assert run("activation", "activate", "n", "/nix/store/new").returncode == 0
+    assert not (state / "hold").exists()
+    assert run("activation", "activate", "n", "/nix/store/new", "hold").returncode == 0
+    assert (state / "hold").exists()
+    assert not progress(run, "n").held
+    (state / "held").touch()
+    assert progress(run, "n").held
+    assert abs(progress(run, "n").clock / 1_000_000 - time.time()) < 60
+    assert run("activation", "release", "n", "1795704562854123").returncode == 0
+    assert (state / "hold").read_text() == "1795704562854123\n"
+    run("rollback", "n", system(root), "/nix/store/new")
+    assert not (state / "hold").exists()
+    assert run("activation", "release", "n", "1795704562854123").returncode == 0
+    assert not (state / "hold").exists()
 
 
 def test_a_rollback_that_cannot_note_its_decision_still_happens(run: Run, root: Path) -> None:

@@ -1,6 +1,7 @@
 """Verifies that a change of the peers is detected, and deployed to all nodes in lockstep or to none."""
 
 import json
+import re
 import shutil
 from collections.abc import Iterator
 
@@ -11,6 +12,7 @@ from lab.workspace import node_lines
 from tests.lab.conftest import made
 from tests.lab.operating import Operator
 
+NODES = ("node1", "node2", "node3")
 FAILING = 'systemd.services.bad = { wantedBy = [ "multi-user.target" ]; serviceConfig.ExecStart = "/bin/false"; };'
 
 
@@ -50,16 +52,23 @@ def test_a_new_machine_is_made_known_to_all_at_once(three: Operator) -> None:
     assert not json.loads(three.done("deploy", "--dry-run", "--json"))["lockstep"]
 
 
-def test_new_keys_are_taken_up_by_all(three: Operator) -> None:
-    before = three.say("node1", "wg", "show", "wgkube", "public-key")
+def test_new_keys_are_taken_up_by_all_at_one_moment(three: Operator) -> None:
+    log = three.workspace.state_dir / "log"
+    before, logged = three.say("node1", "wg", "show", "wgkube", "public-key"), len(log.read_text())
+    devices = {node: three.say(node, "cat", "/sys/class/net/wgkube/ifindex") for node in NODES}
     three.done("keys.rotate-wireguard", "--yes")
     assert set(three.outcomes().values()) == {"deployed"}
     assert three.say("node1", "wg", "show", "wgkube", "public-key") != before
     assert set(tunnels(three).values()) == {"ok"}
+    # The device stays, and each machine has waited until it was told when to change its keys.
+    assert {node: three.say(node, "cat", "/sys/class/net/wgkube/ifindex") for node in NODES} == devices
+    released = re.findall(r"(node\d)\b.*\brelease: exit status 0", log.read_text()[logged:])
+    assert sorted(released) == [*NODES]
+    assert [three.say(node, "sh", "-c", "ls /run/smallkube/*/hold 2>/dev/null || true") for node in NODES] == [""] * 3
 
 
 def test_one_failed_node_aborts_the_lockstep_deploy(three: Operator) -> None:
-    runs = {node: three.runs(node) for node in ("node1", "node2", "node3")}
+    runs = {node: three.runs(node) for node in NODES}
     kept = three.root / "kept"
     shutil.copytree(three.workspace.keys_dir, kept)
     three.done("keys.rotate-wireguard", "--yes")

@@ -4,6 +4,7 @@ connections at any point.
 
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -12,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from smallkube.core.errors import SmallkubeError
-from smallkube.deploy.activation import GRACE_SECONDS, Activation, Verdict
+from smallkube.deploy.activation import GRACE_SECONDS, Activation, Barrier, Verdict
 from smallkube.deploy.facts import DeployFacts
 from smallkube.remote.command import Command, Result
 from smallkube.remote.fleet import NodeOutcome
@@ -39,6 +40,8 @@ class Machine:
     time: float = 0
     due: float | None = None
     began: float | None = None
+    holds: bool = False
+    peer: "Machine | None" = None
     decision: str = ""
     decided: float = 0
     did: list[str] = field(default_factory=list)
@@ -63,7 +66,7 @@ class Machine:
 
     @property
     def ended(self) -> bool:
-        return self.began is not None and self.time >= self.began + self.takes
+        return self.began is not None and self.time >= self.began + self.takes and not self.holds
 
     @property
     def back(self) -> bool:
@@ -81,6 +84,9 @@ class Machine:
                 self.due = self.time + SECONDS
             case "activate":
                 self.began = self.time
+            case "release":
+                assert self.peer is None or self.peer.began is not None
+                self.holds = False
             case "trigger-rollback":
                 self.decide("rolled back")
             case "confirm":
@@ -101,6 +107,8 @@ class Machine:
                 "system": self.system,
                 "failed": self.failed.split(),
                 "log": "the log" if begun else "",
+                "held": begun and self.holds,
+                "clock": 1_000_000_000_000,
             }
         )
 
@@ -140,13 +148,22 @@ class FakeConnection:
         return result
 
 
-def deploy(machine: Machine, stopped: Callable[[], bool] = lambda: False, *, armed: bool = True) -> Verdict:
+def deploy(
+    machine: Machine,
+    stopped: Callable[[], bool] = lambda: False,
+    *,
+    armed: bool = True,
+    node: str = "",
+    barrier: Barrier | None = None,
+) -> Verdict:
     activation = Activation(
         connect=lambda: cast(Host, FakeConnection(machine)),
         nonce="n",
         system=NEW,
         before=BEFORE,
         seconds=SECONDS,
+        node=node,
+        barrier=barrier or Barrier(),
         stopped=stopped,
         now=machine.now,
         sleep=machine.sleep,
@@ -156,6 +173,24 @@ def deploy(machine: Machine, stopped: Callable[[], bool] = lambda: False, *, arm
         activation.arm(host)
     activation.activate(host)
     return activation.confirm()
+
+
+def test_machines_are_released_together_and_only_once() -> None:
+    one, two = Machine(holds=True), Machine(holds=True)
+    one.peer, two.peer = two, one
+    barrier = Barrier(["node1", "node2"])
+    with ThreadPoolExecutor(2) as pool:
+        verdicts = list(
+            pool.map(lambda at: deploy(at[1], node=at[0], barrier=barrier), (("node1", one), ("node2", two)))
+        )
+    assert verdicts == [Verdict(None, log="the log")] * 2
+    assert [machine.did.count("release") for machine in (one, two)] == [1, 1]
+
+
+def test_a_held_machine_does_not_wait_for_one_that_left() -> None:
+    barrier, machine = Barrier(["node1", "node2"]), Machine(holds=True)
+    barrier.leave("node2")
+    assert deploy(machine, node="node1", barrier=barrier) == Verdict(None, log="the log")
 
 
 def test_a_healthy_machine_is_confirmed() -> None:

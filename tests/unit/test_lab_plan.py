@@ -119,9 +119,11 @@ def test_wireguard_settings_come_from_the_netdev_file() -> None:
     assert wireguard.mtu(NETDEV) == "1400"
 
 
-def test_wireguard_gets_a_unit_that_reloads_when_peers_change() -> None:
+def test_wireguard_keeps_its_device_when_networkd_restarts() -> None:
     one = wireguard.units({"11-wgkube.netdev": NETDEV, "10-br.netdev": "[NetDev]\nKind=bridge\nName=br\n"})
     two = wireguard.units({"11-wgkube.netdev": NETDEV.replace("2.0/24", "3.0/24")})
-    assert list(one) == ["lab-wireguard-wgkube.service"]
-    texts = [units["lab-wireguard-wgkube.service"]["text"] for units in (one, two)]
-    assert unitfile.compare(*texts) is Change.RELOAD
+    device, settings = "lab-wireguard-wgkube.service", "lab-wireguard-wgkube-settings.service"
+    assert list(one) == [device, settings]
+    assert one == two
+    bound = "PartOf=systemd-networkd.service\n"
+    assert (bound in one[device]["text"], bound in one[settings]["text"]) == (False, True)

@@ -1,7 +1,8 @@
 #!/bin/sh
 # The activation of a system, and the lock during a deploy.
 #   activation.sh lock OWNER NONCE HOLDER | refresh NONCE | unlock NONCE
-#   activation.sh arm NONCE SECONDS SYSTEM | activate NONCE SYSTEM | confirm NONCE | trigger-rollback NONCE
+#   activation.sh arm NONCE SECONDS SYSTEM | confirm NONCE | trigger-rollback NONCE
+#   activation.sh activate NONCE SYSTEM [hold] | release NONCE MICROSECONDS
 #   activation.sh run-stale-rollbacks UNITS...
 #   activation.sh commit SYSTEM
 # /run/smallkube/NONCE has the state of one activation: log, status (once it has ended) and, once it is decided, the link
@@ -63,9 +64,11 @@ arm() { # NONCE SECONDS SYSTEM
     --setenv=PATH="$PATH" /bin/sh "$here/rollback.sh" "$1" "$previous" "$3"
 }
 
-# In a unit of its own, which does not end with the connection.
-activate() { # NONCE SYSTEM
+# In a unit of its own, which does not end with the connection. With "hold", it waits before the tunnel's keys change
+# (nix/modules/wireguard.nix), to be released together with those of other machines.
+activate() { # NONCE SYSTEM [hold]
   mkdir -p "/run/smallkube/$1"
+  if [ "${3-}" = hold ]; then touch "/run/smallkube/$1/hold"; fi
   systemd-run --quiet --no-block --collect --unit="smallkube-activate-$1" --setenv=PATH="$PATH" \
     --setenv=NIXOS_NO_CHECK=1 --property=KillMode=mixed /bin/sh "$0" switch "$1" "$2"
 }
@@ -73,6 +76,10 @@ switch() { # NONCE SYSTEM
   status=0
   "$2/bin/switch-to-configuration" test >"/run/smallkube/$1/log" 2>&1 || status=$?
   echo "$status" | write "/run/smallkube/$1/status"
+}
+
+release() { # NONCE MICROSECONDS
+  if [ -e "/run/smallkube/$1/hold" ]; then echo "$2" | write "/run/smallkube/$1/hold"; fi
 }
 
 confirm() { # NONCE
@@ -106,7 +113,7 @@ run_stale_rollbacks() { # UNITS...
 what=$1
 shift
 case $what in
-lock | refresh | unlock | arm | activate | switch | confirm | commit) "$what" "$@" ;;
+lock | refresh | unlock | arm | activate | switch | release | confirm | commit) "$what" "$@" ;;
 trigger-rollback) systemctl start --no-block "smallkube-rollback-$1.service" ;;
 run-stale-rollbacks) run_stale_rollbacks "$@" ;;
 esac

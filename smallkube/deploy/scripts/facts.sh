@@ -129,6 +129,8 @@ host_facts() {
 progress() {
   state=/run/smallkube/$1
   flag begun test -d "$state"
+  flag held test -e "$state/held"
+  number clock "$(date +%s%6N)"
   number status "$(cat "$state/status" 2>/dev/null)"
   readlink "$state/decision" 2>/dev/null | string outcome
   number rollback_status "$(cat "$state/rollback.status" 2>/dev/null)"

@@ -8,6 +8,7 @@ profile=/nix/var/nix/profiles/system
 tries=5
 mkdir -p "$state"
 if ! ln -sT "rolled back" "$state/decision" 2>/dev/null && [ -L "$state/decision" ]; then exit 0; fi
+rm -f "$state/hold" "$state/held"
 systemctl stop "smallkube-activate-$1.service" 2>/dev/null
 
 status=1

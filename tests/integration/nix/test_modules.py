@@ -3,6 +3,9 @@ files, rules, names, users, secrets, packages and kernel settings, as evaluated 
 
 import json
 import re
+import subprocess
+import time
+from pathlib import Path
 
 import pytest
 
@@ -71,6 +74,33 @@ def test_the_tunnel_has_one_peer_for_every_other_node(cluster: Cluster) -> None:
         ]
         assert len({peer.last("PublicKey") for peer in peers}) == len(peers)
         assert all("PersistentKeepalive" not in peer.keys for peer in peers)
+
+
+def test_restarted_networkd_begins_a_session_with_each_peer(cluster: Cluster) -> None:
+    for name, description in cluster.items():
+        unit = description["units"]["wgkube-handshakes.service"]
+        assert unit["wantedBy"] == ["systemd-networkd.service"]
+        assert "After=systemd-networkd.service\n" in unit["text"]
+        (script,) = [text for path, text in description["scripts"].items() if path.endswith("-wgkube-handshakes")]
+        assert f"addresses=({' '.join(f'fd88:{n}::1' for n in others(cluster, name))})\n" in script
+
+
+def test_networkd_waits_while_a_lockstep_deploy_holds_it(two: Cluster, tmp_path: Path) -> None:
+    description = two["node1"]
+    (script,) = [text for path, text in description["scripts"].items() if path.endswith("-wgkube-hold")]
+    unit = description["units"]["systemd-networkd.service"]["text"]
+    assert re.search(r"^ExecStartPre=-\+\S+/bin/wgkube-hold$", unit, re.MULTILINE)
+    own = script.replace("/run/smallkube", str(tmp_path)).split("\n", 1)[1]
+    own = "\n".join(line for line in own.splitlines() if not line.startswith("export PATH"))
+    assert subprocess.run(["bash", "-c", own], timeout=10, check=False).returncode == 0
+    (tmp_path / "n").mkdir()
+    (tmp_path / "n/hold").touch()
+    with subprocess.Popen(["bash", "-c", own]) as waiting:
+        while not (tmp_path / "n/held").exists():
+            assert waiting.poll() is None
+        (tmp_path / "n/hold").write_text(f"{time.time_ns() // 1000 + 500_000}\n")
+        assert waiting.wait(10) == 0
+    assert list((tmp_path / "n").iterdir()) == []
 
 
 def test_routes_lead_to_every_other_node_from_the_own_address(cluster: Cluster) -> None:
@@ -292,6 +322,7 @@ def test_only_the_primary_has_the_control_plane(cluster: Cluster) -> None:
         "nftables.service",
         "systemd-networkd.service",
         "systemd-resolved.service",
+        "wgkube-handshakes.service",
     }
     primary = {
         "etcd.service",
