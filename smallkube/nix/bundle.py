@@ -32,8 +32,8 @@ _SECRET = re.compile(rb"""^[ \t-]*["']?kind["']?:[ \t]*["']?Secret\b""", re.MULT
 INTENDED = b"smallkube: not secret"
 """A comment that says so, on the line of what looks like a secret or on the line before."""
 _DATA = ("data", "stringData")
-_NO_BOM = (".nix", ".json")
-"""Of files that Nix reads, which takes a BOM for an error."""
+_NO_BOM = (".nix", ".json", ".crt")
+"""Of files that Nix, OpenSSL and Go read, which take a BOM for an error."""
 MAX_FILE_BYTES = 5_000_000
 
 

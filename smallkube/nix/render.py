@@ -118,4 +118,4 @@ def _refuse_unfiltered(value: object) -> object:
 
 
 def _read(path: Path) -> str | None:
-    return path.read_text() if path.exists() else None
+    return path.read_bytes().decode(errors="replace") if path.exists() else None

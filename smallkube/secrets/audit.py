@@ -134,7 +134,7 @@ def _stale(cluster: Cluster, table: Sequence[Secret], keys: Keys) -> Iterator[Pr
 
 
 def _leaks(workspace: Workspace) -> Iterator[Problem]:
-    """Can a secret leak from the files in keys/: modes, git, private keys in clear?"""
+    """Can a secret leak from the files in keys/: modes, git, private keys in clear (also in UTF-16)?"""
     master = workspace.master_key
     if master.exists() and (mode := stat.S_IMODE(master.stat().st_mode)) != 0o600:
         yield Problem(master.name, f"mode {mode:04o} instead of 0600", f"chmod 600 {workspace.relative(master)}")
@@ -146,5 +146,5 @@ def _leaks(workspace: Workspace) -> Iterator[Problem]:
             continue
         if path.stat().st_mode & stat.S_IWOTH:
             yield Problem(name, "anyone on this machine may change it", f"chmod o-w keys/{name}")
-        if path != master and path.stat().st_size <= _LARGEST and _CLEAR.search(path.read_bytes()):
+        if path != master and path.stat().st_size <= _LARGEST and _CLEAR.search(path.read_bytes().replace(b"\0", b"")):
             yield Problem(name, "holds a private key in clear", f"rm keys/{name}, and replace what it opens")

@@ -34,6 +34,20 @@ def test_everything_is_rendered_once_and_then_current(workspace: Workspace) -> N
     assert render.plan(cluster_of(workspace)).changed == ()
 
 
+@pytest.mark.parametrize("end", [b"\r\n", b"\r", b" # \xe9\n", b"\xef\xbb\xbf\n"])
+def test_a_file_with_other_bytes_is_rendered_again(workspace: Workspace, end: bytes) -> None:
+    """Nix would keep CRLF in its strings; and git may have checked it out so."""
+    render.plan(cluster_of(workspace)).apply()
+    file = workspace.rendered_dir / "node2.nix"
+    before = file.read_bytes()
+    file.write_bytes(before.replace(b"\n", end))
+    plan = render.plan(cluster_of(workspace))
+    assert plan.changed == (file,)
+    assert plan.diff(workspace.root)
+    plan.apply()
+    assert file.read_bytes() == before
+
+
 def test_a_node_is_given_exactly_its_own_secrets(workspace: Workspace) -> None:
     render.plan(cluster_of(workspace)).apply()
     worker = (workspace.rendered_dir / "node2.nix").read_text()

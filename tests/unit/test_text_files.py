@@ -72,6 +72,14 @@ def test_each_file_says_the_same_with_bom_and_crlf(cluster: FakeCluster, change:
         assert known(workspace) == before, path.name
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-be"])
+def test_a_private_key_in_keys_is_found(cluster: FakeCluster, encoding: str) -> None:
+    text, _ = age.new_identity()
+    (cluster.workspace.keys_dir / "copy.txt").write_bytes(text.encode(encoding))
+    found = [each.fault for each in audit.check(cluster.cluster).problems if each.file == "copy.txt"]
+    assert "holds a private key in clear" in found
+
+
 def test_a_rotated_master_key_has_no_bom_inside(cluster: FakeCluster) -> None:
     file = cluster.workspace.master_key
     file.write_bytes(bom(crlf(file.read_bytes())))
