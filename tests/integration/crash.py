@@ -3,7 +3,8 @@
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,54 @@ def assert_complete(cluster: Any) -> None:
     assert report.problems == ()
 
 
+def _changes(folder: Path, event: str, arguments: tuple[Any, ...]) -> bool:
+    changes = event in ("os.rename", "os.link", "os.remove") or (
+        event == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR)
+    )
+    return bool(changes) and str(arguments[0]).startswith(str(folder))
+
+
+Files = dict[Path, tuple[bytes, int]]
+"""Content and mode."""
+_watched: list[tuple[Path, list[Files]]] = []
+
+
+@cache
+def _watch() -> None:
+    def hook(event: str, arguments: tuple[Any, ...]) -> None:
+        for folder, found in _watched:
+            if _changes(folder, event, arguments):
+                found.append(_files(folder))
+
+    sys.addaudithook(hook)
+
+
+def _files(folder: Path) -> Files:
+    return {path: (path.read_bytes(), path.stat().st_mode) for path in folder.rglob("*") if path.is_file()}
+
+
+def kills(folder: Path, work: Callable[[], None]) -> Iterator[int]:
+    """Do ``work`` once; then ``folder`` is as a kill before each change there would have left it (the step), at last
+    as the work did (0). The steps are those of ``killed_at``, which does the work again for each.
+    """
+    _watch()
+    found: list[Files] = []
+    _watched.append((folder, found))
+    try:
+        work()
+    finally:
+        _watched.clear()
+    for step, files in [*enumerate(found, 1), (0, _files(folder))]:
+        there = _files(folder)
+        for path in there.keys() - files.keys():
+            path.unlink()
+        for path, (data, mode) in files.items():
+            if there.get(path) != (data, mode):
+                path.write_bytes(data)
+                path.chmod(mode)
+        yield step
+
+
 def killed_at(step: int, folder: Path, work: Callable[[], None]) -> bool:
     """Do ``work`` in a forked process that kills itself before its ``step``-th change under ``folder``.
 
@@ -47,10 +96,7 @@ def killed_at(step: int, folder: Path, work: Callable[[], None]) -> bool:
         left = [step]
 
         def hook(event: str, arguments: tuple[Any, ...]) -> None:
-            changes = event in ("os.rename", "os.link", "os.remove") or (
-                event == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR)
-            )
-            if changes and str(arguments[0]).startswith(str(folder)):
+            if _changes(folder, event, arguments):
                 left[0] -= 1
                 if left[0] == 0:
                     os.kill(os.getpid(), signal.SIGKILL)
@@ -78,9 +124,9 @@ def locked(cluster: Any) -> None:
         pass
 
 
-def restore(cluster: Any, content: dict[str, bytes]) -> None:
-    """Give keys/ this content, and nothing else."""
-    for name in cluster.content().keys() - content.keys():
-        (cluster.keys / name).unlink()
-    for name, data in content.items():
-        (cluster.keys / name).write_bytes(data)
+def assert_sound(cluster: Any, known: list[dict[str, bytes]]) -> None:
+    """Nothing is wrong with keys/; what is ``known`` to be so is not checked again, and what is not becomes known."""
+    content = cluster.content()
+    if content not in known:
+        assert check(cluster.cluster).problems == ()
+        known.append(content)

@@ -5,6 +5,7 @@ keys/ is marked as unfinished, which keys.check says and no bundle is made of. T
 without the master's private key. The work is killed before every single change that it makes on disk.
 """
 
+import os
 from collections.abc import Callable
 from itertools import count
 from typing import Any
@@ -20,6 +21,12 @@ from smallkube.secrets.transaction import changing_keys
 from tests.integration.crash import assert_complete, generate, killed_at
 
 DERIVED = {"peers.json", "recipients.json", "state.json"}
+
+
+@pytest.fixture(autouse=True)
+def no_power_cuts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A killed process loses nothing that it has written."""
+    monkeypatch.setattr(os, "fsync", lambda _: None)
 
 
 def master(cluster: Any) -> age.Master:
