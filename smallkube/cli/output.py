@@ -121,10 +121,11 @@ class Runner:
     def run(self, operation: "Operation", question: str, nodes: "Sequence[Node] | None" = None) -> bool:
         """Print the steps that remain, or run just those; whether they ran. Raises UsageError when not confirmed."""
         from smallkube.core.files import lock
-        from smallkube.deploy.plan import require_current
         from smallkube.operations import engine
 
         if self.rotation and not self.here.dry_run:
+            from smallkube.deploy.plan import require_current
+
             require_current(self.here.cluster)
         if operation.under_way(self.keys):
             ui.message("resumes the operation that is under way")
