@@ -15,7 +15,6 @@ from invoke.exceptions import Exit
 
 from smallkube.cli import app
 from smallkube.core.workspace import Workspace
-from smallkube.deploy import preflight
 from smallkube.inventory.cluster import Cluster
 from smallkube.inventory.load import load
 from smallkube.inventory.models import Node
@@ -131,8 +130,7 @@ def fleet(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fl
     place.flake_lock.write_text('{"nodes": {"root": {}}, "root": "root", "version": 7}')
     monkeypatch.setattr(check, "check", lambda *_: ())
     made = Fleet()
-    for module in (ssh, preflight):
-        monkeypatch.setattr(module, "SshHost", made.connect)
+    monkeypatch.setattr(ssh, "SshHost", made.connect)
     return made
 
 

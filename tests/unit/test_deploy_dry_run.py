@@ -127,7 +127,7 @@ def test_a_rotation_with_another_version_changes_no_key(
 ) -> None:
     file, before = cluster.workspace.inventory_file, transaction.read_keys(cluster.workspace)
     file.write_text(file.read_text().replace("cluster:\n", "cluster:\n  kubernetes: '1.35'\n"))
-    monkeypatch.setattr("smallkube.operations.machines.unreachable", lambda *_: {})
+    monkeypatch.setattr("smallkube.remote.fleet.unreachable", lambda *_: {})
     status, _, err = smallkube(*task.split(), "--yes")
     assert (status, transaction.read_keys(cluster.workspace)) == (2, before)
     assert "cluster.kubernetes: is 1.35, but 1.34 was deployed; nothing was sent; run `inv cluster.upgrade`" in err

@@ -14,7 +14,6 @@ from smallkube.cli.program import main
 from smallkube.core.checks import Check, Result
 from smallkube.core.files import TEMPORARY_PREFIX
 from smallkube.core.workspace import Workspace
-from smallkube.deploy import preflight
 from smallkube.etcd import catalog, signature
 from smallkube.inventory.models import Node
 from smallkube.nix import check, render
@@ -79,8 +78,7 @@ def place(cluster: FakeCluster, request: pytest.FixtureRequest, monkeypatch: pyt
 
     key = parse_host_key(HOSTS["node1"], "test")
     scanned = Scanned(cluster.inventory.primary, key, key)
-    for module in (ssh, preflight):
-        monkeypatch.setattr(module, "SshHost", connect)
+    monkeypatch.setattr(ssh, "SshHost", connect)
     monkeypatch.setattr(scan, "scan", lambda *_: (scanned,))
     monkeypatch.setattr(upgrade, "read", lambda *_: healthy())
     monkeypatch.setattr(check, "check", lambda *_: ())
