@@ -4,6 +4,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
+_MAX_FAULT = 500
+"""Characters of a fault, which may quote what a machine says."""
+
 
 class Result(StrEnum):
     """How a check ended. SKIPPED: it does not apply, or nothing could tell; the detail says why."""
@@ -25,8 +28,8 @@ class Check:
 
     @classmethod
     def of(cls, subject: str, check: str, faults: Iterable[str], seen: str = "") -> "Check":
-        """FAILED with the ``faults``, else OK with what was ``seen``."""
-        found = "; ".join(faults)
+        """FAILED with the ``faults``, whose ends are cut off, else OK with what was ``seen``."""
+        found = "; ".join(fault[:_MAX_FAULT] for fault in faults)
         return cls(subject, check, Result.FAILED if found else Result.OK, found or seen)
 
 

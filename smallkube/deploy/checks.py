@@ -41,7 +41,7 @@ def network(inventory: Inventory, node: Node, facts: HostFacts, public_keys: Map
     own = (plan.host6(node.index), plan.host4(node.index))
     missing = [f"{address} is missing" for address in own if address not in facts.bridge]
     yield Check.of(node.name, "brkube", missing, ", ".join(own))
-    if foreign := [chain for chain in facts.dropping if chain != _FORWARD]:
+    if foreign := [chain[:100] for chain in facts.dropping if chain != _FORWARD]:
         problem = f"{', '.join(foreign)}: its policy drops what pods send to other nodes, unless it accepts that itself"
         yield Check(node.name, "forwarding", Result.WARNING, f"{problem} (docs/networking.md)")
     others = [other for other in inventory.nodes if other != node]

@@ -168,6 +168,7 @@ def of_node(task: str, found: Any, node: str) -> Iterator[Any]:
 @given(broken=BROKEN, node=st.sampled_from(["node1", "node2"]))
 @example(broken=("running", "[1]"), node="node2")
 @example(broken=("facts", text_of("facts", FACTS | {"clock": 10**400})), node="node2")
+@example(broken=("facts", text_of("facts", FACTS | {"system": "9" * 5000})), node="node1")
 @example(broken=("nodes", '{"items": [{}]}'), node="node1")
 @example(broken=("status", text_of("status", [{"Status": ETCD | {"dbSize": "x"}}])), node="node1")
 @example(broken=("cat", "[" * 100_000), node="node2")
