@@ -223,6 +223,8 @@ class SnapshotReceiver:
         return self._snapshot, stored
 
     def abandon(self) -> None:
+        for pipe in self._pipes:  # all, before another signal can come while one is waited for
+            pipe.close()
         for pipe in self._pipes:
             pipe.abandon()
         self._path.unlink(missing_ok=True)

@@ -6,8 +6,9 @@ A backup is an etcd snapshot (a bbolt database with its SHA-256 at the end), com
 import hashlib
 import math
 import os
+import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import FileIO
@@ -37,24 +38,27 @@ class Digest:
 class Pipe:
     """Runs ``work`` in a thread on the stream that is written here, and is never ahead of it by more than a pipe holds.
 
-    What ``work`` raises is raised by ``write`` or ``end``. The owner keeps it before ``start``, and must ``abandon`` it
-    whatever comes: the thread waits for the stream's end, and Python for the thread.
+    What ``work`` raises is raised by ``write`` or ``end``. The owner keeps it before ``start``, and closes it whatever
+    comes. The thread is a daemon: a signal may come while it is being closed.
     """
 
     def __init__(self, work: Callable[[BinaryIO], Digest]) -> None:
         reading, writing = os.pipe()
-        self._sink = open(writing, "wb", buffering=0)  # noqa: PTH123, SIM115 - a descriptor, which ``abandon`` closes
-        self._pool = ThreadPoolExecutor(1)
+        self._sink = open(writing, "wb", buffering=0)  # noqa: PTH123, SIM115 - a descriptor, which ``close`` closes
+        self._result: Future[Digest] = Future()
 
-        def run() -> Digest:
-            with open(reading, "rb", buffering=0) as stream:  # noqa: PTH123
-                return work(stream)
+        def run() -> None:
+            try:
+                with open(reading, "rb", buffering=0) as stream:  # noqa: PTH123
+                    self._result.set_result(work(stream))
+            except BaseException as error:
+                self._result.set_exception(error)
 
-        self._run = run
+        self._thread = threading.Thread(target=run, daemon=True)
 
     def start(self) -> None:
         """Let the work begin."""
-        self._result = self._pool.submit(self._run)
+        self._thread.start()
 
     def write(self, data: bytes) -> None:
         """Hand ``data`` over; waits while the work is behind."""
@@ -64,15 +68,20 @@ class Pipe:
             self.end()
             raise
 
+    def close(self) -> None:
+        """The stream ends here."""
+        self._sink.close()
+
     def end(self) -> Digest:
         """Close the stream and wait for the result."""
-        self.abandon()
+        self.close()
         return self._result.result()
 
     def abandon(self) -> None:
         """Close the stream and wait; the result does not matter."""
-        self._sink.close()
-        self._pool.shutdown()
+        self.close()
+        if self._thread.is_alive():
+            self._thread.join()
 
 
 def verify_snapshot(

@@ -1,4 +1,4 @@
-"""A snapshot that is being received, and a signal that comes while the threads for it are started."""
+"""A snapshot that is being received, and signals that come while the threads for it are started or waited for."""
 
 import hashlib
 import json
@@ -12,17 +12,33 @@ import zstandard
 from smallkube.etcd.backup import SnapshotReceiver
 
 
-@pytest.mark.parametrize("interrupted", [1, 2])
-def test_an_interrupted_receiver_leaves_no_thread_and_no_file(
-    interrupted: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def receiver(tmp_path: Path) -> SnapshotReceiver:
     recipient = str(pyrage.x25519.Identity.generate().to_public())
+    return SnapshotReceiver("node1", tmp_path / "snapshot", recipient, None)
+
+
+def snapshot() -> bytes:
+    """What the primary sends."""
     database = bytes(512)
     digest = hashlib.sha256(database).digest()
     head = {"size": 544, "sha256": digest.hex(), "revision": 1, "etcd": "3.6.5", "kubernetes": "", "prefixes": None}
     data = json.dumps(head | {"encryption_keys": [], "alarms": []}).encode() + b"\n"
-    data += zstandard.compress(database + digest)
-    start, started = threading.Thread.start, []
+    return data + zstandard.compress(database + digest)
+
+
+def threads_end(others: set[threading.Thread]) -> bool:
+    made = set(threading.enumerate()) - others
+    for thread in made:
+        thread.join(10)
+    return not any(thread.is_alive() for thread in made)
+
+
+@pytest.mark.parametrize("interrupted", [1, 2])
+def test_a_receiver_interrupted_at_its_start_leaves_nothing(
+    interrupted: int, receiver: SnapshotReceiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start, others, started = threading.Thread.start, set(threading.enumerate()), []
 
     def start_and_interrupt(thread: threading.Thread) -> None:
         start(thread)
@@ -31,13 +47,23 @@ def test_an_interrupted_receiver_leaves_no_thread_and_no_file(
             raise KeyboardInterrupt
 
     monkeypatch.setattr(threading.Thread, "start", start_and_interrupt)
-    receiver = SnapshotReceiver("node1", tmp_path / "snapshot", recipient, None)
     # What the frames of the error hold stays open until the program ends.
     with pytest.raises(KeyboardInterrupt) as error:
-        receiver.write(data)
+        receiver.write(snapshot())
     receiver.abandon()
-    assert error.traceback
-    for thread in started:
-        thread.join(10)
-    assert [thread.is_alive() for thread in started] == [False] * interrupted
+    assert error.traceback and len(started) == interrupted
+    assert threads_end(others)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_receiver_interrupted_at_its_end_keeps_no_thread(
+    receiver: SnapshotReceiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when systemd ends a service: our child's end is the fault, and the signal to us comes behind it."""
+    others = set(threading.enumerate())
+    receiver.write(snapshot()[:-1])
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt) as error:
+        patch.setattr(threading.Thread, "join", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        receiver.abandon()
+    assert error.traceback
+    assert threads_end(others)
