@@ -195,7 +195,7 @@ def test_a_member_is_drained_restarted_and_admitted_again(api: Up) -> None:
     assert ran.returncode == 0, ran.stderr
     assert boot_id(api, "node1") != before
     asked = api.lab.machine("node1").check("cat", "/var/lib/kubectl/asked").splitlines()
-    changes = [line.replace("--request-timeout=20s ", "") for line in asked if " get " not in f" {line}"]
+    changes = [line.replace("--request-timeout=30s ", "") for line in asked if " get " not in f" {line}"]
     assert changes == [
         f"annotate node {host} smallkube/drained-for=reboot --overwrite",
         f"drain {host} --ignore-daemonsets --delete-emptydir-data --timeout=300s",

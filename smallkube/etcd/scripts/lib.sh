@@ -54,8 +54,8 @@ restore_snapshot() {
   free=$(df -Pk "$(dirname "$1")" | awk 'NR == 2 { print int($4 / 1024) }')
   [ "$free" -ge "$needed" ] || fail "$(dirname "$1") has $free MiB free, and $needed are needed"
   mkdir "$1"
-  # In blocks of 512 bytes: a few bytes can unpack to any size.
-  (ulimit -f "$(($2 / 512 + 1))" && exec zstd -q -dc >"$1/snapshot") || fail "the data received can't be unpacked"
+  # A few bytes can unpack to any size.
+  zstd -q -dc 2>/dev/null | head -c "$(($2 + 1))" >"$1/snapshot" || fail "the data received can't be written"
   received="$(stat -c %s "$1/snapshot") $(head -c -32 "$1/snapshot" | sha256sum | cut -d ' ' -f 1)"
   [ "$received" = "$2 $3" ] || fail "the data received differs from what was sent"
   bump="--bump-revision 1000000000 --mark-compacted"
