@@ -28,7 +28,8 @@ class LocalHost(Host):
         """Raises UsageError when the program is not found."""
         pipe = subprocess.PIPE
         try:
-            program = process.start(command.argv, stdin=pipe, stdout=pipe, stderr=pipe)
+            # In a session of its own: a terminal and timeout(1) signal all of ours, also what is to end the rest.
+            program = process.start(command.argv, stdin=pipe, stdout=pipe, stderr=pipe, start_new_session=True)
         except process.NotStarted as error:
             raise self.error(f"{command.argv[0]} {error.message}", usage=True) from error
         with program:
@@ -43,6 +44,7 @@ class LocalHost(Host):
                 return program.wait()
             except BaseException:
                 program.stdin.close()
+                program.stdout.close()  # what waits for us to read on would not end
                 if not command.hold:  # else the end of its input ends it and its children
                     program.terminate()
                 reader.join()

@@ -54,7 +54,14 @@ class Site:
         pipe = subprocess.PIPE
         argv, environment = self.cluster.command(*self.words, *words), self.cluster.environment(PATH=self.etcd.path)
         return subprocess.Popen(
-            argv, env=environment, cwd="/", text=True, stdout=pipe, stderr=pipe, stdin=subprocess.DEVNULL
+            argv,
+            env=environment,
+            cwd="/",
+            text=True,
+            stdout=pipe,
+            stderr=pipe,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
         )
 
     def inv(self, *words: str) -> Completed:
@@ -107,7 +114,7 @@ def site(ready: PreparedWorkspace, tmp_path: Path, needs: Needs) -> Iterator[Sit
 @pytest.fixture
 def large(site: Site) -> Site:
     """With a database of which a snapshot takes a while."""
-    site.etcd.put({f"/registry/large/{number}": os.urandom(10_000) for number in range(10_000)})
+    site.etcd.put({f"/registry/large/{number}": os.urandom(10_000) for number in range(4_000)})
     return site
 
 
@@ -335,14 +342,20 @@ def test_etcd_is_killed_during_the_snapshot(large: Site) -> None:
     large.fails(Completed([], process.returncode, out, err), "the snapshot can't be taken", before)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize(
+    ("number", "send"),
+    [(signal.SIGTERM, os.kill), (signal.SIGTERM, os.killpg), (signal.SIGINT, os.killpg), (signal.SIGKILL, os.kill)],
+)
 @pytest.mark.parametrize("moment", ["scratch/new.*/db.part", "ready/ws/backups/.tmp-*"])
-def test_the_task_is_stopped(number: int, moment: str, large: Site, tmp_path: Path) -> None:
+def test_the_task_is_stopped(
+    number: int, send: Callable[[int, int], None], moment: str, large: Site, tmp_path: Path
+) -> None:
+    """Also as a terminal and timeout(1) do it, which signal a whole group."""
     large.taken()
     before = large.files()
     process = large.start()
     await_(lambda: list(tmp_path.glob(moment)))
-    process.send_signal(number)
+    send(process.pid, number)
     out, err = process.communicate(timeout=60)
     await_(lambda: not large.leftovers())
     if number == signal.SIGKILL:
