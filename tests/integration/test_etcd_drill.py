@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
@@ -14,8 +15,10 @@ from typing import Any
 
 import pytest
 
+from smallkube.core.workspace import Workspace
 from smallkube.etcd import catalog, signature
 from smallkube.etcd.record import EncryptionKey, Record
+from tests.conftest import require
 from tests.integration.conftest import Completed, PreparedWorkspace
 from tests.integration.etcd import PROGRAMS, VERSIONS, Etcd, like_kubernetes, programs
 from tests.integration.test_etcd_backup import Site, await_, server, tmpfs
@@ -25,16 +28,20 @@ KEY = EncryptionKey("key1", "0" * 64)
 
 
 class Drill:
-    """A workspace with one backup, whose etcd has been stopped; ``bin`` is the folder for --etcd-dir."""
+    """A workspace with one backup; ``bin``, the folder for --etcd-dir, is made in ``folder`` from etcd's programs."""
 
-    def __init__(self, site: Site) -> None:
-        self.cluster = site.cluster
-        self.folder = site.folder
-        self.base = site.cluster.workspace.state_dir
-        self.bin = site.etcd.folder / "programs"
+    def __init__(self, cluster: PreparedWorkspace, programs: Path, folder: Path) -> None:
+        self.cluster = cluster
+        self.folder = cluster.workspace.root / "backups"
+        self.base = cluster.workspace.state_dir
+        self.bin = folder / "programs"
         self.bin.mkdir()
         for name in PROGRAMS:
-            (self.bin / name).symlink_to((site.etcd.programs / name).resolve())
+            (self.bin / name).symlink_to((programs / name).resolve())
+
+    @classmethod
+    def of(cls, site: Site) -> "Drill":
+        return cls(site.cluster, site.etcd.programs, site.etcd.folder)
 
     @property
     def record(self) -> Record:
@@ -106,9 +113,21 @@ def _folders() -> Iterator[tuple[int, str]]:
             continue
 
 
+@pytest.fixture(scope="session")
+def backed_up(generated: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the template with a backup by etcd 3.6."""
+    folder = shutil.copytree(generated, tmp_path_factory.mktemp("backed-up") / "ready")
+    ready = PreparedWorkspace(Workspace(folder / "ws"), folder / "ws-private")
+    prepared("3.6", ready, tmp_path_factory.mktemp("site"), require)
+    return folder
+
+
 @pytest.fixture
-def drill(ready: PreparedWorkspace, tmp_path: Path, needs: Needs) -> Iterator[Drill]:
-    yield prepared("3.6", ready, tmp_path, needs)
+def drill(backed_up: Path, tmp_path: Path) -> Drill:
+    folder = shutil.copytree(backed_up, tmp_path / "ready")
+    found = programs("3.6")
+    assert found
+    return Drill(PreparedWorkspace(Workspace(folder / "ws"), folder / "ws-private"), found, tmp_path)
 
 
 def prepared(version: str, ready: PreparedWorkspace, folder: Path, needs: Needs) -> Drill:
@@ -118,7 +137,7 @@ def prepared(version: str, ready: PreparedWorkspace, folder: Path, needs: Needs)
         etcd.put({"/registry/pods/default/pod-0": b"changed", "/registry/leases/one": b"x"})
         etcd.ctl("del", "/registry/leases/one")
         site.taken()
-    made = Drill(site)
+    made = Drill.of(site)
     made.rewrite(encryption_keys=(KEY,))
     return made
 
@@ -161,7 +180,7 @@ def test_an_etcd_without_keys_passes(
         site = Site(ready, etcd, tmp_path / "scratch")
         site.taken()
         site.taken()
-    drill = Drill(site)
+    drill = Drill.of(site)
     assert [(record.revision, record.keys, record.prefixes) for record in catalog.read(drill.folder).records] == [
         (revision, 0, {})
     ] * 2
@@ -187,7 +206,7 @@ def test_a_backup_of_a_restored_etcd_passes(
         record = site.taken()["record"]
         assert (record["revision"], record["keys"]) == (restored.revision, int(written))
         assert restored.revision >= 1_000_000_000
-    drill = Drill(site)
+    drill = Drill.of(site)
     assert set(drill.results(drill.inv()).values()) == {"ok"}
 
 
@@ -202,7 +221,7 @@ def test_an_alarm_is_recorded_and_reported(
         etcd.fill()
         site = Site(ready, etcd, tmp_path / "scratch")
         assert site.taken()["record"]["alarms"] == ["NOSPACE"]
-    drill = Drill(site)
+    drill = Drill.of(site)
     done = drill.inv()
     results = drill.results(done)
     assert (results.pop("alarms"), set(results.values())) == ("warning", {"ok"})
@@ -214,7 +233,7 @@ def test_more_keys_than_one_page_are_counted(ready: PreparedWorkspace, tmp_path:
         site = Site(ready, etcd, tmp_path / "scratch")
         etcd.put(like_kubernetes(count=2001, size=10))
         site.taken()
-    drill = Drill(site)
+    drill = Drill.of(site)
     drill.rewrite(encryption_keys=(KEY,))
     assert drill.record.keys == 6003
     assert set(drill.results(drill.inv()).values()) == {"ok"}
@@ -242,7 +261,7 @@ def test_a_secret_in_clear_fails(ready: PreparedWorkspace, tmp_path: Path, needs
         site = Site(ready, etcd, tmp_path / "scratch")
         etcd.put({**like_kubernetes(), "/registry/secrets/default/s-3": b"k8s\x00clear"})
         site.taken()
-    drill = Drill(site)
+    drill = Drill.of(site)
     drill.rewrite(encryption_keys=(KEY,))
     assert drill.results(drill.inv(), 1)["encryption"] == "failed"
 
