@@ -27,7 +27,8 @@ MAX_HANDSHAKE_SECONDS = 180
 MIN_STORE_KIB = 1 << 20
 MIN_STATE_KIB = 50 << 10
 MAX_CLOCK_SECONDS = 30
-READY_SECONDS = 60
+READY_SECONDS = 90
+"""Of the 120 until a node rolls back by default: after restarts of the API server kubelets pause between tries."""
 TRIES_AFTER = 20
 """How often a check is tried after an activation, about a second apart: services need time to start."""
 _OWN_UNITS = ("smallkube-activate-", "smallkube-rollback-")
