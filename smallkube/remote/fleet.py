@@ -16,6 +16,7 @@ from smallkube.inventory.models import Node
 from smallkube.remote.host import Connect, Host
 
 MAX_PARALLEL = 32
+_TURN_SECONDS = 0.5
 
 T = TypeVar("T")
 R = TypeVar("R", bound="Report")
@@ -65,16 +66,22 @@ def run(
             with _without_interruption():
                 for thread in threads:
                     thread.start()
-            wait(futures)
+            _wait(futures)
         except KeyboardInterrupt:
             if stop is None:
                 raise
             stop.set()
-            wait(futures)
+            _wait(futures)
         done = [future.result() for future in futures]
         outcomes += done
         going = should_continue(done) and not (stop and stop.is_set())
     return tuple(outcomes)
+
+
+def _wait(futures: Sequence[Future[Outcome[T]]]) -> None:
+    """In turns: a signal that the kernel gave to another thread does not wake this one, and is handled only by it."""
+    while wait(futures, timeout=_TURN_SECONDS).not_done:
+        pass
 
 
 @contextmanager

@@ -3,9 +3,11 @@
 import errno
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -136,6 +138,40 @@ def test_ctrl_c_stops_the_work_and_keeps_the_outcomes() -> None:
 
     outcomes = fleet.run(fleet.stages(NODES), work, stop=stop)
     assert [outcome.value for outcome in outcomes] == ["node1 stopped", None, None, None, None]
+
+
+def test_ctrl_c_that_another_thread_is_given_stops_the_work() -> None:
+    """As when the kernel chose that thread while this one did not take the signal yet."""
+    stop, before = threading.Event(), signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    ended, taking = threading.Event(), threading.Event()
+
+    def take() -> None:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        taking.set()
+        ended.wait(30)
+
+    other = threading.Thread(target=take)
+    other.start()
+    assert taking.wait(30) and other.ident
+
+    def waits() -> bool:
+        main = threading.main_thread()
+        state = Path(f"/proc/self/task/{main.native_id}/stat").read_text().split()[2]
+        return state == "S" and sys._current_frames()[main.ident or 0].f_code.co_name == "wait"
+
+    def work(_: Node) -> str:
+        while not waits():
+            pass
+        signal.pthread_kill(other.ident or 0, signal.SIGINT)
+        return "stopped" if stop.wait(10) else "not stopped"
+
+    try:
+        (outcome,) = fleet.run([NODES[:1]], work, stop=stop)
+    finally:
+        ended.set()
+        other.join()
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    assert outcome.value == "stopped"
 
 
 def test_ctrl_c_twice_is_raised_at_once() -> None:
