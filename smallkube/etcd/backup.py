@@ -226,5 +226,5 @@ class SnapshotReceiver:
         for pipe in self._pipes:  # all, before another signal can come while one is waited for
             pipe.close()
         for pipe in self._pipes:
-            pipe.abandon()
+            pipe.join()
         self._path.unlink(missing_ok=True)

@@ -77,9 +77,8 @@ class Pipe:
         self.close()
         return self._result.result()
 
-    def abandon(self) -> None:
-        """Close the stream and wait; the result does not matter."""
-        self.close()
+    def join(self) -> None:
+        """Wait until nothing works on the stream, which is closed; the result does not matter."""
         if self._thread.is_alive():
             self._thread.join()
 

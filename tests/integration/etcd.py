@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -166,6 +166,18 @@ class Etcd:
     @property
     def revision(self) -> int:
         return int(self.call("kv/range", {"key": "AA=="})["header"]["revision"])
+
+
+def full(version: str, folder: Path, needs: Callable[[str, object, str], None]) -> Etcd:
+    """One that was stopped with the alarm NOSPACE, and its snapshot in ``folder``/snapshot."""
+    found = programs(version)
+    needs("integration", found, f"etcd {version} with etcdctl and etcdutl")
+    assert found
+    etcd = Etcd(folder / "e", found, quota=1 << 20)
+    with etcd.running():
+        etcd.fill()
+        etcd.ctl("snapshot", "save", str(folder / "snapshot"))
+    return etcd
 
 
 def _base64(data: bytes) -> str:

@@ -22,7 +22,7 @@ from smallkube.etcd import status
 from smallkube.etcd.status import SCRIPTS
 from smallkube.secrets import kinds
 from smallkube.secrets.policy import Kind
-from tests.integration.etcd import VERSIONS, Etcd, programs
+from tests.integration.etcd import VERSIONS, Etcd, full, programs
 
 LIBRARY = Path(status.__file__).with_name("scripts") / "lib.sh"
 SECRETS = [base64.b64encode(bytes([number]) * 32).decode() for number in (1, 2)]
@@ -134,16 +134,10 @@ def test_a_restore_disarms_nospace(version: str, tmp_path: Path, needs: Callable
 
     The history, which is ten revisions, is removed in a few seconds, as a large one is.
     """
-    folder = programs(version)
-    needs("integration", folder, f"etcd {version}")
-    assert folder
-    etcd = Etcd(tmp_path / "e", folder, quota=1 << 20)
-    with etcd.running():
-        etcd.fill()
-        etcd.ctl("snapshot", "save", str(tmp_path / "snapshot"))
+    etcd = full(version, tmp_path, needs)
     for name in ("new", "state/run", "bin"):
         (tmp_path / name).mkdir(parents=True)
-    restore = f"{folder}/etcdutl snapshot restore {tmp_path}/snapshot --data-dir {tmp_path}/new/data"
+    restore = f"{etcd.programs}/etcdutl snapshot restore {tmp_path}/snapshot --data-dir {tmp_path}/new/data"
     bumped = ("--bump-revision", "1000000000", "--mark-compacted")
     subprocess.run([*restore.split(), *bumped], check=True, capture_output=True)
     start = f"cd {etcd.folder} && exec {shlex.join(etcd.argv('restored'))}"

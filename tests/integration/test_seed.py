@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from smallkube.etcd.status import SCRIPTS
-from tests.integration.etcd import PROGRAMS, VERSIONS, Etcd, programs
+from tests.integration.etcd import PROGRAMS, VERSIONS, full
 
 ETCDUTL = """\
 #!/bin/sh
@@ -161,16 +161,10 @@ def test_an_etcd_that_does_not_start_is_reported(place: Place) -> None:
 def test_a_new_primary_has_no_alarm(
     version: str, place: Place, tmp_path: Path, needs: Callable[[str, object, str], None]
 ) -> None:
-    found = programs(version)
-    needs("integration", found, f"etcd {version}")
-    assert found
-    etcd = Etcd(tmp_path / "e", found, quota=1 << 20)
-    with etcd.running():
-        etcd.fill()
-        etcd.ctl("snapshot", "save", str(tmp_path / "snapshot"))
+    etcd = full(version, tmp_path, needs)
     for name in PROGRAMS:
         place.program.with_name(name).unlink()
-        place.program.with_name(name).symlink_to(found / name)
+        place.program.with_name(name).symlink_to(etcd.programs / name)
     snapshot = (tmp_path / "snapshot").read_bytes()
     done = place.run("seed", packed(snapshot), version.replace(".", " "), snapshot)
     assert (done.returncode, done.stdout) == (0, "seeded b1\n"), done.stderr
