@@ -67,10 +67,9 @@ class LabCluster:
         """A namespace that is gone with all in it when the block has ended; without ``wait``, soon after."""
         self.kubectl("create", "namespace", name)
         try:
-            # A pod is refused before its namespace's account is there. After several restarts of the API server the
-            # controller manager comes back to it late: its pauses between tries double, up to a minute.
+            # A pod is refused before its namespace's account is there.
             account = ("-n", name, "get", "serviceaccount", "default")
-            self.eventually("default account", lambda: not self.ask(*account).returncode, 180)
+            self.eventually("default account", lambda: not self.ask(*account).returncode)
             yield name
         finally:
             self.kubectl("delete", "namespace", name, f"--wait={str(wait).lower()}", "--timeout=90s", seconds=100)
@@ -79,8 +78,13 @@ class LabCluster:
         """Run a command in a pod; its failure is a result."""
         return self.ask("-n", namespace, "exec", pod, "--", *command, seconds=seconds)
 
-    def eventually(self, what: str, condition: Callable[[], Any], seconds: float = 90) -> Any:
-        """The first true value of ``condition``; in vain, with the cluster's state."""
+    def eventually(self, what: str, condition: Callable[[], Any], seconds: float = 180) -> Any:
+        """The first true value of ``condition``; in vain, with the cluster's state.
+
+        After several restarts of the API server its clients come back to it late: the pauses between their tries
+        double, up to a minute. A pod that is reached through a Service waits for two of them, one after the other:
+        the kubelet and kube-proxy.
+        """
         deadline = time.monotonic() + seconds
         while not (value := condition()):
             assert time.monotonic() < deadline, f"in vain: {what}{self.state()}"

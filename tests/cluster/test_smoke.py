@@ -167,8 +167,8 @@ def recovered(cluster: LabCluster) -> None:
     began = datetime.now(UTC)
     cluster.eventually("the API", lambda: cluster.ask("get", "--raw", "/readyz").returncode == 0)
     # A node is called Ready by its last word for 40 s, also when its kubelet has not found back to the API server yet.
-    cluster.eventually("each kubelet's word", lambda: renewed(cluster, began), 120)
-    cluster.eventually("all Ready", lambda: (ready := cluster.ready()) and all(ready.values()), 120)
+    cluster.eventually("each kubelet's word", lambda: renewed(cluster, began))
+    cluster.eventually("all Ready", lambda: (ready := cluster.ready()) and all(ready.values()))
     with cluster.namespace(f"recovered-{secrets.token_hex(4)}", wait=False) as space:
         # Its account has been made by the controller manager.
         cluster.kubectl("-n", space, "create", "service", "clusterip", "probe", "--tcp=80")

@@ -161,7 +161,7 @@ def test_a_kubelet_of_another_age(cluster: LabCluster) -> None:
 def test_a_kubelet_that_is_stopped(cluster: LabCluster) -> None:
     stop, start = ("node2", "systemctl stop kubelet"), ("node2", "systemctl start kubelet")
     with broken(cluster, Fault([stop], [start], set(), "")):
-        cluster.eventually("node2 is missed", lambda: not cluster.ready()["node2.k8s.internal"], 120)
+        cluster.eventually("node2 is missed", lambda: not cluster.ready()["node2.k8s.internal"])
         found = smoke(cluster, *BRIEF, status=1)
     messages = judged(found, {"nodes.ready", "nodes.leases", "pods.rollout"}, ALONE)
     assert "journalctl -u kubelet" in messages
@@ -171,11 +171,11 @@ def test_a_tunnel_that_is_down_is_all_that_is_named(cluster: LabCluster) -> None
     down = ("node2", "ip link set wgkube down")
     up = ("node2", "ip link set wgkube up && networkctl reconfigure wgkube")
     with broken(cluster, Fault([down], [up], set(), "")):
-        cluster.eventually("node2 is missed", lambda: not cluster.ready()["node2.k8s.internal"], 120)
+        cluster.eventually("node2 is missed", lambda: not cluster.ready()["node2.k8s.internal"])
         found = smoke(cluster, *BRIEF, status=1)
     failed = {"nodes.ready", "nodes.leases", "pods.rollout", "network.host", "network.nodeport"}
     assert "inv net.check" in judged(found, failed, ALONE)
-    cluster.eventually("nothing stays", lambda: namespaces(cluster) == [], 120)
+    cluster.eventually("nothing stays", lambda: namespaces(cluster) == [])
 
 
 def test_too_little_time_leaves_nothing_behind(cluster: LabCluster) -> None:
