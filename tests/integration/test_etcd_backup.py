@@ -113,8 +113,9 @@ def site(ready: PreparedWorkspace, tmp_path: Path, needs: Needs) -> Iterator[Sit
 
 @pytest.fixture
 def large(site: Site) -> Site:
-    """With a database of which a snapshot takes a while."""
-    site.etcd.put({f"/registry/large/{number}": os.urandom(10_000) for number in range(4_000)})
+    """With a backup, and a database of which a snapshot takes a while."""
+    site.taken()
+    site.etcd.put({f"/registry/large/{number}": os.urandom(10_000) for number in range(3_000)})
     return site
 
 
@@ -333,7 +334,6 @@ def test_etcd_hangs(site: Site) -> None:
 
 
 def test_etcd_is_killed_during_the_snapshot(large: Site) -> None:
-    large.taken()
     before = large.files()
     process = large.start("--timeout", "5")
     await_(lambda: list(large.scratch.glob("new.*/db.part")))
@@ -351,7 +351,6 @@ def test_the_task_is_stopped(
     number: int, send: Callable[[int, int], None], moment: str, large: Site, tmp_path: Path
 ) -> None:
     """Also as a terminal and timeout(1) do it, which signal a whole group."""
-    large.taken()
     before = large.files()
     process = large.start()
     await_(lambda: list(tmp_path.glob(moment)))

@@ -1,10 +1,7 @@
-"""Proves that a deploy may be interrupted or killed at any moment: the machine ends on one system or the other, and the
-same command again completes it. SMALLKUBE_INTERRUPTIONS sets how often each signal is tried (default 3).
+"""Proves that a deploy may be interrupted or killed: the machine ends on one system or the other, and the same command
+again completes it. At which steps is a matter of tests/unit/test_activation.py.
 """
 
-import json
-import os
-import random
 import signal
 import time
 
@@ -12,7 +9,6 @@ import pytest
 
 from tests.lab.operating import Operator, await_
 
-TIMES = int(os.environ.get("SMALLKUBE_INTERRUPTIONS", "3"))
 SLOW = 'system.activationScripts.slow.text = "touch /run/slow; while [ -e /run/slow ]; do sleep 0.1; done";'
 
 REBUILD = "/usr/local/bin/nixos-rebuild"
@@ -22,37 +18,6 @@ REBUILD = "/usr/local/bin/nixos-rebuild"
 def nothing_slow(deployed: Operator) -> None:
     """What an activation that was cut short in an earlier test left behind."""
     deployed.say("node2", "rm", "-f", "/run/slow", "/run/building")
-
-
-def duration(operator: Operator) -> float:
-    """Seconds that a deploy of a change takes here."""
-    began = time.monotonic()
-    with operator.marked("node2", f"measured {began}"):
-        operator.deploy("--node", "node2")
-    return time.monotonic() - began
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=["SIGINT", "SIGKILL"])
-def test_a_deploy_cut_at_random_points_is_completed_by_the_next(deployed: Operator, number: signal.Signals) -> None:
-    chance = random.Random(number)
-    whole = duration(deployed)
-    for turn in range(TIMES):
-        mark = f"{number.name} {turn}"
-        with deployed.marked("node2", mark):
-            before = deployed.mark("node2")
-            process = deployed.start("deploy", "--json", "--node", "node2")
-            assert process.stderr and process.stderr.readline()  # before that it is Python that is interrupted
-            time.sleep(chance.uniform(0, whole))  # the random point, not something to wait for
-            process.send_signal(number)
-            cut = deployed.end(process)
-            assert "Traceback" not in cut.stderr, cut.stderr
-            if cut.stdout:
-                told = json.loads(cut.stdout)[0]["outcome"]
-                assert deployed.mark("node2") == (mark if told == "deployed" else before), told
-            deployed.deploy("--node", "node2")
-            assert deployed.mark("node2") == mark
-            assert deployed.runs("node2") == deployed.boots("node2")
-        assert deployed.leftovers("node2") == ""
 
 
 def test_ctrl_c_during_the_activation_rolls_back(deployed: Operator) -> None:
