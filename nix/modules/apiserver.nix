@@ -9,6 +9,7 @@
   ...
 }:
 let
+  inherit (lib) mkOption types;
   cfg = config.kube;
   webhook = cfg.kubeletAuth == "webhook";
   pinned = cfg.api.tls == "pinned";
@@ -31,38 +32,6 @@ let
   # In memory: no disk gets tokens in clear.
   tokens = "/run/kube-apiserver/tokens.csv";
 
-  flags = {
-    advertise-address = cfg.hostIp4;
-    bind-address = "::";
-    secure-port = toString cfg.api.port;
-    external-hostname = cfg.api.externalHost;
-    etcd-servers = "unix:/run/etcd/grpc";
-    encryption-provider-config = "%d/EncryptionConfiguration.yaml";
-    service-cluster-ip-range = cfg.servicesCidr;
-    tls-cert-file = cfg.apiserver.certificate;
-    tls-private-key-file = cfg.apiserver.key;
-    anonymous-auth = "false";
-    token-auth-file = tokens;
-    authorization-mode = "Node,RBAC";
-    enable-admission-plugins = "NodeRestriction";
-    # CSI drivers and other node agents are privileged pods.
-    allow-privileged = "true";
-    # The first one is named in new tokens; those of all are accepted.
-    service-account-issuer = issuers;
-    api-audiences = lib.concatStringsSep "," ([ "api" ] ++ issuers);
-    service-account-signing-key-file = "%d/issuer.key";
-    service-account-key-file = map (name: "%d/${name}") ([ "issuer.key" ] ++ otherIssuer);
-    kubelet-certificate-authority = "${cfg.kubeletCertificates}";
-    kubelet-preferred-address-types = "Hostname,InternalIP";
-    profiling = "false";
-    # Without it open watches hold up each stop for sixty seconds, in which no request is answered.
-    shutdown-watch-termination-grace-period = "10s";
-  }
-  // lib.optionalAttrs webhook {
-    kubelet-client-certificate = kubeLib.publicFile "kubelet-client.crt";
-    kubelet-client-key = "%d/kubelet-client.key";
-  };
-
   awaitAnswer = pkgs.writeShellApplication {
     name = "kube-apiserver-await";
     runtimeInputs = [
@@ -84,8 +53,50 @@ let
   };
 in
 {
+  options.kube.apiserver.flags = mkOption {
+    type = types.attrsOf (types.either types.str (types.listOf types.str));
+    default = { };
+    example = {
+      max-requests-inflight = "200";
+    };
+    description = "The API server's flags without their dashes; one with a list of values is given for each. What the modules set are defaults, flag by flag; a list is replaced as a whole.";
+  };
+
   config = lib.mkIf cfg.isPrimary {
     kube.requiredSecrets = secrets;
+    kube.apiserver.flags = kubeLib.defaults (
+      {
+        advertise-address = cfg.hostIp4;
+        bind-address = "::";
+        secure-port = toString cfg.api.port;
+        external-hostname = cfg.api.externalHost;
+        etcd-servers = "unix:/run/etcd/grpc";
+        encryption-provider-config = "%d/EncryptionConfiguration.yaml";
+        service-cluster-ip-range = cfg.servicesCidr;
+        tls-cert-file = cfg.apiserver.certificate;
+        tls-private-key-file = cfg.apiserver.key;
+        anonymous-auth = "false";
+        token-auth-file = tokens;
+        authorization-mode = "Node,RBAC";
+        enable-admission-plugins = "NodeRestriction";
+        # CSI drivers and other node agents are privileged pods.
+        allow-privileged = "true";
+        # The first one is named in new tokens; those of all are accepted.
+        service-account-issuer = issuers;
+        api-audiences = lib.concatStringsSep "," ([ "api" ] ++ issuers);
+        service-account-signing-key-file = "%d/issuer.key";
+        service-account-key-file = map (name: "%d/${name}") ([ "issuer.key" ] ++ otherIssuer);
+        kubelet-certificate-authority = "${cfg.kubeletCertificates}";
+        kubelet-preferred-address-types = "Hostname,InternalIP";
+        profiling = "false";
+        # Without it open watches hold up each stop for sixty seconds, in which no request is answered.
+        shutdown-watch-termination-grace-period = "10s";
+      }
+      // lib.optionalAttrs webhook {
+        kubelet-client-certificate = kubeLib.publicFile "kubelet-client.crt";
+        kubelet-client-key = "%d/kubelet-client.key";
+      }
+    );
 
     users.users.kube-apiserver = {
       isSystemUser = true;
@@ -129,7 +140,7 @@ in
             "${lib.getExe cfg.apiserver.writeTokens} ${tokens}"
           ]
           ++ lib.optional (!pinned) (lib.getExe cfg.apiserver.makeCertificate);
-          ExecStart = kubeLib.commandLine "${pkgs.kubernetes}/bin/kube-apiserver" flags;
+          ExecStart = kubeLib.commandLine "${pkgs.kubernetes}/bin/kube-apiserver" cfg.apiserver.flags;
           ExecStartPost = lib.getExe awaitAnswer;
         }
       ];

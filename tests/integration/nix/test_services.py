@@ -108,6 +108,12 @@ def test_the_api_servers_flags(two: Cluster) -> None:
     assert (unit["User"], unit["Group"], unit["StateDirectory"]) == (["kube-apiserver"], ["etcd"], ["kube-apiserver"])
 
 
+def test_a_machines_file_adds_and_replaces_flags(build: Build, describe: Describe) -> None:
+    own = '{ kube.apiserver.flags = { profiling = "true"; max-requests-inflight = "200"; }; }'
+    given = flags(describe(build((1,)).with_file("nix/hosts/node1.nix", own))["node1"], "kube-apiserver")
+    assert (given["profiling"], given["max-requests-inflight"], given["secure-port"]) == ("true", "200", "6443")
+
+
 def test_every_token_has_its_row_under_the_kubernetes_name(cluster: Cluster) -> None:
     (script,) = [text for path, text in cluster["node1"]["scripts"].items() if path.endswith("-kube-apiserver-tokens")]
     rows = re.findall(r"^row (\S+) (\S+) (\S+)$", script, re.M)
