@@ -78,7 +78,6 @@ in
         anonymous-auth = "false";
         token-auth-file = tokens;
         authorization-mode = "Node,RBAC";
-        enable-admission-plugins = "NodeRestriction";
         # CSI drivers and other node agents are privileged pods.
         allow-privileged = "true";
         # The first one is named in new tokens; those of all are accepted.

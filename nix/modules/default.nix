@@ -17,6 +17,7 @@
     ./apiserver-tokens.nix
     ./apiserver-tls.nix
     ./apiserver.nix
+    ./admission.nix
     ./addons.nix
     ./scheduler.nix
     ./controller-manager.nix

@@ -16,6 +16,8 @@ _FREE = (
     *("cluster.name", "cluster.addons", "cluster.kubelet_auth", "cluster.secrets.node_tokens"),
     *("cluster.api.tls", "cluster.api.allow_from", "cluster.api.previous_issuers"),
     *("cluster.network.open_to_pods", "cluster.network.node_ports", "cluster.network.private", "cluster.network.mtu"),
+    *("cluster.network.external_ips", "cluster.pod_security.enforce", "cluster.pod_security.warn"),
+    "cluster.pod_security.exempt_namespaces",
     *("cluster.network.wireguard_port", "cluster.network.persistent_keepalive"),
     *("cluster.backup.dir", "cluster.backup.ping_url", "cluster.backup.metrics_file", "cluster.backup.copy_to"),
     *(f"cluster.backup.keep.{period}" for period in ("last", "daily", "weekly", "monthly")),

@@ -78,6 +78,7 @@ Cidr = Annotated[str, AfterValidator(_network)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Count = Annotated[int, Field(ge=0, le=10_000)]
 DnsName = Annotated[str, StringConstraints(pattern=rf"^{DNS_NAME}$", max_length=253)]
+SecurityLevel = Literal["privileged", "baseline", "restricted"]
 PullPolicy = Literal["Always", "IfNotPresent", "Never"]
 Issuer = Annotated[str, StringConstraints(pattern=rf"^https://{DNS_NAME}:[1-9][0-9]{{0,4}}$", max_length=267)]
 Word = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9_.-]{0,61}[a-z0-9])?$")]
@@ -111,10 +112,19 @@ class Network(Model):
     prefix4: Annotated[str, StringConstraints(pattern=r"^[0-9]{1,3}\.[0-9]{1,3}$"), AfterValidator(_prefix4)] = "10.88"
     open_to_pods: tuple[Port, ...] = ()
     node_ports: Annotated[tuple[Literal["tunnel", "lan"], ...], Field(min_length=1)] = ("tunnel",)
+    external_ips: bool = False
     private: tuple[Cidr, ...] = ()
     mtu: Annotated[int, Field(ge=1280, le=65455)] = 1420
     wireguard_port: Port = 51820
     persistent_keepalive: Annotated[int, Field(ge=1, le=65535)] | None = None
+
+
+class PodSecurity(Model):
+    """Which Pod Security Standard pods must meet where their namespace has no label; ``warn`` defaults to the same."""
+
+    enforce: SecurityLevel = "baseline"
+    warn: SecurityLevel | None = None
+    exempt_namespaces: tuple[Annotated[str, StringConstraints(pattern=rf"^{LABEL}$")], ...] = ("kube-system",)
 
 
 class Secrets(Model):
@@ -165,6 +175,7 @@ class ClusterSettings(Model):
     api: Api = Api()
     kubelet_auth: Literal["webhook", "firewall"] = "webhook"
     network: Network = Network()
+    pod_security: PodSecurity = PodSecurity()
     secrets: Secrets = Secrets()
     addons: tuple[Annotated[str, AfterValidator(_addon)], ...] = ()
     backup: Backup = Backup()

@@ -130,6 +130,7 @@ def test_logs_exec_and_port_forward(running: LabCluster, name: str) -> None:
 
 def test_a_guaranteed_pod_and_one_in_the_machines_network(running: LabCluster) -> None:
     guaranteed, host = pod("guaranteed", "node1"), pod("host", "node2", hostNetwork=True)
+    running.kubectl("label", "namespace", NAMESPACE, "pod-security.kubernetes.io/enforce=privileged")
     limits = {"cpu": "20m", "memory": "32Mi"}
     guaranteed["spec"]["containers"][0]["resources"] = {"requests": limits, "limits": limits}
     running.apply(*in_namespace(guaranteed, host))

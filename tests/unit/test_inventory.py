@@ -122,6 +122,11 @@ nodes:
         (("name: demo", "name: demo\n  network: {open_to_pods: [9100, 10250]}"), "stays closed to pods"),
         (("name: demo", "name: demo\n  network: {node_ports: []}"), "node_ports: too short (at least 1)"),
         (("name: demo", "name: demo\n  network: {node_ports: [wan]}"), "node_ports.0: must be 'tunnel' or 'lan'"),
+        (
+            ("name: demo", "name: demo\n  pod_security: {enforce: none}"),
+            "must be 'privileged', 'baseline' or 'restricted'",
+        ),
+        (("name: demo", "name: demo\n  pod_security: {exempt_namespaces: [A]}"), "exempt_namespaces.0: does not have"),
         (("name: demo", "name: demo\n  api: {previous_issuers: ['http://a:1']}"), "previous_issuers.0: does not have"),
         (("name: demo", "name: demo\n  api: {previous_issuers: ['https://a,b:1']}"), "previous_issuers.0: does not"),
         (("name: demo", "name: demo\n  api: {allow_from: [10.0.0.1/8]}"), "cluster.api.allow_from.0: "),
