@@ -18,6 +18,7 @@
     ./apiserver-tls.nix
     ./apiserver.nix
     ./admission.nix
+    ./audit.nix
     ./addons.nix
     ./scheduler.nix
     ./controller-manager.nix
