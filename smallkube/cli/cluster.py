@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 from smallkube.cli import output
-from smallkube.cli.context import Current, Seconds, task, words
+from smallkube.cli.context import Current, Limits, Seconds, task, words
 from smallkube.core import ui
 from smallkube.core.errors import ErrorGroup, SmallkubeError, UsageError
 from smallkube.core.workspace import expanded
 
 if TYPE_CHECKING:
     from smallkube.inventory.models import Smoke
+    from smallkube.kube.audit_log import Request
     from smallkube.operations.status import Status
     from smallkube.smoke.context import Options
     from smallkube.smoke.report import SmokeResult
@@ -144,6 +145,45 @@ def _show(found: "Status", now: datetime) -> None:
     days = (f"{file.removesuffix('.crt')} {left[file]}" for file in found.certificates if file not in kubelets[1:])
     ui.result(f"certificates  days left: {', '.join(days)}")
     ui.result(f"last backup   {f'{backup.name}, {ui.age(now - backup.time)} old' if backup else 'none here'}")
+
+
+@task("json")
+def audit(
+    here: Current,
+    user: Annotated[list[str], "only these users, such as root (repeatable, or separated by commas)"],
+    verb: Annotated[list[str], "only these verbs, such as delete"],
+    namespace: Annotated[list[str], "only in these namespaces"],
+    resource: Annotated[list[str], "only these resources, such as secrets or pods/exec"],
+    since: Annotated[str | None, "only the last 90s, 30m, 2h or 7d"] = None,
+    limit: Annotated[int, Limits(1, 1000), "at most so many, the newest"] = 50,
+) -> None:
+    """Show who did what: the API server's audit log.
+
+    The newest last, times in UTC: every change, every access to a Secret, and
+    what people read; not what components of the cluster read.
+    """
+    from smallkube.kube import audit_log
+
+    seconds = audit_log.seconds(since) if since else 0
+    wanted = audit_log.Wanted(seconds, limit, words(user), words(verb), words(namespace), words(resource))
+    with here.connect(here.inventory.primary) as primary:
+        found = audit_log.requests(primary, wanted)
+    rows = [(_time(one), _who(one), one.verb, _what(one), one.code or "-", one.address) for one in found]
+    output.table(here, found, ("TIME", "USER", "VERB", "OBJECT", "CODE", "FROM"), rows)
+
+
+def _time(request: "Request") -> str:
+    return request.time[:19].replace("T", " ")
+
+
+def _who(request: "Request") -> str:
+    return f"{request.user} as {request.impersonated}" if request.impersonated else request.user
+
+
+def _what(request: "Request") -> str:
+    """A path, or resource, namespace and name, as far as it has them."""
+    where = "/".join(filter(None, (request.namespace, request.name)))
+    return request.path or f"{request.resource} {where}".strip()
 
 
 @task()

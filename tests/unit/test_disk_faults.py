@@ -46,6 +46,7 @@ TASKS = {
 }
 """Those that have something to do without machines."""
 REACHING = {
+    "cluster.audit": [],
     "cluster.rebuild-primary": ["--yes"],
     "cluster.smoke": [],
     "cluster.status": [],
