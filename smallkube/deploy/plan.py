@@ -210,7 +210,11 @@ def prepare(
         nodes = cluster.inventory.select([*(node.name for node in nodes), *left_out])
         new_peers, left_out = True, ()
     planned = make(nodes, whole.digest, goal, options, new_peers=new_peers, left_out=left_out)
-    warnings = (*preflight.unknown_commits(cluster.workspace, found), *preflight.host_warnings(nodes, whole))
+    warnings = (
+        *preflight.unknown_commits(cluster.workspace, found),
+        *preflight.host_warnings(nodes, whole),
+        *preflight.addon_warnings(cluster.inventory.cluster.addons, whole),
+    )
     keys, commit = next(iter(states), ""), preflight.commit(cluster.workspace)
     not_asked = tuple(node.name for node in asked if node.name not in found)
     return replace(planned, warnings=warnings, not_asked=not_asked, keys=keys, commit=commit), whole

@@ -19,6 +19,7 @@ from smallkube.remote.ssh import connector
 from smallkube.secrets import peers
 
 _COMMIT = re.compile(r"[0-9a-f]{40,64}")
+_NETWORK_POLICY = re.compile(rb"""^[^#\n]*\bkind["']?\s*:\s*["']?NetworkPolicy\b""", re.MULTILINE)
 
 
 def ask(cluster: Cluster, nodes: Sequence[Node]) -> dict[str, Deployed]:
@@ -102,3 +103,10 @@ def host_warnings(nodes: Sequence[Node], whole: Bundle) -> Iterator[str]:
     for name, missing in hosts.lacking(whole.files, [node.name for node in nodes]).items():
         names.setdefault(", ".join(missing), []).append(name)
     yield from (f"nix/hosts: {words} for {listed(names[words])}; {hosts.HINT}" for words in names if words)
+
+
+def addon_warnings(addons: Sequence[str], whole: Bundle) -> Iterator[str]:
+    """What the manifests of the inventory, paths in the workspace, ask for and do not get."""
+    for addon in addons:
+        if _NETWORK_POLICY.search(whole.files.get(addon, b"")):
+            yield f"{addon}: a NetworkPolicy has no effect unless a controller of yours enforces it"

@@ -163,3 +163,20 @@ def test_what_a_machine_needs_to_be_reached_is_missed(
     whole = Bundle({f"nix/hosts/{name}": text.encode() for name, text in files.items()})
     expected = [f"nix/hosts: {missing} for node2; copy what the machine has in /etc/nixos"] if missing else []
     assert [*preflight.host_warnings([inventory.node("node2")], whole)] == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "warned"),
+    [
+        ("apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\n", True),
+        ('kind: List\nitems: [{"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy"}]\n', True),
+        ("kind: List\nitems:\n- kind: 'NetworkPolicy'\n", True),
+        ("# kind: NetworkPolicy\nkind: NetworkPolicyList2\n", False),
+        ("kind: ConfigMap\ndata: {a: NetworkPolicy}\n", False),
+        ("", False),
+    ],
+)
+def test_a_policy_that_nothing_enforces_is_warned_of(text: str, warned: bool) -> None:
+    found = [*preflight.addon_warnings(["a/x.yaml", "a-name"], Bundle({"a/x.yaml": text.encode()}))]
+    assert len(found) == warned
+    assert not warned or found[0].startswith("a/x.yaml: a NetworkPolicy has no effect")
