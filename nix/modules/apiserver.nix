@@ -18,6 +18,7 @@ let
     ++ [
       "EncryptionConfiguration.yaml"
       "issuer.key"
+      "front-proxy-client.key"
     ]
     ++ otherIssuer
     ++ lib.optional pinned "apiserver.key"
@@ -27,6 +28,9 @@ let
     "issuer.key.new"
     "issuer.key.old"
   ];
+  # Whom the API server and, by the ConfigMap, aggregated API servers believe the user that they name in headers.
+  proxies = "${kubeLib.trustBundle [ "front-proxy-client.crt" ]}";
+  authentication = "--namespace=kube-system configmap extension-apiserver-authentication";
   issuers = lib.unique ([ cfg.api.externalUrl ] ++ cfg.api.previousIssuers);
   kubeconfig = "/run/kube-apiserver/kubeconfig";
   # In memory: no disk gets tokens in clear.
@@ -64,6 +68,7 @@ in
 
   config = lib.mkIf cfg.isPrimary {
     kube.requiredSecrets = secrets;
+    kube.requiredPublic = [ "front-proxy-client.crt" ];
     kube.apiserver.flags = kubeLib.defaults (
       {
         advertise-address = cfg.hostIp4;
@@ -87,6 +92,17 @@ in
         service-account-key-file = map (name: "%d/${name}") ([ "issuer.key" ] ++ otherIssuer);
         kubelet-certificate-authority = "${cfg.kubeletCertificates}";
         kubelet-preferred-address-types = "Hostname,InternalIP";
+        # Aggregation: with this certificate the API server passes requests on to the Services of APIService objects, at
+        # their cluster IP (no --enable-aggregator-routing): an endpoint that is the host of another node can be reached
+        # through its Service only (firewall.nix).
+        proxy-client-cert-file = kubeLib.publicFile "front-proxy-client.crt";
+        proxy-client-key-file = "%d/front-proxy-client.key";
+        requestheader-client-ca-file = proxies;
+        # Without names every certificate of that file would do.
+        requestheader-allowed-names = "front-proxy-client";
+        requestheader-username-headers = "X-Remote-User";
+        requestheader-group-headers = "X-Remote-Group";
+        requestheader-extra-headers-prefix = "X-Remote-Extra-";
         profiling = "false";
         # Without it open watches hold up each stop for sixty seconds, in which no request is answered.
         shutdown-watch-termination-grace-period = "10s";
@@ -96,6 +112,17 @@ in
         kubelet-client-key = "%d/kubelet-client.key";
       }
     );
+
+    # To the certificates in there the API server adds its own; it removes expired ones only. So that one that was
+    # replaced is trusted no more, the ConfigMap is deleted; the API server writes it anew at once
+    # (pkg/controlplane/controller/clusterauthenticationtrust).
+    kube.activationScript = lib.mkAfter ''
+      trusted=$(kubectl --request-timeout=60s get ${authentication} --ignore-not-found \
+        --output='jsonpath={.data.requestheader-client-ca-file}')
+      if [ "$trusted" != "$(<${proxies})" ]; then
+        kubectl --request-timeout=60s delete ${authentication} --ignore-not-found
+      fi
+    '';
 
     users.users.kube-apiserver = {
       isSystemUser = true;

@@ -229,6 +229,8 @@ def _cluster_secrets(inventory: "Inventory") -> Iterator[Secret]:
     if inventory.cluster.api.tls == "pinned":
         yield row("apiserver.key", Kind.SERVING_KEY, over=api_certificate(inventory))
     yield row("issuer.key", Kind.SIGNING_KEY, "kube-controller-manager")
+    proxy = Certificate("front-proxy-client.crt", "front-proxy-client", "clientAuth")
+    yield row("front-proxy-client.key", Kind.SERVING_KEY, over=proxy)
     if inventory.cluster.kubelet_auth == "webhook":
         client = Certificate("kubelet-client.crt", "kube-apiserver-kubelet-client", "clientAuth")
         yield row("kubelet-client.key", Kind.SERVING_KEY, over=client)

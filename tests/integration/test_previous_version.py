@@ -27,15 +27,27 @@ def made(old: Previous, make_cluster: Callable[..., PreparedWorkspace]) -> Prepa
     return cluster
 
 
-def test_its_keys_are_complete_and_stay(made: PreparedWorkspace) -> None:
+NEW = {"front-proxy-client.key.age", "front-proxy-client.crt"}
+"""What it did not have yet."""
+
+
+def test_what_its_keys_lack_is_named_and_generated(made: PreparedWorkspace) -> None:
     before = made.content()
-    assert made.problems() == {}
+    assert set(made.problems()) == {*NEW, "secrets.nix"}
+    made.done("nix.render")
+    for words in (("deploy", "--dry-run"), ("keys.rotate-certificates", "--all", "--yes")):
+        line = made.refused(*words)
+        assert "front-proxy-client." in line and "run `inv keys.generate`" in line
     made.done("keys.generate")
     made.done("keys.rekey")
-    assert made.content() == before
+    after = made.content()
+    assert set(after) - set(before) == {*NEW, "state.json"}
+    assert {name for name in before if after[name] != before[name]} <= {"recipients.json", "secrets.nix"}
+    assert made.problems() == {}
 
 
 def test_its_secrets_can_be_rotated(made: PreparedWorkspace) -> None:
+    made.done("keys.generate")
     made.done("keys.rotate-wireguard", "--yes")
     made.done("keys.rotate-certificates", "--all", "--no-deploy", "--yes")
     made.done("keys.rotate-master", "--yes")
@@ -46,6 +58,7 @@ def test_its_secrets_can_be_rotated(made: PreparedWorkspace) -> None:
 def test_its_rotation_of_the_master_key_is_ended(old: Previous, made: PreparedWorkspace) -> None:
     old.done(made.workspace.root, "keys.rotate-master", "--yes")
     made.done("keys.rotate-master", "--drop-old", "--yes")
+    made.done("keys.generate")
     assert made.problems() == {}
 
 

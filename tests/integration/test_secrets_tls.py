@@ -124,6 +124,7 @@ def test_openssl_agrees(make_cluster: Callable[..., Any], needs: Callable[[str, 
     cluster.done("keys.generate")
     names = {
         "apiserver.crt": ("sslserver", ["-verify_hostname", "test-kube.example.com", "-verify_ip", "10.88.0.1"]),
+        "front-proxy-client.crt": ("sslclient", []),
         "kubelet-client.crt": ("sslclient", []),
         "kubelet_node1.crt": ("sslserver", ["-verify_hostname", "node1.k8s.internal", "-verify_ip", "fd88:1::1"]),
         "kubelet_node2.crt": ("sslserver", ["-verify_hostname", "node2.k8s.internal", "-verify_ip", "10.88.2.1"]),

@@ -292,6 +292,7 @@ class FakeCluster:
         pairs = {
             "apiserver.crt": (self.shown["node1"], self.trusted[node]),
             "kubelet-client.crt": (self.shown["node1"], self.trusted[node]),
+            "front-proxy-client.crt": (self.shown["node1"], self.trusted["node1"]),
             file: (self.shown[node], self.trusted["node1"]),
         }
         return [name for name, (shown, trusted) in pairs.items() if shown[name] not in trusted[name]]

@@ -195,12 +195,13 @@ def keys(days: int) -> Keys:
 
 def test_certificates_are_counted_in_days() -> None:
     days, problems = status.expiries(inventory(), keys(days=61), NOW)
-    assert days == dict.fromkeys(("apiserver.crt", "kubelet-client.crt", "kubelet_node1.crt", "kubelet_node2.crt"), 61)
+    shared = ("apiserver.crt", "front-proxy-client.crt", "kubelet-client.crt")
+    assert days == dict.fromkeys((*shared, "kubelet_node1.crt", "kubelet_node2.crt"), 61)
     assert problems == []
 
 
 def test_a_certificate_that_is_about_to_expire_is_a_problem() -> None:
-    assert len(status.expiries(inventory(), keys(days=59), NOW)[1]) == 4
+    assert len(status.expiries(inventory(), keys(days=59), NOW)[1]) == 5
     _, problems = status.expiries(inventory(), keys(days=-3), NOW)
     assert problems[0].startswith("keys/apiserver.crt expired 3 days ago")
 
@@ -210,7 +211,7 @@ def test_one_bad_certificate_does_not_hide_the_others() -> None:
     del found["kubelet_node1.crt"]
     found["kubelet_node2.crt"] = b"nonsense"
     days, problems = status.expiries(inventory(), Keys({}, found, {}), NOW)
-    assert set(days) == {"apiserver.crt", "kubelet-client.crt"}
+    assert set(days) == {"apiserver.crt", "front-proxy-client.crt", "kubelet-client.crt"}
     assert problems == [
         "keys/kubelet_node1.crt is missing (inv keys.generate)",
         "keys/kubelet_node2.crt: not a certificate in PEM",

@@ -12,7 +12,7 @@ from smallkube.operations.engine import Operation
 from smallkube.secrets import policy
 from tests.unit.fake_cluster import FakeCluster, kills, run
 
-FILES = ("apiserver.crt", "kubelet-client.crt", "kubelet_node1.crt", "kubelet_node2.crt")
+FILES = ("apiserver.crt", "front-proxy-client.crt", "kubelet-client.crt", "kubelet_node1.crt", "kubelet_node2.crt")
 TITLES = (
     f"issue new keys and certificates for {', '.join(FILES)}",
     "deploy: the new certificates are trusted as well",

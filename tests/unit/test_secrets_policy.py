@@ -36,6 +36,7 @@ SHARED = {
     "EncryptionConfiguration.yaml.age": {"node1"},
     "apiserver.key.age": {"node1"},
     "issuer.key.age": {"node1"},
+    "front-proxy-client.key.age": {"node1"},
     "kubelet-client.key.age": {"node1"},
 }
 
@@ -102,8 +103,11 @@ def test_certificates_name_what_clients_ask_for(tmp_path: Path) -> None:
     assert set(api.addresses) == {"10.88.0.1", "fd88:1::1", "10.88.1.1"}
     assert rows["kubelet_node4.crt"].names == ("node4.k8s.internal",)
     assert rows["kubelet_node4.crt"].addresses == ("fd88:4::1", "10.88.4.1")
-    assert rows["kubelet-client.crt"].usage == "clientAuth"
-    assert rows["kubelet-client.crt"].common_name == "kube-apiserver-kubelet-client"
+    for file, name in (
+        ("kubelet-client.crt", "kube-apiserver-kubelet-client"),
+        ("front-proxy-client.crt", "front-proxy-client"),
+    ):
+        assert (rows[file].usage, rows[file].common_name, rows[file].names) == ("clientAuth", name, ())
 
 
 def test_every_secret_has_its_own_node_among_the_readers(tmp_path: Path) -> None:

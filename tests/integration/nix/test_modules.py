@@ -297,6 +297,7 @@ def test_a_node_has_exactly_its_own_secrets(cluster: Cluster) -> None:
         primary = {
             "EncryptionConfiguration.yaml",
             "apiserver.key",
+            "front-proxy-client.key",
             "issuer.key",
             "kubelet-client.key",
             "kube_token_root",

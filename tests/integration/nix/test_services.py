@@ -76,6 +76,7 @@ def test_the_api_server_has_only_the_credentials_it_needs(cluster: Cluster) -> N
     assert names == {
         "EncryptionConfiguration.yaml",
         "apiserver.key",
+        "front-proxy-client.key",
         "issuer.key",
         "kubelet-client.key",
         "kube_token_root",
@@ -112,6 +113,25 @@ def test_a_machines_file_adds_and_replaces_flags(build: Build, describe: Describ
     own = '{ kube.apiserver.flags = { profiling = "true"; max-requests-inflight = "200"; }; }'
     given = flags(describe(build((1,)).with_file("nix/hosts/node1.nix", own))["node1"], "kube-apiserver")
     assert (given["profiling"], given["max-requests-inflight"], given["secure-port"]) == ("true", "200", "6443")
+
+
+def test_requests_are_passed_on_with_a_certificate_of_its_own(two: Cluster) -> None:
+    """Aggregated API servers believe the headers of whoever shows this certificate, and of nobody else."""
+    given = flags(two["node1"], "kube-apiserver")
+    assert {
+        "requestheader-allowed-names": "front-proxy-client",
+        "requestheader-username-headers": "X-Remote-User",
+        "requestheader-group-headers": "X-Remote-Group",
+        "requestheader-extra-headers-prefix": "X-Remote-Extra-",
+        "proxy-client-key-file": "%d/front-proxy-client.key",
+    }.items() <= given.items()
+    assert given["proxy-client-cert-file"].endswith("front-proxy-client.crt")
+    trusted = given["requestheader-client-ca-file"]
+    assert two["node1"]["files"][trusted] == "throw-away front-proxy-client.crt\n"
+    # The API server never takes one out of the ConfigMap, so that this does, whenever the certificates change.
+    (activation,) = [text for path, text in two["node1"]["scripts"].items() if path.endswith("-kube-activation")]
+    assert f'!= "$(<{trusted})"' in activation
+    assert not {"client-ca-file", "enable-aggregator-routing"} & given.keys()
 
 
 def test_every_token_has_its_row_under_the_kubernetes_name(cluster: Cluster) -> None:
