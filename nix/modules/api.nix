@@ -74,5 +74,11 @@ in
     requiredPublic = lib.optional (api.tls == "pinned") "apiserver.crt";
     # After the primary's own name, which a reverse look-up must return.
     allHosts.${cfg.primaryIp} = lib.mkAfter [ api.internalHost ];
+    # A pod verifies the token of another by what its issuer publishes (OpenID Connect discovery), and the issuer is
+    # this name: to pods it is the API server through the tunnel, whether the DNS knows it or not.
+    podHosts = lib.mkDefault {
+      ${cfg.primaryIp} = [ api.externalHost ];
+      ${kubeLib.mkHostIp4 1} = [ api.externalHost ];
+    };
   };
 }

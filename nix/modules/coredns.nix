@@ -26,6 +26,9 @@ let
   );
   rewrites = lib.concatMapStrings (name: "rewrite stop name exact ${name} ${cfg.nodeHost}\n  ") ownNames;
 
+  # Names of kube.podHosts are zones of their own, so that other names beside them stay the world's.
+  zones = lib.unique ([ cfg.domain ] ++ lib.concatLists (lib.attrValues cfg.podHosts));
+
   # resolved refuses addresses of what has one label only (resolved.conf(5): ResolveUnicastSingleLabel=), which makes a
   # pod try again instead of going on (systemd issue 34101), or asks us, because of the domain that we have. `local`
   # answers for localhost before.
@@ -47,7 +50,7 @@ in
           ${rewrites}local
           ${noSingleLabel "A"}
           ${noSingleLabel "AAAA"}
-          hosts ${cfg.hostsFile} ${cfg.domain} {
+          hosts ${cfg.podHostsFile} ${lib.concatStringsSep " " zones} {
             reload 0
             fallthrough
           }

@@ -1,6 +1,6 @@
-# Names: which node has which role, and one hosts file for the machines themselves (networking.hostFiles) and for
-# CoreDNS. The node's own name comes first for each address, because a reverse look-up returns the first one. The
-# machine's hostname stays what it is.
+# Names: which node has which role, and one hosts file for the machines themselves (networking.hostFiles) and, with what
+# only pods see, for CoreDNS. The node's own name comes first for each address, because a reverse look-up returns the
+# first one. The machine's hostname stays what it is.
 {
   config,
   kubeLib,
@@ -18,6 +18,7 @@ let
       (kubeLib.mkHostIp4 index)
     ];
   line = address: names: "${address} ${lib.concatStringsSep " " names}\n";
+  fileOf = hosts: lib.concatStrings (lib.mapAttrsToList line hosts);
 in
 {
   options.kube = {
@@ -47,12 +48,27 @@ in
       type = types.attrsOf (types.listOf types.str);
       description = "Address to names, for every node; further names of an address follow the node's own.";
     };
+    podHosts = mkOption {
+      type = types.attrsOf (types.listOf types.str);
+      default = { };
+      example = {
+        "192.0.2.7" = [ "registry.example.com" ];
+      };
+      description = "Address to names that pods see and the machines don't: by default that of the API server outside.";
+    };
     hostsFile = mkOption {
       type = types.path;
       internal = true;
       readOnly = true;
-      default = pkgs.writeText "kube-hosts" (lib.concatStrings (lib.mapAttrsToList line cfg.allHosts));
+      default = pkgs.writeText "kube-hosts" (fileOf cfg.allHosts);
       description = "kube.allHosts in the format of /etc/hosts.";
+    };
+    podHostsFile = mkOption {
+      type = types.path;
+      internal = true;
+      readOnly = true;
+      default = pkgs.writeText "kube-pod-hosts" (fileOf cfg.allHosts + fileOf cfg.podHosts);
+      description = "The same with kube.podHosts.";
     };
   };
 

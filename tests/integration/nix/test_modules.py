@@ -223,18 +223,37 @@ def test_node_names_come_first_for_each_address(cluster: Cluster) -> None:
             assert hosts[f"fd88:{n}::1"] == [f"node{n}.k8s.internal", *(["api.k8s.internal"] if n == 1 else [])]
 
 
+def corefile(description: Description) -> str:
+    (text,) = [str(text) for path, text in description["files"].items() if path.endswith("-Corefile")]
+    return text
+
+
+def test_pods_reach_the_issuer_through_the_tunnel(build: Build, describe: Describe) -> None:
+    tree = build((1, 2), api={"external_host": "kube.example.org"})
+    for description in describe(tree).values():
+        (hosts,) = [text for path, text in description["files"].items() if path.endswith("-kube-pod-hosts")]
+        found = {line.split()[0] for line in hosts.splitlines() if line.endswith(" kube.example.org")}
+        assert found == {"fd88:1::1", "10.88.1.1"}
+        assert re.search(r"hosts \S+-kube-pod-hosts k8s\.internal kube\.example\.org \{", corefile(description))
+        # The machines' own resolution is as it was.
+        assert "kube.example.org" not in description["hosts"]
+    own = "{ kube.podHosts = { }; }"
+    description = describe(tree.with_file("nix/hosts/node2.nix", own))["node2"]
+    assert "kube.example.org" not in corefile(description)
+
+
 def test_coredns_answers_for_the_cluster_only(cluster: Cluster) -> None:
     for name, description in cluster.items():
-        (corefile,) = [text for path, text in description["files"].items() if path.endswith("-Corefile")]
-        assert f"bind fd88:{index(name)}::1" in corefile
-        kubernetes = corefile.split("kubernetes ", 1)[1].split("}\n", 1)[0]
+        text = corefile(description)
+        assert f"bind fd88:{index(name)}::1" in text
+        kubernetes = text.split("kubernetes ", 1)[1].split("}\n", 1)[0]
         assert "fallthrough" not in kubernetes
         assert "ttl 30" in kubernetes
         # Else a Service would stay unknown for as long after CoreDNS has heard of it.
-        assert re.search(r"cache 30 \{\s+disable success k8s\.internal\s+disable denial k8s\.internal\s+\}", corefile)
-        assert re.search(r"forward \. 127\.0\.0\.53 \{\s+max_concurrent 1000", corefile)
+        assert re.search(r"cache 30 \{\s+disable success k8s\.internal\s+disable denial k8s\.internal\s+\}", text)
+        assert re.search(r"forward \. 127\.0\.0\.53 \{\s+max_concurrent 1000", text)
         for kind in ("A", "AAAA"):
-            assert re.search(rf"template IN {kind} \. {{\s+match \S+\s+rcode NXDOMAIN\s+fallthrough", corefile)
+            assert re.search(rf"template IN {kind} \. {{\s+match \S+\s+rcode NXDOMAIN\s+fallthrough", text)
         delegate = description["etc"]["systemd/dns-delegate.d/kubernetes.dns-delegate"]["text"]
         assert delegate == f"[Delegate]\nDomains=k8s.internal\nDNS=fd88:{index(name)}::1\nDefaultRoute=no\n"
 
@@ -250,8 +269,7 @@ def test_coredns_answers_for_the_cluster_only(cluster: Cluster) -> None:
 )
 def test_pods_find_the_machine_by_its_own_names(own: str, names: list[str], build: Build, describe: Describe) -> None:
     description = describe(build((1, 2)).with_file("nix/hosts/node2.nix", own))["node2"]
-    (corefile,) = [text for path, text in description["files"].items() if path.endswith("-Corefile")]
-    assert re.findall(r"rewrite stop name exact (\S+) node2\.k8s\.internal", corefile) == names
+    assert re.findall(r"rewrite stop name exact (\S+) node2\.k8s\.internal", corefile(description)) == names
 
 
 def test_the_kubelet_has_its_addresses_and_authorization(cluster: Cluster) -> None:
