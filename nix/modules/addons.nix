@@ -32,7 +32,7 @@ let
       kubeLib.retry
       {
         Type = "oneshot";
-        RemainAfterExit = true;
+        RemainAfterExit = lib.mkDefault true;
         DynamicUser = true;
         RuntimeDirectory = name;
         RuntimeDirectoryMode = "0700";
@@ -54,19 +54,21 @@ let
     ];
   };
 
-  # `kubectl get node` shows roles by this label, which a kubelet may not give itself (NodeRestriction). The taint is the
-  # kubelet's to set, but only when it registers: a primary that did so with the previous taint gets this one instead,
-  # and one without either keeps none.
-  role = "node-role.kubernetes.io/control-plane";
+  # Labels that a kubelet may not give itself, nor take away (NodeRestriction): `kubectl get node` shows the first one, and a
+  # pod that selects the second one runs on no other node. The taint is the kubelet's to set, but only when it
+  # registers: a primary that did so with the previous taint gets this one instead, and one without either keeps none.
+  controlPlane = "node-role.kubernetes.io/control-plane";
+  role = "node-restriction.kubernetes.io/role";
   previousTaint = "{.spec.taints[?(@.key==\"role\")].value}";
-  markPrimary = ''
+  setRoles = ''
     node=${cfg.nodeHost}
     kubectl wait --for=create --timeout=60s "node/$node"
-    kubectl --request-timeout=60s label --overwrite node "$node" ${role}=
+    kubectl --request-timeout=60s label --overwrite node "$node" ${controlPlane}= ${role}=primary
     if [ "$(kubectl --request-timeout=60s get node "$node" --output=jsonpath=${lib.escapeShellArg previousTaint})" = primary ]; then
-      kubectl --request-timeout=60s taint --overwrite node "$node" ${role}=:NoSchedule
+      kubectl --request-timeout=60s taint --overwrite node "$node" ${controlPlane}=:NoSchedule
       kubectl --request-timeout=60s taint node "$node" role:NoSchedule-
     fi
+    kubectl --request-timeout=60s label --overwrite nodes --selector='!${controlPlane}' ${role}=worker
   '';
 in
 {
@@ -112,10 +114,18 @@ in
         description = "Apply the cluster's add-ons";
       }
       // job "kube-activation" cfg.activationScript [ ];
-      kube-primary-role = {
-        description = "Label the primary with its role";
-      }
-      // job "kube-primary-role" markPrimary [ "kubelet.service" ];
+      kube-node-roles = lib.mkMerge [
+        (job "kube-node-roles" setRoles [ "kubelet.service" ])
+        {
+          description = "Label the nodes with their roles";
+          serviceConfig.RemainAfterExit = false;
+        }
+      ];
+    };
+    # A node registers when it joins, and again after its object was deleted.
+    systemd.timers.kube-node-roles = lib.mkIf cfg.isPrimary {
+      wantedBy = [ "timers.target" ];
+      timerConfig.OnUnitInactiveSec = "5min";
     };
   };
 }

@@ -220,7 +220,7 @@ def _cluster_secrets(inventory: "Inventory") -> Iterator[Secret]:
         return Secret(name, kind, primary, (primary,), over, (_API, *units), user)
 
     root = User("root", "root", ("system:masters",), (Client("root", "/run/kubeconfig-root"),))
-    jobs = ("kube-activation", "kube-primary-role")
+    jobs = ("kube-activation", "kube-node-roles")
     yield row("kube_token_root", Kind.TOKEN, "generate-kubeconfig-root", *jobs, user=root)
     for unit in ("kube-controller-manager", "kube-scheduler"):
         name = f"kube_token_system_{unit}"

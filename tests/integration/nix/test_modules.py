@@ -339,6 +339,7 @@ def test_only_the_primary_has_the_control_plane(cluster: Cluster) -> None:
         "kube-proxy.service",
         "kubelet.service",
         "nftables.service",
+        "systemd-logind.service",
         "systemd-networkd.service",
         "systemd-resolved.service",
         "wgkube-handshakes.service",
@@ -349,7 +350,8 @@ def test_only_the_primary_has_the_control_plane(cluster: Cluster) -> None:
         "kube-activation.service",
         "kube-apiserver.service",
         "kube-controller-manager.service",
-        "kube-primary-role.service",
+        "kube-node-roles.service",
+        "kube-node-roles.timer",
         "kube-scheduler.service",
     }
     for name, description in cluster.items():

@@ -37,8 +37,9 @@ def flags(description: Description, name: str) -> dict[str, str]:
 
 
 def ours(description: Description) -> dict[str, str]:
-    theirs = ("nftables.service", "systemd-networkd.service", "systemd-resolved.service")
-    return {name: unit["text"] for name, unit in description["units"].items() if name not in theirs}
+    theirs = ("nftables.service", "systemd-logind.service", "systemd-networkd.service", "systemd-resolved.service")
+    units = description["units"].items()
+    return {name: unit["text"] for name, unit in units if name.endswith(".service") and name not in theirs}
 
 
 def test_etcd_listens_where_only_its_group_can_reach_it(two: Cluster) -> None:
@@ -328,8 +329,8 @@ def test_a_rotation_in_progress_accepts_both_tokens(build: Build, describe: Desc
 
 
 @pytest.mark.parametrize("previous", [True, False])
-def test_primary_gets_its_label_and_the_standard_taint(previous: bool, two: Cluster, tmp_path: Path) -> None:
-    (script,) = [text for path, text in two["node1"]["scripts"].items() if path.endswith("-kube-primary-role")]
+def test_nodes_get_their_roles_and_the_standard_taint(previous: bool, two: Cluster, tmp_path: Path) -> None:
+    (script,) = [text for path, text in two["node1"]["scripts"].items() if path.endswith("-kube-node-roles")]
     kubectl = tmp_path / "kubectl"
     kubectl.write_text(
         f'#!/bin/sh\necho "$@" >>{tmp_path}/calls\ncase "$*" in *" get "*) echo {"primary" * previous};; esac'
@@ -339,8 +340,20 @@ def test_primary_gets_its_label_and_the_standard_taint(previous: bool, two: Clus
     assert process.run(["bash", "-c", text]).ok
     changes = re.findall(r"(?:label|taint) .*", (tmp_path / "calls").read_text())
     role, node = "node-role.kubernetes.io/control-plane", "node1.k8s.internal"
+    restricted = "node-restriction.kubernetes.io/role"
     taints = [f"taint --overwrite node {node} {role}=:NoSchedule", f"taint node {node} role:NoSchedule-"]
-    assert changes == [f"label --overwrite node {node} {role}=", *(taints if previous else [])]
+    assert changes == [
+        f"label --overwrite node {node} {role}= {restricted}=primary",
+        *(taints if previous else []),
+        f"label --overwrite nodes --selector=!{role} {restricted}=worker",
+    ]
+
+
+def test_roles_are_set_again_for_nodes_that_join_later(two: Cluster) -> None:
+    assert service(two["node1"], "kube-node-roles")["RemainAfterExit"] == ["false"]
+    timer = two["node1"]["units"]["kube-node-roles.timer"]
+    assert section(timer["text"], "Timer").keys == {"OnUnitInactiveSec": ["5min"]}
+    assert timer["wantedBy"] == ["timers.target"]
 
 
 def test_addons_are_the_primarys(build: Build, describe: Describe, two: Cluster) -> None:
