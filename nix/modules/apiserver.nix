@@ -80,6 +80,7 @@ in
         service-cluster-ip-range = cfg.servicesCidr;
         tls-cert-file = cfg.apiserver.certificate;
         tls-private-key-file = cfg.apiserver.key;
+        tls-cipher-suites = lib.concatStringsSep "," kubeLib.cipherSuites;
         anonymous-auth = "false";
         token-auth-file = tokens;
         authorization-mode = "Node,RBAC";
@@ -90,6 +91,9 @@ in
         api-audiences = lib.concatStringsSep "," ([ "api" ] ++ issuers);
         service-account-signing-key-file = "%d/issuer.key";
         service-account-key-file = map (name: "%d/${name}") ([ "issuer.key" ] ++ otherIssuer);
+        # A pod's token ends within the hour. Otherwise those that are mounted would be valid for a year, for the sake of
+        # clients of before 2019 that do not read the file again.
+        service-account-extend-token-expiration = "false";
         kubelet-certificate-authority = "${cfg.kubeletCertificates}";
         kubelet-preferred-address-types = "Hostname,InternalIP";
         # Aggregation: with this certificate the API server passes requests on to the Services of APIService objects, at

@@ -52,6 +52,8 @@ in
             # Its default is under /usr, where nothing can be made.
             flex-volume-plugin-dir = "/run/kube-controller-manager/flexvolume";
             profiling = "false";
+            # Pods that failed or succeeded stay as objects until there are so many, also those that a shutdown ended.
+            terminated-pod-gc-threshold = "100";
           };
         }
       ];

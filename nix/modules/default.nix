@@ -27,5 +27,7 @@
     ./cri-o.nix
     ./kubelet-api.nix
     ./kubelet.nix
+    ./node-limits.nix
+    ./node-shutdown.nix
   ];
 }

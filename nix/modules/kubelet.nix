@@ -37,6 +37,11 @@ in
         healthzPort = 0;
         tlsCertFile = kubeLib.publicFile certificate;
         tlsPrivateKeyFile = kubeLib.secretPath key;
+        tlsCipherSuites = kubeLib.cipherSuites;
+        # Pods that choose no seccomp profile get that of the container runtime.
+        seccompDefault = true;
+        # false: the kernel's settings that it needs, it sets itself, instead of not starting on a machine with others.
+        protectKernelDefaults = false;
         containerRuntimeEndpoint = "unix:///run/crio/crio.sock";
         cgroupDriver = "systemd";
         failSwapOn = false;

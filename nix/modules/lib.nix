@@ -82,6 +82,13 @@ in
         )
       );
 
+    # What the API server and kubelets accept with TLS 1.2; TLS 1.3 has no others. Their keys are ECDSA (keys.generate), and
+    # HTTP/2 demands the first one (RFC 9113, 9.2.2).
+    cipherSuites = [
+      "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256"
+      "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384"
+    ];
+
     inherit defaults deepDefaults;
     # A value that wins over NixOS's own and loses against the mkForce of a machine's file.
     mkOverNixos = lib.mkOverride 90;

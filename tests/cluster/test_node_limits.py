@@ -1,0 +1,68 @@
+"""Proves on real nodes that a plain pod is confined, that what is reserved holds, that no kubelet changes its role,
+and that no machine restarts before its pods have ended.
+"""
+
+import json
+import re
+
+import pytest
+
+from tests.cluster.conftest import LabCluster, pod
+from tests.cluster.test_security import as_node
+
+NAMESPACE = "test-limits"
+ROLE = "node-restriction.kubernetes.io/role"
+
+
+def test_a_plain_pod_is_confined(cluster: LabCluster) -> None:
+    with cluster.namespace(NAMESPACE, wait=False):
+        made = pod("plain", "node2")
+        made["metadata"]["namespace"] = NAMESPACE
+        cluster.apply(made)
+        cluster.kubectl("-n", NAMESPACE, "wait", "--for=condition=Ready", "pod/plain", "--timeout=60s", seconds=70)
+        status = cluster.inside(NAMESPACE, "plain", "cat", "/proc/self/status").stdout
+        assert re.search(r"^Seccomp:\s+2$", status, re.MULTILINE)
+        uid = cluster.get("-n", NAMESPACE, "pod", "plain")["metadata"]["uid"].replace("-", "_")
+        find = f"cat $(find /sys/fs/cgroup -path '*{uid}*.slice/pids.max')"
+        assert cluster.machine("node2").check("sh", "-c", find).split() == ["4096"]
+
+
+@pytest.mark.parametrize("node", ["node1", "node2"])
+def test_reserved_memory_is_not_for_pods(node: str, cluster: LabCluster) -> None:
+    name = f"{node}.k8s.internal"
+    config = json.loads(cluster.kubectl("get", "--raw", f"/api/v1/nodes/{name}/proxy/configz"))["kubeletconfig"]
+    assert (config["seccompDefault"], config["podPidsLimit"]) == (True, 4096)
+    status = cluster.get("node", name)["status"]
+    kept = (
+        config["kubeReserved"]["memory"],
+        config["systemReserved"]["memory"],
+        config["evictionHard"]["memory.available"],
+    )
+    left = int(status["capacity"]["memory"].removesuffix("Ki")) - int(
+        status["allocatable"]["memory"].removesuffix("Ki")
+    )
+    assert left == sum(int(part.removesuffix("Mi")) for part in kept) * 1024
+
+
+def test_a_kubelet_cannot_change_its_role(cluster: LabCluster) -> None:
+    found = {item["metadata"]["name"]: item["metadata"]["labels"].get(ROLE) for item in cluster.get("nodes")["items"]}
+    assert found == {"node1.k8s.internal": "primary", "node2.k8s.internal": "worker"}
+    for change in (f"{ROLE}=primary", f"{ROLE}-", "node-role.kubernetes.io/control-plane="):
+        words = ("label", "--overwrite", "--dry-run=server", "node", "node2.k8s.internal", change)
+        assert "is not allowed to modify labels" in as_node(cluster, "node2", *words)
+
+
+def test_a_node_that_joins_again_gets_its_role(cluster: LabCluster) -> None:
+    cluster.kubectl("label", "node", "node2.k8s.internal", f"{ROLE}-")
+    cluster.machine("node1").check("systemctl", "start", "kube-node-roles")
+    assert cluster.get("node", "node2.k8s.internal")["metadata"]["labels"][ROLE] == "worker"
+
+
+@pytest.mark.parametrize("node", ["node1", "node2"])
+def test_a_machine_restarts_after_its_pods_have_ended(node: str, cluster: LabCluster) -> None:
+    """As far as it can be seen without a restart: who delays it, and for how long logind lets him."""
+    machine = cluster.machine(node)
+    delays = machine.check("systemd-inhibit", "--list", "--no-pager", "--no-legend")
+    assert re.search(r"^kubelet +0 root .* shutdown +Kubelet needs time .* delay$", delays, re.MULTILINE), delays
+    ask = ("busctl", "get-property", "org.freedesktop.login1", "/org/freedesktop/login1")
+    assert machine.check(*ask, "org.freedesktop.login1.Manager", "InhibitDelayMaxUSec").split() == ["t", "45000000"]

@@ -1,0 +1,80 @@
+"""Proves what the kubelet keeps pods from: more of a machine than it can spare, its system calls, a sudden end."""
+
+import json
+import re
+from typing import Any
+
+import pytest
+
+from lab.checks.evaluate import Description
+from lab.checks.systemd_text import section
+
+from .conftest import Build, Describe
+
+pytestmark = pytest.mark.integration
+
+Cluster = dict[str, Description]
+SMALLEST = 900
+"""MiB that Linux has of a machine of 1 GB, at least."""
+LOGIND = "systemd/logind.conf.d/90-kubelet.conf"
+
+
+def kubelet(description: Description) -> dict[str, Any]:
+    (text,) = [text for path, text in description["files"].items() if path.endswith("-kubelet.json")]
+    found: dict[str, Any] = json.loads(text)
+    return found
+
+
+def mebibytes(quantity: str) -> int:
+    assert quantity.endswith("Mi")
+    return int(quantity.removesuffix("Mi"))
+
+
+@pytest.mark.parametrize(("node", "left"), [("node1", 1000), ("node2", 1400)])
+def test_what_is_reserved_fits_small_machines(node: str, left: int, two: Cluster) -> None:
+    """A kubelet does not start with more than the machine has; of 2 GB, ``left`` MiB must remain for pods."""
+    settings = kubelet(two[node])
+    parts = (settings["kubeReserved"], settings["systemReserved"])
+    reserved = mebibytes(settings["evictionHard"]["memory.available"])
+    reserved += sum(mebibytes(part["memory"]) for part in parts)
+    assert reserved < SMALLEST
+    assert 2 * SMALLEST + 100 - reserved > left
+    assert sum(int(part["cpu"].removesuffix("m")) for part in parts) < 500
+
+
+def test_images_go_before_pods_and_soft_before_hard(two: Cluster) -> None:
+    for description in two.values():
+        settings = kubelet(description)
+        hard, soft = settings["evictionHard"], settings["evictionSoft"]
+        assert soft.keys() == settings["evictionSoftGracePeriod"].keys() < hard.keys()
+        assert mebibytes(soft["memory.available"]) > mebibytes(hard["memory.available"])
+        free = 100 - settings["imageGCHighThresholdPercent"]
+        for signal in ("nodefs.available", "imagefs.available"):
+            assert free > int(soft[signal].rstrip("%")) > int(hard[signal].rstrip("%"))
+
+
+def test_all_of_the_kubelets_own_thresholds_are_kept(two: Cluster) -> None:
+    """Naming one replaces them all (pkg/kubelet/eviction/defaults_linux.go)."""
+    own = {"memory.available", "nodefs.available", "nodefs.inodesFree", "imagefs.available", "imagefs.inodesFree"}
+    assert own < kubelet(two["node2"])["evictionHard"].keys()
+
+
+def test_pods_are_confined_by_default(two: Cluster) -> None:
+    for description in two.values():
+        settings = kubelet(description)
+        assert settings["seccompDefault"] is True
+        assert settings["podPidsLimit"] == 4096
+        assert settings["maxParallelImagePulls"] == 3
+        assert settings["serializeImagePulls"] is False
+
+
+@pytest.mark.parametrize(("own", "expected"), [("", "45s"), ('"2m"', "2m")])
+def test_logind_waits_as_long_as_the_kubelet(own: str, expected: str, build: Build, describe: Describe) -> None:
+    text = f"{{ kube.kubeletSettings.shutdownGracePeriod = {own}; }}" if own else "{ }"
+    for description in describe(build((1, 2)).with_file("nix/hosts/node2.nix", text)).values():
+        if description["node"] == "node2":
+            assert kubelet(description)["shutdownGracePeriod"] == expected
+        allowed = section(description["etc"][LOGIND]["text"], "Login").last("InhibitDelayMaxSec")
+        assert allowed == kubelet(description)["shutdownGracePeriod"]
+        trigger = section(description["units"]["systemd-logind.service"]["text"], "Unit").last("X-Reload-Triggers")
+        assert re.search(r"90-kubelet\.conf$", description["files"][trigger])
