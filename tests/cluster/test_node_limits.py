@@ -4,6 +4,7 @@ and that no machine restarts before its pods have ended.
 
 import json
 import re
+from datetime import datetime, timedelta
 
 import pytest
 
@@ -45,6 +46,7 @@ def test_reserved_memory_is_not_for_pods(node: str, cluster: LabCluster) -> None
 
 
 def test_a_kubelet_cannot_change_its_role(cluster: LabCluster) -> None:
+    cluster.machine("node1").check("systemctl", "start", "kube-node-roles")
     found = {item["metadata"]["name"]: item["metadata"]["labels"].get(ROLE) for item in cluster.get("nodes")["items"]}
     assert found == {"node1.k8s.internal": "primary", "node2.k8s.internal": "worker"}
     for change in (f"{ROLE}=primary", f"{ROLE}-", "node-role.kubernetes.io/control-plane="):
@@ -60,9 +62,57 @@ def test_a_node_that_joins_again_gets_its_role(cluster: LabCluster) -> None:
 
 @pytest.mark.parametrize("node", ["node1", "node2"])
 def test_a_machine_restarts_after_its_pods_have_ended(node: str, cluster: LabCluster) -> None:
-    """As far as it can be seen without a restart: who delays it, and for how long logind lets him."""
     machine = cluster.machine(node)
     delays = machine.check("systemd-inhibit", "--list", "--no-pager", "--no-legend")
     assert re.search(r"^kubelet +0 root .* shutdown +Kubelet needs time .* delay$", delays, re.MULTILINE), delays
     ask = ("busctl", "get-property", "org.freedesktop.login1", "/org/freedesktop/login1")
     assert machine.check(*ask, "org.freedesktop.login1.Manager", "InhibitDelayMaxUSec").split() == ["t", "45000000"]
+
+
+def announce(cluster: LabCluster, shutdown: str, *as_user: str) -> None:
+    """What logind sends before a machine restarts, and when that was cancelled."""
+    signal = ("busctl", "emit", "/org/freedesktop/login1", "org.freedesktop.login1.Manager", "PrepareForShutdown", "b")
+    cluster.machine("node2").check(*as_user, *signal, shutdown)
+
+
+def announcements(cluster: LabCluster) -> dict[str, int]:
+    """How often the kubelet of node2 has noticed a shutdown, and a cancellation."""
+    items = cluster.get("events", "--field-selector=reason=Shutdown,involvedObject.name=node2.k8s.internal")["items"]
+    seen: dict[str, int] = {"event": 0, "cancellation": 0}
+    for item in items:
+        seen[item["message"].split()[-1]] += item.get("count") or 1
+    return seen
+
+
+def test_pods_end_before_the_critical_ones(cluster: LabCluster) -> None:
+    """Announced by root, as logind is, but no restart follows; other users are not believed."""
+    before = announcements(cluster)
+    with cluster.namespace(NAMESPACE, wait=False):
+        for name, priority in (("plain", {}), ("critical", {"priorityClassName": "system-node-critical"})):
+            script = "trap 'sleep 2; exit 0' TERM; sleep 86400 & wait"
+            made = pod(name, "node2", "sh", "-c", script, **priority, terminationGracePeriodSeconds=20)
+            made["metadata"]["namespace"] = NAMESPACE
+            cluster.apply(made)
+        cluster.kubectl("-n", NAMESPACE, "wait", "--for=condition=Ready", "pod", "--all", "--timeout=60s", seconds=70)
+        announce(cluster, "true", "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
+        announce(cluster, "true")
+        try:
+            ended = cluster.eventually("both ended", lambda: times(cluster))
+        finally:
+            announce(cluster, "false")
+            cluster.eventually("Ready", lambda: all(cluster.ready().values()))
+    assert ended["critical"] - ended["plain"] >= timedelta(seconds=1)
+    expected = {word: count + 1 for word, count in before.items()}
+    cluster.eventually("cancelled", lambda: announcements(cluster)["cancellation"] == expected["cancellation"])
+    assert announcements(cluster) == expected
+
+
+def times(cluster: LabCluster) -> dict[str, datetime] | None:
+    """When each pod ended, once all have."""
+    found = {}
+    for item in cluster.get("-n", NAMESPACE, "pods")["items"]:
+        state = item["status"]["containerStatuses"][0]["state"]
+        if "terminated" not in state:
+            return None
+        found[item["metadata"]["name"]] = datetime.fromisoformat(state["terminated"]["finishedAt"])
+    return found

@@ -1,5 +1,5 @@
 # Services of NixOS that our modules build on (NixOS 25.11: services/networking/coredns.nix, virtualisation/cri-o.nix,
-# virtualisation/containers.nix, services/networking/ssh/sshd.nix, system/boot/resolved.nix).
+# virtualisation/containers.nix, services/networking/ssh/sshd.nix, system/boot/resolved.nix, services/system/dbus.nix).
 { config, lib, pkgs, ... }:
 let
   inherit (lib) mkIf;
@@ -12,6 +12,12 @@ in
 {
   config = lib.mkMerge [
     (mkIf (ssh.enable && ssh.openFirewall) { networking.firewall.allowedTCPPorts = ssh.ports; })
+    {
+      # Only packages of one file, whose name they have; dbus-daemon notices it (NixOS: one configuration of all packages).
+      environment.etc = lib.listToAttrs (map
+        (package: lib.nameValuePair "dbus-1/system.d/${package.name}" { source = "${package}/share/dbus-1/system.d/${package.name}"; })
+        config.services.dbus.packages);
+    }
     (mkIf config.services.resolved.enable {
       systemd.services.systemd-resolved = {
         wantedBy = [ "sysinit.target" ];

@@ -1,5 +1,5 @@
 # The services whose NixOS modules ours build on. Names and types as in NixOS 25.11 (services/networking/ssh/sshd.nix,
-# services/networking/coredns.nix, virtualisation/cri-o.nix, virtualisation/containers.nix, system/boot/resolved.nix).
+# services/networking/coredns.nix, virtualisation/cri-o.nix, virtualisation/containers.nix, system/boot/resolved.nix, services/system/dbus.nix).
 { config, lib, pkgs, ... }:
 let
   inherit (lib) mkOption types;
@@ -22,6 +22,7 @@ in
     };
     services.resolved.enable = flag false;
     services.userborn.enable = flag false;
+    services.dbus.packages = mkOption { type = types.listOf types.path; default = [ ]; };
 
     services.coredns = {
       enable = flag false;

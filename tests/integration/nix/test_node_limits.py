@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -19,9 +20,13 @@ SMALLEST = 900
 LOGIND = "systemd/logind.conf.d/90-kubelet.conf"
 
 
+def configured(files: Mapping[str, str], suffix: str) -> str:
+    (text,) = [text for path, text in files.items() if path.endswith(suffix)]
+    return text
+
+
 def kubelet(description: Description) -> dict[str, Any]:
-    (text,) = [text for path, text in description["files"].items() if path.endswith("-kubelet.json")]
-    found: dict[str, Any] = json.loads(text)
+    found: dict[str, Any] = json.loads(configured(description["files"], "-kubelet.json"))
     return found
 
 
@@ -78,3 +83,14 @@ def test_logind_waits_as_long_as_the_kubelet(own: str, expected: str, build: Bui
         assert allowed == kubelet(description)["shutdownGracePeriod"]
         trigger = section(description["units"]["systemd-logind.service"]["text"], "Unit").last("X-Reload-Triggers")
         assert re.search(r"90-kubelet\.conf$", description["files"][trigger])
+
+
+def test_only_root_may_announce_a_shutdown(two: Cluster) -> None:
+    """The kubelet ends all pods whoever sends logind's signal."""
+    for description in two.values():
+        policy = configured(description["files"], "-kubelet-shutdown.conf")
+        rules = re.findall(r'<policy (.+)>\s+<(\w+) .*send_member="(\w+)"/>', policy)
+        assert rules == [
+            ('context="default"', "deny", "PrepareForShutdown"),
+            ('user="root"', "allow", "PrepareForShutdown"),
+        ]
