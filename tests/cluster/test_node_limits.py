@@ -11,7 +11,7 @@ import pytest
 from tests.cluster.conftest import LabCluster, pod
 from tests.cluster.test_security import as_node
 
-NAMESPACE = "test-limits"
+NAMESPACE, SHUTDOWN = "test-limits", "test-shutdown"
 ROLE = "node-restriction.kubernetes.io/role"
 
 
@@ -87,13 +87,13 @@ def announcements(cluster: LabCluster) -> dict[str, int]:
 def test_pods_end_before_the_critical_ones(cluster: LabCluster) -> None:
     """Announced by root, as logind is, but no restart follows; other users are not believed."""
     before = announcements(cluster)
-    with cluster.namespace(NAMESPACE, wait=False):
+    with cluster.namespace(SHUTDOWN, wait=False):
         for name, priority in (("plain", {}), ("critical", {"priorityClassName": "system-node-critical"})):
             script = "trap 'sleep 2; exit 0' TERM; sleep 86400 & wait"
             made = pod(name, "node2", "sh", "-c", script, **priority, terminationGracePeriodSeconds=20)
-            made["metadata"]["namespace"] = NAMESPACE
+            made["metadata"]["namespace"] = SHUTDOWN
             cluster.apply(made)
-        cluster.kubectl("-n", NAMESPACE, "wait", "--for=condition=Ready", "pod", "--all", "--timeout=60s", seconds=70)
+        cluster.kubectl("-n", SHUTDOWN, "wait", "--for=condition=Ready", "pod", "--all", "--timeout=60s", seconds=70)
         announce(cluster, "true", "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
         announce(cluster, "true")
         try:
@@ -110,7 +110,7 @@ def test_pods_end_before_the_critical_ones(cluster: LabCluster) -> None:
 def times(cluster: LabCluster) -> dict[str, datetime] | None:
     """When each pod ended, once all have."""
     found = {}
-    for item in cluster.get("-n", NAMESPACE, "pods")["items"]:
+    for item in cluster.get("-n", SHUTDOWN, "pods")["items"]:
         state = item["status"]["containerStatuses"][0]["state"]
         if "terminated" not in state:
             return None
