@@ -85,7 +85,11 @@ def announcements(cluster: LabCluster) -> dict[str, int]:
 
 
 def test_pods_end_before_the_critical_ones(cluster: LabCluster) -> None:
-    """Announced by root, as logind is, but no restart follows; other users are not believed."""
+    """Announced by root, as logind is, but no restart follows; other users are not believed.
+
+    The kubelet is restarted afterwards: when a shutdown is cancelled, it may close the lock that it has just taken
+    (acquireInhibitLock closes the file descriptor of the previous one, which was closed before).
+    """
     before = announcements(cluster)
     with cluster.namespace(SHUTDOWN, wait=False):
         for name, priority in (("plain", {}), ("critical", {"priorityClassName": "system-node-critical"})):
@@ -94,17 +98,17 @@ def test_pods_end_before_the_critical_ones(cluster: LabCluster) -> None:
             made["metadata"]["namespace"] = SHUTDOWN
             cluster.apply(made)
         cluster.kubectl("-n", SHUTDOWN, "wait", "--for=condition=Ready", "pod", "--all", "--timeout=60s", seconds=70)
-        announce(cluster, "true", "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
-        announce(cluster, "true")
         try:
+            announce(cluster, "true", "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
+            announce(cluster, "true")
             ended = cluster.eventually("both ended", lambda: times(cluster))
-        finally:
             announce(cluster, "false")
+            cluster.eventually("cancelled", lambda: announcements(cluster)["cancellation"] > before["cancellation"])
+        finally:
+            cluster.machine("node2").check("systemctl", "restart", "kubelet")
             cluster.eventually("Ready", lambda: all(cluster.ready().values()))
     assert ended["critical"] - ended["plain"] >= timedelta(seconds=1)
-    expected = {word: count + 1 for word, count in before.items()}
-    cluster.eventually("cancelled", lambda: announcements(cluster)["cancellation"] == expected["cancellation"])
-    assert announcements(cluster) == expected
+    assert announcements(cluster) == {word: count + 1 for word, count in before.items()}
 
 
 def times(cluster: LabCluster) -> dict[str, datetime] | None:
