@@ -98,8 +98,17 @@ in
       ++ lib.optional (cfg.kubeletAuth == "webhook") ../addons/kubelet-api-admin.yaml
       ++ cfg.userAddons
     );
-    kube.activationScript = lib.concatMapStrings (addon: ''
-      kubectl --request-timeout=60s apply --server-side --force-conflicts -f ${addon}
+    kube.activationScript = ''
+      # An object whose kind is defined in the same file is refused until the definition is established.
+      apply() {
+        local command=(kubectl --request-timeout=60s apply --server-side --force-conflicts -f "$1")
+        "''${command[@]}" && return
+        kubectl wait --for=condition=Established --timeout=30s customresourcedefinitions --all || true
+        "''${command[@]}"
+      }
+    ''
+    + lib.concatMapStrings (addon: ''
+      apply ${addon}
     '') cfg.addons;
 
     assertions = [

@@ -356,6 +356,18 @@ def test_roles_are_set_again_for_nodes_that_join_later(two: Cluster) -> None:
     assert timer["wantedBy"] == ["timers.target"]
 
 
+@pytest.mark.parametrize(("tries", "calls"), [(1, "apply apply apply"), (2, "apply wait apply apply apply")])
+def test_an_addon_may_define_the_kind_of_its_objects(tries: int, calls: str, two: Cluster, tmp_path: Path) -> None:
+    (script,) = [text for path, text in two["node1"]["scripts"].items() if path.endswith("-kube-activation")]
+    kubectl, log = tmp_path / "kubectl", tmp_path / "calls"
+    kubectl.write_text(
+        f'#!/bin/sh\necho "$@" | grep -o -w -e apply -e wait >>{log}\n[ $(grep -c apply {log}) -ge {tries} ]'
+    )
+    kubectl.chmod(0o755)
+    assert process.run(["bash", "-c", script.replace("export PATH=", f"PATH={tmp_path}:$PATH\nPATH_ON_NODES=")]).ok
+    assert log.read_text().split() == calls.split()
+
+
 def test_addons_are_the_primarys(build: Build, describe: Describe, two: Cluster) -> None:
     (script,) = [text for path, text in two["node1"]["scripts"].items() if path.endswith("-kube-activation")]
     assert "--server-side --force-conflicts" in script
