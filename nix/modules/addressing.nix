@@ -26,6 +26,14 @@ in
       default = "10.88";
       description = "First two octets of the cluster's IPv4 addresses.";
     };
+    prefer = mkOption {
+      type = types.enum [
+        "ipv4"
+        "ipv6"
+      ];
+      default = "ipv4";
+      description = "Family of the first address of nodes and pods; that of the Services, or programs that expect one address see two different families.";
+    };
     domain = mkOption {
       type = types.str;
       default = "k8s.internal";
@@ -55,6 +63,12 @@ in
       readOnly = true;
       default = kubeLib.mkHostIp4 cfg.nodeIndex;
       description = "IPv4 address of this node, its containers' gateway.";
+    };
+    hostIps = mkOption {
+      type = types.listOf types.str;
+      readOnly = true;
+      default = kubeLib.byPreference cfg.hostIp4 cfg.hostIp6;
+      description = "Both addresses of this node, that of the preferred family first.";
     };
     nodeHost = mkOption {
       type = types.str;

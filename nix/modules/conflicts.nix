@@ -270,7 +270,7 @@ let
     }
     {
       assertion = onPort53 == [ ];
-      message = "CoreDNS needs port 53 of ${cfg.hostIp6}, which is taken by ${list onPort53}";
+      message = "CoreDNS needs port 53 of ${cfg.hostIp4} and ${cfg.hostIp6}, which is taken by ${list onPort53}";
     }
     {
       assertion = otherNames == [ ];

@@ -45,7 +45,7 @@ in
       enable = true;
       config = ''
         . {
-          bind ${cfg.hostIp6}
+          bind ${cfg.hostIp4} ${cfg.hostIp6}
           errors
           ${rewrites}local
           ${noSingleLabel "A"}

@@ -1,5 +1,5 @@
-# CRI-O, which runs the containers, and CNI, which connects each pod to brkube with one address of each family; the
-# node's IPv6 range comes first, so that a pod's main address is IPv6.
+# CRI-O, which runs the containers, and CNI, which connects each pod to brkube with one address of each family, that
+# of the preferred one first.
 {
   config,
   kubeLib,
@@ -22,10 +22,9 @@ let
         mtu = cfg.mtu;
         ipam = {
           type = "host-local";
-          ranges = [
-            [ { subnet = cfg.nodeCidr6; } ]
-            [ { subnet = cfg.nodeCidr4; } ]
-          ];
+          ranges = map (subnet: [ { inherit subnet; } ]) (
+            kubeLib.byPreference cfg.nodeCidr4 cfg.nodeCidr6
+          );
           routes = [
             { dst = "::/0"; }
             { dst = "0.0.0.0/0"; }

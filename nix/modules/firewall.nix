@@ -101,6 +101,7 @@ in
       + apiRules
       + ''
         iifname "brkube" ip6 saddr ${cfg.nodeCidr6} meta l4proto { tcp, udp } th dport 53 accept comment "DNS: own pods"
+        iifname "brkube" ip saddr ${cfg.nodeCidr4} meta l4proto { tcp, udp } th dport 53 accept comment "DNS: own pods"
         ${serviceInterfaces}ct status dnat accept comment "Services"
         iifname "wgkube" ip6 daddr ${cfg.hostIp6} ip6 dscp ${translated} accept comment "Services of other nodes"
         iifname "wgkube" ip daddr ${cfg.hostIp4} ip dscp ${translated} accept comment "Services of other nodes"

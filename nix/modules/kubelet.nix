@@ -33,7 +33,8 @@ in
       (kubeLib.deepDefaults {
         apiVersion = "kubelet.config.k8s.io/v1beta1";
         kind = "KubeletConfiguration";
-        address = cfg.hostIp6;
+        # Where clients that take a node's first address look for it.
+        address = lib.head cfg.hostIps;
         healthzPort = 0;
         tlsCertFile = kubeLib.publicFile certificate;
         tlsPrivateKeyFile = kubeLib.secretPath key;
@@ -47,7 +48,7 @@ in
         failSwapOn = false;
         memorySwap.swapBehavior = "LimitedSwap";
         clusterDomain = cfg.domain;
-        clusterDNS = [ cfg.hostIp6 ];
+        clusterDNS = [ (lib.head cfg.hostIps) ];
         # The default is under /usr.
         volumePluginDir = "/var/lib/kubelet/volumeplugins";
         # resolved's stub on 127.0.0.53 can't be reached from a pod.
@@ -111,8 +112,9 @@ in
             config = "${configFile}";
             kubeconfig = cfg.kubeconfigNode;
             hostname-override = cfg.nodeHost;
-            # IPv6 alone would leave hostNetwork pods without endpoints in IPv4 Services.
-            node-ip = "${cfg.hostIp6},${cfg.hostIp4}";
+            # The first one's family is that of a pod's first address, too. IPv6 alone would leave hostNetwork pods
+            # without endpoints in IPv4 Services.
+            node-ip = lib.concatStringsSep "," cfg.hostIps;
             node-labels = "role=${cfg.role}";
           };
         }

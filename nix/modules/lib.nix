@@ -48,6 +48,20 @@ in
     mkHostIp4 = index: "${cfg.prefix4}.${toString index}.1";
     mkNodeHost = index: "node${toString index}.${cfg.domain}";
 
+    # What both families have, that of the preferred one first.
+    byPreference =
+      value4: value6:
+      if cfg.prefer == "ipv4" then
+        [
+          value4
+          value6
+        ]
+      else
+        [
+          value6
+          value4
+        ];
+
     # All nodes but this one: index, PublicKey, PeerIP.
     otherPeers = lib.filter (peer: peer.index != cfg.nodeIndex) cfg.peers;
 

@@ -4,7 +4,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
-from smallkube.core.errors import ErrorGroup, UsageError
+from smallkube.core.errors import ErrorGroup, UsageError, listed
 from smallkube.deploy.facts import Deployed
 from smallkube.inventory.changes import KINDS, Kind
 from smallkube.inventory.cluster import Cluster
@@ -22,7 +22,9 @@ RENDERED = {
     "cluster.kubernetes": "kubernetesMinor",
     "cluster.nixos": "nixpkgs.url",
 }
-"""Path of a field → its name in FILES."""
+"""Path of a field that needs more than a deploy → its name in FILES."""
+_PREFER = "prefer"
+_NAMES = (*RENDERED.values(), _PREFER)
 _HINTS = {
     Kind.UPGRADE: "run `inv cluster.upgrade`, or restore the previous value",
     Kind.REBUILD: "it needs a new cluster, on reinstalled machines; restore the previous value",
@@ -56,7 +58,7 @@ def check(cluster: Cluster, found: Mapping[str, Deployed], files: Mapping[str, b
 
 def values(text: str) -> dict[str, str]:
     """Those values of FILES that are compared, by their names there; of a text that is none, none."""
-    return {name: value for name, value in _VALUE.findall(text) if name in RENDERED.values()}
+    return {name: value for name, value in _VALUE.findall(text) if name in _NAMES}
 
 
 def last(there: Deployed) -> LastValues:
@@ -65,6 +67,18 @@ def last(there: Deployed) -> LastValues:
     lines = [line.removeprefix(prefix) for prefix in prefixes for line in there.rendered if line.startswith(prefix)]
     own = [found[1] for name in there.own_keys if (found := _OWN_KEY.fullmatch(name))]
     return LastValues(own[0] if len(own) == 1 else "", values("\n".join(lines)))
+
+
+def warnings(found: Mapping[str, Deployed], files: Mapping[str, bytes]) -> Iterator[str]:
+    """What a deploy changes beyond the machines themselves; the arguments are those of ``check``."""
+    wanted = values(files[FILES[0]].decode())[_PREFER]
+    lasts = {name: last(there).values for name, there in found.items()}
+    # Versions without the key made IPv6 the first family.
+    if nodes := [name for name, there in lasts.items() if there and there.get(_PREFER, "ipv6") != wanted]:
+        yield (
+            f"cluster.network.prefer is {wanted}: the first address of {listed(nodes)} and of their pods becomes that "
+            "of the other family; hostNetwork pods keep theirs, and pods their DNS server, until they are recreated"
+        )
 
 
 def compare(

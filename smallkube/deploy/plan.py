@@ -211,6 +211,7 @@ def prepare(
         new_peers, left_out = True, ()
     planned = make(nodes, whole.digest, goal, options, new_peers=new_peers, left_out=left_out)
     warnings = (
+        *changes.warnings(found, whole.files),
         *preflight.unknown_commits(cluster.workspace, found),
         *preflight.host_warnings(nodes, whole),
         *preflight.addon_warnings(cluster.inventory.cluster.addons, whole),

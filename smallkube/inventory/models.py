@@ -110,6 +110,7 @@ class Network(Model):
 
     prefix6: Annotated[str, StringConstraints(pattern=r"^f[cd][0-9a-f]{2}$")] = "fd88"
     prefix4: Annotated[str, StringConstraints(pattern=r"^[0-9]{1,3}\.[0-9]{1,3}$"), AfterValidator(_prefix4)] = "10.88"
+    prefer: Literal["ipv4", "ipv6"] = "ipv4"
     open_to_pods: tuple[Port, ...] = ()
     node_ports: Annotated[tuple[Literal["tunnel", "lan"], ...], Field(min_length=1)] = ("tunnel",)
     external_ips: bool = False

@@ -155,7 +155,7 @@ def test_a_request_without_a_token_is_refused(path: str, cluster: LabCluster) ->
 
 @pytest.mark.parametrize("path", ["/metrics", "/pods", "/runningpods/", "/logs/"])
 def test_a_kubelet_refuses_clients_without_credentials(path: str, cluster: LabCluster) -> None:
-    argv = ["curl", "-sk", "-m", "10", "-o", "/dev/null", "-w", "%{http_code}", f"https://[fd88:2::1]:10250{path}"]
+    argv = ["curl", "-sk", "-m", "10", "-o", "/dev/null", "-w", "%{http_code}", f"https://10.88.2.1:10250{path}"]
     assert cluster.machine("node1").check(*argv) == "401"
 
 

@@ -1,6 +1,7 @@
 """A value that a live cluster can't take is refused before anything is sent, whatever a machine says of its past."""
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
@@ -139,8 +140,23 @@ def test_resources_that_are_encrypted_stay_named(cluster: FakeCluster) -> None:
     check(cluster, machines, changed(cluster.inventory, path, ("configmaps",)))
 
 
+@pytest.mark.parametrize(
+    ("previous", "now", "named"),
+    [("ipv6", "ipv4", True), ("", "ipv4", True), ("", "ipv6", False), ("ipv4", "ipv4", False), (None, "ipv4", False)],
+)
+def test_another_preferred_family_is_named(previous: str | None, now: str, named: bool, cluster: FakeCluster) -> None:
+    files = rendered(cluster, changed(cluster.inventory, "cluster.network.prefer", now))
+    then = {file: re.sub(rb' prefer = "\w+";', f' prefer = "{previous}";'.encode(), files[file]) for file in files}
+    if not previous:
+        then = {file: text.replace(b'prefer = ""', b"") for file, text in then.items()}
+    machines = {"node1": deployed({} if previous is None else then)}
+    changes.check(Cluster(cluster.workspace, cluster.inventory), machines, files, versions=True)
+    found = "\n".join(changes.warnings(machines, files))
+    assert found.startswith(f"cluster.network.prefer is {now}: the first address of node1 ") == bool(found) == named
+
+
 @given(st.text())
 def test_any_answer_of_a_machine_is_only_compared(text: str) -> None:
     found = changes.values(text)
-    assert found.keys() <= {*changes.RENDERED.values()}
+    assert found.keys() <= {*changes.RENDERED.values(), "prefer"}
     assert all(value.isascii() and value.isprintable() and len(value) <= 253 for value in found.values())

@@ -75,7 +75,7 @@ BREAKS = {
     "networking.wg-quick.interfaces.wg0.listenPort = 51820;": "networking.wg-quick.interfaces.wg0 listens on port",
     "networking.wg-quick.interfaces.wg0.listenPort = null;": None,
     "services.netbird.clients.default.port = 51820;": "services.netbird.clients.default listens on port 51820",
-    "services.dnsmasq.enable = true;": "CoreDNS needs port 53 of fd88:",
+    "services.dnsmasq.enable = true;": "CoreDNS needs port 53 of 10.88.",
     "services.dnsmasq = { enable = true; settings.bind-interfaces = true; };": None,
     "services.dnsmasq = { enable = true; settings.port = 0; };": None,
     "services.bind.enable = true;": "services.bind",

@@ -135,6 +135,7 @@ def test_input_rules_come_in_the_order_that_protects(cluster: Cluster) -> None:
         ]
         pods = [
             f'iifname "brkube" ip6 saddr fd88:{own}::/32 meta l4proto {{ tcp, udp }} th dport 53 accept',
+            f'iifname "brkube" ip saddr 10.88.{own}.0/24 meta l4proto {{ tcp, udp }} th dport 53 accept',
             'iifname { "brkube", "wgkube" } ct status dnat accept',
             f'iifname "wgkube" ip6 daddr fd88:{own}::1 ip6 dscp 43 accept',
             f'iifname "wgkube" ip daddr 10.88.{own}.1 ip dscp 43 accept',
@@ -245,7 +246,7 @@ def test_pods_reach_the_issuer_through_the_tunnel(build: Build, describe: Descri
 def test_coredns_answers_for_the_cluster_only(cluster: Cluster) -> None:
     for name, description in cluster.items():
         text = corefile(description)
-        assert f"bind fd88:{index(name)}::1" in text
+        assert f"bind 10.88.{index(name)}.1 fd88:{index(name)}::1\n" in text
         kubernetes = text.split("kubernetes ", 1)[1].split("}\n", 1)[0]
         assert "fallthrough" not in kubernetes
         assert "ttl 30" in kubernetes
@@ -277,7 +278,7 @@ def test_the_kubelet_has_its_addresses_and_authorization(cluster: Cluster) -> No
         own = index(name)
         (text,) = [text for path, text in description["files"].items() if path.endswith("-kubelet.json")]
         config = json.loads(text)
-        assert (config["address"], config["clusterDNS"]) == (f"fd88:{own}::1", [f"fd88:{own}::1"])
+        assert (config["address"], config["clusterDNS"]) == (f"10.88.{own}.1", [f"10.88.{own}.1"])
         assert (config["clusterDomain"], config["healthzPort"], config["failSwapOn"]) == ("k8s.internal", 0, False)
         assert config["memorySwap"] == {"swapBehavior": "LimitedSwap"}
         assert config["authentication"]["anonymous"] == {"enabled": False}
@@ -285,12 +286,22 @@ def test_the_kubelet_has_its_addresses_and_authorization(cluster: Cluster) -> No
         taint = [{"key": "node-role.kubernetes.io/control-plane", "effect": "NoSchedule"}]
         assert config.get("registerWithTaints", []) == (taint if own == 1 else [])
         flags = description["units"]["kubelet.service"]["text"]
-        assert f"--node-ip=fd88:{own}::1,10.88.{own}.1 " in flags
+        assert f"--node-ip=10.88.{own}.1,fd88:{own}::1 " in flags
         assert f"--node-labels=role={'primary' if own == 1 else 'worker'}" in flags
         assert f"--hostname-override=node{own}.k8s.internal" in flags
 
 
-def test_cni_gives_pods_ipv6_first(cluster: Cluster) -> None:
+def test_ipv6_first_for_nodes_and_pods(build: Build, describe: Describe) -> None:
+    description = describe(build((1, 2), network={"prefer": "ipv6"}))["node2"]
+    (text,) = [text for path, text in description["files"].items() if path.endswith("-kubelet.json")]
+    config = json.loads(text)
+    assert (config["address"], config["clusterDNS"]) == ("fd88:2::1", ["fd88:2::1"])
+    assert "--node-ip=fd88:2::1,10.88.2.1 " in description["units"]["kubelet.service"]["text"]
+    (plugin,) = json.loads(description["etc"]["cni/net.d/10-crio-bridge.conflist"]["text"])["plugins"]
+    assert plugin["ipam"]["ranges"] == [[{"subnet": "fd88:2::/32"}], [{"subnet": "10.88.2.0/24"}]]
+
+
+def test_cni_gives_pods_an_address_of_each_family(cluster: Cluster) -> None:
     for name, description in cluster.items():
         file = description["etc"]["cni/net.d/10-crio-bridge.conflist"]
         config = json.loads(file["text"])
@@ -303,8 +314,8 @@ def test_cni_gives_pods_ipv6_first(cluster: Cluster) -> None:
             1420,
         )
         assert plugin["ipam"]["ranges"] == [
-            [{"subnet": f"fd88:{index(name)}::/32"}],
             [{"subnet": f"10.88.{index(name)}.0/24"}],
+            [{"subnet": f"fd88:{index(name)}::/32"}],
         ]
         assert plugin["ipam"]["routes"] == [{"dst": "::/0"}, {"dst": "0.0.0.0/0"}]
 

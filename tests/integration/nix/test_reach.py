@@ -56,7 +56,7 @@ ROWS = (
     Row("kubelet of the primary, cluster addresses", TUNNEL, 10250, (1,)),
     Row("kubelet of a worker, cluster addresses", TUNNEL, 10250, (2,)),
     Row("kubelet, LAN addresses", LAN, 10250),
-    Row("DNS, cluster address", ("fd88:{n}::1",), 53, protocol="udp"),
+    Row("DNS, cluster addresses", TUNNEL, 53, protocol="udp"),
     Row("port of a hostNetwork pod, cluster addresses", TUNNEL, 9100),
     Row("port in `open_to_pods`, cluster addresses", TUNNEL, 9200),
     Row("port in `open_to_pods`, LAN addresses", LAN, 9200),
