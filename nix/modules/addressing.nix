@@ -89,11 +89,22 @@ in
       default = "${cfg.prefix4}.0.0/16";
       description = "Everything of this cluster in IPv4.";
     };
-    servicesCidr = mkOption {
-      type = types.str;
-      readOnly = true;
+    services4 = mkOption {
+      type = kubeLib.types.cidr;
       default = kubeLib.mkNodeCidr4 0;
-      description = "Range of the Services' cluster IPs (IPv4, because many applications want it).";
+      description = "IPv4 range of the Services' cluster IPs: a part of index 0, or outside of prefix4.";
+    };
+    services6 = mkOption {
+      type = types.nullOr kubeLib.types.cidr;
+      default = null;
+      example = "fd88::/112";
+      description = "IPv6 range of the Services' cluster IPs, a part of index 0; null: Services are IPv4 only.";
+    };
+    servicesCidrs = mkOption {
+      type = types.listOf types.str;
+      readOnly = true;
+      default = lib.filter (cidr: cidr != null) (kubeLib.byPreference cfg.services4 cfg.services6);
+      description = "Ranges of the Services' cluster IPs; the family of the first is that of a Service that asks for none.";
     };
   };
 

@@ -47,8 +47,8 @@ in
     serviceIp = mkOption {
       type = types.str;
       readOnly = true;
-      default = kubeLib.mkHostIp4 0;
-      description = "Cluster IP of the API's own Service, always the first of the range.";
+      default = kubeLib.firstAddress (lib.head cfg.servicesCidrs);
+      description = "Cluster IP of the API's own Service, always the first of the Services' first range.";
     };
     internalHost = mkOption {
       type = types.str;

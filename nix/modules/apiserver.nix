@@ -71,13 +71,14 @@ in
     kube.requiredPublic = [ "front-proxy-client.crt" ];
     kube.apiserver.flags = kubeLib.defaults (
       {
-        advertise-address = cfg.hostIp4;
+        # Of the family of the API's own Service.
+        advertise-address = if kubeLib.isV6 cfg.api.serviceIp then cfg.hostIp6 else cfg.hostIp4;
         bind-address = "::";
         secure-port = toString cfg.api.port;
         external-hostname = cfg.api.externalHost;
         etcd-servers = "unix:/run/etcd/grpc";
         encryption-provider-config = "%d/EncryptionConfiguration.yaml";
-        service-cluster-ip-range = cfg.servicesCidr;
+        service-cluster-ip-range = lib.concatStringsSep "," cfg.servicesCidrs;
         tls-cert-file = cfg.apiserver.certificate;
         tls-private-key-file = cfg.apiserver.key;
         tls-cipher-suites = lib.concatStringsSep "," kubeLib.cipherSuites;

@@ -1,6 +1,7 @@
 # The bridge brkube, to which CNI connects this node's pods. The host's cluster addresses live on it.
 {
   config,
+  kubeLib,
   lib,
   pkgs,
   ...
@@ -36,14 +37,12 @@ in
         # all (net/ipv6/ndisc.c: ndisc_send_ns): a pod that had sent nothing yet could not be reached from other nodes.
         (address "fe80::1/64")
       ];
-      # kube-proxy translates a Service's address only once the host has a route to it, and a machine may have no IPv4
+      # kube-proxy translates a Service's address only once the host has a route to it, and a machine may have no
       # default route.
-      routes = [
-        {
-          Destination = cfg.servicesCidr;
-          PreferredSource = cfg.hostIp4;
-        }
-      ];
+      routes = map (cidr: {
+        Destination = cidr;
+        PreferredSource = if kubeLib.isV6 cidr then cfg.hostIp6 else cfg.hostIp4;
+      }) cfg.servicesCidrs;
     };
     # For `bridge`.
     environment.systemPackages = [ pkgs.iproute2 ];

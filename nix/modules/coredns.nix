@@ -54,7 +54,7 @@ in
             reload 0
             fallthrough
           }
-          kubernetes ${cfg.domain} ${cfg.clusterCidr6} ${cfg.clusterCidr4} {
+          kubernetes ${cfg.domain} ${cfg.clusterCidr6} ${toString ([ cfg.clusterCidr4 ] ++ kubeLib.servicesElsewhere)} {
             kubeconfig {$CREDENTIALS_DIRECTORY}/kubeconfig
             ttl 30
           }

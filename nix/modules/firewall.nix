@@ -14,7 +14,7 @@ let
   inherit (lib) mkOption types optionalString;
   cfg = config.kube;
 
-  isV6 = lib.hasInfix ":";
+  inherit (kubeLib) isV6;
   set = values: "{ ${lib.concatStringsSep ", " values} }";
   # A rule for each source, because ranges that overlap can't be in one set.
   from =
@@ -143,7 +143,7 @@ in
               type filter hook prerouting priority raw; policy accept;
               iifname { "lo", "brkube", "wgkube" } accept
               ip6 daddr ${cfg.clusterCidr6} drop
-              ip daddr ${cfg.clusterCidr4} drop
+              ip daddr ${set ([ cfg.clusterCidr4 ] ++ kubeLib.servicesElsewhere)} drop
             }
             # Link-local addresses beyond the bridge: a cloud's metadata service gives out the machine's credentials.
             # A chain of its own, because "ct status dnat accept" stands first in that of NixOS.

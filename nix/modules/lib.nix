@@ -48,6 +48,23 @@ in
     mkHostIp4 = index: "${cfg.prefix4}.${toString index}.1";
     mkNodeHost = index: "node${toString index}.${cfg.domain}";
 
+    isV6 = lib.hasInfix ":";
+    # The first address of a range of eight or more: its network ends in an even digit, 0 or 8, or in "::".
+    firstAddress =
+      cidr:
+      let
+        network = lib.head (lib.splitString "/" cidr);
+        end = builtins.stringLength network - 1;
+        digit = lib.toInt (builtins.substring end 1 network);
+      in
+      if lib.hasSuffix ":" network then
+        "${network}1"
+      else
+        "${builtins.substring 0 end network}${toString (digit + 1)}";
+
+    # The Services' IPv4 range, where it is outside of the cluster's.
+    servicesElsewhere = lib.optional (!lib.hasPrefix "${cfg.prefix4}." cfg.services4) cfg.services4;
+
     # What both families have, that of the preferred one first.
     byPreference =
       value4: value6:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from smallkube.core.errors import ErrorGroup, UsageError, listed
 from smallkube.deploy.facts import Deployed
+from smallkube.inventory.addressing import Addressing
 from smallkube.inventory.changes import KINDS, Kind
 from smallkube.inventory.cluster import Cluster
 from smallkube.inventory.models import Node
@@ -24,12 +25,14 @@ RENDERED = {
 }
 """Path of a field that needs more than a deploy → its name in FILES."""
 _PREFER = "prefer"
-_NAMES = (*RENDERED.values(), _PREFER)
+_NAMES = (*RENDERED.values(), "services4", "services6", _PREFER)
 _HINTS = {
     Kind.UPGRADE: "run `inv cluster.upgrade`, or restore the previous value",
     Kind.REBUILD: "it needs a new cluster, on reinstalled machines; restore the previous value",
 }
-_VALUE = re.compile(r'^ +(nixpkgs\.url|\w+) = "?(?:github:NixOS/nixpkgs/nixos-)?([a-z0-9.-]{1,253})"?;$', re.MULTILINE)
+_VALUE = re.compile(
+    r'^ +(nixpkgs\.url|\w+) = "?(?:github:NixOS/nixpkgs/nixos-)?([a-z0-9.:/-]{1,253})"?;$', re.MULTILINE
+)
 _OWN_KEY = re.compile(r"wgkube([1-9][0-9]{0,2})\.key")
 
 
@@ -69,6 +72,31 @@ def last(there: Deployed) -> LastValues:
     return LastValues(own[0] if len(own) == 1 else "", values("\n".join(lines)))
 
 
+def _other_services(last: Mapping[str, str], now: Mapping[str, str]) -> Iterator[UsageError]:
+    """Other ranges of Services than the API server takes: it adds a second one to the first, and changes none.
+
+    kubernetes/pkg/controlplane/controller/defaultservicecidr, ``sync``. Other prefixes are a fault by themselves.
+    """
+    previous, wanted = services(last), services(now)
+    same_prefixes = all(last.get(name) == now.get(name) for name in ("prefix4", "prefix6"))
+    if last and same_prefixes and wanted[: len(previous)] != previous:
+        problem = f"Services would be in {', '.join(wanted)}, but {', '.join(previous)} was deployed; nothing was sent"
+        hint = "restore services4, services6 and prefer; the one possible change adds a second range after the first"
+        yield UsageError(problem, where="cluster.network", hint=hint)
+
+
+def services(found: Mapping[str, str]) -> tuple[str, ...]:
+    """The Services' ranges by these values; versions without their keys had one of IPv4."""
+    six = found.get("services6", "null")
+    plan = Addressing(
+        prefix4=found.get("prefix4", ""),
+        prefer=found.get(_PREFER, ""),
+        services4=found.get("services4", ""),
+        services6="" if six == "null" else six,
+    )
+    return plan.services
+
+
 def warnings(found: Mapping[str, Deployed], files: Mapping[str, bytes]) -> Iterator[str]:
     """What a deploy changes beyond the machines themselves; the arguments are those of ``check``."""
     wanted = values(files[FILES[0]].decode())[_PREFER]
@@ -100,6 +128,7 @@ def compare(
         if not free and name in last.values and last.values[name] != now.get(name):
             problem = f"is {now.get(name)}, but {last.values[name]} was deployed; nothing was sent"
             yield UsageError(problem, where=field, hint=_HINTS.get(kind, rotation))
+    yield from _other_services(last.values, now)
     if last.index and last.index != str(node.index):
         problem = f"this machine was deployed as node{last.index}; nothing was sent"
         hint = f"name it node{last.index} in inventory.yaml, or reinstall it"

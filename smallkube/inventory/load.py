@@ -13,11 +13,13 @@ from pydantic import ValidationError
 
 from smallkube.core.errors import ErrorGroup, UsageError, listed
 from smallkube.inventory import positions
+from smallkube.inventory.addressing import is_address
 from smallkube.inventory.models import ClusterSettings, Inventory, Model, Node, NodeEntry
 from smallkube.inventory.positions import Document, KeyPath
 
 NODE_NAME = re.compile(r"node([1-9][0-9]{0,2})")
 MAX_INDEX = 254
+_PRIVATE = ("10.0.0.0/8", "100.64.0.0/10", "172.16.0.0/12", "192.168.0.0/16")
 
 M = TypeVar("M", bound=Model)
 
@@ -142,6 +144,7 @@ def _breaches(document: Document, cluster: ClusterSettings | None, nodes: Sequen
     yield from _same_address(document, nodes)
     if cluster:
         yield from _overlaps(document, cluster, nodes)
+        yield from _services(document, cluster, nodes)
         if cluster.api.port == 10250:
             yield document.problem(("cluster", "api", "port"), "10250 is the kubelet's port")
         if 10250 in cluster.network.open_to_pods:
@@ -184,11 +187,40 @@ def _overlaps(document: Document, cluster: ClusterSettings, nodes: Sequence[Node
                 )
 
 
+def _services(document: Document, cluster: ClusterSettings, nodes: Sequence[Node]) -> Iterator[UsageError]:
+    """The Services' ranges beside the subnets of the nodes: in index 0 or, IPv4 alone, outside of the prefix.
+
+    The API server itself demands 8 to 2^20 addresses (ServiceIPRange, validateMaxCIDRRange).
+    """
+    plan, network = cluster.addressing, cluster.network
+    own, mine = ipaddress.IPv4Network(f"{network.prefix4}.0.0/16"), ipaddress.IPv4Network(plan.cidr4(0))
+    four, at = ipaddress.IPv4Network(network.services4 or mine), ("cluster", "network", "services4")
+    if four.overlaps(own) and not four.subnet_of(mine):
+        text, hint = f"{four} overlaps the subnets of the nodes", f"give a part of {mine}, or a range outside {own}"
+        yield document.problem(at, text, hint)
+    if not any(four.subnet_of(ipaddress.IPv4Network(private)) for private in _PRIVATE):
+        yield document.problem(at, f"{four} is not in a private range ({listed(_PRIVATE)})")
+    if not 12 <= four.prefixlen <= 29:
+        yield document.problem(at, f"{four} must be of /12 to /29")
+    for node in nodes:
+        if is_address(node.ssh.host) and ipaddress.ip_address(node.ssh.host) in four:
+            text = f"{node.ssh.host} is in {four}, which is the Services' and accepted from pods and the tunnel alone"
+            yield document.problem(("nodes", node.name, "ssh"), text, "change cluster.network.services4")
+    six, at = ipaddress.IPv6Network(network.services6 or plan.cidr6(0)), ("cluster", "network", "services6")
+    if not six.subnet_of(ipaddress.IPv6Network(plan.cidr6(0))) or (
+        network.services6 and not 108 <= six.prefixlen <= 125
+    ):
+        text = f"{six} must be a part of {network.prefix6}::/32, of /108 to /125"
+        yield document.problem(at, text, f"give {network.prefix6}::/112")
+
+
 def _node_ports(document: Document, cluster: ClusterSettings, nodes: Sequence[Node]) -> Iterator[UsageError]:
     at = ("cluster", "network", "node_ports")
-    if "lan" in cluster.network.node_ports and (ipv6 := [node.name for node in nodes if ":" in node.peer_ip]):
+    ipv6 = [] if cluster.network.services6 else [node.name for node in nodes if ":" in node.peer_ip]
+    if "lan" in cluster.network.node_ports and ipv6:
         text = f"lan: Services are IPv4, so NodePorts cannot answer on the IPv6 peer_ip of {listed(ipv6)}"
-        yield document.problem(at, text, "remove lan; nodes with IPv4 can have it by kube.nodePorts in nix/hosts")
+        hint = "remove lan, which nodes with IPv4 can have by kube.nodePorts in nix/hosts, or set services6"
+        yield document.problem(at, text, hint)
 
 
 def _addons(document: Document, cluster: ClusterSettings) -> Iterator[UsageError]:

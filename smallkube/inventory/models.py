@@ -75,6 +75,8 @@ def _node_tokens(value: str) -> str:
 
 
 Cidr = Annotated[str, AfterValidator(_network)]
+Cidr4 = Annotated[Cidr, AfterValidator(lambda value: str(ipaddress.IPv4Network(value)))]
+Cidr6 = Annotated[Cidr, AfterValidator(lambda value: str(ipaddress.IPv6Network(value)))]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Count = Annotated[int, Field(ge=0, le=10_000)]
 DnsName = Annotated[str, StringConstraints(pattern=rf"^{DNS_NAME}$", max_length=253)]
@@ -110,6 +112,8 @@ class Network(Model):
 
     prefix6: Annotated[str, StringConstraints(pattern=r"^f[cd][0-9a-f]{2}$")] = "fd88"
     prefix4: Annotated[str, StringConstraints(pattern=r"^[0-9]{1,3}\.[0-9]{1,3}$"), AfterValidator(_prefix4)] = "10.88"
+    services4: Cidr4 | None = None
+    services6: Cidr6 | None = None
     prefer: Literal["ipv4", "ipv6"] = "ipv4"
     open_to_pods: tuple[Port, ...] = ()
     node_ports: Annotated[tuple[Literal["tunnel", "lan"], ...], Field(min_length=1)] = ("tunnel",)
@@ -184,7 +188,9 @@ class ClusterSettings(Model):
 
     @property
     def addressing(self) -> Addressing:
-        return Addressing(self.network.prefix6, self.network.prefix4, self.domain)
+        own = self.network
+        services = (own.services4 or "", own.services6 or "")
+        return Addressing(own.prefix6, own.prefix4, self.domain, own.prefer, *services)
 
 
 class Ssh(Model):

@@ -100,8 +100,8 @@ class SmokeContext:
     """``inventory`` to ``stack`` are given, the rest is found out by the checks.
 
     ``deadline`` is on the monotonic clock. ``begun``: making the namespace was tried; ``made``: it is there.
-    ``host_pods`` are those with hostNetwork. ``answers`` has what pods found, by node, ``results`` what machines did;
-    ``unreachable`` has why a machine could not be asked.
+    ``host_pods`` are those with hostNetwork, ``services`` the cluster IPs of each Service. ``answers`` has what pods
+    found, by node, ``results`` what machines did; ``unreachable`` has why a machine could not be asked.
     """
 
     inventory: Inventory
@@ -118,7 +118,7 @@ class SmokeContext:
     answers: dict[str, Answers] = field(default_factory=dict)
     results: dict[str, Answers] = field(default_factory=dict)
     unreachable: dict[str, str] = field(default_factory=dict)
-    services: dict[str, str] = field(default_factory=dict)
+    services: dict[str, tuple[str, ...]] = field(default_factory=dict)
     node_port: int = 0
     _machines: dict[str, Host] = field(default_factory=dict)
 

@@ -168,13 +168,18 @@ def _create_services(context: SmokeContext) -> None:
     def missing() -> list[str]:
         slices = context.items("endpointslices", "-n", context.namespace)
         endpoints = sum(len(each.get("endpoints") or ()) for each in slices)
-        return [] if endpoints >= 3 * len(context.pods) + len(context.host_pods) else ["endpoints"]
+        wanted = (3 * len(context.pods) + len(context.host_pods)) * len(ranges)
+        return [] if endpoints >= wanted else ["endpoints"]
 
+    ranges = context.inventory.addressing.services
     fail_if(in_parallel([*context.pods, *context.host_pods], label)[1].values())
     context.apply(*services(context))
     context.wait(missing, _SERVICES_SECONDS + context.reconnecting, 0.3)
     for item in context.items("services", "-n", context.namespace):
-        context.services[item["metadata"]["name"]] = item["spec"]["clusterIP"]
+        name, addresses = item["metadata"]["name"], item["spec"]["clusterIPs"]
+        context.services[name] = tuple(addresses)
+        if len(addresses) != len(ranges):
+            raise Failed(f"Service {name} has {listed(addresses)}, not an address of each of {listed(ranges)}")
         if item["metadata"]["name"] == "probe-port":
             context.node_port = item["spec"]["ports"][0]["nodePort"]
 

@@ -22,17 +22,17 @@ def of_pod(context: SmokeContext, pod: Pod) -> Iterator[Probe]:
         ):
             if known and other.node != pod.node:
                 yield Probe(check, other.node, ("http", f"http://{host}:{PORT}/", expected))
-    if address := context.services.get("probe"):
+    if addresses := context.services.get("probe"):
         full = f"probe.{context.namespace}.svc.{plan.domain}"
-        yield Probe("network.service", address, ("serves", f"http://{address}/"))
-        yield Probe("dns.services", full, ("name", full, address))
+        yield from (Probe("network.service", each, ("serves", f"http://{_host(each)}/")) for each in addresses)
+        yield Probe("dns.services", full, ("name", full, *addresses))
         yield Probe("dns.services", "probe (by the search list)", ("known", "http://probe/"))
-    if address := context.services.get(f"probe-{pod.node}"):
+    for address in context.services.get(f"probe-{pod.node}", ()):
         own = plan.node_host(context.inventory.node(pod.node).index)
-        yield Probe("network.hairpin", address, ("http", f"http://{address}/", own))
+        yield Probe("network.hairpin", address, ("http", f"http://{_host(address)}/", own))
     for node, address in _of_hosts(context):
-        yield Probe("network.hostnetwork", node.name, ("http", f"http://{address}/", context.host(node)))
-    yield Probe("network.api", plan.api_service_ip, ("api", f"https://{plan.api_service_ip}:443/version"))
+        yield Probe("network.hostnetwork", node.name, ("http", f"http://{_host(address)}/", context.host(node)))
+    yield Probe("network.api", plan.api_service_ip, ("api", f"https://{_host(plan.api_service_ip)}:443/version"))
     for node in context.members:
         name = plan.node_host(node.index)
         yield Probe("dns.nodes", name, ("name", name, plan.host6(node.index), plan.host4(node.index)))
@@ -47,25 +47,31 @@ def of_machine(context: SmokeContext, node: Node) -> Iterator[Probe]:
     name = f"kubernetes.default.svc.{plan.domain}"
     yield Probe("dns.names", "an unknown name without a dot", ("unknown", plan.host6(node.index), _UNKNOWN))
     yield Probe("dns.names", "its own name", ("own", plan.host6(node.index)))
-    yield Probe("dns.servers", name, ("server", plan.host6(node.index), name, plan.api_service_ip))
-    if address := context.services.get("probe"):
-        yield Probe("network.host", address, ("fetch", f"http://{address}/"))
+    for server in (plan.host4(node.index), plan.host6(node.index)):
+        yield Probe("dns.servers", f"{name} at {server}", ("server", server, name, plan.api_service_ip))
+    for address in context.services.get("probe", ()):
+        yield Probe("network.host", address, ("fetch", f"http://{_host(address)}/"))
     for other, address in _of_hosts(context):
-        yield Probe("network.host", f"hostNetwork pod of {other.name}", ("fetch", f"http://{address}/"))
+        yield Probe("network.host", f"hostNetwork pod of {other.name}", ("fetch", f"http://{_host(address)}/"))
     if context.node_port:
         wanted = context.inventory.cluster.network.node_ports
         for other in context.members:
-            tunnel, lan = plan.host4(other.index), other.peer_ip
-            for address in (*[tunnel] * ("tunnel" in wanted), *[lan] * ("lan" in wanted)):
-                url = f"http://{address}:{context.node_port}/"
+            tunnel = [plan.host4(other.index), plan.host6(other.index)][: len(plan.services)]
+            for address in (*tunnel * ("tunnel" in wanted), *[other.peer_ip] * ("lan" in wanted)):
+                url = f"http://{_host(address)}:{context.node_port}/"
                 yield Probe("network.nodeport", f"{other.name} ({address})", ("fetch", url))
 
 
 def _of_hosts(context: SmokeContext) -> Iterator[tuple[Node, str]]:
     """Nodes, and the address of the Service whose only endpoint is the pod with hostNetwork there."""
     for pod in context.host_pods:
-        if address := context.services.get(f"probe-host-{pod.node}"):
+        for address in context.services.get(f"probe-host-{pod.node}", ()):
             yield context.inventory.node(pod.node), address
+
+
+def _host(address: str) -> str:
+    """As it is in a URL."""
+    return f"[{address}]" if ":" in address else address
 
 
 def lines(wanted: Sequence[Probe]) -> bytes:

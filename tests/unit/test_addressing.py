@@ -31,3 +31,19 @@ def test_subnets_are_disjoint_and_inside_the_cluster(one: int, other: int) -> No
         assert network.subnet_of(cluster)  # type: ignore[arg-type]
         assert network.overlaps(ipaddress.ip_network(cidr(other))) == (one == other)
         assert not network.overlaps(ipaddress.ip_network(plan.cidr4(0)))
+
+
+@given(
+    st.sampled_from(["ipv4", "ipv6"]), st.integers(12, 29), st.integers(min_value=0), st.none() | st.integers(108, 125)
+)
+def test_services_have_a_range_a_family_in_the_chosen_order(prefer: str, size: int, at: int, six: int | None) -> None:
+    space = ipaddress.IPv4Network("10.0.0.0/8")
+    own = ipaddress.IPv4Network((int(space.network_address) + at % 2**24 & ~(2 ** (32 - size) - 1), size))
+    plan = Addressing(prefer=prefer, services4=str(own), services6=f"fd88::/{six}" if six else "")
+    ranges = [ipaddress.ip_network(cidr) for cidr in plan.services]
+    versions = [4, 6] if prefer == "ipv4" else [6, 4]
+    assert [each.version for each in ranges] == (versions if six else [4])
+    api = ipaddress.ip_address(plan.api_service_ip)
+    assert api == next(iter(ranges[0].hosts()))
+    assert all(any(each.overlaps(whole) for whole in plan.networks) for each in ranges)
+    assert (own in plan.networks) == (not own.subnet_of(ipaddress.IPv4Network("10.88.0.0/16")))

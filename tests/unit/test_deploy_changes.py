@@ -48,7 +48,13 @@ def test_each_field_of_the_model_is_classified() -> None:
 
 def test_what_needs_more_than_a_deploy_is_compared() -> None:
     hard = {field for field, kind in KINDS.items() if kind is not Kind.FREE}
-    assert hard == {*changes.RENDERED, "cluster.secrets.encrypted_resources", "nodes.name", "nodes.index"}
+    assert hard == {
+        *changes.RENDERED,
+        "cluster.network.services4",
+        "cluster.secrets.encrypted_resources",
+        "nodes.name",
+        "nodes.index",
+    }
 
 
 def rendered(cluster: FakeCluster, inventory: Inventory) -> dict[str, bytes]:
@@ -155,8 +161,48 @@ def test_another_preferred_family_is_named(previous: str | None, now: str, named
     assert found.startswith(f"cluster.network.prefer is {now}: the first address of node1 ") == bool(found) == named
 
 
+BOTH = {"services6": "fd88::/112"}
+
+
+@pytest.mark.parametrize(
+    ("previous", "now", "taken"),
+    [
+        ({}, BOTH, True),
+        ({}, BOTH | {"prefer": "ipv6"}, False),
+        ({}, {"services4": "10.96.0.0/16"}, False),
+        ({}, {"services4": "10.88.0.0/25"}, False),
+        ({"prefer": "ipv6"}, BOTH, True),
+        ({"services4": "10.96.0.0/16"}, BOTH | {"services4": "10.96.0.0/16"}, True),
+        (BOTH, {}, False),
+        (BOTH, BOTH | {"prefer": "ipv6"}, False),
+        (BOTH, {"services6": "fd88::/120"}, False),
+        (None, BOTH, True),
+    ],
+)
+def test_services_take_a_second_range_alone(
+    previous: dict[str, str] | None, now: dict[str, str], taken: bool, cluster: FakeCluster
+) -> None:
+    def wanted(values: dict[str, str]) -> Inventory:
+        inventory = cluster.inventory
+        for name, value in values.items():
+            inventory = changed(inventory, f"cluster.network.{name}", value)
+        return inventory
+
+    # None: of a version that had no such keys.
+    then = rendered(cluster, wanted(previous or {}))
+    if previous is None:
+        then = {file: re.sub(rb"    (services[46]|prefer) = .*\n", b"", text) for file, text in then.items()}
+    if taken:
+        check(cluster, deployed(then), wanted(now))
+    else:
+        with pytest.raises(
+            ErrorGroup, match=r"^cluster\.network: Services would be in \S+( \S+)?, but .* second range"
+        ):
+            check(cluster, deployed(then), wanted(now))
+
+
 @given(st.text())
 def test_any_answer_of_a_machine_is_only_compared(text: str) -> None:
     found = changes.values(text)
-    assert found.keys() <= {*changes.RENDERED.values(), "prefer"}
+    assert found.keys() <= {*changes.RENDERED.values(), "services4", "services6", "prefer"}
     assert all(value.isascii() and value.isprintable() and len(value) <= 253 for value in found.values())

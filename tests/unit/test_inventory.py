@@ -110,6 +110,38 @@ nodes:
         (("name: demo", "name: demo\n  addons: [x.yaml]"), "x.yaml: no such file in the workspace"),
         (("name: demo", "name: demo\n  network: {prefix4: '8.8'}"), "not a private range"),
         (("name: demo", "name: demo\n  network: {prefix6: '2001'}"), "cluster.network.prefix6"),
+        (("name: demo", "name: demo\n  network: {prefer: ipv5}"), "network.prefer: must be 'ipv4' or 'ipv6'"),
+        (
+            ("name: demo", "name: demo\n  network: {services4: 10.88.2.0/24}"),
+            "services4: 10.88.2.0/24 overlaps the subnets",
+        ),
+        (
+            ("name: demo", "name: demo\n  network: {services4: 10.88.0.0/20}"),
+            "a part of 10.88.0.0/24, or a range outside",
+        ),
+        (("name: demo", "name: demo\n  network: {services4: 10.96.0.0/11}"), "10.96.0.0/11 must be of /12 to /29"),
+        (("name: demo", "name: demo\n  network: {services4: 10.88.0.0/30}"), "10.88.0.0/30 must be of /12 to /29"),
+        (
+            ("name: demo", "name: demo\n  network: {services4: 9.9.0.0/16}"),
+            "9.9.0.0/16 is not in a private range (10.0.0.0/8",
+        ),
+        (("name: demo", "name: demo\n  network: {services4: 10.96.0.1/16}"), "services4: 10.96.0.1/16 has host bits"),
+        (("name: demo", "name: demo\n  network: {services4: 'fd88::/112'}"), "cluster.network.services4: "),
+        (
+            ("name: demo", "name: demo\n  network: {services4: 192.168.0.0/24}"),
+            "192.168.0.1 is in the cluster's own network",
+        ),
+        (
+            ("name: demo", "name: demo\n  network: {services4: 10.96.0.0/16, private: [10.0.0.0/8]}"),
+            "overlaps the cluster's own network 10.96.0.0/16",
+        ),
+        (("name: demo", "name: demo\n  network: {services6: 10.96.0.0/16}"), "cluster.network.services6: "),
+        (
+            ("name: demo", "name: demo\n  network: {services6: 'fd88:1::/112'}"),
+            "must be a part of fd88::/32, of /108 to /125",
+        ),
+        (("name: demo", "name: demo\n  network: {services6: 'fd88::/64'}"), "of /108 to /125"),
+        (("name: demo", "name: demo\n  network: {services6: 'fd88::/126'}"), "of /108 to /125"),
         (("name: demo", "name: demo\n  network: {mtu: 1000}"), "cluster.network.mtu: must be at least 1280"),
         (("name: demo", "name: demo\n  network: {mtu: 65456}"), "cluster.network.mtu: must be at most 65455"),
         (("name: demo", "name: demo\n  network: {mtu: '1420'}"), "cluster.network.mtu: must be a whole number"),
@@ -148,6 +180,13 @@ nodes:
         (("name: demo", "name: dëmo"), "cluster.name"),
         (("name: demo", "name: [demo]"), "must be text"),
         (("name: demo", "nam: demo"), "cluster.nam: unknown key"),
+        (
+            (
+                "demo\nnodes:\n  node1:\n",
+                "demo\n  network: {services4: 172.16.0.0/16}\nnodes:\n  node1:\n    ssh: {host: 172.16.0.9}\n",
+            ),
+            "nodes.node1.ssh: 172.16.0.9 is in 172.16.0.0/16, which is the Services'",
+        ),
         (("peer_ip: 192.168.0.2", "tags: [a]"), "nodes.node2.peer_ip: this key is missing"),
         (("peer_ip: 192.168.0.2", "peer_ip: 192.168.0.2\n    ssh: {user: '-oProxyCommand=x'}"), "node2.ssh.user"),
         (("peer_ip: 192.168.0.2", "peer_ip: 192.168.0.2\n    ssh: {host: '-x'}"), "neither an address nor"),
@@ -310,5 +349,8 @@ def test_node_ports_on_the_lan_need_ipv4(tmp_path: Path) -> None:
     file.write_text(f"cluster:\n  name: t\n  network: {{node_ports: [tunnel, lan]}}\nnodes: {nodes}\n")
     with pytest.raises(ErrorGroup, match=r"inventory\.yaml:3: cluster\.network\.node_ports: lan: .* of node2, node3"):
         load(file)
-    file.write_text(file.read_text().replace(", lan", ""))
+    text = file.read_text()
+    file.write_text(text.replace(", lan", ""))
     load(file)
+    file.write_text(text.replace("lan]", "lan], services6: 'fd88::/112'"))
+    assert load(file).addressing.services == ("10.88.0.0/24", "fd88::/112")

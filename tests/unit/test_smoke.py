@@ -47,8 +47,8 @@ def context(egress: str = "", nodes: int = 2) -> SmokeContext:
     made.nodes = [{"metadata": {"name": made.host(node)}} for node in made.inventory.nodes]
     made.pods = PODS
     made.host_pods = [Pod("c", "node2", "fd88:2::1", "10.88.2.1")]
-    made.services = {"probe": "10.88.0.7", "probe-node1": "10.88.0.8", "probe-node2": "10.88.0.9"}
-    made.services["probe-host-node2"] = "10.88.0.10"
+    made.services = {"probe": ("10.88.0.7",), "probe-node1": ("10.88.0.8",), "probe-node2": ("10.88.0.9",)}
+    made.services["probe-host-node2"] = ("10.88.0.10",)
     return made
 
 
@@ -199,6 +199,25 @@ def test_pods_and_machines_reach_services_of_host_pods() -> None:
     for node in made.inventory.nodes:
         by_machine = [probe.words for probe in probes.of_machine(made, node) if probe.check == "network.host"]
         assert by_machine == [("fetch", "http://10.88.0.7/"), ("fetch", "http://10.88.0.10/")]
+
+
+def test_services_of_two_families_are_tried_in_both() -> None:
+    text = f"cluster: {{name: t, network: {{services6: 'fd88::/112'}}}}\nnodes: {{{', '.join(PEERS)}}}\n"
+    made = replace(context(), inventory=parse(text, Path("inventory.yaml")), node_port=30000)
+    made.nodes = context().nodes
+    made.services = {"probe": ("10.88.0.7", "fd88::7"), "probe-host-node2": ("10.88.0.10", "fd88::10")}
+    found = {
+        (probe.check, probe.words[1:]) for probe in [*tried(made), *probes.of_machine(made, made.inventory.primary)]
+    }
+    assert {
+        ("network.service", ("http://[fd88::7]/",)),
+        ("network.hostnetwork", ("http://[fd88::10]/", "node2.k8s.internal")),
+        ("network.host", ("http://[fd88::7]/",)),
+        ("network.host", ("http://[fd88::10]/",)),
+        ("network.nodeport", ("http://[fd88:2::1]:30000/",)),
+        ("network.nodeport", ("http://10.88.2.1:30000/",)),
+        ("dns.services", ("probe.space.svc.k8s.internal", "10.88.0.7", "fd88::7")),
+    } <= found
 
 
 @given(st.from_regex(r"smallkube-smoke-[0-9a-f]{8}", fullmatch=True))

@@ -41,7 +41,8 @@ once() {
       ;;
     fetch) curl --silent --show-error --fail --max-time 3 --output /dev/null "$1" 2>"$said" ;;
     server)
-      dig +short +time=2 +tries=1 "@$1" "$2" A >"$said" 2>&1
+      case $3 in *:*) type=AAAA ;; *) type=A ;; esac
+      dig +short +time=2 +tries=1 "@$1" "$2" "$type" >"$said" 2>&1
       grep -q -x -F "$3" "$said"
       ;;
     unknown)

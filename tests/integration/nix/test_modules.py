@@ -185,7 +185,7 @@ def test_cluster_addresses_come_from_its_own_interfaces(cluster: Cluster) -> Non
             "type filter hook prerouting priority raw; policy accept;",
             'iifname { "lo", "brkube", "wgkube" } accept',
             "ip6 daddr fd88::/16 drop",
-            "ip daddr 10.88.0.0/16 drop",
+            "ip daddr { 10.88.0.0/16 } drop",
         ]
 
 
