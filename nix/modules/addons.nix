@@ -69,7 +69,8 @@ let
       kubectl --request-timeout=60s taint node "$node" role:NoSchedule-
     fi
     kubectl --request-timeout=60s label --overwrite nodes --selector='!${controlPlane}' ${role}=worker
-  '';
+  ''
+  + cfg.marksScript;
 in
 {
   options.kube = {
@@ -128,6 +129,7 @@ in
         {
           description = "Label the nodes with their roles";
           serviceConfig.RemainAfterExit = false;
+          serviceConfig.StateDirectory = "kube-node-roles";
         }
       ];
     };

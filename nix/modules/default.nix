@@ -4,6 +4,7 @@
     ./lib.nix
     ./base.nix
     ./addressing.nix
+    ./marks.nix
     ./peers.nix
     ./hosts.nix
     ./bridge.nix

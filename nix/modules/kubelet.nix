@@ -16,6 +16,18 @@ let
   cfg = config.kube;
   key = "kubelet_node${toString cfg.nodeIndex}.key";
   certificate = "kubelet_node${toString cfg.nodeIndex}.crt";
+  # KEY=VALUE:EFFECT
+  taint =
+    text:
+    let
+      words = lib.splitString ":" text;
+      pair = lib.splitString "=" (lib.head words);
+    in
+    {
+      key = lib.head pair;
+      effect = lib.last words;
+    }
+    // lib.optionalAttrs (lib.length pair > 1) { value = lib.last pair; };
   configFile = pkgs.writeText "kubelet.json" (builtins.toJSON cfg.kubeletSettings);
 in
 {
@@ -54,16 +66,8 @@ in
         # resolved's stub on 127.0.0.53 can't be reached from a pod.
         resolvConf = "/run/systemd/resolve/resolv.conf";
       })
-      (lib.mkIf cfg.isPrimary (
-        kubeLib.deepDefaults {
-          registerWithTaints = [
-            {
-              # What usual add-ons tolerate. The kubelet sets it once, when it registers.
-              key = "node-role.kubernetes.io/control-plane";
-              effect = "NoSchedule";
-            }
-          ];
-        }
+      (lib.mkIf (cfg.registeredTaints != [ ]) (
+        kubeLib.deepDefaults { registerWithTaints = map taint cfg.registeredTaints; }
       ))
     ];
     kube.requiredSecrets = [ key ];

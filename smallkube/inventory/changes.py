@@ -22,7 +22,7 @@ _FREE = (
     *("cluster.backup.dir", "cluster.backup.ping_url", "cluster.backup.metrics_file", "cluster.backup.copy_to"),
     *(f"cluster.backup.keep.{period}" for period in ("last", "daily", "weekly", "monthly")),
     *("cluster.smoke.image", "cluster.smoke.pull_policy"),
-    *("nodes.peer_ip", "nodes.tags", "nodes.checks"),
+    *("nodes.peer_ip", "nodes.tags", "nodes.labels", "nodes.taints", "nodes.checks"),
     *("nodes.ssh.host", "nodes.ssh.port", "nodes.ssh.user", "nodes.ssh.become"),
 )
 

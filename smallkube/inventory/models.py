@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 
 from smallkube.core.errors import UsageError
 from smallkube.inventory.addressing import Addressing, is_address
+from smallkube.inventory.marks import Labels, Taints
 
 
 def _network(value: str) -> str:
@@ -203,11 +204,13 @@ class Ssh(Model):
 
 
 class NodeEntry(Model):
-    """One node as the file has it."""
+    """One node as the file has it; ``taints`` None: as its kubelet registers, with the standard one on the primary."""
 
     peer_ip: Annotated[str, AfterValidator(_address)]
     ssh: Ssh = Ssh()
     tags: tuple[Word, ...] = ()
+    labels: Labels = ()
+    taints: Taints | None = None
     checks: tuple[Annotated[tuple[str, ...], AfterValidator(_argv)], ...] = ()
 
 

@@ -354,3 +354,31 @@ def test_node_ports_on_the_lan_need_ipv4(tmp_path: Path) -> None:
     load(file)
     file.write_text(text.replace("lan]", "lan], services6: 'fd88::/112'"))
     assert load(file).addressing.services == ("10.88.0.0/24", "fd88::/112")
+
+
+@pytest.mark.parametrize(
+    ("field", "expected"),
+    [
+        ("labels: [disk]", "nodes.node2.labels.0: does not have the form"),
+        ("labels: [role=x]", "nodes.node2.labels.0: role is set by smallkube or the kubelet"),
+        ("labels: [a=b, a=c]", "nodes.node2.labels: a is there twice"),
+        ("labels: ['a=b c']", "nodes.node2.labels.0: does not have the form"),
+        ("labels: {a: b}", "nodes.node2.labels: must be a list"),
+        ("taints: [gpu]", "nodes.node2.taints.0: does not have the form"),
+        ("taints: ['gpu=yes:Never']", "nodes.node2.taints.0: does not have the form"),
+        ("taints: ['a=b:NoExecute', 'a:NoExecute']", "nodes.node2.taints: a:NoExecute is there twice"),
+        ('taints: ["a=$(id):NoExecute"]', "nodes.node2.taints.0: does not have the form"),
+    ],
+)
+def test_a_mark_that_no_node_can_have_is_refused(field: str, expected: str, tmp_path: Path) -> None:
+    assert expected in complaint(tmp_path, LEAST.replace("192.168.0.2", f"192.168.0.2\n    {field}"))
+
+
+def test_labels_and_taints_of_nodes(tmp_path: Path) -> None:
+    fields = """
+    labels: [example.com/disk=ssd, node-role.kubernetes.io/worker=]
+    taints: ['a=:NoExecute', 'a:NoSchedule']"""
+    primary, worker = read(tmp_path, LEAST.replace("192.168.0.2", f"192.168.0.2{fields}")).nodes
+    assert (primary.labels, primary.taints) == ((), None)
+    assert worker.labels == ("example.com/disk=ssd", "node-role.kubernetes.io/worker=")
+    assert worker.taints == ("a=:NoExecute", "a:NoSchedule")

@@ -44,8 +44,11 @@ class Tree:
 
 def make_tree(folder: Path, indices: Sequence[int], addresses: str, cluster: Mapping[str, Any]) -> Tree:
     workspace = Workspace(folder)
-    nodes = {f"node{index}": {"peer_ip": addresses.format(index)} for index in indices}
-    workspace.inventory_file.write_text(yaml.safe_dump({"cluster": {"name": "test", **cluster}, "nodes": nodes}))
+    own, settings = cluster.get("nodes", {}), {key: value for key, value in cluster.items() if key != "nodes"}
+    nodes = {
+        name: {"peer_ip": addresses.format(name[4:])} | own.get(name, {}) for name in map("node{}".format, indices)
+    }
+    workspace.inventory_file.write_text(yaml.safe_dump({"cluster": {"name": "test", **settings}, "nodes": nodes}))
     loaded = load.load(workspace.inventory_file)
     workspace.keys_dir.mkdir()
     for name in [*(secret.file for secret in policy.secrets_of(loaded)), *policy.public_files(loaded)]:
@@ -66,7 +69,10 @@ Describe = Callable[..., dict[str, Description]]
 
 @pytest.fixture
 def build(tmp_path_factory: pytest.TempPathFactory) -> Build:
-    """``build(indices, addresses="192.0.2.{}", **cluster)``: the tree of a cluster with these nodes and settings."""
+    """``build(indices, addresses="192.0.2.{}", **cluster)``: the tree of a cluster with these nodes and settings.
+
+    ``nodes``: name → further fields of the node.
+    """
 
     def build(indices: Sequence[int], addresses: str = "192.0.2.{}", **cluster: Any) -> Tree:
         return make_tree(tmp_path_factory.mktemp("workspace"), indices, addresses, cluster)

@@ -337,7 +337,7 @@ def test_nodes_get_their_roles_and_the_standard_taint(previous: bool, two: Clust
     )
     kubectl.chmod(0o755)
     text = script.replace("export PATH=", f"PATH={tmp_path}:$PATH\nPATH_ON_NODES=")
-    assert process.run(["bash", "-c", text]).ok
+    assert process.run(["bash", "-c", text], environment={"STATE_DIRECTORY": str(tmp_path)}).ok
     changes = re.findall(r"(?:label|taint) .*", (tmp_path / "calls").read_text())
     role, node = "node-role.kubernetes.io/control-plane", "node1.k8s.internal"
     restricted = "node-restriction.kubernetes.io/role"
