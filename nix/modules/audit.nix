@@ -122,9 +122,11 @@ in
       }
     );
 
-    systemd.services.kube-apiserver.serviceConfig = lib.mkIf cfg.isPrimary {
-      LogsDirectory = folder;
-      LogsDirectoryMode = "0700";
+    systemd.services.kube-apiserver = lib.mkIf cfg.isPrimary {
+      serviceConfig = {
+        LogsDirectory = folder;
+        LogsDirectoryMode = "0700";
+      };
     };
 
     # For inv cluster.audit.
