@@ -26,6 +26,7 @@ def exposures(program: Path, units: dict[str, str], folder: Path) -> dict[str, f
     for name, text in units.items():
         (folder / name).write_text(re.sub(r"(?m)^(Exec\w+=)([-@:+!|]*)\S+", r"\g<1>\g<2>/bin/true", text))
         result = process.run([program, "security", "--offline=true", "--no-pager", folder / name])
+        assert result.ok, f"{name}: {result.stderr}"
         (level,) = re.findall(rf"Overall exposure level for {re.escape(name)}: ([\d.]+)", result.stdout)
         found[name.removesuffix(".service")] = float(level)
     return found
