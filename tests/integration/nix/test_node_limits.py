@@ -9,6 +9,7 @@ import pytest
 
 from lab.checks.evaluate import Description
 from lab.checks.systemd_text import section
+from smallkube.core.workspace import REPOSITORY
 
 from .conftest import Build, Describe
 
@@ -35,15 +36,15 @@ def mebibytes(quantity: str) -> int:
     return int(quantity.removesuffix("Mi"))
 
 
-@pytest.mark.parametrize(("node", "left"), [("node1", 1000), ("node2", 1400)])
-def test_what_is_reserved_fits_small_machines(node: str, left: int, two: Cluster) -> None:
-    """A kubelet does not start with more than the machine has; of 2 GB, ``left`` MiB must remain for pods."""
+@pytest.mark.parametrize(("node", "said"), [("node1", 868), ("node2", 484)])
+def test_what_is_reserved_fits_small_machines(node: str, said: int, two: Cluster) -> None:
+    """A kubelet does not start with more than the machine has; ``said`` is what docs/operating.md says."""
     settings = kubelet(two[node])
     parts = (settings["kubeReserved"], settings["systemReserved"])
     reserved = mebibytes(settings["evictionHard"]["memory.available"])
     reserved += sum(mebibytes(part["memory"]) for part in parts)
-    assert reserved < SMALLEST
-    assert 2 * SMALLEST + 100 - reserved > left
+    assert reserved == said < SMALLEST
+    assert f" {said} MiB, " in (REPOSITORY / "docs/operating.md").read_text()
     assert sum(int(part["cpu"].removesuffix("m")) for part in parts) < 500
 
 
