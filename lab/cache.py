@@ -4,7 +4,7 @@ A lab that is up holds the folders that its machines' disks are layered over (se
 it is in, so that no other process removes them.
 """
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Set
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +15,17 @@ from lab.places import Places
 from lab.removal import disk_usage, locked_if_free, remove_if_free
 from smallkube.core.errors import SmallkubeError
 
-IMAGE_LOCK, KUBERNETES_LOCK = "image.lock", "kubernetes.lock"
-BUILDING = {"building-": IMAGE_LOCK, "kubernetes-building-": KUBERNETES_LOCK, "go-building-": KUBERNETES_LOCK}
-"""Beginning of an unfinished folder's name to the lock that its build holds."""
-FINISHED = {"image-": "", "kubernetes-": "", "go-": KUBERNETES_LOCK}
-"""The same of finished folders; a build of Kubernetes uses Go."""
+SETS = (kubernetes.PROGRAMS,)
+"""Every set of programs that the lab builds."""
+LOCKS = (image.LOCK, toolchain.LOCK, *(each.lock for each in SETS))
+BUILDING = {
+    "building-": (image.LOCK,),
+    "go-building-": (toolchain.LOCK,),
+    **{each.building: (each.lock,) for each in SETS},
+}
+"""Beginning of an unfinished folder's name to the locks of builds that use it."""
+FINISHED = {"image-": (), "go-": tuple(each.lock for each in SETS), **{f"{each.name}-": () for each in SETS}}
+"""The same of finished folders; builds of programs use Go."""
 IN_USE, CURRENT, OLD, UNFINISHED = "in use", "current", "old", "unfinished"
 
 
@@ -44,19 +50,17 @@ class Pruned(Folder):
     reason: str = ""
 
 
-def classify(
-    names: Collection[str], current: Collection[str], used: Collection[str], locks: Collection[str]
-) -> list[Folder]:
+def classify(names: Collection[str], current: Collection[str], used: Collection[str], locks: Set[str]) -> list[Folder]:
     """The folders among ``names`` that the lab made, by name; what else is there is not the lab's.
 
     ``current`` and ``used`` are names, ``locks`` the locks that builds hold.
     """
     found = []
     for name in sorted(names):
-        for start, lock in (BUILDING | FINISHED).items():
+        for start, own in (BUILDING | FINISHED).items():
             if name.startswith(start):
                 idle = CURRENT if name in current else UNFINISHED if start in BUILDING else OLD
-                found.append(Folder(name, IN_USE if name in used or lock in locks else idle))
+                found.append(Folder(name, IN_USE if name in used or not locks.isdisjoint(own) else idle))
                 break
     return found
 
@@ -73,7 +77,7 @@ def survey(places: Places) -> Iterator[list[Folder]]:
         yield []
         return
     with ExitStack() as stack:
-        found = [place for name in (IMAGE_LOCK, KUBERNETES_LOCK) if (place := places.cache / name).is_file()]
+        found = [place for name in LOCKS if (place := places.cache / name).is_file()]
         locks = {place.name for place in found if not stack.enter_context(locked_if_free(place))}
         names = {path.name for path in places.cache.iterdir() if path.is_dir() and not path.is_symlink()}
         # Machines of a lab that crashed may still run, while nothing holds the folders any more.
@@ -88,9 +92,13 @@ def _is_free(folder: Path) -> bool:
 
 
 def _current(cache: Path) -> set[str]:
-    built = kubernetes.place(cache)
-    resumable = set() if built.is_dir() else {f"kubernetes-building-{built.name.removeprefix('kubernetes-')}"}
-    return {image.place(cache).name, built.name, f"go-{toolchain.VERSION}", *resumable}
+    names = {image.place(cache).name, f"go-{toolchain.VERSION}"}
+    for each in SETS:
+        built = each.place(cache)
+        names.add(built.name)
+        if not built.is_dir():
+            names.add(each.unfinished(cache).name)
+    return names
 
 
 def prune(places: Places, *, current: bool = False, dry_run: bool = False) -> list[Pruned]:

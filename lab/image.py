@@ -22,7 +22,7 @@ SUITE = "trixie"
 DEFAULT_MIRROR = "http://deb.debian.org/debian"
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 SCRIPT = Path(__file__).with_name("build-image.sh")
-LOG = "image-build.log"
+LOG, LOCK = "image-build.log", "image.lock"
 PACKAGES = [
     "systemd",
     "systemd-sysv",
@@ -91,7 +91,7 @@ def ensure(cache: Path, say: Callable[[str], None]) -> Path:
     image = place(cache)
     if image.is_dir():
         return image
-    with waiting_lock(cache / "image.lock"):
+    with waiting_lock(cache / LOCK):
         for leftover in cache.glob("building-*"):
             remove_tree(leftover)
         if not image.is_dir():

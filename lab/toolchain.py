@@ -17,10 +17,12 @@ import zipfile
 from pathlib import Path
 
 from lab.bar import Bar
+from lab.command import waiting_lock
 from lab.removal import remove_tree
 from smallkube.core.errors import SmallkubeError
 
 VERSION = "1.26.11"
+LOCK = "go.lock"
 SUMS = {
     "x86_64": ("amd64", "h1:KyINmJ/FQdKRmDYGuTAAXkumyeR2DyUlSNHZj7XaLFg="),
     "aarch64": ("arm64", "h1:GFS9FmglLJxMwOSuun3qb8tBjpr8ibzOkt8tBrRLrnk="),
@@ -42,8 +44,9 @@ def ensure(cache: Path, oldest: tuple[int, ...], bar: Bar) -> Path:
     if here and version(here) >= oldest:
         return Path(here)
     folder = cache / f"go-{VERSION}"
-    if not folder.is_dir():
-        _fetch(folder, bar)
+    with waiting_lock(cache / LOCK):
+        if not folder.is_dir():
+            _fetch(folder, bar)
     return folder / "bin/go"
 
 

@@ -46,9 +46,10 @@ def test_prune_keeps_what_labs_use() -> None:
     ("lock", "kept"),
     [
         ("image.lock", {"building-x7"}),
+        ("go.lock", {"go-building-x7"}),
         (
             "kubernetes.lock",
-            {"kubernetes-building-new", "kubernetes-building-old", "go-building-x7", "go-1.1", "go-1.2"},
+            {"kubernetes-building-new", "kubernetes-building-old", "go-1.1", "go-1.2"},
         ),
     ],
 )

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from lab import containers, gobuild, kubernetes
+from lab import cache, containers, gobuild, kubernetes, programs
 from smallkube.core.errors import SmallkubeError
 
 RECIPES = {recipe.module: recipe for recipe in kubernetes.RECIPES}
@@ -25,11 +25,11 @@ def test_the_configuration_has_the_pinned_versions() -> None:
     stand_in = (Path(kubernetes.__file__).parent / "nix/pkgs.nix").read_text()
     seen = dict(re.findall(r'^    (\S+) = "([\d.]+)";$', stand_in, re.MULTILINE))
     for module, recipe in RECIPES.items():
-        assert kubernetes.pinned(recipe) == f"v{seen[module]}"
+        assert programs.pinned(recipe) == f"v{seen[module]}"
 
 
 def test_the_parts_of_kubernetes_are_of_one_version() -> None:
-    text = (kubernetes.MODULES / "kubernetes/go.mod").read_text()
+    text = (programs.MODULES / "kubernetes/go.mod").read_text()
     replaced = re.findall(r"^\s*(k8s\.io/\S+) => (\S+) (\S+)$", text, re.MULTILINE)
     assert len(replaced) > 25
     assert {(path, version) for _, path, version in replaced} == {
@@ -41,18 +41,33 @@ def test_a_module_that_pins_nothing_is_named(tmp_path: Path) -> None:
     (tmp_path / "etcd").mkdir()
     (tmp_path / "etcd/go.mod").write_text("module x\n")
     with pytest.raises(SmallkubeError, match="does not pin"):
-        kubernetes.pinned(RECIPES["etcd"], tmp_path)
+        programs.pinned(RECIPES["etcd"], tmp_path)
 
 
 def test_another_checksum_or_version_is_another_folder(tmp_path: Path) -> None:
     modules = tmp_path / "go"
-    shutil.copytree(kubernetes.MODULES, modules)
+    shutil.copytree(programs.MODULES, modules)
     before = kubernetes.place(tmp_path, modules)
     assert before == kubernetes.place(tmp_path, modules)
     assert before.name == kubernetes.place(Path("/elsewhere")).name
     with (modules / "etcd/go.sum").open("a") as sums:
         sums.write("more\n")
     assert kubernetes.place(tmp_path, modules) != before
+
+
+def test_a_module_of_another_set_leaves_the_folder_as_it_is(tmp_path: Path) -> None:
+    modules = tmp_path / "go"
+    shutil.copytree(programs.MODULES, modules)
+    before = kubernetes.place(tmp_path, modules)
+    (modules / "else").mkdir()
+    (modules / "else/go.mod").write_text("module smallkube.lab/else\n")
+    assert kubernetes.place(tmp_path, modules) == before
+
+
+def test_every_module_belongs_to_one_set_that_prune_knows() -> None:
+    used = [recipe.module for each in cache.SETS for recipe in each.recipes]
+    assert sorted(used) == sorted(folder.name for folder in programs.MODULES.iterdir())
+    assert len({each.name for each in cache.SETS}) == len(cache.SETS)
 
 
 def test_modules_lie_where_the_cache_has_them() -> None:
@@ -74,10 +89,10 @@ def elf(*kinds: int) -> bytes:
 
 @pytest.mark.parametrize(
     ("image", "alone"),
-    [(elf(1, 2), True), (elf(1, kubernetes.PT_INTERP), False), (b"#!/bin/sh\n", False), (b"", False)],
+    [(elf(1, 2), True), (elf(1, programs.PT_INTERP), False), (b"#!/bin/sh\n", False), (b"", False)],
 )
 def test_a_program_that_needs_a_loader_is_not_self_contained(image: bytes, alone: bool) -> None:
-    assert kubernetes.self_contained(image) is alone
+    assert programs.self_contained(image) is alone
 
 
 @pytest.mark.parametrize(
@@ -90,13 +105,13 @@ def test_only_the_pinned_minor_version_on_path_is_used(
     program = tmp_path / "kubelet"
     program.write_text(f'#!/bin/sh\n[ "$1" = --version ] && echo "{answer}"\n')
     program.chmod(0o755)
-    assert kubernetes.usable(program, "v1.34.2") is False, "a script is not self-contained"
-    monkeypatch.setattr(kubernetes, "self_contained", lambda _image: True)
-    assert kubernetes.usable(program, "v1.34.2") is usable
+    assert programs.usable(program, "v1.34.2") is False, "a script is not self-contained"
+    monkeypatch.setattr(programs, "self_contained", lambda _image: True)
+    assert programs.usable(program, "v1.34.2") is usable
 
 
 def test_a_program_that_does_not_start_is_not_used(tmp_path: Path) -> None:
-    assert kubernetes.usable(tmp_path / "missing", "v1.34.2") is False
+    assert programs.usable(tmp_path / "missing", "v1.34.2") is False
 
 
 def test_an_image_holds_what_its_digests_say() -> None:
