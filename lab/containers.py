@@ -1,18 +1,26 @@
-"""Container images for machines that reach no registry: made here of Debian's static busybox, imported on each machine.
+"""Container images for machines that reach no registry: made here, imported on each machine.
 
-An image is an OCI archive (github.com/opencontainers/image-spec: image-layout.md, config.md, manifest.md); a unit of
-the lab gives it to the container storage before CRI-O starts.
+A folder of images is an OCI image layout (github.com/opencontainers/image-spec: image-layout.md, config.md,
+manifest.md, annotations.md), in which a layer of several images is stored once. A unit of the lab gives those of
+Debian's static busybox to the container storage before CRI-O starts.
 """
 
 import gzip
 import hashlib
 import io
 import json
+import os
 import platform
+import shutil
 import subprocess
 import tarfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from lab.machine import Machine
+from lab.removal import remove_tree
 
 BUSYBOX = "smallkube.lab/busybox:1"
 PAUSE = "smallkube.lab/pause:1"
@@ -36,26 +44,45 @@ ExecStart={program} {folder}
 """
 IMPORT = """\
 #!/bin/sh
-# Gives CRI-O's storage the images of a folder: lab-import-images FOLDER. NAME.name has the name of the image NAME.tar.
+# Gives CRI-O's storage the images of a folder: lab-import-images FOLDER
 set -eu
-for archive in "$1"/*.tar; do
-  read -r image < "${archive%.tar}.name"
+images=$(jq --raw-output '.manifests[].annotations["org.opencontainers.image.ref.name"]' "$1/index.json")
+for image in $images; do
   skopeo inspect --raw "containers-storage:$image" >/dev/null 2>&1 ||
-    skopeo --insecure-policy copy --quiet "oci-archive:$archive" "containers-storage:$image"
+    skopeo --insecure-policy copy --quiet "oci:$1:$image" "containers-storage:$image"
 done
 """
+STORAGE = "var/lib/containers"
 JSON = "application/vnd.oci.image"
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
+PATHS = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+@dataclass(frozen=True)
+class Image:
+    """A container image: its name, its layers (tar archives, lowest first), and what runs in it.
+
+    ``entrypoint`` comes before ``command``, in whose place a pod's ``args`` come; ``user`` as in a Dockerfile.
+    """
+
+    name: str
+    layers: Sequence[bytes]
+    command: Sequence[str] = ()
+    entrypoint: Sequence[str] = ()
+    user: str = ""
+    path: str = PATHS
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """What a container gets of the image, in the form of config.md."""
+        given = {"Cmd": list(self.command), "Entrypoint": list(self.entrypoint), "User": self.user}
+        return {**{name: value for name, value in given.items() if value}, "Env": [f"PATH={self.path}"]}
 
 
 def write(folder: Path, layer: Path, image: Path) -> None:
     """Write the images into ``folder`` below ``layer``, with the unit that imports them on a machine of ``image``."""
-    folder.mkdir(parents=True)
     root = file_system(image / "usr/bin/busybox")
-    for name, command in COMMANDS.items():
-        file = name.rpartition("/")[2].partition(":")[0]
-        (folder / f"{file}.tar").write_bytes(archive(root, command))
-        (folder / f"{file}.name").write_text(f"{name}\n")
+    write_images(folder, [Image(name, [root], command, path="/bin") for name, command in COMMANDS.items()])
     program = folder.parent / "bin/lab-import-images"
     program.write_text(IMPORT)
     program.chmod(0o755)
@@ -64,6 +91,28 @@ def write(folder: Path, layer: Path, image: Path) -> None:
     text = UNIT_TEXT.format(program=f"/{program.relative_to(layer)}", folder=f"/{folder.relative_to(layer)}")
     (units / UNIT).write_text(text)
     (units / "crio.service.wants" / UNIT).symlink_to(f"../{UNIT}")
+
+
+def bring(machine: Machine, folder: Path) -> None:
+    """Import the images of ``folder`` on a machine that runs; what it has already by that name stays.
+
+    Raises SmallkubeError when it fails.
+    """
+    copy = machine.folder / "volumes" / STORAGE / f"lab-{folder.name}"
+    remove_tree(copy)
+    try:
+        shutil.copytree(folder, copy, copy_function=_linked)
+        machine.check("/opt/smallkube-lab/bin/lab-import-images", f"/{STORAGE}/{copy.name}")
+    finally:
+        remove_tree(copy)
+
+
+def _linked(source: str, target: str) -> None:
+    """The same file in another place, copied only where that is on another file system."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
 
 
 def file_system(busybox: Path) -> bytes:
@@ -75,9 +124,9 @@ def file_system(busybox: Path) -> bytes:
             entry = tarfile.TarInfo(name)
             entry.type, entry.mode = tarfile.DIRTYPE, mode
             tar.addfile(entry)
-        _add(tar, "bin/busybox", busybox.read_bytes(), 0o755)
-        _add(tar, "etc/passwd", b"root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n", 0o644)
-        _add(tar, "etc/group", b"root:x:0:\nnogroup:x:65534:\n", 0o644)
+        add_file(tar, "bin/busybox", busybox.read_bytes(), 0o755)
+        add_file(tar, "etc/passwd", b"root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n", 0o644)
+        add_file(tar, "etc/group", b"root:x:0:\nnogroup:x:65534:\n", 0o644)
         for command in listed.stdout.split():
             if command != "busybox":
                 entry = tarfile.TarInfo(f"bin/{command}")
@@ -86,54 +135,60 @@ def file_system(busybox: Path) -> bytes:
     return data.getvalue()
 
 
-def archive(root: bytes, command: Sequence[str]) -> bytes:
-    """An OCI archive of an image with one layer, the tar archive ``root``; the same input gives the same bytes."""
-    layer = gzip.compress(root, mtime=0)
-    blobs = {_digest(layer): layer}
+def write_images(folder: Path, images: Iterable[Image]) -> None:
+    """Write the images into the new ``folder``; the same input gives the same bytes."""
+    store = _Store(folder / "blobs/sha256")
+    described = [_add_image(store, image) for image in images]
+    (folder / "oci-layout").write_text(json.dumps({"imageLayoutVersion": "1.0.0"}))
+    (folder / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": described}))
 
-    def blob(value: object) -> tuple[str, int]:
-        data = json.dumps(value, sort_keys=True).encode()
-        blobs[_digest(data)] = data
-        return _digest(data), len(data)
 
+def _add_image(store: "_Store", image: Image) -> dict[str, Any]:
     machine = platform.machine()
-    config, config_size = blob(
-        {
-            "architecture": ARCHITECTURES.get(machine, machine),
-            "os": "linux",
-            "config": {"Cmd": list(command), "Env": ["PATH=/bin"]},
-            "rootfs": {"type": "layers", "diff_ids": [f"sha256:{_digest(root)}"]},
-        }
-    )
-    manifest, manifest_size = blob(
-        {
-            "schemaVersion": 2,
-            "mediaType": f"{JSON}.manifest.v1+json",
-            "config": {"mediaType": f"{JSON}.config.v1+json", "digest": f"sha256:{config}", "size": config_size},
-            "layers": [
-                {
-                    "mediaType": f"{JSON}.layer.v1.tar+gzip",
-                    "digest": f"sha256:{_digest(layer)}",
-                    "size": len(layer),
-                }
-            ],
-        }
-    )
-    described = {"mediaType": f"{JSON}.manifest.v1+json", "digest": f"sha256:{manifest}", "size": manifest_size}
-    data = io.BytesIO()
-    with tarfile.open(fileobj=data, mode="w") as tar:
-        _add(tar, "oci-layout", json.dumps({"imageLayoutVersion": "1.0.0"}).encode(), 0o644)
-        _add(tar, "index.json", json.dumps({"schemaVersion": 2, "manifests": [described]}).encode(), 0o644)
-        for digest, content in sorted(blobs.items()):
-            _add(tar, f"blobs/sha256/{digest}", content, 0o644)
-    return data.getvalue()
+    layers = [store.layer(layer) for layer in image.layers]
+    config = {
+        "architecture": ARCHITECTURES.get(machine, machine),
+        "os": "linux",
+        "config": image.config,
+        "rootfs": {"type": "layers", "diff_ids": [f"sha256:{_digest(layer)}" for layer in image.layers]},
+    }
+    manifest = {
+        "schemaVersion": 2,
+        "mediaType": f"{JSON}.manifest.v1+json",
+        "config": store.json(f"{JSON}.config.v1+json", config),
+        "layers": layers,
+    }
+    named = {"annotations": {"org.opencontainers.image.ref.name": image.name}}
+    return {**store.json(f"{JSON}.manifest.v1+json", manifest), **named}
+
+
+class _Store:
+    """The blobs of a layout: each is described as manifest.md wants it."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True)
+        self._folder = folder
+        self._layers: dict[bytes, dict[str, Any]] = {}
+
+    def layer(self, layer: bytes) -> dict[str, Any]:
+        if layer not in self._layers:
+            self._layers[layer] = self._blob(f"{JSON}.layer.v1.tar+gzip", gzip.compress(layer, mtime=0))
+        return self._layers[layer]
+
+    def json(self, kind: str, value: object) -> dict[str, Any]:
+        return self._blob(kind, json.dumps(value, sort_keys=True).encode())
+
+    def _blob(self, kind: str, data: bytes) -> dict[str, Any]:
+        digest = _digest(data)
+        (self._folder / digest).write_bytes(data)
+        return {"mediaType": kind, "digest": f"sha256:{digest}", "size": len(data)}
 
 
 def _digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def _add(tar: tarfile.TarFile, name: str, data: bytes, mode: int) -> None:
+def add_file(tar: tarfile.TarFile, name: str, data: bytes, mode: int) -> None:
     entry = tarfile.TarInfo(name)
     entry.size, entry.mode = len(data), mode
     tar.addfile(entry, io.BytesIO(data))

@@ -123,6 +123,7 @@ class ProgramSet:
         for name, program in (here | built).items():
             shutil.copy(program, root / self.prefix / "bin" / name)
         if self.finish:
+            bar.stage("packing")
             self.finish(root / self.prefix, builds, go)
         root.chmod(0o755)
         root.rename(folder)

@@ -4,12 +4,10 @@ and that its container images are what their own digests say.
 
 import gzip
 import hashlib
-import io
 import json
 import re
 import shutil
 import struct
-import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +26,9 @@ def test_the_configuration_has_the_pinned_versions() -> None:
         assert programs.pinned(recipe) == f"v{seen[module]}"
 
 
-def test_the_parts_of_kubernetes_are_of_one_version() -> None:
-    text = (programs.MODULES / "kubernetes/go.mod").read_text()
+@pytest.mark.parametrize("module", ["kubernetes", "conformance"])
+def test_the_parts_of_kubernetes_are_of_one_version(module: str) -> None:
+    text = (programs.MODULES / module / "go.mod").read_text()
     replaced = re.findall(r"^\s*(k8s\.io/\S+) => (\S+) (\S+)$", text, re.MULTILINE)
     assert len(replaced) > 25
     assert {(path, version) for _, path, version in replaced} == {
@@ -64,9 +63,9 @@ def test_a_module_of_another_set_leaves_the_folder_as_it_is(tmp_path: Path) -> N
     assert kubernetes.place(tmp_path, modules) == before
 
 
-def test_every_module_belongs_to_one_set_that_prune_knows() -> None:
-    used = [recipe.module for each in cache.SETS for recipe in each.recipes]
-    assert sorted(used) == sorted(folder.name for folder in programs.MODULES.iterdir())
+def test_every_module_belongs_to_a_set_that_prune_knows() -> None:
+    used = {recipe.module for each in cache.SETS for recipe in each.recipes}
+    assert used == {folder.name for folder in programs.MODULES.iterdir()}
     assert len({each.name for each in cache.SETS}) == len(cache.SETS)
 
 
@@ -114,12 +113,13 @@ def test_a_program_that_does_not_start_is_not_used(tmp_path: Path) -> None:
     assert programs.usable(tmp_path / "missing", "v1.34.2") is False
 
 
-def test_an_image_holds_what_its_digests_say() -> None:
-    packed = containers.archive(b"a file system", ["sh", "-c", "true"])
-    assert packed == containers.archive(b"a file system", ["sh", "-c", "true"])
-    with tarfile.open(fileobj=io.BytesIO(packed)) as tar:
-        content = {name: read.read() for name in tar.getnames() if (read := tar.extractfile(name))}
-    blobs = {name.rpartition("/")[2]: data for name, data in content.items() if name.startswith("blobs/sha256/")}
+def test_an_image_holds_what_its_digests_say(tmp_path: Path) -> None:
+    image = containers.Image("x/one:1", [b"lower", b"upper"], ["sh"], ["/init"], user="1234")
+    for folder in ("a", "b"):
+        containers.write_images(tmp_path / folder, [image, containers.Image("x/two:1", [b"lower"], ["true"])])
+    content = {path.relative_to(tmp_path / "a"): path.read_bytes() for path in (tmp_path / "a").rglob("*.*")}
+    assert all((tmp_path / "b" / name).read_bytes() == data for name, data in content.items())
+    blobs = {path.name: path.read_bytes() for path in (tmp_path / "a/blobs/sha256").iterdir()}
     assert all(hashlib.sha256(data).hexdigest() == digest for digest, data in blobs.items())
 
     def blob(described: dict[str, Any]) -> bytes:
@@ -127,9 +127,15 @@ def test_an_image_holds_what_its_digests_say() -> None:
         assert len(data) == described["size"]
         return data
 
-    manifest = json.loads(blob(json.loads(content["index.json"])["manifests"][0]))
-    config = json.loads(blob(manifest["config"]))
-    assert config["config"]["Cmd"] == ["sh", "-c", "true"]
-    layer = gzip.decompress(blob(manifest["layers"][0]))
-    assert layer == b"a file system"
-    assert config["rootfs"]["diff_ids"] == [f"sha256:{hashlib.sha256(layer).hexdigest()}"]
+    first, second = (
+        (each["annotations"], json.loads(blob(each)))
+        for each in json.loads((tmp_path / "a/index.json").read_text())["manifests"]
+    )
+    assert first[0] == {"org.opencontainers.image.ref.name": "x/one:1"}
+    assert second[1]["layers"] == first[1]["layers"][:1]
+    config = json.loads(blob(first[1]["config"]))
+    given = {"Cmd": ["sh"], "Entrypoint": ["/init"], "User": "1234", "Env": [f"PATH={containers.PATHS}"]}
+    assert config["config"] == given
+    layers = [gzip.decompress(blob(layer)) for layer in first[1]["layers"]]
+    assert layers == [b"lower", b"upper"]
+    assert config["rootfs"]["diff_ids"] == [f"sha256:{hashlib.sha256(layer).hexdigest()}" for layer in layers]
