@@ -14,8 +14,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from lab.bar import Bar
 from lab.command import run, with_parent
+from smallkube.cli.bar import Bar
 from smallkube.core.errors import SmallkubeError
 
 WITHOUT_DEBUG = ("-trimpath", "-gcflags=all=-dwarf=false")

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lab import gobuild, toolchain
-from lab.bar import Bar
 from lab.command import waiting_lock
 from lab.removal import remove_tree
+from smallkube.cli.bar import Bar
 from smallkube.core.errors import SmallkubeError, UsageError
 
 MODULES = Path(__file__).with_name("go")

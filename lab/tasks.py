@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 from invoke.collection import Collection
 from invoke.exceptions import Exit
 
+from smallkube.cli import conformance as conformance_tests
 from smallkube.cli.context import CHANGE, Current, after_dashes, task
 from smallkube.core import ui
 from smallkube.core.errors import SmallkubeError, UsageError
@@ -91,13 +92,53 @@ def kubernetes(_context: object) -> None:
     built already; prints the folder. After an interruption the same command
     resumes.
     """
-    from lab.bar import Bar
     from lab.kubernetes import ensure
     from lab.places import Places
+    from smallkube.cli.bar import Bar
 
     with Bar() as bar:
         built = ensure(Places.find(os.environ).cache, bar)
     ui.result(str(built))
+
+
+@task("json")
+def conformance(
+    here: Current,
+    focus: conformance_tests.Focus = None,
+    resume: conformance_tests.Resume = False,
+    processes: conformance_tests.Processes = conformance_tests.PROCESSES,
+    build_only: Annotated[bool, "build the tests and their images, and run none"] = False,
+) -> None:
+    """Run the official conformance tests of Kubernetes on three machines.
+
+    Builds Kubernetes, the tests and their images unless they are built, makes
+    the lab "conformance", deploys to it, and runs the tests as inv
+    cluster.conformance does. A complete run writes docs/conformance.md. The lab
+    stays up.
+    """
+    from lab import conformance_run as suite
+    from lab.conformance import PROGRAMS as TESTS
+    from lab.kubernetes import PROGRAMS as KUBERNETES
+    from lab.places import Places
+    from smallkube.cli.bar import Bar
+
+    cache = Places.find(os.environ).cache
+    with Bar() as bar:
+        kubernetes, tests = (programs.ensure(cache, bar) for programs in (KUBERNETES, TESTS))
+    if build_only:
+        ui.result(str(tests))
+        return
+    lab = _lab("conformance")
+    with ui.Progress([f"node{index}" for index in (1, 2, 3)]) as progress:
+        place = lab.up(3, None, ui.message, progress.step, kubernetes)
+    os.environ["SMALLKUBE_WORKSPACE"] = str(place)
+    suite.deploy(lab, place, tests, ui.message)
+    kubectl = kubernetes / KUBERNETES.prefix / "bin/kubectl"
+    report = conformance_tests.run_suite(here, suite.on(lab, tests, kubectl, here.workspace, processes), focus, resume)
+    if suite.publish(report):
+        ui.message("docs/conformance.md has this result")
+    ui.message("the lab stays up: inv lab.shell node1 --name conformance; inv lab.down --name conformance")
+    conformance_tests.show(here, report)
 
 
 @task()
@@ -229,4 +270,4 @@ def shell(
         raise Exit(code=finished.returncode)
 
 
-collection = Collection("lab", up, kubernetes, down, prune, status, shell)
+collection = Collection("lab", up, kubernetes, conformance, down, prune, status, shell)

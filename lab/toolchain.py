@@ -16,9 +16,9 @@ import urllib.request
 import zipfile
 from pathlib import Path
 
-from lab.bar import Bar
 from lab.command import waiting_lock
 from lab.removal import remove_tree
+from smallkube.cli.bar import Bar
 from smallkube.core.errors import SmallkubeError
 
 VERSION = "1.26.11"

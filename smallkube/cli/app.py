@@ -6,6 +6,7 @@ from invoke.tasks import Task
 from smallkube.cli import (
     cluster,
     cluster_operations,
+    conformance,
     deploy,
     doctor,
     encryption,
@@ -29,7 +30,7 @@ NAMESPACES = {
     "etcd": (etcd,),
     "tokens": (tokens,),
     "encryption": (encryption,),
-    "cluster": (cluster, cluster_operations),
+    "cluster": (cluster, cluster_operations, conformance),
     "net": (net,),
 }
 """Namespace → the modules with its tasks. A task called like its namespace is what the namespace alone runs."""

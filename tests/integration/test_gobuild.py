@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from lab import gobuild, kubernetes, toolchain
-from lab.bar import Bar
 from lab.places import Places
+from smallkube.cli.bar import Bar
 from smallkube.core.errors import SmallkubeError
 
 MAIN = 'package main\n\nimport "example.test/m/shared"\n\nfunc main() { println(shared.Word, version) }\n'

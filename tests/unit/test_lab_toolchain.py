@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from lab import cache, toolchain
-from lab.bar import Bar
+from smallkube.cli.bar import Bar
 from smallkube.core.errors import SmallkubeError
 
 

@@ -11,14 +11,17 @@ from pathlib import Path
 from smallkube.core.workspace import REPOSITORY
 
 ORDER = (
-    *("core", "inventory", "secrets", "nix", "remote", "kube", "etcd", "deploy", "smoke", "doctor", "operations"),
-    "cli",
+    *("core", "inventory", "secrets", "nix", "remote", "kube", "etcd", "deploy", "smoke", "conformance", "doctor"),
+    *("operations", "cli"),
 )
 """The packages from bottom to top: each may import those before it."""
 
 HEAVY = ("fabric", "paramiko", "pyrage", "pydantic", "jinja2", "rich", "cryptography")
 
-STREAMING = {"smallkube.etcd.ephemeral", "smallkube.nix.build", "smallkube.remote.local", "smallkube.remote.openssh"}
+STREAMING = {
+    *("smallkube.conformance.runner", "smallkube.etcd.ephemeral", "smallkube.nix.build", "smallkube.remote.local"),
+    "smallkube.remote.openssh",
+}
 """What runs programs that serve or are read while they run; core.process runs all others to their end."""
 
 LAB_TASKS = {"lab", "lab.tasks"}

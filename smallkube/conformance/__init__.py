@@ -1,0 +1,1 @@
+"""The official conformance tests of Kubernetes: chosen, run, recorded and reported."""

@@ -1,0 +1,181 @@
+"""The test program of Kubernetes (e2e.test): asked what it has, and run until its last test or an interruption."""
+
+import json
+import os
+import signal
+import subprocess  # its output is read while it runs
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, cast
+
+from smallkube.conformance import catalogue
+from smallkube.conformance.outcome import Outcome, Reader
+from smallkube.core import process
+from smallkube.core.errors import SmallkubeError, UsageError, one_line
+
+GRACE_SECONDS = 120
+"""How long tests that are interrupted may take to remove what they made."""
+_LINE_BYTES = 1 << 16
+_LOG_BYTES = 512 << 20
+_LONGEST = "24h"
+TAINTS = "node-role.kubernetes.io/control-plane,role"
+"""Taints of nodes that tests need not run on."""
+
+
+@dataclass(frozen=True)
+class Suite:
+    """A test program and the cluster that it tests.
+
+    ``domain``: the cluster's; ``prefix``: words before each command line that reaches the cluster.
+    """
+
+    program: Path
+    kubeconfig: Path
+    kubectl: Path
+    domain: str
+    processes: int
+    prefix: tuple[str, ...] = ()
+
+    @property
+    def ginkgo(self) -> Path | None:
+        """What runs the tests in several processes, as the releases of Kubernetes have it beside the program."""
+        found = self.program.with_name("ginkgo")
+        return found if os.access(found, os.X_OK) else None
+
+    def version(self) -> str:
+        """The program's version, such as v1.34.2."""
+        found = self._ask("--version").strip().splitlines()
+        if len(found) != 1 or len(found[0]) > 100:
+            raise SmallkubeError("unexpected output from e2e.test --version", where=str(self.program))
+        return one_line(found[0])
+
+    def tests(self) -> tuple[str, ...]:
+        """The names of the conformance tests."""
+        return catalogue.parse(self._ask("--list-conformance-tests"))
+
+    def _ask(self, flag: str) -> str:
+        done = process.run([self.program, flag])
+        if not done.ok:
+            raise UsageError(f"{flag} failed: is it e2e.test of Kubernetes?", where=str(self.program))
+        return done.stdout
+
+    def facts(self) -> tuple[str, int, str]:
+        """Version of the API server, number of nodes, their container runtime. Raises SmallkubeError."""
+        version, nodes = self._get("version"), self._get("get", "nodes")
+        try:
+            server, items = version["serverVersion"]["gitVersion"], nodes["items"]
+            runtime = items[0]["status"]["nodeInfo"]["containerRuntimeVersion"]
+        except (KeyError, IndexError, TypeError) as error:
+            raise SmallkubeError("unexpected output from kubectl", where=str(self.kubeconfig)) from error
+        return one_line(str(server))[:100], len(items), one_line(str(runtime))[:100]
+
+    def _get(self, *words: str) -> Any:
+        argv = [*self.prefix, self.kubectl, f"--kubeconfig={self.kubeconfig}", "--request-timeout=30s", *words]
+        done = process.run([str(word) for word in (*argv, "--output=json")])
+        if not done.ok:
+            reason = one_line((done.stderr.strip().splitlines() or ["no message"])[-1])[:300]
+            raise SmallkubeError(f"the API server does not answer: {reason}", where=str(self.kubeconfig))
+        return json.loads(done.stdout)
+
+    def argv(self, group: catalogue.Group) -> list[str]:
+        """The command line that runs the tests of ``group``."""
+        ours = [
+            f"--kubeconfig={self.kubeconfig}",
+            f"--kubectl-path={self.kubectl}",
+            f"--dns-domain={self.domain}",
+            f"--non-blocking-taints={TAINTS}",
+            "--provider=skeleton",
+        ]
+        flags = ["v", "no-color", f"timeout={_LONGEST}", *(f"focus={catalogue.pattern(name)}" for name in group.names)]
+        several = min(self.processes, len(group.names))
+        if self.ginkgo and several > 1 and not group.alone:
+            words = [str(self.ginkgo), "run", f"--procs={several}", *(f"--{flag}" for flag in flags)]
+            return [*self.prefix, *words, str(self.program), "--", *ours]
+        return [*self.prefix, str(self.program), *(f"--ginkgo.{flag}" for flag in flags), *ours]
+
+
+def run(suite: Suite, group: catalogue.Group, take: Callable[[Outcome], object], log: Path) -> None:
+    """Run the tests of ``group``; ``take`` gets each outcome as it comes, ``log`` all that the program prints.
+
+    An exception meanwhile, such as Ctrl-C, ends the program: the tests under way remove what they made. Raises
+    SmallkubeError when no test could run.
+    """
+    reader, taken = Reader(group.names), 0
+    with process.logged(str(suite.program)) as ended, log.open("ab", buffering=0) as sink:
+        running = process.start(
+            suite.argv(group),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env=process.plain_environment(),
+            start_new_session=True,
+        )
+        printed = cast(IO[bytes], running.stdout)
+
+        def read() -> None:
+            nonlocal taken
+            while data := printed.readline(_LINE_BYTES):
+                if sink.tell() < _LOG_BYTES:
+                    sink.write(data)
+                if outcome := reader.feed(data.decode(errors="replace")):
+                    taken += 1
+                    take(outcome)
+
+        try:
+            read()
+        except BaseException:
+            _interrupt(running, read)
+            raise
+        finally:
+            _kill(running)
+        if outcome := reader.end():
+            taken += 1
+            take(outcome)
+        ended(f"exit status {running.returncode}")
+    if not taken:
+        raise SmallkubeError(f"no test ran: {reader.fault or 'see the output'}", where=str(log))
+
+
+def _interrupt(running: "subprocess.Popen[bytes]", rest: Callable[[], object]) -> None:
+    """Have the program end its tests, and take the ``rest`` of what it prints."""
+    late = threading.Timer(GRACE_SECONDS, _kill, [running])
+    late.start()
+    try:
+        with suppress(ProcessLookupError):
+            os.killpg(running.pid, signal.SIGINT)
+        rest()
+    finally:
+        late.cancel()
+
+
+def _kill(running: "subprocess.Popen[bytes]") -> None:
+    """End what is left of the program and its processes."""
+    if running.returncode is None:
+        with suppress(ProcessLookupError):
+            os.killpg(running.pid, signal.SIGKILL)
+        running.wait()
+
+
+def program_at(path: str | Path) -> Path:
+    """The test program that was named. Raises UsageError when it is not one."""
+    program = Path(path).expanduser().absolute()
+    if not (program.is_file() and os.access(program, os.X_OK)):
+        raise UsageError("is not a program", where=str(program), hint="kubernetes-test-linux-amd64.tar.gz has e2e.test")
+    return program
+
+
+def kubectl_at(path: str | None) -> Path:
+    """kubectl as named, or from PATH. Raises UsageError."""
+    found = process.find(path or "kubectl")
+    if found is None:
+        raise UsageError(f"{path or 'kubectl'} not found", hint="--kubectl PATH: tests of kubectl run it")
+    return Path(found).absolute()
+
+
+def outcomes_in_order(names: Sequence[str], outcomes: Sequence[Outcome]) -> tuple[Outcome, ...]:
+    """The outcomes of the tests ``names``, in their order."""
+    by_name = {outcome.name: outcome for outcome in outcomes}
+    return tuple(by_name[name] for name in names if name in by_name)

@@ -1,0 +1,236 @@
+"""Proves how conformance tests are chosen, how their outcomes are read from what the program prints, and the report."""
+
+import json
+import re
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from lab import conformance, conformance_run
+from smallkube.conformance import catalogue, outcome, report
+from smallkube.conformance.outcome import FAILED, PASSED, SKIPPED, Outcome, Reader
+from smallkube.conformance.record import Record, Run
+from smallkube.core.errors import SmallkubeError, UsageError
+
+AUTH = "[sig-auth] Tokens should be mounted [Conformance]"
+LONGER = "[sig-auth] Tokens should be mounted [Conformance] twice"
+TAINTS = "[sig-node] Taints removing one cancels eviction [Disruptive] [Conformance]"
+JOBS = "[sig-apps] CronJob should not run jobs when suspended [Serial] [Slow] [Conformance]"
+NAMES = (TAINTS, JOBS, AUTH)
+RUN = Run("v1.34.2", "v1.34.2", 3, "cri-o://1.34.0", "2026-11-26T18:00:00+00:00")
+DASHES = "-" * 30
+
+
+def outcomes(text: str, *names: str) -> list[Outcome]:
+    reader = Reader(names)
+    found = [reader.feed(line) for line in text.splitlines()]
+    return [each for each in (*found, reader.end()) if each]
+
+
+def test_the_catalogue_has_each_name_once_and_on_one_line() -> None:
+    folded = AUTH.replace("be mounted", "be\n    mounted")
+    listed = f"- testname: A\n  codename: '{folded}'\n- codename: '{TAINTS}'\n- codename: '{TAINTS}'\n"
+    assert catalogue.parse(listed) == (AUTH, TAINTS)
+
+
+@pytest.mark.parametrize("text", ["", "- {}", "[1]", "a: 1", "}{", "[" * 2000, f"- codename: {'x' * 501}"])
+def test_another_list_of_tests_is_refused(text: str) -> None:
+    with pytest.raises(SmallkubeError, match="unexpected output"):
+        catalogue.parse(text)
+
+
+def test_focus_is_a_regular_expression_that_matches() -> None:
+    assert catalogue.select(NAMES, None) == NAMES
+    assert catalogue.select(NAMES, "sig-(auth|apps)") == (JOBS, AUTH)
+    for focus in ("sig-none", "("):
+        with pytest.raises(UsageError, match="--focus"):
+            catalogue.select(NAMES, focus)
+
+
+def test_serial_and_disruptive_tests_run_alone_and_last() -> None:
+    groups = catalogue.groups(NAMES)
+    assert [(group.names, group.alone) for group in groups] == [((AUTH,), False), ((JOBS,), True), ((TAINTS,), True)]
+    assert catalogue.groups(NAMES, {AUTH, TAINTS}) == (groups[1],)
+
+
+def test_a_pattern_finds_one_test_only() -> None:
+    name = "[sig-x] a (b) c.d-e/f: $HOME"
+    assert re.search(catalogue.pattern(name), f"Kubernetes e2e suite {name}")
+    for other in (f"{name} g", f"x{name}", name.replace(".", "x")):
+        assert not re.search(catalogue.pattern(name), f"Kubernetes e2e suite {other}")
+    assert '"' not in catalogue.pattern(name)
+
+
+def test_outcomes_are_read_from_several_processes() -> None:
+    text = f"""
+Running in parallel across 2 processes
+{DASHES}
+[SynchronizedBeforeSuite] PASSED [3.000 seconds]
+[SynchronizedBeforeSuite]
+{DASHES}
+{DASHES}
+• [1.250 seconds]
+{AUTH} [sig-auth, Conformance]
+k8s.io/kubernetes@v1.34.2/test/e2e/auth/service_accounts.go:77
+{DASHES}
+{DASHES}
+• [FAILED] [61.500 seconds]
+[sig-node] Taints [It] removing one cancels eviction [Disruptive] [Conformance] [sig-node, Disruptive]
+k8s.io/kubernetes@v1.34.2/test/e2e/node/taints.go:289
+
+  Timeline >>
+  STEP: Creating a kubernetes client
+  {DASHES}
+  [FAILED] in [It] - taints.go:300 @ 11/26/26 18:00:00.000
+  << Timeline
+
+  [FAILED] the pod was evicted: it is
+  gone
+  In [It] at: taints.go:300 @ 11/26/26 18:00:00.000
+{DASHES}
+{DASHES}
+S [SKIPPED] [0.012 seconds]
+{JOBS}
+{DASHES}
+"""
+    auth, taints, jobs = outcomes(text, *NAMES)
+    assert auth == Outcome(AUTH, PASSED, 1.25)
+    assert (taints.name, taints.state, taints.seconds) == (TAINTS, FAILED, 61.5)
+    assert taints.message == "the pod was evicted: it is"
+    assert "STEP: Creating a kubernetes client" in taints.log and AUTH not in taints.log
+    assert jobs == Outcome(JOBS, SKIPPED, 0.012)
+
+
+def test_outcomes_are_read_from_one_process() -> None:
+    text = f"""{DASHES}
+{LONGER} [Conformance]
+auth.go:77
+  STEP: Creating
+  I1126 18:00:00.000000 {AUTH}
+• [0.500 seconds]
+{DASHES}
+{DASHES}
+{TAINTS}
+  [FAILED] in [BeforeEach] - taints.go:300 @ 11/26/26 18:00:00.000
+• [PANICKED!] [2.000 seconds]
+TOP-LEVEL [BeforeEach]
+  {TAINTS}
+  [PANICKED] Test Panicked
+{DASHES}
+{DASHES}
+{JOBS}
+• [INTERRUPTED] [9.000 seconds]
+{DASHES}
+"""
+    found = outcomes(text, *NAMES, LONGER)
+    assert [(each.name, each.state) for each in found] == [(LONGER, PASSED), (TAINTS, FAILED)]
+    assert found[1].message == "Test Panicked"
+
+
+def test_why_no_test_could_begin_is_told() -> None:
+    reader = Reader(NAMES)
+    for line in (DASHES, "[SynchronizedBeforeSuite] [FAILED] [1.000 seconds]", "x", "  [FAILED] no nodes", DASHES):
+        assert reader.feed(line) is None
+    assert reader.fault == "no nodes"
+
+
+def test_output_without_end_is_bounded() -> None:
+    reader = Reader(NAMES)
+    reader.feed(DASHES)
+    reader.feed(AUTH)
+    for number in range(10_000):
+        reader.feed(f"{number} " + "x" * 5000)
+    reader.feed("• [FAILED] [1.000 seconds]")
+    found = reader.feed(DASHES)
+    assert found is not None and found.message == "failed without a message"
+    lines = found.log.splitlines()
+    assert len(lines) == 2 * outcome.KEPT_LINES and max(map(len, lines)) <= outcome.LINE_LENGTH
+    assert lines[0] == AUTH and lines[-1] == "• [FAILED] [1.000 seconds]"
+
+
+@pytest.mark.parametrize(
+    "line", ["• [1.000 seconds] more", "• [-1.000 seconds]", f"• [{'9' * 400}.000 seconds]", "• [EVIL] [1.000 seconds]"]
+)
+def test_a_strange_header_is_no_outcome(line: str) -> None:
+    assert outcomes(f"{DASHES}\n{AUTH}\n{line}\n{DASHES}\n", *NAMES) == []
+
+
+def test_an_interrupted_record_is_resumed(tmp_path: Path) -> None:
+    record = Record(tmp_path / ".smallkube/conformance")
+    record.begin(RUN)
+    assert record.outcomes() == ()
+    record.add(Outcome(AUTH, PASSED, 1.0))
+    log = record.add(Outcome(TAINTS, FAILED, 2.0, "gone", "all of it\n"))
+    assert log and log.read_text() == "all of it\n"
+    with (record.folder / "results.jsonl").open("a") as file:
+        file.write('{"name": "half')
+    assert record.resumed("v1.34.2") == RUN
+    assert record.outcomes() == (Outcome(AUTH, PASSED, 1.0), Outcome(TAINTS, FAILED, 2.0, "gone", "logs/002.log"))
+    with pytest.raises(UsageError, match=r"was of v1\.34\.2"):
+        record.resumed("v1.35.0")
+    record.begin(RUN)
+    assert record.outcomes() == () and not log.exists()
+
+
+@pytest.mark.parametrize("text", [None, "", "[]", '{"program": 1}', "\xff"])
+def test_resuming_without_a_record_is_refused(tmp_path: Path, text: str | None) -> None:
+    if text is not None:
+        (tmp_path / "run.json").write_text(text)
+    with pytest.raises(UsageError, match="no interrupted run"):
+        Record(tmp_path).resumed("v1.34.2")
+
+
+FOUND = (Outcome(TAINTS, FAILED, 60.0, "gone\x1b[31m | `x`"), Outcome(AUTH, PASSED, 30.0))
+
+
+def test_the_table_counts_by_sig() -> None:
+    made = report.Report(RUN, NAMES, FOUND, 424)
+    assert made.rows() == [
+        ("sig-apps", 1, 0, 0, 0, 1, "0.0"),
+        ("sig-auth", 1, 1, 0, 0, 0, "0.5"),
+        ("sig-node", 1, 0, 1, 0, 0, "1.0"),
+        ("all", 3, 1, 1, 0, 1, "1.5"),
+    ]
+    assert made.summary == "1 of 3 passed, 1 failed, 1 not run"
+    assert made.not_run == (JOBS,) and not made.complete
+
+
+def test_the_junit_report_can_be_read() -> None:
+    suite = ElementTree.fromstring(report.junit(report.Report(RUN, NAMES, FOUND, 424)))
+    assert (suite.get("tests"), suite.get("failures")) == ("2", "1")
+    failure = suite.find("testcase/failure")
+    assert failure is not None and (failure.get("message") or "").startswith("gone")
+
+
+def test_only_a_complete_result_is_published(tmp_path: Path) -> None:
+    file = tmp_path / "conformance.md"
+    file.write_text(f"before\n{conformance_run.RESULT}old{conformance_run.RESULT}after\n")
+    assert not conformance_run.publish(report.Report(RUN, (AUTH,), FOUND[1:], 424), file)
+    assert "old" in file.read_text()
+    complete = report.Report(RUN, (TAINTS, AUTH), FOUND, 2)
+    assert conformance_run.publish(complete, file) and conformance_run.publish(complete, file)
+    text = file.read_text()
+    assert text.startswith("before\n") and text.endswith("after\n") and "old" not in text
+    assert text.count("1 of 2 passed, 1 failed on 2026-11-26: Kubernetes v1.34.2") == 1
+    assert "| sig-auth | 1 | 1 | 0 | 0 | 0 | 0.5 |" in text and "\x1b" not in text
+
+
+def test_the_document_takes_a_result() -> None:
+    assert conformance_run.DOCUMENT.read_text().count(conformance_run.RESULT) == 2
+
+
+def test_images_have_upstream_names_and_their_programs(tmp_path: Path) -> None:
+    programs, tests = tmp_path / "bin", tmp_path / "test/images"
+    for path in (*(programs / name for name in ("agnhost", "nnp", "sample-apiserver", "etcd")),
+                 tests / "agnhost/porter/localhost.crt", tests / "agnhost/porter/localhost.key",
+                 tests / "nautilus/html/data.json"):  # fmt: skip
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(path.name)
+    names = ["gcr.io/k8s-authenticated-test/agnhost:2.6", "registry.k8s.io/pause:3.10.1"]
+    names += [f"registry.k8s.io/e2e-test-images/{name}" for name in ("agnhost:2.56", "httpd:1", "httpd:2", "perl:5.26")]
+    made = {image.name: image for image in conformance.images(names, programs, tmp_path, b"tools", b"bb", b"pause")}
+    assert set(made) == set(names) - {names[0], f"{conformance.REGISTRY}/perl:5.26"}
+    agnhost = made[f"{conformance.REGISTRY}/agnhost:2.56"]
+    assert (agnhost.entrypoint, agnhost.command) == (["/agnhost"], ["pause"])
+    assert json.loads(json.dumps(agnhost.config))["Entrypoint"] == ["/agnhost"]
