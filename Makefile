@@ -1,6 +1,7 @@
 # make demo: the main job, with real Kubernetes, on this machine.   make test: the tests.   make help: the rest.
 .POSIX:
-.PHONY: help setup venv lock demo demo-quick demo-down lab-kubernetes lint test test-all test-newest bench clean
+.PHONY: help setup venv lock demo demo-quick demo-down lab-kubernetes lab-conformance \
+	conformance lint test test-all test-newest bench clean
 
 VENV ?= .venv
 BIN = $(VENV)/bin
@@ -14,6 +15,7 @@ help:
 	@echo "make demo            the main job on two machines of the lab, with real Kubernetes (root; Debian)"
 	@echo "make demo-quick      the same without Kubernetes"
 	@echo "make demo-down       take the demo's machines down"
+	@echo "make conformance     the official conformance tests on three machines (FOCUS='sig-auth', RESUME=1)"
 	@echo "make test            unit, integration and lab tests; skips state the reason"
 	@echo "make test-all        the same, and the cluster tests (real Kubernetes)"
 	@echo "make test-newest     unit tests with the newest versions of all dependencies"
@@ -47,6 +49,13 @@ lab-kubernetes: setup
 	./setup.sh gcc libc6-dev libseccomp-dev pkg-config
 	$(WITH) inv lab.kubernetes
 
+# apt gets the packages of the test images.
+lab-conformance: lab-kubernetes
+	$(WITH) inv lab.conformance --build-only
+
+conformance: lab-conformance
+	$(WITH) inv lab.conformance $(if $(FOCUS),--focus '$(FOCUS)') $(if $(RESUME),--resume)
+
 demo: lab-kubernetes
 	$(WITH) ./lab/demo.sh
 
@@ -69,7 +78,7 @@ test: setup
 	pytest --numprocesses=4 tests/lab tests/integration tests/unit
 
 # Clusters wait less and compute more: fewer processes.
-test-all: test lab-kubernetes
+test-all: test lab-conformance
 	pytest --numprocesses=3 tests/cluster
 
 test-newest: setup

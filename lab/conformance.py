@@ -37,11 +37,11 @@ NOT_NEEDED = ("debconf", "dpkg", "libperl", "mawk", "perl", "tar")
 """Beginnings of the names of packages that the others need for their installation only."""
 LEFT_OUT = ("usr/share/doc", "usr/share/locale", "usr/share/man", "usr/share/zoneinfo")
 USERS = {
-    "etc/passwd": "root:x:0:0:root:/root:/bin/sh\nwww-data:x:33:33::/:/bin/false\n"
-    "user-defined-in-image:x:1000:1000::/home:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n",
-    "etc/group": "root:x:0:\nwww-data:x:33:\nuser-defined-in-image:x:1000:\n"
-    "group-defined-in-image:x:50000:user-defined-in-image\nnogroup:x:65534:\n",
-    "etc/nsswitch.conf": "hosts: files dns\n",
+    "etc/passwd": b"root:x:0:0:root:/root:/bin/sh\nwww-data:x:33:33::/:/bin/false\n"
+    b"user-defined-in-image:x:1000:1000::/home:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n",
+    "etc/group": b"root:x:0:\nwww-data:x:33:\nuser-defined-in-image:x:1000:\n"
+    b"group-defined-in-image:x:50000:user-defined-in-image\nnogroup:x:65534:\n",
+    "etc/nsswitch.conf": b"hosts: files dns\n",
 }
 HTTPD_FILE = "/usr/local/apache2/conf/httpd.conf"
 HTTPD = """\

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from smallkube.conformance.runner import Suite
 
 Focus = Annotated[str | None, "only tests whose name matches this regular expression, such as 'sig-(auth|cli)'"]
-Resume = Annotated[bool, "go on with an interrupted run: only the tests that have no result"]
+Resume = Annotated[bool, "resume an interrupted run: only the tests that have no result"]
 Processes = Annotated[int, Limits(1, 64), "tests at the same time; serial and disruptive ones always run alone, last"]
 PROCESSES = 4
 
@@ -47,12 +47,12 @@ ginkgo",
     """
     from smallkube.conformance import runner
 
+    domain = here.inventory.cluster.domain
     file = expanded(kubeconfig) if kubeconfig else here.workspace.state_dir / "kubeconfig"
     if not file.is_file():
         raise UsageError("missing", where=str(file), hint="run `inv cluster.kubeconfig`, or pass --kubeconfig FILE")
-    domain = here.inventory.cluster.domain
-    kubectl_found = runner.kubectl_at(kubectl)
-    suite = runner.Suite(runner.program_at(expanded(program)), file.absolute(), kubectl_found, domain, processes)
+    found = runner.program_at(expanded(program)), file.absolute(), runner.kubectl_at(kubectl)
+    suite = runner.Suite(*found, domain, processes)
     show(here, run_suite(here, suite, focus, resume))
 
 
@@ -91,14 +91,14 @@ def _begin(suite: "Suite", record: "Record", resume: bool) -> None:
 
 @contextmanager
 def _resumable(record: "Record") -> Iterator[None]:
-    """Let an interruption end the tests, and say how to go on."""
+    """Let an interruption end the tests, and say how to resume."""
     from smallkube.core.process import signals_as_errors
 
     try:
-        with signals_as_errors("--resume goes on from there"):
+        with signals_as_errors("--resume runs the others"):
             yield
     except KeyboardInterrupt:
-        ui.message(f"interrupted: {len(record.outcomes())} tests have a result; --resume goes on from there")
+        ui.message(f"interrupted: {len(record.outcomes())} tests have a result; --resume runs the others")
         raise
 
 

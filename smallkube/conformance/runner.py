@@ -159,9 +159,9 @@ def _kill(running: "subprocess.Popen[bytes]") -> None:
         running.wait()
 
 
-def program_at(path: str | Path) -> Path:
+def program_at(path: Path) -> Path:
     """The test program that was named. Raises UsageError when it is not one."""
-    program = Path(path).expanduser().absolute()
+    program = path.absolute()
     if not (program.is_file() and os.access(program, os.X_OK)):
         raise UsageError("is not a program", where=str(program), hint="kubernetes-test-linux-amd64.tar.gz has e2e.test")
     return program

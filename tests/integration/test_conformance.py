@@ -100,7 +100,7 @@ def test_an_interrupted_run_keeps_results_and_resumes(command: list[str], tmp_pa
         assert started.poll() is None
     os.kill(started.pid, signal.SIGINT)
     said = started.communicate(timeout=60)[1]
-    assert started.returncode == 130 and "1 tests have a result; --resume goes on from there" in said
+    assert started.returncode == 130 and "1 tests have a result; --resume runs the others" in said
     assert len(results.read_text().splitlines()) == 1 and (folder / "junit.xml").exists()
     (tmp_path / "go").touch()
     status, printed, said = run([*command, "--resume", "--focus", "sig-(auth|cli)"])

@@ -36,6 +36,7 @@ ARGUMENTS = {
     "nodes.uncordon": ["--node", "node2"],
     "nodes.reboot": ["--yes"],
     "nodes.exec": ["--", "true"],
+    "cluster.conformance": ["--program", "e2e.test"],
     "keys.show": ["kube_token_root"],
     "keys.edit": ["kube_token_root"],
 }
