@@ -9,7 +9,7 @@ import tarfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from lab import gobuild
+from lab import containers, gobuild
 from lab.command import run
 from lab.containers import Image, add_file, file_system, write_images
 from lab.programs import ProgramSet, Recipe
@@ -124,7 +124,7 @@ def images(
         f"{REGISTRY}/nonroot": ([busybox], ["sh"], [], "1234"),
         f"{REGISTRY}/sample-apiserver": ([busybox, sample], [], ["/sample-apiserver"], ""),
         "registry.k8s.io/etcd": ([busybox, etcd], ["etcd"], [], ""),
-        "registry.k8s.io/pause": ([paused], [], ["/pause"], ""),
+        "registry.k8s.io/pause": ([paused], [], ["/pause"], "65535:65535"),
     }
     return [Image(name, *made[short]) for name in sorted(set(names)) if (short := name.rpartition(":")[0]) in made]
 
@@ -214,4 +214,5 @@ def _finish(target: Path, builds: Sequence[gobuild.Build], go: gobuild.Go) -> No
     write_images(target / "images", found)
 
 
-PROGRAMS = ProgramSet("conformance", "the conformance suite", (RECIPE, ETCD), finish=_finish)
+SCRIPTS = (Path(__file__), Path(containers.__file__))
+PROGRAMS = ProgramSet("conformance", "the conformance suite", (RECIPE, ETCD), finish=_finish, scripts=SCRIPTS)

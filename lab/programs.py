@@ -49,7 +49,8 @@ class ProgramSet:
     """Programs that are built together, in the folder ``NAME-…`` of the cache.
 
     ``title`` is what messages call them. ``from_path``: what is on PATH already, in the pinned minor version and
-    without need of shared libraries (which a machine of the lab may not have), is copied instead of built.
+    without need of shared libraries (which a machine of the lab may not have), is copied instead of built. ``scripts``:
+    files that say what ``finish`` does; when they change, it is done again.
     """
 
     name: str
@@ -57,6 +58,7 @@ class ProgramSet:
     recipes: tuple[Recipe, ...]
     from_path: bool = False
     finish: Finish | None = None
+    scripts: tuple[Path, ...] = ()
 
     @property
     def prefix(self) -> Path:
@@ -78,6 +80,7 @@ class ProgramSet:
         own = {modules / recipe.module for recipe in self.recipes}
         files = sorted(path for folder in own for path in folder.rglob("*") if path.is_file())
         parts = [repr(self.recipes), *(f"{path.relative_to(modules)}\0{path.read_text()}" for path in files)]
+        parts += [script.read_text() for script in self.scripts]
         return cache / f"{self.name}-{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:12]}"
 
     def unfinished(self, cache: Path) -> Path:

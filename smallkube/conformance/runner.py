@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess  # its output is read while it runs
 import threading
@@ -21,8 +22,7 @@ GRACE_SECONDS = 120
 _LINE_BYTES = 1 << 16
 _LOG_BYTES = 512 << 20
 _LONGEST = "24h"
-TAINTS = "node-role.kubernetes.io/control-plane,role"
-"""Taints of nodes that tests need not run on."""
+_TAINT = re.compile(r"[\w./-]{1,317}")
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,16 @@ class Suite:
             raise SmallkubeError("unexpected output from kubectl", where=str(self.kubeconfig)) from error
         return one_line(str(server))[:100], len(items), one_line(str(runtime))[:100]
 
+    def taints(self) -> tuple[str, ...]:
+        """The taints of all nodes: those that have one need not run tests. Raises SmallkubeError."""
+        try:
+            found = {
+                taint["key"] for node in self._get("get", "nodes")["items"] for taint in node["spec"].get("taints", ())
+            }
+            return tuple(sorted(key for key in found if _TAINT.fullmatch(key)))
+        except (KeyError, TypeError, AttributeError) as error:
+            raise SmallkubeError("unexpected output from kubectl", where=str(self.kubeconfig)) from error
+
     def _get(self, *words: str) -> Any:
         argv = [*self.prefix, self.kubectl, f"--kubeconfig={self.kubeconfig}", "--request-timeout=30s", *words]
         done = process.run([str(word) for word in (*argv, "--output=json")])
@@ -86,7 +96,7 @@ class Suite:
             f"--kubeconfig={self.kubeconfig}",
             f"--kubectl-path={self.kubectl}",
             f"--dns-domain={self.domain}",
-            f"--non-blocking-taints={TAINTS}",
+            f"--non-blocking-taints={','.join(self.taints())}",
             "--provider=skeleton",
         ]
         flags = ["v", "no-color", f"timeout={_LONGEST}", *(f"focus={catalogue.pattern(name)}" for name in group.names)]

@@ -31,7 +31,7 @@ if "--list-conformance-tests" in sys.argv:
         print(f"- codename: '{{name}}'")
     sys.exit()
 flags = [word.split("focus=", 1)[1] for word in sys.argv if word.startswith("--ginkgo.focus=")]
-assert "--dns-domain=k8s.internal" in sys.argv and "--ginkgo.no-color" in sys.argv
+assert "--dns-domain=k8s.internal" in sys.argv and "--non-blocking-taints=a/b" in sys.argv
 for name in NAMES:
     if not any(re.search(flag, "Kubernetes e2e suite " + name) for flag in flags):
         continue
@@ -50,7 +50,8 @@ for name in NAMES:
 KUBECTL = """#!/bin/sh
 case "$*" in
   *version*) echo '{"serverVersion": {"gitVersion": "v1.34.2"}}' ;;
-  *) echo '{"items": [{"status": {"nodeInfo": {"containerRuntimeVersion": "cri-o://1.34.0"}}}]}' ;;
+  *) echo '{"items": [{"spec": {"taints": [{"key": "a/b", "effect": "NoSchedule"}, {"key": "c,d"}]},
+     "status": {"nodeInfo": {"containerRuntimeVersion": "cri-o://1.34.0"}}}]}' ;;
 esac
 """
 
