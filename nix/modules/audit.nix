@@ -99,7 +99,7 @@ in
     description = "The audit policy of the API server; rules of your own replace ours as a whole.";
   };
 
-  config = {
+  config = lib.mkIf cfg.isPrimary {
     kube.auditPolicy = kubeLib.defaults {
       apiVersion = "audit.k8s.io/v1";
       kind = "Policy";
@@ -107,29 +107,25 @@ in
       inherit rules;
     };
 
-    kube.apiserver.flags = lib.mkIf cfg.isPrimary (
-      kubeLib.defaults {
-        audit-policy-file = "${policyFile}";
-        audit-log-path = "/var/log/${folder}/audit.log";
-        # An event is with the kernel before its request is answered, so that a killed API server has lost none. A full
-        # disk loses events, and stops no request.
-        audit-log-mode = "blocking";
-        # Megabytes, days, files: about 200 MB at most, because what is rotated is compressed.
-        audit-log-maxsize = "100";
-        audit-log-maxage = "30";
-        audit-log-maxbackup = "10";
-        audit-log-compress = "true";
-      }
-    );
+    kube.apiserver.flags = kubeLib.defaults {
+      audit-policy-file = "${policyFile}";
+      audit-log-path = "/var/log/${folder}/audit.log";
+      # An event is with the kernel before its request is answered, so that a killed API server has lost none. A full
+      # disk loses events, and stops no request.
+      audit-log-mode = "blocking";
+      # Megabytes, days, files: about 200 MB at most, because what is rotated is compressed.
+      audit-log-maxsize = "100";
+      audit-log-maxage = "30";
+      audit-log-maxbackup = "10";
+      audit-log-compress = "true";
+    };
 
-    systemd.services.kube-apiserver = lib.mkIf cfg.isPrimary {
-      serviceConfig = {
-        LogsDirectory = folder;
-        LogsDirectoryMode = "0700";
-      };
+    systemd.services.kube-apiserver.serviceConfig = {
+      LogsDirectory = folder;
+      LogsDirectoryMode = "0700";
     };
 
     # For inv cluster.audit.
-    environment.systemPackages = lib.mkIf cfg.isPrimary [ pkgs.jq ];
+    environment.systemPackages = [ pkgs.jq ];
   };
 }

@@ -84,7 +84,7 @@ def test_nothing_changes_without_consent_or_in_a_dry_run(ready: Any) -> None:
     assert "--yes" in ready.refused("keys.rotate-wireguard")
     before = ready.snapshot()
     assert "would make new WireGuard keys: node1, node2" in ready.done("keys.rotate-wireguard", "--dry-run")
-    assert "would issue 4" in ready.done("keys.rotate-certificates", "--all", "--dry-run")
+    assert "would issue 5" in ready.done("keys.rotate-certificates", "--all", "--dry-run")
     assert ready.snapshot() == before
     assert "node7" in ready.refused("keys.rotate-wireguard", "--node", "node7", "--yes")
 
@@ -134,7 +134,7 @@ def test_certificates_with_other_names_get_new_keys(ready: Any) -> None:
     assert changed(ready, before) == set()
     old = public_half(ready, "apiserver.key")
     run = ready.inv(*REPLACE)
-    assert run.returncode == 0 and "issued 1, kept 3" in run.stdout
+    assert run.returncode == 0 and "issued 1, kept 4" in run.stdout
     assert "inv deploy" in run.stderr and "kubeconfigs" in run.stderr
     assert changed(ready, before) == API
     path = ready.keys / "apiserver.crt"
@@ -163,6 +163,7 @@ def issue(cluster: Any, file: str, *, days: int = 0, key: bytes | None = None) -
 def test_each_kind_of_unusable_certificate_is_replaced(ready: Any) -> None:
     issue(ready, "apiserver.crt", days=-59)
     issue(ready, "kubelet-client.crt", days=3)
+    issue(ready, "front-proxy-client.crt", days=1)
     issue(ready, "kubelet_node1.crt", key=certificates.new_key())
     (ready.keys / "kubelet_node2.crt").write_text("-----BEGIN CERTIFICATE-----\n")
     before = ready.content()
@@ -185,11 +186,11 @@ def test_each_kind_of_unusable_certificate_is_replaced(ready: Any) -> None:
 def test_a_valid_certificate_is_kept_without_all(ready: Any) -> None:
     issue(ready, "apiserver.crt", days=-62)
     before = ready.content()
-    assert "issued 0, kept 4" in ready.done("keys.rotate-certificates")
+    assert "issued 0, kept 5" in ready.done("keys.rotate-certificates")
     assert changed(ready, before) == set()
     assert "issued 1" in ready.done(*REPLACE, "--all", "--node", "node2")
     assert changed(ready, before) == {"kubelet_node2.crt", "kubelet_node2.key.age", "recipients.json"}
-    assert "issued 4" in ready.done(*REPLACE, "--all")
+    assert "issued 5" in ready.done(*REPLACE, "--all")
     assert changed(ready, before) >= set(rows_with_certificate(ready))
 
 
@@ -201,7 +202,7 @@ def test_rotation_without_the_master_names_a_damaged_key(ready: Any) -> None:
     assert run.returncode == 1
     assert "keys/apiserver.key.age: damaged" in run.stderr and "Traceback" not in run.stderr
     ready.without_master()
-    assert "issued 4" in ready.done(*REPLACE, "--all")
+    assert "issued 5" in ready.done(*REPLACE, "--all")
     assert ready.problems() == {}
 
 
