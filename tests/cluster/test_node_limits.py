@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from tests.cluster.conftest import LabCluster, pod
+from tests.cluster.conftest import LabCluster, is_ready, pod
 from tests.cluster.test_security import as_node
 
 NAMESPACE, SHUTDOWN = "test-limits", "test-shutdown"
@@ -20,7 +20,7 @@ def test_a_plain_pod_is_confined(cluster: LabCluster) -> None:
         made = pod("plain", "node2")
         made["metadata"]["namespace"] = NAMESPACE
         cluster.apply(made)
-        cluster.kubectl("-n", NAMESPACE, "wait", "--for=condition=Ready", "pod/plain", "--timeout=60s", seconds=70)
+        cluster.eventually("Ready", lambda: all(map(is_ready, cluster.get("-n", NAMESPACE, "pods")["items"])))
         status = cluster.inside(NAMESPACE, "plain", "cat", "/proc/self/status").stdout
         assert re.search(r"^Seccomp:\s+2$", status, re.MULTILINE)
         uid = cluster.get("-n", NAMESPACE, "pod", "plain")["metadata"]["uid"].replace("-", "_")
@@ -34,15 +34,10 @@ def test_reserved_memory_is_not_for_pods(node: str, cluster: LabCluster) -> None
     config = json.loads(cluster.kubectl("get", "--raw", f"/api/v1/nodes/{name}/proxy/configz"))["kubeletconfig"]
     assert (config["seccompDefault"], config["podPidsLimit"]) == (True, 4096)
     status = cluster.get("node", name)["status"]
-    kept = (
-        config["kubeReserved"]["memory"],
-        config["systemReserved"]["memory"],
-        config["evictionHard"]["memory.available"],
-    )
-    left = int(status["capacity"]["memory"].removesuffix("Ki")) - int(
-        status["allocatable"]["memory"].removesuffix("Ki")
-    )
-    assert left == sum(int(part.removesuffix("Mi")) for part in kept) * 1024
+    kept = [config[part]["memory"] for part in ("kubeReserved", "systemReserved")]
+    kept.append(config["evictionHard"]["memory.available"])
+    whole, left = (int(status[part]["memory"].removesuffix("Ki")) for part in ("capacity", "allocatable"))
+    assert whole - left == sum(int(part.removesuffix("Mi")) for part in kept) * 1024
 
 
 def test_a_kubelet_cannot_change_its_role(cluster: LabCluster) -> None:
@@ -97,7 +92,7 @@ def test_pods_end_before_the_critical_ones(cluster: LabCluster) -> None:
             made = pod(name, "node2", "sh", "-c", script, **priority, terminationGracePeriodSeconds=20)
             made["metadata"]["namespace"] = SHUTDOWN
             cluster.apply(made)
-        cluster.kubectl("-n", SHUTDOWN, "wait", "--for=condition=Ready", "pod", "--all", "--timeout=60s", seconds=70)
+        cluster.eventually("Ready", lambda: all(map(is_ready, cluster.get("-n", SHUTDOWN, "pods")["items"])))
         try:
             announce(cluster, "true", "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
             announce(cluster, "true")
