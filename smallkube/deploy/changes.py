@@ -25,6 +25,7 @@ RENDERED = {
 }
 """Path of a field that needs more than a deploy → its name in FILES."""
 _PREFER = "prefer"
+_FAMILIES = {"ipv4": "IPv4", "ipv6": "IPv6"}
 _NAMES = (*RENDERED.values(), "services4", "services6", _PREFER)
 _HINTS = {
     Kind.UPGRADE: "run `inv cluster.upgrade`, or restore the previous value",
@@ -103,10 +104,8 @@ def warnings(found: Mapping[str, Deployed], files: Mapping[str, bytes]) -> Itera
     lasts = {name: last(there).values for name, there in found.items()}
     # Versions without the key made IPv6 the first family.
     if nodes := [name for name, there in lasts.items() if there and there.get(_PREFER, "ipv6") != wanted]:
-        yield (
-            f"cluster.network.prefer is {wanted}: the first address of {listed(nodes)} and of their pods becomes that "
-            "of the other family; hostNetwork pods keep theirs, and pods their DNS server, until they are recreated"
-        )
+        first = f"the first address of {listed(nodes)} and of their pods will be {_FAMILIES[wanted]}"
+        yield f"cluster.network.prefer: {first}; pods that run keep both addresses and their DNS server"
 
 
 def compare(
