@@ -1,5 +1,8 @@
 # What the cluster itself must contain (nix/addons) and what the user adds: applied on the primary, server-side, once
 # the API answers. A service of its own, so that a changed add-on does not restart the API server.
+#
+# The user adds manifests of his own and names of the catalogue (nix/addons/catalogue). Every object of the catalogue
+# has the label smallkube/addon; those of names that are not chosen any more are deleted.
 {
   config,
   kubeLib,
@@ -47,6 +50,7 @@ let
             runtimeInputs = [
               pkgs.coreutils
               pkgs.kubernetes
+              pkgs.openssl
             ];
           }
         );
@@ -71,6 +75,52 @@ let
     kubectl --request-timeout=60s label --overwrite nodes --selector='!${controlPlane}' ${role}=worker
   ''
   + cfg.marksScript;
+
+  catalogue = map (lib.removeSuffix ".yaml") (lib.attrNames (builtins.readDir ../addons/catalogue));
+  chosen = lib.filter (name: lib.elem name catalogue) cfg.userAddons;
+
+  # The manifest of this name, with what it leaves open.
+  kubelets = kubeLib.trustText (
+    map ({ index, ... }: "kubelet_node${toString index}.crt") cfg.peers
+  );
+  manifest =
+    name:
+    pkgs.writeText "${name}.yaml" (
+      lib.replaceStrings
+        [
+          "\"@kubeletCertificates@\""
+          "@kubeletCertificatesHash@"
+        ]
+        [
+          (builtins.toJSON kubelets)
+          (builtins.hashString "sha256" kubelets)
+        ]
+        (builtins.readFile (../addons/catalogue + "/${name}.yaml"))
+    );
+
+  # All that is not in a namespace of the add-on; namespaces last, because they wait for what stands behind an
+  # aggregated API.
+  kinds = "apiservices,clusterroles,clusterrolebindings,rolebindings,storageclasses,namespaces";
+  prune = ''
+    kubectl --request-timeout=60s delete ${kinds} --all-namespaces --ignore-not-found --wait=false \
+      --selector='smallkube/addon,smallkube/addon notin (${lib.concatStringsSep "," ([ "none" ] ++ chosen)})'
+  '';
+
+  # The API server verifies metrics-server by a certificate that is made once; only the Secret has the key.
+  serveMetrics = ''
+    metrics() { kubectl --request-timeout=60s --namespace=metrics-server "$@"; }
+    serving() { metrics get secret serving --ignore-not-found --output='jsonpath={.data.tls\.crt}'; }
+    if [ -z "$(serving)" ]; then
+      openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 3650 -sha256 \
+        -subj /CN=metrics-server -addext subjectAltName=DNS:metrics-server.metrics-server.svc \
+        -addext extendedKeyUsage=serverAuth -addext basicConstraints=critical,CA:FALSE \
+        -keyout "$HOME/tls.key" -out "$HOME/tls.crt"
+      metrics create secret tls serving --key="$HOME/tls.key" --cert="$HOME/tls.crt"
+      rm "$HOME/tls.key"
+    fi
+    bundle=$(serving)
+    metrics patch apiservice v1beta1.metrics.k8s.io --type=merge --patch="{\"spec\":{\"caBundle\":\"$bundle\"}}"
+  '';
 in
 {
   options.kube = {
@@ -80,9 +130,9 @@ in
       description = "Kubernetes manifests that the primary applies, in this order.";
     };
     userAddons = mkOption {
-      type = types.listOf types.path;
+      type = types.listOf (types.either types.path (types.enum catalogue));
       default = [ ];
-      description = "The manifests of the inventory; they come after ours.";
+      description = "The manifests of the inventory and names of the catalogue; they come after ours.";
     };
     activationScript = mkOption {
       type = types.lines;
@@ -97,20 +147,23 @@ in
         ../addons/kube-proxy.yaml
       ]
       ++ lib.optional (cfg.kubeletAuth == "webhook") ../addons/kubelet-api-admin.yaml
-      ++ cfg.userAddons
+      ++ map (addon: if lib.elem addon chosen then manifest addon else addon) cfg.userAddons
     );
-    kube.activationScript = ''
-      # An object whose kind is defined in the same file is refused until the definition is established.
-      apply() {
-        local command=(kubectl --request-timeout=60s apply --server-side --force-conflicts -f "$1")
-        "''${command[@]}" && return
-        kubectl wait --for=condition=Established --timeout=30s customresourcedefinitions --all || true
-        "''${command[@]}"
-      }
-    ''
-    + lib.concatMapStrings (addon: ''
-      apply ${addon}
-    '') cfg.addons;
+    kube.activationScript =
+      prune
+      + ''
+        # An object whose kind is defined in the same file is refused until the definition is established.
+        apply() {
+          local command=(kubectl --request-timeout=60s apply --server-side --force-conflicts -f "$1")
+          "''${command[@]}" && return
+          kubectl wait --for=condition=Established --timeout=30s customresourcedefinitions --all || true
+          "''${command[@]}"
+        }
+      ''
+      + lib.concatMapStrings (addon: ''
+        apply ${addon}
+      '') cfg.addons
+      + lib.optionalString (lib.elem "metrics-server" chosen) serveMetrics;
 
     assertions = [
       {

@@ -23,6 +23,12 @@ let
       ".old"
     ];
 
+  trustText =
+    names:
+    lib.concatMapStrings (name: builtins.readFile (public name)) (
+      lib.filter isPublic (lib.concatMap versions names)
+    );
+
   # Settings that a plain definition replaces, lists as a whole: that of a service of ours, or of the machine's own file.
   defaults = lib.mapAttrs (_: lib.mkDefault);
   deepDefaults = lib.mapAttrsRecursive (_: lib.mkDefault);
@@ -95,13 +101,8 @@ in
     # A certificate as a store path of its own, so that it changes only with its content.
     publicFile = name: if isPublic name then "${public name}" else "/var/empty/${name}";
     # What a client that is shown one of these certificates trusts: also the one that replaces it, or that it has replaced.
-    trustBundle =
-      names:
-      pkgs.writeText "trusted.crt" (
-        lib.concatMapStrings (name: builtins.readFile (public name)) (
-          lib.filter isPublic (lib.concatMap versions names)
-        )
-      );
+    inherit trustText;
+    trustBundle = names: pkgs.writeText "trusted.crt" (trustText names);
 
     # ExecStart= of a program with its flags; one that has a list of values is given for each.
     commandLine =

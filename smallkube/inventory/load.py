@@ -227,7 +227,7 @@ def _addons(document: Document, cluster: ClusterSettings) -> Iterator[UsageError
     names: dict[str, str] = {}
     for position, addon in enumerate(cluster.addons):
         at = ("cluster", "addons", position)
-        if not (document.path.parent / addon).is_file():
+        if addon in cluster.addon_files and not (document.path.parent / addon).is_file():
             yield document.problem(at, f"{addon}: no such file in the workspace")
         other = names.setdefault(Path(addon).name, addon)
         if other != addon:

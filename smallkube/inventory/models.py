@@ -57,7 +57,13 @@ def _argv(value: tuple[str, ...]) -> tuple[str, ...]:
     return value
 
 
+CATALOGUE = ("local-path", "metrics-server")
+"""The add-ons that are ours to name: manifests in nix/addons/catalogue."""
+
+
 def _addon(value: str) -> str:
+    if not set("/.") & set(value) and value not in CATALOGUE:
+        raise ValueError(f"{value} is not in the catalogue ({', '.join(CATALOGUE)}); a path has a slash or a dot")
     if Path(value).is_absolute() or ".." in Path(value).parts:
         raise ValueError("must be a path inside the workspace")
     return value
@@ -186,6 +192,11 @@ class ClusterSettings(Model):
     addons: tuple[Annotated[str, AfterValidator(_addon)], ...] = ()
     backup: Backup = Backup()
     smoke: Smoke = Smoke()
+
+    @property
+    def addon_files(self) -> tuple[str, ...]:
+        """Those of ``addons`` that are paths in the workspace."""
+        return tuple(addon for addon in self.addons if addon not in CATALOGUE)
 
     @property
     def addressing(self) -> Addressing:

@@ -105,7 +105,7 @@ def _files(cluster: Cluster) -> Iterator[tuple[str, Path]]:
     for folder in (*map(workspace.nix_sources, ("modules", "addons")), workspace.hosts_dir, workspace.rendered_dir):
         for path in _tree(folder):
             yield f"nix/{folder.name}/{path.relative_to(folder).as_posix()}", path
-    for addon in cluster.inventory.cluster.addons:
+    for addon in cluster.inventory.cluster.addon_files:
         yield addon, _inside(workspace.root / addon, workspace.root.resolve())
     existing = frozenset(path.name for path in workspace.keys_dir.glob("*.*"))
     names = [secret.file for secret in policy.expected(cluster.inventory, existing) if secret.in_use]

@@ -51,13 +51,14 @@ def plan(cluster: Cluster) -> Plan:
     """
     workspace, inventory = cluster.workspace, cluster.inventory
     template, rendered = _templates(workspace), workspace.rendered_dir
-    addons = [NixPath(f"../../{addon}") for addon in inventory.cluster.addons]
+    settings = inventory.cluster
+    addons = [NixPath(f"../../{addon}") if addon in settings.addon_files else addon for addon in settings.addons]
     labels = {node.name: node.labels for node in inventory.nodes if node.labels}
     taints = {node.name: node.taints for node in inventory.nodes if node.taints is not None}
     marks = {"labels": labels, "taints": taints}
     files = {
         workspace.flake_file: template("flake", inventory=inventory),
-        rendered / "cluster.nix": template("cluster", cluster=inventory.cluster, addons=addons, **marks),
+        rendered / "cluster.nix": template("cluster", cluster=settings, addons=addons, **marks),
     }
     secrets = policy.secrets_by_node(inventory, frozenset(path.name for path in workspace.keys_dir.glob("*.age")))
     users = [

@@ -193,14 +193,15 @@ def test_what_is_not_secret_gets_in(ready: tuple[Workspace, Inventory], file: st
 
 def test_every_secret_in_clear_is_named_at_once(ready: tuple[Workspace, Inventory]) -> None:
     workspace, _ = ready
-    (workspace.root / "addon").write_text(f"{SECRET}---\n{SECRET}")
+    (workspace.root / "my").mkdir()
+    (workspace.root / "my/addon").write_text(f"{SECRET}---\n{SECRET}")
     (workspace.hosts_dir / "node1.nix").write_text(f'{{ privateKey = "{WIREGUARD}"; }}')
     text = workspace.inventory_file.read_text()
-    workspace.inventory_file.write_text(text.replace("  name: test", "  name: test\n  addons: [addon]"))
+    workspace.inventory_file.write_text(text.replace("  name: test", "  name: test\n  addons: [my/addon]"))
     with pytest.raises(SmallkubeError) as refused:
         assemble(Cluster(workspace, load(workspace.inventory_file)))
     where = [line.split(": ", 1)[0] for line in str(refused.value).splitlines()]
-    assert where == ["addon:2", "addon:6", "nix/hosts/node1.nix:1"]
+    assert where == ["my/addon:2", "my/addon:6", "nix/hosts/node1.nix:1"]
 
 
 @pytest.mark.parametrize("target", ["/etc/passwd", "../../keys/secrets.nix"])

@@ -108,6 +108,11 @@ nodes:
         ),
         (("name: demo", "name: demo\n  addons: [../x.yaml]"), "must be a path inside the workspace"),
         (("name: demo", "name: demo\n  addons: [x.yaml]"), "x.yaml: no such file in the workspace"),
+        (("name: demo", "name: demo\n  addons: [my/x]"), "my/x: no such file in the workspace"),
+        (
+            ("name: demo", "name: demo\n  addons: [metric-server]"),
+            "inventory.yaml:3: cluster.addons.0: metric-server is not in the catalogue (local-path, metrics-",
+        ),
         (("name: demo", "name: demo\n  network: {prefix4: '8.8'}"), "not a private range"),
         (("name: demo", "name: demo\n  network: {prefix6: '2001'}"), "cluster.network.prefix6"),
         (("name: demo", "name: demo\n  network: {prefer: ipv5}"), "network.prefer: must be 'ipv4' or 'ipv6'"),

@@ -1,5 +1,6 @@
 """Proves what rendering plans, writes, keeps and removes; tests/integration/ has Nix evaluate the result."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -102,6 +103,16 @@ def test_addons_keep_their_place_in_the_workspace(workspace: Workspace) -> None:
     workspace.inventory_file.write_text(text)
     render.plan(cluster_of(workspace)).apply()
     assert '(../. + "/../my addons/x.yaml")' in (workspace.rendered_dir / "cluster.nix").read_text()
+
+
+def test_addons_of_the_catalogue_are_rendered_by_name(workspace: Workspace) -> None:
+    (workspace.root / "x.yaml").touch()
+    names = "metrics-server, x.yaml, local-path"
+    text = workspace.inventory_file.read_text().replace("name: test", f"name: test\n  addons: [{names}]")
+    workspace.inventory_file.write_text(text)
+    render.plan(cluster_of(workspace)).apply()
+    (listed,) = re.findall(r"userAddons = \[(.*?)\]", (workspace.rendered_dir / "cluster.nix").read_text(), re.DOTALL)
+    assert listed.split() == ['"metrics-server"', "../../x.yaml", '"local-path"']
 
 
 def test_a_template_cannot_write_an_unfiltered_value(workspace: Workspace) -> None:
