@@ -9,13 +9,13 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from lab import conformance, image, kubernetes, processes, toolchain
+from lab import addons, conformance, image, kubernetes, processes, toolchain
 from lab.cluster import Record, all_labs
 from lab.places import Places
 from lab.removal import disk_usage, locked_if_free, remove_if_free
 from smallkube.core.errors import SmallkubeError
 
-SETS = (kubernetes.PROGRAMS, conformance.PROGRAMS)
+SETS = (kubernetes.PROGRAMS, conformance.PROGRAMS, addons.PROGRAMS)
 """Every set of programs that the lab builds."""
 LOCKS = (image.LOCK, toolchain.LOCK, *(each.lock for each in SETS))
 BUILDING = {

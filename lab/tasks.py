@@ -142,6 +142,27 @@ def conformance(
 
 
 @task()
+def addons(_context: object, name: Name = "lab") -> None:
+    """Bring the images of the add-ons to a lab.
+
+    Those of cluster.addons by name; real machines pull them. They are built from
+    the Go modules that lab/go pins, unless they are built already.
+    """
+    from lab.addons import PROGRAMS, bring
+    from smallkube.cli.bar import Bar
+
+    lab = _lab(name)
+    machines = lab.machines
+    if not machines:
+        raise UsageError(f"there is no lab {name}", hint=f"inv lab.up --name {name}")
+    with Bar() as bar:
+        built = PROGRAMS.ensure(lab.places.cache, bar)
+    for machine in machines:
+        bring(machine, built)
+        ui.message(f"{machine.name} has the images of the add-ons")
+
+
+@task()
 def down(_context: object, name: Name = "lab", all: Annotated[bool, "all labs of this user"] = False) -> None:
     """Remove a lab's machines and files.
 
@@ -270,4 +291,4 @@ def shell(
         raise Exit(code=finished.returncode)
 
 
-collection = Collection("lab", up, kubernetes, conformance, down, prune, status, shell)
+collection = Collection("lab", up, kubernetes, conformance, addons, down, prune, status, shell)
