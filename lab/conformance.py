@@ -31,8 +31,8 @@ RECIPE = Recipe(
     ("k8s.io/component-base/version.gitVersion", "k8s.io/client-go/pkg/version.gitVersion"),
 )
 ETCD = Recipe("etcd", "go.etcd.io/etcd/server/v3", (("etcd", "go.etcd.io/etcd/server/v3"),))
-PACKAGES = ("busybox-static", "libc-bin", "bash", "bind9-dnsutils", "curl", "iproute2", "netcat-openbsd", "nginx",
-            "apache2-bin")  # fmt: skip
+PACKAGES = ("busybox-static", "libc-bin", "bash", "dash", "bind9-dnsutils", "curl", "iproute2", "netcat-openbsd",
+            "apache2-bin", "nginx")  # fmt: skip
 NOT_NEEDED = ("debconf", "dpkg", "libperl", "mawk", "perl", "tar")
 """Beginnings of the names of packages that the others need for their installation only."""
 LEFT_OUT = ("usr/share/doc", "usr/share/locale", "usr/share/man", "usr/share/zoneinfo")
@@ -173,8 +173,10 @@ def tools(folder: Path) -> Path:
         link = root / "usr/bin" / command
         if not link.exists() and not (root / "usr/sbin" / command).exists():
             link.symlink_to("busybox")
-    (root / "usr/bin/nc").unlink(missing_ok=True)
-    (root / "usr/bin/nc").symlink_to("nc.openbsd")
+    # Busybox's shell takes its own commands before those of the other packages.
+    for name, target in {"nc": "nc.openbsd", "sh": "dash"}.items():
+        (root / "usr/bin" / name).unlink(missing_ok=True)
+        (root / "usr/bin" / name).symlink_to(target)
     for name in ("tmp", "uploads", "home", "root", "usr/local/bin"):
         (root / name).mkdir(parents=True, exist_ok=True)
         (root / name).chmod(0o1777 if name == "tmp" else 0o755)

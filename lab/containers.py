@@ -46,10 +46,12 @@ IMPORT = """\
 #!/bin/sh
 # Gives CRI-O's storage the images of a folder: lab-import-images FOLDER
 set -eu
-images=$(jq --raw-output '.manifests[].annotations["org.opencontainers.image.ref.name"]' "$1/index.json")
+name=org.opencontainers.image.ref.name
+images=$(jq --raw-output --arg name "$name" '.manifests[] | .annotations[$name] + "@" + .digest' "$1/index.json")
 for image in $images; do
-  skopeo inspect --raw "containers-storage:$image" >/dev/null 2>&1 ||
-    skopeo --insecure-policy copy --quiet "oci:$1:$image" "containers-storage:$image"
+  there=$(skopeo inspect --raw "containers-storage:${image%@*}" 2>/dev/null | sha256sum)
+  [ "sha256:${there%% *}" = "${image##*@}" ] ||
+    skopeo --insecure-policy copy --quiet "oci:$1:${image%@*}" "containers-storage:${image%@*}"
 done
 """
 STORAGE = "var/lib/containers"
@@ -94,7 +96,7 @@ def write(folder: Path, layer: Path, image: Path) -> None:
 
 
 def bring(machine: Machine, folder: Path) -> None:
-    """Import the images of ``folder`` on a machine that runs; what it has already by that name stays.
+    """Import the images of ``folder`` that a running machine lacks.
 
     Raises SmallkubeError when it fails.
     """

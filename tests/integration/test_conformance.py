@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from smallkube.core.workspace import REPOSITORY
+from tests.lab.operating import await_
 
 AUTH, CLI, TAINTS = (
     "[sig-auth] Tokens should be mounted [Conformance]",
@@ -97,8 +98,7 @@ def test_an_interrupted_run_keeps_results_and_resumes(command: list[str], tmp_pa
     # A shell without job control has background processes ignore the signal.
     argv = ["env", "--default-signal=INT", *command]
     started = subprocess.Popen(argv, cwd=REPOSITORY, stderr=subprocess.PIPE, text=True)
-    while not (results.exists() and CLI in (folder / "output.log").read_text()):
-        assert started.poll() is None
+    await_("the second test", lambda: results.exists() and CLI in (folder / "output.log").read_text())
     os.kill(started.pid, signal.SIGINT)
     said = started.communicate(timeout=60)[1]
     assert started.returncode == 130 and "1 tests have a result; --resume runs the others" in said

@@ -9,8 +9,10 @@ import pytest
 
 from lab import conformance, conformance_run
 from smallkube.conformance import catalogue, outcome, report
+from smallkube.conformance.catalogue import Group
 from smallkube.conformance.outcome import FAILED, PASSED, SKIPPED, Outcome, Reader
 from smallkube.conformance.record import Record, Run
+from smallkube.conformance.runner import Suite
 from smallkube.core.errors import SmallkubeError, UsageError
 
 AUTH = "[sig-auth] Tokens should be mounted [Conformance]"
@@ -60,6 +62,21 @@ def test_a_pattern_finds_one_test_only() -> None:
     for other in (f"{name} g", f"x{name}", name.replace(".", "x")):
         assert not re.search(catalogue.pattern(name), f"Kubernetes e2e suite {other}")
     assert '"' not in catalogue.pattern(name)
+
+
+def test_ginkgo_runs_what_need_not_run_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Suite, "taints", lambda _: ("a", "b"))
+    suite = Suite(tmp_path / "e2e.test", tmp_path / "config", tmp_path / "kubectl", "k8s.internal", 4, ("inside",))
+    together, alone = Group("", (AUTH, LONGER), alone=False), Group("", (AUTH, LONGER), alone=True)
+    assert suite.argv(together)[:2] == ["inside", str(suite.program)]
+    ginkgo = tmp_path / "ginkgo"
+    ginkgo.touch(0o755)
+    words = suite.argv(together)
+    assert words[:4] == ["inside", str(ginkgo), "run", "--procs=2"]
+    rest = words[words.index("--") - 1 :]
+    assert rest[0] == str(suite.program) and "--non-blocking-taints=a,b" in rest
+    assert f"--focus={catalogue.pattern(AUTH)}" in words[4:]
+    assert suite.argv(alone)[1] == str(suite.program) and "--ginkgo.no-color" in suite.argv(alone)
 
 
 def test_outcomes_are_read_from_several_processes() -> None:
