@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from smallkube.conformance.outcome import Outcome
-from smallkube.core.errors import UsageError, of_os
+from smallkube.core.errors import UsageError, of_os, split_lines
 from smallkube.core.files import make_folder, write_file
 
 MOST_BYTES = 64 << 20
@@ -80,7 +80,7 @@ class Record:
         """How each test ended, by its last result; ``log`` is the name of a file in the folder."""
         try:
             with self._results.open("rb") as file:
-                lines = file.read(MOST_BYTES).decode(errors="replace").splitlines()
+                lines = split_lines(file.read(MOST_BYTES).decode(errors="replace"))
         except FileNotFoundError:
             return ()
         found = (_outcome(line) for line in lines)

@@ -15,7 +15,7 @@ from typing import IO, Any, cast
 from smallkube.conformance import catalogue
 from smallkube.conformance.outcome import Outcome, Reader
 from smallkube.core import process
-from smallkube.core.errors import SmallkubeError, UsageError, one_line
+from smallkube.core.errors import SmallkubeError, UsageError, one_line, split_lines
 
 GRACE_SECONDS = 120
 """How long tests that are interrupted may take to remove what they made."""
@@ -47,7 +47,7 @@ class Suite:
 
     def version(self) -> str:
         """The program's version, such as v1.34.2."""
-        found = self._ask("--version").strip().splitlines()
+        found = split_lines(self._ask("--version").strip())
         if len(found) != 1 or len(found[0]) > 100:
             raise SmallkubeError("unexpected output from e2e.test --version", where=str(self.program))
         return one_line(found[0])
@@ -79,14 +79,14 @@ class Suite:
                 taint["key"] for node in self._get("get", "nodes")["items"] for taint in node["spec"].get("taints", ())
             }
             return tuple(sorted(key for key in found if _TAINT.fullmatch(key)))
-        except (KeyError, TypeError, AttributeError) as error:
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise SmallkubeError("unexpected output from kubectl", where=str(self.kubeconfig)) from error
 
     def _get(self, *words: str) -> Any:
         argv = [*self.prefix, self.kubectl, f"--kubeconfig={self.kubeconfig}", "--request-timeout=30s", *words]
         done = process.run([str(word) for word in (*argv, "--output=json")])
         if not done.ok:
-            reason = one_line((done.stderr.strip().splitlines() or ["no message"])[-1])[:300]
+            reason = one_line((split_lines(done.stderr.strip()) or ["no message"])[-1])[:300]
             raise SmallkubeError(f"the API server does not answer: {reason}", where=str(self.kubeconfig))
         return json.loads(done.stdout)
 
