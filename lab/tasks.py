@@ -109,7 +109,7 @@ def conformance(
     processes: conformance_tests.Processes = conformance_tests.PROCESSES,
     build_only: Annotated[bool, "build the tests and their images, and run none"] = False,
 ) -> None:
-    """Run the official conformance tests of Kubernetes on three machines.
+    """Run the conformance tests on three machines.
 
     Builds Kubernetes, the tests and their images unless they are built, makes
     the lab "conformance", deploys to it, and runs the tests as inv

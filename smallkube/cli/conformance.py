@@ -37,7 +37,7 @@ ginkgo",
     resume: Resume = False,
     processes: Processes = PROCESSES,
 ) -> None:
-    """Run the official conformance tests of Kubernetes.
+    """Run Kubernetes' official conformance tests.
 
     They take an hour or more, make and remove namespaces, and some of them
     disturb the nodes: not for a cluster in use. The record stays in
@@ -112,6 +112,7 @@ def _run_groups(suite: "Suite", record: "Record", wanted: tuple[str, ...]) -> No
         for group in catalogue.groups(wanted, {outcome.name for outcome in outcomes}):
             before = len(outcomes)
             bar.stage(f"{group.title} tests", len(group.names))
+            bar.at(0, f"{before} of {len(wanted)}, the first of {len(group.names)} {group.title} ones")
 
             def take(outcome: Outcome, before: int = before) -> None:
                 record.add(outcome)

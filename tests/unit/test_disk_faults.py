@@ -47,7 +47,7 @@ TASKS = {
 """Those that have something to do without machines."""
 REACHING = {
     "cluster.audit": [],
-    "cluster.conformance": ["--program", "e2e.test"],
+    "cluster.conformance": ["--program", "/bin/true", "--kubeconfig", "/bin/true", "--kubectl", "/bin/true"],
     "cluster.rebuild-primary": ["--yes"],
     "cluster.smoke": [],
     "cluster.status": [],
