@@ -37,7 +37,7 @@ def serving(cluster: LabCluster) -> bool:
 
 
 def answers(cluster: LabCluster, node: str, address: str) -> bool:
-    asked = cluster.machine(node).execute(["curl", "--silent", "--max-time", "3", f"http://[{address}]:8080/"])
+    asked = cluster.machine(node).execute(["curl", "--silent", "--max-time", "3", f"http://{address}:8080/"])
     return asked.stdout.strip() == "serve"
 
 
