@@ -20,6 +20,9 @@ SLICE = {
         "DNS should provide DNS for the cluster",
         "Services should serve a basic endpoint",
         "intra-pod.* http",
+        "should create Endpoints and EndpointSlices for Pods",
+        "multiple ports specified in multiple EndpointSlices",
+        "multiple endpoint IPs specified in multiple EndpointSlices",
     ),
 }
 """SIG → what the names of its tests contain; they take seconds each, and run at the same time."""
