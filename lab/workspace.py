@@ -21,6 +21,8 @@ HOST = """\
   services.openssh.enable = true;
   # No machine of the lab reaches a registry: this image is there already.
   virtualisation.cri-o.pauseImage = "{pause}";
+  # Nor do its other images come back. The disk is this machine's, whose owner cares for its free space: 100 is never.
+  kube.kubeletSettings.imageGCHighThresholdPercent = 100;
 {more}  system.stateVersion = "25.11";
 }}
 """
