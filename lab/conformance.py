@@ -31,7 +31,7 @@ RECIPE = Recipe(
     ("k8s.io/component-base/version.gitVersion", "k8s.io/client-go/pkg/version.gitVersion"),
 )
 ETCD = Recipe("etcd", "go.etcd.io/etcd/server/v3", (("etcd", "go.etcd.io/etcd/server/v3"),))
-PACKAGES = ("busybox-static", "libc-bin", "bash", "dash", "bind9-dnsutils", "curl", "iproute2", "netcat-openbsd",
+PACKAGES = ("busybox-static", "libc-bin", "bash", "bash-static", "bind9-dnsutils", "curl", "iproute2", "netcat-openbsd",
             "apache2-bin", "nginx")  # fmt: skip
 NOT_NEEDED = ("debconf", "dpkg", "libperl", "mawk", "perl", "tar")
 """Beginnings of the names of packages that the others need for their installation only."""
@@ -174,7 +174,7 @@ def tools(folder: Path) -> Path:
         if not link.exists() and not (root / "usr/sbin" / command).exists():
             link.symlink_to("busybox")
     # Busybox's shell takes its own commands before those of the other packages.
-    for name, target in {"nc": "nc.openbsd", "sh": "dash"}.items():
+    for name, target in {"nc": "nc.openbsd", "sh": "bash"}.items():
         (root / "usr/bin" / name).unlink(missing_ok=True)
         (root / "usr/bin" / name).symlink_to(target)
     for name in ("tmp", "uploads", "home", "root", "usr/local/bin"):
@@ -206,7 +206,9 @@ def _finish(target: Path, builds: Sequence[gobuild.Build], go: gobuild.Go) -> No
         root = tools(scratch)
         pause = scratch / "pause"
         run(["gcc", "-Os", "-s", "-static", "-o", pause, source / "build/pause/linux/pause.c"])
-        busybox = file_system(root / "usr/bin/busybox")
+        # Busybox's shell drops variables of the environment that a shell could not set, such as data-1.
+        shell = (root / "usr/bin/bash-static").read_bytes()
+        busybox = file_system(root / "usr/bin/busybox", {"bin/sh": shell})
         names = run([target / "bin/e2e.test", "--list-images"]).split()
         found = images(names, target / "bin", source, packed(root), busybox, pause.read_bytes())
     finally:
