@@ -21,8 +21,13 @@ HOST = """\
   services.openssh.enable = true;
   # No machine of the lab reaches a registry: this image is there already.
   virtualisation.cri-o.pauseImage = "{pause}";
-  # Nor do its other images come back. The disk is this machine's, whose owner cares for its free space: 100 is never.
-  kube.kubeletSettings.imageGCHighThresholdPercent = 100;
+  # Nor do its other images come back. The disk is this machine's, whose owner cares for its free space: 100 is never,
+  # and so is 0 %.
+  kube.kubeletSettings = {{
+    imageGCHighThresholdPercent = 100;
+    evictionSoft = {{ "nodefs.available" = "0%"; "imagefs.available" = "0%"; }};
+    evictionHard = {{ "nodefs.available" = "0%"; "imagefs.available" = "0%"; }};
+  }};
 {more}  system.stateVersion = "25.11";
 }}
 """
