@@ -1,7 +1,7 @@
 # make demo: the main job, with real Kubernetes, on this machine.   make test: the tests.   make help: the rest.
 .POSIX:
-.PHONY: help setup venv lock demo demo-quick demo-down lab-kubernetes lab-conformance \
-	conformance lint test test-all test-newest bench clean
+.PHONY: help setup venv lock demo demo-quick demo-down lab-kubernetes conformance lint test test-all test-newest \
+	bench clean
 
 VENV ?= .venv
 BIN = $(VENV)/bin
@@ -49,11 +49,7 @@ lab-kubernetes: setup
 	./setup.sh gcc libc6-dev libseccomp-dev pkg-config
 	$(WITH) inv lab.kubernetes
 
-# apt gets the packages of the test images.
-lab-conformance: lab-kubernetes
-	$(WITH) inv lab.conformance --build-only
-
-conformance: lab-conformance
+conformance: lab-kubernetes
 	$(WITH) inv lab.conformance $(if $(FOCUS),--focus '$(FOCUS)') $(if $(RESUME),--resume)
 
 demo: lab-kubernetes
@@ -78,7 +74,7 @@ test: setup
 	pytest --numprocesses=4 tests/lab tests/integration tests/unit
 
 # Clusters wait less and compute more: fewer processes.
-test-all: test lab-conformance
+test-all: test lab-kubernetes
 	pytest --numprocesses=3 tests/cluster
 
 test-newest: setup

@@ -107,7 +107,6 @@ def conformance(
     focus: conformance_tests.Focus = None,
     resume: conformance_tests.Resume = False,
     processes: conformance_tests.Processes = conformance_tests.PROCESSES,
-    build_only: Annotated[bool, "build the tests and their images, and run none"] = False,
 ) -> None:
     """Run the conformance tests on three machines.
 
@@ -125,9 +124,6 @@ def conformance(
     cache = Places.find(os.environ).cache
     with Bar() as bar:
         kubernetes, tests = (programs.ensure(cache, bar) for programs in (KUBERNETES, TESTS))
-    if build_only:
-        ui.result(str(tests))
-        return
     lab = _lab("conformance")
     with ui.Progress([f"node{index}" for index in (1, 2, 3)]) as progress:
         place = lab.up(3, None, ui.message, progress.step, kubernetes)
