@@ -1,7 +1,7 @@
 # make demo: the main job, with real Kubernetes, on this machine.   make test: the tests.   make help: the rest.
 .POSIX:
-.PHONY: help setup venv lock demo demo-quick demo-down lab-kubernetes conformance lint test test-all test-newest \
-	bench clean
+.PHONY: help setup venv lock demo demo-quick demo-down lab-kubernetes conformance
+.PHONY: lint test test-all test-newest bench clean
 
 VENV ?= .venv
 BIN = $(VENV)/bin
