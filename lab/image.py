@@ -45,6 +45,7 @@ PACKAGES = [
     "etcd-server",
     "etcd-client",
     "nftables",
+    "iptables",
     "wireguard-tools",
     "wireguard-go",
     "iproute2",

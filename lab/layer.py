@@ -79,7 +79,13 @@ BUILT: Mapping[str, Sequence[str]] = {
 }
 """Package of nixpkgs to the programs of lab/kubernetes.py, which take the place of Debian's."""
 
-BESIDE_CRIO = {"conmon": "/usr/bin/conmon", "crun": f"/{PREFIX}/bin/lab-crun", "nsenter": "/usr/bin/nsenter"}
+IPTABLES = [f"{family}{program}" for family in ("iptables", "ip6tables") for program in ("", "-restore", "-save")]
+BESIDE_CRIO = {
+    "conmon": "/usr/bin/conmon",
+    "crun": f"/{PREFIX}/bin/lab-crun",
+    "nsenter": "/usr/bin/nsenter",
+    **{name: f"/usr/sbin/{name}" for name in IPTABLES},
+}
 """What nixpkgs wraps into CRI-O's PATH."""
 
 BIN_FOLDERS = ("/usr/bin", "/usr/sbin", "/bin", "/sbin", "/usr/lib/cni")
