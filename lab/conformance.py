@@ -206,9 +206,10 @@ def _finish(target: Path, builds: Sequence[gobuild.Build], go: gobuild.Go) -> No
         root = tools(scratch)
         pause = scratch / "pause"
         run(["gcc", "-Os", "-s", "-static", "-o", pause, source / "build/pause/linux/pause.c"])
-        # Busybox's shell drops variables of the environment that a shell could not set, such as data-1.
+        # A test wants the words of busybox's /bin/sh. Another wants "sh" to keep variables such as data-1; Debian's
+        # busybox drops them.
         shell = (root / "usr/bin/bash-static").read_bytes()
-        busybox = file_system(root / "usr/bin/busybox", {"bin/sh": shell})
+        busybox = file_system(root / "usr/bin/busybox", {"usr/local/bin/sh": shell})
         names = run([target / "bin/e2e.test", "--list-images"]).split()
         found = images(names, target / "bin", source, packed(root), busybox, pause.read_bytes())
     finally:

@@ -118,8 +118,7 @@ def _linked(source: str, target: str) -> None:
 
 
 def file_system(busybox: Path, programs: Mapping[str, bytes] | None = None) -> bytes:
-    """A tar archive with busybox, a link for each of its commands, and ``programs``, which may take their places."""
-    programs = programs or {}
+    """A tar archive with busybox, a link for each of its commands, and ``programs`` (path to content)."""
     listed = subprocess.run([busybox, "--list"], capture_output=True, text=True, check=True)
     data = io.BytesIO()
     with tarfile.open(fileobj=data, mode="w") as tar:
@@ -131,11 +130,11 @@ def file_system(busybox: Path, programs: Mapping[str, bytes] | None = None) -> b
         add_file(tar, "etc/passwd", b"root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n", 0o644)
         add_file(tar, "etc/group", b"root:x:0:\nnogroup:x:65534:\n", 0o644)
         for command in listed.stdout.split():
-            if command != "busybox" and f"bin/{command}" not in programs:
+            if command != "busybox":
                 entry = tarfile.TarInfo(f"bin/{command}")
                 entry.type, entry.linkname = tarfile.SYMTYPE, "busybox"
                 tar.addfile(entry)
-        for name, content in programs.items():
+        for name, content in (programs or {}).items():
             add_file(tar, name, content, 0o755)
     return data.getvalue()
 
