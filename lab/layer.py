@@ -12,7 +12,16 @@ from lab import containers, kubernetes
 
 PREFIX = Path("opt/smallkube-lab")
 HERE = Path(__file__).parent
-PROGRAMS = ("activate", "build-system", "factory.nix", "init", "lab-crun", "lab-wireguard", "switch-to-configuration")
+PROGRAMS = (
+    "activate",
+    "build-system",
+    "factory.nix",
+    "init",
+    "lab-crun",
+    "lab-pinns",
+    "lab-wireguard",
+    "switch-to-configuration",
+)
 COMMANDS = ("nixos-rebuild", "lab-report")
 
 DEBIAN: Mapping[str, Sequence[str]] = {
@@ -84,9 +93,10 @@ BESIDE_CRIO = {
     "conmon": "/usr/bin/conmon",
     "crun": f"/{PREFIX}/bin/lab-crun",
     "nsenter": "/usr/bin/nsenter",
+    "pinns": f"/{PREFIX}/bin/lab-pinns",
     **{name: f"/usr/sbin/{name}" for name in IPTABLES},
 }
-"""What nixpkgs wraps into CRI-O's PATH."""
+"""What nixpkgs wraps into CRI-O's PATH, and what stands before CRI-O's own."""
 
 BIN_FOLDERS = ("/usr/bin", "/usr/sbin", "/bin", "/sbin", "/usr/lib/cni")
 
