@@ -1,12 +1,10 @@
 """The same work on many nodes: in stages, in parallel within a stage, each node's failure kept to itself."""
 
-import queue
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, wait
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Generic, Protocol, TypeVar
@@ -24,7 +22,7 @@ R = TypeVar("R", bound="Report")
 
 @dataclass(frozen=True)
 class Outcome(Generic[T]):
-    """How one node ended: with a value or an error; both are None when the work on it never began."""
+    """How one node ended: with a value or an error."""
 
     node: Node
     seconds: float = 0.0
@@ -41,89 +39,55 @@ def stages(nodes: Sequence[Node], batch: int | None = None) -> tuple[tuple[Node,
     return tuple(part for part in (primary, *parts) if part)
 
 
-def run(
-    staged: Sequence[Sequence[Node]],
-    work: Callable[[Node], T],
-    *,
-    should_continue: Callable[[Sequence[Outcome[T]]], bool] = lambda _: True,
-    stop: threading.Event | None = None,
-    at_once: int = MAX_PARALLEL,
-) -> tuple[Outcome[T], ...]:
-    """``work`` on every node, stage after stage, ``at_once`` at most; after each ``should_continue`` sees its outcomes.
+def parallel(
+    nodes: Sequence[Node], work: Callable[[Node], T], stop: threading.Event | None = None, at_once: int = MAX_PARALLEL
+) -> list[T]:
+    """``work`` on every node, ``at_once`` at most; what it raises is raised once all have ended.
 
-    SmallkubeErrors become outcomes; nodes whose stage never came have an empty one. Ctrl-C sets ``stop``, which the
-    work checks between its steps, and no further stage begins; without ``stop``, or a second time, it is raised
+    Ctrl-C sets ``stop``, which the work checks between its steps; without ``stop``, or a second time, it is raised
     at once and whatever is under way ends with the process.
     """
-    outcomes: list[Outcome[T]] = []
-    going = True
-    for stage in staged:
-        if not going:
-            outcomes += [Outcome(node) for node in stage]
-            continue
-        futures, threads = _workers(stage, work, at_once)
+    slots = threading.Semaphore(at_once)
+
+    def one(node: Node, future: Future[T]) -> None:
+        with slots:
+            try:
+                future.set_result(work(node))
+            except BaseException as error:
+                future.set_exception(error)
+
+    futures: list[Future[T]] = [Future() for _ in nodes]
+    # Daemon threads, unlike an executor's, don't keep a process alive that was interrupted twice.
+    threads = [threading.Thread(target=one, args=pair, daemon=True) for pair in zip(nodes, futures, strict=True)]
+    try:
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
-            with _without_interruption():
-                for thread in threads:
-                    thread.start()
-            _wait(futures)
-        except KeyboardInterrupt:
-            if stop is None:
-                raise
-            stop.set()
-            _wait(futures)
-        done = [future.result() for future in futures]
-        outcomes += done
-        going = should_continue(done) and not (stop and stop.is_set())
-    return tuple(outcomes)
+            for thread in threads:
+                thread.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        _wait(futures)
+    except KeyboardInterrupt:
+        if stop is None:
+            raise
+        stop.set()
+        _wait(futures)
+    return [future.result() for future in futures]
 
 
-def _wait(futures: Sequence[Future[Outcome[T]]]) -> None:
+def _wait(futures: Sequence[Future[T]]) -> None:
     """In turns: a signal that the kernel gave to another thread does not wake this one, and is handled only by it."""
     while wait(futures, timeout=_TURN_SECONDS).not_done:
         pass
 
 
-@contextmanager
-def _without_interruption() -> Iterator[None]:
-    """Ctrl-C waits until the block has ended."""
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-
-
-def _workers(
-    stage: Sequence[Node], work: Callable[[Node], T], at_once: int
-) -> tuple[list[Future[Outcome[T]]], tuple[threading.Thread, ...]]:
-    """Daemon threads, unlike an executor's, don't keep a process alive that was interrupted twice."""
-    futures: list[Future[Outcome[T]]] = [Future() for _ in stage]
-    waiting: queue.SimpleQueue[tuple[Node, Future[Outcome[T]]]] = queue.SimpleQueue()
-    for pair in zip(stage, futures, strict=True):
-        waiting.put(pair)
-
-    def work_through() -> None:
-        with suppress(queue.Empty):
-            while True:
-                node, future = waiting.get_nowait()
-                try:
-                    future.set_result(_one(node, work))
-                except BaseException as error:
-                    future.set_exception(error)
-
-    count = min(len(stage), at_once)
-    return futures, tuple(threading.Thread(target=work_through, daemon=True) for _ in range(count))
-
-
-def _one(node: Node, work: Callable[[Node], T]) -> Outcome[T]:
+def _attempt(node: Node, work: Callable[[Node], T]) -> Outcome[T]:
     began = time.monotonic()
     try:
         return Outcome(node, value=work(node), seconds=time.monotonic() - began)
-    except SmallkubeError as error:
-        return Outcome(node, error=error, seconds=time.monotonic() - began)
-    except OSError as error:
-        return Outcome(node, error=of_os(error), seconds=time.monotonic() - began)
+    except (SmallkubeError, OSError) as error:
+        fault = of_os(error) if isinstance(error, OSError) else error
+        return Outcome(node, error=fault, seconds=time.monotonic() - began)
 
 
 def raise_errors(outcomes: Sequence[Outcome[T]]) -> None:
@@ -139,7 +103,7 @@ def ask(nodes: Sequence[Node], connect: Connect, question: Callable[[Host], T]) 
         with connect(node) as host:
             return question(host)
 
-    return run([nodes], work)
+    return tuple(parallel(nodes, lambda node: _attempt(node, work)))
 
 
 def unanswered(outcomes: Sequence[Outcome[T]]) -> dict[str, str]:
@@ -202,31 +166,27 @@ def report(
     max_failures: int = 0,
     at_once: int = MAX_PARALLEL,
 ) -> tuple[R, ...]:
-    """``run``, with how each node ended, in their order; ``kind`` makes the report of one that has none.
+    """``work`` on the nodes, stage after stage; how each ended, in their order. ``kind`` makes the report of one that
+    has none.
 
-    No stage begins once more than ``max_failures`` nodes did not end well.
+    No stage begins once more than ``max_failures`` nodes did not end well. Ctrl-C: see ``parallel``.
     """
-    failures = 0
 
     def one(node: Node) -> R:
-        began = time.monotonic()
-        try:
-            ended = work(node)
-        except (SmallkubeError, OSError) as error:
-            fault = of_os(error) if isinstance(error, OSError) else error
-            ended = kind(node.name, NodeOutcome.FAILED, reason=reason_of(fault))
-        watcher.done(node.name, ended.outcome)
-        ended.seconds = round(time.monotonic() - began, 1)
-        return ended
+        ended = _attempt(node, work)
+        row = ended.value or kind(node.name, NodeOutcome.FAILED, reason=reason_of(ended.error) if ended.error else "")
+        row.seconds = round(ended.seconds, 1)
+        watcher.done(node.name, row.outcome)
+        return row
 
-    def should_continue(done: Sequence[Outcome[R]]) -> bool:
-        nonlocal failures
-        failures += sum(outcome.value is None or not outcome.value.good for outcome in done)
-        return failures <= max_failures
-
-    outcomes = run(staged, one, should_continue=should_continue, stop=stop, at_once=at_once)
-    reason = "interrupted" if stop.is_set() else "an earlier node failed"
-    return tuple(outcome.value or kind(outcome.node.name, NodeOutcome.NOT_RUN, reason=reason) for outcome in outcomes)
+    rows: list[R] = []
+    for stage in staged:
+        if stop.is_set() or sum(not row.good for row in rows) > max_failures:
+            reason = "interrupted" if stop.is_set() else "an earlier node failed"
+            rows += [kind(node.name, NodeOutcome.NOT_RUN, reason=reason) for node in stage]
+        else:
+            rows += parallel(stage, one, stop, at_once)
+    return tuple(rows)
 
 
 def reason_of(error: SmallkubeError) -> str:

@@ -60,9 +60,7 @@ def scan(
         progress(node.name, row.state)
         return row
 
-    outcomes = fleet.run([nodes], one)
-    fleet.raise_errors(outcomes)
-    rows = [outcome.value for outcome in outcomes if outcome.value]
+    rows = fleet.parallel(nodes, one)
     owners = shared({row.node.name: row.key for row in rows if row.key})
     reason = "has the same host key as {} (a cloned machine?); make new SSH host keys on it"
     return tuple(

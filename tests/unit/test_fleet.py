@@ -6,7 +6,6 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,9 @@ from hypothesis import strategies as st
 from smallkube.core.errors import ErrorGroup, SmallkubeError
 from smallkube.inventory.models import Node
 from smallkube.remote import fleet
+from smallkube.remote.fake import FakeHost, reply
 from smallkube.remote.fleet import NodeOutcome, Report
+from smallkube.remote.host import Host
 from tests.unit.world import Silent
 
 
@@ -56,17 +57,13 @@ def test_every_node_is_in_exactly_one_stage(indices: set[int], batch: int | None
     assert all(stage == [1] for stage in staged if 1 in stage)
 
 
-def fail_on(*indices: int) -> Callable[[Node], int]:
-    def work(each: Node) -> int:
-        if each.index in indices:
-            raise SmallkubeError("broken", where=each.name)
-        return each.index
-
-    return work
-
-
 def test_a_failure_stays_with_its_node() -> None:
-    outcomes = fleet.run([NODES], fail_on(2, 4))
+    def ask(host: Host) -> int:
+        if host.node.index in (2, 4):
+            raise SmallkubeError("broken", where=host.node.name)
+        return host.node.index
+
+    outcomes = fleet.ask(NODES, lambda each: FakeHost(each, lambda _: reply()), ask)
     assert [outcome.node for outcome in outcomes] == list(NODES)
     assert [outcome.value for outcome in outcomes] == [1, None, 3, None, 5]
     assert [outcome.error is None for outcome in outcomes] == [True, False, True, False, True]
@@ -75,26 +72,9 @@ def test_a_failure_stays_with_its_node() -> None:
     assert str(caught.value).splitlines() == ["node2: broken", "node4: broken"]
 
 
-def test_stages_after_one_that_may_not_go_on_never_come() -> None:
-    came: list[str] = []
-
-    def work(each: Node) -> int:
-        came.append(each.name)
-        return each.index
-
-    outcomes = fleet.run(
-        fleet.stages(NODES, 2),
-        work,
-        should_continue=lambda done: 2 not in {outcome.value for outcome in done},
-    )
-    assert sorted(came) == ["node1", "node2", "node3"]
-    assert [(outcome.value, outcome.error) for outcome in outcomes[3:]] == [(None, None)] * 2
-    fleet.raise_errors(outcomes)
-
-
 def test_the_nodes_of_a_stage_run_at_the_same_time() -> None:
     together = threading.Barrier(len(NODES), timeout=30)
-    fleet.run([NODES], lambda _: together.wait())
+    fleet.parallel(NODES, lambda _: together.wait())
 
 
 def test_no_more_than_the_limit_run_at_the_same_time() -> None:
@@ -110,7 +90,7 @@ def test_no_more_than_the_limit_run_at_the_same_time() -> None:
         with lock:
             running -= 1
 
-    assert len(fleet.run([many], work)) == 100
+    assert len(fleet.parallel(many, work)) == 100
     assert most <= fleet.MAX_PARALLEL
 
 
@@ -123,21 +103,22 @@ def test_a_fault_of_our_own_is_raised_once_the_others_have_ended() -> None:
         ended.append(each.name)
 
     with pytest.raises(ZeroDivisionError):
-        fleet.run([NODES], work)
+        fleet.parallel(NODES, work)
     assert len(ended) == 4
 
 
 def test_ctrl_c_stops_the_work_and_keeps_the_outcomes() -> None:
     stop = threading.Event()
 
-    def work(each: Node) -> str:
+    def work(each: Node) -> Report:
         if each.index == 1:
             os.kill(os.getpid(), signal.SIGINT)
         assert stop.wait(30)
-        return f"{each.name} stopped"
+        return Report(each.name, NodeOutcome.FAILED, reason="stopped")
 
-    outcomes = fleet.run(fleet.stages(NODES), work, stop=stop)
-    assert [outcome.value for outcome in outcomes] == ["node1 stopped", None, None, None, None]
+    reports = fleet.report(fleet.stages(NODES), work, Silent(), stop, kind=Report, max_failures=5)
+    assert [each.reason for each in reports] == ["stopped", *["interrupted"] * 4]
+    assert [each.outcome for each in reports[1:]] == [NodeOutcome.NOT_RUN] * 4
 
 
 def test_ctrl_c_that_another_thread_is_given_stops_the_work() -> None:
@@ -166,12 +147,12 @@ def test_ctrl_c_that_another_thread_is_given_stops_the_work() -> None:
         return "stopped" if stop.wait(10) else "not stopped"
 
     try:
-        (outcome,) = fleet.run([NODES[:1]], work, stop=stop)
+        (outcome,) = fleet.parallel(NODES[:1], work, stop)
     finally:
         ended.set()
         other.join()
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-    assert outcome.value == "stopped"
+    assert outcome == "stopped"
 
 
 def test_ctrl_c_twice_is_raised_at_once() -> None:
@@ -184,7 +165,7 @@ def test_ctrl_c_twice_is_raised_at_once() -> None:
         never.wait(30)
 
     with pytest.raises(KeyboardInterrupt):
-        fleet.run([NODES[:1]], work, stop=stop)
+        fleet.parallel(NODES[:1], work, stop)
     never.set()
 
 
@@ -196,7 +177,7 @@ def test_ctrl_c_where_nothing_can_be_stopped_is_raised_at_once() -> None:
         never.wait(30)
 
     with pytest.raises(KeyboardInterrupt):
-        fleet.run([NODES[:1]], work)
+        fleet.parallel(NODES[:1], work)
     never.set()
 
 
