@@ -3,25 +3,18 @@
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import paramiko
 from paramiko.agent import AgentSSH
 
+from smallkube.core.errors import SmallkubeError
 from smallkube.remote.openssh import Route
 
 AUTH_SECONDS = 30
 """Time limit for the answer to one key, unless ConnectTimeout is longer: PAM and DNS of a machine may be slow."""
-
-
-class AuthenticationError(Exception):
-    """A machine did not let us in; ``hint`` is what to do."""
-
-    def __init__(self, reason: str, hint: str) -> None:
-        super().__init__(reason)
-        self.hint = hint
 
 
 @dataclass(frozen=True)
@@ -38,52 +31,53 @@ class Identity:
 class Identities:
     """What paramiko takes as an auth_strategy: it calls ``authenticate``.
 
-    ``only``: a key file that is the only one to be used, without the agent. ``locked``: key files that only a
-    passphrase opens. ``offered``: the names of the keys that the machine has seen.
+    ``only``: a key file that is the only one to be used, without the agent; ``error`` makes one that names the machine.
+    ``locked``: key files that only a passphrase opens. ``offered``: the names of the keys that the machine has seen.
     """
 
     route: Route
-    only: Path | None = None
+    only: Path | None
+    error: Callable[[str, str], SmallkubeError]
     locked: list[str] = field(default_factory=list)
     offered: list[str] = field(default_factory=list)
 
     def authenticate(self, transport: paramiko.Transport) -> None:
-        """Raises AuthenticationError, and what paramiko raises when the connection breaks."""
+        """Raises SmallkubeError, and what paramiko raises when the connection breaks."""
         limit = transport.auth_timeout = max(AUTH_SECONDS, self.route.seconds)
         for name, key in self.keys():
             self.offered.append(name)
             began = time.monotonic()
             further: list[str] = []
             try:
-                further = transport.auth_publickey(self.route.user, key)
+                further = transport.auth_publickey(self.route.ssh.user, key)
             except paramiko.BadAuthenticationType as error:
                 allowed = ", ".join(error.allowed_types)
-                raise AuthenticationError(f"no SSH key is accepted there, but: {allowed}", _LET_IN) from error
+                raise self.error(f"no SSH key is accepted there, but: {allowed}", _LET_IN) from error
             except paramiko.AuthenticationException as error:
                 if time.monotonic() - began >= limit:
                     hint = "look at DNS and PAM on the machine, or raise ConnectTimeout in ~/.ssh/config"
-                    raise AuthenticationError(f"authentication took more than {limit} s", hint) from error
+                    raise self.error(f"authentication took more than {limit} s", hint) from error
                 if not transport.is_active():
                     reason = f"closed the connection after {len(self.offered)} SSH keys ({self._seen})"
                     hint = "name the right one in ~/.ssh/config, with IdentityFile and IdentitiesOnly yes"
-                    raise AuthenticationError(reason, hint) from error
+                    raise self.error(reason, hint) from error
             if transport.is_authenticated():
                 return
             if further:
-                raise AuthenticationError(f"more than an SSH key is asked for: {', '.join(further)}", _LET_IN)
+                raise self.error(f"more than an SSH key is asked for: {', '.join(further)}", _LET_IN)
         raise self._refused()
 
     @property
     def _seen(self) -> str:
         return ", ".join(self.offered)
 
-    def _refused(self) -> AuthenticationError:
+    def _refused(self) -> SmallkubeError:
         if self.locked:
             reason = f"the SSH key has a passphrase: {', '.join(self.locked)}"
-            return AuthenticationError(reason, "load it into ssh-agent (ssh-add)")
+            return self.error(reason, "load it into ssh-agent (ssh-add)")
         if not self.offered:
-            return AuthenticationError("no SSH key to offer was found", "make one (ssh-keygen), or start ssh-agent")
-        return AuthenticationError(f"the machine does not accept our SSH key ({self._seen})", _LET_IN)
+            return self.error("no SSH key to offer was found", "make one (ssh-keygen), or start ssh-agent")
+        return self.error(f"the machine does not accept our SSH key ({self._seen})", _LET_IN)
 
     def keys(self) -> Iterator[tuple[str, paramiko.PKey]]:
         """Files' keys that the agent has, the agent's others, the files' others; as pubkey_prepare of OpenSSH does."""
@@ -103,8 +97,8 @@ class Identities:
 
     def _agent(self) -> list[Identity]:
         named = next(iter(self.route.options.get("identityagent", [])), "SSH_AUTH_SOCK")
-        variable = "SSH_AUTH_SOCK" if named == "SSH_AUTH_SOCK" else named.removeprefix("$")
-        path = os.environ.get(variable, "") if variable != named or named == "SSH_AUTH_SOCK" else named
+        variable = named == "SSH_AUTH_SOCK" or named.startswith("$")
+        path = os.environ.get(named.removeprefix("$"), "") if variable else named
         if path in ("", "none"):
             return []
         try:

@@ -7,13 +7,13 @@ import socket
 import subprocess
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Self
 
 from smallkube.core import process
 from smallkube.core.errors import UsageError, split_lines
-from smallkube.inventory.models import Node
+from smallkube.inventory.models import Node, Ssh
 
 CONNECT_SECONDS = 10
 """Time limit for connecting, where the configuration has no ConnectTimeout."""
@@ -23,36 +23,31 @@ BATCH = ("-o", "BatchMode=yes", "-o", "ServerAliveInterval=15", "-o", "ServerAli
 
 @dataclass(frozen=True)
 class Route:
-    """What the configuration says about one machine; the user and the port are the inventory's.
+    """What the configuration says about one machine; the name, user and port are the inventory's.
 
     ``options``: keyword in lower case → its values, as ``ssh -G`` prints them, tokens such as %h not yet replaced.
     """
 
-    name: str
-    user: str
-    port: int
-    options: dict[str, list[str]] = field(default_factory=dict)
+    ssh: Ssh
+    options: dict[str, list[str]]
 
     @classmethod
-    def find(cls, name: str, user: str, port: int) -> Self:
+    def to(cls, node: Node) -> Self:
         """Raises UsageError when there is no ssh, or it can't read its configuration."""
-        argv = ["ssh", "-G", "-T", "-l", user, "-p", str(port), "--", name]
+        ssh = node.ssh
+        argv = ["ssh", "-G", "-T", "-l", ssh.user, "-p", str(ssh.port), "--", ssh.host]
         try:
             done = process.run(argv, environment=_agent(), timeout=2 * CONNECT_SECONDS)
         except process.NotStarted as error:
             raise UsageError("ssh is not installed", hint="apt-get install openssh-client") from error
         if not done.ok:
             reason = next(iter(done.stderr.splitlines()), "no answer")
-            raise UsageError(f"ssh can't read its configuration: {reason}", where=name)
+            raise UsageError(f"ssh can't read its configuration: {reason}", where=ssh.host)
         options: dict[str, list[str]] = {}
         for line in split_lines(done.stdout):
             keyword, _, value = line.partition(" ")
             options.setdefault(keyword.lower(), []).append(value)
-        return cls(name, user, port, options)
-
-    @classmethod
-    def to(cls, node: Node) -> Self:
-        return cls.find(node.ssh.host, node.ssh.user, node.ssh.port)
+        return cls(ssh, options)
 
     def option(self, keyword: str) -> str:
         """The first value, with its tokens replaced; empty where there is none or it is ``none``."""
@@ -62,12 +57,13 @@ class Route:
     def expanded(self, value: str) -> str:
         """``value`` with the tokens replaced that stand for the machine and for us (ssh_config(5), TOKENS)."""
         own = {"d": str(Path.home()), "u": os.environ.get("USER", ""), "i": str(os.getuid())}
-        tokens = {"%": "%", "h": self.hostname, "n": self.name, "p": str(self.port), "r": self.user, **own}
+        machine = {"h": self.hostname, "n": self.ssh.host, "p": str(self.ssh.port), "r": self.ssh.user}
+        tokens = {"%": "%", **machine, **own}
         return re.sub("%(.)", lambda found: tokens.get(found[1], found[0]), value)
 
     @property
     def hostname(self) -> str:
-        return next(iter(self.options.get("hostname", [])), self.name)
+        return next(iter(self.options.get("hostname", [])), self.ssh.host)
 
     @property
     def seconds(self) -> int:
@@ -81,22 +77,22 @@ class Route:
         return self.option("proxyjump") or self.option("proxycommand")
 
     def __str__(self) -> str:
-        host = f"[{self.name}]" if ":" in self.name else self.name
-        return f"{self.user}@{host}:{self.port}" + (f" through {self.through}" if self.through else "")
+        host = f"[{self.ssh.host}]" if ":" in self.ssh.host else self.ssh.host
+        return f"{self.ssh.user}@{host}:{self.ssh.port}" + (f" through {self.through}" if self.through else "")
 
     def dial(self, seconds: float = 0) -> "Wire":
         """A connection to the machine's SSH server, within ``seconds`` instead of the usual limit. Raises OSError."""
         seconds = seconds or self.seconds
         if jumps := self.option("proxyjump"):
             *before, last = [jump if jump.startswith("ssh://") else f"ssh://{jump}" for jump in jumps.split(",")]
-            target = f"[{self.hostname}]:{self.port}"
+            target = f"[{self.hostname}]:{self.ssh.port}"
             limit = ["-o", f"ConnectTimeout={seconds:.0f}"]
             return Wire.of(["ssh", *BATCH, *limit, *(["-J", ",".join(before)] if before else []), "-W", target, last])
         if command := self.option("proxycommand"):
             return Wire.of([os.environ.get("SHELL", "/bin/sh"), "-c", f"exec {command}"])
         source = self.option("bindaddress")
         address = (source, 0) if source else None
-        return Wire(socket.create_connection((self.hostname, self.port), seconds, address))
+        return Wire(socket.create_connection((self.hostname, self.ssh.port), seconds, address))
 
 
 def sftp(user: str, host: str, port: int, *options: str) -> "Wire":

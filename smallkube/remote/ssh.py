@@ -18,7 +18,7 @@ from smallkube.core.workspace import Workspace
 from smallkube.inventory.models import Node
 from smallkube.remote.command import Command, login_line
 from smallkube.remote.host import Connect, Host, Streams
-from smallkube.remote.identities import AuthenticationError, Identities
+from smallkube.remote.identities import Identities
 from smallkube.remote.openssh import CONNECT_SECONDS, Route, Wire
 from smallkube.secrets import host_keys
 
@@ -48,7 +48,7 @@ class SshHost(Host):
         if known is None:
             raise UsageError("no host key is known", where=node.name, hint=f"run `inv keys.scan --node {node.name}`")
         self._expected = paramiko.Ed25519Key(data=known.wire)
-        self._identities = Identities(self._route, own_key if own_key.is_file() else None)
+        self._identities = Identities(self._route, own_key if own_key.is_file() else None, self.error)
         self._wire: Wire | None = None
         self._fabric = fabric.Connection(
             self._route.hostname,
@@ -92,8 +92,6 @@ class SshHost(Host):
                 keys = f"offered {error.key.fingerprint}, expected {self._expected.fingerprint} (keys/hosts/{name}.pub)"
                 hint = f"if the machine was reinstalled: inv keys.scan --node {name} --replace"
                 return self.error(f"host key differs: {keys}; nothing was sent", hint)
-            case AuthenticationError():
-                return self.error(str(error), error.hint)
             case paramiko.SSHException() | OSError() | EOFError():
                 if why := self._wire.reason if self._wire else "":
                     return self.error(

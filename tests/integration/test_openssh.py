@@ -125,7 +125,7 @@ def test_without_ssh_the_package_is_named(client: Client, monkeypatch: pytest.Mo
 
 def test_the_time_limit_for_connecting_is_the_configured_one(client: Client) -> None:
     client.configure("Host slow\n  ConnectTimeout 33\n")
-    assert [Route.find(name, "root", 22).seconds for name in ("slow", "other")] == [33, 10]
+    assert [Route.to(client.bench.node(host=name)).seconds for name in ("slow", "other")] == [33, 10]
 
 
 @contextmanager
