@@ -20,7 +20,8 @@ Edit = tuple[int, int, str]
 
 _FILE = Path("inventory.yaml")
 _COMMENT_LINE = re.compile(r"[ \t]*#[^\n]*\n")
-_COMMA = re.compile(r"(?:\s|#[^\n]*\n)*,")
+_COMMA = re.compile(r"(?:\s|#[^\n]*\n)*(,(?:\s*(?![\s#]))?)")
+"""Group 1: a comma, with the white space after it unless a comment follows."""
 _LINE_END = re.compile(r"[ \t]*(,?)[ \t]*(?:#[^\n]*|\r)?(?:\n|\Z)")
 _PLAIN = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_.:-]*[A-Za-z0-9])?")
 """Text that needs no quotes, unless it is another type in YAML."""
@@ -59,12 +60,18 @@ def write(file: Path, text: str) -> None:
 
 
 class _File:
-    """The file, and where each node begins and ends in it, by PyYAML's marks (which don't count a BOM)."""
+    """The file, and where each node begins and ends in it, by PyYAML's marks (which don't count a BOM).
+
+    Meanwhile its lines end with LF, the last one too.
+    """
 
     def __init__(self, text: str) -> None:
         """Raises UsageError when ``text`` is no YAML with nodes."""
-        self.text = text.removeprefix(positions.BOM)
-        self.bom = text[: len(text) - len(self.text)]
+        bare = text.removeprefix(positions.BOM)
+        self.bom = text[: len(text) - len(bare)]
+        self.line_break = "\r\n" if 0 < bare.count("\n") == bare.count("\r\n") else "\n"
+        self.end = "" if bare.endswith("\n") else "\n"
+        self.text = bare.replace(self.line_break, "\n") + self.end
         document = positions.parse(self.text, _FILE)
         self.data = document.data
         mapping = next((value for key, value in document.root.value if key.value == "nodes"), None)
@@ -87,7 +94,7 @@ class _File:
             same = False
         if not same:
             raise UsageError("can't edit nodes in this layout", where=_FILE.name, hint="edit it with an editor")
-        return self.bom + text
+        return self.bom + text.removesuffix(self.end).replace("\n", self.line_break)
 
     def in_block(self, name: str, entry: Mapping[str, Any]) -> list[Edit]:
         """A node after the last one, indented as that one is."""
@@ -98,7 +105,7 @@ class _File:
         step = re.match(r"[^\n]*\n( *)", self.text[self.starts[-1] :])
         inner = " " * (len(step[1]) if step and len(step[1]) > outer else outer + 2)
         rows = [f"{' ' * outer}{_scalar(name)}:", *(f"{inner}{key}: {_flow(value)}" for key, value in entry.items())]
-        return [self._rows(lines[1], rows)]
+        return [_rows(lines[1], rows)]
 
     def in_flow(self, name: str, entry: Mapping[str, Any]) -> list[Edit]:
         """A node in braces after the last one, on a line of its own where that one has its own, too."""
@@ -107,32 +114,20 @@ class _File:
         if not (lines := self._lines(-1)):
             return [(end, end, f", {new}")]
         comma = bool(_COMMA.match(self.text, end))
-        row = self._rows(lines[1], [f"{' ' * self.keys[-1].start_mark.column}{new}{',' * comma}"])
+        row = _rows(lines[1], [f"{' ' * self.keys[-1].start_mark.column}{new}{',' * comma}"])
         return [row] if comma else [(end, end, ","), row]
 
     def without(self, at: int) -> list[Edit]:
         """Node number ``at``, the comma that goes with it, and its own lines, if it has any."""
-        start, end, last = self.starts[at], self.ends[at], at == len(self.keys) - 1
-        if (lines := self._lines(at)) and not self.flow:
-            begin, stop = lines
-            if stop == len(self.text) and not self.text.endswith("\n"):
-                begin -= len(self._line_break(begin))
-            return [(begin, stop, "")]
+        lines, end, last = self._lines(at), self.ends[at], at == len(self.keys) - 1
         if not self.flow:
-            return []
+            return [(*lines, "")] if lines else []
         before, after = (_COMMA.match(self.text, self.ends[at - 1]) if at else None), _COMMA.match(self.text, end)
         if lines:
-            lacking = before if last and not after else None
-            return [(*lines, ""), *([(lacking.end() - 1, lacking.end(), "")] if lacking else [])]
-        if last and before:
-            clean = not self.text[before.end() : start].strip()
-            return [(before.end() - 1, end, "")] if clean else [(before.end() - 1, before.end(), ""), (start, end, "")]
-        if not after:
-            return [(start, end, "")]
-        blanks = re.compile(r"[ \t]*").match(self.text, after.end())
-        stop = blanks.end() if blanks else after.end()
-        clean = not self.text[end : after.end() - 1].strip()
-        return [(start, stop, "")] if clean else [(start, end, ""), (after.end() - 1, stop, "")]
+            comma = None if after else before
+            return [(*lines, ""), *([(comma.start(1), comma.start(1) + 1, "")] if comma else [])]
+        comma = before if last else after
+        return [(self.starts[at], end, ""), *([(*comma.span(1), "")] if comma else [])]
 
     def _lines(self, at: int) -> tuple[int, int] | None:
         """Where the lines of a node begin and end, with its comments; None when it shares a line with something."""
@@ -162,17 +157,10 @@ class _File:
             end = found.end()
         return end
 
-    def _rows(self, at: int, rows: Sequence[str]) -> Edit:
-        """Insert lines; where the file has no line break at its end, it has none afterwards."""
-        ended = self.text[:at].endswith("\n")
-        new_line = self._line_break(at)
-        text = new_line.join(rows)
-        return at, at, f"{text}{new_line}" if ended else f"{new_line}{text}"
 
-    def _line_break(self, at: int) -> str:
-        """The one before ``at``, or of the file."""
-        end = at if self.text[:at].endswith("\n") else self.text.find("\n") + 1
-        return "\r\n" if self.text[:end].endswith("\r\n") else "\n"
+def _rows(at: int, rows: Sequence[str]) -> Edit:
+    """Insert lines."""
+    return at, at, "".join(f"{row}\n" for row in rows)
 
 
 def _end(node: yaml.Node) -> int:
