@@ -11,7 +11,7 @@ import re
 import tempfile
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from itertools import chain
 from pathlib import Path
 
 from smallkube.core import process
@@ -79,30 +79,20 @@ def _checks(
         raise UsageError(f"no input {', '.join(sorted(unknown))} to override", where="nix/flake.nix", hint=hint)
     yield Check("", "inputs", Result.OK, ", ".join(f"{name} {origin}" for name, origin in inputs.items()))
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        found = dict(zip(nodes, pool.map(partial(_described, evaluated), nodes), strict=True))
-        described |= {node: each for node, each in found.items() if not isinstance(each, Check)}
-        yield from _evaluator(nix, described.values())
-        yield from (each for each in found.values() if isinstance(each, Check))
-        for checks in pool.map(lambda node: _node(node, described[node], tree.parent / node), described):
-            yield from checks
+        each_node = [*pool.map(lambda node: _node(evaluated, node, tree.parent / node, described), nodes)]
+    if described:
+        yield _evaluator(nix, described.values())
+    yield from chain.from_iterable(each_node)
 
 
-def _described(evaluated: Flake, node: str) -> Description | Check:
-    try:
-        return evaluated.describe(node)
-    except SmallkubeError as error:
-        return Check(node, "evaluation", Result.FAILED, error.message)
-
-
-def _evaluator(nix: str, descriptions: Collection[Description]) -> Iterator[Check]:
-    """What evaluated the nodes, if any could be."""
+def _evaluator(nix: str, descriptions: Collection[Description]) -> Check:
+    """What evaluated the nodes."""
     name = f"Nix {'.'.join(map(str, flake.version(nix)))}"
     if all(each["nixos"] for each in descriptions):
-        versions = ", ".join(dict.fromkeys(f"NixOS {each['nixos']}" for each in descriptions))
-        yield from (Check("", "evaluator", Result.OK, f"{name}, {versions}") for _ in [*descriptions][:1])
-    else:
-        detail = f"{name}, with inputs that are not NixOS: its options, assertions and packages were not checked"
-        yield Check("", "evaluator", Result.WARNING, detail)
+        versions = ", ".join(sorted({f"NixOS {each['nixos']}" for each in descriptions}))
+        return Check("", "evaluator", Result.OK, f"{name}, {versions}")
+    detail = f"{name}, with inputs that are not NixOS: its options, assertions and packages were not checked"
+    return Check("", "evaluator", Result.WARNING, detail)
 
 
 def _syntax_errors(parser: str, tree: Path) -> list[str]:
@@ -116,7 +106,11 @@ def _syntax_errors(parser: str, tree: Path) -> list[str]:
     return [f"{file.relative_to(tree)}: {reason}" for file, reason in said.items()]
 
 
-def _node(node: str, description: Description, work: Path) -> list[Check]:
+def _node(evaluated: Flake, node: str, work: Path, described: dict[str, Description]) -> list[Check]:
+    try:
+        description = described[node] = evaluated.describe(node)
+    except SmallkubeError as error:
+        return [Check(node, "evaluation", Result.FAILED, error.message)]
     checks = [Check(node, "evaluation", Result.OK), *_of(node, "assertions", description["failedAssertions"])]
     checks += [Check(node, "warnings", Result.WARNING, text) for text in description["warnings"]]
     if unknown := description["unknown"]:
