@@ -15,11 +15,11 @@ class FakeHost(Host):
         self.answer = answer
         self.commands: list[Command] = []
 
-    def _run(self, command: Command, streams: Streams) -> int:
-        self.commands.append(command)
+    def _run(self, streams: Streams) -> int:
+        self.commands.append(streams.command)
         for _ in streams.stdin():
             pass
-        result = self.answer(command)
+        result = self.answer(streams.command)
         streams.stdout(result.stdout)
         streams.stderr(result.stderr.encode())
         return result.status

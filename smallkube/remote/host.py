@@ -108,7 +108,7 @@ class Host(ABC):
         began, outcome = time.monotonic(), "interrupted"
         try:
             streams = Streams(command, self.where, on_stderr, stopped, source, on_stdout)
-            result = streams.result(self._run(command, streams))
+            result = streams.result(self._run(streams))
             outcome = f"exit status {result.status}"
             return result
         except SmallkubeError as error:
@@ -129,8 +129,8 @@ class Host(ABC):
         return (UsageError if usage else SmallkubeError)(message, where=self.where, hint=hint)
 
     @abstractmethod
-    def _run(self, command: Command, streams: Streams) -> int:
-        """Its exit status; what it prints goes to ``streams``."""
+    def _run(self, streams: Streams) -> int:
+        """The exit status of the command, which reads and prints by ``streams``."""
 
 
 Connect = Callable[[Node], AbstractContextManager[Host]]

@@ -19,7 +19,7 @@ AUTH_SECONDS = 30
 
 @dataclass(frozen=True)
 class Identity:
-    """A key to offer; ``public``: its public half in wire form. One that is ``locked`` has a passphrase."""
+    """A key to offer; ``public``: its public half in wire form, if known. One that is ``locked`` has a passphrase."""
 
     name: str
     public: bytes
@@ -83,7 +83,7 @@ class Identities:
         """Files' keys that the agent has, the agent's others, the files' others; as pubkey_prepare of OpenSSH does."""
         listed = self.route.options.get("certificatefile", []) + self.route.options.get("identityfile", [])
         paths = [str(self.only)] if self.only else [self.route.expanded(value) for value in listed]
-        files = [identity for path in paths for identity in _file(path)]
+        files = [_file(path) for path in paths]
         agent = [] if self.only else self._agent()
         held = {identity.public: identity for identity in agent}
         self.locked = [identity.name for identity in files if identity.locked and identity.public not in held]
@@ -121,26 +121,21 @@ class _Agent(AgentSSH):
         self._connect(wire)  # type: ignore[attr-defined]
 
 
-def _public(path: Path) -> bytes:
-    """The wire form of the public key in a file; empty when there is none."""
+def _public(name: str) -> bytes:
+    """The wire form of the public key beside a key file; empty when there is none."""
     try:
-        return paramiko.pkey.PublicBlob.from_file(str(path)).key_blob
+        return paramiko.pkey.PublicBlob.from_file(str(Path(f"{name}.pub").expanduser())).key_blob
     except (OSError, ValueError):
         return b""
 
 
-def _file(path: str) -> Iterator[Identity]:
-    """The key in a file, or its public half alone; as with OpenSSH, a file that is missing or no key is passed over."""
+def _file(path: str) -> Identity:
+    """The key in a file, or its public half alone; as with OpenSSH, a file may be missing or no key."""
     name = path.removesuffix(".pub")
-    public, locked = _public(Path(f"{name}.pub").expanduser()), False
     try:
         key = paramiko.PKey.from_path(name)
+        return Identity(name, key.public_blob.key_blob if key.public_blob else key.asbytes(), key)
     except (TypeError, paramiko.PasswordRequiredException):  # the former is cryptography's
-        locked = True
+        return Identity(name, _public(name), locked=True)
     except (OSError, ValueError, paramiko.SSHException):
-        pass
-    else:
-        yield Identity(name, key.public_blob.key_blob if key.public_blob else key.asbytes(), key)
-        return
-    if public or locked:
-        yield Identity(name, public, locked=locked)
+        return Identity(name, _public(name))

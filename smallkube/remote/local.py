@@ -9,7 +9,6 @@ from typing import IO
 
 from smallkube.core import process
 from smallkube.inventory.models import Node
-from smallkube.remote.command import Command
 from smallkube.remote.host import Host, Streams
 
 _CHUNK = 1 << 18
@@ -24,9 +23,9 @@ class LocalHost(Host):
     def __init__(self, node: Node) -> None:
         super().__init__(node, "this machine")
 
-    def _run(self, command: Command, streams: Streams) -> int:
+    def _run(self, streams: Streams) -> int:
         """Raises UsageError when the program is not found."""
-        pipe = subprocess.PIPE
+        command, pipe = streams.command, subprocess.PIPE
         try:
             # In a session of its own: a terminal and timeout(1) signal all of ours, also what is to end the rest.
             program = process.start(command.argv, stdin=pipe, stdout=pipe, stderr=pipe, start_new_session=True)

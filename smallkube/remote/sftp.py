@@ -267,7 +267,7 @@ def folder(workspace: Workspace, destination: Destination) -> Iterator[Folder]:
     """The destination while the block runs; every fault of the connection or of a file is a SmallkubeError."""
     where = str(destination)
     own_key, known = workspace.state_dir / "ssh_key", workspace.keys_dir / "known_hosts"
-    options = ["-o", f"GlobalKnownHostsFile=/etc/ssh/ssh_known_hosts {_quoted(known)}"]
+    options = ["-o", f'GlobalKnownHostsFile=/etc/ssh/ssh_known_hosts "{known}"']  # quoted: see ssh_config(5)
     if own_key.is_file():
         options += ["-o", "IdentitiesOnly=yes", "-i", str(own_key)]
     try:
@@ -288,8 +288,3 @@ def folder(workspace: Workspace, destination: Destination) -> Iterator[Folder]:
         raise of_os(error, where=error.filename or where) from error
     finally:
         wire.close()
-
-
-def _quoted(path: Path) -> str:
-    """A path in a list of paths (ssh_config(5): white space separates, double quotes enclose)."""
-    return f'"{path}"'

@@ -70,11 +70,11 @@ class SshHost(Host):
                 "sock": self._wire.socket,
                 "auth_strategy": self._identities,
                 "banner_timeout": self._route.seconds,
-                "transport_factory": transport,
+                "transport_factory": _transport,
             }
             self._fabric.open()
         except BaseException as error:
-            refused = self._refused(error) if isinstance(error, Exception) else None
+            refused = self._refused(error)
             self.close()
             if refused:
                 raise refused from error
@@ -84,7 +84,7 @@ class SshHost(Host):
         if wire.family != socket.AF_UNIX and hasattr(socket, "TCP_USER_TIMEOUT"):
             wire.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, SILENCE_SECONDS * 1000)
 
-    def _refused(self, error: Exception) -> SmallkubeError | None:
+    def _refused(self, error: BaseException) -> SmallkubeError | None:
         """Why there is no connection; None for a fault that is not the connection's."""
         match error:
             case paramiko.BadHostKeyException():
@@ -93,13 +93,12 @@ class SshHost(Host):
                 hint = f"if the machine was reinstalled: inv keys.scan --node {name} --replace"
                 return self.error(f"host key differs: {keys}; nothing was sent", hint)
             case paramiko.SSHException() | OSError() | EOFError():
-                if why := self._wire.reason if self._wire else "":
-                    return self.error(
-                        f"no way through {self._route.through}: {why}; nothing was sent", "try it with ssh"
-                    )
+                if self._wire and (why := self._wire.reason):
+                    reason = f"no way through {self._route.through}: {why}; nothing was sent"
+                    return self.error(reason, "try it with ssh")
                 if isinstance(error, paramiko.SSHException):
-                    return self.error(f"no SSH connection: {reason(error)}")
-                return self.error(f"can't be reached: {reason(error)}", "is the machine up, and ssh.host right?")
+                    return self.error(f"no SSH connection: {_reason(error)}")
+                return self.error(f"can't be reached: {_reason(error)}", "is the machine up, and ssh.host right?")
         return None
 
     def close(self) -> None:
@@ -109,9 +108,10 @@ class SshHost(Host):
         if self._wire:
             self._wire.close()
 
-    def _run(self, command: Command, streams: Streams) -> int:
+    def _run(self, streams: Streams) -> int:
         """Raises UsageError when sudo wants a password."""
-        transport, name = self._fabric.transport, command.name
+        transport, command = self._fabric.transport, streams.command
+        name = command.name
         try:
             if transport is None:
                 raise EOFError("not connected")
@@ -235,7 +235,7 @@ def connector(workspace: Workspace) -> Connect:
     return lambda node: SshHost(workspace, node)
 
 
-def transport(wire: socket.socket, **options: Any) -> paramiko.Transport:
+def _transport(wire: socket.socket, **options: Any) -> paramiko.Transport:
     """AES-GCM first: twice as fast here as paramiko's own first choice, which needs a MAC beside the cipher."""
     made = paramiko.Transport(wire, **options)
     security = made.get_security_options()
@@ -243,7 +243,6 @@ def transport(wire: socket.socket, **options: Any) -> paramiko.Transport:
     return made
 
 
-def reason(error: Exception) -> str:
-    """A fault of a connection in its own words, where it has some."""
+def _reason(error: Exception) -> str:
     silent = "connection closed" if isinstance(error, EOFError) else type(error).__name__
     return getattr(error, "strerror", None) or str(error) or silent
