@@ -22,7 +22,7 @@ _FILE = Path("inventory.yaml")
 _COMMENT_LINE = re.compile(r"[ \t]*#[^\n]*\n")
 _COMMA = re.compile(r"(?:\s|#[^\n]*\n)*(,(?:\s*(?![\s#]))?)")
 """Group 1: a comma, with the white space after it unless a comment follows."""
-_LINE_END = re.compile(r"[ \t]*(,?)[ \t]*(?:#[^\n]*|\r)?(?:\n|\Z)")
+_LINE_END = re.compile(r"[ \t]*(,?)[ \t]*(?:#[^\n]*|\r)?\n")
 _PLAIN = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_.:-]*[A-Za-z0-9])?")
 """Text that needs no quotes, unless it is another type in YAML."""
 
@@ -152,7 +152,7 @@ class _File:
             if not found or (self.flow and not last and not found[1]):
                 return None
             end = found.end()
-        below = re.compile(rf"(?:[ \t]*\r?\n)*[ \t]{{{self.keys[at].start_mark.column + 1},}}#[^\n]*(?:\n|\Z)")
+        below = re.compile(rf"(?:[ \t]*\r?\n)*[ \t]{{{self.keys[at].start_mark.column + 1},}}#[^\n]*\n")
         while found := below.match(self.text, end):
             end = found.end()
         return end

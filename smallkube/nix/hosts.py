@@ -11,11 +11,13 @@ _NEEDED = {
 }
 """The words by which a configuration names each. NixOS itself gives the exact answer: see ``describe.nix``."""
 _CONTAINER = "boot.isContainer"
+_COMMENT = r"(?s)/\*.*?\*/|#[^\n]*"
 
 
 def lacking(files: Mapping[str, bytes], nodes: Sequence[str]) -> dict[str, tuple[str, ...]]:
     """Node → what it lacks; ``files``: everything that Nix sees."""
-    texts = {name: _without_comments(data) for name, data in files.items() if name.startswith("nix/hosts/")}
+    own = {name: data.decode(errors="replace") for name, data in files.items() if name.startswith("nix/hosts/")}
+    texts = {name: re.sub(_COMMENT, "", text) for name, text in own.items()}
     found = {}
     for node in nodes:
         others = re.compile(rf"nix/hosts/(?!{node}(?![0-9]))node[0-9].*")
@@ -23,7 +25,3 @@ def lacking(files: Mapping[str, bytes], nodes: Sequence[str]) -> dict[str, tuple
         missing = [f"no {what}" for what, words in _NEEDED.items() if not re.search(words, text)]
         found[node] = () if _CONTAINER in text else tuple(missing)
     return found
-
-
-def _without_comments(data: bytes) -> str:
-    return re.sub(r"(?s)/\*.*?\*/|#[^\n]*", "", data.decode(errors="replace"))

@@ -19,6 +19,8 @@ CONNECT_SECONDS = 10
 """Time limit for connecting, where the configuration has no ConnectTimeout."""
 BATCH = ("-o", "BatchMode=yes", "-o", "ServerAliveInterval=15", "-o", "ServerAliveCountMax=4")
 """Ask nothing, and give up a connection that is silent for a minute (ssh_config(5))."""
+_AGENT = ("SSH_AUTH_SOCK", "USER", "SHELL")
+"""``Match exec`` may ask the agent."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +38,9 @@ class Route:
         """Raises UsageError when there is no ssh, or it can't read its configuration."""
         ssh = node.ssh
         argv = ["ssh", "-G", "-T", "-l", ssh.user, "-p", str(ssh.port), "--", ssh.host]
+        agent = {name: os.environ[name] for name in _AGENT if name in os.environ}
         try:
-            done = process.run(argv, environment=_agent(), timeout=2 * CONNECT_SECONDS)
+            done = process.run(argv, environment=agent, timeout=2 * CONNECT_SECONDS)
         except process.NotStarted as error:
             raise UsageError("ssh is not installed", hint="apt-get install openssh-client") from error
         if not done.ok:
@@ -153,8 +156,3 @@ class Wire:
                 self.program.wait()
         if self.errors:
             self.errors.close()
-
-
-def _agent() -> dict[str, str]:
-    """``Match exec`` may ask the agent."""
-    return {name: os.environ[name] for name in ("SSH_AUTH_SOCK", "USER", "SHELL") if name in os.environ}
