@@ -14,9 +14,8 @@ from typing import TypeVar
 from smallkube.core.errors import SmallkubeError
 from smallkube.deploy import checks, facts
 from smallkube.deploy.facts import SCRIPTS, DeployFacts, Progress
-from smallkube.remote.command import Command
 from smallkube.remote.fleet import NodeOutcome
-from smallkube.remote.host import Host
+from smallkube.remote.host import Command, Host
 
 POLL_SECONDS = 0.5
 BARRIER_SECONDS = 1.0

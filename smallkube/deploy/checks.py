@@ -13,8 +13,7 @@ from smallkube.core.errors import SmallkubeError, UsageError
 from smallkube.deploy.facts import SCRIPTS, DeployFacts, HostFacts, Progress, units_of
 from smallkube.inventory.models import Inventory, Node
 from smallkube.remote import scripts
-from smallkube.remote.command import Command
-from smallkube.remote.host import Connect, Host
+from smallkube.remote.host import Command, Connect, Host
 from smallkube.remote.scripts import UnexpectedOutputError
 from smallkube.secrets import policy
 from smallkube.secrets.host_keys import HostKey, parse_host_key

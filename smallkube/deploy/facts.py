@@ -15,8 +15,7 @@ from smallkube.deploy.history import Entry
 from smallkube.inventory.models import Inventory, Node
 from smallkube.nix.bundle import Bundle
 from smallkube.remote import scripts
-from smallkube.remote.command import Command
-from smallkube.remote.host import Host
+from smallkube.remote.host import Command, Host
 from smallkube.remote.scripts import HOME, Scripts
 
 SCRIPTS = Scripts(Path(__file__).with_name("scripts"))

@@ -9,8 +9,7 @@ from contextlib import suppress
 from dataclasses import MISSING, asdict, dataclass, fields
 
 from smallkube.core.errors import MALFORMED
-from smallkube.remote.command import Command
-from smallkube.remote.host import Host
+from smallkube.remote.host import Command, Host
 from smallkube.remote.scripts import HOME
 
 FILE = f"{HOME}/history.jsonl"

@@ -10,8 +10,7 @@ from smallkube.core.errors import SmallkubeError
 from smallkube.deploy.facts import SCRIPTS
 from smallkube.nix import build
 from smallkube.nix.bundle import Bundle, write_tree
-from smallkube.remote.command import Command, Result
-from smallkube.remote.host import Host
+from smallkube.remote.host import Command, Host, Result
 
 AT_ONCE = 2
 """Builds at a time: each evaluates a whole system, which takes about a gigabyte."""

@@ -26,9 +26,8 @@ from smallkube.kube import members
 from smallkube.nix import flake
 from smallkube.nix.bundle import Bundle
 from smallkube.remote import scripts
-from smallkube.remote.command import Command, Result
 from smallkube.remote.fleet import NodeOutcome, Watcher, reason_of
-from smallkube.remote.host import Host
+from smallkube.remote.host import Command, Host, Result
 from smallkube.remote.ssh import SshHost, connector
 from smallkube.secrets.host_keys import read_host_key
 

@@ -18,8 +18,7 @@ from smallkube.etcd.stream import decrypted
 from smallkube.inventory.cluster import Cluster
 from smallkube.inventory.models import Node
 from smallkube.remote import fleet
-from smallkube.remote.command import Command
-from smallkube.remote.host import Connect
+from smallkube.remote.host import Command, Connect
 from smallkube.secrets import edit, kinds
 from smallkube.secrets.age import Master
 

@@ -10,8 +10,7 @@ from typing import Any, TypeVar
 
 from smallkube.core.errors import MALFORMED, SmallkubeError, split_lines
 from smallkube.etcd.record import Record
-from smallkube.remote.command import Command
-from smallkube.remote.host import Host
+from smallkube.remote.host import Command, Host
 from smallkube.remote.scripts import Scripts
 
 ENDPOINT = "unix:///run/etcd/grpc"

@@ -9,8 +9,7 @@ from typing import Any
 
 from smallkube.core.errors import MALFORMED, SmallkubeError
 from smallkube.kube.members import KUBECTL, Member, parse_member
-from smallkube.remote.command import Command, Result
-from smallkube.remote.host import Host
+from smallkube.remote.host import Command, Host, Result
 
 _LEASE_SECONDS = 40
 """What a kubelet asks for by default (nodeLeaseDurationSeconds, KubeletConfiguration v1beta1)."""

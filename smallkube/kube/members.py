@@ -12,9 +12,8 @@ from typing import Any
 from smallkube.core.errors import MALFORMED, SmallkubeError
 from smallkube.inventory.models import Inventory, Node
 from smallkube.remote import fleet
-from smallkube.remote.command import Command, Result
 from smallkube.remote.fleet import NodeOutcome, Report, Watcher
-from smallkube.remote.host import Connect, Host
+from smallkube.remote.host import Command, Connect, Host, Result
 
 API_UNIT = "kube-apiserver.service"
 KUBECTL = ("kubectl", "--kubeconfig=/run/kubeconfig-root")

@@ -17,8 +17,7 @@ from smallkube.kube.members import kubectl
 from smallkube.operations.engine import Operation, Runbook, Step, not_abortable
 from smallkube.operations.machines import SCRIPTS
 from smallkube.remote import scripts
-from smallkube.remote.command import Command
-from smallkube.remote.host import Host
+from smallkube.remote.host import Command, Host
 from smallkube.secrets import certificates, kinds, policy, transaction
 from smallkube.secrets.age import read_master
 from smallkube.secrets.policy import Secret

@@ -19,8 +19,7 @@ from smallkube.kube.members import kubectl
 from smallkube.operations.engine import Operation, Overlap, Step
 from smallkube.operations.machines import SCRIPTS
 from smallkube.remote import scripts
-from smallkube.remote.command import Command
-from smallkube.remote.host import Host
+from smallkube.remote.host import Command, Host
 from smallkube.secrets import certificates, policy, transaction
 from smallkube.secrets.policy import Kind, Secret
 from smallkube.secrets.transaction import Keys

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from smallkube.core.errors import SmallkubeError, UsageError
-from smallkube.remote.command import Command, Result
 from smallkube.remote.fleet import Outcome
+from smallkube.remote.host import Command, Result
 from smallkube.remote.scripts import Scripts
 
 SCRIPTS = Scripts(Path(__file__).with_name("scripts"))

@@ -19,9 +19,8 @@ from smallkube.inventory.models import Inventory, Node
 from smallkube.kube import members
 from smallkube.kube.members import Member
 from smallkube.remote import fleet
-from smallkube.remote.command import Command
 from smallkube.remote.fleet import NodeOutcome, Report, Watcher, reason_of
-from smallkube.remote.host import Connect, Host
+from smallkube.remote.host import Command, Connect, Host
 
 POLL_SECONDS = 1.0
 UP = ("running", "degraded")

@@ -21,8 +21,7 @@ from smallkube.kube.members import api_down, kubectl
 from smallkube.operations import tokens
 from smallkube.operations.engine import Operation, Runbook, Step
 from smallkube.remote import fleet
-from smallkube.remote.command import Command
-from smallkube.remote.host import Host
+from smallkube.remote.host import Command, Host
 from smallkube.secrets import kinds, peers, policy
 from smallkube.secrets.header import parse_header
 from smallkube.secrets.host_keys import read_host_key

@@ -1,10 +1,9 @@
-"""A host that exists only in memory: for tests of what runs commands, here and in projects that build on this one."""
+"""A host that exists only in memory, for tests of what runs commands."""
 
 from collections.abc import Callable
 
 from smallkube.inventory.models import Node
-from smallkube.remote.command import Command, Result
-from smallkube.remote.host import Host, Streams
+from smallkube.remote.host import Command, Host, Result, Streams
 
 
 class FakeHost(Host):

@@ -15,8 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from smallkube.core.errors import SmallkubeError
 from smallkube.nix.bundle import Bundle
-from smallkube.remote.command import Command
-from smallkube.remote.host import Host
+from smallkube.remote.host import Command, Host
 
 HOME = "/var/lib/smallkube"
 """What is pushed is in HOME/KIND/DIGEST; the five newest of each kind are kept."""

@@ -16,8 +16,7 @@ import paramiko
 from smallkube.core.errors import SmallkubeError, UsageError
 from smallkube.core.workspace import Workspace
 from smallkube.inventory.models import Node
-from smallkube.remote.command import Command, login_line
-from smallkube.remote.host import Connect, Host, Streams
+from smallkube.remote.host import Command, Connect, Host, Streams, login_line
 from smallkube.remote.identities import Identities
 from smallkube.remote.openssh import CONNECT_SECONDS, Route, Wire
 from smallkube.secrets import host_keys

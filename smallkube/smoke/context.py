@@ -17,8 +17,7 @@ from smallkube.core.errors import SmallkubeError, listed
 from smallkube.core.polling import wait_until
 from smallkube.inventory.models import Inventory, Node
 from smallkube.kube.members import KUBECTL
-from smallkube.remote.command import Command, Result
-from smallkube.remote.host import Connect, Host
+from smallkube.remote.host import Command, Connect, Host, Result
 from smallkube.remote.scripts import Scripts
 
 AT_ONCE = 8

@@ -8,7 +8,7 @@ from smallkube.core.errors import SmallkubeError, listed
 from smallkube.etcd import status
 from smallkube.kube import kubectl, versions
 from smallkube.kube.members import parse_member
-from smallkube.remote.command import Command
+from smallkube.remote.host import Command
 from smallkube.smoke.context import Failed, NotReached, Skipped, SmokeContext, fail_if
 
 _FIRST_LEASE_SECONDS = 15

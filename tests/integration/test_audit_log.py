@@ -15,8 +15,8 @@ from invoke.exceptions import Exit
 from smallkube.cli import cluster
 from smallkube.core.workspace import Workspace
 from smallkube.remote import ssh
-from smallkube.remote.command import Command, Result
 from smallkube.remote.fake import FakeHost
+from smallkube.remote.host import Command, Result
 
 pytestmark = pytest.mark.integration
 

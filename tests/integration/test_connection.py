@@ -15,7 +15,7 @@ import pytest
 
 from smallkube.core.errors import SmallkubeError, UsageError
 from smallkube.core.workspace import Workspace
-from smallkube.remote.command import Command
+from smallkube.remote.host import Command
 from smallkube.remote.ssh import SshHost
 from tests.integration.sshd import SSHD, Bench, Require, Server, free_port, make_key
 

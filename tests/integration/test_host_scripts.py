@@ -19,8 +19,8 @@ from smallkube.deploy import changes, facts, history
 from smallkube.inventory.models import Node
 from smallkube.nix.bundle import Bundle
 from smallkube.remote import scripts
-from smallkube.remote.command import Command, Result
 from smallkube.remote.fake import FakeHost
+from smallkube.remote.host import Command, Result
 
 Completed = subprocess.CompletedProcess[bytes]
 Run = Callable[..., Completed]

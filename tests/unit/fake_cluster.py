@@ -19,9 +19,9 @@ from smallkube.inventory.models import Inventory, Node
 from smallkube.kube import token_clients
 from smallkube.operations import encryption, issuer
 from smallkube.operations.engine import Operation, execute
-from smallkube.remote.command import Command, Result
 from smallkube.remote.fake import FakeHost, reply
 from smallkube.remote.fleet import NodeOutcome
+from smallkube.remote.host import Command, Result
 from smallkube.secrets import age, generate, peers, policy, transaction
 from smallkube.secrets.age import require_master
 from smallkube.secrets.policy import Kind, Secret

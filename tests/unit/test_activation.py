@@ -15,9 +15,8 @@ from hypothesis import strategies as st
 from smallkube.core.errors import SmallkubeError
 from smallkube.deploy.activation import GRACE_SECONDS, Activation, Barrier, Verdict
 from smallkube.deploy.facts import DeployFacts
-from smallkube.remote.command import Command, Result
 from smallkube.remote.fleet import NodeOutcome
-from smallkube.remote.host import Host
+from smallkube.remote.host import Command, Host, Result
 
 OLD, NEW = "/nix/store/old", "/nix/store/new"
 SECONDS = 100

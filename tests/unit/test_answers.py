@@ -20,8 +20,8 @@ from smallkube.inventory.load import load
 from smallkube.inventory.models import Node
 from smallkube.nix import check, render
 from smallkube.remote import ssh
-from smallkube.remote.command import Command, Result
 from smallkube.remote.fake import FakeHost, reply
+from smallkube.remote.host import Command, Result
 from tests.unit.test_cluster_status import FACTS, UNITS
 
 COLLECTION = app.tree()

@@ -21,8 +21,8 @@ from smallkube.kube.members import MARK, Member, parse_member
 from smallkube.operations import status
 from smallkube.operations.cluster_facts import Machine
 from smallkube.operations.status import Row
-from smallkube.remote.command import Result
 from smallkube.remote.fake import FakeHost, reply
+from smallkube.remote.host import Result
 from smallkube.secrets import certificates, policy
 from smallkube.secrets.transaction import Keys
 

@@ -16,8 +16,8 @@ from smallkube.deploy.checks import Health, broken, unconfirmed
 from smallkube.deploy.facts import DeployFacts, HostFacts, Progress
 from smallkube.inventory.load import load, parse
 from smallkube.inventory.models import Inventory, Node
-from smallkube.remote.command import Command
 from smallkube.remote.fake import FakeHost, reply
+from smallkube.remote.host import Command
 from smallkube.secrets.host_keys import parse_host_key
 
 SYSTEM = "/nix/store/abc-nixos-system-node2"

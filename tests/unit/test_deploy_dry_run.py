@@ -13,8 +13,8 @@ from smallkube.deploy.plan import Goal, Options
 from smallkube.deploy.run import UNDRAINED
 from smallkube.inventory.models import Node
 from smallkube.nix import bundle, check, render
-from smallkube.remote.command import Command, Result
 from smallkube.remote.fake import FakeHost, reply
+from smallkube.remote.host import Command, Result
 from smallkube.secrets import transaction
 from tests.unit.fake_cluster import FakeCluster
 

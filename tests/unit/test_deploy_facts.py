@@ -19,8 +19,8 @@ from smallkube.deploy.local_build import missing_paths
 from smallkube.inventory.models import Node
 from smallkube.nix.bundle import Bundle
 from smallkube.remote import scripts
-from smallkube.remote.command import Command, Result
 from smallkube.remote.fake import FakeHost, reply
+from smallkube.remote.host import Command, Result
 
 SYSTEM = "/nix/store/aaa-nixos-system-node1"
 ENTRY = {

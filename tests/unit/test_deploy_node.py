@@ -18,9 +18,9 @@ from smallkube.deploy.plan import Goal, Options, Report
 from smallkube.inventory.cluster import Cluster
 from smallkube.inventory.load import load
 from smallkube.nix.bundle import Bundle
-from smallkube.remote.command import Command, Result
 from smallkube.remote.fake import FakeHost, reply
 from smallkube.remote.fleet import NodeOutcome
+from smallkube.remote.host import Command, Result
 from tests.unit.world import Silent
 
 OLD, NEW = "/nix/store/old", "/nix/store/new"

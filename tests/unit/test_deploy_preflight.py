@@ -18,8 +18,8 @@ from smallkube.inventory.cluster import Cluster
 from smallkube.inventory.load import parse
 from smallkube.inventory.models import Inventory, Node
 from smallkube.nix.bundle import Bundle
-from smallkube.remote.command import Command
 from smallkube.remote.fake import FakeHost, reply
+from smallkube.remote.host import Command
 
 SYSTEM = "/nix/store/aaa-nixos-system-node2"
 ENTRY = {"time": "t", "operator": "o", "goal": "switch", "digest": "d", "system": SYSTEM, "generation": "1"}

@@ -18,7 +18,7 @@ from smallkube.etcd import catalog, signature
 from smallkube.inventory.models import Node
 from smallkube.nix import check, render
 from smallkube.operations import upgrade
-from smallkube.remote import command, scan, ssh
+from smallkube.remote import host, scan, ssh
 from smallkube.remote.fake import FakeHost, reply
 from smallkube.remote.scan import Scanned
 from smallkube.secrets import transaction
@@ -65,7 +65,7 @@ def place(cluster: FakeCluster, request: pytest.FixtureRequest, monkeypatch: pyt
     """A workspace in which each task has something to do, and machines that only answer."""
     root = cluster.workspace.root
 
-    def answer(asking: command.Command) -> command.Result:
+    def answer(asking: host.Command) -> host.Result:
         asked = ASKED & {*asking.argv}
         assert asked, asking
         if "generations" in asked:

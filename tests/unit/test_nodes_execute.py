@@ -6,8 +6,8 @@ from smallkube.core.errors import SmallkubeError, UsageError
 from smallkube.inventory.models import Node
 from smallkube.operations import machines
 from smallkube.remote import fleet
-from smallkube.remote.command import Command, Result
 from smallkube.remote.fake import FakeHost, reply
+from smallkube.remote.host import Command, Result
 
 NODES = tuple(Node(name=f"node{index}", index=index, peer_ip=f"192.168.0.{index}") for index in (1, 2, 3))
 

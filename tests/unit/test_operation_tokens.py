@@ -13,7 +13,7 @@ from smallkube.kube import token_clients
 from smallkube.kube.token_clients import User
 from smallkube.operations import tokens
 from smallkube.operations.engine import Operation
-from smallkube.remote.command import Command, Result
+from smallkube.remote.host import Command, Result
 from smallkube.secrets import transaction
 from tests.unit.fake_cluster import FakeCluster, Killed, kills, run
 

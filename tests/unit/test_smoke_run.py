@@ -18,8 +18,8 @@ import pytest
 from smallkube.core.errors import SmallkubeError, UsageError
 from smallkube.inventory.load import parse
 from smallkube.inventory.models import Node
-from smallkube.remote.command import Command, Result
 from smallkube.remote.fake import FakeHost
+from smallkube.remote.host import Command, Result
 from smallkube.smoke import control, pods, runner, tokens
 from smallkube.smoke.context import SCRIPTS, Options, SmokeContext
 from smallkube.smoke.report import SmokeResult

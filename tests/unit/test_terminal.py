@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from smallkube.core import ui
 from smallkube.core.errors import SmallkubeError
 from smallkube.core.workspace import REPOSITORY
-from smallkube.remote.command import MAX_LINE, Command, Result
+from smallkube.remote.host import MAX_LINE, Command, Result
 
 HOSTILE = [
     "\x1b]52;c;Y3VybCBldmlsfHNo\x07",  # sets the clipboard

@@ -134,7 +134,7 @@ MESSAGES = {
     "nix/render.py": "diffs",
     "operations/certificates.py": "errors of curl",
     "operations/machines.py": "output for the terminal",
-    "remote/command.py": "the last line of a command",
+    "remote/host.py": "the last line of a command",
     "remote/openssh.py": "errors of ssh",
     "smoke/control.py": "errors of curl",
     "smoke/pods.py": "output of kubectl for the report",

@@ -9,8 +9,8 @@ from smallkube.core.errors import SmallkubeError
 from smallkube.inventory.load import parse
 from smallkube.inventory.models import Inventory, Node
 from smallkube.kube import members
-from smallkube.remote.command import Command, Result
 from smallkube.remote.fake import FakeHost, reply
+from smallkube.remote.host import Command, Result
 
 INVENTORY = """\
 cluster: {name: test}
