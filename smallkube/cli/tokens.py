@@ -24,18 +24,19 @@ def rotate(
     A node that can't be reached keeps its token, and is named in the end.
     After an interruption the same command resumes.
     """
-    from smallkube.kube import token_clients
     from smallkube.operations import tokens as rotating
     from smallkube.remote import fleet
+    from smallkube.secrets import policy
     from smallkube.secrets.age import require_master
 
-    wanted = token_clients.select(here.inventory, words(user), everybody=all or abort)
+    everybody = policy.tokens(here.inventory)
+    wanted = everybody if all or abort else rotating.select(everybody, words(user))
     runner = output.Runner(here, "tokens")
     off = {} if here.dry_run else fleet.unreachable(here.inventory.workers, here.connect)
-    users, left = rotating.affected(runner.keys, wanted, token_clients.all_users(here.inventory), off)
-    for one in left:
-        ui.warn(f"{one.short} can't be reached ({off[one.secret.node]}): its token stays valid")
-    names = [one.short for one in users]
+    users, left = rotating.affected(runner.keys, wanted, everybody, off)
+    for name, row in left.items():
+        ui.warn(f"{name} can't be reached ({off[row.node]}): its token stays valid")
+    names = [*users]
     master = None if here.dry_run else require_master(here.workspace, "to try tokens")
     rotation = rotating.Rotation(here.cluster, master, here.connect, runner.deploy, users, timeout, off)
     operation = rotation.operation(runner.keys, abort=abort)
@@ -46,7 +47,7 @@ def rotate(
     if "root" in names:
         ui.message("kubeconfigs outside the cluster have root's previous token: inv cluster.kubeconfig writes new ones")
     if off:
-        tokens = f"; not rotated: {', '.join(one.short for one in left)}" if left else ""
+        tokens = f"; not rotated: {', '.join(left)}" if left else ""
         hint = "when it can be reached, run the same command again; for a lost node, inv nodes.remove NODE --revoke"
         raise SmallkubeError(f"not deployed to {', '.join(off)}{tokens}", hint=hint)
 

@@ -1,4 +1,4 @@
-"""API tokens: whose they are, which ones the API server accepts, and which one each client uses."""
+"""API tokens: which ones the API server accepts, and which one each client uses."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -6,26 +6,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from smallkube.core.errors import SmallkubeError, UsageError, split_lines
+from smallkube.core.errors import SmallkubeError, split_lines
 from smallkube.inventory.models import Inventory, Node
 from smallkube.remote import fleet
 from smallkube.remote.host import Connect, Host
 from smallkube.remote.scripts import Scripts
 from smallkube.secrets import policy
-from smallkube.secrets.policy import Client, Secret
+from smallkube.secrets.policy import Client
 
 Answer = Literal["accepted", "refused", "unknown"]
 _ANSWERS: dict[str, Answer] = {"accepted": "accepted", "refused": "refused"}
 _SCRIPTS = Scripts(Path(__file__).with_name("scripts"))
-
-
-@dataclass(frozen=True)
-class User:
-    """``name`` is the API server's; ``short`` is what an operator may type; ``secret`` holds the token."""
-
-    name: str
-    short: str
-    secret: Secret
 
 
 @dataclass(frozen=True)
@@ -41,29 +32,10 @@ class TokenClient:
     sha256: str
 
 
-def all_users(inventory: Inventory) -> tuple[User, ...]:
-    """Each user that has a token."""
-    return tuple(User(row.user.name, row.user.short, row) for row in policy.secrets_of(inventory) if row.user)
-
-
 def clients_on(inventory: Inventory, node: Node) -> dict[Client, str]:
     """The programs on ``node`` that use a token → short name of the user whose it is."""
     rows = (row for row in policy.secrets_of(inventory) if row.node == node.name)
     return {client: row.user.short for row in rows if row.user for client in row.user.clients}
-
-
-def select(inventory: Inventory, names: Sequence[str], *, everybody: bool) -> tuple[User, ...]:
-    """Those called so, or all. Raises UsageError on an unknown name, and when no user was named."""
-    users = all_users(inventory)
-    if everybody:
-        return users
-    known = {name: user for user in users for name in (user.short, user.name)}
-    for name in names:
-        if name not in known:
-            raise UsageError(f"no user {name!r}", hint=f"there are {', '.join(user.short for user in users)}")
-    if not names:
-        raise UsageError("no user selected", hint="--user NAME (repeatable), or --all")
-    return tuple(dict.fromkeys(known[name] for name in names))
 
 
 def sha256(token: bytes) -> str:

@@ -14,32 +14,43 @@ from smallkube.core.polling import wait_until
 from smallkube.core.workspace import Workspace
 from smallkube.inventory.cluster import Cluster
 from smallkube.kube import token_clients
-from smallkube.kube.token_clients import Answer, TokenClient, User, all_users, sha256
+from smallkube.kube.token_clients import Answer, TokenClient, sha256
 from smallkube.operations.engine import Operation, Overlap, Runbook, Step, in_keys
-from smallkube.secrets import transaction
+from smallkube.secrets import policy, transaction
 from smallkube.secrets.age import read_master
 from smallkube.secrets.policy import Secret
 from smallkube.secrets.transaction import Keys, read_keys
 
+Users = dict[str, Secret]
+"""Short name of a user → the secret that holds its token."""
 
-def affected(
-    keys: Keys, wanted: Sequence[User], everybody: Sequence[User], off: Collection[str] = ()
-) -> tuple[tuple[User, ...], tuple[User, ...]]:
+
+def select(users: Users, names: Sequence[str]) -> Users:
+    """Those called so, by either name. Raises UsageError on an unknown name, and when no user was named."""
+    known = {name: short for short, row in users.items() if row.user for name in (short, row.user.name)}
+    for name in names:
+        if name not in known:
+            raise UsageError(f"no user {name!r}", hint=f"there are {', '.join(users)}")
+    if not names:
+        raise UsageError("no user selected", hint="--user NAME (repeatable), or --all")
+    return {known[name]: users[known[name]] for name in names}
+
+
+def affected(keys: Keys, wanted: Users, everybody: Users, off: Collection[str] = ()) -> tuple[Users, Users]:
     """Whose tokens are rotated: those of a rotation under way, which is ended first and alone, else ``wanted``.
 
     And who of them is left, because the node that uses the token is ``off``. Raises UsageError when a token is missing,
     or none can be rotated.
     """
-    begun = tuple(user for user in everybody if in_keys(user.secret.versions)(keys))
-    left = tuple(user for user in dict.fromkeys((*begun, *wanted)) if user.secret.node in off)
-    begun, wanted = (tuple(user for user in users if user not in left) for users in (begun, wanted))
+    begun = {user: row for user, row in everybody.items() if in_keys(row.versions)(keys)}
+    left = {user: row for user, row in {**begun, **wanted}.items() if row.node in off}
+    begun, wanted = ({user: row for user, row in users.items() if user not in left} for users in (begun, wanted))
     if left and not begun and not wanted:
-        names = ", ".join(user.short for user in left)
         hint = "run the same command again once it can; inv nodes.remove NODE --revoke needs only the other nodes"
-        raise UsageError(f"{names} can't be reached, to get a new token", hint=hint)
+        raise UsageError(f"{', '.join(left)} can't be reached, to get a new token", hint=hint)
     if begun:
         return begun, left
-    transaction.require(keys, (user.secret for user in wanted))
+    transaction.require(keys, wanted.values())
     return wanted, left
 
 
@@ -50,17 +61,17 @@ class Rotation(Overlap):
     ``off``: nodes that are not deployed to, because they can't be reached; none of ``users`` has clients there.
     """
 
-    users: tuple[User, ...]
+    users: Users
     seconds: int
     off: Collection[str] = ()
 
     @property
     def rows(self) -> tuple[Secret, ...]:
-        return tuple(user.secret for user in self.users)
+        return tuple(self.users.values())
 
     def operation(self, keys: Keys, *, abort: bool) -> Operation:
         """The steps. Raises UsageError when there is nothing to abort."""
-        names = ", ".join(user.short for user in self.users)
+        names = ", ".join(self.users)
         titles = f"generate tokens for {names}, keep the previous", f"make the previous tokens of {names} current again"
         both = (
             Step("deploy: both versions are accepted, clients use the current one", self._deploy_reached),
@@ -84,7 +95,7 @@ class Rotation(Overlap):
         verify(self, self.rows, "accepted")
 
     def _await_clients(self) -> None:
-        wanted = {user.short: sha256(self.open(user.secret)) for user in self.users}
+        wanted = {user: sha256(self.open(row)) for user, row in self.users.items()}
 
         def outdated() -> list[str]:
             found, unreachable = token_clients.in_use(self.inventory, self.connect)
@@ -125,17 +136,17 @@ def status(cluster: Cluster, found: Sequence[TokenClient], now: datetime) -> lis
     """One for each user whose token is there. Raises SmallkubeError when one can't be opened."""
     workspace, table = cluster.workspace, []
     keys, master = read_keys(workspace), read_master(workspace)
-    for user in all_users(cluster.inventory):
-        if user.secret.file not in keys.files:
+    for user, secret in policy.tokens(cluster.inventory).items():
+        if secret.file not in keys.files:
             continue
-        since, other = _since(workspace, user.secret.file), user.secret.staged_in(keys.files)
-        versions = {"current": user.secret, **({"previous": other} if other else {})}
+        since, other = _since(workspace, secret.file), secret.staged_in(keys.files)
+        versions = {"current": secret, **({"previous": other} if other else {})}
         words = None
         if master:
             words = {sha256(transaction.opened(keys, master, row)): word for word, row in versions.items()}
-        clients = {f"{one.client}@{one.node}": _word(one, words) for one in found if one.user == user.short}
+        clients = {f"{one.client}@{one.node}": _word(one, words) for one in found if one.user == user}
         stamp = since.isoformat(timespec="seconds")
-        table.append(Row(user.short, user.secret.name, stamp, (now - since).days, other is not None, clients))
+        table.append(Row(user, secret.name, stamp, (now - since).days, other is not None, clients))
     return table
 
 

@@ -181,6 +181,11 @@ def secrets_of(inventory: "Inventory") -> tuple[Secret, ...]:
     return tuple(rows)
 
 
+def tokens(inventory: "Inventory") -> dict[str, Secret]:
+    """The API tokens, by the short name of their user."""
+    return {row.user.short: row for row in secrets_of(inventory) if row.user}
+
+
 def expected(inventory: "Inventory", existing_files: Collection[str]) -> tuple[Secret, ...]:
     """The table, with the other versions of each secret as far as their files exist."""
     rows: list[Secret] = []

@@ -159,14 +159,14 @@ class FakeCluster:
             self.configuration = encryption.parse(transaction.opened(keys, self.master, secret))
             self.accepted = {
                 transaction.opened(keys, self.master, row)
-                for user in token_clients.all_users(self.inventory)
-                for row in (user.secret, *user.secret.staged)
+                for secret in policy.tokens(self.inventory).values()
+                for row in (secret, *secret.staged)
                 if row.file in keys.files
             }
         names = {node.name for node in (self.inventory.nodes if nodes is None else nodes)}
-        for user in token_clients.all_users(self.inventory):
-            if user.secret.node in names:
-                self.used[user.short] = transaction.opened(keys, self.master, user.secret)
+        for user, row in policy.tokens(self.inventory).items():
+            if row.node in names:
+                self.used[user] = transaction.opened(keys, self.master, row)
 
     def _versions(self, kind: Kind, keys: Keys) -> list[Secret]:
         """The current secret of this kind, and those that are accepted as well."""

@@ -9,25 +9,18 @@ from smallkube.cli.output import Runner
 from smallkube.core.errors import SmallkubeError, UsageError
 from smallkube.core.workspace import Workspace
 from smallkube.inventory.models import Node
-from smallkube.kube import token_clients
-from smallkube.kube.token_clients import User
 from smallkube.operations import tokens
 from smallkube.operations.engine import Operation
 from smallkube.remote.host import Command, Result
-from smallkube.secrets import transaction
+from smallkube.secrets import policy, transaction
 from tests.unit.fake_cluster import FakeCluster, Killed, kills, run
 
-CHOSEN = ("node2", "kube-scheduler")
-
-
-def users(cluster: FakeCluster) -> tuple[User, ...]:
-    return token_clients.all_users(cluster.inventory)
+CHOSEN = ("kube-scheduler", "node2")
 
 
 def operation(cluster: FakeCluster, wanted: Sequence[str] = CHOSEN, *, abort: bool = False) -> Operation:
-    everybody = users(cluster)
-    off = cluster.off
-    chosen, _ = tokens.affected(cluster.keys, [user for user in everybody if user.short in wanted], everybody, off)
+    everybody, off = policy.tokens(cluster.inventory), cluster.off
+    chosen, _ = tokens.affected(cluster.keys, {user: everybody[user] for user in wanted}, everybody, off)
     rotation = tokens.Rotation(cluster.cluster, cluster.master, cluster.connect, cluster.deploy, chosen, 0, off)
     return rotation.operation(cluster.keys, abort=abort)
 
@@ -37,12 +30,17 @@ def rotate(cluster: FakeCluster, kill_before: str | None = None, *, abort: bool 
 
 
 def current(cluster: FakeCluster) -> dict[str, bytes]:
-    return {user.short: transaction.opened(cluster.keys, cluster.master, user.secret) for user in users(cluster)}
+    return {
+        user: transaction.opened(cluster.keys, cluster.master, row)
+        for user, row in policy.tokens(cluster.inventory).items()
+    }
 
 
 def versions(cluster: FakeCluster) -> list[str]:
     files = cluster.keys.files
-    return [row.file for user in users(cluster) for row in user.secret.versions if row.file in files]
+    return [
+        row.file for secret in policy.tokens(cluster.inventory).values() for row in secret.versions if row.file in files
+    ]
 
 
 @pytest.mark.parametrize("off_after", [None, 1, 2, 4, 5, 6])

@@ -10,7 +10,6 @@ from smallkube.core.checks import failed
 from smallkube.core.errors import SmallkubeError
 from smallkube.deploy import checks
 from smallkube.deploy.facts import HostFacts
-from smallkube.kube import token_clients
 from smallkube.operations import revoke, tokens
 from smallkube.operations.certificates import Rotation, under_way
 from smallkube.secrets import policy, transaction
@@ -95,7 +94,7 @@ def test_the_machines_files_are_checked_by_the_policy(extended: FakeCluster) -> 
 def test_new_tokens_are_rotated(extended: FakeCluster) -> None:
     planned = inv_json(extended, "tokens.rotate", "--user", "agent-node2", "--dry-run")
     assert planned[0] == "generate tokens for agent-node2, keep the previous"
-    users = token_clients.select(extended.inventory, ["agent-node2", "agent:node1"], everybody=False)
+    users = tokens.select(policy.tokens(extended.inventory), ["agent-node2", "agent:node1"])
     extended.deploy()
     before = dict(extended.used)
     rotation = tokens.Rotation(extended.cluster, extended.master, extended.connect, extended.deploy, users, 0)
@@ -106,7 +105,7 @@ def test_new_tokens_are_rotated(extended: FakeCluster) -> None:
 
 
 def test_a_new_client_that_keeps_its_token_is_waited_for(extended: FakeCluster) -> None:
-    users = token_clients.select(extended.inventory, ["agent-node2"], everybody=False)
+    users = tokens.select(policy.tokens(extended.inventory), ["agent-node2"])
     extended.deploy()
     before = extended.used["agent-node2"]
 

@@ -9,6 +9,8 @@ from smallkube.inventory.load import parse
 from smallkube.inventory.models import Inventory
 from smallkube.kube import token_clients
 from smallkube.kube.token_clients import TokenClient
+from smallkube.operations import tokens
+from smallkube.secrets import policy
 
 TEXT = "cluster: {name: test}\nnodes: {node1: {peer_ip: 192.0.2.1}, node2: {peer_ip: 192.0.2.2}}\n"
 
@@ -17,11 +19,11 @@ def inventory() -> Inventory:
     return parse(TEXT, Path("inventory.yaml"))
 
 
-EVERYBODY = token_clients.all_users(inventory())
+EVERYBODY = policy.tokens(inventory())
 
 
 def test_everybody_has_the_name_that_the_api_server_knows() -> None:
-    assert {user.short: user.name for user in EVERYBODY} == {
+    assert {short: row.user.name for short, row in EVERYBODY.items() if row.user} == {
         "root": "root",
         "kube-controller-manager": "system:kube-controller-manager",
         "kube-scheduler": "system:kube-scheduler",
@@ -31,15 +33,14 @@ def test_everybody_has_the_name_that_the_api_server_knows() -> None:
 
 
 def test_users_are_chosen_by_either_name_and_once() -> None:
-    chosen = token_clients.select(inventory(), ["node2", "system:node:node2.k8s.internal", "root"], everybody=False)
-    assert [user.short for user in chosen] == ["node2", "root"]
-    assert token_clients.select(inventory(), [], everybody=True) == EVERYBODY
+    chosen = tokens.select(EVERYBODY, ["node2", "system:node:node2.k8s.internal", "root"])
+    assert [*chosen] == ["node2", "root"]
 
 
 @pytest.mark.parametrize(("names", "said"), [([], "no user selected"), (["node3"], "no user 'node3'")])
 def test_a_choice_that_can_not_be_met_is_a_usage_error(names: list[str], said: str) -> None:
     with pytest.raises(UsageError, match=said):
-        token_clients.select(inventory(), names, everybody=False)
+        tokens.select(EVERYBODY, names)
 
 
 def test_clients_with_another_token_are_behind() -> None:
