@@ -242,7 +242,7 @@ def _findings(cluster: Cluster) -> Sequence[Finding]:
     keys = transaction.read_keys(cluster.workspace)
     recipient = age.read_recipient(cluster.workspace, None) or ""
     known = recipients.Keyring(recipient, host_keys.load_hosts(cluster))
-    return transaction.examined(keys, policy.expected(cluster.inventory, keys.files), known)
+    return transaction.examined(cluster, keys, policy.expected(cluster.inventory, keys.files), known)
 
 
 def check_secrets(nodes: Sequence[Node], findings: Sequence[Finding]) -> None:

@@ -49,7 +49,7 @@ def check(cluster: Cluster) -> Report:
     master = age.read_master(cluster.workspace)
     keyring, keys = load_keyring(cluster, master), read_keys(cluster.workspace)
     table = policy.expected(cluster.inventory, keys.files)
-    findings = examined(keys, table, keyring, master.only(keyring.master) if master else None)
+    findings = examined(cluster, keys, table, keyring, master.only(keyring.master) if master else None)
     plaintexts = {each.secret.name: each.plaintext for each in findings if each.plaintext is not None}
     problems = [
         *_secrets(cluster, findings, keyring),

@@ -83,7 +83,7 @@ def plan(cluster: Cluster, nodes: Collection[str] = ()) -> Plan:
             where=cluster.workspace.relative(cluster.workspace.master_key),
             hint="restore it from your offline copy, or (if no node uses these yet) remove the files",
         )
-    findings = transaction.examined(keys, table, keyring) if recipient else ()
+    findings = transaction.examined(cluster, keys, table, keyring) if recipient else ()
     rekey = tuple(finding for finding in findings if finding.state is State.WRONG_SET)
     return Plan(create, derive, len(present), rekey, keyring if recipient else None, keys)
 

@@ -43,7 +43,7 @@ def plan(cluster: Cluster, nodes: Collection[str] = ()) -> Plan:
     table = policy.expected(cluster.inventory, keys.files)
     wanted = tuple(row for row in table if row.file in keys.files and (not nodes or row.node in nodes))
     require_host_keys(cluster.workspace, keyring, wanted)
-    findings = transaction.examined(keys, wanted, keyring, first)
+    findings = transaction.examined(cluster, keys, wanted, keyring, first)
     failed = {each.secret.file: each.faults[0] for each in findings if each.state is State.DAMAGED}
     change = {}
     for finding in (each for each in findings if each.state is State.WRONG_SET):

@@ -21,7 +21,7 @@ from smallkube.core.workspace import Workspace
 from smallkube.inventory.cluster import Cluster
 from smallkube.secrets import age, policy, recipients
 from smallkube.secrets.policy import Secret
-from smallkube.secrets.recipients import Finding, Keyring, Record, State
+from smallkube.secrets.recipients import Finding, Keyring, State
 
 MAX_STATES = 500
 IGNORED = """\
@@ -35,11 +35,10 @@ _NAME = re.compile(r"(hosts/)?(?!\.{1,2}$)[^/\0]+")
 
 @dataclass(frozen=True)
 class Keys:
-    """Encrypted files and certificates (file name → bytes), and what recipients.json records of them."""
+    """Encrypted files and certificates (file name → bytes)."""
 
     files: Mapping[str, bytes]
     certificates: Mapping[str, bytes]
-    records: Mapping[str, Record]
 
 
 def read_keys(workspace: Workspace) -> Keys:
@@ -49,7 +48,7 @@ def read_keys(workspace: Workspace) -> Keys:
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
         if path.suffix in found and not path.name.startswith("."):
             found[path.suffix][path.name] = workspace.read(path) or b""
-    return Keys(found[policy.SUFFIX], found[".crt"], recipients.read_records(workspace))
+    return Keys(found[policy.SUFFIX], found[".crt"])
 
 
 def states(workspace: Workspace) -> tuple[str, ...]:
@@ -82,12 +81,11 @@ def opened(keys: Keys, master: age.Master, row: Secret) -> bytes:
 
 
 def examined(
-    keys: Keys, rows: Iterable[Secret], keyring: Keyring, master: age.Master | None = None
+    cluster: Cluster, keys: Keys, rows: Iterable[Secret], keyring: Keyring, master: age.Master | None = None
 ) -> tuple[Finding, ...]:
     """``recipients.examine`` of the file of each of ``rows``."""
-    return tuple(
-        recipients.examine(row, keys.files.get(row.file), keyring, keys.records.get(row.file), master) for row in rows
-    )
+    known, files = recipients.read_records(cluster.workspace), keys.files
+    return tuple(recipients.examine(row, files.get(row.file), keyring, known.get(row.file), master) for row in rows)
 
 
 @dataclass(frozen=True)
@@ -145,8 +143,9 @@ def apply(
             files[row.certificate.file] = keys.certificates[source.certificate.file]
     files |= {row.file: _encrypted(row, plaintext, keyring, master) for row, plaintext in change.new.items()}
     present = {name: data for name, data in {**keys.files, **files}.items() if data is not None}
-    moved = {row.file: keys.records[source.file] for row, source in change.moved.items() if source.file in keys.records}
-    records = {name: record for name, record in {**keys.records, **moved}.items() if name in present}
+    known = recipients.read_records(cluster.workspace)
+    moved = {row.file: known[source.file] for row, source in change.moved.items() if source.file in known}
+    records = {name: record for name, record in {**known, **moved}.items() if name in present}
     for row in (*change.verified, *change.new):
         records[row.file] = recipients.record(present[row.file], keyring.recipients(row))
     rules = recipients.render_rules(policy.expected(cluster.inventory, present), keyring)

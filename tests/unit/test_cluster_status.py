@@ -190,7 +190,7 @@ def keys(days: int) -> Keys:
     """All certificates, valid for so many days still."""
     begins = NOW - certificates.LIFETIME + timedelta(days=days, hours=1)
     wanted = [secret.certificate for secret in policy.secrets_of(inventory()) if secret.certificate]
-    return Keys({}, {each.file: certificates.issue(each, certificates.new_key(), begins) for each in wanted}, {})
+    return Keys({}, {each.file: certificates.issue(each, certificates.new_key(), begins) for each in wanted})
 
 
 def test_certificates_are_counted_in_days() -> None:
@@ -210,7 +210,7 @@ def test_one_bad_certificate_does_not_hide_the_others() -> None:
     found = dict(keys(days=100).certificates)
     del found["kubelet_node1.crt"]
     found["kubelet_node2.crt"] = b"nonsense"
-    days, problems = status.expiries(inventory(), Keys({}, found, {}), NOW)
+    days, problems = status.expiries(inventory(), Keys({}, found), NOW)
     assert set(days) == {"apiserver.crt", "front-proxy-client.crt", "kubelet-client.crt"}
     assert problems == [
         "keys/kubelet_node1.crt is missing (inv keys.generate)",

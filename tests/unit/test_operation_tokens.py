@@ -13,6 +13,7 @@ from smallkube.operations import tokens
 from smallkube.operations.engine import Operation
 from smallkube.remote.host import Command, Result
 from smallkube.secrets import policy, transaction
+from smallkube.secrets.recipients import read_records
 from tests.unit.fake_cluster import FakeCluster, Killed, kills, run
 
 CHOSEN = ("kube-scheduler", "node2")
@@ -133,7 +134,7 @@ def test_a_retired_token_is_delivered_nowhere(cluster: FakeCluster) -> None:
     (first, second) = versions(cluster)
     assert first.endswith(".retired.age") and second.endswith(".retired.age")
     assert ".retired" in cluster.workspace.secrets_nix.read_text()
-    record = cluster.keys.records[first]
+    record = read_records(cluster.workspace)[first]
     assert len(record.recipients) == 1
 
 

@@ -27,7 +27,7 @@ def keys(*more: str) -> Keys:
     """Every key and certificate, and ``more`` files."""
     names = [*more, *(row.file for row in policy.secrets_of(INVENTORY)), *policy.public_files(INVENTORY)]
     files = {name: b"" for name in names if name.endswith(".age")}
-    return Keys(files, {name: b"" for name in names if name.endswith(".crt")}, {})
+    return Keys(files, {name: b"" for name in names if name.endswith(".crt")})
 
 
 @pytest.mark.parametrize(
