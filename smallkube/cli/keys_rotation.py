@@ -1,6 +1,6 @@
 """Rotations of keys: WireGuard, certificates, the key that signs ServiceAccount tokens, the master key."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,7 +10,7 @@ from smallkube.core import ui
 from smallkube.core.errors import UsageError, listed
 
 if TYPE_CHECKING:
-    from smallkube.operations.certificates import Choice, Rotation
+    from smallkube.operations.certificates import Rotation
     from smallkube.operations.engine import Outage
     from smallkube.operations.master import Plan as MasterPlan
     from smallkube.secrets.policy import Secret
@@ -64,11 +64,12 @@ def rotate_certificates(
     if abort and (pause or no_deploy):
         raise UsageError("--abort can't be combined with --pause or --no-deploy")
     nodes = {item.name for item in here.nodes}
-    runner, choice = output.Runner(here, "certificates"), certificates.Choice({}, 0)
+    runner = output.Runner(here, "certificates")
+    why: dict[Secret, list[str]] = {}
     rows = certificates.under_way(here.inventory, runner.keys)
     if not rows and not abort:
-        choice = certificates.choose(here.cluster, nodes, everything=all, now=datetime.now(UTC))
-        rows = tuple(choice.renew)
+        why = certificates.choose(here.cluster, nodes, everything=all, now=datetime.now(UTC))
+        rows = tuple(row for row in why if why[row])
     elif no_deploy:
         raise UsageError("a rotation is under way", hint="complete it without --no-deploy, or --abort it")
     rotation = certificates.Rotation(here.cluster, None, here.connect, runner.deploy, rows, timeout)
@@ -76,18 +77,18 @@ def rotate_certificates(
     if here.dry_run or not rows:
         steps = operation.titles(runner.keys) if rows and not no_deploy else ()
         output.announce(here, here.inventory.nodes if steps else ())
-        _show_issued(here, rows, choice, "would issue" if here.dry_run else "issued", steps=steps)
+        _show_issued(here, rows, why, "would issue" if here.dry_run else "issued", steps=steps)
         return
     question = f"replace {', '.join(rotation.files)}, and their keys?"
     if no_deploy:
         ui.confirm(question, yes=here.yes)
         with changing(here):
             transaction.apply(here.cluster, certificates.replaced(rows))
-        _show_issued(here, rows, choice, "issued")
+        _show_issued(here, rows, why, "issued")
     else:
         runner.run(operation, question)
         verb, outage = "aborted" if abort else "issued", runner.outage.as_json if runner.outage else None
-        _show_issued(here, rows, choice, verb, reached=rotation.stage, outage=outage)
+        _show_issued(here, rows, why, verb, reached=rotation.stage, outage=outage)
     _show_next(rotation, runner.outage)
 
 
@@ -108,14 +109,21 @@ def _show_next(rotation: "Rotation", outage: "Outage | None") -> None:
 
 
 def _show_issued(
-    here: Current, rows: "Sequence[Secret]", choice: "Choice", verb: str, *, steps: Sequence[str] = (), **more: object
+    here: Current,
+    rows: "Sequence[Secret]",
+    why: "Mapping[Secret, Sequence[str]]",
+    verb: str,
+    *,
+    steps: Sequence[str] = (),
+    **more: object,
 ) -> None:
-    """``choice`` is empty when a rotation was resumed."""
-    why = {row: "; ".join(choice.renew.get(row, ("rotation resumed",))) for row in rows}
-    issued = [{"file": row.certificate.file, "why": why[row]} for row in rows if row.certificate]
+    """``why`` is empty when a rotation was resumed."""
+    reasons = {row: "; ".join(why.get(row, ("rotation resumed",))) for row in rows}
+    issued = [{"file": row.certificate.file, "why": reasons[row]} for row in rows if row.certificate]
+    kept = sum(not faults for faults in why.values())
     lines = [f"{verb} keys/{one['file']}: {one['why']}" for one in issued]
-    lines += [f"{verb} {len(issued)}, kept {choice.kept}", *(f"- {text}" for text in steps)]
-    output.show(here, {"issued": issued, "kept": choice.kept, "steps": steps, **more}, "\n".join(lines))
+    lines += [f"{verb} {len(issued)}, kept {kept}", *(f"- {text}" for text in steps)]
+    output.show(here, {"issued": issued, "kept": kept, "steps": steps, **more}, "\n".join(lines))
 
 
 @task(*CHANGE)

@@ -5,16 +5,17 @@ must trust the new ones before they are used, and the previous ones until they a
 """
 
 import datetime
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 
 from smallkube.core.errors import SmallkubeError
 from smallkube.core.polling import wait_until
 from smallkube.inventory.cluster import Cluster
 from smallkube.inventory.models import Inventory
 from smallkube.kube.members import kubectl
-from smallkube.operations.engine import Operation, Runbook, Step, not_abortable
+from smallkube.operations.engine import Operation, Runbook, Step, exchange, not_abortable
 from smallkube.operations.machines import SCRIPTS
 from smallkube.remote import scripts
 from smallkube.remote.host import Command, Host
@@ -24,6 +25,10 @@ from smallkube.secrets.policy import Secret
 from smallkube.secrets.transaction import Change, Keys, read_keys
 
 _CURL = ("curl", "--silent", "--show-error", "--max-time", "10", "--output", "/dev/null", "--write-out", "%{http_code}")
+SWITCH = partial(exchange, used=policy.NEW, kept=policy.OLD)
+"""TRUSTED → SWITCHED."""
+SWITCH_BACK = partial(exchange, used=policy.OLD, kept=policy.NEW)
+"""SWITCHED → TRUSTED, in which the previous certificate is the one in use again."""
 _HINT = "both are still trusted; run the same command again when it is fixed, or --abort"
 
 
@@ -41,22 +46,18 @@ class Stage(StrEnum):
     DEPLOY_PENDING = "one certificate, not deployed to every machine"
 
 
-@dataclass(frozen=True)
-class Choice:
-    """``renew``: key → why it and its certificate are replaced; ``kept``: how many have no problem."""
+def choose(
+    cluster: Cluster, nodes: Collection[str], *, everything: bool, now: datetime.datetime
+) -> dict[Secret, list[str]]:
+    """Key → why it and its certificate are replaced, nothing for one that has no fault, unless ``everything`` is.
 
-    renew: Mapping[Secret, tuple[str, ...]]
-    kept: int
-
-
-def choose(cluster: Cluster, nodes: Collection[str], *, everything: bool, now: datetime.datetime) -> Choice:
-    """Which have a fault (or ``everything``); of ``nodes`` (names) when there are any.
+    Of ``nodes`` (names) when there are any.
 
     Whether a certificate is over its key is known only where the master is. Raises UsageError when a key is missing,
     SmallkubeError when one can't be opened: a deploy would fail of it.
     """
     keys, master = read_keys(cluster.workspace), read_master(cluster.workspace)
-    renew, kept = {}, 0
+    found = {}
     for row in policy.secrets_of(cluster.inventory):
         if row.certificate is None or (nodes and row.node not in nodes):
             continue
@@ -66,11 +67,8 @@ def choose(cluster: Cluster, nodes: Collection[str], *, everything: bool, now: d
             kinds.validate(row.kind, plaintext, f"keys/{row.file}")
         pem = keys.certificates.get(row.certificate.file)
         why = certificates.complaints(pem, row.certificate, row.file, plaintext, now)
-        if why or everything:
-            renew[row] = tuple(why) or ("asked for",)
-        else:
-            kept += 1
-    return Choice(renew, kept)
+        found[row] = why or ["asked for"] * everything
+    return found
 
 
 def under_way(inventory: Inventory, keys: Keys) -> tuple[Secret, ...]:
@@ -95,25 +93,25 @@ class Rotation(Runbook):
 
     def operation(self, keys: Keys, *, abort: bool, pause: bool) -> Operation:
         """The steps; with ``pause`` only until all trust the new ones. Raises UsageError when it can't be aborted."""
-        at, write, pending = self._at, self._write, self._at(Stage.DEPLOY_PENDING)
+        at, pending = self._at, self._at(Stage.DEPLOY_PENDING)
         if abort and not (self.rows and at(Stage.TRUSTED, Stage.SWITCHED)(keys)):
             raise not_abortable(retired=bool(self.rows) and pending(keys))
         begun = at(Stage.TRUSTED, Stage.SWITCHED, Stage.DEPLOY_PENDING)
         new, old = at(Stage.SWITCHED, Stage.DEPLOY_PENDING), at(Stage.TRUSTED, Stage.DEPLOY_PENDING)
         trust = (
-            Step(f"issue new keys and certificates for {', '.join(self.files)}", write(issued), begun),
+            Step(f"issue new keys and certificates for {', '.join(self.files)}", self._write(issued), begun),
             Step("deploy: the new certificates are trusted as well", self.deploy),
             Step("wait until every pod trusts the API server's new certificate", self._await_pods),
         )
-        use = Step("use the new certificates, keep the previous trusted", write(switched), new)
-        back = Step("use the previous certificates again", write(switched_back), old)
+        use = Step("use the new certificates, keep the previous trusted", self._write(SWITCH), new)
+        back = Step("use the previous certificates again", self._write(SWITCH_BACK), old)
         end = (
             Step("deploy: they are used, the others still trusted", self.deploy),
             Step("verify that the API server and every kubelet use them", self._await_used),
-            Step("stop trusting the others", write(untrusted), pending),
+            Step("stop trusting the others", self._write(untrusted), pending),
             Step("deploy: only those in use are trusted", self.deploy),
             Step("verify again that they are used", self._await_used),
-            Step("delete the others' keys", write(ended)),
+            Step("delete the others' keys", self._write(ended)),
         )
         steps = (back, *end) if abort else trust if pause else (*trust, use, *end)
         return Operation(steps, lambda now: any(stage_of(row, now) is not Stage.ONE for row in self.rows))
@@ -131,8 +129,8 @@ class Rotation(Runbook):
     def _at(self, *stages: Stage) -> Callable[[Keys], bool]:
         return lambda keys: all(stage_of(row, keys) in stages for row in self.rows)
 
-    def _write(self, contents: Callable[[Sequence[Secret]], Change]) -> Callable[[], None]:
-        return lambda: self.change(lambda _: contents(self.rows))
+    def _write(self, make: Callable[[Sequence[Secret]], Change]) -> Callable[[], None]:
+        return partial(self.change, partial(make, self.rows))
 
     def _await_pods(self) -> None:
         """The kubelet brings ca.crt up to date when the controller manager has published it."""
@@ -178,11 +176,12 @@ class Rotation(Runbook):
 
 def stage_of(row: Secret, keys: Keys) -> Stage:
     """The stage of ``row``, a key with a certificate."""
-    if row.new.file in keys.files and _certificate(row.new) in keys.certificates:
-        return Stage.TRUSTED
-    if row.old.file in keys.files and _certificate(row.old) in keys.certificates:
-        return Stage.SWITCHED
-    return Stage.DEPLOY_PENDING if {row.new.file, row.old.file} & keys.files.keys() else Stage.ONE
+    staged = row.staged_in(keys.files)
+    if staged is None:
+        return Stage.ONE
+    if _certificate(staged) not in keys.certificates:
+        return Stage.DEPLOY_PENDING
+    return Stage.TRUSTED if staged == row.new else Stage.SWITCHED
 
 
 def replaced(rows: Sequence[Secret]) -> Change:
@@ -194,20 +193,6 @@ def replaced(rows: Sequence[Secret]) -> Change:
 def issued(rows: Sequence[Secret]) -> Change:
     """ONE → TRUSTED."""
     return replaced([row.new for row in rows])
-
-
-def switched(rows: Sequence[Secret]) -> Change:
-    """TRUSTED → SWITCHED."""
-    return Change(
-        moved={row.old: row for row in rows} | {row: row.new for row in rows}, removed=[row.new for row in rows]
-    )
-
-
-def switched_back(rows: Sequence[Secret]) -> Change:
-    """SWITCHED → TRUSTED, in which the previous certificate is the one in use again."""
-    return Change(
-        moved={row.new: row for row in rows} | {row: row.old for row in rows}, removed=[row.old for row in rows]
-    )
 
 
 def untrusted(rows: Sequence[Secret]) -> Change:

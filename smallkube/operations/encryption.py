@@ -177,7 +177,8 @@ class Rotation(Runbook):
         return not self._at(Phase.ONE, keys)
 
     def _write(self, change_of: Callable[[Configuration], Configuration], *, retire: bool = False) -> None:
-        def contents(keys: Keys) -> Change:
+        def contents() -> Change:
+            keys = self.keys
             before, after = self.open(self._secret, keys), change_of(self._read(keys)).text()
             kept = {self._secret.retired: before} if retire else {}
             return Change({} if after == before else {self._secret: after, **kept})
@@ -209,7 +210,7 @@ class Rotation(Runbook):
                 hint = "commit keys/, then run the same command again, which deletes it"
                 problem = f"kept: the last commit lacks {lost}, which earlier backups need"
                 raise SmallkubeError(problem, where=f"keys/{row.file}", hint=hint)
-        self.change(lambda _: Change(removed=[row]))
+        self.change(lambda: Change(removed=[row]))
 
     def _swap(self, final: Phase) -> None:
         self._write(lambda found: found if found.phase is final else found.swapped())

@@ -7,9 +7,10 @@ command runs the steps after the last one that is done.
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeVar
 
 from smallkube.core.checks import failed
@@ -17,8 +18,9 @@ from smallkube.core.errors import MALFORMED, SmallkubeError, UsageError, split_l
 from smallkube.inventory.cluster import Cluster
 from smallkube.inventory.models import Inventory, Node
 from smallkube.remote import fleet, scripts
-from smallkube.remote.host import Command, Connect, Host
-from smallkube.secrets import generate, kinds, rekey, transaction
+from smallkube.remote.host import Command
+from smallkube.remote.host import Connect, Host
+from smallkube.secrets import generate, kinds, policy, rekey, transaction
 from smallkube.secrets.age import Master
 from smallkube.secrets.policy import Secret
 from smallkube.secrets.transaction import Change, Keys, changing_keys, read_keys
@@ -138,6 +140,12 @@ def in_keys(rows: Iterable[Secret]) -> Callable[[Keys], bool]:
     return lambda keys: not names.isdisjoint(keys.files)
 
 
+def exchange(rows: Sequence[Secret], *, used: str, kept: str) -> Change:
+    """The version ``used`` of each becomes the current one, which stays as the version ``kept``: OLD or NEW."""
+    sources = {row: row.as_version(used) for row in rows}
+    return Change(moved={row.as_version(kept): row for row in rows} | sources, removed=[*sources.values()])
+
+
 @dataclass
 class Runbook:
     """What every operation works with.
@@ -166,10 +174,10 @@ class Runbook:
         assert self.master
         return transaction.opened(keys or self.keys, self.master, row)
 
-    def change(self, contents: Callable[[Keys], Change]) -> None:
-        """Carry out what ``contents`` makes of keys/, under the lock on it."""
+    def change(self, make: Callable[[], Change]) -> None:
+        """Carry out the change that ``make`` makes under the lock on keys/."""
         with changing_keys(self.cluster.workspace):
-            transaction.apply(self.cluster, contents(self.keys))
+            transaction.apply(self.cluster, make())
 
     def update_keys(self) -> None:
         """Encrypt every secret to those who may read it now, generate what is missing, and write what is derived.
@@ -235,27 +243,21 @@ class Overlap(Runbook, ABC):
         if abort and not in_keys((*new, *old))(keys):
             raise not_abortable(retired=in_keys(retired)(keys))
         if abort or in_keys(new)(keys):
-            first = Step(titles[1], self._back, in_keys((*new, *retired)))
+            back = partial(exchange, self.rows, used=policy.OLD, kept=policy.NEW)
+            first = Step(titles[1], partial(self.change, back), in_keys((*new, *retired)))
         else:
-            first = Step(titles[0], self._begin, in_keys((*old, *retired)))
-        retire = Step("retire the other version", lambda: self.change(self._retired), in_keys(retired))
-        delete = Step("delete the retired version", lambda: self.change(lambda _: Change(removed=retired)))
+            first = Step(titles[0], partial(self.change, self._begun), in_keys((*old, *retired)))
+        retire = Step("retire the other version", partial(self.change, self._retired), in_keys(retired))
+        delete = Step("delete the retired version", partial(self.change, partial(Change, removed=retired)))
         return Operation((first, *both, retire, *one, delete), in_keys((*new, *old, *retired)))
 
     def others(self, keys: Keys) -> Mapping[Secret, Secret]:
         """Row → its other version that is accepted now."""
         return {row: other for row in self.rows if (other := row.staged_in(keys.files))}
 
-    def _begin(self) -> None:
-        new, moved = {row: kinds.make(row.kind, ()) for row in self.rows}, {row.old: row for row in self.rows}
-        self.change(lambda _: Change(new, moved))
+    def _begun(self) -> Change:
+        return Change({row: kinds.make(row.kind, ()) for row in self.rows}, {row.old: row for row in self.rows})
 
-    def _back(self) -> None:
-        moved = {row: row.old for row in self.rows} | {row.new: row for row in self.rows}
-        self.change(lambda _: Change({}, moved, tuple(row.old for row in self.rows)))
-
-    def _retired(self, keys: Keys) -> Change:
-        others = self.others(keys)
-        return Change(
-            {row.retired: self.open(other, keys) for row, other in others.items()}, removed=[*others.values()]
-        )
+    def _retired(self) -> Change:
+        others = self.others(self.keys)
+        return Change({row.retired: self.open(other) for row, other in others.items()}, removed=[*others.values()])

@@ -193,7 +193,7 @@ class Revocation(Runbook):
         host_key, public = f"hosts/{self.plan.node.name}.pub", list(self.plan.certificates)
         if (self.cluster.workspace.keys_dir / host_key).exists():
             public.append(host_key)
-        self.change(lambda _: Change(removed=self.plan.own, public=dict.fromkeys(public)))
+        self.change(lambda: Change(removed=self.plan.own, public=dict.fromkeys(public)))
         self.removed = (*(row.file for row in self.plan.own), *public)
 
     @property

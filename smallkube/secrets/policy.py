@@ -132,17 +132,17 @@ class Secret:
     @property
     def old(self) -> "Secret":
         """The previous version, still accepted during a rotation; same readers."""
-        return self._version(OLD)
+        return self.as_version(OLD)
 
     @property
     def new(self) -> "Secret":
         """A version that is accepted during a rotation and not used: not yet, or aborted; same readers."""
-        return self._version(NEW)
+        return self.as_version(NEW)
 
     @property
     def retired(self) -> "Secret":
         """A version that is accepted no more, kept until that has been verified; only the master reads it."""
-        return replace(self._version(RETIRED), readers=())
+        return replace(self.as_version(RETIRED), readers=())
 
     @property
     def versions(self) -> "tuple[Secret, ...]":
@@ -168,7 +168,8 @@ class Secret:
         """Whether peers.json has its public key."""
         return self.kind is Kind.WIREGUARD and not self.version
 
-    def _version(self, word: str) -> "Secret":
+    def as_version(self, word: str) -> "Secret":
+        """The version called OLD, NEW or RETIRED; same readers."""
         certificate = self.certificate and self.certificate.version(word)
         return replace(self, name=self.name + word, certificate=certificate, version=word)
 

@@ -99,7 +99,7 @@ def test_steps_of_rotations_killed_before_each_change(make_cluster: Callable[...
         Change({row.retired: b"t" * 64 for row in tokens}, removed=[row.old for row in tokens]),
         Change(removed=[row.retired for row in tokens]),
         rotation.issued(keys),
-        rotation.switched(keys),
+        rotation.SWITCH(keys),
         rotation.untrusted(keys),
         rotation.ended(keys),
     ]

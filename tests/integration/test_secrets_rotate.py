@@ -237,9 +237,9 @@ def test_at_each_step_of_a_rotation_keys_are_as_they_should_be(ready: Any) -> No
             (ready.private / f"{number}.crt").write_bytes(pem)
             # Two of the same name would hide each other.
             openssl("verify", "-x509_strict", "-partial_chain", "-trusted", trust, ready.private / f"{number}.crt")
-    assert step(rotation.switched) == (second, first)
-    assert step(rotation.switched_back) == (first, second)
-    assert step(rotation.switched) == (second, first)
+    assert step(rotation.SWITCH) == (second, first)
+    assert step(rotation.SWITCH_BACK) == (first, second)
+    assert step(rotation.SWITCH) == (second, first)
     assert step(rotation.untrusted) == (second, b"")
     assert rotation.stage_of(rows[0], read_keys(ready.workspace)) is Stage.DEPLOY_PENDING
     assert step(rotation.ended) == (second, b"")
