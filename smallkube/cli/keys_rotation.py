@@ -87,8 +87,8 @@ def rotate_certificates(
         _show_issued(here, rows, why, "issued")
     else:
         runner.run(operation, question)
-        verb, outage = "aborted" if abort else "issued", runner.outage.as_json if runner.outage else None
-        _show_issued(here, rows, why, verb, reached=rotation.stage, outage=outage)
+        verb = "aborted" if abort else "issued"
+        _show_issued(here, rows, why, verb, reached=rotation.stage, outage=runner.outage)
     _show_next(rotation, runner.outage)
 
 

@@ -142,7 +142,7 @@ class Runner:
     def show(self, value: dict[str, Any], text: str) -> None:
         """The result, with the downtime of the API server."""
         outage = self.outage
-        show(self.here, {**value, "outage": outage.as_json} if outage else value, text)
+        show(self.here, {**value, "outage": outage} if outage else value, text)
         if outage:
             ui.message(outage.words)
 

@@ -106,13 +106,8 @@ class Outage:
                 down = down or when
             elif entry.get("MESSAGE_ID") == _UP and down:
                 self.restarts += 1
-                self.seconds += (when - down) / 1e6
+                self.seconds = round(self.seconds + (when - down) / 1e6, 1)
                 down = 0
-
-    @property
-    def as_json(self) -> dict[str, float]:
-        """For a program."""
-        return {"restarts": self.restarts, "seconds": round(self.seconds, 1)}
 
     @property
     def words(self) -> str:

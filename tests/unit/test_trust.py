@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -95,7 +96,7 @@ def test_an_outage_is_from_the_stop_to_the_next_answer() -> None:
     crash = (entry(20, EXITED), entry(31.5, STARTED))
     found = engine.Outage()
     found.add("\n".join((entry(1, STARTED), *stop, *crash)))
-    assert found.as_json == {"restarts": 2, "seconds": 15.5}
+    assert asdict(found) == {"restarts": 2, "seconds": 15.5}
     assert found.words == "the API server restarted 2 times and did not answer for 16 s in all"
     assert engine.Outage().words == "the API server restarted 0 times and did not answer for 0 s in all"
 
