@@ -34,11 +34,10 @@ class Running:
 
 @dataclass(frozen=True)
 class Machine(Generic[T]):
-    """One machine; the rest as in ``Running``."""
+    """What one machine was asked for, and what runs there."""
 
     facts: T
-    kernel: str
-    versions: Mapping[str, str]
+    running: Running
 
 
 @dataclass(frozen=True)
@@ -67,8 +66,7 @@ def read(cluster: Cluster, connect: Connect, ask: Callable[[Host], T], *, deprec
 
     def machine(host: Host) -> Machine[T]:
         units = (API_SERVER, KUBELET, PROXY) if host.node.role == "primary" else (KUBELET, PROXY)
-        running = scripts.read(host, SCRIPTS.sent("running", *units), Running)
-        return Machine(ask(host), running.kernel, running.versions)
+        return Machine(ask(host), scripts.read(host, SCRIPTS.sent("running", *units), Running))
 
     outcomes = fleet.ask(cluster.inventory.nodes, connect, machine)
     machines = {one.node.name: one.value or one.error or SmallkubeError("not reached") for one in outcomes}

@@ -115,8 +115,8 @@ def row(
     faults = failed((checks.system(node, found.facts, digest), *services, *network))
     return replace(
         known,
-        kubelet=found.versions.get(KUBELET) or known.kubelet,
-        kernel=found.kernel,
+        kubelet=found.running.versions.get(KUBELET) or known.kubelet,
+        kernel=found.running.kernel,
         generation=found.facts.generation,
         tunnel=_tunnel(inventory, node, found.facts, keys),
         deployed=last.digest[:12] if last else "none",

@@ -5,7 +5,7 @@ runs: deploying a stage again that is complete changes nothing.
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -58,7 +58,9 @@ def read(cluster: Cluster, connect: Connect) -> Facts[Readiness]:
 def server(inventory: Inventory, facts: Facts[Readiness]) -> str:
     """The API server's version: its own word, else that of the program that runs; "" when neither is known."""
     found = facts.machines[inventory.primary.name]
-    version = facts.api.version or ("" if isinstance(found, SmallkubeError) else found.versions.get(API_SERVER, ""))
+    version = facts.api.version or (
+        "" if isinstance(found, SmallkubeError) else found.running.versions.get(API_SERVER, "")
+    )
     with suppress(SmallkubeError):
         versions.minor(version)
         return version
@@ -68,25 +70,23 @@ def server(inventory: Inventory, facts: Facts[Readiness]) -> str:
 def check(inventory: Inventory, facts: Facts[Readiness], now: datetime) -> tuple[Check, ...]:
     """Everything that speaks for or against an upgrade to the inventory's version: what failed forbids it."""
     target, runs = inventory.cluster.kubernetes, server(inventory, facts)
-    return (
-        Check.of("", "API server", facts.api_faults, f"answers and is ready, {runs}"),
-        _step(target, runs),
-        Check.of("", "version skew", _skew_faults(inventory, facts, runs), "all kubelets and kube-proxies fit"),
-        Check.of("", "nodes", _node_faults(inventory, facts.api), f"all {len(inventory.nodes)} Ready"),
-        _machines(facts),
-        _etcd(facts.etcd),
-        _backup(facts.backup, now),
-        *_deprecated(facts.deprecated, target),
+    same = runs and versions.minor(target) == versions.minor(runs)
+    answers = [found.facts for found in facts.machines.values() if not isinstance(found, SmallkubeError)]
+    free = min((answer.store_free_kib for answer in answers), default=0)
+    table: Iterable[tuple[str, Iterable[str], str]] = (
+        ("API server", facts.api_faults, f"answers and is ready, {runs}"),
+        (
+            "minor step",
+            versions.step(target, runs) if runs else ["which version runs is not known"],
+            f"none: {runs} runs already" if same else f"from {runs} to {target}",
+        ),
+        ("version skew", _skew_faults(inventory, facts, runs), "all kubelets and kube-proxies fit"),
+        ("nodes", _node_faults(inventory, facts.api), f"all {len(inventory.nodes)} Ready"),
+        ("machines", _machine_faults(facts), f"at least {free >> 20} GiB free in /nix/store; clocks agree"),
+        ("etcd", *_etcd(facts.etcd)),
     )
-
-
-def _step(target: str, runs: str) -> Check:
-    name = "minor step"
-    if not runs:
-        return Check("", name, Result.FAILED, "which version runs is not known")
-    same = versions.minor(target) == versions.minor(runs)
-    seen = f"none: {runs} runs already" if same else f"from {runs} to {target}"
-    return Check.of("", name, versions.step(target, runs), seen)
+    found = (Check.of("", name, faults, seen) for name, faults, seen in table)
+    return (*found, _backup(facts.backup, now), *_deprecated(facts.deprecated, target))
 
 
 def _skew_faults(inventory: Inventory, facts: Facts[Readiness], runs: str) -> Iterator[str]:
@@ -95,7 +95,7 @@ def _skew_faults(inventory: Inventory, facts: Facts[Readiness], runs: str) -> It
     for node in inventory.nodes:
         found, name = facts.machines[node.name], inventory.addressing.node_host(node.index)
         if not isinstance(found, SmallkubeError):
-            others |= {f"{unit} on {name}": found.versions.get(unit, "") for unit in (KUBELET, PROXY)}
+            others |= {f"{unit} on {name}": found.running.versions.get(unit, "") for unit in (KUBELET, PROXY)}
     yield from (f"{name} does not run" for name, version in others.items() if not version)
     if not runs:
         yield "there is nothing to compare with"
@@ -113,22 +113,16 @@ def _node_faults(inventory: Inventory, api: Api) -> Iterator[str]:
     yield from (f"{name} is not Ready" for name, member in api.members.items() if not member.ready)
 
 
-def _machines(facts: Facts[Readiness]) -> Check:
-    faults, free = [], []
+def _machine_faults(facts: Facts[Readiness]) -> Iterator[str]:
     for name, found in facts.machines.items():
-        if isinstance(found, SmallkubeError):
-            faults.append(f"{name}: {found.message}")
-        else:
-            faults += [f"{name}: {reason}" for reason in found.facts.unfit]
-            free.append(found.facts.store_free_kib)
-    seen = f"at least {min(free, default=0) >> 20} GiB free in /nix/store; clocks agree"
-    return Check.of("", "machines", faults, seen)
+        reasons = [found.message] if isinstance(found, SmallkubeError) else found.facts.unfit
+        yield from (f"{name}: {reason}" for reason in reasons)
 
 
-def _etcd(etcd: etcd_status.Status | SmallkubeError) -> Check:
-    if isinstance(etcd, SmallkubeError):
-        return Check("", "etcd", Result.FAILED, str(etcd))
-    return Check.of("", "etcd", etcd_status.problems(etcd), f"{etcd.version}, {etcd.size >> 20} MiB, no alarm")
+def _etcd(found: etcd_status.Status | SmallkubeError) -> tuple[Iterable[str], str]:
+    if isinstance(found, SmallkubeError):
+        return [str(found)], ""
+    return etcd_status.problems(found), f"{found.version}, {found.size >> 20} MiB, no alarm"
 
 
 def _backup(newest: Record | None, now: datetime) -> Check:

@@ -17,7 +17,7 @@ from smallkube.kube.kubectl import Api
 from smallkube.kube.members import Member
 from smallkube.kube.versions import Deprecated
 from smallkube.operations import upgrade
-from smallkube.operations.cluster_facts import Facts, Machine
+from smallkube.operations.cluster_facts import Facts, Machine, Running
 from smallkube.operations.upgrade import Readiness
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -92,7 +92,7 @@ def inventory(kubernetes: str = "1.35") -> Inventory:
 def machine(**versions: str) -> Machine[Readiness]:
     programs = {name.replace("_", "-"): version for name, version in versions.items()}
     programs = {"kubelet": "v1.34.2", "kube-proxy": "v1.34.2", **programs}
-    return Machine(Readiness(50 << 20), "6.12", programs)
+    return Machine(Readiness(50 << 20), Running("6.12", programs))
 
 
 def record(age: timedelta) -> Record:

@@ -19,7 +19,7 @@ from smallkube.kube import kubectl
 from smallkube.kube.kubectl import Api, Lease
 from smallkube.kube.members import MARK, Member, parse_member
 from smallkube.operations import status
-from smallkube.operations.cluster_facts import Machine
+from smallkube.operations.cluster_facts import Machine, Running
 from smallkube.operations.status import Row
 from smallkube.remote.fake import FakeHost, reply
 from smallkube.remote.host import Result
@@ -59,7 +59,7 @@ def state(units: dict[str, str] = UNITS, **changes: object) -> Machine[HostFacts
     printed = "\n\n".join(f"Id={name}.service\nActiveState={active}" for name, active in units.items())
     host = FakeHost(inventory().nodes[1], lambda _: reply(json.dumps(FACTS | {"units": printed} | changes)))
     found = facts.of_host(host, inventory(), "digest")
-    return Machine(found, "6.12.1", {"kubelet": "v1.34.2", "kube-proxy": "v1.34.2"})
+    return Machine(found, Running("6.12.1", {"kubelet": "v1.34.2", "kube-proxy": "v1.34.2"}))
 
 
 READY = Member(True, False, False, "v1.34.1")
