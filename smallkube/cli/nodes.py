@@ -139,9 +139,12 @@ def exec_(
     inv nodes.exec -- sh -c 'df / | tail -1'
     """
     from smallkube.operations import machines
+    from smallkube.remote.host import Command
 
-    wanted = machines.command(after_dashes(), root=root, timeout=timeout)
-    outcomes = here.ask(here.nodes, lambda host: host.run(wanted))
+    if not (argv := tuple(after_dashes())):
+        hint = "put it after two dashes: inv nodes.exec -- uptime; for a shell: -- sh -c 'a | b'"
+        raise UsageError("no command given", hint=hint)
+    outcomes = here.ask(here.nodes, lambda host: host.run(Command(argv, root=root, timeout=timeout)))
     if here.json:
         ui.json_result([machines.as_json(outcome) for outcome in outcomes])
     elif len(outcomes) == 1 and (answer := outcomes[0].value):  # as it is
@@ -150,10 +153,10 @@ def exec_(
             ui.message(answer.stderr.rstrip("\n"))
     else:
         for name, answer in ((outcome.node.name, outcome.value) for outcome in outcomes if outcome.value):
-            for line in machines.lines(name, answer.text):
-                ui.result(line)
-            for line in machines.lines(name, answer.stderr):
-                ui.message(line)
+            for line in answer.text.splitlines():
+                ui.result(f"{name}: {line}")
+            for line in answer.stderr.splitlines():
+                ui.message(f"{name}: {line}")
     if faults := list(machines.faults(outcomes)):
         raise ErrorGroup(faults)
 

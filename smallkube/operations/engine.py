@@ -18,8 +18,7 @@ from smallkube.core.errors import MALFORMED, SmallkubeError, UsageError, split_l
 from smallkube.inventory.cluster import Cluster
 from smallkube.inventory.models import Inventory, Node
 from smallkube.remote import fleet, scripts
-from smallkube.remote.host import Command
-from smallkube.remote.host import Connect, Host
+from smallkube.remote.host import Command, Connect, Host
 from smallkube.secrets import generate, kinds, policy, rekey, transaction
 from smallkube.secrets.age import Master
 from smallkube.secrets.policy import Secret

@@ -4,25 +4,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from smallkube.core.errors import SmallkubeError, UsageError
+from smallkube.core.errors import SmallkubeError
 from smallkube.remote.fleet import Outcome
-from smallkube.remote.host import Command, Result
+from smallkube.remote.host import Result
 from smallkube.remote.scripts import Scripts
 
 SCRIPTS = Scripts(Path(__file__).with_name("scripts"))
-
-
-def command(words: Sequence[str], *, root: bool, timeout: float) -> Command:
-    """What to run; ``timeout`` is in seconds of silence. Raises UsageError when it is nothing."""
-    if not words:
-        hint = "put it after two dashes: inv nodes.exec -- uptime; for a shell: -- sh -c 'a | b'"
-        raise UsageError("no command given", hint=hint)
-    return Command(tuple(words), root=root, timeout=timeout)
-
-
-def lines(node: str, text: str) -> Iterator[str]:
-    """``text`` with the node's name before each line."""
-    return (f"{node}: {line}" for line in text.splitlines())
 
 
 def as_json(outcome: Outcome[Result]) -> dict[str, Any]:

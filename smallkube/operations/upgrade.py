@@ -58,9 +58,8 @@ def read(cluster: Cluster, connect: Connect) -> Facts[Readiness]:
 def server(inventory: Inventory, facts: Facts[Readiness]) -> str:
     """The API server's version: its own word, else that of the program that runs; "" when neither is known."""
     found = facts.machines[inventory.primary.name]
-    version = facts.api.version or (
-        "" if isinstance(found, SmallkubeError) else found.running.versions.get(API_SERVER, "")
-    )
+    program = "" if isinstance(found, SmallkubeError) else found.running.versions.get(API_SERVER, "")
+    version = facts.api.version or program
     with suppress(SmallkubeError):
         versions.minor(version)
         return version
