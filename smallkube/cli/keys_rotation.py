@@ -186,9 +186,10 @@ def _show_master(
     from smallkube.secrets import policy
 
     existing = {path.name for path in here.workspace.keys_dir.glob("*.age")}
-    affected = reissue([row for row in policy.secrets_of(here.inventory) if row.file in existing])
+    affected = reissue(row for row in policy.secrets_of(here.inventory) if row.file in existing)
     backups = [] if here.dry_run else _backups(here, after.master)
-    value = {"stage": after.stage, "master": after.master, "old": after.old, "reissue": affected, "backups": backups}
+    commands = [{"command": command, "names": names} for command, names in affected.items()]
+    value = {"stage": after.stage, "master": after.master, "old": after.old, "reissue": commands, "backups": backups}
     if drop_old:
         verb = "would remove" if here.dry_run else "removed"
         text = "\n".join(f"{verb} the identity of {recipient}" for recipient in done)
@@ -209,8 +210,8 @@ def _show_master(
         ui.message(f"the previous identity stays in keys/master_key: {len(backups)} backups here need it")
         ui.message("when they are no longer needed: inv etcd.backup, then inv keys.rotate-master --drop-old")
     ui.message("the previous identity and git history together decrypt all of this; if it was exposed, replace:")
-    for row in affected:
-        ui.message(f"  {row.command}\n    ({', '.join(row.names)})")
+    for command, names in affected.items():
+        ui.message(f"  {command}\n    ({', '.join(names)})")
     ui.message("with a backup of etcd as well: every Secret in the cluster; change those at their source")
 
 

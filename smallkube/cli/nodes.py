@@ -121,7 +121,7 @@ def _revoke(here: Current, name: str) -> None:
     ui.message(f"so could pods that ran on {name} earlier; commit inventory.yaml, keys/ and nix/")
     ui.message(f"the machine itself is unchanged: take it off the network; nix/hosts/{name}.nix is left")
     if shared:
-        details = "; ".join(f"{row.command} ({', '.join(row.names)})" for row in reissue(plan.shared))
+        details = "; ".join(f"{command} ({', '.join(names)})" for command, names in reissue(plan.shared).items())
         message = f"{name} is revoked, but keys/ had let it read more than its own"
         raise SmallkubeError(message, hint=f"replace it: {details}")
 

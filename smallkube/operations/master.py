@@ -5,7 +5,7 @@ to it. How far a rotation has come follows from keys/ alone, so that the same co
 previous identity stays below: earlier backups are encrypted to it and to nothing else.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -38,14 +38,6 @@ class Plan:
     old: tuple[str, ...]
     files: tuple[str, ...]
     stray: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Reissue:
-    """Secrets that one and the same command replaces."""
-
-    command: str
-    names: tuple[str, ...]
 
 
 def plan(cluster: Cluster) -> Plan:
@@ -98,10 +90,12 @@ def first_identity(text: str) -> str:
     return "\n".join([*lines[:end], ""])
 
 
-def reissue(rows: Sequence[Secret]) -> tuple[Reissue, ...]:
-    """What replaces these secrets."""
-    kinds = dict.fromkeys(row.kind for row in rows)
-    return tuple(Reissue(kind.rotated_by, tuple(row.name for row in rows if row.kind is kind)) for kind in kinds)
+def reissue(rows: Iterable[Secret]) -> dict[str, list[str]]:
+    """Command → the names of the secrets that it replaces."""
+    found: dict[str, list[str]] = {}
+    for row in rows:
+        found.setdefault(row.kind.rotated_by, []).append(row.name)
+    return found
 
 
 def _text(workspace: Workspace) -> str:
