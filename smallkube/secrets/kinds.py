@@ -25,11 +25,7 @@ _ALPHABET = string.ascii_letters + string.digits
 def make(kind: Kind, encrypted_resources: Sequence[str]) -> bytes:
     """A new secret of this kind. ``encrypted_resources`` are those of an EncryptionConfiguration."""
     if kind is Kind.WIREGUARD:
-        # As ``wg genkey`` does: 32 random bytes, clamped as X25519 has it (RFC 7748 §5).
-        raw = bytearray(secrets.token_bytes(32))
-        raw[0] &= 248
-        raw[31] = raw[31] & 127 | 64
-        return base64.b64encode(raw) + b"\n"
+        return base64.b64encode(X25519PrivateKey.generate().private_bytes_raw()) + b"\n"
     if kind is Kind.TOKEN:
         return ("".join(secrets.choice(_ALPHABET) for _ in range(64)) + "\n").encode()
     if kind is Kind.ENCRYPTION:
