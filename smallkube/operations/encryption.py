@@ -43,11 +43,8 @@ class Phase(StrEnum):
 class Configuration:
     """``keys`` in their order, as name and base64 of 32 bytes; ``resources`` are what is encrypted."""
 
-    keys: tuple[tuple[str, str], ...]
+    keys: tuple[tuple[str, str], ...] = field(repr=False)
     resources: tuple[str, ...]
-
-    def __repr__(self) -> str:
-        return f"Configuration(keys={[name for name, _ in self.keys]}, resources={self.resources})"
 
     @property
     def phase(self) -> Phase:
@@ -177,13 +174,12 @@ class Rotation(Runbook):
         return not self._at(Phase.ONE, keys)
 
     def _write(self, change_of: Callable[[Configuration], Configuration], *, retire: bool = False) -> None:
-        def contents() -> Change:
-            keys = self.keys
-            before, after = self.open(self._secret, keys), change_of(self._read(keys)).text()
+        def make() -> Change:
+            before, after = self.open(self._secret), change_of(self._read(self.keys)).text()
             kept = {self._secret.retired: before} if retire else {}
             return Change({} if after == before else {self._secret: after, **kept})
 
-        self.change(contents)
+        self.change(make)
 
     @property
     def in_git(self) -> bool:
