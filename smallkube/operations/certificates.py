@@ -119,7 +119,7 @@ class Rotation(Runbook):
     @property
     def files(self) -> tuple[str, ...]:
         """The certificates that it concerns."""
-        return tuple(row.certificate.file for row in self.rows if row.certificate)
+        return policy.certificate_files(self.rows)
 
     @property
     def stage(self) -> Stage:
@@ -179,7 +179,7 @@ def stage_of(row: Secret, keys: Keys) -> Stage:
     staged = row.staged_in(keys.files)
     if staged is None:
         return Stage.ONE
-    if _certificate(staged) not in keys.certificates:
+    if keys.certificates.keys().isdisjoint(policy.certificate_files([staged])):
         return Stage.DEPLOY_PENDING
     return Stage.TRUSTED if staged == row.new else Stage.SWITCHED
 
@@ -197,14 +197,9 @@ def issued(rows: Sequence[Secret]) -> Change:
 
 def untrusted(rows: Sequence[Secret]) -> Change:
     """TRUSTED or SWITCHED → DEPLOY_PENDING."""
-    return Change(public={_certificate(each): None for row in rows for each in row.staged})
+    return Change(public=dict.fromkeys(policy.certificate_files(each for row in rows for each in row.staged)))
 
 
 def ended(rows: Sequence[Secret]) -> Change:
     """DEPLOY_PENDING → ONE."""
     return Change(removed=[each for row in rows for each in row.staged])
-
-
-def _certificate(row: Secret) -> str:
-    assert row.certificate
-    return row.certificate.file

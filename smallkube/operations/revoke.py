@@ -77,10 +77,8 @@ def make(cluster: Cluster, name: str) -> Plan:
 def _files_of(inventory: Inventory, name: str, keys: Keys) -> tuple[tuple[Secret, ...], tuple[str, ...]]:
     """The secrets of a node in ``inventory``, and their certificates' files, as far as they are in ``keys``."""
     rows = [each for row in policy.secrets_of(inventory) if row.node == name for each in (row, *row.versions)]
-    issued = (row.certificate.file for row in rows if row.certificate)
-    return tuple(row for row in rows if row.file in keys.files), tuple(
-        file for file in issued if file in keys.certificates
-    )
+    issued = tuple(file for file in policy.certificate_files(rows) if file in keys.certificates)
+    return tuple(row for row in rows if row.file in keys.files), issued
 
 
 def forget(cluster: Cluster, added: Inventory, name: str) -> tuple[str, ...]:

@@ -35,8 +35,7 @@ class Plan:
     @property
     def created(self) -> tuple[str, ...]:
         """Names of the files that do not exist yet: encrypted ones and certificates."""
-        certificates = (row.certificate.file for row in (*self.create, *self.derive) if row.certificate)
-        return (*(row.file for row in self.create), *certificates)
+        return (*(row.file for row in self.create), *policy.certificate_files((*self.create, *self.derive)))
 
 
 @dataclass(frozen=True)

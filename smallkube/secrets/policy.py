@@ -5,7 +5,7 @@ whose API token it is and which clients use that, and which command rotates it. 
 rendering, rotation, revocation and docs/security.md follow it. Pure: no I/O, and nothing imported that takes time.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Literal
@@ -210,6 +210,11 @@ def secrets_by_node(inventory: "Inventory", existing_files: Collection[str]) -> 
 def certificates(inventory: "Inventory") -> tuple[Certificate, ...]:
     """Those that accompany the secrets."""
     return tuple(row.certificate for row in secrets_of(inventory) if row.certificate)
+
+
+def certificate_files(rows: Iterable[Secret]) -> tuple[str, ...]:
+    """The files of their certificates."""
+    return tuple(row.certificate.file for row in rows if row.certificate)
 
 
 def public_files(inventory: "Inventory", existing_files: Collection[str] = ()) -> tuple[str, ...]:

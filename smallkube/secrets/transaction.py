@@ -135,9 +135,9 @@ def apply(
     keys = keys or read_keys(cluster.workspace)
     keyring = keyring or recipients.load_keyring(cluster)
     recipients.require_host_keys(cluster.workspace, keyring, (*change.new, *change.moved))
-    files: dict[str, bytes | None] = dict.fromkeys(row.file for row in change.removed)
+    gone = (*(row.file for row in change.removed), *policy.certificate_files(change.removed))
+    files: dict[str, bytes | None] = dict.fromkeys(gone)
     files |= {row.file: keys.files[source.file] for row, source in change.moved.items()}
-    files |= {row.certificate.file: None for row in change.removed if row.certificate}
     for row, source in change.moved.items():
         if row.certificate and source.certificate:
             files[row.certificate.file] = keys.certificates[source.certificate.file]
