@@ -78,23 +78,14 @@ def published(cluster: Cluster, plaintexts: Mapping[Secret, bytes]) -> Change:
 
 def updated(peers: Peers, inventory: Inventory, new_keys: Mapping[int, str]) -> Change:
     """``peers`` made to fit the inventory, with ``new_keys`` (index → public key) set."""
-    nodes = {node.index: node for node in inventory.nodes}
-    result: Peers = []
-    words = []
-    for index in range(1, max(*nodes, len(peers)) + 1):
-        before = peers[index - 1] if index <= len(peers) else None
-        entry = before or {}
-        key = new_keys.get(index, entry.get("PublicKey"))
-        if index not in nodes:
-            words += [f"node{index} removed"] if before is not None else []
-            result.append(None)
-        elif key is None:
-            result.append(before)
-        else:
-            address = nodes[index].peer_ip
-            words += _words(index, entry, key, address)
-            result.append({**entry, "PublicKey": key, "PeerIP": address})
-    result = result[: max(nodes)]
+    nodes, found = {node.index: node for node in inventory.nodes}, dict(enumerate(peers, 1))
+    words = [f"node{index} removed" for index, entry in found.items() if entry is not None and index not in nodes]
+    for index, node in nodes.items():
+        entry = found.get(index) or {}
+        if key := new_keys.get(index, entry.get("PublicKey")):
+            words += _words(index, entry, key, node.peer_ip)
+            found[index] = {**entry, "PublicKey": key, "PeerIP": node.peer_ip}
+    result = [found.get(index) if index in nodes else None for index in range(1, max(nodes) + 1)]
     if not words and len(result) != len(peers):
         words.append("holes at the end removed" if len(result) < len(peers) else "holes added")
     return Change(result, tuple(words))
