@@ -3,9 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from smallkube.core.errors import UsageError
 from smallkube.core.files import STATE_FOLDER
+
+T = TypeVar("T")
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 """The checkout this package runs from: home of the hand-written modules, add-ons and templates."""
@@ -52,6 +55,8 @@ class Workspace:
     rendered_dir = _Inside("nix/rendered")
     flake_file = _Inside("nix/flake.nix")
     flake_lock = _Inside("nix/flake.lock")
+    keys_change = _Inside(f"{STATE_FOLDER}/keys-change.json")
+    """The journal of a change of keys/ that has not been completed."""
     state_dir = _Inside(STATE_FOLDER)
     """Logs, locks and credentials of this machine; not tracked in git (``files.make_folder``)."""
 
@@ -84,6 +89,19 @@ class Workspace:
             return None
         except OSError as error:
             raise UsageError(f"can't be read: {error.strerror}", where=self.relative(path)) from error
+
+    def read_json(self, path: Path, shape: type[T], hint: str) -> T | None:
+        """The JSON in a file, as a ``shape`` (of pydantic's), None where there is none.
+
+        Raises UsageError with the ``hint`` when it is something else.
+        """
+        from pydantic import TypeAdapter, ValidationError
+
+        text = self.read_text(path)
+        try:
+            return None if text is None else TypeAdapter(shape).validate_json(text, strict=True)
+        except ValidationError as error:
+            raise UsageError("damaged", where=self.relative(path), hint=hint) from error
 
     def read_text(self, path: Path) -> str | None:
         """The same of UTF-8 text, without its BOM. Raises UsageError also when it is none, and quotes nothing of it."""

@@ -79,6 +79,11 @@ class Record:
     recipients: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class _Records:
+    files: dict[str, Record]
+
+
 def record(data: bytes, recipients: Iterable[str]) -> Record:
     """The record of ``data``, just encrypted to ``recipients``."""
     return Record(digest(data), tuple(recipients))
@@ -91,21 +96,9 @@ def digest(data: bytes) -> str:
 
 def read_records(workspace: Workspace) -> dict[str, Record]:
     """The records by file name; empty when there is no such file. Raises UsageError when it is damaged."""
-    text = workspace.read_text(workspace.recipients_file)
-    if text is None:
-        return {}
-    try:
-        files = json.loads(text)["files"]
-        rows = {name: Record(row["sha256"], tuple(row["recipients"])) for name, row in files.items()}
-        if not all(isinstance(part, str) for row in rows.values() for part in (row.sha256, *row.recipients)):
-            raise TypeError("neither hash nor recipient")
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise UsageError(
-            "damaged",
-            where=workspace.relative(workspace.recipients_file),
-            hint="restore it from git, or remove it (proofs then fall back to the files' headers)",
-        ) from error
-    return rows
+    hint = "restore it from git, or remove it (proofs then fall back to the files' headers)"
+    found = workspace.read_json(workspace.recipients_file, _Records, hint)
+    return found.files if found else {}
 
 
 def render_records(records: Mapping[str, Record]) -> str:

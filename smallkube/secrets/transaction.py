@@ -13,7 +13,6 @@ import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from smallkube.core.errors import SmallkubeError, UsageError
 from smallkube.core.files import lock, remove_temporaries, sync, write_file, write_files
@@ -56,15 +55,8 @@ def states(workspace: Workspace) -> tuple[str, ...]:
 
     None where nothing was changed since the version that records them. Raises UsageError when the file is damaged.
     """
-    text = workspace.read_text(workspace.state_file)
-    try:
-        found = [] if text is None else json.loads(text)
-        if not isinstance(found, list) or not all(isinstance(each, str) for each in found):
-            raise ValueError("not a list of ids")
-    except (ValueError, RecursionError) as error:
-        hint = "restore it from git; after a merge keep the lines of both sides"
-        raise UsageError("damaged", where=workspace.relative(workspace.state_file), hint=hint) from error
-    return tuple(found)
+    hint = "restore it from git; after a merge keep the lines of both sides"
+    return workspace.read_json(workspace.state_file, tuple[str, ...], hint) or ()
 
 
 def require(keys: Keys, rows: Iterable[Secret]) -> None:
@@ -193,7 +185,7 @@ def commit(
         "gone": [name for name, data in changes.items() if data is None],
         "replaces": {name: _hash(before[name]) for name in changes},
     }
-    write_file(_path(workspace), json.dumps(document, indent=1) + "\n", 0o600)
+    write_file(workspace.keys_change, json.dumps(document, indent=1) + "\n", 0o600)
     complete(workspace)
     return changed
 
@@ -220,7 +212,7 @@ def complete(workspace: Workspace) -> tuple[str, ...]:
     Raises UsageError when the journal is damaged or keys/ has changed since, and SmallkubeError when a file can't be
     written.
     """
-    path = _path(workspace)
+    path = workspace.keys_change
     remove_temporaries(path.parent, path.name)
     found = _read(workspace)
     if found is None:
@@ -248,13 +240,9 @@ class _Journal:
     replaces: Mapping[str, str | None]
 
 
-def _path(workspace: Workspace) -> Path:
-    return workspace.state_dir / "keys-change.json"
-
-
 def _read(workspace: Workspace) -> _Journal | None:
     """A journal of version 1 has no hashes of what it replaces, and one that removes nothing may lack "gone"."""
-    text = workspace.read_text(_path(workspace))
+    text = workspace.read_text(workspace.keys_change)
     if text is None:
         return None
     try:
@@ -267,7 +255,7 @@ def _read(workspace: Workspace) -> _Journal | None:
             raise ValueError("it names nothing, or what is not in keys/")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         hint = "restore keys/ from git, then remove this file"
-        raise UsageError("damaged", where=workspace.relative(_path(workspace)), hint=hint) from error
+        raise UsageError("damaged", where=workspace.relative(workspace.keys_change), hint=hint) from error
     return found
 
 
@@ -276,7 +264,7 @@ def _refuse_newer(workspace: Workspace, found: _Journal) -> None:
     if newer := [name for name, each in now.items() if each not in (found.replaces[name], _hash(found.files[name]))]:
         raise UsageError(
             f"an interrupted change of keys would undo what was changed since: {', '.join(newer)}",
-            where=workspace.relative(_path(workspace)),
+            where=workspace.relative(workspace.keys_change),
             hint="remove this file if inv keys.check finds no problem",
         )
 
