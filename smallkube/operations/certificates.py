@@ -187,7 +187,7 @@ def stage_of(row: Secret, keys: Keys) -> Stage:
 def replaced(rows: Sequence[Secret]) -> Change:
     """New keys and certificates instead of the previous ones, at once."""
     keys = {row: certificates.new_key() for row in rows}
-    return Change(keys, public={**certificates.issue_all(keys, datetime.datetime.now(datetime.UTC))})
+    return Change(keys, public={**certificates.issue_all(keys)})
 
 
 def issued(rows: Sequence[Secret]) -> Change:

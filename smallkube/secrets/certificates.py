@@ -73,8 +73,9 @@ def issue(wanted: Certificate, key_pem: bytes, now: datetime.datetime) -> bytes:
     return builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
 
 
-def issue_all(keys: Mapping[Secret, bytes], now: datetime.datetime) -> dict[str, bytes]:
-    """The certificates of those of ``keys`` (secret → PEM) that have one, by file name."""
+def issue_all(keys: Mapping[Secret, bytes]) -> dict[str, bytes]:
+    """The certificates of those of ``keys`` (secret → PEM) that have one, by file name; valid from now on."""
+    now = datetime.datetime.now(datetime.UTC)
     return {row.certificate.file: issue(row.certificate, pem, now) for row, pem in keys.items() if row.certificate}
 
 

@@ -1,7 +1,6 @@
 """One secret by name: showing it, and editing it in a private folder in memory, written only when changed and valid."""
 
 import codecs
-import datetime
 import os
 import shutil
 import tempfile
@@ -51,7 +50,7 @@ def edit(cluster: Cluster, name: str, edited: Callable[[str, bytes], bytes]) -> 
     if after == before:
         return ()
     kinds.validate(row.kind, after, f"{row.name} (nothing was changed)")
-    public = certificates.issue_all({row: after}, datetime.datetime.now(datetime.UTC))
+    public = certificates.issue_all({row: after})
     if row.publishes_key:
         public |= peers.published(cluster, {row: after}).files
     transaction.apply(cluster, Change({row: after}, public=public), keys=keys)

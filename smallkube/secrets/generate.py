@@ -3,7 +3,6 @@
 The master identity is written before all else. A public half that is missing is derived again from its secret.
 """
 
-import datetime
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
@@ -116,7 +115,7 @@ def act(cluster: Cluster, planned: Plan) -> Outcome:
     if planned.derive:
         master = age.require_master(workspace, "to derive public keys")
         plaintexts |= {row: transaction.opened(planned.keys, master, row) for row in planned.derive}
-    issued = certificates.issue_all(plaintexts, datetime.datetime.now(datetime.UTC))
+    issued = certificates.issue_all(plaintexts)
     found = peers.published(cluster, plaintexts)
     public = {MASTER_RECIPIENT: f"{keyring.master}\n".encode(), **issued, **found.files}
     if not (workspace.keys_dir / ".gitignore").exists():  # in whatever git work tree keys/ is
