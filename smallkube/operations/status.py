@@ -1,6 +1,7 @@
 """The state of the whole cluster: nodes, API server, etcd, certificates, backups; and their problems."""
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -157,17 +158,11 @@ def expiries(inventory: Inventory, keys: Keys, now: datetime) -> tuple[dict[str,
     """Certificate in keys/ → days until it expires; and problems."""
     days: dict[str, int] = {}
     problems = []
-    for file in policy.public_files(inventory):
-        if file not in keys.certificates:
-            problems.append(f"keys/{file} is missing (inv keys.generate)")
-            continue
-        try:
-            left = certificates.load(keys.certificates[file], f"keys/{file}").not_valid_after_utc - now
-        except SmallkubeError as error:
-            problems.append(str(error))
-            continue
-        days[file] = left.days
-        if left < certificates.WARNING:
-            what = f"expires in {left.days} days" if left.days >= 0 else f"expired {-left.days} days ago"
-            problems.append(f"keys/{file} {what} (inv keys.rotate-certificates)")
+    for wanted in policy.certificates(inventory):
+        pem = keys.certificates.get(wanted.file)
+        fix = "inv keys.generate" if pem is None else "inv keys.rotate-certificates"
+        faults = certificates.complaints(pem, wanted, "", None, now)
+        problems += [f"keys/{wanted.file}: {fault} ({fix})" for fault in faults]
+        with suppress(SmallkubeError):
+            days[wanted.file] = (certificates.load(pem or b"", wanted.file).not_valid_after_utc - now).days
     return days, problems

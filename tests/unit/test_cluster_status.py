@@ -203,7 +203,10 @@ def test_certificates_are_counted_in_days() -> None:
 def test_a_certificate_that_is_about_to_expire_is_a_problem() -> None:
     assert len(status.expiries(inventory(), keys(days=59), NOW)[1]) == 5
     _, problems = status.expiries(inventory(), keys(days=-3), NOW)
-    assert problems[0].startswith("keys/apiserver.crt expired 3 days ago")
+    assert (
+        problems[0]
+        == f"keys/apiserver.crt: expired on {NOW - timedelta(days=3):%Y-%m-%d} (inv keys.rotate-certificates)"
+    )
 
 
 def test_one_bad_certificate_does_not_hide_the_others() -> None:
@@ -213,6 +216,6 @@ def test_one_bad_certificate_does_not_hide_the_others() -> None:
     days, problems = status.expiries(inventory(), Keys({}, found), NOW)
     assert set(days) == {"apiserver.crt", "front-proxy-client.crt", "kubelet-client.crt"}
     assert problems == [
-        "keys/kubelet_node1.crt is missing (inv keys.generate)",
-        "keys/kubelet_node2.crt: not a certificate in PEM",
+        "keys/kubelet_node1.crt: missing (inv keys.generate)",
+        "keys/kubelet_node2.crt: not a certificate in PEM (inv keys.rotate-certificates)",
     ]
