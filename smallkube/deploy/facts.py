@@ -29,38 +29,33 @@ Seconds = Annotated[int, Field(ge=0, lt=1 << 40)]
 
 @dataclass(frozen=True)
 class Systems:
-    """``system`` runs, ``profile`` boots next (store paths), with this number; ``history``: the newest lines."""
+    """The ``system`` that runs (a store path), and the newest lines of the machine's ``history``."""
 
     system: str
-    profile: str
-    generation: str
     history: tuple[str, ...]
 
     @cached_property
+    def effective(self) -> tuple[Entry, ...]:
+        """The deploys that took effect, newest first."""
+        return history.effective(history.parse(self.history))
+
+    @property
     def last_deploy(self) -> Entry | None:
-        """The last deploy that took effect."""
-        return history.last_effective(history.parse(self.history))
+        return self.effective[0] if self.effective else None
 
 
 @dataclass(frozen=True)
-class Deployed:
-    """What was deployed to a machine: the ``system`` that runs, the newest lines of its ``history``, SHA-256 of its
-    ``peers``.json, its WireGuard ``public_key`` ("": there is none), and bundle → SHA-256 of its own ``wireguard`` key.
-    ``rendered``: lines of the bundles' files of the cluster, as BUNDLE/FILE:LINE. ``own_keys``: its WireGuard keys.
+class Deployed(Systems):
+    """What was deployed to a machine: SHA-256 of its ``peers``.json, its WireGuard ``public_key`` ("": there is none),
+    and bundle → SHA-256 of its own ``wireguard`` key. ``rendered``: lines of the bundles' files of the cluster, as
+    BUNDLE/FILE:LINE. ``own_keys``: its WireGuard keys.
     """
 
-    system: str
-    history: tuple[str, ...]
     peers: str
     public_key: str
     wireguard: dict[str, str]
     rendered: tuple[str, ...]
     own_keys: tuple[str, ...]
-
-    @cached_property
-    def effective(self) -> tuple[Entry, ...]:
-        """The deploys that took effect, newest first."""
-        return tuple(filter(history.took_effect, reversed(history.parse(self.history))))
 
     @property
     def keys(self) -> str:
@@ -72,9 +67,12 @@ class Deployed:
 class DeployFacts(Systems):
     """What a deploy has to know before it changes anything.
 
-    Sizes in KiB, ``clock`` in seconds since 1970. ``failed``: units; ``armed``: units of rollbacks that are armed.
+    ``profile``: the system that boots next, with the number ``generation``. Sizes in KiB, ``clock`` in seconds since
+    1970. ``failed``: units; ``armed``: units of rollbacks that are armed.
     """
 
+    profile: str
+    generation: str
     has_bundle: bool
     has_scripts: bool
     host_key: str
@@ -89,14 +87,16 @@ class DeployFacts(Systems):
 class HostFacts(Systems):
     """What checks compare with inventory and policy.
 
-    ``clock`` in seconds since 1970. ``bridge``: the addresses of brkube. ``ping``, ``mtu``: address → milliseconds of a
-    small and of a full-sized packet, None when it is lost. ``handshakes``: WireGuard key → time of the last one, 0 when
-    there was none. ``secrets``: name under /run/agenix → "MODE OWNER GROUP". ``readable``: which files of the bundle
-    the host key decrypts, None without age. ``etcd``: "healthy", what is wrong, or "". ``units``: from systemctl(1).
-    ``sources``: address of a peer → address from which the tunnel sends to it. ``dropping``: "FAMILY TABLE CHAIN" of
-    those whose policy drops what is forwarded.
+    ``profile``, ``generation``, ``clock``: as in DeployFacts. ``bridge``: the addresses of brkube. ``ping``, ``mtu``:
+    address → milliseconds of a small and of a full-sized packet, None when it is lost. ``handshakes``: WireGuard key →
+    time of the last one, 0 when there was none. ``secrets``: name under /run/agenix → "MODE OWNER GROUP".
+    ``readable``: which files of the bundle the host key decrypts, None without age. ``etcd``: "healthy", what is wrong,
+    or "". ``units``: from systemctl(1). ``sources``: address of a peer → address from which the tunnel sends to it.
+    ``dropping``: "FAMILY TABLE CHAIN" of those whose policy drops what is forwarded.
     """
 
+    profile: str
+    generation: str
     clock: Seconds
     bridge: frozenset[str]
     ping: dict[str, float | None]
@@ -222,10 +222,10 @@ class Changes:
 
 def changes(host: Host, bundle: Bundle) -> Changes:
     """Compare ``bundle`` with what was deployed to this machine last."""
-    last = history.last_effective(history.read(host))
-    if not last:
+    deploys = history.effective(history.read(host))
+    if not deploys:
         return Changes(known=False)
-    folder = f"{HOME}/bundles/{last.digest}/"
+    folder = f"{HOME}/bundles/{deploys[0].digest}/"
     listing = host.run(Command(("find", folder, "-type", "f", "-exec", "sha256sum", "{}", "+"), title="hash files"))
     if not listing.ok:
         return Changes(known=False)

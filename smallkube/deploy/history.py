@@ -6,9 +6,10 @@ import os
 import socket
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 
-from smallkube.core.errors import MALFORMED
+from pydantic import TypeAdapter
+
 from smallkube.remote.host import Command, Host
 from smallkube.remote.scripts import HOME
 
@@ -35,6 +36,9 @@ class Entry:
     commit: str = ""
 
 
+_ENTRY = TypeAdapter(Entry)
+
+
 def append(host: Host, entry: Entry) -> None:
     """Add ``entry`` to the machine's history, on a line of its own even after one that a power cut left unfinished."""
     line = "\n" + json.dumps(asdict(entry), ensure_ascii=False) + "\n"
@@ -51,21 +55,14 @@ def parse(lines: Iterable[str]) -> tuple[Entry, ...]:
     """The entries in ``lines``; lines that a power cut left unfinished are skipped."""
     entries = []
     for line in lines:
-        with suppress(*MALFORMED):
-            found = json.loads(line)
-            known = [each.name for each in fields(Entry) if each.default is MISSING or each.name in found]
-            entries.append(Entry(**{name: str(found[name]) for name in known}))
+        with suppress(ValueError):
+            entries.append(_ENTRY.validate_json(line))
     return tuple(entries)
 
 
-def took_effect(entry: Entry) -> bool:
-    """Whether the deploy took effect."""
-    return entry.outcome not in _WITHOUT_EFFECT
-
-
-def last_effective(entries: Iterable[Entry]) -> Entry | None:
-    """The newest entry of a deploy that took effect."""
-    return next(filter(took_effect, reversed([*entries])), None)
+def effective(entries: Iterable[Entry]) -> tuple[Entry, ...]:
+    """Those of deploys that took effect, newest first."""
+    return tuple(entry for entry in reversed([*entries]) if entry.outcome not in _WITHOUT_EFFECT)
 
 
 def operator() -> str:

@@ -20,7 +20,7 @@ from smallkube.remote.host import Command, Host, Result
 
 OLD, NEW = "/nix/store/old", "/nix/store/new"
 SECONDS = 100
-BEFORE = DeployFacts(OLD, OLD, "1", (), True, True, "", 0, 1 << 30, 1 << 30, frozenset(), ())
+BEFORE = DeployFacts(OLD, (), OLD, "1", True, True, "", 0, 1 << 30, 1 << 30, frozenset(), ())
 
 
 @dataclass

@@ -204,7 +204,7 @@ def test_etcd_is_checked_on_the_primary_only(inventory: Inventory) -> None:
 
 
 FIT = DeployFacts(
-    SYSTEM, SYSTEM, "7", (), True, True, HOST_KEY, 1_700_000_000, 2_000_000, 100_000, frozenset({"a.service"}), ()
+    SYSTEM, (), SYSTEM, "7", True, True, HOST_KEY, 1_700_000_000, 2_000_000, 100_000, frozenset({"a.service"}), ()
 )
 
 

@@ -81,7 +81,7 @@ def test_the_machines_files_are_checked_by_the_policy(extended: FakeCluster) -> 
     rights = {name: str(row.access) for name, row in expected.items()}
 
     def faults(rights: dict[str, str]) -> list[str]:
-        facts = HostFacts("", "", "", (), 0, frozenset(), {}, {}, {}, checks.TABLES, rights, None, "", "", {}, ())
+        facts = HostFacts("", (), "", "", 0, frozenset(), {}, {}, {}, checks.TABLES, rights, None, "", "", {}, ())
         return [check.detail for check in failed(checks.protection(inventory, node, facts, files))]
 
     assert faults(rights) == []
