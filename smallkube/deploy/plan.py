@@ -13,7 +13,7 @@ from typing import TypeVar
 from smallkube.core import process
 from smallkube.core.errors import ErrorGroup, UsageError, listed
 from smallkube.core.files import write_file
-from smallkube.deploy import changes, preflight
+from smallkube.deploy import preflight
 from smallkube.deploy.facts import SCRIPTS
 from smallkube.inventory.cluster import Cluster
 from smallkube.inventory.models import Node
@@ -204,14 +204,14 @@ def prepare(
     if not options.accept_changes:
         # A preview may be of an upgrade: nothing is activated.
         versions = not options.upgrade and goal not in (Goal.BUILD, Goal.DRY_ACTIVATE)
-        changes.check(cluster, found, whole.files, versions=versions)
+        preflight.refuse_changes(cluster, found, whole.files, versions=versions)
     new_peers, left_out = preflight.stale_peers(cluster, nodes, found, whole.files["keys/peers.json"])
     if options.with_peers and left_out:
         nodes = cluster.inventory.select([*(node.name for node in nodes), *left_out])
         new_peers, left_out = True, ()
     planned = make(nodes, whole.digest, goal, options, new_peers=new_peers, left_out=left_out)
     warnings = (
-        *changes.warnings(found, whole.files),
+        *preflight.preferred_family(found, whole.files),
         *preflight.unknown_commits(cluster.workspace, found),
         *preflight.host_warnings(nodes, whole),
         *preflight.addon_warnings(cluster.inventory.cluster.addons, whole),
@@ -224,8 +224,8 @@ def prepare(
 def require_current(cluster: Cluster) -> None:
     """Raise ErrorGroup for values that a deploy would refuse: before keys/ is changed for one."""
     texts = render.plan(cluster).files
-    files = {file: texts[cluster.workspace.root / file].encode() for file in changes.FILES}
-    changes.check(cluster, preflight.ask(cluster, cluster.inventory.nodes), files, versions=True)
+    files = {file: texts[cluster.workspace.root / file].encode() for file in preflight.FILES}
+    preflight.refuse_changes(cluster, preflight.ask(cluster, cluster.inventory.nodes), files, versions=True)
 
 
 def _lock(cluster: Cluster, unlocked: Bundle) -> bytes:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from smallkube.deploy import changes, facts, history
+from smallkube.deploy import facts, history, preflight
 from smallkube.inventory.models import Node
 from smallkube.nix.bundle import Bundle
 from smallkube.remote import scripts
@@ -276,11 +276,11 @@ def test_what_was_deployed_is_told_before_anything_is_sent(run: Run, root: Path)
     (root / "lib/history.jsonl").write_text(json.dumps(asdict(entry)) + "\n")
     (keys.parent / "nix/rendered").mkdir(parents=True)
     texts = ['  domain = "k8s.internal";\n  port = 6443;\n', '  nixpkgs.url = "github:NixOS/nixpkgs/nixos-25.11";\n']
-    for file, text in zip(changes.FILES, texts, strict=True):
+    for file, text in zip(preflight.FILES, texts, strict=True):
         (keys.parent / file).write_text(text)
     scripted(root, "wg", "echo KEY=")
     found = facts.deployed(host(run))
-    assert changes.last(found).values == {"domain": "k8s.internal", "port": "6443", "nixpkgs.url": "25.11"}
+    assert preflight.last_values(found) == {"domain": "k8s.internal", "port": "6443", "nixpkgs.url": "25.11"}
     assert (found.effective, found.keys, found.public_key) == ((entry,), "id", "KEY=")
     assert found.wireguard == {BUNDLE.digest: hashlib.sha256(b"secret").hexdigest()}
     assert found.peers == hashlib.sha256(b"[]").hexdigest()

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from smallkube.core.errors import ErrorGroup
-from smallkube.deploy import changes
+from smallkube.deploy import preflight
 from smallkube.deploy.facts import Deployed
 from smallkube.deploy.history import Entry
 from smallkube.inventory.changes import KINDS, Kind
@@ -49,7 +49,7 @@ def test_each_field_of_the_model_is_classified() -> None:
 def test_what_needs_more_than_a_deploy_is_compared() -> None:
     hard = {field for field, kind in KINDS.items() if kind is not Kind.FREE}
     assert hard == {
-        *changes.RENDERED,
+        *preflight.RENDERED,
         "cluster.network.services4",
         "cluster.secrets.encrypted_resources",
         "nodes.name",
@@ -59,7 +59,7 @@ def test_what_needs_more_than_a_deploy_is_compared() -> None:
 
 def rendered(cluster: FakeCluster, inventory: Inventory) -> dict[str, bytes]:
     plan = render.plan(Cluster(cluster.workspace, inventory))
-    return {file: plan.files[cluster.workspace.root / file].encode() for file in changes.FILES}
+    return {file: plan.files[cluster.workspace.root / file].encode() for file in preflight.FILES}
 
 
 def changed(inventory: Inventory, field: str, value: Any) -> Inventory:
@@ -83,7 +83,7 @@ def deployed(files: Mapping[str, bytes] = {}, index: int = 1) -> Deployed:
 def check(cluster: FakeCluster, there: Deployed, inventory: Inventory | None = None, *, versions: bool = True) -> None:
     wanted = inventory or cluster.inventory
     files = rendered(cluster, wanted)
-    changes.check(Cluster(cluster.workspace, wanted), {"node1": there}, files, versions=versions)
+    preflight.refuse_changes(Cluster(cluster.workspace, wanted), {"node1": there}, files, versions=versions)
 
 
 @pytest.mark.parametrize("field", sorted(OTHER))
@@ -134,7 +134,7 @@ def test_a_machine_of_another_index_is_refused(cluster: FakeCluster) -> None:
 
 def test_a_first_deploy_and_lost_machines_are_no_obstacle(cluster: FakeCluster) -> None:
     check(cluster, deployed(), changed(cluster.inventory, "cluster.domain", "other.internal"))
-    changes.check(cluster.cluster, {}, {}, versions=True)
+    preflight.refuse_changes(cluster.cluster, {}, {}, versions=True)
 
 
 def test_resources_that_are_encrypted_stay_named(cluster: FakeCluster) -> None:
@@ -156,8 +156,8 @@ def test_another_preferred_family_is_named(previous: str | None, now: str, named
     if not previous:
         then = {file: text.replace(b'prefer = ""', b"") for file, text in then.items()}
     machines = {"node1": deployed({} if previous is None else then)}
-    changes.check(Cluster(cluster.workspace, cluster.inventory), machines, files, versions=True)
-    found = "\n".join(changes.warnings(machines, files))
+    preflight.refuse_changes(Cluster(cluster.workspace, cluster.inventory), machines, files, versions=True)
+    found = "\n".join(preflight.preferred_family(machines, files))
     family = now.replace("ip", "IP")
     assert f"network.prefer: the first address of node1 and of their pods will be {family};" in found or not named
     assert bool(found) == named
@@ -205,6 +205,6 @@ def test_services_take_a_second_range_alone(
 
 @given(st.text())
 def test_any_answer_of_a_machine_is_only_compared(text: str) -> None:
-    found = changes.values(text)
-    assert found.keys() <= {*changes.RENDERED.values(), "services4", "services6", "prefer"}
+    found = preflight.values(text)
+    assert found.keys() <= {*preflight.RENDERED.values(), "services4", "services6", "prefer"}
     assert all(value.isascii() and value.isprintable() and len(value) <= 253 for value in found.values())

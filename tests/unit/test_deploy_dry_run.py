@@ -8,7 +8,7 @@ import pytest
 
 from smallkube.cli.program import main
 from smallkube.core.errors import ErrorGroup, UsageError
-from smallkube.deploy import changes, plan
+from smallkube.deploy import plan, preflight
 from smallkube.deploy.plan import Goal, Options
 from smallkube.deploy.run import UNDRAINED
 from smallkube.inventory.models import Node
@@ -45,7 +45,9 @@ def keys_of(cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[d
     monkeypatch.setenv("SMALLKUBE_WORKSPACE", str(cluster.workspace.root))
     render.plan(cluster.cluster).apply()
     cluster.workspace.flake_lock.write_text('{"nodes": {"root": {}}, "root": "root", "version": 7}')
-    lines = [(file, line) for file in changes.FILES for line in (cluster.workspace.root / file).read_text().split("\n")]
+    lines = [
+        (file, line) for file in preflight.FILES for line in (cluster.workspace.root / file).read_text().split("\n")
+    ]
     files += [f"d/{file}:{line}" for file, line in lines]
     yield found
 
