@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from smallkube.deploy.facts import Changes, HostFacts
     from smallkube.deploy.plan import Plan, Report
     from smallkube.inventory.models import Node
-    from smallkube.nix.bundle import Bundle
 
 ConfirmTimeout = Annotated[int, Limits(10, 3600), "seconds after which a node rolls back unless confirmed"]
 
@@ -45,7 +44,7 @@ def deploy(
     drain, rollback = not no_drain, not no_rollback
     safety = (confirm_timeout, rollback, drain, with_peers, where, accept_changes, force)
     options = Options(batch or None, max_failures, *safety)
-    plan, bundle = prepare(here.cluster, nodes, choose(Goal, "goal", goal), options, may_lock=not here.dry_run)
+    plan = prepare(here.cluster, nodes, choose(Goal, "goal", goal), options, may_lock=not here.dry_run)
     if left_out := ", ".join(plan.left_out):
         ui.warn(f"the peers have changed; {left_out} will not get the new ones; --with-peers includes them")
     for text in plan.warnings:
@@ -54,16 +53,16 @@ def deploy(
         from smallkube.nix.check import check
 
         ui.message("evaluating the configuration, as inv nix.check does")
-        _show_plan(here, plan, check(bundle.files, [each.name for each in plan.nodes], {}))
+        _show_plan(here, plan, check(plan.bundle.files, [each.name for each in plan.nodes], {}))
         return
-    _carry_out(here, plan, bundle)
+    _carry_out(here, plan)
 
 
-def _carry_out(here: Current, plan: "Plan", bundle: "Bundle") -> None:
+def _carry_out(here: Current, plan: "Plan") -> None:
     from smallkube.deploy import run
 
     with ui.Progress([each.name for each in plan.nodes]) as progress:
-        reports = run.execute(plan, bundle, here.cluster, progress)
+        reports = run.execute(plan, here.cluster, progress)
     _show(here, reports)
     if bad := ", ".join(f"{report.node} {report.outcome}" for report in reports if not report.good):
         raise SmallkubeError(f"not everything was deployed: {bad}")
@@ -79,14 +78,14 @@ def plan(here: Current) -> None:
     from smallkube.deploy.plan import Goal, prepare
     from smallkube.remote.fleet import raise_errors
 
-    planned, bundle = prepare(here.cluster, here.nodes, Goal.DRY_ACTIVATE)
+    planned = prepare(here.cluster, here.nodes, Goal.DRY_ACTIVATE)
     for text in planned.warnings:
         ui.warn(text)
-    outcomes = here.ask(planned.nodes, lambda host: facts.changes(host, bundle))
+    outcomes = here.ask(planned.nodes, lambda host: facts.changes(host, planned.bundle))
     raise_errors(outcomes)
     changes = {outcome.node.name: outcome.value for outcome in outcomes if outcome.value}
     with ui.Progress([each.name for each in planned.nodes]) as progress:
-        reports = run.execute(planned, bundle, here.cluster, progress)
+        reports = run.execute(planned, here.cluster, progress)
     if here.json:
         ui.json_result([{**asdict(report), "files": changes[report.node]} for report in reports])
     else:
@@ -108,7 +107,6 @@ def rollback(
     """
     from smallkube.deploy import plan as planning
     from smallkube.deploy.facts import generations
-    from smallkube.nix.bundle import Bundle
     from smallkube.remote.fleet import raise_errors
 
     nodes = here.nodes
@@ -120,7 +118,7 @@ def rollback(
         _show_plan(here, planned)
         return
     ui.confirm(f"Roll back {', '.join(each.name for each in nodes)}?", yes=here.yes)
-    _carry_out(here, planned, Bundle({}))
+    _carry_out(here, planned)
 
 
 @task("node", "json")

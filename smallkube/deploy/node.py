@@ -24,7 +24,6 @@ from smallkube.inventory.cluster import Cluster
 from smallkube.inventory.models import Node
 from smallkube.kube import members
 from smallkube.nix import flake
-from smallkube.nix.bundle import Bundle
 from smallkube.remote import scripts
 from smallkube.remote.fleet import NodeOutcome, Watcher, reason_of
 from smallkube.remote.host import Command, Host, Result
@@ -42,8 +41,8 @@ T = TypeVar("T")
 class DeployContext:
     """What all nodes of one deploy share."""
 
-    def __init__(self, plan: Plan, bundle: Bundle, cluster: Cluster, watcher: Watcher) -> None:
-        self.plan, self.bundle, self.cluster, self.watcher = plan, bundle, cluster, watcher
+    def __init__(self, plan: Plan, cluster: Cluster, watcher: Watcher) -> None:
+        self.plan, self.cluster, self.watcher = plan, cluster, watcher
         self.stop = threading.Event()
         self.barrier = Barrier([node.name for node in plan.nodes] if plan.lockstep else [])
         self.drain_slots = threading.BoundedSemaphore(plan.options.batch or 1)
@@ -63,7 +62,7 @@ class NodeDeploy:
         self.drain = Drain(inventory, node, connect, context.drain_slots)
         without_tunnel = f"{', '.join(left_out)} did not get the new peers" if left_out else ""
         self.health = Health(inventory, node, connect, self.plan.lockstep, without_tunnel)
-        self.local = LocalBuild(context.bundle, node.name, context.build_slots, self.stopped)
+        self.local = LocalBuild(self.plan.bundle, node.name, context.build_slots, self.stopped)
         self.lock = MachineLock(lambda: SshHost(self.workspace, self.node), self.plan.nonce)
         self.facts: DeployFacts
         self.activation: Activation
@@ -113,7 +112,7 @@ class NodeDeploy:
     def preflight(self) -> None:
         file = (self.workspace.state_dir / "locks" / self.node.name).stat()
         self.lock.take(self.host, f"{file.st_dev}:{file.st_ino}")
-        self.facts = facts.of_deploy(self.host, self.context.bundle)
+        self.facts = facts.of_deploy(self.host, self.plan.bundle)
         expected = read_host_key(self.workspace, self.node.name)
         if reasons := checks.unfit(self.facts, time.time(), expected):
             raise SmallkubeError("; ".join(reasons))
@@ -123,11 +122,11 @@ class NodeDeploy:
             # While this deploy has the lock, no other one can confirm these.
             self.context.watcher.step(self.node.name, "run the rollback of an interrupted deploy")
             self.host.run_checked(script("run-stale-rollbacks", *self.facts.armed, timeout=ROLLBACK_SECONDS))
-            self.facts = facts.of_deploy(self.host, self.context.bundle)
+            self.facts = facts.of_deploy(self.host, self.plan.bundle)
 
     def push(self) -> None:
         if not self.facts.has_bundle:
-            scripts.push(self.host, "bundles", self.context.bundle)
+            scripts.push(self.host, "bundles", self.plan.bundle)
             self.report.pushed = True
 
     def build(self) -> None:

@@ -17,8 +17,8 @@ from smallkube.deploy import preflight
 from smallkube.deploy.facts import SCRIPTS
 from smallkube.inventory.cluster import Cluster
 from smallkube.inventory.models import Node
-from smallkube.nix import build, bundle, flake, render
-from smallkube.nix.bundle import Bundle
+from smallkube.nix import build, flake, render
+from smallkube.nix.bundle import Bundle, assemble
 from smallkube.remote import fleet, scripts
 from smallkube.remote.fleet import NodeOutcome
 from smallkube.remote.ssh import SshHost
@@ -85,16 +85,16 @@ DEFAULT = Options()
 class Plan:
     """Which nodes are deployed in which order, what, and how far.
 
-    ``digest`` is the bundle's; ``nonce`` names this deploy on the machines. ``lockstep``: all nodes are activated and
-    confirmed at the same time, because their peers.json changes. ``left_out``: nodes that will not get the new peers,
-    so that their tunnel cannot work. ``generation``: roll back to that one, "" for the previous; None for a deploy.
+    ``nonce`` names this deploy on the machines. ``lockstep``: all nodes are activated and confirmed at the same time,
+    because their peers.json changes. ``left_out``: nodes that will not get the new peers, so that their tunnel cannot
+    work. ``generation``: roll back to that one, "" for the previous; None for a deploy of ``bundle``.
     ``warnings``: for the operator, before anything is sent; ``not_asked``: nodes that were unreachable for the plan.
     ``keys`` and ``commit``: as in ``history.Entry``.
     """
 
     goal: Goal
     stages: tuple[tuple[Node, ...], ...]
-    digest: str
+    bundle: Bundle
     options: Options
     lockstep: bool = False
     left_out: tuple[str, ...] = ()
@@ -108,6 +108,11 @@ class Plan:
     @property
     def nodes(self) -> tuple[Node, ...]:
         return tuple(node for stage in self.stages for node in stage)
+
+    @property
+    def digest(self) -> str:
+        """The bundle's, "" for a rollback."""
+        return self.bundle.digest if self.generation is None else ""
 
     @property
     def activates(self) -> bool:
@@ -152,7 +157,7 @@ class Report(fleet.Report):
 
 def make(
     nodes: Sequence[Node],
-    digest: str,
+    bundle: Bundle,
     goal: Goal,
     options: Options = DEFAULT,
     *,
@@ -160,7 +165,7 @@ def make(
     left_out: tuple[str, ...] = (),
 ) -> Plan:
     """The plan for these nodes: the primary first, then the workers; in lockstep when their peers change."""
-    plan = Plan(goal, fleet.stages(nodes, options.batch), digest, options, left_out=left_out)
+    plan = Plan(goal, fleet.stages(nodes, options.batch), bundle, options, left_out=left_out)
     if new_peers and len(nodes) > 1 and plan.activates:
         return replace(plan, stages=(tuple(nodes),), lockstep=True)
     return plan
@@ -168,7 +173,7 @@ def make(
 
 def rollback(nodes: Sequence[Node], generation: str, options: Options) -> Plan:
     """The plan to roll back to a generation, "" for the previous one."""
-    return Plan(Goal.SWITCH, fleet.stages(nodes), "", options, generation=generation)
+    return Plan(Goal.SWITCH, fleet.stages(nodes), Bundle({}), options, generation=generation)
 
 
 def choose(kind: type[E], flag: str, text: str) -> E:
@@ -181,20 +186,20 @@ def choose(kind: type[E], flag: str, text: str) -> E:
 
 def prepare(
     cluster: Cluster, nodes: Sequence[Node], goal: Goal, options: Options = DEFAULT, *, may_lock: bool = True
-) -> tuple[Plan, Bundle]:
-    """The plan and what it deploys. ``may_lock``: make nix/flake.lock when it is missing.
+) -> Plan:
+    """The plan of a deploy. ``may_lock``: make nix/flake.lock when it is missing.
 
     Raises UsageError or ErrorGroup when the workspace is not fit to be deployed.
     """
     if options.build_on is BuildOn.LOCAL:
         build.require_nix()
     check_rendered(cluster, render.plan(cluster).changed)
-    whole = bundle.assemble(cluster)
+    whole = assemble(cluster)
     flake.require_sound_lock(whole.files)
     check_secrets(nodes, _findings(cluster))
     if may_lock and flake.LOCK_FILE not in whole.files:
         write_file(cluster.workspace.flake_lock, _lock(cluster, whole))
-        whole = bundle.assemble(cluster)
+        whole = assemble(cluster)
     asked = [*nodes, *(node for node in (cluster.inventory.primary,) if node not in nodes)]
     found = preflight.ask(cluster, asked)
     states = transaction.states(cluster.workspace)
@@ -209,7 +214,7 @@ def prepare(
     if options.with_peers and left_out:
         nodes = cluster.inventory.select([*(node.name for node in nodes), *left_out])
         new_peers, left_out = True, ()
-    planned = make(nodes, whole.digest, goal, options, new_peers=new_peers, left_out=left_out)
+    planned = make(nodes, whole, goal, options, new_peers=new_peers, left_out=left_out)
     warnings = (
         *preflight.preferred_family(found, whole.files),
         *preflight.unknown_commits(cluster.workspace, found),
@@ -218,7 +223,7 @@ def prepare(
     )
     keys, commit = next(iter(states), ""), preflight.commit(cluster.workspace)
     not_asked = tuple(node.name for node in asked if node.name not in found)
-    return replace(planned, warnings=warnings, not_asked=not_asked, keys=keys, commit=commit), whole
+    return replace(planned, warnings=warnings, not_asked=not_asked, keys=keys, commit=commit)
 
 
 def require_current(cluster: Cluster) -> None:

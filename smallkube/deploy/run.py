@@ -9,7 +9,6 @@ from smallkube.deploy.plan import Goal, Options, Plan, Report, prepare
 from smallkube.inventory.cluster import Cluster
 from smallkube.inventory.models import Node
 from smallkube.nix import render
-from smallkube.nix.bundle import Bundle
 from smallkube.remote import fleet
 from smallkube.remote.fleet import NodeOutcome, Watcher
 
@@ -25,18 +24,18 @@ def roll_out(
     Raises SmallkubeError when a node was not deployed to: to resume is to run the same again.
     """
     render.plan(cluster).apply()
-    reports = execute(*prepare(cluster, nodes, goal, options), cluster, watcher)
+    reports = execute(prepare(cluster, nodes, goal, options), cluster, watcher)
     if bad := [f"{one.node} {one.outcome}: {one.reason}" for one in reports if not one.good]:
         raise SmallkubeError(f"not everything was deployed: {'; '.join(bad)}", hint="run the same command again")
     return reports
 
 
-def execute(plan: Plan, bundle: Bundle, cluster: Cluster, watcher: Watcher) -> tuple[Report, ...]:
+def execute(plan: Plan, cluster: Cluster, watcher: Watcher) -> tuple[Report, ...]:
     """Deploy; the reports are in the plan's order. No stage begins after more than the tolerated nodes failed.
 
     Ctrl-C ends every node at its next step; a node whose rollback is armed by then rolls back.
     """
-    context = DeployContext(plan, bundle, cluster, watcher)
+    context = DeployContext(plan, cluster, watcher)
 
     def work(node: Node) -> Report:
         report = Report(node.name, NodeOutcome.FAILED)

@@ -59,7 +59,7 @@ def test_a_stale_clone_is_refused_also_for_the_primary(
     nodes = [cluster.inventory.node("node2")]
     newest = transaction.states(cluster.workspace)[0]
     keys_of |= {"node1": newest, "node2": newest}
-    planned, _ = plan.prepare(cluster.cluster, nodes, Goal.SWITCH)
+    planned = plan.prepare(cluster.cluster, nodes, Goal.SWITCH)
     assert (planned.keys, planned.not_asked) == (newest, ())
     keys_of[stale] = "newer"
     with pytest.raises(UsageError, match=rf"{stale} was deployed with newer keys than this workspace has"):
@@ -99,7 +99,7 @@ def test_a_damaged_lock_file_is_refused(text: str, cluster: FakeCluster, keys_of
 
 def test_a_workspace_of_the_previous_version_is_deployed(cluster: FakeCluster, keys_of: dict[str, str]) -> None:
     cluster.workspace.state_file.unlink()
-    planned, _ = plan.prepare(cluster.cluster, cluster.inventory.nodes, Goal.SWITCH)
+    planned = plan.prepare(cluster.cluster, cluster.inventory.nodes, Goal.SWITCH)
     assert planned.keys == ""
 
 

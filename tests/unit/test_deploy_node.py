@@ -108,10 +108,10 @@ def deploy(machine: Machine, workspace: Workspace) -> Callable[..., Report]:
     node = cluster.inventory.node("node2")
 
     def run(goal: Goal = Goal.SWITCH, *, generation: str | None = None, **more: Any) -> Report:
-        made = replace(plan.make([node], "digest", goal), **more)
+        made = replace(plan.make([node], Bundle({}), goal), **more)
         if generation is not None:
             made = plan.rollback([node], generation, Options())
-        context = deploying.DeployContext(made, Bundle({}), cluster, Silent())
+        context = deploying.DeployContext(made, cluster, Silent())
         context.stop = machine.stop
         with lock(workspace.state_dir / "locks" / node.name, "deploying"):
             return deploying.NodeDeploy(context, node).execute()

@@ -12,6 +12,7 @@ from smallkube.deploy.plan import BuildOn, Goal, Options, choose
 from smallkube.inventory.cluster import Cluster
 from smallkube.inventory.load import load
 from smallkube.inventory.models import Inventory, Node
+from smallkube.nix.bundle import Bundle
 from smallkube.secrets import policy
 from smallkube.secrets.recipients import Finding, Proof, State
 
@@ -20,11 +21,12 @@ def node(index: int) -> Node:
     return Node(name=f"node{index}", index=index, peer_ip=f"192.168.0.{index}")
 
 
+BUNDLE = Bundle({})
 NODES = [node(index) for index in range(1, 5)]
 
 
 def titles(goal: Goal, **options: Any) -> list[str]:
-    return [step.title for step in steps(plan.make(NODES, "d", goal, Options(**options)))]
+    return [step.title for step in steps(plan.make(NODES, BUNDLE, goal, Options(**options)))]
 
 
 @pytest.mark.parametrize("goal", list(Goal))
@@ -40,7 +42,7 @@ def test_nothing_is_activated_unarmed_or_committed_unconfirmed(goal: Goal) -> No
 
 @pytest.mark.parametrize("goal", list(Goal))
 def test_a_deploy_may_stop_until_it_activates_or_commits(goal: Goal) -> None:
-    found = [(step.title, step.interruptible) for step in steps(plan.make(NODES, "d", goal))]
+    found = [(step.title, step.interruptible) for step in steps(plan.make(NODES, BUNDLE, goal))]
     at = next((number for number, (title, _) in enumerate(found) if title in ("activate", "commit")), len(found))
     assert [interruptible for _, interruptible in found] == [True] * at + [False] * (len(found) - at)
 
@@ -54,10 +56,10 @@ def test_what_each_goal_reaches() -> None:
 
 
 def test_the_primary_goes_first_and_each_deploy_has_a_name() -> None:
-    made = plan.make(NODES, "d" * 64, Goal.SWITCH, Options(batch=2))
+    made = plan.make(NODES, BUNDLE, Goal.SWITCH, Options(batch=2))
     assert [[each.index for each in stage] for stage in made.stages] == [[1], [2, 3], [4]]
     assert [each.index for each in made.nodes] == [1, 2, 3, 4]
-    assert made.nonce != plan.make(NODES, "d" * 64, Goal.SWITCH).nonce
+    assert made.nonce != plan.make(NODES, BUNDLE, Goal.SWITCH).nonce
 
 
 @pytest.mark.parametrize(
@@ -70,7 +72,7 @@ def test_an_option_omits_its_own_steps_only(options: dict[str, Any], omitted: li
 
 
 def test_a_change_of_the_peers_is_deployed_in_lockstep() -> None:
-    made = plan.make(NODES, "d", Goal.SWITCH, Options(batch=1), new_peers=True, left_out=("node9",))
+    made = plan.make(NODES, BUNDLE, Goal.SWITCH, Options(batch=1), new_peers=True, left_out=("node9",))
     assert (made.lockstep, made.stages, made.left_out) == (True, (tuple(NODES),), ("node9",))
     assert "uncordon" not in [step.title for step in steps(made)]
 
