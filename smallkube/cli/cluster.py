@@ -13,6 +13,7 @@ from smallkube.cli import output
 from smallkube.cli.context import Current, Limits, Seconds, task, words
 from smallkube.core import ui
 from smallkube.core.errors import ErrorGroup, SmallkubeError, UsageError
+from smallkube.core.files import lock, write_file
 from smallkube.core.workspace import expanded
 
 if TYPE_CHECKING:
@@ -59,7 +60,6 @@ def smoke(
     status: 0 every check is ok or skipped; 1 a check failed or could not run. One
     run at a time; a run removes what an interrupted one left.
     """
-    from smallkube.core.files import write_file
     from smallkube.smoke import report, table
     from smallkube.smoke.context import Options
 
@@ -87,7 +87,6 @@ def run_smoke(
     here: Current, options: "Options", wanted: Sequence[str], step: Callable[[str], object] = lambda _: None
 ) -> "Sequence[SmokeResult]":
     """Run the checks ``wanted`` under the lock that makes it one run at a time."""
-    from smallkube.core.files import lock
     from smallkube.smoke import runner
 
     pinned = here.workspace.keys_dir / "apiserver.crt"
@@ -168,12 +167,11 @@ def audit(
     wanted = audit_log.Wanted(seconds, limit, words(user), words(verb), words(namespace), words(resource))
     with here.connect(here.inventory.primary) as primary:
         found = audit_log.requests(primary, wanted)
-    rows = [(_time(one), _who(one), one.verb, _what(one), one.code or "-", one.address) for one in found]
+    rows = [
+        (one.time[:19].replace("T", " "), _who(one), one.verb, _what(one), one.code or "-", one.address)
+        for one in found
+    ]
     output.table(here, found, ("TIME", "USER", "VERB", "OBJECT", "CODE", "FROM"), rows)
-
-
-def _time(request: "Request") -> str:
-    return request.time[:19].replace("T", " ")
 
 
 def _who(request: "Request") -> str:
@@ -199,7 +197,6 @@ def kubeconfig(
     kubectl --kubeconfig FILE. --via HOST:PORT is for an SSH port-forward:
     ssh -L PORT:api.k8s.internal:6443 root@node1
     """
-    from smallkube.core.files import write_file
     from smallkube.kube import kubeconfig as making
     from smallkube.secrets import certificates, edit
 

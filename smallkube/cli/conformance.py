@@ -1,7 +1,5 @@
 """The official conformance tests of Kubernetes against a cluster of one's own."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
@@ -10,6 +8,7 @@ from smallkube.cli import output
 from smallkube.cli.context import Current, Limits, task
 from smallkube.core import ui
 from smallkube.core.errors import SmallkubeError, UsageError, listed
+from smallkube.core.files import lock, write_file
 from smallkube.core.workspace import expanded
 
 if TYPE_CHECKING:
@@ -27,9 +26,7 @@ PROCESSES = 4
 def conformance(
     here: Current,
     program: Annotated[
-        str,
-        "e2e.test, of the tarball kubernetes-test of the cluster's Kubernetes release; beside it, \
-ginkgo",
+        str, "e2e.test, of the tarball kubernetes-test of the cluster's Kubernetes release; beside it, ginkgo"
     ],
     kubeconfig: Annotated[str | None, "the cluster (default: .smallkube/kubeconfig in the workspace)"] = None,
     kubectl: Annotated[str | None, "kubectl of the same version (default: that on PATH)"] = None,
@@ -60,7 +57,7 @@ def run_suite(here: Current, suite: "Suite", focus: str | None, resume: bool) ->
     """Run the tests under the lock that makes it one run at a time, recording and showing each result."""
     from smallkube.conformance import catalogue
     from smallkube.conformance.record import Record
-    from smallkube.core.files import lock
+    from smallkube.core.process import signals_as_errors
 
     every = suite.tests()
     wanted = catalogue.select(every, focus)
@@ -68,8 +65,11 @@ def run_suite(here: Current, suite: "Suite", focus: str | None, resume: bool) ->
         record = Record(here.workspace.state_dir / "conformance")
         _begin(suite, record, resume)
         try:
-            with _resumable(record):
+            with signals_as_errors("--resume runs the others"):
                 _run_groups(suite, record, wanted)
+        except KeyboardInterrupt:
+            ui.message(f"interrupted: {len(record.outcomes())} tests have a result; --resume runs the others")
+            raise
         finally:
             report = _report(record, suite.version(), wanted, len(every))
     return report
@@ -87,19 +87,6 @@ def _begin(suite: "Suite", record: "Record", resume: bool) -> None:
     record.begin(Run(version, server, nodes, runtime, datetime.now(UTC).isoformat(timespec="seconds")))
     if not suite.ginkgo and suite.processes > 1:
         ui.warn(f"no ginkgo beside {suite.program}: one test at a time")
-
-
-@contextmanager
-def _resumable(record: "Record") -> Iterator[None]:
-    """Let an interruption end the tests, and say how to resume."""
-    from smallkube.core.process import signals_as_errors
-
-    try:
-        with signals_as_errors("--resume runs the others"):
-            yield
-    except KeyboardInterrupt:
-        ui.message(f"interrupted: {len(record.outcomes())} tests have a result; --resume runs the others")
-        raise
 
 
 def _run_groups(suite: "Suite", record: "Record", wanted: tuple[str, ...]) -> None:
@@ -126,7 +113,6 @@ def _run_groups(suite: "Suite", record: "Record", wanted: tuple[str, ...]) -> No
 
 def _report(record: "Record", version: str, wanted: tuple[str, ...], every: int) -> "Report":
     from smallkube.conformance import report, runner
-    from smallkube.core.files import write_file
 
     outcomes = runner.outcomes_in_order(wanted, record.outcomes())
     made = report.Report(record.resumed(version), wanted, outcomes, every)

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 from smallkube.cli import output
 from smallkube.cli.context import CHANGE, SELECTION, Current, Limits, task
 from smallkube.core import ui
+from smallkube.core.checks import Check, Result, failed
 from smallkube.core.errors import SmallkubeError, UsageError
 
 if TYPE_CHECKING:
-    from smallkube.core.checks import Check
     from smallkube.deploy.facts import Changes, HostFacts
     from smallkube.deploy.plan import Plan, Report
     from smallkube.inventory.models import Node
@@ -139,9 +139,8 @@ def history(here: Current) -> None:
     raise_errors(outcomes)
 
 
-def _show_plan(here: Current, plan: "Plan", checks: "Sequence[Check]" = ()) -> None:
+def _show_plan(here: Current, plan: "Plan", checks: Sequence[Check] = ()) -> None:
     """``checks``: of the configuration. Raises SmallkubeError when one failed: a deploy would fail, too."""
-    from smallkube.core.checks import failed
     from smallkube.deploy.node import steps
     from smallkube.remote.openssh import Route
 
@@ -178,7 +177,7 @@ def _show_plan(here: Current, plan: "Plan", checks: "Sequence[Check]" = ()) -> N
         raise SmallkubeError(f"checks failed: {', '.join(bad)}", hint="see inv nix.check")
 
 
-def _needs(here: Current, plan: "Plan") -> "Iterator[str]":
+def _needs(here: Current, plan: "Plan") -> Iterator[str]:
     """What needs the network, beside the connections to the nodes."""
     if plan.generation is None:
         where = "this machine" if plan.options.build_on == "local" else "each node"
@@ -187,9 +186,8 @@ def _needs(here: Current, plan: "Plan") -> "Iterator[str]":
             yield "nix/flake.lock is missing: the deploy makes it, which needs the network"
 
 
-def _findings(checks: "Sequence[Check]") -> "Iterator[str]":
+def _findings(checks: Sequence[Check]) -> Iterator[str]:
     """What is wrong with the configuration and what was not checked, beyond what a deploy warns of itself."""
-    from smallkube.core.checks import Result
     from smallkube.nix.check import BOOT
 
     for check in checks:
@@ -255,7 +253,7 @@ def status(here: Current) -> None:
     digest = bundle.assemble(here.cluster).digest
     existing = {path.name for path in here.workspace.keys_dir.glob("*.age")}
 
-    def examine(each: "Node", facts: "HostFacts") -> "Iterator[Check]":
+    def examine(each: "Node", facts: "HostFacts") -> Iterator[Check]:
         yield checks.system(each, facts, digest)
         yield from checks.protection(inventory, each, facts, existing)
         yield from checks.services(each, facts)

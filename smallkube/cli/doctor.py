@@ -2,6 +2,7 @@
 
 from smallkube.cli.context import Current, task
 from smallkube.core import ui
+from smallkube.core.checks import failed
 from smallkube.core.errors import SmallkubeError
 
 
@@ -11,7 +12,6 @@ def doctor(here: Current) -> None:
 
     Says for which tasks each matters, and the command that installs it.
     """
-    from smallkube.core.checks import failed
     from smallkube.doctor import diagnosis, facts
 
     found = facts.read(here.workspace)

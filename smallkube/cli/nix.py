@@ -7,6 +7,7 @@ from smallkube.cli import output
 from smallkube.cli.context import Current, task
 from smallkube.core import ui
 from smallkube.core.errors import SmallkubeError, UsageError
+from smallkube.core.files import write_file
 
 
 @task()
@@ -20,7 +21,6 @@ def render(
 
     Writes nix/flake.nix and nix/rendered/.
     """
-    from smallkube.core.files import write_file
     from smallkube.nix import bundle, flake, render
 
     plan = render.plan(here.cluster)

@@ -5,11 +5,12 @@ from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from smallkube.core import ui
+from smallkube.core.checks import Check, Result, failed
 from smallkube.core.errors import SmallkubeError
+from smallkube.core.files import lock
 
 if TYPE_CHECKING:
     from smallkube.cli.context import Current
-    from smallkube.core.checks import Check
     from smallkube.deploy.facts import HostFacts
     from smallkube.deploy.plan import Report as DeployReport
     from smallkube.inventory.cluster import Cluster
@@ -57,7 +58,7 @@ def begin(here: "Current", steps: Sequence[str], question: str, nodes: "Sequence
 
 def show_checks(
     here: "Current",
-    checks: "Sequence[Check]",
+    checks: Sequence[Check],
     problem: str = "checks failed",
     *,
     subject: str = "NODE",
@@ -70,8 +71,6 @@ def show_checks(
     The JSON is a list. With ``facts`` all checks are of one thing: an object of them and "checks". Raises
     SmallkubeError with ``problem`` when checks failed, naming their subjects, or what was checked of the one thing.
     """
-    from smallkube.core.checks import failed
-
     named = any(check.subject for check in checks)
     rows = [(check.subject, check.check, check.result, check.detail)[not named :] for check in checks]
     value = {**facts, "checks": checks} if facts else checks
@@ -120,7 +119,6 @@ class Runner:
 
     def run(self, operation: "Operation", question: str, nodes: "Sequence[Node] | None" = None) -> bool:
         """Print the steps that remain, or run just those; whether they ran. Raises UsageError when not confirmed."""
-        from smallkube.core.files import lock
         from smallkube.operations import engine
 
         if self.rotation and not self.here.dry_run:
@@ -167,7 +165,6 @@ def check_nodes(
 
     Raises SmallkubeError when a check failed or a node could not be reached.
     """
-    from smallkube.core.checks import Check, Result
     from smallkube.deploy import facts
 
     checks: list[Check] = []
