@@ -167,21 +167,14 @@ def audit(
     wanted = audit_log.Wanted(seconds, limit, words(user), words(verb), words(namespace), words(resource))
     with here.connect(here.inventory.primary) as primary:
         found = audit_log.requests(primary, wanted)
-    rows = [
-        (one.time[:19].replace("T", " "), _who(one), one.verb, _what(one), one.code or "-", one.address)
-        for one in found
-    ]
-    output.table(here, found, ("TIME", "USER", "VERB", "OBJECT", "CODE", "FROM"), rows)
+    output.table(here, found, ("TIME", "USER", "VERB", "OBJECT", "CODE", "FROM"), [_row(one) for one in found])
 
 
-def _who(request: "Request") -> str:
-    return f"{request.user} as {request.impersonated}" if request.impersonated else request.user
-
-
-def _what(request: "Request") -> str:
-    """A path, or resource, namespace and name, as far as it has them."""
+def _row(request: "Request") -> tuple[object, ...]:
+    user = f"{request.user} as {request.impersonated}" if request.impersonated else request.user
     where = "/".join(filter(None, (request.namespace, request.name)))
-    return request.path or f"{request.resource} {where}".strip()
+    what = request.path or f"{request.resource} {where}".strip()
+    return request.time[:19].replace("T", " "), user, request.verb, what, request.code or "-", request.address
 
 
 @task()

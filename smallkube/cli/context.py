@@ -120,10 +120,9 @@ def changing(here: Current) -> Iterator[tuple[str, ...]]:
         yield completed
 
 
-def words(values: Sequence[str] | None) -> tuple[str, ...]:
+def words(values: Sequence[str]) -> tuple[str, ...]:
     """A repeatable flag's values, each of which may hold several separated by commas."""
-    given = [values] if isinstance(values, str) else values or []
-    return tuple(word for value in given for word in value.split(",") if word)
+    return tuple(word for value in values for word in value.split(",") if word)
 
 
 def after_dashes() -> Sequence[str]:

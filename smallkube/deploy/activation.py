@@ -172,10 +172,13 @@ class Activation:
 
     def _release(self, host: Host, ahead: int) -> None:
         """Let the machine go on at the same moment as the others; its clock is ``ahead`` microseconds ahead of ours."""
-        self.barrier.wait(self.node, SyncPoint.HELD, "", lambda: self.stopped() or self.now() >= self._due)
+        self.barrier.wait(self.node, SyncPoint.HELD, "", self._late)
         moment = self.barrier.met(SyncPoint.HELD, _microseconds()) + RELEASE_MICROSECONDS + ahead
         host.run(script("release", self.nonce, str(moment)))
         self._released = True
+
+    def _late(self) -> bool:
+        return self.stopped() or self.now() >= self._due
 
     def confirm(self) -> Verdict:
         """Confirm the system over a new connection if the machine is healthy, else let it roll back."""
@@ -201,17 +204,13 @@ class Activation:
 
     def _faults(self, host: Host) -> str:
         """What is wrong with the new system, here or on another node of a lockstep deploy."""
-
-        def late() -> bool:
-            return self.stopped() or self.now() >= self._due
-
-        elsewhere = self.barrier.wait(self.node, SyncPoint.ACTIVATED, "", late)
+        elsewhere = self.barrier.wait(self.node, SyncPoint.ACTIVATED, "", self._late)
         now = self._progress(host)
         here = ["interrupted"] if self.stopped() else list(checks.unhealthy(self.before, now, self.system))
         if not here and not elsewhere:
             here += self.examine(host)
         reason = "; ".join(here)
-        return _joined(reason, elsewhere or self.barrier.wait(self.node, SyncPoint.CHECKED, reason, late))
+        return _joined(reason, elsewhere or self.barrier.wait(self.node, SyncPoint.CHECKED, reason, self._late))
 
     def _await_rollback(self, reason: str) -> Verdict:
         """What the machine decided, once it has been carried out."""
