@@ -15,10 +15,11 @@ from smallkube.core.errors import SmallkubeError, UsageError
 from smallkube.core.files import TEMPORARY_PREFIX, lock, remove_temporaries, sync
 from smallkube.etcd import catalog, copies, notify, retention, signature
 from smallkube.etcd.catalog import Catalog
-from smallkube.etcd.record import SUFFIX, Record, Snapshot, parse_snapshot, timestamp
-from smallkube.etcd.status import ENCRYPTION_CONFIGURATION, ENDPOINT, SCRIPTS, parse_output
+from smallkube.etcd.record import SUFFIX, Record, Snapshot, timestamp
+from smallkube.etcd.status import ENCRYPTION_CONFIGURATION, ENDPOINT, SCRIPTS
 from smallkube.etcd.stream import Digest, Pipe, encrypt, verify_snapshot
 from smallkube.inventory.cluster import Cluster
+from smallkube.remote import scripts
 from smallkube.remote.host import Host
 from smallkube.remote.sftp import Destination
 from smallkube.secrets.age import MASTER_RECIPIENT, read_recipient
@@ -196,7 +197,7 @@ class SnapshotReceiver:
             line, end, data = self._head.partition(b"\n")
             if not end and len(line) < _HEAD_LIMIT:
                 return
-            found = self._snapshot = parse_output("snapshot", line, parse_snapshot, self._where)
+            found = self._snapshot = scripts.parse(line, Snapshot, "snapshot", self._where)
             if (last := self._last) and found.revision < last.revision:
                 raise SmallkubeError(
                     f"etcd is at revision {found.revision}, and was at {last.revision} in {last.name}: it was reset, or"

@@ -115,7 +115,8 @@ def read(etcd: EphemeralEtcd) -> Contents:
             encrypted[parts[4].decode(errors="replace")] += 1
         else:
             clear += 1
-    return Contents(etcd.revision, prefixes, clear, encrypted, etcd.alarms)
+    status = etcd.status()
+    return Contents(status.revision, prefixes, clear, encrypted, status.alarms)
 
 
 @contextmanager

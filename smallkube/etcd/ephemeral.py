@@ -18,7 +18,7 @@ from typing import Any
 from smallkube.core import process
 from smallkube.core.errors import SmallkubeError, UsageError
 from smallkube.core.polling import wait_until
-from smallkube.etcd.status import parse_alarms
+from smallkube.etcd import status
 
 _PAGE = 2000
 NAMES = ("etcd", "etcdctl", "etcdutl")
@@ -96,14 +96,9 @@ class EphemeralEtcd:
             log = (self.folder / "log").read_text(errors="replace")
             raise SmallkubeError(f"etcd does not start from it: {last_line(log)}") from error
 
-    @property
-    def revision(self) -> int:
-        (reply,) = json.loads(self._ctl("endpoint", "status", "--write-out", "json"))
-        return int(reply["Status"]["header"]["revision"])
-
-    @property
-    def alarms(self) -> tuple[str, ...]:
-        return parse_alarms(self._ctl("alarm", "list"))
+    def status(self) -> status.Status:
+        """Its own state."""
+        return status.parse(self._ctl("endpoint", "status", "--write-out", "json"), self._ctl("alarm", "list"))
 
     def names(self) -> Iterator[str]:
         """All keys that are alive."""

@@ -7,18 +7,18 @@ its own: it rolls back by itself when etcd or the API server does not start, and
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from operator import itemgetter
 
 from smallkube.core.errors import SmallkubeError, UsageError
 from smallkube.core.polling import wait_until
 from smallkube.etcd.catalog import Catalog
 from smallkube.etcd.record import Record
-from smallkube.etcd.status import ENCRYPTION_CONFIGURATION, ENDPOINT, SCRIPTS, parse_output
+from smallkube.etcd.status import ENCRYPTION_CONFIGURATION, ENDPOINT, SCRIPTS
 from smallkube.etcd.stream import decrypted
 from smallkube.inventory.cluster import Cluster
 from smallkube.inventory.models import Node
-from smallkube.remote import fleet
-from smallkube.remote.host import Command, Connect
+from smallkube.remote import fleet, scripts
+from smallkube.remote.host import Command
+from smallkube.remote.host import Connect
 from smallkube.secrets import edit, kinds
 from smallkube.secrets.age import Master
 
@@ -69,6 +69,23 @@ class Outcome:
     unrestarted: dict[str, str]
 
 
+@dataclass(frozen=True)
+class _Started:
+    """What ``restore.sh`` prints."""
+
+    run: str
+    bumped: bool
+
+
+@dataclass(frozen=True)
+class _Progress:
+    """What ``restore-progress.sh`` prints."""
+
+    steps: list[str]
+    running: bool
+    outcome: list[str]
+
+
 def check(cluster: Cluster, record: Record, *, other_cluster: bool = False, any_key: bool = False) -> None:
     """Raise UsageError when the backup is known to be bad, of another cluster, or needs a key that keys/ lacks."""
     name = cluster.inventory.cluster.name
@@ -105,39 +122,35 @@ def execute(plan: Plan, existing: Catalog, master: Master, connect: Connect, ste
             result = primary.run(command, source=stream)
         if not result.ok:
             raise primary.error(f"nothing was changed: {result.last_line}")
-        run, bumped = parse_output("restore", result.stdout, itemgetter("run", "bumped"), primary.where)
-    previous = previous_data(_wait(plan, run, connect, step), plan.primary.name)
+        started = scripts.parse(result.stdout, _Started, "restore", primary.where)
+    previous = previous_data(_wait(plan, started.run, connect, step), plan.primary.name)
     step(f"restart kubelet, kube-proxy and CoreDNS on {len(plan.nodes)} nodes")
-    return Outcome(previous, bumped, restart_clients(plan.nodes, connect))
+    return Outcome(previous, started.bumped, restart_clients(plan.nodes, connect))
 
 
 def _wait(plan: Plan, run: str, connect: Connect, step: Callable[[str], object]) -> list[str]:
     """How the swap ended, as ``previous_data`` takes it; asked over a new connection each time, which may break."""
-    shown, lost, outcome = 0, "", list[str]()
+    found, lost = _Progress([], running=True, outcome=[]), ""
 
     def missing() -> list[str]:
-        nonlocal shown, lost, outcome
+        nonlocal found, lost
+        shown = len(found.steps)
         try:
             with connect(plan.primary) as primary:
-                output = primary.run_checked(SCRIPTS.sent("restore-progress", run)).stdout
-            parse = itemgetter("steps", "running", "outcome")
-            steps, running, outcome = parse_output("restore-progress", output, parse, primary.where)
+                found = scripts.read(primary, SCRIPTS.sent("restore-progress", run), _Progress)
         except SmallkubeError as error:
             if error.message != lost:
                 step(f"retry: {error.message}")
             lost = error.message
             return [lost]
-        for line in steps[shown:]:
+        for line in found.steps[shown:]:
             step(line)
-        shown = len(steps)
-        return ["it is still in progress"] if running else []
+        return ["it is still in progress"] if found.running else []
 
-    failure, hint = (
-        "how the restore ended is unknown",
-        "the primary completes it; inv etcd.status shows etcd's state then",
-    )
-    wait_until(missing, 6 * plan.seconds + _STOP_SECONDS, failure, where=plan.primary.name, hint=hint)
-    return outcome
+    hint = "the primary completes it; inv etcd.status shows etcd's state then"
+    seconds = 6 * plan.seconds + _STOP_SECONDS
+    wait_until(missing, seconds, "how the restore ended is unknown", where=plan.primary.name, hint=hint)
+    return found.outcome
 
 
 def previous_data(outcome: Sequence[str], where: str) -> str:

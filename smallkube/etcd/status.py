@@ -2,13 +2,13 @@
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from smallkube.core.errors import MALFORMED, SmallkubeError, split_lines
+from smallkube.core.errors import MALFORMED
 from smallkube.etcd.record import Record
 from smallkube.remote.host import Command, Host
 from smallkube.remote.scripts import Scripts
@@ -20,16 +20,6 @@ DEFAULT_QUOTA = 2 << 30
 OLD = timedelta(hours=36)
 """The age from which the newest backup deserves a remark: one night was missed."""
 SCRIPTS = Scripts(Path(__file__).with_name("scripts"))
-
-T = TypeVar("T")
-
-
-def parse_output(program: str, output: str | bytes, parse: Callable[[Any], T], where: str) -> T:
-    """What ``parse`` makes of the JSON that ``program`` printed; raises SmallkubeError when it is something else."""
-    try:
-        return parse(json.loads(output))
-    except MALFORMED as error:
-        raise SmallkubeError(f"unexpected output from {program}: {output[:200]!r}", where=where) from error
 
 
 @dataclass(frozen=True)
@@ -52,12 +42,18 @@ def read(primary: Host, seconds: int) -> Status:
     """Raises SmallkubeError when etcd gives no answer within ``seconds``."""
     reply = _ask(primary, seconds, "endpoint", "status", "--write-out", "json")
     alarms = _ask(primary, seconds, "alarm", "list")
-    return parse_output("etcdctl", reply, lambda status: parse(status, alarms), primary.where)
+    try:
+        return parse(reply, alarms)
+    except MALFORMED as error:
+        raise primary.error(f"unexpected output from etcdctl: {reply[:200]!r}") from error
 
 
-def parse(status: Any, alarms: str) -> Status:
-    """From the JSON of `etcdctl endpoint status`, which lacks what is zero, and the text of `etcdctl alarm list`."""
-    found: dict[str, Any] = status[0]["Status"]
+def parse(reply: str, alarms: str) -> Status:
+    """From what `etcdctl endpoint status` (JSON, which lacks what is zero) and `etcdctl alarm list` print.
+
+    Raises what MALFORMED has when it is something else.
+    """
+    found: dict[str, Any] = json.loads(reply)[0]["Status"]
     return Status(
         version=str(found["version"]),
         revision=int(found["header"]["revision"]),
@@ -67,15 +63,9 @@ def parse(status: Any, alarms: str) -> Status:
         term=int(found.get("raftTerm", 0)),
         index=int(found.get("raftIndex", 0)),
         leader=found.get("leader") == found["header"]["member_id"],
-        alarms=parse_alarms(alarms),
+        alarms=tuple(sorted(set(re.findall(r"alarm:(.*\S)", alarms)))),
         errors=tuple(map(str, found.get("errors", ()))),
     )
-
-
-def parse_alarms(text: str) -> tuple[str, ...]:
-    """The names in what `etcdctl alarm list` prints: a line for each member, with ``alarm:NAME``."""
-    found = (line.partition("alarm:")[2].strip() for line in split_lines(text))
-    return tuple(sorted({name for name in found if name}))
 
 
 def _ask(primary: Host, seconds: int, *words: str) -> str:

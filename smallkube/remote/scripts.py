@@ -72,10 +72,15 @@ def read(host: Host, command: Command, shape: type[T]) -> T:
     done = host.run(replace(command, limit=OUTPUT_LIMIT))
     if not done.ok:
         raise UnexpectedOutputError(f"{command.name} failed: {done.last_line}", where=host.where)
+    return parse(done.text, shape, command.name, host.where)
+
+
+def parse(text: str | bytes, shape: type[T], name: str, where: str) -> T:
+    """The JSON ``text`` that the script ``name`` printed, as a ``shape``. Raises UnexpectedOutputError."""
     try:
-        found: T = _adapter(shape).validate_json(done.text, strict=True)
+        found: T = _adapter(shape).validate_json(text, strict=True)
     except ValidationError as error:
-        raise UnexpectedOutputError(f"unexpected output from {command.name}", where=host.where) from error
+        raise UnexpectedOutputError(f"unexpected output from {name}", where=where) from error
     return found
 
 

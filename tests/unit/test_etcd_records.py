@@ -23,10 +23,11 @@ from hypothesis import strategies as st
 from smallkube.core.errors import SmallkubeError, UsageError
 from smallkube.core.workspace import Workspace
 from smallkube.etcd import backup, catalog, copies, drill, notify, schedule, signature, status, verify
-from smallkube.etcd.record import EncryptionKey, Record, Snapshot, dump, parse, parse_snapshot
+from smallkube.etcd.record import EncryptionKey, Record, Snapshot, dump, parse
 from smallkube.etcd.stream import encrypt, verify_backup
 from smallkube.inventory.cluster import Cluster
 from smallkube.inventory.models import Keep
+from smallkube.remote import scripts
 from smallkube.remote.sftp import PART, Destination, Folder
 from smallkube.secrets import age
 from tests.unit.test_etcd_retention import START, record
@@ -92,7 +93,8 @@ def test_the_catalog_has_only_complete_backups(tmp_path: Path) -> None:
 
 
 TEXTS = st.text(max_size=5)
-OTHER = {"size": st.integers(0, 99), "revision": st.integers(50, 99), "snapshot_sha256": TEXTS, "cluster": TEXTS}
+OTHER = {"size": st.integers(0, 99), "revision": st.integers(50, 99), "cluster": TEXTS}
+OTHER |= {"snapshot_sha256": st.from_regex("[0-9a-f]{64}", fullmatch=True)}
 OTHER |= {"sequence": st.integers(50, 99), "recipient": TEXTS, "stored_sha256": TEXTS, "keys": st.none()}
 
 
@@ -296,19 +298,19 @@ def test_an_unknown_name_is_a_usage_error(tmp_path: Path) -> None:
 
 REPORTED = {
     "size": 24608,
-    "sha256": "89eb7b03223c6e9471c514e306ea7d323c608695346687a1f5b6626b73f0a325",
+    "snapshot_sha256": "89eb7b03223c6e9471c514e306ea7d323c608695346687a1f5b6626b73f0a325",
     "revision": 36,
     "etcd": "3.6.6",
-    "prefixes": ["     30 /registry/pods", "      5 /registry/secrets"],
+    "keys": 35,
+    "prefixes": {"/registry/pods": 30, "/registry/secrets": 5},
     "kubernetes": "v1.34.2",
-    "encryption_keys": ["35d95694d3f160215db293c7899daa5907837838fb4b8119ed713e32446c1266 key1"],
+    "encryption_keys": [{"name": "key1", "sha256": "35d95694d3f160215db293c7899daa5907837838fb4b8119ed713e32446c1266"}],
     "alarms": ["NOSPACE"],
 }
 
 
 def reported(**changes: Any) -> Snapshot:
-    text = json.dumps({**REPORTED, **changes})
-    return status.parse_output("snapshot", text, parse_snapshot, "node1")
+    return scripts.parse(json.dumps({**REPORTED, **changes}), Snapshot, "snapshot", "node1")
 
 
 def test_the_report_of_the_primary_is_parsed() -> None:
@@ -324,10 +326,11 @@ def test_the_report_of_the_primary_is_parsed() -> None:
     [
         {"size": ""},
         {"size": "x"},
-        {"sha256": "89"},
+        {"snapshot_sha256": "89"},
         {"etcd": ""},
         {"revision": "-"},
         {"prefixes": 3},
+        {"encryption_keys": [{"name": "key1", "sha256": "35\n"}]},
         {"alarms": ["x"]},
     ],
 )
@@ -337,7 +340,7 @@ def test_an_impossible_report_is_refused(damage: dict[str, Any]) -> None:
 
 
 def test_a_count_that_etcd_could_not_make_is_unknown() -> None:
-    found = reported(prefixes=None)
+    found = reported(keys=None, prefixes=None)
     assert found.keys is None is found.prefixes
 
 
@@ -389,9 +392,8 @@ def test_a_drill_compares_revisions_from_one_on(recorded: int, found: int, resul
 
 def test_an_etcd_status_may_lack_what_is_zero() -> None:
     header = {"cluster_id": 1, "member_id": 7, "revision": 1}
-    found = status.parse(
-        [{"Status": {"header": header, "version": "3.6.6", "dbSize": 28672, "dbSizeInUse": 20480}}], ""
-    )
+    reply = [{"Status": {"header": header, "version": "3.6.6", "dbSize": 28672, "dbSizeInUse": 20480}}]
+    found = status.parse(json.dumps(reply), "")
     assert (found.revision, found.term, found.index) == (1, 0, 0)
     assert list(status.problems(found)) == ["etcd has no leader"]
 

@@ -22,8 +22,8 @@ def snapshot() -> bytes:
     """What the primary sends."""
     database = bytes(512)
     digest = hashlib.sha256(database).digest()
-    head = {"size": 544, "sha256": digest.hex(), "revision": 1, "etcd": "3.6.5", "kubernetes": "", "prefixes": None}
-    data = json.dumps(head | {"encryption_keys": [], "alarms": []}).encode() + b"\n"
+    head = {"size": 544, "snapshot_sha256": digest.hex(), "revision": 1, "etcd": "3.6.5"}
+    data = json.dumps(head).encode() + b"\n"
     return data + zstandard.compress(database + digest)
 
 

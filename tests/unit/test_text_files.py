@@ -118,7 +118,10 @@ def test_an_answer_does_not_end_a_line_within_a_value(separator: str) -> None:
     assert (outage.restarts, outage.seconds) == (1, 3.0)
     asked = [Probe("node1", "a", ("x",)), Probe("node1", "b", ("x",))]
     assert probes.parse(asked, f"0 refused{separator}1 ok")[asked[1]] == "no answer"
-    assert status.parse_alarms(f"memberID:1 alarm:NO{separator}alarm:NOSPACE") == (f"NO{separator}alarm:NOSPACE",)
+    header = {"member_id": 1, "revision": 1}
+    reply = [{"Status": {"header": header, "version": "3.6.6", "dbSize": 1, "dbSizeInUse": 1}}]
+    found = status.parse(json.dumps(reply), f"memberID:1 alarm:NO{separator}alarm:NOSPACE\n")
+    assert found.alarms == (f"NO{separator}alarm:NOSPACE",)
 
 
 MESSAGES = {

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Takes a snapshot of etcd, verifies it, and writes it to standard output, leaving nothing on this machine:
 #   snapshot.sh ENDPOINT FOLDER SECONDS ENCRYPTION_CONFIGURATION
-# Output: a line of JSON (record.parse_snapshot), then the snapshot as etcdctl saves it, compressed by zstd.
+# Output: a line of JSON (record.Snapshot), then the snapshot as etcdctl saves it, compressed by zstd.
 # FOLDER holds the snapshot meanwhile; each call of etcdctl may take SECONDS; the encryption configuration need not exist.
 umask 077
 endpoint=$1 folder=$2 seconds=$3 configuration=$4
@@ -29,7 +29,8 @@ count_keys() {
     last=$(tail -n 1 "$new/page")
     skip=1
   done
-  prefixes=$(sort "$new/names" | uniq -c | json_lines)
+  counted=$(sort "$new/names" | uniq -c | escaped | sed 's/^ *\([0-9]*\) \(.*\)/"\2": \1/' | paste -s -d , -)
+  keys=$(wc -l <"$new/names") prefixes="{$counted}"
 }
 
 mkdir -p "$folder"
@@ -74,7 +75,7 @@ revision=$(cut -d , -f 2 "$new/snapshot" | tr -d ' ')
 live=$(field Revision)
 [ "$revision" -ge "$live" ] || revision=$live
 : >"$new/names"
-prefixes=null
+keys=null prefixes=null
 count_keys || :
 wait "$hashing"
 hash=$(cat "$new/hash")
@@ -85,11 +86,14 @@ alarms=$(sed -n 's/.*alarm:\([A-Z]*\).*/\1/p' "$new/alarms" | sort -u | json_lin
 kubernetes=
 if command -v kubectl >/dev/null; then
   kubernetes=$(timeout --foreground 20 kubectl version --client 2>/dev/null |
-    sed -n 's/^Client Version: \([A-Za-z0-9.+-]*\)$/\1/p')
+    sed -n 's/^Client Version: \([A-Za-z0-9.+-]*\)$/"\1"/p')
 fi
-keys='[]'
-if [ -r "$configuration" ]; then keys=$(encryption_keys "$configuration" | json_lines); fi
-printf '{"size": %s, "sha256": "%s", "revision": %s, "etcd": "%s", "kubernetes": "%s"' \
-  "$size" "$hash" "$revision" "$(field Version)" "$kubernetes"
-printf ', "prefixes": %s, "encryption_keys": %s, "alarms": %s}\n' "$prefixes" "$keys" "$alarms"
+needed=
+if [ -r "$configuration" ]; then
+  needed=$(encryption_keys "$configuration" | escaped |
+    sed 's/\([^ ]*\) \(.*\)/{"sha256": "\1", "name": "\2"}/' | paste -s -d , -)
+fi
+printf '{"size": %s, "snapshot_sha256": "%s", "revision": %s, "etcd": "%s", "kubernetes": %s' \
+  "$size" "$hash" "$revision" "$(field Version)" "${kubernetes:-null}"
+printf ', "keys": %s, "prefixes": %s, "encryption_keys": [%s], "alarms": %s}\n' "$keys" "$prefixes" "$needed" "$alarms"
 zstd -q -3 -T0 -c "$new/db"
