@@ -10,9 +10,10 @@ from lab.cluster import Lab
 from lab.command import with_parent
 from lab.conformance import PROGRAMS
 from lab.containers import bring
-from smallkube.conformance.report import Report, document
+from smallkube.conformance.outcome import FAILED
+from smallkube.conformance.report import COLUMNS, Report
 from smallkube.conformance.runner import Suite
-from smallkube.core.errors import SmallkubeError
+from smallkube.core.errors import SmallkubeError, one_line
 from smallkube.core.files import write_file
 from smallkube.core.workspace import REPOSITORY, Workspace
 from smallkube.inventory.load import load
@@ -51,8 +52,27 @@ def on(lab: Lab, tests: Path, kubectl: Path, workspace: Workspace, processes: in
 
 def publish(report: Report, file: Path = DOCUMENT) -> bool:
     """Write the result of a complete run into docs/conformance.md; returns whether it was complete."""
-    if not report.complete:
+    if report.not_run or len(report.outcomes) < report.all_tests:
         return False
     before, _, rest = file.read_text().partition(RESULT)
     write_file(file, f"{before}{RESULT}\n{document(report)}\n{RESULT}{rest.partition(RESULT)[2]}")
     return True
+
+
+def document(report: Report) -> str:
+    """The result as a section of Markdown."""
+    run = report.run
+    tested = f"Kubernetes {run.server}, tests {run.program}, {run.nodes} nodes, {run.runtime}"
+    lines = [
+        f"{report.summary} on {run.began[:10]}: {tested}.",
+        "",
+        f"| {' | '.join(column.capitalize() for column in COLUMNS)} |",
+        f"|{' --- |' * len(COLUMNS)}",
+        *(f"| {' | '.join(str(cell) for cell in row)} |" for row in report.rows()),
+    ]
+    failures = [f"- {_code(outcome.name)}: {_code(outcome.message)}" for outcome in report.of(FAILED)]
+    return "\n".join([*lines, *(["", "Failed:", "", *failures] if failures else [])]) + "\n"
+
+
+def _code(text: str) -> str:
+    return f"`{one_line(text.replace('`', ' '))}`"

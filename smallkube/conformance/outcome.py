@@ -39,6 +39,8 @@ class Reader:
     def __init__(self, names: Iterable[str]) -> None:
         # Labels follow the name in its line, where the longest name counts.
         self._names = sorted(names, key=len, reverse=True)
+        self.found = 0
+        """How many outcomes there were."""
         self.fault = ""
         """Why the tests could not begin, if so."""
         self._begin()
@@ -77,9 +79,9 @@ class Reader:
         name = self._named(title) or (self._named(lines[0]) if lines else None)
         if name is None or state is None:
             return None
-        failed = state == FAILED
-        log = "\n".join(lines) + "\n" if failed else ""
-        return Outcome(name, state, float(header[3]), _message(lines) if failed else "", log)
+        self.found += 1
+        why = (_message(lines), "\n".join(lines) + "\n") if state == FAILED else ()
+        return Outcome(name, state, float(header[3]), *why)
 
     def _named(self, line: str) -> str | None:
         plain = " ".join(_NODE.sub("", line).split())

@@ -6,6 +6,7 @@ and ``output.log``, what the test program printed.
 
 import json
 import shutil
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -83,13 +84,9 @@ class Record:
                 lines = split_lines(file.read(MOST_BYTES).decode(errors="replace"))
         except FileNotFoundError:
             return ()
-        found = (_outcome(line) for line in lines)
-        return tuple({outcome.name: outcome for outcome in found if outcome}.values())
-
-
-def _outcome(line: str) -> Outcome | None:
-    """None for a line that was not written completely."""
-    try:
-        return Outcome(**json.loads(line))
-    except (ValueError, TypeError):
-        return None
+        found: dict[str, Outcome] = {}
+        for line in lines:
+            with suppress(ValueError, TypeError):  # what was not written completely
+                outcome = Outcome(**json.loads(line))
+                found[outcome.name] = outcome
+        return tuple(found.values())

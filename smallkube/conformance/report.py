@@ -1,4 +1,4 @@
-"""How a run ended, as a table by group of owners, as JUnit XML and as a document. Pure."""
+"""How a run ended, as a table by group of owners and as JUnit XML. Pure."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,7 +7,6 @@ from xml.etree import ElementTree
 from smallkube.conformance.catalogue import sig
 from smallkube.conformance.outcome import FAILED, PASSED, SKIPPED, Outcome
 from smallkube.conformance.record import Run
-from smallkube.core.errors import one_line
 
 COLUMNS = ("SIG", "TESTS", "PASSED", "FAILED", "SKIPPED", "NOT RUN", "MINUTES")
 _TAGS = {FAILED: "failure", SKIPPED: "skipped"}
@@ -30,11 +29,6 @@ class Report:
     def not_run(self) -> tuple[str, ...]:
         done = {outcome.name for outcome in self.outcomes}
         return tuple(name for name in self.wanted if name not in done)
-
-    @property
-    def complete(self) -> bool:
-        """Whether every conformance test ran."""
-        return not self.not_run and len(self.outcomes) == self.all_tests
 
     @property
     def summary(self) -> str:
@@ -74,22 +68,3 @@ def junit(report: Report) -> str:
             message = "".join(char for char in outcome.message if char.isprintable())
             ElementTree.SubElement(case, _TAGS[outcome.state], message=message)
     return ElementTree.tostring(suite, encoding="unicode", xml_declaration=True) + "\n"
-
-
-def document(report: Report) -> str:
-    """The last complete result, as a section of Markdown."""
-    run = report.run
-    tested = f"Kubernetes {run.server}, tests {run.program}, {run.nodes} nodes, {run.runtime}"
-    lines = [
-        f"{report.summary} on {run.began[:10]}: {tested}.",
-        "",
-        f"| {' | '.join(column.capitalize() for column in COLUMNS)} |",
-        f"|{' --- |' * len(COLUMNS)}",
-        *(f"| {' | '.join(str(cell) for cell in row)} |" for row in report.rows()),
-    ]
-    failures = [f"- {_code(outcome.name)}: {_code(outcome.message)}" for outcome in report.of(FAILED)]
-    return "\n".join([*lines, *(["", "Failed:", "", *failures] if failures else [])]) + "\n"
-
-
-def _code(text: str) -> str:
-    return f"`{one_line(text.replace('`', ' '))}`"

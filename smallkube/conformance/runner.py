@@ -6,16 +6,16 @@ import re
 import signal
 import subprocess  # its output is read while it runs
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any, TypeVar, cast
 
 from smallkube.conformance import catalogue
 from smallkube.conformance.outcome import Outcome, Reader
 from smallkube.core import process
-from smallkube.core.errors import SmallkubeError, UsageError, one_line, split_lines
+from smallkube.core.errors import MALFORMED, SmallkubeError, UsageError, one_line, split_lines
 
 GRACE_SECONDS = 120
 """How long tests that are interrupted may take to remove what they made."""
@@ -23,6 +23,8 @@ _LINE_BYTES = 1 << 16
 _LOG_BYTES = 512 << 20
 _LONGEST = "24h"
 _TAINT = re.compile(r"[\w./-]{1,317}")
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -64,31 +66,35 @@ class Suite:
 
     def facts(self) -> tuple[str, int, str]:
         """Version of the API server, number of nodes, their container runtime. Raises SmallkubeError."""
-        version, nodes = self._get("version"), self._get("get", "nodes")
-        try:
-            server, items = version["serverVersion"]["gitVersion"], nodes["items"]
-            runtime = items[0]["status"]["nodeInfo"]["containerRuntimeVersion"]
-        except (KeyError, IndexError, TypeError) as error:
-            raise SmallkubeError("unexpected output from kubectl", where=str(self.kubeconfig)) from error
-        return one_line(str(server))[:100], len(items), one_line(str(runtime))[:100]
+
+        def about_nodes(found: Any) -> tuple[int, str]:
+            nodes = found["items"]
+            return len(nodes), str(nodes[0]["status"]["nodeInfo"]["containerRuntimeVersion"])
+
+        server = self._ask_api(lambda found: str(found["serverVersion"]["gitVersion"]), "version")
+        count, runtime = self._ask_api(about_nodes, "get", "nodes")
+        return one_line(server)[:100], count, one_line(runtime)[:100]
 
     def taints(self) -> tuple[str, ...]:
         """The taints of all nodes: those that have one need not run tests. Raises SmallkubeError."""
-        try:
-            found = {
-                taint["key"] for node in self._get("get", "nodes")["items"] for taint in node["spec"].get("taints", ())
-            }
-            return tuple(sorted(key for key in found if _TAINT.fullmatch(key)))
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
-            raise SmallkubeError("unexpected output from kubectl", where=str(self.kubeconfig)) from error
 
-    def _get(self, *words: str) -> Any:
+        def keys(found: Any) -> set[str]:
+            every = {taint["key"] for node in found["items"] for taint in node["spec"].get("taints", ())}
+            return {key for key in every if _TAINT.fullmatch(key)}
+
+        return tuple(sorted(self._ask_api(keys, "get", "nodes")))
+
+    def _ask_api(self, parse: Callable[[Any], T], *words: str) -> T:
+        """What ``parse`` makes of the JSON that kubectl prints."""
         argv = [*self.prefix, self.kubectl, f"--kubeconfig={self.kubeconfig}", "--request-timeout=30s", *words]
         done = process.run([str(word) for word in (*argv, "--output=json")])
         if not done.ok:
             reason = one_line((split_lines(done.stderr.strip()) or ["no message"])[-1])[:300]
             raise SmallkubeError(f"the API server does not answer: {reason}", where=str(self.kubeconfig))
-        return json.loads(done.stdout)
+        try:
+            return parse(json.loads(done.stdout))
+        except MALFORMED as error:
+            raise SmallkubeError("unexpected output from kubectl", where=str(self.kubeconfig)) from error
 
     def argv(self, group: catalogue.Group) -> list[str]:
         """The command line that runs the tests of ``group``."""
@@ -113,7 +119,7 @@ def run(suite: Suite, group: catalogue.Group, take: Callable[[Outcome], object],
     An exception meanwhile, such as Ctrl-C, ends the program: the tests under way remove what they made. Raises
     SmallkubeError when no test could run.
     """
-    reader, taken = Reader(group.names), 0
+    reader = Reader(group.names)
     with process.logged(str(suite.program)) as ended, log.open("ab", buffering=0) as sink:
         running = process.start(
             suite.argv(group),
@@ -126,12 +132,10 @@ def run(suite: Suite, group: catalogue.Group, take: Callable[[Outcome], object],
         printed = cast(IO[bytes], running.stdout)
 
         def read() -> None:
-            nonlocal taken
             while data := printed.readline(_LINE_BYTES):
                 if sink.tell() < _LOG_BYTES:
                     sink.write(data)
                 if outcome := reader.feed(data.decode(errors="replace")):
-                    taken += 1
                     take(outcome)
 
         try:
@@ -142,10 +146,9 @@ def run(suite: Suite, group: catalogue.Group, take: Callable[[Outcome], object],
         finally:
             _kill(running)
         if outcome := reader.end():
-            taken += 1
             take(outcome)
         ended(f"exit status {running.returncode}")
-    if not taken:
+    if not reader.found:
         raise SmallkubeError(f"no test ran: {reader.fault or 'see the output'}", where=str(log))
 
 
@@ -183,9 +186,3 @@ def kubectl_at(path: str | None) -> Path:
     if found is None:
         raise UsageError(f"{path or 'kubectl'} not found", hint="--kubectl PATH: tests of kubectl run it")
     return Path(found).absolute()
-
-
-def outcomes_in_order(names: Sequence[str], outcomes: Sequence[Outcome]) -> tuple[Outcome, ...]:
-    """The outcomes of the tests ``names``, in their order."""
-    by_name = {outcome.name: outcome for outcome in outcomes}
-    return tuple(by_name[name] for name in names if name in by_name)

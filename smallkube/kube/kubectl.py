@@ -3,7 +3,8 @@
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -39,19 +40,15 @@ class Api:
 
 def read(primary: Host) -> Api:
     """Everything that can be had; what does not answer is left out. Raises SmallkubeError without a connection."""
-    version = parse_version(_get(primary, "--raw", "/version"))
-    if not version:
-        return Api()
-    failing = parse_ready(_get(primary, "--raw", "/readyz?verbose"))
-    nodes = parse_list(_get(primary, "nodes", "--output=json"))
-    if nodes is None:
-        return Api(version, failing)
-    leases = parse_list(_get(primary, "leases", "--namespace=kube-node-lease", "--output=json"))
-    try:
-        members = {str(item["metadata"]["name"]): parse_member(item) for item in nodes}
-        return Api(version, failing, members, parse_leases(leases or ()))
-    except MALFORMED:
-        return Api(version, failing)
+    found = Api()
+    with suppress(*MALFORMED):
+        found = Api(version=str(_get_json(primary, "--raw", "/version")["gitVersion"]))
+        found = replace(found, failing=parse_ready(_get(primary, "--raw", "/readyz?verbose")))
+        nodes = _get_json(primary, "nodes", "--output=json")["items"]
+        found = replace(found, members={str(item["metadata"]["name"]): parse_member(item) for item in nodes})
+        leases = _get_json(primary, "leases", "--namespace=kube-node-lease", "--output=json")["items"]
+        found = replace(found, leases=parse_leases(leases))
+    return found
 
 
 def metrics(primary: Host) -> str:
@@ -66,21 +63,10 @@ def _get(primary: Host, *words: str) -> Result:
     return primary.run(Command(("timeout", "20", *KUBECTL, "--request-timeout=10s", "get", *words), timeout=30))
 
 
-def parse_list(reply: Result) -> list[Any] | None:
-    """The items of a list in JSON; None without an answer, when kubectl fails but prints an empty list all the same."""
-    try:
-        found: list[Any] | None = json.loads(reply.text)["items"] if reply.ok else None
-    except MALFORMED:
-        return None
-    return found
-
-
-def parse_version(reply: Result) -> str:
-    """From /version: "v1.34.2"; "" when that is no answer."""
-    try:
-        return str(json.loads(reply.text)["gitVersion"]) if reply.ok else ""
-    except MALFORMED:
-        return ""
+def _get_json(primary: Host, *words: str) -> Any:
+    """None without an answer: kubectl then fails, but may print an empty list all the same."""
+    reply = _get(primary, *words)
+    return json.loads(reply.text) if reply.ok else None
 
 
 def parse_ready(reply: Result) -> tuple[str, ...]:

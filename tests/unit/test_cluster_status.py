@@ -163,11 +163,27 @@ def test_leases_are_read() -> None:
     assert found == {"a": Lease(datetime(2026, 1, 2, 3, 4, 5, 678901, UTC), 60)}
 
 
+EMPTY = '{"apiVersion": "v1", "items": [], "kind": "List"}'
+REPLIES = {
+    "/version": reply('{"gitVersion": "v1.34.2"}'),
+    "/readyz?verbose": reply("[+]ping ok"),
+    "nodes": reply(EMPTY),
+    "leases": reply(EMPTY),
+}
+
+
+def asked(**replies: Result) -> Api:
+    known = {**REPLIES, **{name.replace("version", "/version"): said for name, said in replies.items()}}
+    host = FakeHost(inventory().primary, lambda command: next(known[word] for word in command.argv if word in known))
+    return kubectl.read(host)
+
+
 def test_a_list_that_came_with_an_error_is_no_empty_cluster() -> None:
-    empty = b'{"apiVersion": "v1", "items": [], "kind": "List"}'
-    assert kubectl.parse_list(Result(0, empty, "")) == []
-    assert kubectl.parse_list(Result(1, empty, "Unable to connect to the server")) is None
-    assert kubectl.parse_list(Result(0, b"", "")) is None
+    assert asked() == Api("v1.34.2", members={})
+    for said in (reply(EMPTY, 1, "Unable to connect"), reply(""), reply("[]"), reply('{"items": [{}]}')):
+        assert asked(nodes=said) == Api("v1.34.2", members=None)
+    listed = reply(json.dumps({"items": [node()]}))
+    assert asked(nodes=listed, leases=reply(EMPTY, 1)) == Api("v1.34.2", members={HOST: parse_member(node())})
 
 
 def test_what_is_not_ready_is_named() -> None:
@@ -182,8 +198,7 @@ def test_what_is_not_ready_is_named() -> None:
 
 @pytest.mark.parametrize("said", [Result(1, b"", "refused"), Result(0, b"", ""), Result(0, b"[]", "")])
 def test_an_api_server_that_gives_no_version_does_not_answer(said: Result) -> None:
-    assert kubectl.parse_version(said) == ""
-    assert kubectl.parse_version(Result(0, json.dumps({"gitVersion": "v1.34.2"}).encode(), "")) == "v1.34.2"
+    assert asked(version=said) == Api()
 
 
 def keys(days: int) -> Keys:
