@@ -2,14 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from xml.etree import ElementTree
 
 from smallkube.conformance.catalogue import sig
 from smallkube.conformance.outcome import FAILED, PASSED, SKIPPED, Outcome
 from smallkube.conformance.record import Run
+from smallkube.core import junit as core_junit
+from smallkube.core.junit import Case
 
 COLUMNS = ("SIG", "TESTS", "PASSED", "FAILED", "SKIPPED", "NOT RUN", "MINUTES")
-_TAGS = {FAILED: "failure", SKIPPED: "skipped"}
 
 
 @dataclass(frozen=True)
@@ -50,21 +50,9 @@ class Report:
 
 
 def junit(report: Report) -> str:
-    """The XML that JUnit's readers agree on (github.com/testmoapp/junitxml)."""
-    seconds = sum(outcome.seconds for outcome in report.outcomes)
-    suite = ElementTree.Element(
-        "testsuite",
-        name=f"Kubernetes conformance {report.run.program}",
-        tests=str(len(report.outcomes)),
-        failures=str(len(report.of(FAILED))),
-        skipped=str(len(report.of(SKIPPED))),
-        time=f"{seconds:.3f}",
-    )
-    for outcome in report.outcomes:
-        time = f"{outcome.seconds:.3f}"
-        case = ElementTree.SubElement(suite, "testcase", classname=sig(outcome.name), name=outcome.name, time=time)
-        if outcome.state in _TAGS:
-            # XML 1.0 has no control characters.
-            message = "".join(char for char in outcome.message if char.isprintable())
-            ElementTree.SubElement(case, _TAGS[outcome.state], message=message)
-    return ElementTree.tostring(suite, encoding="unicode", xml_declaration=True) + "\n"
+    """The report for others."""
+    ends = {FAILED: "failure", SKIPPED: "skipped"}
+    cases = [
+        Case(sig(one.name), one.name, one.seconds, ends.get(one.state, ""), one.message) for one in report.outcomes
+    ]
+    return core_junit.report(f"Kubernetes conformance {report.run.program}", cases)
