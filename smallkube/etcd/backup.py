@@ -1,6 +1,5 @@
 """Backups of etcd: a snapshot is taken, verified, encrypted and recorded; then retention, copies, notifications."""
 
-import dataclasses
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -24,7 +23,6 @@ from smallkube.remote.host import Host
 from smallkube.remote.sftp import Destination
 from smallkube.secrets.age import MASTER_RECIPIENT, read_recipient
 
-SCRATCH = "/var/lib/smallkube/snapshots"
 _COMPRESSION_SECONDS = 600
 _HEAD_LIMIT = 1 << 20
 """Bytes of JSON before the snapshot."""
@@ -38,7 +36,7 @@ class Options:
     """
 
     endpoint: str = ENDPOINT
-    scratch: str = SCRATCH
+    scratch: str = "/var/lib/smallkube/snapshots"
     seconds: int = 300
     older: bool = False
 
@@ -129,7 +127,7 @@ def take(primary: Host, existing: Catalog, ours: Identity, now: datetime, option
     It gets its final name once all is verified. Raises SmallkubeError.
     """
     check_space(existing)
-    folder, sequence = existing.folder, existing.next_sequence
+    folder, sequence = existing.folder, max((record.sequence for record in existing.records), default=0) + 1
     temporary = folder / f"{TEMPORARY_PREFIX}{sequence}{SUFFIX}"
     receiver = SnapshotReceiver(primary.where, temporary, ours.recipient, None if options.older else existing.newest)
     arguments = (options.endpoint, options.scratch, str(options.seconds), ENCRYPTION_CONFIGURATION)
@@ -141,34 +139,27 @@ def take(primary: Host, existing: Catalog, ours: Identity, now: datetime, option
         if not result.ok:
             raise primary.error(result.last_line)
         snapshot, stored = receiver.end()
-        created = timestamp(now)
         record = Record(
             **vars(snapshot),
-            name=f"{ours.cluster}-{created.replace('-', '').replace(':', '')}-{sequence}-{stored.sha256[:8]}",
+            name=f"{ours.cluster}-{now:%Y%m%dT%H%M%SZ}-{sequence}-{stored.sha256[:8]}",
             cluster=ours.cluster,
             sequence=sequence,
-            created=created,
+            created=timestamp(now),
             stored_size=stored.size,
             stored_sha256=stored.sha256,
             recipient=ours.recipient,
-            verified=created,
         )
         record = signature.sign(record, ours.key)
-        _complete(folder, temporary, record)
+        # First, and not yet as verified: it tells whose the file is that a killed run leaves.
+        catalog.write_record(folder, record)
+        temporary.rename(folder / record.file)
+        sync(folder)
+        record = replace(record, verified=record.created)
+        catalog.write_record(folder, record)
     except BaseException:
         receiver.abandon()
         raise
     return record
-
-
-def _complete(folder: Path, temporary: Path, record: Record) -> None:
-    if (folder / record.file).exists():
-        raise SmallkubeError("a backup of this name exists already", where=str(folder / record.file))
-    # The record first, and not yet as verified: it tells whose the file is that a killed run leaves.
-    catalog.write_record(folder, dataclasses.replace(record, verified=None))
-    temporary.rename(folder / record.file)
-    sync(folder)
-    catalog.write_record(folder, record)
 
 
 def check_space(existing: Catalog) -> None:

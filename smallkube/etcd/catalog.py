@@ -45,10 +45,6 @@ class Catalog:
         """The last sound one that is signed: what a restore takes by default."""
         return next((record for record in reversed(self.sound) if record.signed), None)
 
-    @property
-    def next_sequence(self) -> int:
-        return max((record.sequence for record in self.records), default=0) + 1
-
     def find(self, name: str | None) -> Record:
         """The backup called ``name`` (also as a file name or path), ``newest`` by default.
 

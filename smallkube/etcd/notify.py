@@ -64,7 +64,9 @@ def ping(url: str, *, good: bool) -> str:
 
     def call() -> None:
         try:
-            with urllib.request.urlopen(url if good else _failure(url), timeout=PING_SECONDS) as reply:
+            parts = urlsplit(url)  # what follows a ``?`` would swallow an ending
+            failure = parts._replace(path=f"{parts.path.rstrip('/')}/fail").geturl()
+            with urllib.request.urlopen(url if good else failure, timeout=PING_SECONDS) as reply:
                 reply.read(1)
             answer.append("")
         except (OSError, ValueError, HTTPException) as error:
@@ -75,9 +77,3 @@ def ping(url: str, *, good: bool) -> str:
     thread.start()
     thread.join(PING_SECONDS)
     return answer[0] if answer else f"{url}: no answer within {PING_SECONDS} s"
-
-
-def _failure(url: str) -> str:
-    """``url`` with ``/fail`` at the end of its path: what follows a ``?`` would swallow it."""
-    parts = urlsplit(url)
-    return parts._replace(path=f"{parts.path.rstrip('/')}/fail").geturl()
