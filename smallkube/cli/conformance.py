@@ -113,7 +113,6 @@ def _run_groups(suite: "Suite", record: "Record", wanted: tuple[str, ...]) -> No
 
 def _report(record: "Record", version: str, wanted: tuple[str, ...], every: int) -> "Report":
     from smallkube.conformance import report
-    from smallkube.core.files import write_file
 
     by_name = {outcome.name: outcome for outcome in record.outcomes()}
     outcomes = [by_name[name] for name in wanted if name in by_name]

@@ -17,8 +17,7 @@ from smallkube.etcd.stream import decrypted
 from smallkube.inventory.cluster import Cluster
 from smallkube.inventory.models import Node
 from smallkube.remote import fleet, scripts
-from smallkube.remote.host import Command
-from smallkube.remote.host import Connect
+from smallkube.remote.host import Command, Connect
 from smallkube.secrets import edit, kinds
 from smallkube.secrets.age import Master
 

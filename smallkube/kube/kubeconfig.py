@@ -35,7 +35,8 @@ def endpoint(inventory: Inventory, via: str, names: Collection[str]) -> ApiEndpo
     api, plan = inventory.cluster.api, inventory.addressing
     known = {"external": api.external_host, "tunnel": plan.host6(inventory.primary.index)}
     host, port = (known[via], api.port) if via in known else _split(via, api.port)
-    if _plain(host) in names or not names:
+    plain = str(ipaddress.ip_address(host)) if is_address(host) else host.lower()  # as certificates have it
+    if plain in names or not names:
         return ApiEndpoint(host, port)
     if plan.api_internal_host not in names:
         hint = "inv keys.rotate-certificates"
@@ -52,11 +53,6 @@ def _split(via: str, port: int) -> tuple[str, int]:
     if not found or (found[1] and not is_address(found[1])) or not 0 < int(found[3] or port) < 65536:
         raise UsageError(f"--via {via!r}", hint="expected external, tunnel, or HOST[:PORT]")
     return found[1] or found[2], int(found[3] or port)
-
-
-def _plain(host: str) -> str:
-    """As certificates have it."""
-    return str(ipaddress.ip_address(host)) if is_address(host) else host.lower()
 
 
 def render(inventory: Inventory, token: bytes, certificate: bytes | None, to: ApiEndpoint) -> str:

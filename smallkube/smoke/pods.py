@@ -180,7 +180,7 @@ def _create_services(context: SmokeContext) -> None:
         context.services[name] = tuple(addresses)
         if len(addresses) != len(ranges):
             raise Failed(f"Service {name} has {listed(addresses)}, not an address of each of {listed(ranges)}")
-        if item["metadata"]["name"] == "probe-port":
+        if name == "probe-port":
             context.node_port = item["spec"]["ports"][0]["nodePort"]
 
 

@@ -15,26 +15,23 @@ def of_pod(context: SmokeContext, pod: Pod) -> Iterator[Probe]:
     """All that ``pod`` tries."""
     plan = context.inventory.addressing
     for other in context.pods:
-        expected = plan.node_host(context.inventory.node(other.node).index)
-        for check, known, host in (
-            ("network.ipv6", other.ip6, f"[{other.ip6}]"),
-            ("network.ipv4", other.ip4, other.ip4),
-        ):
-            if known and other.node != pod.node:
-                yield Probe(check, other.node, ("http", f"http://{host}:{PORT}/", expected))
+        expected = context.host(context.inventory.node(other.node))
+        for check, address in (("network.ipv6", other.ip6), ("network.ipv4", other.ip4)):
+            if address and other.node != pod.node:
+                yield Probe(check, other.node, ("http", f"http://{_host(address)}:{PORT}/", expected))
     if addresses := context.services.get("probe"):
         full = f"probe.{context.namespace}.svc.{plan.domain}"
         yield from (Probe("network.service", each, ("serves", f"http://{_host(each)}/")) for each in addresses)
         yield Probe("dns.services", full, ("name", full, *addresses))
         yield Probe("dns.services", "probe (by the search list)", ("known", "http://probe/"))
+    own = context.host(context.inventory.node(pod.node))
     for address in context.services.get(f"probe-{pod.node}", ()):
-        own = plan.node_host(context.inventory.node(pod.node).index)
         yield Probe("network.hairpin", address, ("http", f"http://{_host(address)}/", own))
     for node, address in _of_hosts(context):
         yield Probe("network.hostnetwork", node.name, ("http", f"http://{_host(address)}/", context.host(node)))
     yield Probe("network.api", plan.api_service_ip, ("api", f"https://{_host(plan.api_service_ip)}:443/version"))
     for node in context.members:
-        name = plan.node_host(node.index)
+        name = context.host(node)
         yield Probe("dns.nodes", name, ("name", name, plan.host6(node.index), plan.host4(node.index)))
     if context.options.egress:
         name, _, port = context.options.egress.rpartition(":")
