@@ -25,13 +25,21 @@ LOCAL_PATH = Recipe(
     (("local-path-provisioner", "github.com/rancher/local-path-provisioner"),),
     ("main.VERSION",),
 )
+NETWORK_POLICY = Recipe(
+    "network-policy",
+    "sigs.k8s.io/kube-network-policies",
+    (("netpol", "sigs.k8s.io/kube-network-policies/cmd"),),
+)
 IMAGES: Mapping[str, tuple[Recipe, str]] = {
     "registry.k8s.io/metrics-server/metrics-server": (METRICS_SERVER, "metrics-server"),
     "docker.io/rancher/local-path-provisioner": (LOCAL_PATH, "usr/bin/local-path-provisioner"),
+    "registry.k8s.io/networking/kube-network-policies": (NETWORK_POLICY, "bin/netpol"),
 }
 """Image to what it is built from and the path of the program in it; its tag is the version of the module."""
 HELPER = "docker.io/library/busybox:1.37"
 """What local-path's helper pods run; every machine of the lab has a busybox under another name."""
+QUEUE = "/opt/smallkube-lab/bin/lab-queue"
+"""What network-policy's rules need of the kernel, or what stands in for them, until the machine restarts."""
 
 
 def names() -> list[str]:
@@ -47,11 +55,11 @@ def _finish(target: Path, _builds: Sequence[gobuild.Build], _go: gobuild.Go) -> 
     containers.write_images(target / "images", made)
 
 
-PROGRAMS = ProgramSet("addons", "the add-ons", (METRICS_SERVER, LOCAL_PATH), finish=_finish)
+PROGRAMS = ProgramSet("addons", "the add-ons", (METRICS_SERVER, LOCAL_PATH, NETWORK_POLICY), finish=_finish)
 
 
 def bring(machine: Machine, folder: Path) -> None:
-    """Import the images of ``folder``, which PROGRAMS made, on a machine that runs Kubernetes.
+    """Import the images of ``folder``, which PROGRAMS made, on a machine that runs Kubernetes, and stand in for rules.
 
     Raises SmallkubeError when it fails.
     """
@@ -59,3 +67,4 @@ def bring(machine: Machine, folder: Path) -> None:
     machine.check("systemctl", "start", containers.UNIT)
     storage = "containers-storage:"
     machine.check("skopeo", "--insecure-policy", "copy", "--quiet", storage + containers.BUSYBOX, storage + HELPER)
+    machine.check(QUEUE, "on")

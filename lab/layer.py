@@ -19,6 +19,7 @@ PROGRAMS = (
     "init",
     "lab-crun",
     "lab-pinns",
+    "lab-queue",
     "lab-wireguard",
     "switch-to-configuration",
 )

@@ -106,6 +106,17 @@ let
       --selector='smallkube/addon,smallkube/addon notin (${lib.concatStringsSep "," ([ "none" ] ++ chosen)})'
   '';
 
+  # The rules of kube-network-policies outlive it, and would drop what waits for its verdict: without it, they are to let
+  # everything pass. A node that does not answer keeps them as they are until it restarts.
+  liftPolicies = ''
+    policies() { kubectl --request-timeout=60s --namespace=network-policy "$@"; }
+    controller=$(policies get daemonsets --selector=smallkube/addon=network-policy --output=name)
+    if [ -n "$controller" ]; then
+      policies set env "$controller" FAIL_OPEN=true
+      policies rollout status "$controller" --timeout=60s || true
+    fi
+  '';
+
   # The API server verifies metrics-server by a certificate that is made once; only the Secret has the key.
   serveMetrics = ''
     metrics() { kubectl --request-timeout=60s --namespace=metrics-server "$@"; }
@@ -150,7 +161,8 @@ in
       ++ map (addon: if lib.elem addon chosen then manifest addon else addon) cfg.userAddons
     );
     kube.activationScript =
-      prune
+      lib.optionalString (!lib.elem "network-policy" chosen) liftPolicies
+      + prune
       + ''
         # An object whose kind is defined in the same file is refused until the definition is established.
         apply() {

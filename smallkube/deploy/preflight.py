@@ -222,6 +222,6 @@ def host_warnings(nodes: Sequence[Node], whole: Bundle) -> Iterator[str]:
 
 def addon_warnings(addons: Sequence[str], whole: Bundle) -> Iterator[str]:
     """What the manifests of the inventory, paths in the workspace, ask for and do not get."""
-    for addon in addons:
+    for addon in addons if "network-policy" not in addons else ():
         if _NETWORK_POLICY.search(whole.files.get(addon, b"")):
-            yield f"{addon}: a NetworkPolicy has no effect unless a controller of yours enforces it"
+            yield f"{addon}: a NetworkPolicy has no effect without the add-on network-policy or a controller of yours"

@@ -57,7 +57,7 @@ def _argv(value: tuple[str, ...]) -> tuple[str, ...]:
     return value
 
 
-CATALOGUE = ("local-path", "metrics-server")
+CATALOGUE = ("local-path", "metrics-server", "network-policy")
 """The add-ons that are ours to name: manifests in nix/addons/catalogue."""
 
 

@@ -9,7 +9,7 @@ from lab import addons
 from smallkube.cli.bar import Bar
 from smallkube.core.errors import SmallkubeError
 from smallkube.inventory.models import CATALOGUE
-from tests.cluster.conftest import LabCluster, pod
+from tests.cluster.conftest import LabCluster, is_ready, pod
 from tests.conftest import require
 
 NAMESPACE = "test-addons"
@@ -19,6 +19,8 @@ CLAIM = {
     "metadata": {"name": "data", "namespace": NAMESPACE},
     "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Mi"}}},
 }
+POLICIES = "test-policies"
+SERVE = ("sh", "-c", 'exec httpd -f -p "[::]:8080" -h /etc')
 LABELLED = "apiservices,clusterroles,clusterrolebindings,rolebindings,storageclasses,namespaces"
 
 
@@ -50,6 +52,8 @@ def chosen(cluster: LabCluster) -> Iterator[LabCluster]:
     finally:
         if file.read_text() != before:
             choose(cluster, ())
+        for machine in cluster.operator.lab.machines:
+            machine.check(addons.QUEUE, "off")
 
 
 def test_top_shows_the_use_of_nodes_and_pods(chosen: LabCluster) -> None:
@@ -98,6 +102,48 @@ def using_claim(name: str, command: str) -> dict[str, Any]:
     made["spec"]["securityContext"] = {"runAsUser": 1000}
     made["spec"]["containers"][0]["volumeMounts"] = [{"name": "data", "mountPath": "/data"}]
     return made
+
+
+def policy(name: str, **spec: Any) -> dict[str, Any]:
+    """A NetworkPolicy for the pods with this label ``app``."""
+    selected = {"podSelector": {"matchLabels": {"app": name}}, **spec}
+    metadata = {"name": name, "namespace": POLICIES}
+    return {"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": metadata, "spec": selected}
+
+
+def test_a_policy_denies_all_but_what_it_allows(chosen: LabCluster) -> None:
+    clients = {"friend": "node1", "stranger": "node1", "neighbour": "node2"}
+    server = pod("server", "node2", *SERVE)
+    probe = {"httpGet": {"port": 8080, "path": "/passwd"}, "periodSeconds": 1, "failureThreshold": 1}
+    server["spec"]["containers"][0]["readinessProbe"] = probe
+    made = [server, *(pod(name, node) for name, node in clients.items())]
+    ports = {"selector": {"app": "server"}, "ports": [{"port": 8080}]}
+    service = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "server"}, "spec": ports}
+    for each in (*made, service):
+        each["metadata"]["namespace"] = POLICIES
+    with chosen.namespace(POLICIES):
+        chosen.apply(*made, service)
+        chosen.kubectl("-n", POLICIES, "wait", "--for=condition=Ready", "pod", "--all", "--timeout=100s", seconds=110)
+        pod_ips = chosen.get("-n", POLICIES, "pod", "server")["status"]["podIPs"]
+        cluster_ip = chosen.get("-n", POLICIES, "service", "server")["spec"]["clusterIP"]
+        hosts = [f"[{ip}]" if ":" in ip else ip for ip in (*(entry["ip"] for entry in pod_ips), cluster_ip)]
+        assert len(hosts) == 3
+
+        def reached(*names: str) -> list[set[str]]:
+            """Of each of these pods, what it gets the file from."""
+            script = "for host; do (wget -qT 2 -O /dev/null http://$host:8080/passwd && echo $host) & done; wait"
+            return [{*chosen.inside(POLICIES, name, "sh", "-c", script, "-", *hosts).stdout.split()} for name in names]
+
+        every: set[str] = {*hosts}
+        chosen.eventually("no policy", lambda: reached(*clients) == [every, every, every])
+        friends = [{"from": [{"podSelector": {"matchLabels": {"app": "friend"}}}]}]
+        chosen.apply(policy("server", policyTypes=["Ingress"], ingress=friends))
+        chosen.eventually("ingress denied", lambda: reached(*clients) == [every, set(), set()])
+        chosen.apply(policy("friend", policyTypes=["Egress"]))
+        chosen.eventually("egress denied", lambda: reached(*clients) == [set(), set(), set()])
+        chosen.eventually("probes are let through", lambda: is_ready(chosen.get("-n", POLICIES, "pod", "server")))
+        chosen.kubectl("-n", POLICIES, "delete", "networkpolicy", "--all")
+        chosen.eventually("no policy any more", lambda: reached(*clients) == [every, every, every])
 
 
 def test_what_is_not_named_any_more_is_deleted(chosen: LabCluster) -> None:

@@ -180,3 +180,8 @@ def test_a_policy_that_nothing_enforces_is_warned_of(text: str, warned: bool) ->
     found = [*preflight.addon_warnings(["a/x.yaml", "a-name"], Bundle({"a/x.yaml": text.encode()}))]
     assert len(found) == warned
     assert not warned or found[0].startswith("a/x.yaml: a NetworkPolicy has no effect")
+
+
+def test_a_policy_that_the_catalogue_enforces_is_not_warned_of() -> None:
+    whole = Bundle({"a/x.yaml": b"kind: NetworkPolicy\n"})
+    assert not [*preflight.addon_warnings(["a/x.yaml", "network-policy"], whole)]

@@ -13,6 +13,8 @@ from smallkube.inventory.models import CATALOGUE
 from tests.integration.nix.conftest import Build, Describe
 
 FOLDER = REPOSITORY / "nix/addons/catalogue"
+MORE_RIGHTS = {"network-policy": (["NET_ADMIN"], True)}
+"""Capabilities of an add-on's containers, and whether they run as root."""
 
 
 def objects(text: str) -> list[dict[str, Any]]:
@@ -42,10 +44,11 @@ def test_every_object_can_be_found_by_its_label(name: str, two: dict[str, Descri
 @pytest.mark.parametrize("name", CATALOGUE)
 def test_images_are_pinned_and_containers_restricted(name: str) -> None:
     found = objects((FOLDER / f"{name}.yaml").read_text())
-    pods = [entry["spec"]["template"]["spec"] for entry in found if entry["kind"] == "Deployment"]
+    pods = [entry["spec"]["template"]["spec"] for entry in found if entry["kind"] in ("Deployment", "DaemonSet")]
+    capabilities, as_root = MORE_RIGHTS.get(name, ([], False))
     assert pods
     for pod in pods:
-        assert pod["securityContext"]["runAsNonRoot"] is True
+        assert pod["securityContext"].get("runAsNonRoot", False) is not as_root
         assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
         for container in pod["containers"]:
             assert re.search(r":v\d+\.\d+\.\d+$", container["image"])
@@ -53,7 +56,7 @@ def test_images_are_pinned_and_containers_restricted(name: str) -> None:
             expected = {
                 "allowPrivilegeEscalation": False,
                 "readOnlyRootFilesystem": True,
-                "capabilities": {"drop": ["ALL"]},
+                "capabilities": {"drop": ["ALL"], **({"add": capabilities} if capabilities else {})},
             }
             assert container["securityContext"] == expected
 
@@ -87,3 +90,20 @@ def test_metrics_server_gets_every_kubelets_certificate(build: Build, describe: 
     assert annotations == {"smallkube/kubelet-certificates": hashlib.sha256(trusted.encode()).hexdigest()}
     assert "@" not in text
     assert "openssl req" in activation(described)
+
+
+def test_the_controller_of_policies_only_reads() -> None:
+    found = objects((FOLDER / "network-policy.yaml").read_text())
+    (rules,) = [entry["rules"] for entry in found if entry["kind"] == "ClusterRole"]
+    assert {verb for rule in rules for verb in rule["verbs"]} == {"list", "watch"}
+    assert {name for rule in rules for name in rule["resources"]} == {"namespaces", "pods", "networkpolicies"}
+    (daemons,) = [entry["spec"] for entry in found if entry["kind"] == "DaemonSet"]
+    (container,) = daemons["template"]["spec"]["containers"]
+    assert {"name": "FAIL_OPEN", "value": "false"} in container["env"]
+
+
+@pytest.mark.parametrize("chosen", [[], ["network-policy"]])
+def test_policies_are_lifted_before_their_controller_goes(chosen: list[str], build: Build, describe: Describe) -> None:
+    script = activation(describe(build((1, 2), addons=chosen))["node1"])
+    lifted, deleted = script.find("FAIL_OPEN=true"), script.index(" delete apiservices,")
+    assert lifted == -1 if chosen else 0 < lifted < deleted
