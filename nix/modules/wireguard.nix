@@ -27,6 +27,15 @@ let
     // lib.optionalAttrs (cfg.persistentKeepalive != null) {
       PersistentKeepalive = cfg.persistentKeepalive;
     };
+  # A peer as words of `wg set`.
+  words =
+    entry:
+    let
+      settings = peer entry;
+      keepalive = toString (settings.PersistentKeepalive or "off");
+    in
+    "peer ${settings.PublicKey} endpoint ${settings.Endpoint} "
+    + "allowed-ips ${lib.concatStringsSep "," settings.AllowedIPs} persistent-keepalive ${keepalive}";
   routes = { index, ... }: [
     {
       Destination = kubeLib.mkNodeCidr6 index;
@@ -38,21 +47,46 @@ let
     }
   ];
 
+  # Any packet begins a session: here UDP, to the port "discard".
+  knock = ''
+    knock() {
+      for address in ${toString (map (peer: kubeLib.mkHostIp6 peer.index) kubeLib.otherPeers)}; do
+        { echo >"/dev/udp/$address/9"; } 2>/dev/null || true
+      done
+    }
+  '';
+
   # Whenever networkd starts it gives the device all its peers anew (systemd, wireguard_set_interface), and with that
   # every session ends. Of two nodes that get new keys, the later one has to begin the new session: the other's first
   # handshake found a peer that did not know its key, and its next one comes after five seconds (REKEY_TIMEOUT). Pods that
-  # only answer begin none.
+  # only answer begin none. If both begin at once, neither handshake succeeds: the node with the lower index then makes
+  # the peer anew, which ends the five seconds.
   handshakes = pkgs.writeShellApplication {
     name = "wgkube-handshakes";
-    runtimeInputs = [ pkgs.coreutils ];
-    # Any packet begins a session: here UDP, to the port "discard". networkd sets the device soon after it has started.
+    runtimeInputs = [
+      pkgs.coreutils
+      pkgs.wireguard-tools
+    ];
+    # While networkd waits (see below), while it starts, and a while longer.
     text = ''
-      addresses=(${toString (map (peer: kubeLib.mkHostIp6 peer.index) kubeLib.otherPeers)})
-      for _ in {1..60}; do
-        for address in "''${addresses[@]}"; do
-          { echo >"/dev/udp/$address/9"; } 2>/dev/null || true
-        done
+      ${knock}
+      declare -A peers=(${
+        lib.concatMapStringsSep " " (entry: "[${entry.PublicKey}]=${lib.escapeShellArg (words entry)}") (
+          lib.filter (entry: entry.index > cfg.nodeIndex) kubeLib.otherPeers
+        )
+      })
+      for ((left = 100; left > 0; left--)); do
+        set -- /run/smallkube/*/hold
+        if [ -e "$1" ]; then left=100; fi
+        knock
         sleep 0.05
+        if ((left % 4)); then continue; fi
+        wg show wgkube latest-handshakes | while read -r key handshake; do
+          if [ "$handshake" = 0 ] && [ -n "''${peers[$key]-}" ]; then
+            # shellcheck disable=SC2086 # words
+            wg set wgkube peer "$key" remove ''${peers[$key]}
+          fi
+        done || true
       done
     '';
   };
@@ -61,18 +95,30 @@ let
   # was, waits for the other nodes to get as far: they take different times to activate, and between two nodes of which
   # one alone has the new keys nothing gets through. The deploy then writes into the file when to go on, in microseconds
   # since 1970. After some 20 seconds it goes on without them.
+  # At that moment the device gets its keys from here: networkd takes some tenths of a second to start, on one machine
+  # more than on another. It then removes the peers that have lost their addresses to new ones.
   hold = pkgs.writeShellApplication {
     name = "wgkube-hold";
-    runtimeInputs = [ pkgs.coreutils ];
+    runtimeInputs = [
+      pkgs.coreutils
+      pkgs.wireguard-tools
+    ];
     text = ''
+      ${knock}
       for _ in {1..1000}; do
         set -- /run/smallkube/*/hold
         [ -e "$1" ] || exit 0
         touch "''${1%/hold}/held"
         read -r moment <"$1" || moment=""
-        [ -z "$moment" ] || [ "''${EPOCHREALTIME/[.,]/}" -lt "$moment" ] || break
+        [ -z "$moment" ] || break
         sleep 0.02
       done
+      if [[ $moment =~ ^[0-9]{1,18}$ ]]; then
+        left=$((moment - ''${EPOCHREALTIME/[.,]/}))
+        if ((left > 0)); then sleep "$((left < 10000000 ? left : 10000000))e-6"; fi
+        wg set wgkube private-key ${kubeLib.secretPath "wgkube.key"} ${toString (map words kubeLib.otherPeers)} || true
+        knock
+      fi
       rm -f /run/smallkube/*/hold /run/smallkube/*/held
     '';
   };
@@ -143,7 +189,6 @@ in
     systemd.services.wgkube-handshakes = {
       description = "WireGuard sessions with all peers";
       wantedBy = [ "systemd-networkd.service" ];
-      after = [ "systemd-networkd.service" ];
       restartIfChanged = false;
       unitConfig = kubeLib.noStartLimit;
       serviceConfig = lib.mkMerge [
@@ -152,6 +197,7 @@ in
         {
           Type = "oneshot";
           ExecStart = lib.getExe handshakes;
+          CapabilityBoundingSet = "CAP_NET_ADMIN";
         }
       ];
     };

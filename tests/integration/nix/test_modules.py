@@ -76,31 +76,92 @@ def test_the_tunnel_has_one_peer_for_every_other_node(cluster: Cluster) -> None:
         assert all("PersistentKeepalive" not in peer.keys for peer in peers)
 
 
-def test_restarted_networkd_begins_a_session_with_each_peer(cluster: Cluster) -> None:
+def script_of(description: Description, name: str, folder: Path) -> str:
+    """A script of a unit as it runs here, with the state of deploys in ``folder``, and programs of ours first."""
+    (text,) = [text for path, text in description["scripts"].items() if path.endswith(f"-{name}")]
+    lines = text.replace("/run/smallkube", str(folder)).splitlines()[1:]
+    return "\n".join(line for line in lines if not line.startswith("export PATH"))
+
+
+@pytest.fixture
+def wg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The words and time of each call of a `wg` that answers with the file "handshakes"."""
+    calls, program = tmp_path / "calls", tmp_path / "bin/wg"
+    program.parent.mkdir()
+    program.write_text(
+        f"""#!/bin/bash
+        if [ "$1" = show ]; then exec cat {tmp_path}/handshakes; fi
+        echo "$EPOCHREALTIME $*" >>{calls}
+        """
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:/usr/bin:/bin")
+    return calls
+
+
+def words(cluster: Cluster, name: str, other: str) -> str:
+    """The peer ``other`` of the node ``name``, as networkd has it, for `wg set`."""
+    peers = named(cluster[name], "11-wgkube.netdev", "WireGuardPeer")
+    (keys,) = [peer.keys for peer in peers if f"10.88.{index(other)}.0/24" in peer.keys["AllowedIPs"]]
+    allowed = ",".join(keys["AllowedIPs"])
+    return f"peer {keys['PublicKey'][0]} endpoint {keys['Endpoint'][0]} allowed-ips {allowed} persistent-keepalive off"
+
+
+def test_restarted_networkd_begins_a_session_with_each_peer(cluster: Cluster, tmp_path: Path) -> None:
     for name, description in cluster.items():
         unit = description["units"]["wgkube-handshakes.service"]
         assert unit["wantedBy"] == ["systemd-networkd.service"]
-        assert "After=systemd-networkd.service\n" in unit["text"]
-        (script,) = [text for path, text in description["scripts"].items() if path.endswith("-wgkube-handshakes")]
-        assert f"addresses=({' '.join(f'fd88:{n}::1' for n in others(cluster, name))})\n" in script
+        assert "After=systemd-networkd.service\n" not in unit["text"]  # networkd sets the device before it is ready
+        for script in ("wgkube-handshakes", "wgkube-hold"):
+            told = f"for address in {' '.join(f'fd88:{n}::1' for n in others(cluster, name))}; do\n"
+            assert told in script_of(description, script, tmp_path)
 
 
-def test_networkd_waits_while_a_lockstep_deploy_holds_it(two: Cluster, tmp_path: Path) -> None:
-    description = two["node1"]
-    (script,) = [text for path, text in description["scripts"].items() if path.endswith("-wgkube-hold")]
-    unit = description["units"]["systemd-networkd.service"]["text"]
+def test_of_two_nodes_one_repeats_a_lost_handshake(two: Cluster, tmp_path: Path, wg: Path) -> None:
+    peer = words(two, "node1", "node2")
+    key, lower = peer.split()[1], words(two, "node2", "node1").split()[1]
+
+    def repeated(node: str, answer: str) -> list[str]:
+        (tmp_path / "handshakes").write_text(f"{answer}\nanother\t0\n")
+        script = script_of(two[node], "wgkube-handshakes", tmp_path).replace("left = 100", "left = 8")
+        wg.write_text("")
+        subprocess.run(["bash", "-c", script], timeout=20, check=True)
+        return [line.split(" ", 1)[1] for line in wg.read_text().splitlines()]
+
+    assert repeated("node1", f"{key}\t0") == [f"set wgkube peer {key} remove {peer}"] * 2
+    assert repeated("node1", f"{key}\t1700000000") == []
+    assert repeated("node2", f"{lower}\t0") == []
+
+
+def test_networkd_waits_while_a_lockstep_deploy_holds_it(two: Cluster, tmp_path: Path, wg: Path) -> None:
+    own = script_of(two["node1"], "wgkube-hold", tmp_path)
+    unit = two["node1"]["units"]["systemd-networkd.service"]["text"]
     assert re.search(r"^ExecStartPre=-\+\S+/bin/wgkube-hold$", unit, re.MULTILINE)
-    own = script.replace("/run/smallkube", str(tmp_path)).split("\n", 1)[1]
-    own = "\n".join(line for line in own.splitlines() if not line.startswith("export PATH"))
     assert subprocess.run(["bash", "-c", own], timeout=10, check=False).returncode == 0
+    assert not wg.exists()
     (tmp_path / "n").mkdir()
     (tmp_path / "n/hold").touch()
     with subprocess.Popen(["bash", "-c", own]) as waiting:
         while not (tmp_path / "n/held").exists():
             assert waiting.poll() is None
-        (tmp_path / "n/hold").write_text(f"{time.time_ns() // 1000 + 500_000}\n")
+        moment = time.time_ns() // 1000 + 500_000
+        (tmp_path / "n/hold").write_text(f"{moment}\n")
         assert waiting.wait(10) == 0
     assert list((tmp_path / "n").iterdir()) == []
+    # At that moment the device gets the new keys.
+    (call,) = wg.read_text().splitlines()
+    called, said = call.split(" ", 1)
+    assert int(called.replace(".", "")) >= moment
+    assert said == f"set wgkube private-key /run/agenix/wgkube.key {words(two, 'node1', 'node2')}"
+
+
+@pytest.mark.parametrize("moment", ["x", "a[$(touch evil)]", "9" * 30])
+def test_a_moment_that_is_none_is_not_waited_for(moment: str, two: Cluster, tmp_path: Path, wg: Path) -> None:
+    (tmp_path / "n").mkdir()
+    (tmp_path / "n/hold").write_text(f"{moment}\n")
+    own = script_of(two["node1"], "wgkube-hold", tmp_path)
+    assert subprocess.run(["bash", "-c", own], timeout=10, check=False, cwd=tmp_path).returncode == 0
+    assert not wg.exists() and not (tmp_path / "evil").exists() and list((tmp_path / "n").iterdir()) == []
 
 
 def test_routes_lead_to_every_other_node_from_the_own_address(cluster: Cluster) -> None:
