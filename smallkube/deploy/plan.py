@@ -196,12 +196,18 @@ def prepare(
     check_rendered(cluster, render.plan(cluster).changed)
     whole = assemble(cluster)
     flake.require_sound_lock(whole.files)
-    check_secrets(nodes, _findings(cluster))
+    findings = _findings(cluster)
+    check_secrets(nodes, findings)
     if may_lock and flake.LOCK_FILE not in whole.files:
         write_file(cluster.workspace.flake_lock, _lock(cluster, whole))
         whole = assemble(cluster)
     asked = [*nodes, *(node for node in (cluster.inventory.primary,) if node not in nodes)]
     found = preflight.ask(cluster, asked)
+    new_peers, others = preflight.stale_peers(cluster, nodes, found, whole.files["keys/peers.json"])
+    if options.with_peers and others:
+        nodes = cluster.inventory.select([*(node.name for node in nodes), *others])
+        found, new_peers, others = found | others, True, {}
+        check_secrets(nodes, findings)
     states = transaction.states(cluster.workspace)
     if not options.force:
         preflight.refuse_older_keys(found, states)
@@ -210,11 +216,7 @@ def prepare(
         # A preview may be of an upgrade: nothing is activated.
         versions = not options.upgrade and goal not in (Goal.BUILD, Goal.DRY_ACTIVATE)
         preflight.refuse_changes(cluster, found, whole.files, versions=versions)
-    new_peers, left_out = preflight.stale_peers(cluster, nodes, found, whole.files["keys/peers.json"])
-    if options.with_peers and left_out:
-        nodes = cluster.inventory.select([*(node.name for node in nodes), *left_out])
-        new_peers, left_out = True, ()
-    planned = make(nodes, whole, goal, options, new_peers=new_peers, left_out=left_out)
+    planned = make(nodes, whole, goal, options, new_peers=new_peers, left_out=tuple(others))
     warnings = (
         *preflight.preferred_family(found, whole.files),
         *preflight.unknown_commits(cluster.workspace, found),

@@ -174,8 +174,8 @@ def _other_index(node: Node, there: Deployed) -> Iterator[UsageError]:
 
 def stale_peers(
     cluster: Cluster, nodes: Sequence[Node], found: Mapping[str, Deployed], wanted: bytes
-) -> tuple[bool, tuple[str, ...]]:
-    """Whether one of ``nodes`` has an older peers.json than ``wanted``, and which other nodes have one.
+) -> tuple[bool, dict[str, Deployed]]:
+    """Whether one of ``nodes`` has an older peers.json than ``wanted``, and which other nodes have one, and what else.
 
     The others are asked only if there is a change; unreachable machines are ignored. A machine that was never deployed
     has none; the others cannot reach it through the tunnel in any case.
@@ -184,7 +184,8 @@ def stale_peers(
     selected = {found[node.name].peers for node in nodes if node.name in found} - {digest}
     others = [node for node in cluster.inventory.nodes if node not in nodes] if selected else []
     known = ask(cluster, others) if others else {}
-    return any(selected), tuple(name for name, each in known.items() if each.peers not in ("", digest))
+    stale = {name: each for name, each in known.items() if each.peers not in ("", digest)}
+    return any(selected), stale
 
 
 def commit(workspace: Workspace) -> str:

@@ -3,6 +3,8 @@
 import json
 import os
 from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
 
 import pytest
 
@@ -13,6 +15,7 @@ from smallkube.deploy.plan import Goal, Options
 from smallkube.deploy.run import UNDRAINED
 from smallkube.inventory.models import Node
 from smallkube.nix import bundle, check, render
+from smallkube.remote import ssh
 from smallkube.remote.fake import FakeHost, reply
 from smallkube.remote.host import Command, Result
 from smallkube.secrets import transaction
@@ -65,6 +68,36 @@ def test_a_stale_clone_is_refused_also_for_the_primary(
     with pytest.raises(UsageError, match=rf"{stale} was deployed with newer keys than this workspace has"):
         plan.prepare(cluster.cluster, nodes, Goal.SWITCH)
     plan.prepare(cluster.cluster, nodes, Goal.SWITCH, Options(force=True))
+
+
+@pytest.mark.parametrize(
+    ("other", "refusal"),
+    [
+        ({"history": [json.dumps({**ENTRY, "keys": "newer"})]}, "node2 was deployed with newer keys"),
+        ({"own_keys": ["wgkube7.key"]}, "node2: this machine was deployed as node7"),
+    ],
+)
+def test_nodes_that_with_peers_adds_are_compared_too(
+    cluster: FakeCluster, keys_of: dict[str, str], monkeypatch: pytest.MonkeyPatch, other: dict[str, Any], refusal: str
+) -> None:
+    """So are the secrets that they must be able to read."""
+    connect = ssh.SshHost
+
+    def answer(node: Node, command: Command) -> Result:
+        found = json.loads(connect(cluster.workspace, node).run(command).stdout) | {"peers": "older"}
+        return reply(json.dumps(found | (other if node.name == "node2" else {})))
+
+    monkeypatch.setattr(ssh, "SshHost", lambda _, node: FakeHost(node, lambda command: answer(node, command)))
+    prepare = partial(plan.prepare, cluster.cluster, [cluster.inventory.primary], Goal.SWITCH)
+    assert prepare().left_out == ("node2",)
+    with pytest.raises((UsageError, ErrorGroup), match=refusal):
+        prepare(Options(with_peers=True))
+    other.clear()
+    assert prepare(Options(with_peers=True)).nodes == cluster.inventory.nodes
+    (cluster.workspace.keys_dir / "wgkube2.key.age").write_bytes(b"damaged")
+    prepare()
+    with pytest.raises(ErrorGroup, match=r"^keys/wgkube2\.key\.age: .*\(node2 must be able to read it\)"):
+        prepare(Options(with_peers=True))
 
 
 @pytest.mark.parametrize(("field", "value"), [("kubernetes", "1.35"), ("nixos", "26.05")])
