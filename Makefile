@@ -16,6 +16,7 @@ help:
 	@echo "make demo-quick      the same without Kubernetes"
 	@echo "make demo-down       take the demo's machines down"
 	@echo "make conformance     the official conformance tests on three machines (FOCUS='sig-auth', RESUME=1)"
+	@echo "                     (EXTENDED=1: others of sig-network, sig-storage; OPERATIONS=1: after rotations, reboots)"
 	@echo "make test            unit, integration and lab tests; skips state the reason"
 	@echo "make test-all        the same, and the cluster tests (real Kubernetes)"
 	@echo "make test-newest     unit tests with the newest versions of all dependencies"
@@ -50,7 +51,8 @@ lab-kubernetes: setup
 	$(WITH) inv lab.kubernetes
 
 conformance: lab-kubernetes
-	$(WITH) inv lab.conformance $(if $(FOCUS),--focus '$(FOCUS)') $(if $(RESUME),--resume)
+	$(WITH) inv lab.conformance $(if $(FOCUS),--focus '$(FOCUS)') $(if $(RESUME),--resume) $(if $(EXTENDED),--extended) \
+	  $(if $(OPERATIONS),--operations)
 
 demo: lab-kubernetes
 	$(WITH) ./lab/demo.sh

@@ -107,6 +107,8 @@ def conformance(
     focus: conformance_tests.Focus = None,
     resume: conformance_tests.Resume = False,
     processes: conformance_tests.Processes = conformance_tests.PROCESSES,
+    extended: Annotated[bool, "run the other tests of sig-network and sig-storage, with dual-stack Services"] = False,
+    operations: Annotated[bool, "run a slice after each rotation, a restore of etcd and a reboot of each node"] = False,
 ) -> None:
     """Run the conformance tests on three machines.
 
@@ -115,24 +117,23 @@ def conformance(
     cluster.conformance does. A complete run writes docs/conformance.md. The lab
     stays up.
     """
-    from lab import conformance_run as suite
-    from lab.conformance import PROGRAMS as TESTS
-    from lab.kubernetes import PROGRAMS as KUBERNETES
-    from lab.places import Places
-    from smallkube.cli.bar import Bar
+    from lab import conformance_run as run
 
-    cache = Places.find(os.environ).cache
-    with Bar() as bar:
-        kubernetes, tests = (programs.ensure(cache, bar) for programs in (KUBERNETES, TESTS))
+    if operations and (extended or resume):
+        raise UsageError("--operations runs conformance tests, all of them", hint="omit --extended and --resume")
     lab = _lab("conformance")
-    with ui.Progress([f"node{index}" for index in (1, 2, 3)]) as progress:
-        place = lab.up(3, None, ui.message, progress.step, kubernetes)
-    os.environ["SMALLKUBE_WORKSPACE"] = str(place)
-    suite.deploy(lab, place, tests, ui.message)
-    kubectl = kubernetes / KUBERNETES.prefix / "bin/kubectl"
-    report = conformance_tests.run_suite(here, suite.on(lab, tests, kubectl, here.workspace, processes), focus, resume)
-    if suite.publish(report):
-        ui.message("docs/conformance.md has this result")
+    cluster = run.bring_up(lab, processes, extended)
+    os.environ["SMALLKUBE_WORKSPACE"] = str(cluster.workspace.root)
+    cluster.deploy()
+    if operations:
+        report = run.after_operations(here, cluster, focus)
+    else:
+        suite = cluster.suite()
+        tests, mark, more = run.choice(suite, extended)
+        report = conformance_tests.run_suite(here, suite, tests, focus, resume)
+        if report.complete:
+            run.publish(mark, run.document(report) + more)
+            ui.message("docs/conformance.md has this result")
     ui.message("the lab stays up: inv lab.shell node1 --name conformance; inv lab.down --name conformance")
     conformance_tests.show(here, report)
 

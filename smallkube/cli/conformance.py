@@ -1,5 +1,6 @@
 """The official conformance tests of Kubernetes against a cluster of one's own."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
@@ -50,16 +51,15 @@ def conformance(
         raise UsageError("missing", where=str(file), hint="run `inv cluster.kubeconfig`, or pass --kubeconfig FILE")
     found = runner.program_at(expanded(program)), file.absolute(), runner.kubectl_at(kubectl)
     suite = runner.Suite(*found, domain, processes)
-    show(here, run_suite(here, suite, focus, resume))
+    show(here, run_suite(here, suite, suite.tests(), focus, resume))
 
 
-def run_suite(here: Current, suite: "Suite", focus: str | None, resume: bool) -> "Report":
-    """Run the tests under the lock that makes it one run at a time, recording and showing each result."""
+def run_suite(here: Current, suite: "Suite", every: Sequence[str], focus: str | None, resume: bool) -> "Report":
+    """Run those of ``every`` test under the lock that makes it one run at a time, recording and showing each result."""
     from smallkube.conformance import catalogue
     from smallkube.conformance.record import Record
     from smallkube.core.process import signals_as_errors
 
-    every = suite.tests()
     wanted = catalogue.select(every, focus)
     with lock(here.workspace.state_dir / "conformance.lock", "the conformance tests"):
         record = Record(here.workspace.state_dir / "conformance")

@@ -1,4 +1,4 @@
-"""Which conformance tests there are, and how some of them are asked for. Pure."""
+"""Which tests there are, and how some of them are asked for. Pure."""
 
 import re
 from collections.abc import Collection, Sequence
@@ -8,8 +8,9 @@ import yaml
 
 from smallkube.core.errors import SmallkubeError, UsageError
 
-MOST_TESTS = 5000
+MOST_TESTS = 20_000
 _MOST_CHARACTERS = 500
+_LISTED = re.compile(r"^ +\S+\.go:\d+: (.+)$", re.MULTILINE)
 _SIG = re.compile(r"\[(sig-[a-z-]+)\]")
 
 
@@ -32,8 +33,17 @@ def parse(text: str) -> tuple[str, ...]:
         names = tuple(dict.fromkeys(" ".join(test["codename"].split()) for test in listed))
     except (yaml.YAMLError, TypeError, KeyError, AttributeError, RecursionError):
         names = ()
+    return _plausible(names, "--list-conformance-tests")
+
+
+def parse_all(text: str) -> tuple[str, ...]:
+    """The same of all tests, from ``e2e.test --list-tests``: a line has the place in the source, and the name."""
+    return _plausible(tuple(dict.fromkeys(" ".join(name.split()) for name in _LISTED.findall(text))), "--list-tests")
+
+
+def _plausible(names: tuple[str, ...], flag: str) -> tuple[str, ...]:
     if not 0 < len(names) <= MOST_TESTS or any(not 0 < len(name) <= _MOST_CHARACTERS for name in names):
-        raise SmallkubeError("unexpected output from e2e.test --list-conformance-tests")
+        raise SmallkubeError(f"unexpected output from e2e.test {flag}")
     return names
 
 
@@ -44,7 +54,7 @@ def select(names: Sequence[str], focus: str | None) -> tuple[str, ...]:
     except re.error as error:
         raise UsageError(f"--focus {focus}: not a regular expression: {error}") from error
     if not found:
-        raise UsageError(f"--focus {focus}: matches none of {len(names)} conformance tests", hint="such as sig-network")
+        raise UsageError(f"--focus {focus}: matches none of {len(names)} tests", hint="such as sig-network")
     return found
 
 
@@ -60,7 +70,7 @@ def groups(names: Sequence[str], done: Collection[str] = ()) -> tuple[Group, ...
 
 def pattern(name: str) -> str:
     """A regular expression of Go's that finds just this test behind the description of the suite."""
-    return rf" {r' +'.join(re.escape(word) for word in name.split())}$"
+    return rf" {r' +'.join(re.escape(word) for word in name.split())} *$"
 
 
 def sig(name: str) -> str:

@@ -19,12 +19,12 @@ _HEADER = re.compile(r"(?:[•+SP]|\[(\w*BeforeSuite)\]) (?:\[([A-Z]+)!?\] )?\[(
 _STATES = {None: PASSED, "FAILED": FAILED, "PANICKED": FAILED, "TIMEDOUT": FAILED, "SKIPPED": SKIPPED}
 """Word of a header → state; a test that was interrupted or aborted has none."""
 _NODE = re.compile(r"\[(?:It|(?:Just)?(?:Before|After)Each|DeferCleanup[^]]*)\] ?")
-_FAILURE = re.compile(r"\s*\[(?:FAILED|PANICKED|TIMEDOUT)!?\] (?!in \[)(.+)")
+_REASON = re.compile(r"\s*\[(?:FAILED|PANICKED|TIMEDOUT|SKIPPED)!?\] (?!in \[)(.+)")
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a test ended; ``message`` says why it failed, ``log`` is all that it printed then."""
+    """How a test ended; ``message`` says why it failed or was skipped, ``log`` is all that a failed one printed."""
 
     name: str
     state: str
@@ -74,20 +74,22 @@ class Reader:
             return None
         state = _STATES.get(header[2])
         if header[1]:
-            self.fault = self.fault or (_message(lines) if header[2] else "")
+            self.fault = self.fault or (_message(lines, "failed without a message") if header[2] else "")
             return None
         name = self._named(title) or (self._named(lines[0]) if lines else None)
         if name is None or state is None:
             return None
         self.found += 1
-        why = (_message(lines), "\n".join(lines) + "\n") if state == FAILED else ()
-        return Outcome(name, state, float(header[3]), *why)
+        failed = state == FAILED
+        log = "\n".join(lines) + "\n" if failed else ""
+        message = "" if state == PASSED else _message(lines, "failed without a message" if failed else "")
+        return Outcome(name, state, float(header[3]), message, log)
 
     def _named(self, line: str) -> str | None:
         plain = " ".join(_NODE.sub("", line).split())
         return next((name for name in self._names if name in plain), None)
 
 
-def _message(lines: list[str]) -> str:
-    found = [match[1] for line in lines if (match := _FAILURE.match(line))]
-    return found[-1] if found else "failed without a message"
+def _message(lines: list[str], otherwise: str) -> str:
+    found = [match[1] for line in lines if (match := _REASON.match(line))]
+    return found[-1] if found else otherwise

@@ -14,7 +14,7 @@ COLUMNS = ("SIG", "TESTS", "PASSED", "FAILED", "SKIPPED", "NOT RUN", "MINUTES")
 
 @dataclass(frozen=True)
 class Report:
-    """``wanted``: the names of the tests that were to run; ``all_tests``: how many conformance tests there are."""
+    """``wanted``: the names of the tests that were to run; ``all_tests``: how many there are without a focus."""
 
     run: Run
     wanted: Sequence[str]
@@ -29,6 +29,11 @@ class Report:
     def not_run(self) -> tuple[str, ...]:
         done = {outcome.name for outcome in self.outcomes}
         return tuple(name for name in self.wanted if name not in done)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every test ran."""
+        return not self.not_run and len(self.outcomes) == self.all_tests
 
     @property
     def summary(self) -> str:

@@ -58,6 +58,10 @@ class Suite:
         """The names of the conformance tests."""
         return catalogue.parse(self._ask("--list-conformance-tests"))
 
+    def every(self) -> tuple[str, ...]:
+        """The names of all tests, those of conformance included."""
+        return catalogue.parse_all(self._ask("--list-tests"))
+
     def _ask(self, flag: str) -> str:
         done = process.run([self.program, flag])
         if not done.ok:

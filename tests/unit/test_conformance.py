@@ -7,13 +7,19 @@ from xml.etree import ElementTree
 
 import pytest
 
-from lab import conformance, conformance_run
+from lab import conformance, conformance_extended, conformance_run
+from lab.cluster import Lab
+from lab.places import Places
+from lab.workspace import inventory
+from smallkube.cli.context import Current
 from smallkube.conformance import catalogue, outcome, report
 from smallkube.conformance.catalogue import Group
 from smallkube.conformance.outcome import FAILED, PASSED, SKIPPED, Outcome, Reader
 from smallkube.conformance.record import Record, Run
 from smallkube.conformance.runner import Suite
 from smallkube.core.errors import SmallkubeError, UsageError
+from smallkube.core.workspace import Workspace
+from smallkube.inventory.load import load
 
 AUTH = "[sig-auth] Tokens should be mounted [Conformance]"
 LONGER = "[sig-auth] Tokens should be mounted [Conformance] twice"
@@ -34,6 +40,16 @@ def test_the_catalogue_has_each_name_once_and_on_one_line() -> None:
     folded = AUTH.replace("be mounted", "be\n    mounted")
     listed = f"- testname: A\n  codename: '{folded}'\n- codename: '{TAINTS}'\n- codename: '{TAINTS}'\n"
     assert catalogue.parse(listed) == (AUTH, TAINTS)
+
+
+def test_all_tests_are_listed_by_their_names() -> None:
+    listed = "The following spec names can be used:\n"
+    for name in (AUTH, f"{TAINTS}  ", TAINTS):
+        listed += f"    k8s.io/kubernetes@v1.34.2/test/e2e/a_b.go:264: {name}\n"
+    assert catalogue.parse_all(listed + "\n") == (AUTH, TAINTS)
+    for other in ("", "no tests", f"  a.go:1: {'x' * 501}\n"):
+        with pytest.raises(SmallkubeError, match=r"e2e\.test --list-tests"):
+            catalogue.parse_all(other)
 
 
 @pytest.mark.parametrize("text", ["", "- {}", "[1]", "a: 1", "}{", "[" * 2000, f"- codename: {'x' * 501}"])
@@ -58,7 +74,8 @@ def test_serial_and_disruptive_tests_run_alone_and_last() -> None:
 
 def test_a_pattern_finds_one_test_only() -> None:
     name = "[sig-x] a (b) c.d-e/f: $HOME"
-    assert re.search(catalogue.pattern(name), f"Kubernetes e2e suite {name}")
+    for own in (name, f"{name} "):
+        assert re.search(catalogue.pattern(name), f"Kubernetes e2e suite {own}")
     for other in (f"{name} g", f"x{name}", name.replace(".", "x")):
         assert not re.search(catalogue.pattern(name), f"Kubernetes e2e suite {other}")
     assert '"' not in catalogue.pattern(name)
@@ -108,7 +125,15 @@ k8s.io/kubernetes@v1.34.2/test/e2e/node/taints.go:289
 {DASHES}
 {DASHES}
 S [SKIPPED] [0.012 seconds]
-{JOBS}
+[sig-apps] CronJob [BeforeEach] should not run jobs when suspended [Serial] [Slow] [Conformance]
+k8s.io/kubernetes@v1.34.2/test/e2e/apps/cronjob.go:120
+
+  Timeline >>
+  [SKIPPED] in [BeforeEach] - cronjob.go:121 @ 11/26/26 18:00:00.000
+  << Timeline
+
+  [SKIPPED] needs three zones
+  In [BeforeEach] at: cronjob.go:121 @ 11/26/26 18:00:00.000
 {DASHES}
 """
     auth, taints, jobs = outcomes(text, *NAMES)
@@ -116,7 +141,7 @@ S [SKIPPED] [0.012 seconds]
     assert (taints.name, taints.state, taints.seconds) == (TAINTS, FAILED, 61.5)
     assert taints.message == "the pod was evicted: it is"
     assert "STEP: Creating a kubernetes client" in taints.log and AUTH not in taints.log
-    assert jobs == Outcome(JOBS, SKIPPED, 0.012)
+    assert jobs == Outcome(JOBS, SKIPPED, 0.012, "needs three zones")
 
 
 def test_outcomes_are_read_from_one_process() -> None:
@@ -210,7 +235,8 @@ def test_the_table_counts_by_sig() -> None:
         ("all", 3, 1, 1, 0, 1, "1.5"),
     ]
     assert made.summary == "1 of 3 passed, 1 failed, 1 not run"
-    assert made.not_run == (JOBS,)
+    assert made.not_run == (JOBS,) and not made.complete
+    assert report.Report(RUN, (TAINTS, AUTH), FOUND, 2).complete
 
 
 def test_the_junit_report_can_be_read() -> None:
@@ -220,21 +246,22 @@ def test_the_junit_report_can_be_read() -> None:
     assert failure is not None and (failure.get("message") or "").startswith("gone")
 
 
-def test_only_a_complete_result_is_published(tmp_path: Path) -> None:
-    file = tmp_path / "conformance.md"
-    file.write_text(f"before\n{conformance_run.RESULT}old{conformance_run.RESULT}after\n")
-    assert not conformance_run.publish(report.Report(RUN, (AUTH,), FOUND[1:], 424), file)
-    assert "old" in file.read_text()
-    complete = report.Report(RUN, (TAINTS, AUTH), FOUND, 2)
-    assert conformance_run.publish(complete, file) and conformance_run.publish(complete, file)
-    text = file.read_text()
-    assert text.startswith("before\n") and text.endswith("after\n") and "old" not in text
-    assert text.count("1 of 2 passed, 1 failed on 2026-11-26: Kubernetes v1.34.2") == 1
-    assert "| sig-auth | 1 | 1 | 0 | 0 | 0 | 0.5 |" in text and "\x1b" not in text
+def test_the_document_gets_the_last_result_alone(tmp_path: Path) -> None:
+    mark, file = conformance_run.EXTENDED, tmp_path / "conformance.md"
+    file.write_text(f"before\n{mark}old{mark}after\n")
+    text = conformance_run.document(report.Report(RUN, NAMES, (*FOUND, Outcome(JOBS, SKIPPED, 0.1, "no zones")), 3))
+    for _ in range(2):
+        conformance_run.publish(mark, text, file)
+    written = file.read_text()
+    assert written.startswith("before\n") and written.endswith("after\n") and "old" not in written
+    assert written.count("1 of 3 passed, 1 failed, 1 skipped on 2026-11-26: Kubernetes v1.34.2") == 1
+    assert "| sig-auth | 1 | 1 | 0 | 0 | 0 | 0.5 |" in written and "\x1b" not in written
+    assert f"Failed:\n\n- `{TAINTS}`: " in written and "\n- `no zones` (1)\n" in written
 
 
-def test_the_document_takes_a_result() -> None:
-    assert conformance_run.DOCUMENT.read_text().count(conformance_run.RESULT) == 2
+@pytest.mark.parametrize("mark", ["COMPLETE", "EXTENDED", "OPERATED"])
+def test_the_document_takes_each_result(mark: str) -> None:
+    assert conformance_run.DOCUMENT.read_text().count(getattr(conformance_run, mark)) == 2
 
 
 def test_images_have_upstream_names_and_their_programs(tmp_path: Path) -> None:
@@ -251,3 +278,59 @@ def test_images_have_upstream_names_and_their_programs(tmp_path: Path) -> None:
     agnhost = made[f"{conformance.REGISTRY}/agnhost:2.56"]
     assert (agnhost.entrypoint, agnhost.command) == (["/agnhost"], ["pause"])
     assert json.loads(json.dumps(agnhost.config))["Entrypoint"] == ["/agnhost"]
+
+
+def test_extended_tests_are_of_two_sigs_and_can_pass() -> None:
+    names = [f"[sig-{each}] works" for each in ("network", "storage", "auth")]
+    names += ["[sig-network] done [Conformance]", "[sig-network] x [Feature:LoadBalancer]"]
+    others = conformance_extended.others(names, names[3:4])
+    assert others == (*names[:2], names[4])
+    assert conformance_extended.possible(others) == tuple(names[:2])
+    assert conformance_extended.left_out(others).splitlines() == [
+        "Of 3 tests of sig-network and sig-storage that are not conformance tests, 1 can't pass:",
+        "",
+        "- `\\[Feature:LoadBalancer\\]` (1): nothing assigns addresses to Services of type LoadBalancer",
+    ]
+
+
+def test_extended_tests_get_dual_stack_services(tmp_path: Path) -> None:
+    file = tmp_path / "inventory.yaml"
+    file.write_text(inventory(1, (1, 2), "lab"))
+    for _ in range(2):
+        conformance_extended.give_services_ipv6(file)
+    assert load(file).cluster.network.services6 == conformance_extended.SERVICES6
+
+
+class Operated(conformance_run.Cluster):
+    """Notes each task instead of running it."""
+
+    def inv(self, step: str) -> None:
+        (self.workspace.root / "steps").open("a").write(f"{step}\n")
+
+    def suite(self) -> Suite:
+        return Suite(Path("e2e.test"), Path("config"), Path("kubectl"), "k8s.internal", 1)
+
+
+@pytest.mark.parametrize(("failing", "steps"), [(None, 4), (2, 2)])
+def test_operations_go_on_while_all_tests_pass(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: int | None, steps: int
+) -> None:
+    ran: list[str] = []
+
+    def run_suite(_here: object, _suite: Suite, every: tuple[str, ...], focus: str, _resume: bool) -> report.Report:
+        ran.append(focus)
+        ended = Outcome(AUTH, FAILED if len(ran) == failing else PASSED, 1.0)
+        return report.Report(RUN, every, (ended,), 3)
+
+    published: list[str] = []
+    monkeypatch.setattr(Suite, "tests", lambda _: (AUTH,))
+    monkeypatch.setattr(conformance_run, "run_suite", run_suite)
+    monkeypatch.setattr(conformance_run, "publish", lambda mark, text: published.append(mark + text))
+    lab = Lab(Places(tmp_path, tmp_path), "lab")
+    cluster = Operated(lab, Workspace(tmp_path), tmp_path, tmp_path, 1)
+    found = conformance_run.after_operations(Current(), cluster, None)
+    wanted = [step for each in conformance_run.OPERATIONS[:steps] for step in (*each, conformance_run.KUBECONFIG)]
+    assert (tmp_path / "steps").read_text().splitlines() == wanted
+    assert ran == [conformance_run.SLICE] * steps
+    assert [outcome.state for outcome in found.outcomes] == [FAILED if failing else PASSED]
+    assert [text.count("1 of 1 passed, 0 failed") for text in published] == ([] if failing else [4])
