@@ -12,7 +12,8 @@ from pathlib import Path
 
 from smallkube.conformance.outcome import Outcome
 from smallkube.core.errors import UsageError, of_os, split_lines
-from smallkube.core.files import make_folder, write_file
+from smallkube.core.files import write_file
+from smallkube.core.workspace import make_folder
 
 MOST_BYTES = 64 << 20
 

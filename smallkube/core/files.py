@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TextIO
 
 from smallkube.core.errors import UsageError, of_os
+from smallkube.core.workspace import make_folder
 
 TEMPORARY_PREFIX = ".tmp-"
-STATE_FOLDER = ".smallkube"
 _AT_ONCE = 16
 
 
@@ -45,15 +45,6 @@ def write_files(folder: Path, files: Mapping[str, bytes], mode: int = 0o644) -> 
         _replace(folder, files, mode)
     except OSError as error:
         raise of_os(error, "can't be written", folder) from error
-
-
-def make_folder(folder: Path) -> None:
-    """Make ``folder`` if need be; STATE_FOLDER, which has credentials, only for its owner and ignored by git."""
-    for state in (folder, folder.parent):
-        if state.name == STATE_FOLDER and not state.is_dir():
-            state.mkdir(mode=0o700, parents=True, exist_ok=True)
-            (state / ".gitignore").write_text("*\n")
-    folder.mkdir(parents=True, exist_ok=True)
 
 
 def _replace(folder: Path, files: Mapping[str, bytes], mode: int) -> None:

@@ -10,7 +10,7 @@ from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
 from smallkube.core.errors import one_line
-from smallkube.core.files import make_folder
+from smallkube.core.workspace import make_folder
 
 _LOGGER = logging.getLogger("smallkube.commands")
 _LOGGER.setLevel(logging.INFO)

@@ -6,12 +6,21 @@ from pathlib import Path
 from typing import TypeVar
 
 from smallkube.core.errors import UsageError
-from smallkube.core.files import STATE_FOLDER
 
 T = TypeVar("T")
 
+STATE_FOLDER = ".smallkube"
 REPOSITORY = Path(__file__).resolve().parents[2]
 """The checkout this package runs from: home of the hand-written modules, add-ons and templates."""
+
+
+def make_folder(folder: Path) -> None:
+    """Make ``folder`` if need be; STATE_FOLDER, which has credentials, only for its owner and ignored by git."""
+    for state in (folder, folder.parent):
+        if state.name == STATE_FOLDER and not state.is_dir():
+            state.mkdir(mode=0o700, parents=True, exist_ok=True)
+            (state / ".gitignore").write_text("*\n")
+    folder.mkdir(parents=True, exist_ok=True)
 
 
 def expanded(path: str) -> Path:
@@ -58,7 +67,7 @@ class Workspace:
     keys_change = _Inside(f"{STATE_FOLDER}/keys-change.json")
     """The journal of a change of keys/ that has not been completed."""
     state_dir = _Inside(STATE_FOLDER)
-    """Logs, locks and credentials of this machine; not tracked in git (``files.make_folder``)."""
+    """Logs, locks and credentials of this machine; not tracked in git (``make_folder``)."""
 
     @classmethod
     def find(cls, environ: Mapping[str, str]) -> "Workspace":

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import TypeVar
 
 from smallkube.core.errors import SmallkubeError
-from smallkube.core.files import make_folder
+from smallkube.core.workspace import make_folder
 from smallkube.deploy import checks, facts, history, local_build
 from smallkube.deploy.activation import ROLLBACK_SECONDS, Activation, Barrier, script
 from smallkube.deploy.checks import Health

@@ -93,7 +93,7 @@ def _nodes(document: Document, problems: list[UsageError]) -> tuple[Node, ...]:
         entry = _part(document, ("nodes", name), entries[name], NodeEntry, problems)
         if entry:
             ssh = entry.ssh if entry.ssh.host else entry.ssh.model_copy(update={"host": entry.peer_ip})
-            nodes.append(Node(**dict(entry) | {"ssh": ssh}, name=name, index=int(match[1])))
+            nodes.append(Node.model_construct(**dict(entry) | {"ssh": ssh}, name=name, index=int(match[1])))
     return tuple(sorted(nodes, key=lambda node: node.index))
 
 

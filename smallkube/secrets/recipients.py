@@ -80,7 +80,9 @@ class Record:
 
 
 @dataclass(frozen=True)
-class _Records:
+class RecordsFile:
+    """recipients.json: a record by the name of its file."""
+
     files: dict[str, Record]
 
 
@@ -97,7 +99,7 @@ def digest(data: bytes) -> str:
 def read_records(workspace: Workspace) -> dict[str, Record]:
     """The records by file name; empty when there is no such file. Raises UsageError when it is damaged."""
     hint = "restore it from git, or remove it (proofs then fall back to the files' headers)"
-    found = workspace.read_json(workspace.recipients_file, _Records, hint)
+    found = workspace.read_json(workspace.recipients_file, RecordsFile, hint)
     return found.files if found else {}
 
 
