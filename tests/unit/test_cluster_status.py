@@ -218,10 +218,8 @@ def test_certificates_are_counted_in_days() -> None:
 def test_a_certificate_that_is_about_to_expire_is_a_problem() -> None:
     assert len(status.expiries(inventory(), keys(days=59), NOW)[1]) == 5
     _, problems = status.expiries(inventory(), keys(days=-3), NOW)
-    assert (
-        problems[0]
-        == f"keys/apiserver.crt: expired on {NOW - timedelta(days=3):%Y-%m-%d} (inv keys.rotate-certificates)"
-    )
+    expired = NOW - timedelta(days=3)
+    assert problems[0] == f"keys/apiserver.crt: expired on {expired:%Y-%m-%d} (inv keys.rotate-certificates)"
 
 
 def test_one_bad_certificate_does_not_hide_the_others() -> None:
