@@ -18,6 +18,7 @@ from smallkube.etcd.stream import verify_backup
 from smallkube.secrets.age import Master
 
 PREFIX = "drill-"
+_SECRETS = b"/registry/secrets/"
 _SPARE = 200 << 20
 """Bytes for two segments of etcd's log, and some."""
 
@@ -106,10 +107,13 @@ def _encryption(record: Record, found: Contents) -> Check:
 
 
 def read(etcd: EphemeralEtcd) -> Contents:
-    """Read all keys, and of Secrets how their values begin; page after page."""
-    prefixes = Counter("/".join(key.split("/")[:3]) for key in etcd.names())
+    """Read all keys, and of Secrets how their values begin."""
+    names = (key.decode(errors="replace") for key, _ in etcd.entries(b"", "--keys-only"))
+    prefixes = Counter("/".join(name.split("/")[:3]) for name in names)
     clear, encrypted = 0, Counter[str]()
-    for value in etcd.values("/registry/secrets/"):
+    for key, value in etcd.entries(_SECRETS):
+        if not key.startswith(_SECRETS):
+            break
         parts = value[:200].split(b":", 5)
         if parts[:2] == [b"k8s", b"enc"] and len(parts) == 6:
             encrypted[parts[4].decode(errors="replace")] += 1

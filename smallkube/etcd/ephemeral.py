@@ -13,7 +13,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from smallkube.core import process
 from smallkube.core.errors import SmallkubeError, UsageError
@@ -100,28 +99,17 @@ class EphemeralEtcd:
         """Its own state."""
         return status.parse(self._ctl("endpoint", "status", "--write-out", "json"), self._ctl("alarm", "list"))
 
-    def names(self) -> Iterator[str]:
-        """All keys that are alive."""
-        for row in self._pages("", "--from-key", "--keys-only"):
-            yield base64.b64decode(row["key"]).decode(errors="replace")
-
-    def values(self, prefix: str) -> Iterator[bytes]:
-        """The values of all keys that begin with ``prefix``."""
-        for row in self._pages(prefix, "--from-key"):
-            if not base64.b64decode(row["key"]).startswith(prefix.encode()):
-                return
-            yield base64.b64decode(row.get("value", ""))
-
-    def _pages(self, first: str, *words: str) -> Iterator[dict[str, Any]]:
-        last: str | None = None
-        while True:
-            start = first if last is None else base64.b64decode(last).decode(errors="surrogateescape")
-            reply = json.loads(self._ctl("get", *words, "--limit", str(_PAGE), "--write-out", "json", "--", start))
-            rows = [row for row in reply.get("kvs", ()) if row["key"] != last]
-            yield from rows
-            if not reply.get("more"):
-                return
-            last = rows[-1]["key"]
+    def entries(self, first: bytes, *words: str) -> Iterator[tuple[bytes, bytes]]:
+        """The keys that are alive from ``first`` on, with their values, page after page; ``words`` for etcdctl get."""
+        options = ("--from-key", *words, "--limit", str(_PAGE), "--write-out", "json", "--")
+        start, seen, more = first, b"", True
+        while more:
+            reply = json.loads(self._ctl("get", *options, start.decode(errors="surrogateescape")))
+            for row in reply.get("kvs", ()):
+                start = base64.b64decode(row["key"])
+                if start != seen:  # which the previous page ended with
+                    yield start, base64.b64decode(row.get("value", ""))
+            seen, more = start, reply.get("more", False)
 
     def _ctl(self, *words: str, seconds: int | None = None) -> str:
         limit = seconds or self.seconds
