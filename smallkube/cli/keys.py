@@ -36,24 +36,26 @@ def scan(
     from smallkube.remote.scan import Scan
     from smallkube.secrets import transaction
 
-    nodes = here.nodes
-    with ui.Progress([item.name for item in nodes]) as progress:
-        rows = scanning.scan(here.workspace, nodes, timeout, progress.done)
+    with ui.Progress([item.name for item in here.nodes]) as progress:
+        rows = scanning.scan(here.workspace, here.nodes, timeout, progress.done)
     _show_scanned(here, rows)
-    new = [row for row in rows if row.state is Scan.NEW]
-    if new:
-        ui.confirm(f"Store the new host keys of {listed(row.node.name for row in new)}?", yes=here.yes)
-    with changing(here):
-        written = transaction.commit(here.workspace, scanning.files(new))
-    for name in written:
-        ui.message(f"written: keys/{name}")
+    trusted = [row for row in rows if row.state is Scan.NEW]
+    if trusted:
+        ui.confirm(f"Store the new host keys of {listed(row.node.name for row in trusted)}?", yes=here.yes)
     faults: list[SmallkubeError] = []
     for row in (row for row in rows if row.state is Scan.CHANGED):
         try:
-            _replace(here, row, replace)
+            _confirm_changed(here, row, replace)
+            trusted.append(row)
         except SmallkubeError as error:
             error.where = error.where or f"keys/hosts/{row.node.name}.pub"
             faults.append(error)
+    with changing(here):
+        written = transaction.commit(here.workspace, scanning.files(trusted))
+    for name in written:
+        ui.message(f"written: keys/{name}")
+    if changed := listed(row.node.name for row in trusted if row.stored):
+        ui.message(f"now run `inv keys.rekey`, so that {changed} can read the secrets")
     if failed := [row.node.name for row in rows if row.state is Scan.FAILED]:
         faults.append(SmallkubeError(f"no host key from {listed(failed)}"))
     if faults:
@@ -78,14 +80,11 @@ def _show_scanned(here: Current, rows: "tuple[Scanned, ...]") -> None:
     output.table(here, table, ["NODE", "STATE", "FINGERPRINT"], cells)
 
 
-def _replace(here: Current, row: "Scanned", replace: bool) -> None:
+def _confirm_changed(here: Current, row: "Scanned", replace: bool) -> None:
     """A changed key is a reinstalled machine, or another machine that answers: never accepted without confirmation.
 
     Raises SmallkubeError when it is not accepted.
     """
-    from smallkube.remote import scan as scanning
-    from smallkube.secrets import transaction
-
     name, stored, key = row.node.name, row.stored, row.key
     assert stored and key
     ui.warn(f"THE HOST KEY OF {name} HAS CHANGED")
@@ -94,9 +93,6 @@ def _replace(here: Current, row: "Scanned", replace: bool) -> None:
         hint = f"if the machine was reinstalled: inv keys.scan --node {name} --yes --replace"
         raise SmallkubeError("the host key has changed", hint=hint)
     ui.confirm(f"Trust the new host key of {name} and forget the previous one?", yes=here.yes)
-    with changing(here):
-        transaction.commit(here.workspace, scanning.files([row]))
-    ui.message(f"written: keys/hosts/{name}.pub; now run `inv keys.rekey`, so that {name} can read its secrets")
 
 
 @task("node", "dry-run", "json")
