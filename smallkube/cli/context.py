@@ -54,7 +54,12 @@ CHANGE = {
     "yes": "do not ask for confirmation",
     "json": "print JSON",
 }
-COMMON = {**SELECTION, **CHANGE, "verbose": "show each command that is run"}
+COMMON = {
+    **SELECTION,
+    **CHANGE,
+    "local": "this machine is the primary: no SSH to it",
+    "verbose": "show each command that is run",
+}
 """Flags that many tasks have, and their help; ``Current`` has their values."""
 
 
@@ -68,6 +73,7 @@ class Current:
     dry_run: bool = False
     yes: bool = False
     json: bool = False
+    local: bool = False
     verbose: bool = False
 
     @cached_property
@@ -89,6 +95,10 @@ class Current:
 
     def connect(self, node: "Node") -> "Host":
         """A connection to ``node`` while the block runs."""
+        if self.local and node.role == "primary":
+            from smallkube.remote.local import LocalHost
+
+            return LocalHost(node)
         from smallkube.remote.ssh import SshHost
 
         return SshHost(self.workspace, node)

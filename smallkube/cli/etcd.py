@@ -3,7 +3,7 @@
 import sys
 import time
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,17 +17,13 @@ from smallkube.core.workspace import REPOSITORY
 
 if TYPE_CHECKING:
     from smallkube.etcd.backup import Report
-    from smallkube.inventory.models import Node
-    from smallkube.remote.host import Host
 
 BackupName = Annotated[str | None, "name of the backup, as etcd.list shows it (default: the newest signed)"]
-Local = Annotated[bool, "this machine is the primary: no SSH to it"]
 
 
-@task("json")
+@task("local", "json")
 def backup(
     here: Current,
-    local: Local = False,
     allow_older_revision: Annotated[bool, "also when etcd's revision is lower than in the last backup"] = False,
     timeout: Annotated[Seconds, "seconds for each request to etcd"] = 300,
     endpoint: Annotated[str | None, "endpoint of etcd on the primary (default: its unix socket)"] = None,
@@ -48,7 +44,7 @@ def backup(
     source = (endpoint or backing.Options.endpoint, scratch or backing.Options.scratch)
     options = backing.Options(*source, timeout, allow_older_revision)
     with signals_as_errors("existing backups are unchanged"), output.steps(primary.name, shown=shown) as step:
-        report = backing.run(here.cluster, reach(here, primary, local), options, step)
+        report = backing.run(here.cluster, here.connect(primary), options, step)
     for fault in report.failed_notifications:
         ui.warn(fault)
     if here.json:
@@ -57,13 +53,6 @@ def backup(
         _show(report)
     if report.fault:
         raise SmallkubeError(report.fault)
-
-
-def reach(here: Current, node: "Node", local: bool) -> "AbstractContextManager[Host]":
-    """The machine ``node``, which is this one when it is the primary and ``local`` was given."""
-    from smallkube.remote.local import LocalHost
-
-    return LocalHost(node) if local and node.role == "primary" else here.connect(node)
 
 
 def _show(report: "Report") -> None:
@@ -150,34 +139,26 @@ def prune(
         ui.warn(f"not a backup of etcd, stays in {there.folder}: {others}")
 
 
-@task("json")
-def schedule(
-    here: Current,
-    at: Annotated[str, "time of day, as HH:MM"] = "03:17",
-    local: Local = False,
-) -> None:
+@task("local", "json")
+def schedule(here: Current, at: Annotated[str, "time of day, as HH:MM"] = "03:17") -> None:
     """Print cron and systemd entries for backups."""
     from smallkube.etcd import schedule as timetable
 
     here.inventory  # noqa: B018 - with a wrong inventory the backup would fail every night
     inv = Path(sys.executable).with_name("inv")
-    argv = (str(inv), "-r", str(REPOSITORY), "etcd.backup", *(("--local",) if local else ()))
+    argv = (str(inv), "-r", str(REPOSITORY), "etcd.backup", *(("--local",) if here.local else ()))
     texts = timetable.entries(argv, here.workspace.root, at)
     output.show(here, texts, "\n".join(f"# {name}\n{text}" for name, text in texts.items()).rstrip())
 
 
-@task("json")
-def status(
-    here: Current,
-    local: Local = False,
-    timeout: Annotated[Seconds, "seconds for each request to etcd"] = 10,
-) -> None:
+@task("local", "json")
+def status(here: Current, timeout: Annotated[Seconds, "seconds for each request to etcd"] = 10) -> None:
     """Show etcd's health, size, alarms, last backup."""
     from smallkube.etcd import catalog
     from smallkube.etcd import status as asking
 
     newest = catalog.of(here.cluster).newest
-    with reach(here, here.inventory.primary, local) as primary:
+    with here.connect(here.inventory.primary) as primary:
         found = asking.read(primary, timeout)
     problems, now = list(asking.problems(found)), datetime.now(UTC)
     remarks = list(asking.remarks(newest, now))
@@ -197,11 +178,10 @@ def status(
         raise SmallkubeError("; ".join(problems), where="etcd")
 
 
-@task(*CHANGE)
+@task("local", *CHANGE)
 def restore(
     here: Current,
     name: BackupName = None,
-    local: Local = False,
     timeout: Annotated[Seconds, "seconds for etcd, and then for the API server, to start"] = 120,
     without_encryption_key: Annotated[bool, "even if Secrets can't be decrypted afterwards"] = False,
     other_cluster: Annotated[bool, "even if the backup is of another cluster"] = False,
@@ -222,11 +202,11 @@ def restore(
     restoring.check(here.cluster, record, other_cluster=other_cluster, any_key=without_encryption_key)
     plan = restoring.Plan(record, inventory.primary, inventory.nodes, timeout, without_encryption_key)
     question = f"replace etcd's data on {inventory.primary.name}?"
-    remote = [node for node in plan.nodes if not (local and node == plan.primary)]
+    remote = [node for node in plan.nodes if not (here.local and node == plan.primary)]
     if not output.begin(here, plan.steps, question, remote):
         return
     with locked(here.cluster) as there, output.steps(inventory.primary.name, shown=True) as step:
-        outcome = restoring.execute(plan, there, master, lambda node: reach(here, node, local), step)
+        outcome = restoring.execute(plan, there, master, here.connect, step)
     output.show(here, {"name": record.name, **asdict(outcome)}, f"restored {record.name}")
     if (previous := outcome.previous) and not here.json:
         ui.message(f"the previous data is in {previous} on the primary; when all is Ready: rm -rf {previous}")
