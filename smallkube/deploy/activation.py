@@ -76,9 +76,8 @@ class Barrier:
             return ""
         with self._changed:
             self._report(member, point, fault)
-            while not all(reached >= point for reached in self._reached.values()):
+            while behind := sorted(name for name, reached in self._reached.items() if reached < point):
                 if late():
-                    behind = sorted(name for name, reached in self._reached.items() if reached < point)
                     return f"{', '.join(behind)} did not get this far in time"
                 self._changed.wait(BARRIER_SECONDS)
             others = sorted(name for name in self._faults if name != member)
