@@ -4,9 +4,12 @@ import re
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TypeVar
 
 from smallkube.core.errors import SmallkubeError
@@ -17,7 +20,6 @@ from smallkube.deploy.checks import Health
 from smallkube.deploy.drain import Drain
 from smallkube.deploy.facts import SCRIPTS, DeployFacts
 from smallkube.deploy.history import operator
-from smallkube.deploy.local_build import LocalBuild
 from smallkube.deploy.machine_lock import MachineLock
 from smallkube.deploy.plan import EXPECTED, BuildOn, Goal, Plan, Report
 from smallkube.inventory.cluster import Cluster
@@ -55,6 +57,7 @@ class NodeDeploy:
     def __init__(self, context: DeployContext, node: Node) -> None:
         self.context, self.node, self.plan = context, node, context.plan
         self.workspace, self.stopped = context.cluster.workspace, context.stop.is_set
+        self.connect, self.step = partial(SshHost, self.workspace, node), partial(context.watcher.step, node.name)
         self.report, self.ended = Report(node.name, EXPECTED[self.plan.goal]), False
         self.digest = self.plan.digest
         self.log_file = self.workspace.state_dir / "logs" / f"{self.plan.nonce}-{node.name}.log"
@@ -62,11 +65,13 @@ class NodeDeploy:
         self.drain = Drain(inventory, node, connect, context.drain_slots)
         without_tunnel = f"{', '.join(left_out)} did not get the new peers" if left_out else ""
         self.health = Health(inventory, node, connect, self.plan.lockstep, without_tunnel)
-        self.local = LocalBuild(self.plan.bundle, node.name, context.build_slots, self.stopped)
-        self.lock = MachineLock(lambda: SshHost(self.workspace, self.node), self.plan.nonce)
+        self.lock = MachineLock(self.connect, self.plan.nonce)
         self.facts: DeployFacts
         self.activation: Activation
         self._host: Host | None = None
+        self.cleanup = ExitStack()
+        self.cleanup.callback(self._disconnect)
+        self.cleanup.callback(self.lock.end)
 
     def execute(self) -> Report:
         """Run the plan's steps; a step that fails ends them."""
@@ -76,7 +81,7 @@ class NodeDeploy:
                     continue
                 if self.stopped() and step.interruptible:
                     raise SmallkubeError("interrupted before anything was activated")
-                self.context.watcher.step(self.node.name, step.title)
+                self.step(step.title)
                 step.run(self)
         except SmallkubeError as error:
             self._end(NodeOutcome.FAILED, reason_of(error))
@@ -91,7 +96,7 @@ class NodeDeploy:
     def host(self) -> Host:
         """The connection to the node, made when there is none."""
         if self._host is None:
-            host = SshHost(self.workspace, self.node)
+            host = self.connect()
             host.open()
             self._host = host
         return self._host
@@ -120,7 +125,7 @@ class NodeDeploy:
             scripts.push(self.host, "scripts", SCRIPTS.bundle)
         if self.facts.armed:
             # While this deploy has the lock, no other one can confirm these.
-            self.context.watcher.step(self.node.name, "run the rollback of an interrupted deploy")
+            self.step("run the rollback of an interrupted deploy")
             self.host.run_checked(script("run-stale-rollbacks", *self.facts.armed, timeout=ROLLBACK_SECONDS))
             self.facts = facts.of_deploy(self.host, self.plan.bundle)
 
@@ -136,7 +141,9 @@ class NodeDeploy:
         self._built(self.host.run(command, on_stderr=self._log, stopped=self.stopped))
 
     def build_locally(self) -> None:
-        self._built(self.local.build(self._log))
+        folder = Path(self.cleanup.enter_context(TemporaryDirectory(prefix="smallkube-")))
+        slots, bundle = self.context.build_slots, self.plan.bundle
+        self._built(local_build.build(bundle, self.node.name, folder, slots, self.stopped, self._log))
 
     def _log(self, data: bytes) -> None:
         """Append to the log of this deploy. Raises SmallkubeError when it can't be written."""
@@ -156,7 +163,7 @@ class NodeDeploy:
         self._set_target_system(system)
 
     def copy(self) -> None:
-        self.local.copy(self.host, lambda text: self.context.watcher.step(self.node.name, text))
+        local_build.copy(self.host, self.report.system, self.stopped, self.step)
 
     def find_generation(self) -> None:
         system = facts.generations(self.host).find(self.plan.generation or "")
@@ -170,7 +177,7 @@ class NodeDeploy:
             self._end(NodeOutcome.UNCHANGED)
             self.report.generation = self.facts.generation
         self.activation = Activation(
-            lambda: SshHost(self.workspace, self.node),
+            self.connect,
             self.plan.nonce,
             system,
             self.facts,
@@ -198,7 +205,7 @@ class NodeDeploy:
         if not reason and not self.drain.begin(self.plan.nonce, members.DRAIN_SECONDS, self.stopped):
             reason = f"{self.drain.host} is not a member"
         if reason:
-            self.context.watcher.step(self.node.name, f"not drained: {reason}")
+            self.step(f"not drained: {reason}")
 
     def activate(self) -> None:
         self.activation.activate(self.host)
@@ -237,22 +244,16 @@ class NodeDeploy:
             report.add_reason(f"not in the machine's history: {reason_of(error)}")
 
     def _release(self) -> None:
-        try:
-            if self.report.outcome is not NodeOutcome.UNKNOWN:
-                self._release_machine()
-        finally:
-            self.lock.end()
-            self._disconnect()
-            self.local.end()
-
-    def _release_machine(self) -> None:
-        try:
-            self.drain.end()
-        except SmallkubeError as error:
-            self.report.add_reason(reason_of(error))
-        if self.lock.taken and self.plan.drains:
-            self.drain.end_interrupted()
-        self.lock.release(lambda: self.host)
+        with self.cleanup:
+            if self.report.outcome is NodeOutcome.UNKNOWN:
+                return
+            try:
+                self.drain.end()
+            except SmallkubeError as error:
+                self.report.add_reason(reason_of(error))
+            if self.lock.taken and self.plan.drains:
+                self.drain.end_interrupted()
+            self.lock.release(lambda: self.host)
 
 
 def _tail(log: str) -> str:
