@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 
 from smallkube.core.errors import SmallkubeError
 from smallkube.inventory.models import Inventory, Node
@@ -26,7 +26,8 @@ class Drain:
         self.inventory, self.node, self.connect = inventory, node, connect
         self.slots = slots or threading.Semaphore()
         self.host = inventory.addressing.node_host(node.index)
-        self.begun = self.cordoned = self._has_slot = False
+        self.begun = self.cordoned = False
+        self._slot = ExitStack()
 
     def needless(self, dry_activation: str) -> str:
         """Why this activation needs no drain, or can have none; "" otherwise."""
@@ -42,8 +43,7 @@ class Drain:
 
         Raises SmallkubeError when pods can't be moved away.
         """
-        self.slots.acquire()
-        self._has_slot = True
+        self._slot.enter_context(self.slots)
         with self.connect(self.inventory.primary) as primary:
             if found := members.member(primary, self.host):
                 self.begun, self.cordoned = True, found.marked or not found.cordoned
@@ -68,9 +68,7 @@ class Drain:
             hint = f"inv nodes.uncordon --node {self.node.name}"
             raise SmallkubeError(f"it is still cordoned: {error.message}", hint=hint) from error
         finally:
-            if self._has_slot:
-                self._has_slot = False
-                self.slots.release()
+            self._slot.close()
 
     def end_interrupted(self) -> None:
         """Uncordon a node that an interrupted deploy has left cordoned, as its mark tells, though this one did not have

@@ -232,9 +232,6 @@ def changes(host: Host, bundle: Bundle) -> Changes:
     lines = (line.partition("  ") for line in split_lines(listing.text))
     there = {name.removeprefix(folder): digest for digest, blanks, name in lines if blanks}
     here = {name: hashlib.sha256(content).hexdigest() for name, content in bundle.files.items()}
-    return Changes(
-        known=True,
-        added=tuple(sorted(here.keys() - there.keys())),
-        changed=tuple(sorted(name for name in here.keys() & there.keys() if here[name] != there[name])),
-        removed=tuple(sorted(there.keys() - here.keys())),
-    )
+    added, removed = sorted(here.keys() - there.keys()), sorted(there.keys() - here.keys())
+    changed = sorted(name for name in here.keys() & there.keys() if here[name] != there[name])
+    return Changes(True, tuple(added), tuple(changed), tuple(removed))
