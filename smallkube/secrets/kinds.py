@@ -58,15 +58,19 @@ def validate(kind: Kind, plaintext: bytes, where: str) -> None:
             raise SmallkubeError("the API server needs this key in SEC 1 form (EC PRIVATE KEY)", where=where, hint=hint)
 
 
-def _wireguard_bytes(private: bytes, where: str) -> bytes:
-    text = private.removesuffix(b"\n")
+def wireguard_key(text: bytes) -> bytes | None:
+    """The key, private or public, that is in base64 in ``text``, as ``wg`` takes it; None when it is none."""
     try:
         raw = base64.b64decode(text, validate=True)
     except ValueError:
-        raw = b""
-    if len(raw) != 32 or base64.b64encode(raw) != text:
-        raise SmallkubeError("not a WireGuard private key", where=where, hint="expected: what `wg genkey` prints")
-    return raw
+        return None
+    return raw if len(raw) == 32 and base64.b64encode(raw) == text else None
+
+
+def _wireguard_bytes(private: bytes, where: str) -> bytes:
+    if raw := wireguard_key(private.removesuffix(b"\n")):
+        return raw
+    raise SmallkubeError("not a WireGuard private key", where=where, hint="expected: what `wg genkey` prints")
 
 
 def encryption_configuration(keys: Iterable[tuple[str, str]], resources: Sequence[str]) -> bytes:

@@ -3,7 +3,6 @@
 Other tools may write it too (OpenTofu, say): keys that are not ours are kept, the inventory decides on PeerIP.
 """
 
-import base64
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -49,16 +48,9 @@ def read(workspace: Workspace) -> Peers:
     if not isinstance(peers, list) or not all(peer is None or isinstance(peer, dict) for peer in peers):
         raise UsageError("must be a list of objects, with null for holes", where=where)
     for index, peer in enumerate(peers, 1):
-        if peer and "PublicKey" in peer and not _is_key(peer["PublicKey"]):
+        if peer and "PublicKey" in peer and not kinds.wireguard_key(str(peer["PublicKey"]).encode(errors="replace")):
             raise UsageError(f"PublicKey of node{index} is not a WireGuard key", where=where)
     return peers
-
-
-def _is_key(value: object) -> bool:
-    try:
-        return isinstance(value, str) and len(base64.b64decode(value, validate=True)) == 32
-    except ValueError:
-        return False
 
 
 def public_keys(peers: Peers) -> dict[int, str]:
