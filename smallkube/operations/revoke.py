@@ -9,6 +9,7 @@ anything.
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from smallkube.core.errors import MALFORMED, SmallkubeError, UsageError
@@ -121,11 +122,12 @@ class Revocation(Runbook):
         forget = Step(f"remove {name} from inventory.yaml", self._remove_from_inventory)
         again = f"; re-encrypt {', '.join(row.name for row in plan.shared)} without it" if plan.shared else ""
         files = ", ".join((*(row.file for row in plan.own), f"hosts/{name}.pub"))
+        deploy_primary = partial(self.deploy, [self.inventory.primary], cluster=self.cluster)
         steps = (
             Step(f"list the Secrets that pods on {name} use", self._list_exposed),
             *((forget,) if plan.inside else ()),
             Step(f"remove {name} from peers.json and secrets.nix{again}", self.update_keys),
-            Step("deploy the primary, without its token and WireGuard key", self._deploy_primary),
+            Step("deploy the primary, without its token and WireGuard key", deploy_primary),
             Step(f"delete the Node object of {name} and its pods", self._delete_node),
             Step("verify that its token is refused", lambda: tokens.verify(self, self._own(Kind.TOKEN), "refused")),
             Step("deploy all other workers that can be reached, without its WireGuard key", self._deploy_workers),
@@ -154,9 +156,6 @@ class Revocation(Runbook):
         text = edit.remove_node(positions.read_text(file), self.plan.node.name)
         inventories.parse(text, file)
         edit.write(file, text)
-
-    def _deploy_primary(self) -> None:
-        self.deploy([self.inventory.primary], cluster=self.cluster)
 
     def _deploy_workers(self) -> None:
         off = fleet.unreachable(self.inventory.workers, self.connect)
