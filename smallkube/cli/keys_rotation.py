@@ -59,12 +59,11 @@ def rotate_certificates(
     between: --pause. After an interruption the same command resumes.
     """
     from smallkube.operations import certificates
-    from smallkube.secrets import transaction
 
     if abort and (pause or no_deploy):
         raise UsageError("--abort can't be combined with --pause or --no-deploy")
     nodes = {item.name for item in here.nodes}
-    runner = output.Runner(here, "certificates")
+    runner = output.Runner(here, "certificates", rotation=not no_deploy)
     why: dict[Secret, list[str]] = {}
     rows = certificates.under_way(here.inventory, runner.keys)
     if not rows and not abort:
@@ -73,22 +72,16 @@ def rotate_certificates(
     elif no_deploy:
         raise UsageError("a rotation is under way", hint="complete it without --no-deploy, or --abort it")
     rotation = certificates.Rotation(here.cluster, None, here.connect, runner.deploy, rows, timeout)
-    operation = rotation.operation(runner.keys, abort=abort, pause=pause)
+    operation = rotation.replacement() if no_deploy else rotation.operation(runner.keys, abort=abort, pause=pause)
+    machines = () if no_deploy or not rows else here.inventory.nodes
     if here.dry_run or not rows:
-        steps = operation.titles(runner.keys) if rows and not no_deploy else ()
-        output.announce(here, here.inventory.nodes if steps else ())
-        _show_issued(here, rows, why, "would issue" if here.dry_run else "issued", steps=steps)
+        output.announce(here, machines)
+        verb, steps = "would issue" if here.dry_run else "issued", operation.titles(runner.keys) if rows else ()
+        _show_issued(here, rows, why, verb, steps=steps)
         return
-    question = f"replace {', '.join(rotation.files)}, and their keys?"
-    if no_deploy:
-        ui.confirm(question, yes=here.yes)
-        with changing(here):
-            transaction.apply(here.cluster, certificates.replaced(rows))
-        _show_issued(here, rows, why, "issued")
-    else:
-        runner.run(operation, question)
-        verb = "aborted" if abort else "issued"
-        _show_issued(here, rows, why, verb, reached=rotation.stage, outage=runner.outage)
+    runner.run(operation, f"replace {', '.join(rotation.files)}, and their keys?", machines)
+    verb = "aborted" if abort else "issued"
+    _show_issued(here, rows, why, verb, reached=rotation.stage, outage=runner.outage)
     _show_next(rotation, runner.outage)
 
 

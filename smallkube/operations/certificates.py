@@ -91,6 +91,11 @@ class Rotation(Runbook):
     rows: tuple[Secret, ...]
     seconds: int
 
+    def replacement(self) -> Operation:
+        """The one step without a deploy."""
+        step = Step(f"replace {', '.join(self.files)}, and their keys, in keys/ only", self._write(replaced))
+        return Operation((step,), has_primary=False)
+
     def operation(self, keys: Keys, *, abort: bool, pause: bool) -> Operation:
         """The steps; with ``pause`` only until all trust the new ones. Raises UsageError when it can't be aborted."""
         at, pending = self._at, self._at(Stage.DEPLOY_PENDING)
