@@ -51,10 +51,8 @@ def choose(
 ) -> dict[Secret, list[str]]:
     """Key → why it and its certificate are replaced, nothing for one that has no fault, unless ``everything`` is.
 
-    Of ``nodes`` (names) when there are any.
-
-    Whether a certificate is over its key is known only where the master is. Raises UsageError when a key is missing,
-    SmallkubeError when one can't be opened: a deploy would fail of it.
+    Of ``nodes`` (names) when there are any. Whether a certificate is over its key is known only where the master is.
+    Raises UsageError when a key is missing, SmallkubeError when one can't be opened: a deploy would fail of it.
     """
     keys, master = read_keys(cluster.workspace), read_master(cluster.workspace)
     found = {}

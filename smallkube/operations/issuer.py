@@ -52,13 +52,8 @@ class Rotation(Overlap):
     seconds: int
 
     @property
-    def row(self) -> Secret:
-        """The key that signs."""
-        return next(row for row in policy.secrets_of(self.inventory) if row.kind is Kind.SIGNING_KEY)
-
-    @property
     def rows(self) -> tuple[Secret, ...]:
-        return (self.row,)
+        return tuple(row for row in policy.secrets_of(self.inventory) if row.kind is Kind.SIGNING_KEY)
 
     def operation(self, keys: Keys, *, abort: bool) -> Operation:
         """The steps. Raises UsageError when there is nothing to abort, or no key."""
@@ -80,12 +75,14 @@ class Rotation(Overlap):
     @property
     def key(self) -> str:
         """The id of the key that signs, by keys/."""
-        return key_id(self.open(self.row), f"keys/{self.row.file}")
+        return self._id_of(*self.rows)
 
     @property
     def _other(self) -> str:
-        other = self.others(self.keys)[self.row]
-        return key_id(self.open(other), f"keys/{other.file}")
+        return self._id_of(*self.others(self.keys).values())
+
+    def _id_of(self, row: Secret) -> str:
+        return key_id(self.open(row), f"keys/{row.file}")
 
     def _expect(self, wanted: set[str]) -> None:
         """The API server publishes the keys whose tokens it accepts (OpenID's JWKS)."""
