@@ -1,10 +1,9 @@
 """A system built by the Nix of this machine, and its closure as a stream that `nix-store --import` takes."""
 
 import os
+import select
 import subprocess  # logs and closures are passed on while they come
 import tempfile
-import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +13,7 @@ from smallkube.core import process
 from smallkube.core.errors import SmallkubeError, UsageError, split_lines
 from smallkube.nix import flake
 
+_CHUNK = 1 << 16
 _POLL_SECONDS = 0.2
 _TERMINATION_SECONDS = 10.0
 
@@ -36,20 +36,14 @@ def build(tree: Path, attribute: str, on_stderr: Callable[[bytes], object], tick
     nix, _ = require_nix()
     options = ("--no-write-lock-file", "--out-link", str(result(tree)))
     argv = [nix, *flake.FEATURES, "build", *options, f"{flake.url(nix, tree)}#{attribute}"]
-
-    def listen(stream: IO[bytes]) -> None:
-        for line in stream:
-            on_stderr(line)
-
     with _started(argv, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as building:
-        listener = threading.Thread(target=listen, args=(building.stderr,), daemon=True)
-        listener.start()
-        while building.poll() is None:
+        log = cast(IO[bytes], building.stderr)
+        while True:
             tick()
-            time.sleep(_POLL_SECONDS)
-        listener.join()
-        tick()
-    return building.returncode
+            if select.select([log], [], [], _POLL_SECONDS)[0]:
+                if not (data := os.read(log.fileno(), _CHUNK)):
+                    return building.wait()
+                on_stderr(data)
 
 
 def result(tree: Path) -> Path:
