@@ -20,17 +20,20 @@ if TYPE_CHECKING:
 def rotate_wireguard(here: Current) -> None:
     """Rotate the WireGuard keys and peers.json.
 
-    Needs no private key. The previous keys are removed from keys/, but stay in
-    git history. After an interruption the same command (or keys.generate)
-    resumes.
+    Needs no private key. Asks all nodes first: a node with newer keys, or other
+    values than the inventory, refuses it. The previous keys are removed from
+    keys/, but stay in git history. After an interruption the same command (or
+    keys.generate) resumes.
     """
     from smallkube.operations import wireguard
 
     nodes = [item.name for item in here.nodes]
     outcome = wireguard.Outcome((), ())
-    output.announce(here, ())
+    output.announce(here, here.inventory.nodes)
     with changing(here) as completed:
         planned = wireguard.plan(here.cluster, nodes, completed)
+        for text in wireguard.warnings(here.cluster) if planned else ():
+            ui.warn(text)
         if planned and not here.dry_run:
             ui.confirm(f"replace the WireGuard keys of {listed(row.node for row in planned)}?", yes=here.yes)
             outcome = wireguard.act(here.cluster, planned)

@@ -4,7 +4,7 @@ The steps on each node are in ``deploy.node``.
 """
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
@@ -14,7 +14,7 @@ from smallkube.core import process
 from smallkube.core.errors import ErrorGroup, UsageError, listed
 from smallkube.core.files import write_file
 from smallkube.deploy import preflight
-from smallkube.deploy.facts import SCRIPTS
+from smallkube.deploy.facts import SCRIPTS, Deployed
 from smallkube.inventory.cluster import Cluster
 from smallkube.inventory.models import Node
 from smallkube.nix import build, flake, render
@@ -228,11 +228,17 @@ def prepare(
     return replace(planned, warnings=warnings, not_asked=not_asked, keys=keys, commit=commit)
 
 
-def require_current(cluster: Cluster) -> None:
-    """Raise ErrorGroup for values that a deploy would refuse: before keys/ is changed for one."""
+def require_current(cluster: Cluster) -> Mapping[str, Deployed]:
+    """What was deployed to each machine that can be asked: before keys/ is changed for a deploy.
+
+    Raises UsageError for older keys, and ErrorGroup for values, that the deploy would refuse.
+    """
+    found = preflight.ask(cluster, cluster.inventory.nodes)
+    preflight.refuse_older_keys(found, transaction.states(cluster.workspace))
     texts = render.plan(cluster).files
     files = {file: texts[cluster.workspace.root / file].encode() for file in preflight.FILES}
-    preflight.refuse_changes(cluster, preflight.ask(cluster, cluster.inventory.nodes), files, versions=True)
+    preflight.refuse_changes(cluster, found, files, versions=True)
+    return found
 
 
 def _lock(cluster: Cluster, unlocked: Bundle) -> bytes:

@@ -62,7 +62,7 @@ def refuse_older_keys(found: Mapping[str, Deployed], states: Sequence[str]) -> N
         raise UsageError(
             f"{listed(newer)} was deployed with newer keys than this workspace has; nothing was sent",
             where="keys/",
-            hint="run `git pull`, or pass --force to deploy the older keys",
+            hint="run `git pull` (inv deploy --force deploys the older keys)",
         )
 
 

@@ -4,9 +4,11 @@ Only the master's *public* key is needed: nothing is decrypted. Encrypted keys, 
 one (see ``transaction``).
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
+from smallkube.core.errors import listed
+from smallkube.deploy.plan import require_current
 from smallkube.inventory.cluster import Cluster
 from smallkube.secrets import kinds, peers, policy, recipients, transaction
 from smallkube.secrets.policy import Kind, Secret
@@ -19,6 +21,20 @@ class Outcome:
 
     written: tuple[str, ...]
     peers: tuple[str, ...]
+
+
+def warnings(cluster: Cluster) -> Iterator[str]:
+    """Ask all machines, to which new keys must be deployed in lockstep, what they have.
+
+    Raises as ``require_current``.
+    """
+    found, entries = require_current(cluster), peers.public_keys(peers.read(cluster.workspace))
+    nodes = cluster.inventory.nodes
+    if silent := [node.name for node in nodes if node.name not in found]:
+        yield f"no answer from {listed(silent)}: new keys can't be deployed before all nodes can be reached"
+    keys = {node.name: found[node.name].public_key for node in nodes if node.name in found}
+    if other := [node.name for node in nodes if keys.get(node.name, "") not in ("", entries.get(node.index))]:
+        yield f"{listed(other)} runs another WireGuard key than keys/peers.json has: keys/ was not deployed"
 
 
 def plan(cluster: Cluster, nodes: Collection[str] = (), completed: Collection[str] = ()) -> tuple[Secret, ...]:

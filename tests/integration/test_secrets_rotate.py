@@ -81,8 +81,9 @@ def test_only_the_named_node_and_what_another_tool_wrote_stays(ready: Any) -> No
 
 
 def test_nothing_changes_without_consent_or_in_a_dry_run(ready: Any) -> None:
-    assert "--yes" in ready.refused("keys.rotate-wireguard")
-    before = ready.snapshot()
+    before, asked = ready.snapshot(), ready.inv("keys.rotate-wireguard")
+    silent, refused = asked.stderr.splitlines()
+    assert (asked.returncode, "no answer from node1, node2" in silent, "--yes" in refused) == (2, True, True)
     assert "would make new WireGuard keys: node1, node2" in ready.done("keys.rotate-wireguard", "--dry-run")
     assert "would issue 5" in ready.done("keys.rotate-certificates", "--all", "--dry-run")
     assert ready.snapshot() == before

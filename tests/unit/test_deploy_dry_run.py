@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from smallkube.cli.program import main
-from smallkube.core.errors import ErrorGroup, UsageError
+from smallkube.core.errors import ErrorGroup, SmallkubeError, UsageError
 from smallkube.deploy import plan, preflight
 from smallkube.deploy.plan import Goal, Options
 from smallkube.deploy.run import UNDRAINED
@@ -154,9 +154,13 @@ def smallkube(
     return run
 
 
-@pytest.mark.parametrize(
-    "task", ["tokens.rotate --all", "keys.rotate-issuer", "keys.rotate-certificates --all", "encryption.rotate"]
+ROTATIONS = (
+    *("tokens.rotate --all", "keys.rotate-issuer", "keys.rotate-certificates --all", "encryption.rotate"),
+    "keys.rotate-wireguard",
 )
+
+
+@pytest.mark.parametrize("task", ROTATIONS)
 def test_a_rotation_with_another_version_changes_no_key(
     task: str, cluster: FakeCluster, smallkube: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -166,6 +170,44 @@ def test_a_rotation_with_another_version_changes_no_key(
     status, _, err = smallkube(*task.split(), "--yes")
     assert (status, transaction.read_keys(cluster.workspace)) == (2, before)
     assert "cluster.kubernetes: is 1.35, but 1.34 was deployed; nothing was sent; run `inv cluster.upgrade`" in err
+
+
+@pytest.mark.parametrize("task", ROTATIONS)
+def test_a_rotation_of_a_stale_clone_changes_no_key(
+    task: str,
+    cluster: FakeCluster,
+    smallkube: Callable[..., tuple[int, str, str]],
+    keys_of: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    before, keys_of["node2"] = transaction.read_keys(cluster.workspace), "newer"
+    monkeypatch.setattr("smallkube.remote.fleet.unreachable", lambda *_: {})
+    status, _, err = smallkube(*task.split(), "--yes")
+    assert (status, transaction.read_keys(cluster.workspace)) == (2, before)
+    assert "keys/: node2 was deployed with newer keys than this workspace has; nothing was sent; run `git pull`" in err
+
+
+@pytest.mark.parametrize("flags", [("--dry-run",), ("--yes",)])
+def test_new_wireguard_keys_warn_of_what_a_deploy_needs(
+    flags: tuple[str, ...],
+    cluster: FakeCluster,
+    smallkube: Callable[..., tuple[int, str, str]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """node1 has another key than peers.json, node2 is off."""
+    connect, before = ssh.SshHost, transaction.read_keys(cluster.workspace)
+
+    def answer(node: Node, command: Command) -> Result:
+        if node.name == "node2":
+            raise SmallkubeError("no route to host", where=node.name)
+        found = json.loads(connect(cluster.workspace, node).run(command).stdout)
+        return reply(json.dumps(found | {"public_key": "another"}))
+
+    monkeypatch.setattr(ssh, "SshHost", lambda _, node: FakeHost(node, lambda command: answer(node, command)))
+    status, _, err = smallkube("keys.rotate-wireguard", *flags)
+    assert (status, (transaction.read_keys(cluster.workspace) == before)) == (0, flags == ("--dry-run",))
+    assert "warning: no answer from node2: new keys can't be deployed before all nodes can be reached\n" in err
+    assert "warning: node1 runs another WireGuard key than keys/peers.json has: keys/ was not deployed\n" in err
 
 
 def test_a_dry_run_says_where_it_would_deploy(

@@ -41,7 +41,7 @@ TASKS: Mapping[str, tuple[str, set[str]]] = {
     "keys.rotate-certificates": ("--all", {*BOTH}),
     "keys.rotate-issuer": ("", {*BOTH}),
     "keys.rotate-master": ("", set()),
-    "keys.rotate-wireguard": ("", set()),
+    "keys.rotate-wireguard": ("", {*BOTH}),
     "nodes.reboot": ("", {*BOTH}),
     "nodes.remove": ("node2 --revoke", {"node1"}),
     "tokens.rotate": ("--all", {*BOTH}),
