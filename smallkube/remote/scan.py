@@ -9,11 +9,12 @@ from enum import StrEnum
 
 import paramiko
 
-from smallkube.core.errors import SmallkubeError
+from smallkube.core.errors import MALFORMED, SmallkubeError
 from smallkube.core.workspace import Workspace
 from smallkube.inventory.models import Node
 from smallkube.remote import fleet
 from smallkube.remote.openssh import Route
+from smallkube.remote.ssh import UNEXPECTED
 from smallkube.secrets.host_keys import ED25519, HostKey, read_host_key, shared
 
 
@@ -84,6 +85,8 @@ def _ask(route: Route, timeout: float) -> HostKey:
     except (paramiko.SSHException, OSError, EOFError) as error:
         reason = wire.reason or str(error) or "connection closed"
         raise SmallkubeError(f"no {ED25519} host key: {reason}", where=str(route)) from error
+    except MALFORMED as error:
+        raise SmallkubeError(f"no {ED25519} host key: {UNEXPECTED} ({error})", where=str(route)) from error
     finally:
         transport.close()
         wire.close()

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import fabric
 import paramiko
 
-from smallkube.core.errors import SmallkubeError, UsageError
+from smallkube.core.errors import MALFORMED, SmallkubeError, UsageError
 from smallkube.core.workspace import Workspace
 from smallkube.inventory.models import Node
 from smallkube.remote.host import Command, Connect, Host, Streams, login_line
@@ -24,6 +24,8 @@ from smallkube.secrets import host_keys
 KEEPALIVE_SECONDS = 15
 SILENCE_SECONDS = 60
 """A connection on which nothing was acknowledged for so long is lost."""
+UNEXPECTED = "the other end sent what is not SSH"
+"""Paramiko (5.0) then raises what comes of reading it."""
 _SUDO_REFUSED = 1
 """sudo's exit status when it does not run the command (sudo(8), "Exit value"); the command's own may be the same."""
 _CHUNK = 1 << 16
@@ -98,6 +100,8 @@ class SshHost(Host):
                 if isinstance(error, paramiko.SSHException):
                     return self.error(f"no SSH connection: {_reason(error)}")
                 return self.error(f"can't be reached: {_reason(error)}", "is the machine up, and ssh.host right?")
+            case _ if isinstance(error, MALFORMED):
+                return self.error(f"no SSH connection: {UNEXPECTED} ({error})")
         return None
 
     def close(self) -> None:
@@ -125,6 +129,10 @@ class SshHost(Host):
             raise self.error(f"{name}: {error}") from error
         except (paramiko.SSHException, OSError, EOFError) as error:
             raise self.error(f"connection lost while {name} ran: {str(error) or 'closed'}") from error
+        except MALFORMED as error:
+            if transport is None or transport.is_active():
+                raise
+            raise self.error(f"connection lost while {name} ran: {UNEXPECTED} ({error})") from error
         if status == _SUDO_REFUSED and not self._becomes_root(command):
             raise self.error(
                 f"{self.node.ssh.user} may not use sudo without a password",

@@ -5,7 +5,9 @@ import os
 import pty
 import shutil
 import socket
+import struct
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -121,6 +123,87 @@ def test_something_else_than_ssh_on_the_port(cluster: Any) -> None:
     with socket.create_server(("127.0.0.1", port(cluster, "node1"))):
         run = cluster.inv("keys.scan", "--node", "node1", "--yes", "--timeout", "1")
     assert run.returncode == 1 and "Traceback" not in run.stderr
+
+
+def packet(payload: bytes) -> bytes:
+    """RFC 4253, section 6, before keys are exchanged."""
+    padding = 16 - (5 + len(payload)) % 8
+    return struct.pack(">IB", 1 + len(payload) + padding, padding) + payload + bytes(padding)
+
+
+def texts(*parts: bytes) -> bytes:
+    return b"".join(struct.pack(">I", len(part)) + part for part in parts)
+
+
+def offer(exchange: bytes = b"curve25519-sha256@libssh.org") -> bytes:
+    ciphers = (b"aes128-ctr", b"aes128-ctr", b"hmac-sha2-256", b"hmac-sha2-256", b"none", b"none", b"", b"")
+    return packet(b"\x14" + bytes(16) + texts(exchange, b"ssh-ed25519", *ciphers) + bytes(5))
+
+
+def answer(key: bytes, point: bytes) -> bytes:
+    return packet(b"\x1f" + texts(texts(b"ssh-ed25519", key), point, texts(b"ssh-ed25519", b"x" * 64)))
+
+
+HOSTILE = {
+    "closed": b"",
+    "HTTP": b"HTTP/1.1 400 no\r\n\r\n",
+    "banner": b"SSH-2.0-\xff\x1b]52;c;eA==\x07\r\n",
+    "endless lines": b"x\r\n" * 100_000,
+    "a long line": b"x" * (1 << 20),
+    "empty packet": b"SSH-2.0-x\r\n" + packet(b""),
+    "huge packet": b"SSH-2.0-x\r\n" + struct.pack(">IB", 0x7FFFFFFF, 4) + bytes(100),
+    "names of no encoding": b"SSH-2.0-x\r\n" + offer(b"\xff\xfe"),
+    "names cut": b"SSH-2.0-x\r\n" + packet(b"\x14" + bytes(16) + b"\xff\xff\xff\xff"),
+    "escapes": b"SSH-2.0-x\r\n" + packet(b"\x01\0\0\0\2" + texts(b"\x1b]52;c;eA==\x07\n[/etc/foo]", b"")),
+    "no answer": b"SSH-2.0-x\r\n" + offer() + packet(b"\x1f"),
+    "no key": b"SSH-2.0-x\r\n" + offer() + answer(b"x", b"\x09" * 32),
+    "no point": b"SSH-2.0-x\r\n" + offer() + answer(b"\1" * 32, b"x"),
+    "point zero": b"SSH-2.0-x\r\n" + offer() + answer(b"\1" * 32, bytes(32)),
+    "another's key": b"SSH-2.0-x\r\n" + offer() + answer(b"\1" * 32, b"\x09" * 32),
+    "no curve": b"SSH-2.0-x\r\n" + offer(b"ecdh-sha2-nistp256") + answer(b"\1" * 32, b"\4" * 65),
+}
+"""What a machine, or whoever answers in its place, sends instead of SSH."""
+
+
+@contextmanager
+def sending(where: int, data: bytes) -> Iterator[None]:
+    """A server that sends ``data`` to each that connects, and no more."""
+
+    def serve() -> None:
+        with suppress(OSError):
+            while True:
+                connection, _ = server.accept()
+                with connection, suppress(OSError):
+                    connection.sendall(data)
+                    connection.shutdown(socket.SHUT_WR)
+                    while connection.recv(1 << 16):
+                        pass
+
+    with socket.create_server(("127.0.0.1", where)) as server:
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield
+        finally:
+            server.shutdown(socket.SHUT_RDWR)
+            thread.join()
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_server_that_speaks_no_ssh_is_one_row(name: str, cluster: Any, tmp_path: Path) -> None:
+    """Of keys.scan, and of what opens a connection for a command; the other machine is reported as it is."""
+    with (
+        sending(port(cluster, "node1"), HOSTILE[name]),
+        sshd(tmp_path, port(cluster, "node2"), cluster.identity("node2")),
+    ):
+        run = cluster.inv("keys.scan", "--yes", "--json", "--timeout", "2")
+        states = {row["node"]: row["state"] for row in json.loads(run.stdout)}
+        assert (run.returncode, states) == (1, {"node1": "failed", "node2": "new"}), run.stderr
+        shutil.copy(cluster.private / "node1.pub", cluster.workspace.hosts_keys_dir)
+        asked = cluster.inv("nodes.exec", "--node", "node1", "--json", "--", "hostname")
+    assert (asked.returncode, [row["outcome"] for row in json.loads(asked.stdout)]) == (1, ["unknown"]), asked.stderr
+    assert "Traceback" not in run.stderr + asked.stderr
+    assert all(line.isprintable() and len(line) < 1000 for line in (run.stderr + asked.stderr).splitlines())
 
 
 def typed(cluster: Any, answers: str, *words: str) -> tuple[int, str]:
