@@ -244,7 +244,6 @@ NOT_TRACED = {
     "lab.conformance": "takes an hour; runs other tasks, which are traced, and cluster.conformance",
     "cluster.conformance": "runs a program of others with the kubeconfig that it is given; reads nothing in keys/",
     "lab.prune": "removes images that other tests need, so that only its dry run is traced; reads nothing in keys/",
-    "cluster.rebuild-primary": "needs a new machine; scans, re-encrypts, deploys and restores, which are traced",
 }
 """Tasks that are not run, and why."""
 ON_MACHINES = {
@@ -270,3 +269,5 @@ ON_CLUSTER = {
     "keys.rotate-certificates --all --node node2 --yes": 0,
 }
 """Those that tests/cluster runs, because they need an API server."""
+ON_NEW_PRIMARY = "cluster.rebuild-primary --yes --json --host-key "
+"""What tests/cluster/test_rebuild.py runs, with the fingerprint of the new machine."""

@@ -9,8 +9,12 @@ from typing import Any
 
 import pytest
 
+from tests import machine_leaks
 from tests.cluster.conftest import LabCluster, MakeCluster, ended, killed_at, pod
 from tests.cluster.test_tokens import answer
+from tests.conftest import require
+from tests.leaks import ON_NEW_PRIMARY
+from tests.machine_leaks import WatchedOperator
 
 REBUILD = ("cluster.rebuild-primary", "--yes")
 GET = "wget -q -T 2 -O /dev/null http://$WEB_SERVICE_HOST/"
@@ -80,7 +84,9 @@ def assert_same(cluster: LabCluster, before: Any, asked: int) -> None:
     assert all(cluster.ready().values())
 
 
-def test_the_primary_is_rebuilt_and_workers_keep_serving(busy: LabCluster) -> None:
+def test_the_primary_is_rebuilt_and_workers_keep_serving(busy: LabCluster, tmp_path: Path) -> None:
+    """Under strace, the machines watched: no secret leaks (see test_secret_leaks.py)."""
+    require("cluster", machine_leaks.needed(), "strace, with the right to trace, and a C compiler")
     token = busy.inside("default", "client", "cat", "/var/run/secrets/kubernetes.io/serviceaccount/token").stdout
     before = identities(busy), containers(busy)
     fingerprint = lose(busy)
@@ -91,7 +97,11 @@ def test_the_primary_is_rebuilt_and_workers_keep_serving(busy: LabCluster) -> No
     assert (wrong.returncode, "not SHA256:other" in wrong.stderr) == (2, True), wrong.stderr
     steps = json.loads(busy.operator.done("cluster.rebuild-primary", "--dry-run", "--json"))
     assert any(fingerprint in step for step in steps)
-    done = json.loads(busy.operator.done(*REBUILD, "--host-key", fingerprint, "--json"))
+    with WatchedOperator(busy.operator, tmp_path).watching() as watched:
+        rebuilt = watched.run(ON_NEW_PRIMARY + fingerprint)
+        assert rebuilt.status == 0, rebuilt.stderr.read_text()
+        assert watched.leaks(rebuilt) == []
+    done = json.loads(rebuilt.stdout.read_text())
     assert (done["backup"].startswith("lab-"), done["unrestarted"]) == (True, {})
     assert_same(busy, before, asked)
     assert answer(busy, token) == "accepted"
