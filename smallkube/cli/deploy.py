@@ -76,16 +76,18 @@ def plan(here: Current) -> None:
     """
     from smallkube.deploy import facts, run
     from smallkube.deploy.plan import Goal, prepare
-    from smallkube.remote.fleet import raise_errors
+    from smallkube.remote.fleet import NodeOutcome, reason_of
 
     planned = prepare(here.cluster, here.nodes, Goal.DRY_ACTIVATE)
     for text in planned.warnings:
         ui.warn(text)
     outcomes = here.ask(planned.nodes, lambda host: facts.changes(host, planned.bundle))
-    raise_errors(outcomes)
-    changes = {outcome.node.name: outcome.value for outcome in outcomes if outcome.value}
+    changes = {outcome.node.name: outcome.value or facts.Changes(known=False) for outcome in outcomes}
     with ui.Progress([each.name for each in planned.nodes]) as progress:
         reports = run.execute(planned, here.cluster, progress)
+    for report, outcome in zip(reports, outcomes, strict=True):
+        if outcome.error and report.good:
+            report.outcome, report.reason = NodeOutcome.FAILED, reason_of(outcome.error)
     if here.json:
         ui.json_result([{**asdict(report), "files": changes[report.node]} for report in reports])
     else:

@@ -14,6 +14,7 @@ from invoke.context import Context
 from invoke.exceptions import Exit
 
 from smallkube.cli import app
+from smallkube.core.errors import SmallkubeError
 from smallkube.core.workspace import Workspace
 from smallkube.inventory.cluster import Cluster
 from smallkube.inventory.load import load
@@ -22,6 +23,7 @@ from smallkube.nix import check, render
 from smallkube.remote import ssh
 from smallkube.remote.fake import FakeHost, reply
 from smallkube.remote.host import Command, Result
+from tests.unit.fake_cluster import HOSTS
 from tests.unit.test_cluster_status import FACTS, UNITS
 
 COLLECTION = app.tree()
@@ -31,6 +33,8 @@ TASKS: dict[str, dict[str, object]] = {
     "cluster.status": {},
     "deploy.history": {},
     "deploy": {"dry_run": True},
+    "deploy.plan": {},
+    "nodes.exec": {},
     "tokens.status": {},
     "cluster.upgrade-check": {},
 }
@@ -39,8 +43,8 @@ STAMP = "2026-01-01T00:00:00.000000Z"
 STATUS = {"conditions": [{"type": "Ready", "status": "True"}], "nodeInfo": {"kubeletVersion": "v1.34.1"}}
 NAMES = [{"name": f"node{index}.k8s.internal", "annotations": {}} for index in (1, 2)]
 DEPLOYED = {"peers": "", "public_key": "", "wireguard": {"a": "b"}, "rendered": ["a/x:  y = 1;"], "own_keys": ["x"]}
-BEFORE = {"has_bundle": True, "has_scripts": True, "host_key": "ssh-ed25519 x", "store_free": 1, "state_free": 1}
-BEFORE |= {"failed": ["x.service"], "armed": []}
+BEFORE = {"has_bundle": True, "has_scripts": True, "host_key": "", "store_free": 1 << 30, "state_free": 1 << 30}
+BEFORE |= {"failed": ["x.service"], "armed": ["x.timer"]}
 LEASE = {"renewTime": STAMP, "leaseDurationSeconds": 40}
 ETCD = {"version": "3.6.5", "header": {"revision": 5, "member_id": 1}, "dbSize": 9, "dbSizeInUse": 9, "leader": 1}
 ANSWERS: dict[str, Any] = {
@@ -56,14 +60,21 @@ ANSWERS: dict[str, Any] = {
     "status": [{"Status": {**ETCD, "errors": ["none"], "dbSizeQuota": 1, "raftTerm": 2, "raftIndex": 3}}],
     "cat": FACTS["history"],
     "tokens-in-use": ["kubelet " + "a" * 64],
+    "hostname": ["x"],
+    "find": ["a" * 64 + "  /var/lib/smallkube/bundles/b/nix/flake.nix"],
+    "build": ["/nix/store/built"],
+    "diff-closures": ["x: 1 → 2"],
+    "dry-activate": ["would restart x"],
 }
-LINES = ("cat", "tokens-in-use")
+LINES = ("cat", "tokens-in-use", "hostname", "find", "build", "diff-closures", "dry-activate")
 HOSTILE: list[Any] = [
     *(None, True, -1, 1 << 70, 10**400, 1e308, float("inf"), float("nan")),
     *("", "x", "\x1b]52;c;eA==\x07\n[/etc/foo]", "\ud800", "9" * 5000, "0001-01-01T00:00:00", "[" * 50_000),
     *([], [None], [[[]]], {}, {"a": {"b": None}}, {"": []}, ["[" * 50_000], "Id=\n\n=\nId", "x" * 100_000),
 ]
 TEXTS = ["", "{", "[" * 100_000, "null", "\0\xff", '{"items": [', '"' + "\\ud800" * 9 + '"', "x" * (5 << 20)]
+LOST = "connection lost"
+"""Instead of an answer."""
 
 
 def paths(value: Any) -> Iterator[tuple[Any, ...]]:
@@ -92,7 +103,7 @@ BROKEN = st.sampled_from([*ANSWERS]).flatmap(
     lambda answer: st.tuples(
         st.just(answer),
         st.one_of(
-            st.sampled_from(TEXTS),
+            st.sampled_from([*TEXTS, LOST]),
             st.builds(
                 lambda path, other: text_of(answer, replaced(ANSWERS[answer], path, other)),
                 st.sampled_from([*paths(ANSWERS[answer])]),
@@ -117,8 +128,11 @@ class Fleet:
     def _reply(self, node: Node, command: Command) -> Result:
         asked = next((name for name in ANSWERS if name in (command.name, *command.argv)), "")
         if node.name == self.broken and asked == self.answer:
+            if self.text == LOST:
+                raise SmallkubeError(LOST, where=node.name)
             return Result(0, self.text.encode(errors="surrogatepass"), "")
-        return reply(text_of(asked, ANSWERS[asked]) if asked else "")
+        right = ANSWERS.get(asked, "")
+        return reply(text_of(asked, right | {"host_key": HOSTS[node.name]} if asked == "facts" else right))
 
 
 @pytest.fixture
@@ -129,6 +143,8 @@ def fleet(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fl
     render.plan(Cluster(place, load(place.inventory_file))).apply()
     place.flake_lock.write_text('{"nodes": {"root": {}}, "root": "root", "version": 7}')
     monkeypatch.setattr(check, "check", lambda *_: ())
+    monkeypatch.setattr("time.time", lambda: float(FACTS["clock"]))
+    monkeypatch.setattr("sys.argv", ["smallkube", "nodes.exec", "--", "hostname"])
     made = Fleet()
     monkeypatch.setattr(ssh, "SshHost", made.connect)
     return made
@@ -140,7 +156,7 @@ def rows(task: str, capsys: pytest.CaptureFixture[str]) -> dict[str, list[Any]]:
     try:
         COLLECTION[task](Context(), json=True, **TASKS[task])
     except Exit as end:
-        assert end.code in (0, 1) or task == "deploy"  # which may be refused, whatever the reason
+        assert end.code in (0, 1) or task.startswith("deploy")  # which may be refused, whatever the reason
         reason = str(end.message)
     said = capsys.readouterr()
     assert all(line.isprintable() and len(line) < 5000 for line in (*said.err.splitlines(), *reason.splitlines()))
@@ -174,6 +190,8 @@ def of_node(task: str, found: Any, node: str) -> Iterator[Any]:
 @example(broken=("cat", "[" * 100_000), node="node2")
 @example(broken=("running", '{"kernel": "6", "versions": {"kubelet": "x"}}'), node="node2")
 @example(broken=("tokens-in-use", "\n" * 100_000), node="node2")
+@example(broken=("cat", LOST), node="node2")
+@example(broken=("find", LOST), node="node2")
 def test_a_broken_answer_is_one_row(
     task: str, broken: tuple[str, str], node: str, fleet: Fleet, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -186,4 +204,4 @@ def test_a_broken_answer_is_one_row(
 
 
 def _timeless(found: list[Any]) -> list[Any]:
-    return [{**row, "lease_seconds": 0} if isinstance(row, dict) else row for row in found]
+    return [{**row, "lease_seconds": 0, "seconds": 0} if isinstance(row, dict) else row for row in found]
