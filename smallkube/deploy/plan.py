@@ -217,12 +217,7 @@ def prepare(
         versions = not options.upgrade and goal not in (Goal.BUILD, Goal.DRY_ACTIVATE)
         preflight.refuse_changes(cluster, found, whole.files, versions=versions)
     planned = make(nodes, whole, goal, options, new_peers=new_peers, left_out=tuple(others))
-    warnings = (
-        *preflight.preferred_family(found, whole.files),
-        *preflight.unknown_commits(cluster.workspace, found),
-        *preflight.host_warnings(nodes, whole),
-        *preflight.addon_warnings(cluster.inventory.cluster.addons, whole),
-    )
+    warnings = tuple(preflight.warnings(cluster, nodes, found, whole))
     keys, commit = next(iter(states), ""), preflight.commit(cluster.workspace)
     not_asked = tuple(node.name for node in asked if node.name not in found)
     return replace(planned, warnings=warnings, not_asked=not_asked, keys=keys, commit=commit)

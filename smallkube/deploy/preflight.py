@@ -193,6 +193,14 @@ def commit(workspace: Workspace) -> str:
     return (git.ask(workspace.root, "log", "-1", "--format=%H", "--", ".") or "").strip()
 
 
+def warnings(cluster: Cluster, nodes: Sequence[Node], found: Mapping[str, Deployed], whole: Bundle) -> Iterator[str]:
+    """What to look at before a deploy goes on."""
+    yield from preferred_family(found, whole.files)
+    yield from unknown_commits(cluster.workspace, found)
+    yield from host_warnings(nodes, whole)
+    yield from addon_warnings(cluster.inventory.cluster.addons, whole)
+
+
 def preferred_family(found: Mapping[str, Deployed], files: Mapping[str, bytes]) -> Iterator[str]:
     """A warning when addresses change beyond the machines themselves; the arguments are those of ``refuse_changes``."""
     wanted = values(files[FILES[0]].decode())[_PREFER]

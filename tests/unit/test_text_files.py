@@ -126,6 +126,7 @@ def test_an_answer_does_not_end_a_line_within_a_value(separator: str) -> None:
 
 MESSAGES = {
     "cli/deploy.py": "diffs",
+    "cli/nodes.py": "output for the terminal",
     "core/errors.py": "its own documentation",
     "deploy/node.py": "the end of a log",
     "etcd/ephemeral.py": "the last line of a log",
@@ -136,7 +137,6 @@ MESSAGES = {
     "nix/flake.py": "errors of Nix",
     "nix/render.py": "diffs",
     "operations/certificates.py": "errors of curl",
-    "operations/machines.py": "output for the terminal",
     "remote/host.py": "the last line of a command",
     "remote/openssh.py": "errors of ssh",
     "smoke/control.py": "errors of curl",
