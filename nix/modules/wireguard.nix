@@ -50,6 +50,7 @@ let
   # Any packet begins a session: here UDP, to the port "discard".
   knock = ''
     knock() {
+      # shellcheck disable=SC2043 # one other node
       for address in ${toString (map (peer: kubeLib.mkHostIp6 peer.index) kubeLib.otherPeers)}; do
         { echo >"/dev/udp/$address/9"; } 2>/dev/null || true
       done
