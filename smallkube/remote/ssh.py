@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
+from itertools import chain
 from secrets import token_hex
 from typing import Any, TypeVar
 
@@ -189,20 +190,17 @@ class _Exchange:
             self._read(self.channel.recv_stderr, self.streams.stderr)
 
     def _read(self, receive: Callable[[int], bytes], on_data: Callable[[bytes], object]) -> None:
-        before: bytes | None = b""
-        while data := self._patiently(partial(receive, _CHUNK)):
-            if before is not None:
-                before += data
-                _, found, data = before.partition(self._marker)
-                if len(before) > _MAX_NOISE and not found:
-                    raise TimeoutError(f"the login shell printed {len(before) >> 10} KiB before it ran a command")
-                if not found:
-                    continue
-                before = None
-            if data:
-                on_data(data)
-        if before:
-            on_data(before)
+        pieces = iter(lambda: self._patiently(partial(receive, _CHUNK)), b"")
+        begin = b""
+        for data in pieces:
+            begin += data
+            if self._marker in begin:
+                begin = begin.partition(self._marker)[2]
+                break
+            if len(begin) > _MAX_NOISE:
+                raise TimeoutError(f"the login shell printed {len(begin) >> 10} KiB before it ran a command")
+        for data in filter(None, chain([begin], pieces)):
+            on_data(data)
 
     def _write_input(self) -> None:
         # It may end without reading all; status() meets any other fault too.
