@@ -31,7 +31,7 @@ class NotStarted(SmallkubeError):
 
 @dataclass(frozen=True)
 class Result:
-    """How a program ended; ``stopped`` when its time limit ended it."""
+    """How a program ended; ``stopped`` when its time limit ended it, and then ``status`` is 124."""
 
     status: int
     stdout: str
@@ -40,7 +40,7 @@ class Result:
 
     @property
     def ok(self) -> bool:
-        return self.status == 0 and not self.stopped
+        return self.status == 0
 
 
 def find(program: str, *folders: str) -> str | None:
@@ -92,9 +92,8 @@ def run(
         with process:
             try:
                 result = _collect(process, time.monotonic() + timeout, until)
-            except BaseException:
-                process.kill()
-                raise
+            finally:
+                process.kill()  # if it has not ended
         ended("time limit" if result.stopped else f"exit status {result.status}")
         return result
 
@@ -123,8 +122,6 @@ def _collect(process: subprocess.Popen[bytes], deadline: float, until: str) -> R
         process.wait(0 if stopped else max(0.0, deadline - time.monotonic()))
     except subprocess.TimeoutExpired:
         stopped = True
-        process.kill()
-        process.wait()
     status = 124 if stopped else process.returncode
     return Result(status, output.decode(errors="replace"), errors.decode(errors="replace"), stopped)
 
