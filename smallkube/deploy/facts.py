@@ -25,6 +25,7 @@ PRIMARY_UNITS = ("etcd", "kube-apiserver", "kube-activation", "kube-scheduler", 
 NODE_UNITS = ("generate-kubeconfig-node", "crio", "kubelet", "kube-proxy", "coredns")
 
 Seconds = Annotated[int, Field(ge=0, lt=1 << 40)]
+Number = Annotated[str, Field(pattern="^[0-9]{0,9}$")]
 
 
 @dataclass(frozen=True)
@@ -148,13 +149,13 @@ class Progress:
 class Generations:
     """``systems``: number → store path; ``current`` boots next."""
 
-    current: str
-    systems: dict[str, str]
+    current: Number
+    systems: dict[Number, str]
 
     def find(self, number: str) -> str:
         """The system of that generation, "" for the one before the current. Raises SmallkubeError without it."""
         current = int(self.current or 0)
-        previous = [each for each in self.systems if each.isdecimal() and int(each) < current]
+        previous = [each for each in self.systems if each and int(each) < current]
         found = self.systems.get(number or max(previous, key=int, default=""))
         if found is None:
             raise SmallkubeError(f"there is no generation {number or f'before {self.current}'}")

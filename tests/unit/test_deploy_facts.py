@@ -116,6 +116,13 @@ def test_a_generation_that_does_not_exist_is_named(number: str, words: str) -> N
         generations.find(number)
 
 
+@pytest.mark.parametrize("number", ["x", "9" * 5000, "-1", "\u0661", "7\n", " 7", "1_0"])
+def test_a_number_that_no_generation_has_is_unexpected(number: str) -> None:
+    for answer in ({"current": number, "systems": {}}, {"current": "7", "systems": {number: "/nix/store/a"}}):
+        with pytest.raises(scripts.UnexpectedOutputError, match="unexpected output from facts"):
+            facts.generations(host(json.dumps(answer)))
+
+
 def test_history_survives_power_cuts_and_later_versions() -> None:
     line = json.dumps(ENTRY, ensure_ascii=False)
     lines = [line, line[:40], "[]", "null", '{"time": 1}', "", line[:-1] + ', "more": 1}']
