@@ -76,12 +76,13 @@ let
           lib.filter (entry: entry.index > cfg.nodeIndex) kubeLib.otherPeers
         )
       })
-      for ((left = 100; left > 0; left--)); do
+      for ((left = 99; left > 0; left--)); do
         set -- /run/smallkube/*/hold
-        if [ -e "$1" ]; then left=100; fi
+        if [ -e "$1" ]; then left=99; fi
         knock
         sleep 0.05
-        if ((left % 4)); then continue; fi
+        # Every half a second, which is longer than a handshake takes.
+        if ((left % 10)); then continue; fi
         wg show wgkube latest-handshakes | while read -r key handshake; do
           if [ "$handshake" = 0 ] && [ -n "''${peers[$key]-}" ]; then
             # shellcheck disable=SC2086 # words

@@ -123,7 +123,7 @@ def test_of_two_nodes_one_repeats_a_lost_handshake(two: Cluster, tmp_path: Path,
 
     def repeated(node: str, answer: str) -> list[str]:
         (tmp_path / "handshakes").write_text(f"{answer}\nanother\t0\n")
-        script = script_of(two[node], "wgkube-handshakes", tmp_path).replace("left = 100", "left = 8")
+        script = script_of(two[node], "wgkube-handshakes", tmp_path).replace("left = 99", "left = 29")
         wg.write_text("")
         subprocess.run(["bash", "-c", script], timeout=20, check=True)
         return [line.split(" ", 1)[1] for line in wg.read_text().splitlines()]
