@@ -32,7 +32,7 @@ RECIPE = Recipe(
 )
 ETCD = Recipe("etcd", "go.etcd.io/etcd/server/v3", (("etcd", "go.etcd.io/etcd/server/v3"),))
 PACKAGES = ("busybox-static", "libc-bin", "bash", "bash-static", "bind9-dnsutils", "curl", "iproute2", "netcat-openbsd",
-            "apache2-bin", "nginx")  # fmt: skip
+            "wget", "apache2-bin", "nginx")  # fmt: skip
 NOT_NEEDED = ("debconf", "dpkg", "libperl", "mawk", "perl", "tar")
 """Beginnings of the names of packages that the others need for their installation only."""
 LEFT_OUT = ("usr/share/doc", "usr/share/locale", "usr/share/man", "usr/share/zoneinfo")
@@ -42,6 +42,7 @@ USERS = {
     "etc/group": b"root:x:0:\nwww-data:x:33:\nuser-defined-in-image:x:1000:\n"
     b"group-defined-in-image:x:50000:user-defined-in-image\nnogroup:x:65534:\n",
     "etc/nsswitch.conf": b"hosts: files dns\n",
+    "etc/wgetrc": b"tries = 1\n",
 }
 HTTPD_FILE = "/usr/local/apache2/conf/httpd.conf"
 HTTPD = """\

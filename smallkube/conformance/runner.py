@@ -79,14 +79,19 @@ class Suite:
         count, runtime = self._ask_api(about_nodes, "get", "nodes")
         return one_line(server)[:100], count, one_line(runtime)[:100]
 
-    def taints(self) -> tuple[str, ...]:
-        """The taints of all nodes: those that have one need not run tests. Raises SmallkubeError."""
+    def node_flags(self) -> tuple[str, str]:
+        """The number of nodes without taints, and the taints of the others, which need not run tests.
 
-        def keys(found: Any) -> set[str]:
-            every = {taint["key"] for node in found["items"] for taint in node["spec"].get("taints", ())}
-            return {key for key in every if _TAINT.fullmatch(key)}
+        Without the number, all processes but the first take it for -1 and skip what needs two nodes (setupSuite in
+        test/e2e/e2e.go). Raises SmallkubeError.
+        """
 
-        return tuple(sorted(self._ask_api(keys, "get", "nodes")))
+        def flags(found: Any) -> tuple[str, str]:
+            taints = [{taint["key"] for taint in node["spec"].get("taints", ())} for node in found["items"]]
+            keys = sorted(key for key in set().union(*taints) if _TAINT.fullmatch(key))
+            return f"--num-nodes={taints.count(set())}", f"--non-blocking-taints={','.join(keys)}"
+
+        return self._ask_api(flags, "get", "nodes")
 
     def _ask_api(self, parse: Callable[[Any], T], *words: str) -> T:
         """What ``parse`` makes of the JSON that kubectl prints."""
@@ -106,7 +111,7 @@ class Suite:
             f"--kubeconfig={self.kubeconfig}",
             f"--kubectl-path={self.kubectl}",
             f"--dns-domain={self.domain}",
-            f"--non-blocking-taints={','.join(self.taints())}",
+            *self.node_flags(),
             "--provider=skeleton",
         ]
         flags = ["v", "no-color", f"timeout={_LONGEST}", *(f"focus={catalogue.pattern(name)}" for name in group.names)]

@@ -82,7 +82,8 @@ def test_a_pattern_finds_one_test_only() -> None:
 
 
 def test_ginkgo_runs_what_need_not_run_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Suite, "taints", lambda _: ("a", "b"))
+    nodes = [{"spec": {}}, {"spec": {"taints": [{"key": "b"}, {"key": "a"}, {"key": "c,d"}]}}]
+    monkeypatch.setattr(Suite, "_ask_api", lambda _suite, parse, *_words: parse({"items": nodes}))
     suite = Suite(tmp_path / "e2e.test", tmp_path / "config", tmp_path / "kubectl", "k8s.internal", 4, ("inside",))
     together, alone = Group("", (AUTH, LONGER), alone=False), Group("", (AUTH, LONGER), alone=True)
     assert suite.argv(together)[:2] == ["inside", str(suite.program)]
@@ -91,7 +92,7 @@ def test_ginkgo_runs_what_need_not_run_alone(tmp_path: Path, monkeypatch: pytest
     words = suite.argv(together)
     assert words[:4] == ["inside", str(ginkgo), "run", "--procs=2"]
     rest = words[words.index("--") - 1 :]
-    assert rest[0] == str(suite.program) and "--non-blocking-taints=a,b" in rest
+    assert rest[0] == str(suite.program) and {"--num-nodes=1", "--non-blocking-taints=a,b"} < set(rest)
     assert f"--focus={catalogue.pattern(AUTH)}" in words[4:]
     assert suite.argv(alone)[1] == str(suite.program) and "--ginkgo.no-color" in suite.argv(alone)
 
