@@ -38,6 +38,7 @@ CANNOT_PASS = (
     ),
     (r"services on hostNetwork pods with", "reaches a port of another node that the firewall closes"),
     (r"via ExternalIP", "skipped with DenyServiceExternalIPs, the default here"),
+    (r"from a terminating Pod", "CRI-O 1.34.0 runs no command in a container that is ending (cri-o/cri-o#7160)"),
     (r"CLOSE_WAIT timeout", "needs the image distroless-iptables"),
     (r"invalid conntrack state", "needs the image regression-issue-74839"),
     (r"should work after restarting (apiserver|kube-proxy)|recreate its iptables rules", "needs SSH to the nodes"),
