@@ -94,7 +94,7 @@ def test_the_catalog_has_only_complete_backups(tmp_path: Path) -> None:
 
 TEXTS = st.text(max_size=5)
 OTHER = {"size": st.integers(0, 99), "revision": st.integers(50, 99), "cluster": TEXTS}
-OTHER |= {"snapshot_sha256": st.from_regex("[0-9a-f]{64}", fullmatch=True)}
+OTHER |= {"snapshot_sha256": st.from_regex("[1-9a-f][0-9a-f]{63}", fullmatch=True)}
 OTHER |= {"sequence": st.integers(50, 99), "recipient": TEXTS, "stored_sha256": TEXTS, "keys": st.none()}
 
 
