@@ -15,7 +15,7 @@ from smallkube.core.polling import wait_until
 from smallkube.inventory.cluster import Cluster
 from smallkube.inventory.models import Inventory
 from smallkube.kube.members import kubectl
-from smallkube.operations.engine import Operation, Runbook, Step, exchange, not_abortable
+from smallkube.operations.engine import REACHED, Operation, Runbook, Step, exchange, not_abortable
 from smallkube.operations.machines import SCRIPTS
 from smallkube.remote import scripts
 from smallkube.remote.host import Command, Host
@@ -114,6 +114,7 @@ class Rotation(Runbook):
             Step("stop trusting the others", self._write(untrusted), pending),
             Step("deploy: only those in use are trusted", self.deploy),
             Step("verify again that they are used", self._await_used),
+            Step(REACHED, lambda: self.await_service(self.seconds)),
             Step("delete the others' keys", self._write(ended)),
         )
         steps = (back, *end) if abort else trust if pause else (*trust, use, *end)

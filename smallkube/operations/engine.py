@@ -7,7 +7,7 @@ command runs the steps after the last one that is done.
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from smallkube.core.checks import failed
 from smallkube.core.errors import MALFORMED, SmallkubeError, UsageError, split_lines
+from smallkube.core.polling import wait_until
 from smallkube.inventory.cluster import Cluster
 from smallkube.inventory.models import Inventory, Node
 from smallkube.remote import fleet, scripts
@@ -25,6 +26,9 @@ from smallkube.secrets.policy import Secret
 from smallkube.secrets.transaction import Change, Keys, changing_keys, read_keys
 
 T = TypeVar("T")
+
+REACHED = "verify that every node reaches the API server at its cluster IP"
+"""Title of the step that runs ``Runbook.await_service``."""
 
 # Message ids of systemd (sd-messages.h): a unit is being stopped, its main process has ended, it has started. The API
 # server's unit counts as started when it answers.
@@ -205,6 +209,25 @@ class Runbook:
         """The JSON that ``command`` prints there. Raises SmallkubeError when it fails, or has another shape."""
         with self.connect(self.inventory.primary) as primary:
             return scripts.read(primary, command, shape)
+
+    def await_service(self, seconds: float, off: Collection[str] = ()) -> None:
+        """Wait until every node but those ``off`` reaches the API server at its cluster IP.
+
+        After both were restarted: kube-proxy 1.34 and 1.35 can lose it for good (nix/modules/kube-proxy.nix).
+        """
+        ip = self.inventory.addressing.api_service_ip
+        url = f"https://{f'[{ip}]' if ':' in ip else ip}/api"
+        command = Command(
+            ("curl", "--silent", "--insecure", "--max-time", "5", "--output", "/dev/null", url), root=False
+        )
+        nodes = [node for node in self.inventory.nodes if node.name not in off]
+
+        def without() -> list[str]:
+            outcomes = fleet.ask(nodes, self.connect, lambda host: host.run(command).ok)
+            return [outcome.node.name for outcome in outcomes if not outcome.value]
+
+        hint = "on these nodes: systemctl restart kube-proxy; then run the same command again"
+        wait_until(without, seconds, f"no answer at the cluster IP of the API server ({ip})", hint=hint)
 
     def complaints(self, ask: Callable[[Host], Iterable[str]]) -> list[str]:
         """What ``ask`` finds wrong on the machines, in words; "NODE (reason)" for each that could not be asked."""

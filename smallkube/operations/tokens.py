@@ -15,7 +15,7 @@ from smallkube.core.workspace import Workspace
 from smallkube.inventory.cluster import Cluster
 from smallkube.kube import token_clients
 from smallkube.kube.token_clients import Answer, TokenClient, sha256
-from smallkube.operations.engine import Operation, Overlap, Runbook, Step, in_keys
+from smallkube.operations.engine import REACHED, Operation, Overlap, Runbook, Step, in_keys
 from smallkube.secrets import policy, transaction
 from smallkube.secrets.age import read_master
 from smallkube.secrets.policy import Secret
@@ -81,6 +81,7 @@ class Rotation(Overlap):
         one = (
             Step("deploy: only the current one is accepted", self._deploy_reached),
             Step("verify that the retired one is refused", self._verify_refused),
+            Step(REACHED, lambda: self.await_service(self.seconds, self.off)),
         )
         return self._operation(keys, abort, titles, both, one)
 

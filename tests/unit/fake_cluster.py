@@ -86,6 +86,7 @@ class FakeCluster:
         self.deploy()
         self.pod_tokens = {node.name: self.issuers[0] for node in self.inventory.nodes}
         self.secrets: dict[str, str] = {}
+        self.without_service: set[str] = set()
         self.objects = {f"object{number}": self.configuration.keys[0][0] for number in range(3)}
 
     def moment(self) -> Moment:
@@ -203,6 +204,8 @@ class FakeCluster:
                 return reply("".join(f"{name} {token_clients.sha256(token)}\n" for name, token in used))
             case "authorities":
                 return reply("0" if (command.stdin or b"") in self.trusted[node.name]["apiserver.crt"] else "1")
+            case "curl" if "--insecure" in command.argv:
+                return reply(status=28 if node.name in self.without_service else 0)
             case "curl":
                 rows = ((row.node, row.certificate) for row in policy.secrets_of(self.inventory) if row.certificate)
                 at, wanted = next(pair for pair in rows if pair[1].shown_at == command.argv[-1])

@@ -8,7 +8,7 @@ import pytest
 
 from smallkube.core.errors import UsageError
 from smallkube.operations.certificates import Rotation, Stage, under_way
-from smallkube.operations.engine import Operation
+from smallkube.operations.engine import REACHED, Operation
 from smallkube.secrets import policy
 from tests.unit.fake_cluster import FakeCluster, kills, run
 
@@ -23,6 +23,7 @@ TITLES = (
     "stop trusting the others",
     "deploy: only those in use are trusted",
     "verify again that they are used",
+    REACHED,
     "delete the others' keys",
 )
 

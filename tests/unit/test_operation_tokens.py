@@ -9,7 +9,7 @@ from smallkube.cli.output import Runner
 from smallkube.core.errors import SmallkubeError, UsageError
 from smallkube.core.workspace import Workspace
 from smallkube.inventory.models import Node
-from smallkube.operations import tokens
+from smallkube.operations import engine, tokens
 from smallkube.operations.engine import Operation
 from smallkube.remote.host import Command, Result
 from smallkube.secrets import policy, transaction
@@ -73,6 +73,7 @@ def titles() -> list[str]:
         "retire the other version",
         "deploy: only the current one is accepted",
         "verify that the retired one is refused",
+        engine.REACHED,
         "delete the retired version",
     ]
 
@@ -120,6 +121,16 @@ def test_what_is_retired_is_not_made_current_again(killed: str | None, cluster: 
     rotate(cluster, killed)
     with pytest.raises(UsageError, match="no rotation that can be aborted"):
         operation(cluster, abort=True)
+
+
+def test_a_node_that_lost_the_api_service_is_named(cluster: FakeCluster) -> None:
+    before = current(cluster)
+    cluster.without_service = {"node2"}
+    with pytest.raises(SmallkubeError, match=r"^no answer at the cluster IP of the API server \(10\.88\.0\.1\): node2"):
+        rotate(cluster)
+    cluster.without_service.clear()
+    assert rotate(cluster)
+    assert_rotated(cluster, before)
 
 
 def test_a_rotation_under_way_is_ended_alone(cluster: FakeCluster) -> None:
