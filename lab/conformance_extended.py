@@ -26,6 +26,7 @@ CANNOT_PASS = (
     (r"\[Feature:SCTPConnectivity\]", "the kernel of the lab has no SCTP"),
     (r"\[Feature:Networking-(IPv4|IPv6|DNS)\]", "needs the Internet"),
     (r"\[Feature:Networking-Performance\]", "the image of agnhost made here has no iperf"),
+    (r"configurable pod resolv\.conf", "the image of agnhost made here has no CoreDNS"),
     (r"\[Feature:PerformanceDNS\]", "makes more Services than the default range has addresses"),
     (r"\[Feature:KubeProxyNFAcct\]", "kube-proxy uses nftables here, not iptables"),
     (r"DNS configMap nameserver", "changes the pods of CoreDNS in kube-system; here it is a service of each node"),
