@@ -73,7 +73,7 @@ lint: setup
 
 # More processes than cores: most tests wait for machines. The longest first.
 test: setup
-	pytest --numprocesses=4 tests/lab tests/integration tests/unit
+	pytest --numprocesses=5 tests/lab tests/integration tests/unit
 
 # Clusters wait less and compute more: fewer processes.
 test-all: test lab-kubernetes
