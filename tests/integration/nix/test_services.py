@@ -361,7 +361,8 @@ def test_an_addon_may_define_the_kind_of_its_objects(tries: int, calls: str, two
     (script,) = [text for path, text in two["node1"]["scripts"].items() if path.endswith("-kube-activation")]
     kubectl, log = tmp_path / "kubectl", tmp_path / "calls"
     kubectl.write_text(
-        f'#!/bin/sh\n[ "$2" != delete ] || exit 0\necho "$@" | grep -o -w -e apply -e wait >>{log}\n'
+        '#!/bin/sh\ncase "$*" in *" delete "* | *" get daemonsets "*) exit 0 ;; esac\n'
+        f'echo "$@" | grep -o -w -e apply -e wait >>{log}\n'
         f"[ $(grep -c apply {log}) -ge {tries} ]"
     )
     kubectl.chmod(0o755)
