@@ -213,7 +213,7 @@ class Runbook:
     def await_service(self, seconds: float, off: Collection[str] = ()) -> None:
         """Wait until every node but those ``off`` reaches the API server at its cluster IP.
 
-        After both were restarted: kube-proxy 1.34 and 1.35 can lose it for good (nix/modules/kube-proxy.nix).
+        After both were restarted: kube-proxy 1.34 and 1.35 can lose it permanently (nix/modules/kube-proxy.nix).
         """
         ip = self.inventory.addressing.api_service_ip
         url = f"https://{f'[{ip}]' if ':' in ip else ip}/api"

@@ -2,7 +2,8 @@
 or journal, and in files only where the policy has them. What needs Kubernetes is in tests/cluster/test_secret_leaks.py,
 what needs no machine in tests/integration/test_secret_leaks.py.
 
-kubectl is a stand-in that accepts the tokens that the API server would, so that rotations are carried out.
+kubectl is a stand-in that accepts the tokens that the API server would, and curl one that reaches it, so that rotations
+are carried out.
 """
 
 from collections.abc import Iterator
@@ -34,21 +35,28 @@ printf '%s\\n' "$token" | grep --quiet --line-regexp --fixed-strings --file=- /r
 }
 case $output in json) echo '{"items": []}' ;; esac
 """
-PLACE = "/usr/local/bin/kubectl"
+CURL = """\
+#!/bin/sh
+# Reaches the API server at its cluster IP, to which no kube-proxy leads here.
+"""
+FOLDER = "/usr/local/bin"
 
 
 @pytest.fixture(scope="module")
 def watched(deployed: Operator, tmp_path_factory: pytest.TempPathFactory) -> Iterator[WatchedOperator]:
     """The shared machines and what was ever done to them; in the end they have both nodes again."""
     require("lab", machine_leaks.needed(), "strace, with the right to trace, and a C compiler")
-    primary = deployed.lab.machine("node1")
-    primary.check("sh", "-c", f"cat >{PLACE}; chmod 755 {PLACE}", stdin=KUBECTL)
+    stand_ins = [(machine, f"{FOLDER}/curl", CURL) for machine in deployed.lab.machines]
+    stand_ins.append((deployed.lab.machine("node1"), f"{FOLDER}/kubectl", KUBECTL))
+    for machine, path, text in stand_ins:
+        machine.check("sh", "-c", f"cat >{path}; chmod 755 {path}", stdin=text)
     operator = WatchedOperator(deployed, tmp_path_factory.mktemp("leaks"))
     try:
         with operator.watching():
             yield operator
     finally:
-        primary.check("rm", PLACE)
+        for machine, path, _ in stand_ins:
+            machine.check("rm", path)
 
 
 def test_what_was_deployed_before_leaked_no_secret(watched: WatchedOperator) -> None:
