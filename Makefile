@@ -35,9 +35,10 @@ setup:
 
 venv: $(VENV)/.installed
 
-# Begun anew, so that an interrupted one is not built upon.
+# Begun anew, so that an interrupted one is not built upon; and not by its own Python, which is first in PATH.
 $(VENV)/.installed: requirements.txt pyproject.toml
-	python3 -m venv --clear $(VENV)
+	rm -rf $(VENV)
+	python3 -m venv $(VENV)
 	$(WITH) $(PIP) install --require-hashes --requirement requirements.txt
 	$(WITH) $(PIP) install --no-deps --no-build-isolation --editable .
 	touch $@
