@@ -93,7 +93,7 @@ in
         service-account-signing-key-file = "%d/issuer.key";
         service-account-key-file = map (name: "%d/${name}") ([ "issuer.key" ] ++ otherIssuer);
         # A pod's token ends within the hour. Otherwise those that are mounted would be valid for a year, for the sake of
-        # clients of before 2019 that do not read the file again.
+        # clients older than 2019 that do not read the file again.
         service-account-extend-token-expiration = "false";
         kubelet-certificate-authority = "${cfg.kubeletCertificates}";
         kubelet-preferred-address-types = "Hostname,InternalIP";
