@@ -184,8 +184,15 @@ def token(config: dict[str, Any]) -> str:
     return str(config["users"][0]["user"]["token"])
 
 
-def test_a_kubeconfig_is_for_its_owner_alone(well: LabCluster, tmp_path: Path) -> None:
-    default = well.operator.workspace.state_dir / "kubeconfig"
+@pytest.fixture
+def default(well: LabCluster) -> Iterator[Path]:
+    """Where a kubeconfig is written by default; it holds root's token, which other tests search the workspace for."""
+    file = well.operator.workspace.state_dir / "kubeconfig"
+    yield file
+    file.unlink()
+
+
+def test_a_kubeconfig_is_for_its_owner_alone(well: LabCluster, default: Path, tmp_path: Path) -> None:
     done = well.operator.inv("cluster.kubeconfig")
     assert done.stdout == f"{default}\n"
     config = json.loads(default.read_text())
