@@ -78,6 +78,7 @@ let
 
   catalogue = map (lib.removeSuffix ".yaml") (lib.attrNames (builtins.readDir ../addons/catalogue));
   chosen = lib.filter (name: lib.elem name catalogue) cfg.userAddons;
+  nodeTokens = lib.any (lib.hasPrefix "kube_token_node") (lib.attrNames cfg.secretFiles);
 
   # The manifest of this name, with what it leaves open.
   kubelets = kubeLib.trustText (
@@ -103,7 +104,9 @@ let
   kinds = "apiservices,clusterroles,clusterrolebindings,rolebindings,storageclasses,namespaces";
   prune = ''
     kubectl --request-timeout=60s delete ${kinds} --all-namespaces --ignore-not-found --wait=false \
-      --selector='smallkube/addon,smallkube/addon notin (${lib.concatStringsSep "," ([ "none" ] ++ chosen)})'
+      --selector='smallkube/addon,smallkube/addon notin (${
+        lib.concatStringsSep "," ([ "none" ] ++ lib.optional nodeTokens "node-tokens" ++ chosen)
+      })'
   '';
 
   # The rules of kube-network-policies outlive it, and would drop what waits for its verdict: without it, they are to let
@@ -157,6 +160,7 @@ in
         ../addons/coredns.yaml
         ../addons/kube-proxy.yaml
       ]
+      ++ lib.optional nodeTokens ../addons/node-tokens.yaml
       ++ lib.optional (cfg.kubeletAuth == "webhook") ../addons/kubelet-api-admin.yaml
       ++ map (addon: if lib.elem addon chosen then manifest addon else addon) cfg.userAddons
     );

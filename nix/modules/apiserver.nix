@@ -84,6 +84,7 @@ in
         tls-cipher-suites = lib.concatStringsSep "," kubeLib.cipherSuites;
         anonymous-auth = "false";
         token-auth-file = tokens;
+        client-ca-file = cfg.identitiesFile;
         authorization-mode = "Node,RBAC";
         # CSI drivers and other node agents are privileged pods.
         allow-privileged = "true";
@@ -139,11 +140,15 @@ in
       description = "Kubernetes API server";
       documentation = [ "https://kubernetes.io/docs/" ];
       wantedBy = [ "multi-user.target" ];
-      wants = [ "etcd.service" ];
+      wants = [
+        "etcd.service"
+        "kube-identities.service"
+      ];
       after = [
         "network.target"
         "agenix-install-secrets.service"
         "etcd.service"
+        "kube-identities.service"
       ];
       unitConfig = kubeLib.noStartLimit;
       restartTriggers = kubeLib.secretTriggers secrets;

@@ -12,6 +12,10 @@
 }:
 let
   cfg = config.kube;
+  identity = "coredns_node${toString cfg.nodeIndex}";
+  kubeconfig = kubeLib.identityKubeconfig "${identity}.crt" (
+    kubeLib.credential "coredns" "${identity}.key"
+  );
   delegate = "systemd/dns-delegate.d/kubernetes.dns-delegate";
 
   # NixOS has the machine's own names in /etc/hosts as 127.0.0.2 (nixos/modules/config/networking.nix), which resolved
@@ -41,6 +45,8 @@ let
 in
 {
   config = {
+    kube.requiredSecrets = [ "${identity}.key" ];
+    kube.requiredPublic = [ "${identity}.crt" ];
     services.coredns = {
       enable = true;
       config = ''
@@ -55,7 +61,7 @@ in
             fallthrough
           }
           kubernetes ${cfg.domain} ${cfg.clusterCidr6} ${toString ([ cfg.clusterCidr4 ] ++ kubeLib.servicesElsewhere)} {
-            kubeconfig {$CREDENTIALS_DIRECTORY}/kubeconfig
+            kubeconfig ${kubeconfig}
             ttl 30
           }
           forward . 127.0.0.53 {
@@ -71,15 +77,14 @@ in
     };
 
     systemd.services.coredns = {
-      wants = [ "generate-kubeconfig-node.service" ];
-      after = cfg.afterKubeconfig;
+      after = [ "agenix-install-secrets.service" ] ++ cfg.afterActivation;
       unitConfig = kubeLib.noStartLimit;
-      restartTriggers = cfg.nodeTriggers;
+      restartTriggers = kubeLib.secretTriggers [ "${identity}.key" ];
       # Beside what NixOS sets: its user, and the one capability it needs, to bind port 53.
       serviceConfig = lib.mkMerge [
         kubeLib.hardening
         {
-          LoadCredential = [ "kubeconfig:${cfg.kubeconfigNode}" ];
+          LoadCredential = kubeLib.loadSecrets [ "${identity}.key" ];
           Restart = kubeLib.mkOverNixos "always";
           # Its address may not be there yet.
           RestartSec = lib.mkDefault 5;

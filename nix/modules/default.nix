@@ -17,6 +17,7 @@
     ./etcd.nix
     ./apiserver-tokens.nix
     ./apiserver-tls.nix
+    ./identities.nix
     ./apiserver.nix
     ./admission.nix
     ./audit.nix

@@ -10,6 +10,7 @@
 }:
 let
   cfg = config.kube;
+  identity = "kube-proxy_node${toString cfg.nodeIndex}";
   machine = lib.findFirst (peer: peer.index == cfg.nodeIndex) null cfg.peers;
   nodePortAddresses =
     lib.optionals (lib.elem "tunnel" cfg.nodePorts) [
@@ -51,28 +52,32 @@ let
   };
 in
 {
+  config.kube.requiredSecrets = [ "${identity}.key" ];
+  config.kube.requiredPublic = [ "${identity}.crt" ];
   config.systemd.services.kube-proxy = {
     description = "Kubernetes Service proxy";
     documentation = [ "https://kubernetes.io/docs/" ];
     wantedBy = [ "multi-user.target" ];
-    wants = [ "generate-kubeconfig-node.service" ];
     after = [
       "network.target"
+      "agenix-install-secrets.service"
       "nftables.service"
     ]
-    ++ cfg.afterKubeconfig;
+    ++ cfg.afterActivation;
     unitConfig = kubeLib.noStartLimit;
-    restartTriggers = cfg.nodeTriggers;
+    restartTriggers = kubeLib.secretTriggers [ "${identity}.key" ];
     path = [ pkgs.nftables ];
     serviceConfig = lib.mkMerge [
       kubeLib.hardening
       kubeLib.restart
       {
         CapabilityBoundingSet = "CAP_NET_ADMIN";
-        LoadCredential = [ "kubeconfig:${cfg.kubeconfigNode}" ];
+        LoadCredential = kubeLib.loadSecrets [ "${identity}.key" ];
         ExecStartPre = lib.getExe dropEmptyChains;
         ExecStart = kubeLib.commandLine "${pkgs.kubernetes}/bin/kube-proxy" {
-          kubeconfig = "%d/kubeconfig";
+          kubeconfig = kubeLib.identityKubeconfig "${identity}.crt" (
+            kubeLib.credential "kube-proxy" "${identity}.key"
+          );
           hostname-override = cfg.nodeHost;
           proxy-mode = "nftables";
           detect-local-mode = "BridgeInterface";

@@ -1,9 +1,9 @@
-# Kubeconfigs: the tool that writes one, and the two that are kept ready: /run/kubeconfig-node on every node (kubelet,
-# kube-proxy, CoreDNS) and root's on the primary. Tokens stand in them inline and reach the tool as files: an argument
-# could be read by every local user while the tool runs.
+# Kubeconfigs with a token: the tool that writes one, and root's on the primary, which is kept ready. The token stands in
+# it inline and reaches the tool as a file: an argument could be read by every local user while the tool runs. What
+# identifies itself by a certificate has a kubeconfig without a secret (kubeLib.identityKubeconfig).
 #
-# Both are services, not activation scripts: so they come after agenix no matter whether it runs at activation or, with
-# sysusers or userborn, as agenix-install-secrets.service.
+# Root's is written by a service, not an activation script: so it comes after agenix no matter whether that runs at
+# activation or, with sysusers or userborn, as agenix-install-secrets.service.
 {
   config,
   kubeLib,
@@ -16,38 +16,8 @@ let
   cfg = config.kube;
   pinned = cfg.api.tls == "pinned";
 
-  # Everything but the token and the certificate. JSON is YAML.
-  template = pkgs.writeText "kubeconfig.json" (
-    builtins.toJSON {
-      apiVersion = "v1";
-      kind = "Config";
-      clusters = [
-        {
-          name = cfg.clusterName;
-          cluster = {
-            server = cfg.api.internalUrl;
-          }
-          // lib.optionalAttrs (!pinned) { insecure-skip-tls-verify = true; };
-        }
-      ];
-      users = [
-        {
-          name = cfg.clusterName;
-          user = { };
-        }
-      ];
-      contexts = [
-        {
-          name = cfg.clusterName;
-          context = {
-            cluster = cfg.clusterName;
-            user = cfg.clusterName;
-          };
-        }
-      ];
-      current-context = cfg.clusterName;
-    }
-  );
+  # Everything but the token and the certificate.
+  template = kubeLib.kubeconfig { } { };
   filter = lib.concatStringsSep " | " (
     [ ''.users[0].user.token = ($token | split("\n")[0])'' ]
     ++ lib.optional pinned ''.clusters[0].cluster."certificate-authority-data" = ($authority | @base64)''
@@ -95,35 +65,6 @@ let
       fi
     '';
   };
-
-  oneshot =
-    {
-      description,
-      secret,
-      kubeconfig,
-      exec ? [ ],
-      serviceConfig ? { },
-    }:
-    {
-      inherit description;
-      wantedBy = [ "multi-user.target" ];
-      after = [ "agenix-install-secrets.service" ];
-      unitConfig = kubeLib.noStartLimit;
-      restartTriggers = kubeLib.secretTriggers [ secret ];
-      environment.KUBECONFIG = kubeconfig;
-      serviceConfig = lib.mkMerge [
-        kubeLib.hardening
-        kubeLib.retry
-        {
-          Type = "oneshot";
-          RemainAfterExit = true;
-          PrivateNetwork = lib.mkDefault true;
-          ReadWritePaths = [ "/run" ];
-          ExecStart = [ "${lib.getExe mkkubeconfig} ${kubeLib.secretPath secret}" ] ++ exec;
-        }
-        serviceConfig
-      ];
-    };
 in
 {
   options.kube = {
@@ -134,62 +75,46 @@ in
       default = mkkubeconfig;
       description = "Writes a kubeconfig with the token in a file to $KUBECONFIG, in one step and readable by its owner only.";
     };
-    kubeconfigNode = mkOption {
-      type = types.str;
-      internal = true;
-      readOnly = true;
-      default = "/run/kubeconfig-node";
-      description = "The node's own kubeconfig.";
-    };
-    nodeSecret = mkOption {
-      type = types.str;
-      internal = true;
-      readOnly = true;
-      default = "kube_token_node${toString cfg.nodeIndex}";
-      description = "The secret that is the node's API token.";
-    };
-    nodeTriggers = mkOption {
+    afterActivation = mkOption {
       type = types.listOf types.str;
       internal = true;
       readOnly = true;
-      default = kubeLib.secretTriggers [ cfg.nodeSecret ] ++ [ "${mkkubeconfig}" ];
-      description = "restartTriggers of what uses it: the token, and all else that stands in it.";
-    };
-    afterKubeconfig = mkOption {
-      type = types.listOf types.str;
-      internal = true;
-      readOnly = true;
-      default = [
-        "generate-kubeconfig-node.service"
-      ]
-      ++ lib.optional cfg.isPrimary "kube-activation.service";
+      default = lib.optional cfg.isPrimary "kube-activation.service";
       description = "What services of the node that talk to the API are ordered after.";
     };
   };
 
-  config = {
-    kube.requiredSecrets = [ cfg.nodeSecret ] ++ lib.optional cfg.isPrimary "kube_token_root";
-
-    systemd.services = {
-      generate-kubeconfig-node = oneshot {
-        description = "Kubeconfig of this node";
-        secret = cfg.nodeSecret;
-        kubeconfig = cfg.kubeconfigNode;
-      };
-    }
-    // lib.optionalAttrs cfg.isPrimary {
-      generate-kubeconfig-root = oneshot {
+  config = lib.mkMerge [
+    { environment.systemPackages = [ mkkubeconfig ]; }
+    (lib.mkIf cfg.isPrimary {
+      kube.requiredSecrets = [ "kube_token_root" ];
+      environment.systemPackages = [ pkgs.kubernetes ];
+      systemd.services.generate-kubeconfig-root = {
         description = "Kubeconfig of root";
-        secret = "kube_token_root";
-        kubeconfig = "/run/kubeconfig-root";
-        exec = [ (lib.getExe linkRoot) ];
-        serviceConfig = {
-          ProtectHome = false;
-          ReadWritePaths = [ "/root" ];
-        };
+        wantedBy = [ "multi-user.target" ];
+        after = [ "agenix-install-secrets.service" ];
+        unitConfig = kubeLib.noStartLimit;
+        restartTriggers = kubeLib.secretTriggers [ "kube_token_root" ];
+        environment.KUBECONFIG = "/run/kubeconfig-root";
+        serviceConfig = lib.mkMerge [
+          kubeLib.hardening
+          kubeLib.retry
+          {
+            Type = "oneshot";
+            RemainAfterExit = true;
+            PrivateNetwork = lib.mkDefault true;
+            ProtectHome = false;
+            ReadWritePaths = [
+              "/run"
+              "/root"
+            ];
+            ExecStart = [
+              "${lib.getExe mkkubeconfig} ${kubeLib.secretPath "kube_token_root"}"
+              (lib.getExe linkRoot)
+            ];
+          }
+        ];
       };
-    };
-
-    environment.systemPackages = [ mkkubeconfig ] ++ lib.optional cfg.isPrimary pkgs.kubernetes;
-  };
+    })
+  ];
 }

@@ -16,6 +16,7 @@ let
   cfg = config.kube;
   key = "kubelet_node${toString cfg.nodeIndex}.key";
   certificate = "kubelet_node${toString cfg.nodeIndex}.crt";
+  identity = "node_node${toString cfg.nodeIndex}";
   # KEY=VALUE:EFFECT
   taint =
     text:
@@ -70,25 +71,31 @@ in
         kubeLib.deepDefaults { registerWithTaints = map taint cfg.registeredTaints; }
       ))
     ];
-    kube.requiredSecrets = [ key ];
-    kube.requiredPublic = [ certificate ];
+    kube.requiredSecrets = [
+      key
+      "${identity}.key"
+    ];
+    kube.requiredPublic = [
+      certificate
+      "${identity}.crt"
+    ];
 
     systemd.services.kubelet = {
       description = "Kubernetes node agent";
       documentation = [ "https://kubernetes.io/docs/" ];
       wantedBy = [ "multi-user.target" ];
-      wants = [
-        "generate-kubeconfig-node.service"
-        "crio.service"
-      ];
+      wants = [ "crio.service" ];
       after = [
         "network.target"
         "agenix-install-secrets.service"
         "crio.service"
       ]
-      ++ cfg.afterKubeconfig;
+      ++ cfg.afterActivation;
       unitConfig = kubeLib.noStartLimit;
-      restartTriggers = cfg.nodeTriggers ++ kubeLib.secretTriggers [ key ];
+      restartTriggers = kubeLib.secretTriggers [
+        key
+        "${identity}.key"
+      ];
       path = [ pkgs.util-linux ];
       serviceConfig = lib.mkMerge [
         kubeLib.restart
@@ -112,9 +119,11 @@ in
         })
         {
           Type = "notify";
+          # The node's token, of earlier versions.
+          ExecStartPre = "${pkgs.coreutils}/bin/rm -f /run/kubeconfig-node";
           ExecStart = kubeLib.commandLine "${pkgs.kubernetes}/bin/kubelet" {
             config = "${configFile}";
-            kubeconfig = cfg.kubeconfigNode;
+            kubeconfig = kubeLib.identityKubeconfig "${identity}.crt" (kubeLib.secretPath "${identity}.key");
             hostname-override = cfg.nodeHost;
             # The first one's family is that of a pod's first address, too. IPv6 alone would leave hostNetwork pods
             # without endpoints in IPv4 Services.

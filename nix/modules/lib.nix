@@ -29,6 +29,46 @@ let
       lib.filter isPublic (lib.concatMap versions names)
     );
 
+  trustBundle = names: pkgs.writeText "trusted.crt" (trustText names);
+  publicFile = name: if isPublic name then "${public name}" else "/var/empty/${name}";
+
+  # A kubeconfig of the API server at its internal address, with this user and these settings of the cluster besides.
+  # JSON is YAML.
+  kubeconfig =
+    user: cluster:
+    pkgs.writeText "kubeconfig.json" (
+      builtins.toJSON {
+        apiVersion = "v1";
+        kind = "Config";
+        clusters = [
+          {
+            name = cfg.clusterName;
+            cluster = {
+              server = cfg.api.internalUrl;
+            }
+            // lib.optionalAttrs (cfg.api.tls != "pinned") { insecure-skip-tls-verify = true; }
+            // cluster;
+          }
+        ];
+        users = [
+          {
+            name = cfg.clusterName;
+            inherit user;
+          }
+        ];
+        contexts = [
+          {
+            name = cfg.clusterName;
+            context = {
+              cluster = cfg.clusterName;
+              user = cfg.clusterName;
+            };
+          }
+        ];
+        current-context = cfg.clusterName;
+      }
+    );
+
   # Settings that a plain definition replaces, lists as a whole: that of a service of ours, or of the machine's own file.
   defaults = lib.mapAttrs (_: lib.mkDefault);
   deepDefaults = lib.mapAttrsRecursive (_: lib.mkDefault);
@@ -96,13 +136,33 @@ in
       map (name: "${cfg.secretFiles.${name}}") (lib.filter (name: cfg.secretFiles ? ${name}) names);
     # LoadCredential= of a service that uses these secrets.
     loadSecrets = map (name: "${name}:${secretPath name}");
+    # Where a service then finds one, for files that systemd does not expand (systemd.exec(5), LoadCredential=).
+    credential = service: name: "/run/credentials/${service}.service/${name}";
 
     inherit isPublic;
     # A certificate as a store path of its own, so that it changes only with its content.
-    publicFile = name: if isPublic name then "${public name}" else "/var/empty/${name}";
+    inherit publicFile;
     # What a client that is shown one of these certificates trusts: also the one that replaces it, or that it has replaced.
     inherit trustText;
-    trustBundle = names: pkgs.writeText "trusted.crt" (trustText names);
+    inherit trustBundle;
+
+    inherit kubeconfig;
+    # The kubeconfig of a program that identifies itself by a certificate in keys/. It holds no secret: the key is in the
+    # file ``key``, a path as the program sees it.
+    identityKubeconfig =
+      certificate: key:
+      "${
+        kubeconfig
+          {
+            client-certificate = publicFile certificate;
+            client-key = key;
+          }
+          (
+            lib.optionalAttrs (cfg.api.tls == "pinned") {
+              certificate-authority = "${trustBundle [ "apiserver.crt" ]}";
+            }
+          )
+      }";
 
     # ExecStart= of a program with its flags; one that has a list of values is given for each.
     commandLine =

@@ -22,7 +22,7 @@ SCRIPTS = Scripts(Path(__file__).with_name("scripts"))
 PROGRESS_SECONDS = 15
 """A connection that does not report the progress of an activation for so long is replaced by a new one."""
 PRIMARY_UNITS = ("etcd", "kube-apiserver", "kube-activation", "kube-scheduler", "kube-controller-manager")
-NODE_UNITS = ("generate-kubeconfig-node", "crio", "kubelet", "kube-proxy", "coredns")
+NODE_UNITS = ("crio", "kubelet", "kube-proxy", "coredns")
 
 Seconds = Annotated[int, Field(ge=0, lt=1 << 40)]
 Number = Annotated[str, Field(pattern="^[0-9]{0,9}$")]

@@ -9,7 +9,7 @@ from smallkube.core.files import write_file
 from smallkube.core.workspace import Workspace
 from smallkube.inventory.cluster import Cluster
 from smallkube.nix.literal import NixPath, literal
-from smallkube.secrets import policy
+from smallkube.secrets import identities, policy
 
 MARK = "Rendered from inventory.yaml by `inv nix.render`"
 """Stands in the first line of every rendered file; only files that carry it are ever removed."""
@@ -60,11 +60,16 @@ def plan(cluster: Cluster) -> Plan:
         workspace.flake_file: template("flake", inventory=inventory),
         rendered / "cluster.nix": template("cluster", cluster=settings, addons=addons, **marks),
     }
-    secrets = policy.secrets_by_node(inventory, frozenset(path.name for path in workspace.keys_dir.glob("*.age")))
+    existing = frozenset(path.name for path in workspace.keys_dir.glob("*.*"))
+    secrets = policy.secrets_by_node(inventory, existing)
     users = [
         {"secret": row.name, "name": row.user.name, "groups": row.user.groups}
-        for row in policy.secrets_of(inventory)
-        if row.user
+        for row in policy.expected(inventory, existing)
+        if row.user and row.kind is policy.Kind.TOKEN and not row.version
+    ]
+    accepted = [
+        {"file": NixPath(f"../../keys/{leaf.file}"), "name": leaf.file, "user": leaf.user, "groups": leaf.groups}
+        for leaf in identities.leaves(inventory, existing)
     ]
     for node in inventory.nodes:
         own = secrets[node.name].items()
@@ -74,6 +79,7 @@ def plan(cluster: Cluster) -> Plan:
             secret_files={name: NixPath(f"../../keys/{row.file}") for name, row in own},
             secret_access={name: access for name, row in own if (access := _access(row))},
             token_users=users,
+            identities=accepted,
         )
         files[rendered / "channel" / f"{node.name}.nix"] = template("channel", node=node)
         if not (host := workspace.hosts_dir / f"{node.name}.nix").exists():

@@ -54,7 +54,8 @@ def issue(wanted: Certificate, key_pem: bytes, now: datetime.datetime) -> bytes:
     number = x509.random_serial_number()
     # OpenSSL looks an issuer up by its name and takes the first: of two that are trusted, each must have its own.
     unique = x509.NameAttribute(NameOID.SERIAL_NUMBER, f"{number:x}")
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, wanted.common_name), unique])
+    groups = [x509.NameAttribute(NameOID.ORGANIZATION_NAME, group) for group in wanted.groups]
+    name = x509.Name([*groups, x509.NameAttribute(NameOID.COMMON_NAME, wanted.common_name), unique])
     builder = (
         x509.CertificateBuilder()
         .subject_name(name)
@@ -97,12 +98,16 @@ def belongs(certificate: x509.Certificate, key_pem: bytes, where: str) -> bool:
 
 def faults(certificate: x509.Certificate, wanted: Certificate, now: datetime.datetime) -> list[str]:
     """What is wrong with the certificate, in words: names, usage, signature, time; empty when nothing is."""
-    common_names = [each.value for each in certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
+    common_names, groups = (
+        [each.value for each in certificate.subject.get_attributes_for_oid(kind)]
+        for kind in (NameOID.COMMON_NAME, NameOID.ORGANIZATION_NAME)
+    )
     names = names_in(certificate)
     should = {*wanted.names, *(str(ipaddress.ip_address(address)) for address in wanted.addresses)}
     begins, ends = certificate.not_valid_before_utc, certificate.not_valid_after_utc
     found = (
         (common_names[:1] != [wanted.common_name], f"its common name is not {wanted.common_name}"),
+        (sorted(groups) != sorted(wanted.groups), f"its organizations are not {', '.join(wanted.groups) or 'none'}"),
         (should - names, f"lacks {', '.join(sorted(should - names))}"),
         (names - should, f"has {', '.join(sorted(names - should))}, which the inventory no longer has"),
         (

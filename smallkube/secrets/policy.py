@@ -21,6 +21,15 @@ NEW = ".new"
 RETIRED = ".retired"
 API_CERTIFICATE = "apiserver.crt"
 _API = "kube-apiserver"
+_IDENTITIES = (
+    ("node", "kubelet", "system:nodes"),
+    ("coredns", "coredns", "system:coredns"),
+    ("kube-proxy", "kube-proxy", "system:node-proxiers"),
+)
+"""A node's users of the API server: ``system:WORD:HOST``, the unit that it is for, its group.
+
+kubelets' names and their group are those that the Node authorizer demands; the others are bound in nix/addons.
+"""
 
 
 class Kind(StrEnum):
@@ -44,6 +53,7 @@ class Kind(StrEnum):
 class Certificate:
     """The public half of a key: a file in keys/ in clear, and what the certificate says.
 
+    ``groups``: those of a user of the API server, as organizations beside its name; () where no user is meant.
     ``shown_at``: where it can be verified that it is in use. A URL is asked by every node, a path by the API server; ""
     for a client's certificate, which the servers check that it asks.
     """
@@ -54,6 +64,7 @@ class Certificate:
     names: tuple[str, ...] = ()
     addresses: tuple[str, ...] = ()
     shown_at: str = ""
+    groups: tuple[str, ...] = ()
 
     def version(self, word: str) -> "Certificate":
         """The one that is trusted as well during a rotation: ``word`` is OLD or NEW."""
@@ -184,15 +195,37 @@ def secrets_of(inventory: "Inventory") -> tuple[Secret, ...]:
 
 def tokens(inventory: "Inventory") -> dict[str, Secret]:
     """The API tokens, by the short name of their user."""
-    return {row.user.short: row for row in secrets_of(inventory) if row.user}
+    return {row.user.short: row for row in secrets_of(inventory) if row.user and row.kind is Kind.TOKEN}
+
+
+def identities(inventory: "Inventory") -> tuple[Secret, ...]:
+    """The keys of the nodes' users of the API server, whose certificates it accepts."""
+    return tuple(row for row in secrets_of(inventory) if row.user and row.certificate)
+
+
+def node_tokens(inventory: "Inventory") -> tuple[Secret, ...]:
+    """The API tokens by which nodes identified themselves in earlier versions: accepted while their files exist."""
+    plan, primary = inventory.addressing, inventory.primary.name
+    return tuple(
+        Secret(
+            f"kube_token_{node.name}",
+            Kind.TOKEN,
+            node.name,
+            tuple(dict.fromkeys((primary, node.name))),
+            units=(_API,),
+            user=User(f"system:node:{plan.node_host(node.index)}", node.name, ("system:nodes",)),
+        )
+        for node in inventory.nodes
+    )
 
 
 def expected(inventory: "Inventory", existing_files: Collection[str]) -> tuple[Secret, ...]:
-    """The table, with the other versions of each secret as far as their files exist."""
+    """The table, with the other versions of each secret, and earlier tokens of nodes, as far as their files exist."""
     rows: list[Secret] = []
     for secret in secrets_of(inventory):
         rows += [secret, *(row for row in secret.versions if row.file in existing_files)]
-    return tuple(rows)
+    earlier = (each for row in node_tokens(inventory) for each in (row, *row.versions))
+    return (*rows, *(row for row in earlier if row.file in existing_files))
 
 
 def secrets_by_node(inventory: "Inventory", existing_files: Collection[str]) -> dict[str, dict[str, Secret]]:
@@ -254,19 +287,6 @@ def _node_secrets(inventory: "Inventory", node: "Node") -> Iterator[Secret]:
     yield Secret(
         f"wgkube{index}.key", Kind.WIREGUARD, name, (name,), units=("systemd-networkd",), access=readable_by_networkd
     )
-    clients = (
-        Client("kubelet", "/run/kubeconfig-node"),
-        Client("kube-proxy", "%d/kubeconfig"),
-        Client("coredns", "%d/kubeconfig"),
-    )
-    yield Secret(
-        f"kube_token_{name}",
-        Kind.TOKEN,
-        name,
-        (name,) if node == inventory.primary else (inventory.primary.name, name),
-        units=(_API, "generate-kubeconfig-node", *(client.name for client in clients)),
-        user=User(f"system:node:{host}", name, ("system:nodes",), clients),
-    )
     certificate = Certificate(
         file=f"kubelet_{name}.crt",
         common_name=f"kubelet-{name}",  # not the host name: a CN holds 64 characters, a domain may be longer
@@ -276,6 +296,10 @@ def _node_secrets(inventory: "Inventory", node: "Node") -> Iterator[Secret]:
         shown_at=f"/api/v1/nodes/{host}/proxy/healthz",
     )
     yield Secret(f"kubelet_{name}.key", Kind.SERVING_KEY, name, (name,), certificate, ("kubelet",))
+    for word, unit, group in _IDENTITIES:
+        user = User(f"system:{word}:{host}", f"{unit}-{name}", (group,))
+        identity = Certificate(f"{word}_{name}.crt", user.name, "clientAuth", groups=user.groups)
+        yield Secret(f"{word}_{name}.key", Kind.SERVING_KEY, name, (name,), identity, (unit,), user)
 
 
 def api_certificate(inventory: "Inventory") -> Certificate:
