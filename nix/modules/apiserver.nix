@@ -96,7 +96,7 @@ in
         # A pod's token ends within the hour. Otherwise those that are mounted would be valid for a year, for the sake of
         # clients older than 2019 that do not read the file again.
         service-account-extend-token-expiration = "false";
-        kubelet-certificate-authority = "${cfg.kubeletCertificates}";
+        kubelet-certificate-authority = cfg.kubeletsFile;
         kubelet-preferred-address-types = "Hostname,InternalIP";
         # Aggregation: with this certificate the API server passes requests on to the Services of APIService objects, at
         # their cluster IP (no --enable-aggregator-routing): an endpoint that is the host of another node can be reached
@@ -174,6 +174,8 @@ in
           LimitNOFILE = lib.mkDefault 65536;
           ExecStartPre = [
             "${lib.getExe cfg.apiserver.writeTokens} ${tokens}"
+            # What it knows until its next start (identities.nix).
+            "${pkgs.coreutils}/bin/cp ${cfg.kubeletsFile} /run/kube-apiserver/kubelets.crt"
           ]
           ++ lib.optional (!pinned) (lib.getExe cfg.apiserver.makeCertificate);
           ExecStart = kubeLib.commandLine "${pkgs.kubernetes}/bin/kube-apiserver" cfg.apiserver.flags;

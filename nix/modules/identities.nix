@@ -84,6 +84,28 @@ let
       exit 1
     '';
   };
+
+  # Before 1.36 the API server reads the certificates of kubelets at its start only (client-go transport: CAFile is loaded
+  # once). It is restarted when one comes that it does not know; one that goes can wait.
+  kubelets = pkgs.writeShellApplication {
+    name = "kube-identities-kubelets";
+    runtimeInputs = [
+      pkgs.coreutils
+      pkgs.gnugrep
+      config.systemd.package
+    ];
+    text = ''
+      file=${state}/kubelets.crt known=/run/kube-apiserver/kubelets.crt
+      install -m 0644 "$1" "$file.new"
+      mv -fT "$file.new" "$file"
+    ''
+    + lib.optionalString (lib.versionOlder pkgs.kubernetes.version "1.36") ''
+      if [ -e "$known" ] && grep -qvxFf "$known" "$file"; then
+        echo "the API server restarts, to know the certificates of new kubelets"
+        systemctl --no-block try-restart kube-apiserver.service
+      fi
+    '';
+  };
 in
 {
   options.kube = {
@@ -98,6 +120,13 @@ in
       readOnly = true;
       default = "${state}/clients.crt";
       description = "The bundle of the certificates that are accepted.";
+    };
+    kubeletsFile = mkOption {
+      type = types.str;
+      internal = true;
+      readOnly = true;
+      default = "${state}/kubelets.crt";
+      description = "The serving certificates of all kubelets.";
     };
   };
 
@@ -119,7 +148,10 @@ in
           PrivateNetwork = lib.mkDefault true;
           StateDirectory = "kube-identities";
           StateDirectoryMode = "0755";
-          ExecStart = "${lib.getExe program} install ${document}";
+          ExecStart = [
+            "${lib.getExe program} install ${document}"
+            "${lib.getExe kubelets} ${cfg.kubeletCertificates}"
+          ];
         }
       ];
     };

@@ -116,6 +116,15 @@ _MESSAGES = {
     "value_error": "{error}",
 }
 """By the type of pydantic's error (its documented name); the braces are its context."""
+_REMOVED = {
+    ("cluster", "secrets", "node_tokens"): "no longer a setting, nodes have certificates instead of tokens; remove "
+    "this key, then run inv keys.generate, inv nix.render and inv deploy",
+}
+"""Keys of earlier versions: what to do."""
+_CN_LENGTH = 64
+"""Characters that the common name of a certificate may have (ub-common-name, RFC 5280, appendix A.1)."""
+LONGEST_USER = "system:kube-proxy:"
+"""What precedes a node's host name in the longest name that a certificate of its has (secrets/policy.py)."""
 
 
 def _part(document: Document, at: KeyPath, value: Any, model: type[M], problems: list[UsageError]) -> M | None:
@@ -123,8 +132,9 @@ def _part(document: Document, at: KeyPath, value: Any, model: type[M], problems:
         return model.model_validate(value)
     except ValidationError as error:
         problems += [
-            document.problem((*at, *detail["loc"]), _message(detail["type"], detail["msg"], detail.get("ctx", {})))
+            document.problem(path, _REMOVED.get(path) or _message(detail["type"], detail["msg"], detail.get("ctx", {})))
             for detail in error.errors(include_url=False, include_input=False)
+            for path in [(*at, *detail["loc"])]
         ]
         return None
 
@@ -150,8 +160,19 @@ def _breaches(document: Document, cluster: ClusterSettings | None, nodes: Sequen
         if 10250 in cluster.network.open_to_pods:
             text = "10250 is the kubelet's port, which stays closed to pods"
             yield document.problem(("cluster", "network", "open_to_pods"), text)
+        yield from _domain_length(document, cluster, nodes)
         yield from _node_ports(document, cluster, nodes)
         yield from _addons(document, cluster)
+
+
+def _domain_length(document: Document, cluster: ClusterSettings, nodes: Sequence[Node]) -> Iterator[UsageError]:
+    if not nodes:
+        return
+    longest = max((node.name for node in nodes), key=len)
+    most = _CN_LENGTH - len(f"{LONGEST_USER}{longest}.")
+    if len(cluster.domain) > most:
+        text = f"{cluster.domain} is too long: {most} characters at most, so that certificates can name {longest}"
+        yield document.problem(("cluster", "domain"), text)
 
 
 def _same_address(document: Document, nodes: Sequence[Node]) -> Iterator[UsageError]:

@@ -73,14 +73,6 @@ LABEL = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
 DNS_NAME = rf"{LABEL}(\.{LABEL})*"
 
 
-def _node_tokens(value: str) -> str:
-    """The one way that is left; inventories may still name it."""
-    if value != "separate":
-        hint = "remove this key, then run inv keys.generate, inv keys.rekey and inv deploy"
-        raise ValueError(f"{value} is no longer supported, each node has a token of its own; {hint}")
-    return value
-
-
 Cidr = Annotated[str, AfterValidator(_network)]
 Cidr4 = Annotated[Cidr, AfterValidator(lambda value: str(ipaddress.IPv4Network(value)))]
 Cidr6 = Annotated[Cidr, AfterValidator(lambda value: str(ipaddress.IPv6Network(value)))]
@@ -142,7 +134,6 @@ class PodSecurity(Model):
 class Secrets(Model):
     """How secrets are laid out."""
 
-    node_tokens: Annotated[str, AfterValidator(_node_tokens)] = "separate"
     encrypted_resources: Annotated[
         tuple[Annotated[str, StringConstraints(pattern=r"^[a-z0-9*]([a-z0-9.*-]*[a-z0-9*])?$")], ...],
         Field(min_length=1),

@@ -1,6 +1,6 @@
 """Inventory → ``nix/flake.nix`` and ``nix/rendered/``: thin leaves; the modules themselves are hand-written."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass
 from difflib import unified_diff
 from pathlib import Path
@@ -8,6 +8,7 @@ from pathlib import Path
 from smallkube.core.files import write_file
 from smallkube.core.workspace import Workspace
 from smallkube.inventory.cluster import Cluster
+from smallkube.inventory.models import Inventory
 from smallkube.nix.literal import NixPath, literal
 from smallkube.secrets import identities, policy
 
@@ -62,15 +63,6 @@ def plan(cluster: Cluster) -> Plan:
     }
     existing = frozenset(path.name for path in workspace.keys_dir.glob("*.*"))
     secrets = policy.secrets_by_node(inventory, existing)
-    users = [
-        {"secret": row.name, "name": row.user.name, "groups": row.user.groups}
-        for row in policy.expected(inventory, existing)
-        if row.user and row.kind is policy.Kind.TOKEN and not row.version
-    ]
-    accepted = [
-        {"file": NixPath(f"../../keys/{leaf.file}"), "name": leaf.file, "user": leaf.user, "groups": leaf.groups}
-        for leaf in identities.leaves(inventory, existing)
-    ]
     for node in inventory.nodes:
         own = secrets[node.name].items()
         files[rendered / f"{node.name}.nix"] = template(
@@ -78,14 +70,29 @@ def plan(cluster: Cluster) -> Plan:
             node=node,
             secret_files={name: NixPath(f"../../keys/{row.file}") for name, row in own},
             secret_access={name: access for name, row in own if (access := _access(row))},
-            token_users=users,
-            identities=accepted,
+            token_users=_token_users(inventory, existing),
+            identities=_identities(inventory, existing),
         )
         files[rendered / "channel" / f"{node.name}.nix"] = template("channel", node=node)
         if not (host := workspace.hosts_dir / f"{node.name}.nix").exists():
             files[host] = template("host", node=node, inventory=inventory)
     others = (path for path in sorted(rendered.rglob("*.nix")) if path not in files)
     return Plan(files, tuple(path for path in others if MARK in (_read(path) or "").split("\n", 1)[0]))
+
+
+def _token_users(inventory: Inventory, existing: Collection[str]) -> list[dict[str, object]]:
+    return [
+        {"secret": row.name, "name": row.user.name, "groups": row.user.groups}
+        for row in policy.expected(inventory, existing)
+        if row.user and row.kind is policy.Kind.TOKEN and not row.version
+    ]
+
+
+def _identities(inventory: Inventory, existing: Collection[str]) -> list[dict[str, object]]:
+    return [
+        {"file": NixPath(f"../../keys/{leaf.file}"), "name": leaf.file, "user": leaf.user, "groups": leaf.groups}
+        for leaf in identities.leaves(inventory, existing)
+    ]
 
 
 def _access(row: policy.Secret) -> dict[str, str]:

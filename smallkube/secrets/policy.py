@@ -7,10 +7,12 @@ rendering, rotation, revocation and docs/security.md follow it. Pure: no I/O, an
 
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
-from enum import StrEnum
 from typing import TYPE_CHECKING, Literal
 
 from smallkube.inventory.addressing import is_address
+from smallkube.secrets.fields import Client as Client  # noqa: PLC0414 - one module for those who import it
+from smallkube.secrets.fields import Kind as Kind  # noqa: PLC0414
+from smallkube.secrets.fields import User as User  # noqa: PLC0414
 
 if TYPE_CHECKING:
     from smallkube.inventory.models import Inventory, Node
@@ -30,23 +32,6 @@ _IDENTITIES = (
 
 kubelets' names and their group are those that the Node authorizer demands; the others are bound in nix/addons.
 """
-
-
-class Kind(StrEnum):
-    """What a secret holds; decides how it is generated, how it is validated and which command rotates it."""
-
-    rotated_by: str
-
-    def __new__(cls, text: str, rotated_by: str) -> "Kind":
-        kind = str.__new__(cls, text)
-        kind._value_, kind.rotated_by = text, rotated_by
-        return kind
-
-    WIREGUARD = "WireGuard private key", "inv keys.rotate-wireguard && inv deploy"
-    TOKEN = "API token", "inv tokens.rotate --all"
-    ENCRYPTION = "EncryptionConfiguration", "inv encryption.rotate"
-    SERVING_KEY = "private key with certificate", "inv keys.rotate-certificates --all"
-    SIGNING_KEY = "private key", "inv keys.rotate-issuer"
 
 
 @dataclass(frozen=True)
@@ -75,27 +60,6 @@ class Certificate:
     def trusted_files(self) -> tuple[str, ...]:
         """Those that the other side trusts, as far as they exist (see nix/modules/lib.nix)."""
         return (self.file, self.version(NEW).file, self.version(OLD).file)
-
-
-@dataclass(frozen=True)
-class Client:
-    """A program that uses a token, on the node that the token belongs to.
-
-    ``file`` is where it has the token from: a path, or ``%d/NAME``, a credential of the systemd unit ``name``.
-    """
-
-    name: str
-    file: str
-
-
-@dataclass(frozen=True)
-class User:
-    """A user of the API server: ``name`` and ``groups`` as it knows them; ``short`` is what an operator may type."""
-
-    name: str
-    short: str
-    groups: tuple[str, ...] = ()
-    clients: tuple[Client, ...] = ()
 
 
 @dataclass(frozen=True)

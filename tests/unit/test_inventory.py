@@ -103,8 +103,12 @@ nodes:
         (("node2", "node1"), "inventory.yaml:6: node1: duplicate key; first defined on line 4"),
         (("name: demo", "name: demo\n  domain: kube.local"), ".local belongs to multicast DNS"),
         (
-            ("name: demo", "name: demo\n  secrets: {node_tokens: wireguard}"),
-            "inventory.yaml:3: cluster.secrets.node_tokens: wireguard is no longer supported, each node has a token",
+            ("name: demo", "name: demo\n  secrets: {node_tokens: separate}"),
+            "inventory.yaml:3: cluster.secrets.node_tokens: no longer a setting, nodes have certificates instead of",
+        ),
+        (
+            ("name: demo", f"name: demo\n  domain: {'d' * 37}.org"),
+            "inventory.yaml:3: cluster.domain: ddddddddddddddddddddddddddddddddddddd.org is too long: 40 characters at",
         ),
         (("name: demo", "name: demo\n  addons: [../x.yaml]"), "must be a path inside the workspace"),
         (("name: demo", "name: demo\n  addons: [x.yaml]"), "x.yaml: no such file in the workspace"),

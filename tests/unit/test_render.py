@@ -53,11 +53,12 @@ def test_a_node_is_given_exactly_its_own_secrets(workspace: Workspace) -> None:
     render.plan(cluster_of(workspace)).apply()
     worker = (workspace.rendered_dir / "node2.nix").read_text()
     assert '"wgkube.key" = ../../keys/wgkube2.key.age;' in worker
-    assert "kube_token_node2 = ../../keys/kube_token_node2.age;" in worker
+    assert '"node_node2.key" = ../../keys/node_node2.key.age;' in worker
     assert "kube_token_root" not in worker
     assert "node1" not in worker
     primary = (workspace.rendered_dir / "node1.nix").read_text()
-    assert "kube_token_root" in primary and "kube_token_node2" in primary
+    assert "kube_token_root" in primary and "node_node2.key.age" not in primary
+    assert "file = ../../keys/node_node2.crt;" in primary
     assert "wgkube2" not in primary
 
 

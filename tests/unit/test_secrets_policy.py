@@ -1,6 +1,7 @@
 """Who may read which secret: the whole table for inventories with and without each option, and names on the nodes."""
 
 from collections.abc import Collection
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import yaml
 from smallkube.core.workspace import REPOSITORY
 from smallkube.inventory.load import load, parse
 from smallkube.inventory.models import Inventory
-from smallkube.secrets import policy
+from smallkube.secrets import certificates, policy
 from smallkube.secrets.policy import Kind
 
 
@@ -46,13 +47,41 @@ def test_default_table(tmp_path: Path) -> None:
         "wgkube1.key.age": {"node1"},
         "wgkube2.key.age": {"node2"},
         "wgkube4.key.age": {"node4"},
-        "kube_token_node1.age": {"node1"},
-        "kube_token_node2.age": {"node1", "node2"},
-        "kube_token_node4.age": {"node1", "node4"},
-        "kubelet_node1.key.age": {"node1"},
-        "kubelet_node2.key.age": {"node2"},
-        "kubelet_node4.key.age": {"node4"},
+        **{
+            f"{word}_node{index}.key.age": {f"node{index}"}
+            for index in (1, 2, 4)
+            for word in ("kubelet", "node", "coredns", "kube-proxy")
+        },
     }
+
+
+def test_each_program_of_a_node_has_an_identity_of_its_own(tmp_path: Path) -> None:
+    rows = [row for row in policy.identities(inventory(tmp_path)) if row.node == "node4"]
+    found = {row.units: row.certificate for row in rows if row.certificate}
+    assert {units: (each.common_name, each.groups, each.usage) for units, each in found.items()} == {
+        ("kubelet",): ("system:node:node4.k8s.internal", ("system:nodes",), "clientAuth"),
+        ("coredns",): ("system:coredns:node4.k8s.internal", ("system:coredns",), "clientAuth"),
+        ("kube-proxy",): ("system:kube-proxy:node4.k8s.internal", ("system:node-proxiers",), "clientAuth"),
+    }
+    assert {row.readers for row in rows} == {("node4",)}
+
+
+def test_the_longest_domain_fits_into_each_certificate(tmp_path: Path) -> None:
+    given = inventory(tmp_path, (1, 254), domain="d" * 38)
+    names = [each.common_name for each in policy.certificates(given)]
+    assert max(map(len, names)) == 64
+    key = certificates.new_key()
+    for each in policy.certificates(given):
+        assert certificates.issue(each, key, datetime.now(UTC))
+
+
+def test_tokens_of_nodes_are_known_while_their_files_exist(tmp_path: Path) -> None:
+    given = inventory(tmp_path)
+    rows = {row.name: row.readers for row in policy.expected(given, {"kube_token_node2.age"})}
+    assert {name: readers for name, readers in rows.items() if name.startswith("kube_token_node")} == {
+        "kube_token_node2": ("node1", "node2")
+    }
+    assert not {"node2", "kubelet-node2"} & policy.tokens(given).keys()
 
 
 @pytest.mark.parametrize(
@@ -71,8 +100,7 @@ def test_names_on_a_node(tmp_path: Path) -> None:
     given = inventory(tmp_path)
     assert files_on(given, "node2", ()) == {
         "wgkube.key": "wgkube2.key.age",
-        "kube_token_node2": "kube_token_node2.age",
-        "kubelet_node2.key": "kubelet_node2.key.age",
+        **{f"{word}_node2.key": f"{word}_node2.key.age" for word in ("kubelet", "node", "coredns", "kube-proxy")},
     }
 
 

@@ -27,14 +27,12 @@ def test_everybody_has_the_name_that_the_api_server_knows() -> None:
         "root": "root",
         "kube-controller-manager": "system:kube-controller-manager",
         "kube-scheduler": "system:kube-scheduler",
-        "node1": "system:node:node1.k8s.internal",
-        "node2": "system:node:node2.k8s.internal",
     }
 
 
 def test_users_are_chosen_by_either_name_and_once() -> None:
-    chosen = tokens.select(EVERYBODY, ["node2", "system:node:node2.k8s.internal", "root"])
-    assert [*chosen] == ["node2", "root"]
+    chosen = tokens.select(EVERYBODY, ["kube-scheduler", "system:kube-scheduler", "root"])
+    assert [*chosen] == ["kube-scheduler", "root"]
 
 
 @pytest.mark.parametrize(("names", "said"), [([], "no user selected"), (["node3"], "no user 'node3'")])
@@ -44,17 +42,11 @@ def test_a_choice_that_can_not_be_met_is_a_usage_error(names: list[str], said: s
 
 
 def test_clients_with_another_token_are_behind() -> None:
-    users = {
-        node.name: {client.name: user for client, user in token_clients.clients_on(inventory(), node).items()}
-        for node in inventory().nodes
-    }
-    found = token_clients.parse("node2", users["node2"], "kubelet aa\nkube-proxy -\ncoredns bb")
-    found += token_clients.parse("node1", users["node1"], "kubelet cc\nkube-scheduler dd\nroot ee")
-    assert found[0] == TokenClient("node2", "kubelet", "node2", "aa")
-    assert [one.user for one in found] == ["node2", "node2", "node2", "node1", "kube-scheduler", "root"]
-    assert token_clients.outdated(found, {"node2": "aa", "root": "ff"}) == [
-        "kube-proxy on node2",
-        "coredns on node2",
+    users = {client.name: user for client, user in token_clients.clients_on(inventory(), inventory().primary).items()}
+    found = token_clients.parse("node1", users, "kube-controller-manager aa\nkube-scheduler -\nroot ee")
+    assert found[0] == TokenClient("node1", "kube-controller-manager", "kube-controller-manager", "aa")
+    assert token_clients.outdated(found, {"kube-scheduler": "aa", "root": "ff"}) == [
+        "kube-scheduler on node1",
         "root on node1",
     ]
 

@@ -145,7 +145,7 @@ def of_kubelet(found: Description) -> Iterator[tuple[str, bool]]:
 
 def of_files(found: Description) -> Iterator[tuple[str, bool]]:
     """By owner and mode. What is in the Nix store is root's, and readable by all."""
-    kubeconfigs = ("generate-kubeconfig-root", "generate-kubeconfig-node", "kube-scheduler", "kube-controller-manager")
+    kubeconfigs = ("generate-kubeconfig-root", "kube-scheduler", "kube-controller-manager")
     private = {name: service(found, name).get("UMask") == ["0077"] for name in kubeconfigs}
     owner = {name: "User" not in service(found, name) and "DynamicUser" not in service(found, name) for name in private}
     secrets = [secret for name, secret in found["secrets"].items() if name.endswith(".key") and name != "wgkube.key"]
@@ -165,8 +165,10 @@ def of_files(found: Description) -> Iterator[tuple[str, bool]]:
     yield "1.1.21", all(secret["mode"] == "0400" for secret in secrets)
     yield from ((check, False) for check in ("4.1.1", "4.1.9"))  # of mode 0600: a unit, and what it names in the store
     yield from ((check, flags(found, "kubelet")["config"].startswith("/nix/store/")) for check in ("4.1.2", "4.1.10"))
-    for check, ok in zip(("4.1.3", "4.1.4", "4.1.5", "4.1.6"), 2 * (private, owner), strict=True):
-        yield check, ok["generate-kubeconfig-node"]
+    # Without a secret; readable by all, as everything in the store, and not changeable.
+    yield from ((check, False) for check in ("4.1.3", "4.1.5"))
+    in_store = [flags(found, unit)["kubeconfig"].startswith("/nix/store/") for unit in ("kube-proxy", "kubelet")]
+    yield from zip(("4.1.4", "4.1.6"), in_store, strict=True)
     authorities = json.loads(configured(found, "-kubelet.json"))["authentication"]["x509"]["clientCAFile"]
     yield from ((check, authorities.startswith("/nix/store/")) for check in ("4.1.7", "4.1.8"))
 

@@ -383,7 +383,7 @@ def test_cni_gives_pods_an_address_of_each_family(cluster: Cluster) -> None:
 
 def test_a_node_has_exactly_its_own_secrets(cluster: Cluster) -> None:
     for name, description in cluster.items():
-        own = {"wgkube.key", f"kube_token_{name}", f"kubelet_{name}.key"}
+        own = {"wgkube.key", *(f"{word}_{name}.key" for word in ("kubelet", "node", "coredns", "kube-proxy"))}
         primary = {
             "EncryptionConfiguration.yaml",
             "apiserver.key",
@@ -393,7 +393,6 @@ def test_a_node_has_exactly_its_own_secrets(cluster: Cluster) -> None:
             "kube_token_root",
             "kube_token_system_kube-controller-manager",
             "kube_token_system_kube-scheduler",
-            *(f"kube_token_{other}" for other in cluster),
         }
         assert set(description["secrets"]) == (own | primary if name == "node1" else own)
         for secret, entry in description["secrets"].items():
@@ -407,7 +406,6 @@ def test_only_the_primary_has_the_control_plane(cluster: Cluster) -> None:
     everywhere = {
         "coredns.service",
         "crio.service",
-        "generate-kubeconfig-node.service",
         "kube-proxy.service",
         "kubelet.service",
         "nftables.service",
@@ -422,6 +420,7 @@ def test_only_the_primary_has_the_control_plane(cluster: Cluster) -> None:
         "kube-activation.service",
         "kube-apiserver.service",
         "kube-controller-manager.service",
+        "kube-identities.service",
         "kube-node-roles.service",
         "kube-node-roles.timer",
         "kube-scheduler.service",

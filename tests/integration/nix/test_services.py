@@ -83,7 +83,6 @@ def test_the_api_server_has_only_the_credentials_it_needs(cluster: Cluster) -> N
         "kube_token_root",
         "kube_token_system_kube-controller-manager",
         "kube_token_system_kube-scheduler",
-        *(f"kube_token_{name}" for name in cluster),
     }
     assert all(
         credential == f"{name}:/run/agenix/{name}" for credential in loaded for name in [credential.split(":")[0]]
@@ -132,17 +131,41 @@ def test_requests_are_passed_on_with_a_certificate_of_its_own(two: Cluster) -> N
     # The API server never takes one out of the ConfigMap, so that this does, whenever the certificates change.
     (activation,) = [text for path, text in two["node1"]["scripts"].items() if path.endswith("-kube-activation")]
     assert f'!= "$(<{trusted})"' in activation
-    assert not {"client-ca-file", "enable-aggregator-routing"} & given.keys()
+    assert "enable-aggregator-routing" not in given
 
 
 def test_every_token_has_its_row_under_the_kubernetes_name(cluster: Cluster) -> None:
     (script,) = [text for path, text in cluster["node1"]["scripts"].items() if path.endswith("-kube-apiserver-tokens")]
     rows = re.findall(r"^row (\S+) (\S+) (\S+)$", script, re.M)
-    assert {
+    assert set(rows) == {
         ("kube_token_root", "root", "system:masters"),
-        *((f"kube_token_{name}", f"system:node:{name}.k8s.internal", "system:nodes") for name in cluster),
-    } <= set(rows)
-    assert len(rows) == len(cluster) + 3
+        *(
+            (f"kube_token_{user.replace(':', '_')}", user, "''")
+            for user in ("system:kube-controller-manager", "system:kube-scheduler")
+        ),
+    }
+
+
+def test_the_bundle_of_identities_is_no_part_of_the_api_server(build: Build, describe: Describe) -> None:
+    tree = build((1, 2))
+    before, after = (
+        describe(each)["node1"]["units"] for each in (tree, tree.with_file("keys/node_node2.crt", "another\n"))
+    )
+    assert before["kube-identities.service"] != after["kube-identities.service"]
+    assert before["kube-apiserver.service"] == after["kube-apiserver.service"]
+    assert flags(describe(tree)["node1"], "kube-apiserver")["client-ca-file"] == "/var/lib/kube-identities/clients.crt"
+
+
+@pytest.mark.parametrize("program", ["kubelet", "kube-proxy"])
+def test_a_kubeconfig_in_the_store_names_its_key(program: str, cluster: Cluster) -> None:
+    for node, description in cluster.items():
+        word, folder = (
+            ("node", "/run/agenix") if program == "kubelet" else (program, f"/run/credentials/{program}.service")
+        )
+        kubeconfig = json.loads(description["files"][flags(description, program)["kubeconfig"]])
+        (user,) = [each["user"] for each in kubeconfig["users"]]
+        assert user["client-key"] == f"{folder}/{word}_{node}.key"
+        assert user["client-certificate"].endswith(f"{word}_{node}.crt")
 
 
 def test_new_rows_of_the_policy_reach_the_machines(
@@ -200,11 +223,11 @@ def test_each_unit_of_the_policy_is_restarted_with_its_secret(cluster: Cluster) 
         assert {node for node, _ in used} == {*row.readers}, row.name
 
 
-def test_users_of_a_kubeconfig_are_restarted_with_its_token(cluster: Cluster) -> None:
+def test_programs_are_restarted_with_their_key(cluster: Cluster) -> None:
     for node, description in cluster.items():
-        for name in ("coredns", "kube-proxy", "kubelet"):
+        for name, key in (("coredns", "coredns"), ("kube-proxy", "kube-proxy"), ("kubelet", "node")):
             triggers = service(description, name, "Unit")["X-Restart-Triggers"][0]
-            assert description["secrets"][f"kube_token_{node}"]["file"] in description["files"][triggers]
+            assert description["secrets"][f"{key}_{node}.key"]["file"] in description["files"][triggers]
 
 
 def test_no_service_is_bound_to_another_and_each_restarts(cluster: Cluster) -> None:
@@ -222,17 +245,6 @@ def test_tokens_are_never_arguments(cluster: Cluster) -> None:
     for description in cluster.values():
         texts = [*description["scripts"].values(), *(unit["text"] for unit in description["units"].values())]
         assert not any(re.search(r"--token[= ]|config set-credentials|\$\(cat [^)]*token", text) for text in texts)
-
-
-def test_the_kubeconfig_of_a_node_is_made_once_and_kept(cluster: Cluster) -> None:
-    for name, description in cluster.items():
-        unit = service(description, "generate-kubeconfig-node")
-        assert (unit["Type"], unit["RemainAfterExit"], unit["UMask"]) == (["oneshot"], ["true"], ["0077"])
-        assert unit["ExecStart"][0].endswith(f"/run/agenix/kube_token_{name}")
-        assert (
-            'Environment="KUBECONFIG=/run/kubeconfig-node"'
-            in description["units"]["generate-kubeconfig-node.service"]["text"]
-        )
 
 
 def mkkubeconfig(description: Description, folder: Path, token: str) -> process.Result:
@@ -318,14 +330,12 @@ def test_a_machine_may_override_defaults_without_force(build: Build, describe: D
 
 def test_a_rotation_in_progress_accepts_both_tokens(build: Build, describe: Describe) -> None:
     tree = build((1, 2))
-    old = '"kube_token_node2.old" = ../../keys/kube_token_node2.old.age;\n  "kube_token_node2" ='
-    tree = tree.replacing(
-        "nix/rendered/node1.nix", "kube_token_node2 =", old.replace('"kube_token_node2" =', "kube_token_node2 =")
-    )
-    description = describe(tree.with_file("keys/kube_token_node2.old.age", "old"))["node1"]
+    old = '"kube_token_root.old" = ../../keys/kube_token_root.old.age;\n  kube_token_root ='
+    tree = tree.replacing("nix/rendered/node1.nix", "kube_token_root =", old)
+    description = describe(tree.with_file("keys/kube_token_root.old.age", "old"))["node1"]
     (script,) = [text for path, text in description["scripts"].items() if path.endswith("-kube-apiserver-tokens")]
-    for secret in ("kube_token_node2", "kube_token_node2.old"):
-        assert re.search(rf"^row {re.escape(secret)} system:node:node2\.k8s\.internal system:nodes$", script, re.M)
+    for secret in ("kube_token_root", "kube_token_root.old"):
+        assert re.search(rf"^row {re.escape(secret)} root system:masters$", script, re.M)
 
 
 @pytest.mark.parametrize("previous", [True, False])
