@@ -156,11 +156,12 @@ in
 
   config = {
     kube.addons = lib.mkIf cfg.isPrimary (
-      [
+      # First: what these take from the tokens, it gives.
+      lib.optional nodeTokens ../addons/node-tokens.yaml
+      ++ [
         ../addons/coredns.yaml
         ../addons/kube-proxy.yaml
       ]
-      ++ lib.optional nodeTokens ../addons/node-tokens.yaml
       ++ lib.optional (cfg.kubeletAuth == "webhook") ../addons/kubelet-api-admin.yaml
       ++ map (addon: if lib.elem addon chosen then manifest addon else addon) cfg.userAddons
     );

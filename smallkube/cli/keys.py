@@ -185,6 +185,29 @@ def rekey(here: Current) -> None:
         raise SmallkubeError(f"{len(planned.failed)} files could not be re-encrypted", hint="restore them from git")
 
 
+@task("json", "yes")
+def prune(here: Current) -> None:
+    """Delete the API tokens of nodes that use certificates.
+
+    Earlier versions gave each node a token. Asks every node, and deletes none
+    while one still uses a token or can't be asked. The next deploy of the
+    primary stops accepting them.
+    """
+    from smallkube.operations import identities
+    from smallkube.secrets.transaction import read_keys
+
+    rows = identities.node_tokens(here.inventory, read_keys(here.workspace))
+    if not rows:
+        output.show(here, {"removed": []}, "nothing to do: no node has a token")
+        return
+    ui.confirm(f"delete {listed(row.file for row in rows)} from keys/?", yes=here.yes)
+    with changing(here):
+        pass  # completes what a killed process had begun
+    removed = identities.prune(here.cluster, here.connect)
+    output.show(here, {"removed": removed}, "\n".join(f"removed keys/{file}" for file in removed))
+    ui.message(f"next: inv nix.render, inv deploy --node {here.inventory.primary.name}; it accepts them until then")
+
+
 @task("json")
 def list_(here: Current) -> None:
     """List the secrets with content and recipients."""

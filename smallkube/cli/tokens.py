@@ -54,15 +54,26 @@ def rotate(
 
 @task("json")
 def status(here: Current) -> None:
-    """Show the age and the clients of each token."""
+    """Show who uses which API token or certificate."""
+    from smallkube.kube import identities as certificates
     from smallkube.kube import token_clients
-    from smallkube.operations import tokens
+    from smallkube.operations import identities, tokens
+    from smallkube.secrets.transaction import read_keys
 
     found, unreachable = token_clients.in_use(here.inventory, here.connect)
-    rows = tokens.status(here.cluster, found, datetime.now(UTC))
-    table = [(row.user, f"{row.days} d", "yes" if row.overlap else "no", _clients(row.clients)) for row in rows]
-    columns = ("USER", "AGE", "OVERLAP", "CLIENTS")
-    output.table(here, {"tokens": rows, "unreachable": unreachable}, columns, table)
+    uses, silent = certificates.in_use(here.inventory, here.connect)
+    unreachable = {**unreachable, **silent}
+    now = datetime.now(UTC)
+    rows, others = tokens.status(here.cluster, found, now), identities.status(here.cluster, uses, now)
+    table = [
+        *((row.user, "token", f"{row.days} d old", row.overlap, row.clients) for row in rows),
+        *((row.user, "certificate", f"expires in {row.days} d", row.overlap, row.clients) for row in others),
+    ]
+    cells = [(*row[:3], "yes" if row[3] else "no", _clients(row[4])) for row in table]
+    value = {"tokens": rows, "certificates": others, "unreachable": unreachable}
+    output.table(here, value, ("USER", "BY", "AGE", "OVERLAP", "CLIENTS"), cells)
+    if left := identities.node_tokens(here.inventory, read_keys(here.workspace)):
+        ui.warn(f"tokens of nodes are still accepted: {', '.join(row.name for row in left)}; inv keys.prune")
     if unreachable:
         raise SmallkubeError("unreachable: " + ", ".join(f"{node} ({why})" for node, why in unreachable.items()))
 

@@ -1,8 +1,39 @@
-"""The certificates that the API server accepts, replaced on the primary at once: nothing is restarted for it."""
+"""Certificates as identities at the API server: replaced on the primary at once, tried there, and who uses which.
 
+Nothing is restarted when they are replaced: the API server reads the bundle again (nix/modules/identities.nix).
+"""
+
+import hashlib
+import re
+import ssl
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from smallkube.core.errors import SmallkubeError, split_lines
 from smallkube.inventory.cluster import Cluster
-from smallkube.remote.host import Command, Host
-from smallkube.secrets import identities
+from smallkube.inventory.models import Inventory
+from smallkube.kube.token_clients import Answer
+from smallkube.remote import fleet
+from smallkube.remote.host import Command, Connect, Host
+from smallkube.remote.scripts import Scripts
+from smallkube.secrets import identities, policy
+
+SECONDS = 10
+"""Within this time the API server accepts what was sent, and refuses what was left out."""
+TOKEN = "token"
+_NOT_FOUND = 127
+_SCRIPTS = Scripts(Path(__file__).with_name("scripts"))
+_LINE = re.compile(r"([a-z-]+) (token|[0-9a-f]{64})")
+
+
+@dataclass(frozen=True)
+class Use:
+    """How a service of a node identifies itself: ``sha256`` (hex) of its certificate in DER, or TOKEN."""
+
+    node: str
+    unit: str
+    sha256: str
 
 
 def document(cluster: Cluster) -> str:
@@ -10,12 +41,57 @@ def document(cluster: Cluster) -> str:
     return identities.document(cluster.inventory, cluster.workspace.keys_dir)
 
 
-def send(primary: Host, text: str) -> None:
+def send(primary: Host, text: str) -> bool:
     """Have the API server accept exactly the leaves in ``text``, the document; the next deploy writes the same.
 
-    Also removes others from what aggregated API servers are told, as far as the API server answers. Raises
-    SmallkubeError when the primary refuses it, or has no program for it: nothing was changed then.
+    What aggregated API servers are told follows, as far as the API server answers. False when the primary was deployed
+    by a version that had no such certificates. Raises SmallkubeError when it refuses the document; then nothing was
+    changed.
     """
-    replace = Command(("kube-identities", "replace"), stdin=text.encode(), timeout=60, title="replace identities")
-    primary.run_checked(replace)
+    command = Command(("kube-identities", "replace"), stdin=text.encode(), title="replace identities")
+    reply = primary.run(command)
+    if reply.status == _NOT_FOUND:
+        return False
+    if not reply.ok:
+        raise primary.error(f"{command.name} failed: {reply.last_line}")
     primary.run(Command(("kube-identities-publish",), timeout=120, title="publish identities"))
+    return True
+
+
+def attempt(primary: Host, url: str, certificate: bytes, key: bytes) -> Answer:
+    """How the API server at ``url`` answers who shows ``certificate``; the key travels by standard input alone."""
+    reply = primary.run_checked(_SCRIPTS.sent("try-certificate", url, stdin=certificate + key, title="try certificate"))
+    answers: dict[str, Answer] = {"accepted": "accepted", "refused": "refused"}
+    return answers.get(reply.text, "unknown")
+
+
+def sha256(pem: bytes) -> str:
+    """By which a certificate is spoken of: of its DER, as the API server's audit log has it (credential-id)."""
+    return hashlib.sha256(ssl.PEM_cert_to_DER_cert(pem.decode("ascii").strip())).hexdigest()
+
+
+def in_use(inventory: Inventory, connect: Connect) -> tuple[list[Use], dict[str, str]]:
+    """What the running services of all nodes use; and node → why it could not be asked."""
+    units = {unit: None for row in policy.identities(inventory) for unit in row.units}
+
+    def ask(machine: Host) -> list[Use]:
+        command = _SCRIPTS.sent("identities-in-use", *units, title="identities in use")
+        return parse(machine.node.name, machine.run_checked(command).text)
+
+    outcomes = fleet.ask(inventory.nodes, connect, ask)
+    return [use for outcome in outcomes for use in outcome.value or ()], fleet.unanswered(outcomes)
+
+
+def parse(node: str, text: str) -> list[Use]:
+    """What ``identities-in-use.sh`` printed. Raises SmallkubeError."""
+    matches = [_LINE.fullmatch(line) for line in split_lines(text)]
+    if not all(matches):
+        raise SmallkubeError("unexpected output from identities-in-use.sh", where=node)
+    return [Use(node, match[1], match[2]) for match in matches if match]
+
+
+def unmoved(inventory: Inventory, found: Sequence[Use]) -> list[str]:
+    """The services that were not seen with a certificate, in words."""
+    seen = {(use.node, use.unit) for use in found if use.sha256 != TOKEN}
+    rows = policy.identities(inventory)
+    return [f"{unit} on {row.node}" for row in rows for unit in row.units if (row.node, unit) not in seen]

@@ -13,14 +13,17 @@ from functools import partial
 from typing import Any
 
 from smallkube.core.errors import MALFORMED, SmallkubeError, UsageError
+from smallkube.core.polling import wait_until
 from smallkube.deploy.run import UNDRAINED
 from smallkube.inventory import edit, positions
 from smallkube.inventory import load as inventories
 from smallkube.inventory.cluster import Cluster
 from smallkube.inventory.models import Inventory, Node
+from smallkube.kube import identities
 from smallkube.kube.members import api_down, kubectl
 from smallkube.operations import tokens
 from smallkube.operations.engine import Operation, Runbook, Step
+from smallkube.operations.identities import accepted, opened
 from smallkube.remote import fleet
 from smallkube.remote.host import Command, Host
 from smallkube.secrets import kinds, peers, policy
@@ -77,7 +80,8 @@ def make(cluster: Cluster, name: str) -> Plan:
 
 def _files_of(inventory: Inventory, name: str, keys: Keys) -> tuple[tuple[Secret, ...], tuple[str, ...]]:
     """The secrets of a node in ``inventory``, and their certificates' files, as far as they are in ``keys``."""
-    rows = [each for row in policy.secrets_of(inventory) if row.node == name for each in (row, *row.versions)]
+    table = (*policy.secrets_of(inventory), *policy.node_tokens(inventory))
+    rows = [each for row in table if row.node == name for each in (row, *row.versions)]
     issued = tuple(file for file in policy.certificate_files(rows) if file in keys.certificates)
     return tuple(row for row in rows if row.file in keys.files), issued
 
@@ -125,11 +129,13 @@ class Revocation(Runbook):
         deploy_primary = partial(self.deploy, [self.inventory.primary], cluster=self.cluster)
         steps = (
             Step(f"list the Secrets that pods on {name} use", self._list_exposed),
+            Step("accept its certificates no more", self._refuse_certificates),
+            Step("close its tunnel on every node that can be reached", self._close_tunnel),
             *((forget,) if plan.inside else ()),
             Step(f"remove {name} from peers.json and secrets.nix{again}", self.update_keys),
-            Step("deploy the primary, without its token and WireGuard key", deploy_primary),
+            Step("deploy the primary, without its certificates and WireGuard key", deploy_primary),
             Step(f"delete the Node object of {name} and its pods", self._delete_node),
-            Step("verify that its token is refused", lambda: tokens.verify(self, self._own(Kind.TOKEN), "refused")),
+            Step("verify that its certificates are refused", self._verify_refused),
             Step("deploy all other workers that can be reached, without its WireGuard key", self._deploy_workers),
             Step("verify that no other node has its WireGuard key", self._verify_forgotten),
             Step(f"delete its files in keys/: {files}", self._delete_files),
@@ -146,10 +152,42 @@ class Revocation(Runbook):
 
     def _list_exposed(self) -> None:
         """Also finds out, before anything is changed, whether the primary answers and the credentials can be opened."""
-        for row in (*self._own(Kind.TOKEN), *self._own(Kind.WIREGUARD)):
+        for row in self.plan.own:
             self.open(row)
         if not api_down(self.inventory, self.connect):
             self.exposed = secrets_of_pods(self._kubectl("get", "pods", "--output=json", *self._on))
+
+    def _refuse_certificates(self) -> None:
+        """At once, and without a restart; where nodes have only tokens yet, the deploy of the primary does it."""
+        if any(
+            row.certificate.file not in self.keys.certificates
+            for row in policy.identities(self.inventory)
+            if row.certificate
+        ):
+            return
+        with self.connect(self.inventory.primary) as primary:
+            sent = identities.send(primary, identities.document(self.cluster))
+        if sent and not api_down(self.inventory, self.connect):
+            wait_until(self._accepted, identities.SECONDS, "still accepted by the API server", hint=_AGAIN)
+
+    def _accepted(self) -> list[str]:
+        """Those of its certificates that the API server does not refuse, in words."""
+        return accepted(self, opened(self, [row for row in self._own(Kind.SERVING_KEY) if row.user], self.keys))
+
+    def _verify_refused(self) -> None:
+        tokens.verify(self, self._own(Kind.TOKEN), "refused")
+        if wrong := self._accepted():
+            raise SmallkubeError(f"the API server: {', '.join(wrong)}", hint=_AGAIN)
+
+    def _close_tunnel(self) -> None:
+        """Where a node can't be asked, its deploy does it, and what is left is verified in the end."""
+        keys = {kinds.wireguard_public(self.open(row), row.file) for row in self._own(Kind.WIREGUARD)}
+
+        def close(host: Host) -> None:
+            for key in keys:
+                host.run_checked(Command(("wg", "set", "wgkube", "peer", key, "remove"), title="remove a peer"))
+
+        fleet.ask(self.inventory.nodes, self.connect, close)
 
     def _remove_from_inventory(self) -> None:
         file = self.cluster.workspace.inventory_file
