@@ -52,6 +52,7 @@ let
     runtimeInputs = [
       pkgs.coreutils
       pkgs.gnugrep
+      pkgs.gnused
       pkgs.openssl
       pkgs.util-linux
     ];

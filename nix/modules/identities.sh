@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # The bundle of the client certificates that the API server accepts.
 #   kube-identities install FILE   at each start of the unit: what was deployed
 #   kube-identities replace        at once, from standard input
