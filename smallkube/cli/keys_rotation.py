@@ -49,6 +49,7 @@ def rotate_wireguard(here: Current) -> None:
 def rotate_certificates(
     here: Current,
     all: Annotated[bool, "also certificates without a problem"] = False,
+    identities: Annotated[bool, "only those of nodes as users of the API server, which does not restart"] = False,
     pause: Annotated[bool, "stop when the new ones are trusted everywhere, before they are used"] = False,
     abort: Annotated[bool, "undo a rotation under way: the previous certificates stay"] = False,
     no_deploy: Annotated[bool, "replace them in keys/ only: for a cluster that does not run"] = False,
@@ -62,6 +63,7 @@ def rotate_certificates(
     between: --pause. After an interruption the same command resumes.
     """
     from smallkube.operations import certificates
+    from smallkube.secrets.age import read_master
 
     if abort and (pause or no_deploy):
         raise UsageError("--abort can't be combined with --pause or --no-deploy")
@@ -70,11 +72,13 @@ def rotate_certificates(
     why: dict[Secret, list[str]] = {}
     rows = certificates.under_way(here.inventory, runner.keys)
     if not rows and not abort:
-        why = certificates.choose(here.cluster, nodes, everything=all, now=datetime.now(UTC))
+        now = datetime.now(UTC)
+        why = certificates.choose(here.cluster, nodes, everything=all, now=now, identities=identities)
         rows = tuple(row for row in why if why[row])
     elif no_deploy:
         raise UsageError("a rotation is under way", hint="complete it without --no-deploy, or --abort it")
-    rotation = certificates.Rotation(here.cluster, None, here.connect, runner.deploy, rows, timeout)
+    master = None if here.dry_run else read_master(here.workspace)
+    rotation = certificates.Rotation(here.cluster, master, here.connect, runner.deploy, rows, timeout)
     operation = rotation.replacement() if no_deploy else rotation.operation(runner.keys, abort=abort, pause=pause)
     machines = () if no_deploy or not rows else here.inventory.nodes
     if here.dry_run or not rows:

@@ -24,6 +24,7 @@ SECONDS = 10
 TOKEN = "token"
 _NOT_FOUND = 127
 _SCRIPTS = Scripts(Path(__file__).with_name("scripts"))
+_PRINT = re.compile(r"[0-9a-f]{64}")
 _LINE = re.compile(r"([a-z-]+) (token|[0-9a-f]{64})")
 
 
@@ -56,6 +57,15 @@ def send(primary: Host, text: str) -> bool:
         raise primary.error(f"{command.name} failed: {reply.last_line}")
     primary.run(Command(("kube-identities-publish",), timeout=120, title="publish identities"))
     return True
+
+
+def pinned(primary: Host) -> frozenset[str]:
+    """The certificates that are accepted there now (SHA-256 of the DER, in hex). Raises SmallkubeError without any."""
+    command = Command(("cat", "/var/lib/kube-identities/prints"), root=False, title="read the accepted certificates")
+    found = frozenset(split_lines(primary.run_checked(command).text))
+    if not all(map(_PRINT.fullmatch, found)):
+        raise primary.error(f"{command.name}: not hashes of certificates")
+    return found
 
 
 def attempt(primary: Host, url: str, certificate: bytes, key: bytes) -> Answer:

@@ -6,7 +6,7 @@ must trust the new ones before they are used, and the previous ones until they a
 
 import datetime
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import partial
 
@@ -14,7 +14,9 @@ from smallkube.core.errors import SmallkubeError
 from smallkube.core.polling import wait_until
 from smallkube.inventory.cluster import Cluster
 from smallkube.inventory.models import Inventory
+from smallkube.kube.identities import SECONDS, in_use, sha256
 from smallkube.kube.members import kubectl
+from smallkube.operations import identities
 from smallkube.operations.engine import REACHED, Operation, Runbook, Step, exchange, not_abortable
 from smallkube.operations.machines import SCRIPTS
 from smallkube.remote import scripts
@@ -47,17 +49,18 @@ class Stage(StrEnum):
 
 
 def choose(
-    cluster: Cluster, nodes: Collection[str], *, everything: bool, now: datetime.datetime
+    cluster: Cluster, nodes: Collection[str], *, everything: bool, now: datetime.datetime, identities: bool = False
 ) -> dict[Secret, list[str]]:
     """Key → why it and its certificate are replaced, nothing for one that has no fault, unless ``everything`` is.
 
-    Of ``nodes`` (names) when there are any. Whether a certificate is over its key is known only where the master is.
-    Raises UsageError when a key is missing, SmallkubeError when one can't be opened: a deploy would fail of it.
+    Of ``nodes`` (names) when there are any; ``identities``: of users of the API server only. Whether a certificate is
+    over its key is known only where the master is. Raises UsageError when a key is missing, SmallkubeError when one
+    can't be opened: a deploy would fail of it.
     """
     keys, master = read_keys(cluster.workspace), read_master(cluster.workspace)
     found = {}
     for row in policy.secrets_of(cluster.inventory):
-        if row.certificate is None or (nodes and row.node not in nodes):
+        if row.certificate is None or (nodes and row.node not in nodes) or (identities and not row.user):
             continue
         transaction.require(keys, [row])
         plaintext = transaction.opened(keys, master, row) if master else None
@@ -84,10 +87,14 @@ def under_way(inventory: Inventory, keys: Keys) -> tuple[Secret, ...]:
 
 @dataclass
 class Rotation(Runbook):
-    """Replaces ``rows`` and their certificates; ``seconds``: how long pods and kubelets may take to follow."""
+    """Replaces ``rows`` and their certificates; ``seconds``: how long pods and kubelets may take to follow.
+
+    ``others``: name, certificate and key of those that are trusted no more, as far as there is a master to open them.
+    """
 
     rows: tuple[Secret, ...]
     seconds: int
+    others: list[tuple[str, bytes, bytes]] = field(default_factory=list, init=False)
 
     def replacement(self) -> Operation:
         """The one step without a deploy."""
@@ -111,9 +118,9 @@ class Rotation(Runbook):
         end = (
             Step("deploy: they are used, the others still trusted", self.deploy),
             Step("verify that the API server and every kubelet use them", self._await_used),
-            Step("stop trusting the others", self._write(untrusted), pending),
+            Step("stop trusting the others", self._untrust, pending),
             Step("deploy: only those in use are trusted", self.deploy),
-            Step("verify again that they are used", self._await_used),
+            Step("verify again that they are used, and the others refused", self._await_refused),
             Step(REACHED, lambda: self.await_service(self.seconds)),
             Step("delete the others' keys", self._write(ended)),
         )
@@ -153,6 +160,35 @@ class Rotation(Runbook):
     def _await_used(self) -> None:
         wait_until(self._mismatched, self.seconds, "not with the certificates in keys/", hint=_HINT)
 
+    def _untrust(self) -> None:
+        staged = [each for row in self.rows if row.user for each in row.staged]
+        self.others = identities.opened(self, staged, self.keys) if self.master else []
+        self.change(partial(untrusted, self.rows))
+
+    def _await_refused(self) -> None:
+        """Resumed, the keys of the others may be gone; then the API server's bundle alone tells."""
+        self._await_used()
+        if any(row.user for row in self.rows):
+            wait_until(lambda: identities.strangers(self), SECONDS, "accepted, and not in keys/", hint=_HINT)
+            wait_until(lambda: identities.accepted(self, self.others), SECONDS, "not refused", hint=_HINT)
+
+    def _unswitched(self) -> list[str]:
+        """The services that identify themselves by another certificate than that in keys/."""
+        pinned = self.keys.certificates
+        rows = [(row, row.certificate.file) for row in self.rows if row.user and row.certificate]
+        wanted = {(row.node, unit): sha256(pinned[file]) for row, file in rows for unit in row.units}
+        if not wanted:
+            return []
+        found, silent = in_use(self.inventory, self.connect)
+        return [
+            *(
+                f"{one.unit} on {one.node}"
+                for one in found
+                if wanted.get((one.node, one.unit), one.sha256) != one.sha256
+            ),
+            *(f"{node} ({why})" for node, why in silent.items()),
+        ]
+
     def _mismatched(self) -> list[str]:
         """Where other certificates than those in keys/ are used, in words; none, when all fit.
 
@@ -168,7 +204,7 @@ class Rotation(Runbook):
                     lines = (line for line in reply.stderr.splitlines() if line.startswith("curl: ("))
                     yield f"{host.node.name} to {url}: {next(lines, reply.last_line)}"
 
-        if wrong := self.complaints(fetch):
+        if wrong := [*self.complaints(fetch), *self._unswitched()]:
             return wrong
         with self.connect(self.inventory.primary) as primary:
             for path in (each.shown_at for each in shown if each.shown_at not in urls):

@@ -12,6 +12,7 @@ from smallkube.kube.identities import TOKEN, Use
 from smallkube.operations.engine import Runbook
 from smallkube.remote.host import Connect
 from smallkube.secrets import certificates, policy, transaction
+from smallkube.secrets import identities as leaves
 from smallkube.secrets.policy import Secret
 from smallkube.secrets.transaction import Change, Keys, changing_keys, read_keys
 
@@ -31,6 +32,20 @@ def opened(runbook: Runbook, rows: Sequence[Secret], keys: Keys) -> list[tuple[s
         (row.name, keys.certificates[row.certificate.file], runbook.open(row, keys))
         for row in rows
         if row.certificate and row.file in keys.files and row.certificate.file in keys.certificates
+    ]
+
+
+def strangers(runbook: Runbook) -> list[str]:
+    """Where the certificates that the API server accepts differ from those in keys/, in words."""
+    keys, files = runbook.keys, set(runbook.keys.certificates)
+    wanted = {
+        identities.sha256(keys.certificates[leaf.file]): leaf.file for leaf in leaves.leaves(runbook.inventory, files)
+    }
+    with runbook.connect(runbook.inventory.primary) as primary:
+        found = identities.pinned(primary)
+    return [
+        *(f"a certificate {print[:12]}… that keys/ does not have" for print in sorted(found - wanted.keys())),
+        *(f"not {file}" for print, file in wanted.items() if print not in found),
     ]
 
 

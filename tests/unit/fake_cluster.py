@@ -3,6 +3,7 @@
 import base64
 import copy
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,13 +17,14 @@ from smallkube.deploy.plan import DEFAULT, Goal, Options, Report
 from smallkube.inventory.cluster import Cluster
 from smallkube.inventory.load import load
 from smallkube.inventory.models import Inventory, Node
+from smallkube.kube import identities as kube_identities
 from smallkube.kube import token_clients
 from smallkube.operations import encryption, issuer
 from smallkube.operations.engine import Operation, execute
 from smallkube.remote.fake import FakeHost, reply
 from smallkube.remote.fleet import NodeOutcome
 from smallkube.remote.host import Command, Result
-from smallkube.secrets import age, generate, peers, policy, transaction
+from smallkube.secrets import age, generate, identities, peers, policy, transaction
 from smallkube.secrets.age import require_master
 from smallkube.secrets.policy import Kind, Secret
 from smallkube.secrets.transaction import Keys, changing_keys, read_keys
@@ -60,6 +62,8 @@ class Moment:
 class FakeCluster:
     """``accepted`` are the tokens that the API server was started with; ``used`` is each user's own.
 
+    ``pinned`` are the client certificates that it accepts, ``services`` what each service of a node shows;
+    ``refusals`` are those that were tried and refused.
     ``configuration`` is what it encrypts with; ``objects`` says with which key each object in etcd is encrypted.
     ``issuers`` are ids of the keys whose tokens it accepts, the signing one first; ``pod_tokens`` has the one of each
     node's pods, ``secrets`` those of Secrets. ``members`` are the cluster's nodes by name: the version that each runs;
@@ -75,6 +79,9 @@ class FakeCluster:
         self.accepted: set[bytes] = set()
         self.used: dict[str, bytes] = {}
         self.answers: list[tuple[bytes, bool]] = []
+        self.pinned: set[bytes] = set()
+        self.services: dict[str, dict[str, bytes]] = {}
+        self.refusals: list[bytes] = []
         self.shown: dict[str, dict[str, bytes]] = {}
         self.trusted: dict[str, dict[str, set[bytes]]] = {}
         self.peers: dict[str, set[str]] = {}
@@ -160,14 +167,22 @@ class FakeCluster:
             self.configuration = encryption.parse(transaction.opened(keys, self.master, secret))
             self.accepted = {
                 transaction.opened(keys, self.master, row)
-                for secret in policy.tokens(self.inventory).values()
-                for row in (secret, *secret.staged)
-                if row.file in keys.files
+                for row in policy.expected(self.inventory, keys.files)
+                if row.kind is Kind.TOKEN and row.in_use and row.file in keys.files
             }
+        self._take_up_identities(nodes)
         names = {node.name for node in (self.inventory.nodes if nodes is None else nodes)}
         for user, row in policy.tokens(self.inventory).items():
             if row.node in names:
                 self.used[user] = transaction.opened(keys, self.master, row)
+
+    def _take_up_identities(self, nodes: Sequence[Node] | None) -> None:
+        found, deployed = self.keys.certificates, self.inventory.nodes if nodes is None else nodes
+        if self.inventory.primary in deployed:
+            self.pinned = {found[leaf.file] for leaf in identities.leaves(self.inventory, found.keys())}
+        for row in policy.identities(self.inventory):
+            if row.node in {node.name for node in deployed} and row.certificate:
+                self.services.setdefault(row.node, {})[row.units[0]] = found[row.certificate.file]
 
     def _versions(self, kind: Kind, keys: Keys) -> list[Secret]:
         """The current secret of this kind, and those that are accepted as well."""
@@ -179,6 +194,8 @@ class FakeCluster:
         certificates = self.keys.certificates
         rows = [row.certificate for row in policy.secrets_of(self.inventory) if row.certificate]
         for node in self.inventory.nodes:
+            self._take_up_identities([node])
+            assert all(self.pinned >= {*shown.values()} for shown in self.services.values())
             self.shown[node.name] = {row.file: certificates[row.file] for row in rows}
             self.trusted[node.name] = {
                 row.file: {certificates[file] for file in row.trusted_files if file in certificates} for row in rows
@@ -232,6 +249,23 @@ class FakeCluster:
             case "restart the kubelet":
                 self.pod_tokens[node.name] = self.issuers[0]
                 return reply()
+            case "remove a peer":
+                self.peers[node.name].discard(command.argv[4])
+                return reply()
+            case "replace identities":
+                self._replace((command.stdin or b"").decode())
+                return reply()
+            case "read the accepted certificates":
+                return reply("".join(f"{kube_identities.sha256(pem)}\n" for pem in self.pinned))
+            case "publish identities":
+                return reply()
+            case "try certificate":
+                pem = (command.stdin or b"").partition(b"-----BEGIN EC")[0]
+                self.refusals += [pem] if pem not in self.pinned else []
+                return reply("accepted" if pem in self.pinned else "refused")
+            case "identities in use":
+                shown = self.services[node.name].items()
+                return reply("".join(f"{unit} {kube_identities.sha256(pem)}\n" for unit, pem in shown))
             case "wg":
                 return reply("\n".join(self.peers[node.name]))
             case "systemctl":
@@ -245,6 +279,13 @@ class FakeCluster:
                     self.etcd = f"seeded {command.argv[7]}"
                 return reply(f"{self.etcd}\n")
         raise AssertionError(command)
+
+    def _replace(self, document: str) -> None:
+        """What kube-identities does, which tests/integration/test_identities.py runs."""
+        text, _, count = document.rstrip("\n").rpartition("# end ")
+        leaves = re.split(r"(?m)^# identity .*\n", text)[1:]
+        assert len(leaves) == int(count) > 0
+        self.pinned = {leaf.encode() for leaf in leaves}
 
     def _kubectl(self, words: list[str], *, as_json: bool) -> Result:
         match words:
@@ -272,6 +313,7 @@ class FakeCluster:
             case [*_, "delete", "node", host]:
                 name = host.partition(".")[0]
                 assert self.used.get(name) not in self.accepted, "its kubelet would make its Node object anew"
+                assert self.pinned.isdisjoint(self.services[name].values()), "the same"
                 self.members.pop(name, None)
                 return reply()
             case [*_, "delete", "pods"]:

@@ -2,17 +2,21 @@
 killed, and that at no moment, even half-way through a deploy, somebody shows a certificate that another mistrusts.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import pytest
 
-from smallkube.core.errors import UsageError
+from smallkube.core.errors import SmallkubeError, UsageError
+from smallkube.inventory.models import Node
 from smallkube.operations.certificates import Rotation, Stage, under_way
 from smallkube.operations.engine import REACHED, Operation
 from smallkube.secrets import policy
 from tests.unit.fake_cluster import FakeCluster, kills, run
 
-FILES = ("apiserver.crt", "front-proxy-client.crt", "kubelet-client.crt", "kubelet_node1.crt", "kubelet_node2.crt")
+FILES = (
+    *("apiserver.crt", "front-proxy-client.crt", "kubelet-client.crt"),
+    *(f"{word}_{node}.crt" for node in ("node1", "node2") for word in ("kubelet", "node", "coredns", "kube-proxy")),
+)
 TITLES = (
     f"issue new keys and certificates for {', '.join(FILES)}",
     "deploy: the new certificates are trusted as well",
@@ -22,7 +26,7 @@ TITLES = (
     "verify that the API server and every kubelet use them",
     "stop trusting the others",
     "deploy: only those in use are trusted",
-    "verify again that they are used",
+    "verify again that they are used, and the others refused",
     REACHED,
     "delete the others' keys",
 )
@@ -36,7 +40,7 @@ def deployed(cluster: FakeCluster) -> None:
 def rotation(cluster: FakeCluster) -> Rotation:
     rows = under_way(cluster.inventory, cluster.keys)
     rows = rows or tuple(row for row in policy.secrets_of(cluster.inventory) if row.certificate)
-    return Rotation(cluster.cluster, None, cluster.connect, cluster.deploy_certificates, rows, seconds=0)
+    return Rotation(cluster.cluster, cluster.master, cluster.connect, cluster.deploy_certificates, rows, seconds=0)
 
 
 def operation(cluster: FakeCluster, *, abort: bool = False, pause: bool = False) -> Operation:
@@ -54,7 +58,7 @@ def certificates(cluster: FakeCluster) -> Mapping[str, bytes]:
 def assert_alone(cluster: FakeCluster) -> None:
     """keys/ has one version of each, and all machines show and trust exactly that."""
     found = certificates(cluster)
-    assert tuple(sorted(found)) == tuple(sorted(FILES))
+    assert sorted(found) == sorted(FILES)
     assert [name for name in cluster.keys.files if name.endswith((".new.age", ".old.age"))] == []
     for node in cluster.inventory.nodes:
         assert cluster.shown[node.name] == found
@@ -73,6 +77,26 @@ def test_killed_twice_the_same_command_ends_the_rotation(first: str, cluster: Fa
         assert not second or rotate(cluster)
         assert not {*before.values()} & {*certificates(cluster).values()}
         assert_alone(cluster)
+        assert cluster.pinned == {pem for shown in cluster.services.values() for pem in shown.values()}
+
+
+def test_the_previous_identities_are_tried_and_refused(cluster: FakeCluster) -> None:
+    before = {*cluster.pinned}
+    assert rotate(cluster)
+    assert before == {*cluster.refusals}
+
+
+def test_a_certificate_that_stays_accepted_is_told(cluster: FakeCluster) -> None:
+    before = {*cluster.pinned}
+    rotating = rotation(cluster)
+
+    def deploy(nodes: Sequence[Node] | None = None) -> None:
+        cluster.deploy_certificates(nodes)
+        cluster.pinned |= before
+
+    rotating.deploy = deploy
+    with pytest.raises(SmallkubeError, match="accepted, and not in keys/: a certificate"):
+        run(rotating.operation(cluster.keys, abort=False, pause=False), cluster.keys)
 
 
 @pytest.mark.parametrize("killed", TITLES[1:7])

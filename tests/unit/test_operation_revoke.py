@@ -15,14 +15,17 @@ from smallkube.secrets.policy import Kind
 from tests.conftest import INVENTORY
 from tests.unit.fake_cluster import FakeCluster, generate_keys, kills, run
 
-OWN = "wgkube2.key.age, kube_token_node2.age, kubelet_node2.key.age"
+WORDS = ("kubelet", "node", "coredns", "kube-proxy")
+OWN = ", ".join(("wgkube2.key.age", *(f"{word}_node2.key.age" for word in WORDS)))
 TITLES = (
     "list the Secrets that pods on node2 use",
+    "accept its certificates no more",
+    "close its tunnel on every node that can be reached",
     "remove node2 from inventory.yaml",
     "remove node2 from peers.json and secrets.nix",
-    "deploy the primary, without its token and WireGuard key",
+    "deploy the primary, without its certificates and WireGuard key",
     "delete the Node object of node2 and its pods",
-    "verify that its token is refused",
+    "verify that its certificates are refused",
     "deploy all other workers that can be reached, without its WireGuard key",
     "verify that no other node has its WireGuard key",
     f"delete its files in keys/: {OWN}, hosts/node2.pub",
@@ -38,19 +41,17 @@ def killed(cluster: FakeCluster, kill_before: str | None) -> bool:
     return not run(revocation(cluster).operation(), cluster.keys, kill_before)
 
 
-def credentials(cluster: FakeCluster) -> tuple[bytes, str]:
-    """node2's token, and its public WireGuard key."""
-    rows = {row.kind: row for row in policy.secrets_of(cluster.inventory) if row.node == "node2"}
-    token, private = (
-        transaction.opened(cluster.keys, cluster.master, rows[kind]) for kind in (Kind.TOKEN, Kind.WIREGUARD)
-    )
-    return token, kinds.wireguard_public(private, "key")
+def credentials(cluster: FakeCluster) -> tuple[set[bytes], str]:
+    """node2's certificates, and its public WireGuard key."""
+    row = next(row for row in policy.secrets_of(cluster.inventory) if row.name == "wgkube2.key")
+    private = transaction.opened(cluster.keys, cluster.master, row)
+    return {*cluster.services["node2"].values()}, kinds.wireguard_public(private, "key")
 
 
-def assert_revoked(cluster: FakeCluster, token: bytes, public: str) -> None:
+def assert_revoked(cluster: FakeCluster, shown: set[bytes], public: str) -> None:
     assert [node.name for node in cluster.inventory.nodes] == [*cluster.members] == ["node1"]
-    assert token not in cluster.accepted
-    assert (token.strip(), False) in cluster.answers
+    assert cluster.pinned == {*cluster.services["node1"].values()}
+    assert shown <= {*cluster.refusals}
     assert public not in cluster.peers["node1"]
     assert [path.name for path in cluster.workspace.keys_dir.rglob("*2*")] == []
     texts = [cluster.workspace.secrets_nix, cluster.workspace.recipients_file, cluster.workspace.peers_file]
@@ -68,39 +69,39 @@ def test_it_says_what_was_exposed_and_removed(cluster: FakeCluster) -> None:
     revoking = revocation(cluster)
     assert run(revoking.operation(), cluster.keys)
     assert revoking.exposed == ("default/db",)
-    assert revoking.removed == (*OWN.split(", "), "kubelet_node2.crt", "hosts/node2.pub")
+    assert revoking.removed == (*OWN.split(", "), *(f"{word}_node2.crt" for word in WORDS), "hosts/node2.pub")
 
 
 @pytest.mark.parametrize("first", TITLES)
 def test_killed_twice_the_same_command_ends_it(first: str, cluster: FakeCluster) -> None:
-    token, public = credentials(cluster)
+    shown, public = credentials(cluster)
     assert killed(cluster, first)
     for second in kills(cluster, revocation(cluster).operation()):
         assert not second or not killed(cluster, None)
         with pytest.raises(UsageError, match="nothing of it in keys/"):
             revocation(cluster)
-        assert_revoked(cluster, token, public)
+        assert_revoked(cluster, shown, public)
 
 
 def test_resumed_it_repeats_all_but_the_inventory(cluster: FakeCluster) -> None:
-    killed(cluster, TITLES[5])
+    killed(cluster, TITLES[7])
     operation = revocation(cluster).operation()
     assert operation.under_way(cluster.keys)
-    assert operation.titles(cluster.keys) == (TITLES[0], *TITLES[2:])
+    assert operation.titles(cluster.keys) == (*TITLES[:3], *TITLES[4:])
 
 
 @pytest.mark.parametrize("off", [(), ("node3",)])
-def test_a_machine_that_is_off_keeps_no_token_valid(off: tuple[str, ...], cluster: FakeCluster) -> None:
+def test_a_machine_that_is_off_keeps_no_certificate_valid(off: tuple[str, ...], cluster: FakeCluster) -> None:
     cluster.workspace.inventory_file.write_text(f"{INVENTORY}  node3:\n    peer_ip: 192.168.0.3\n")
     generate_keys(cluster.workspace)
     cluster = FakeCluster(cluster.workspace)
-    token, public = credentials(cluster)
+    shown, public = credentials(cluster)
     cluster.off.update(off)
     if off:
         with pytest.raises(SmallkubeError, match=r"refuses node2, but .* be accepted: node3 \(can't be reached\); run"):
             run(revocation(cluster).operation(), cluster.keys)
-        assert token not in cluster.accepted
-        assert (token.strip(), False) in cluster.answers
+        assert shown.isdisjoint(cluster.pinned)
+        assert shown <= {*cluster.refusals}
         assert {*cluster.members} == {"node1", "node3"}
         assert {*OWN.split(", ")} <= cluster.keys.files.keys()
         cluster.off.clear()
@@ -109,27 +110,47 @@ def test_a_machine_that_is_off_keeps_no_token_valid(off: tuple[str, ...], cluste
     assert not {*OWN.split(", ")} & cluster.keys.files.keys()
 
 
-def test_a_token_that_is_still_accepted_keeps_its_files(cluster: FakeCluster) -> None:
-    token, _ = credentials(cluster)
+def test_certificates_and_tunnel_end_before_any_deploy(cluster: FakeCluster) -> None:
+    shown, public = credentials(cluster)
+    before = len(cluster.deployments)
+    assert killed(cluster, TITLES[3])
+    assert shown.isdisjoint(cluster.pinned)
+    assert public not in cluster.peers["node1"]
+    assert len(cluster.deployments) == before
+
+
+def test_certificates_that_are_still_accepted_keep_their_files(cluster: FakeCluster) -> None:
+    shown, _ = credentials(cluster)
 
     def deploy(nodes: Sequence[object] | None = None, cluster_: Cluster | None = None, **_: object) -> None:
-        cluster.accepted.add(token)
+        cluster.pinned |= shown
 
-    killed(cluster, TITLES[5])
+    assert killed(cluster, TITLES[7])
     revoking = revocation(cluster)
     revoking.deploy = deploy
-    cluster.used.clear()
-    with pytest.raises(SmallkubeError, match="kube_token_node2 is accepted, not refused"):
+    cluster.services["node2"] = {}
+    with pytest.raises(SmallkubeError, match=r"node_node2\.key is accepted"):
         run(revoking.operation(), cluster.keys)
     assert {*OWN.split(", ")} <= cluster.keys.files.keys()
 
 
+def test_a_token_of_an_earlier_version_is_refused_and_removed(cluster: FakeCluster) -> None:
+    row = {row.node: row for row in policy.node_tokens(cluster.inventory)}["node2"]
+    token = kinds.make(Kind.TOKEN, ())
+    with transaction.changing_keys(cluster.workspace):
+        transaction.apply(cluster.cluster, transaction.Change({row: token}))
+    cluster.deploy()
+    assert token in cluster.accepted
+    assert run(revocation(cluster).operation(), cluster.keys)
+    assert (token.strip(), False) in cluster.answers
+    assert row.file not in cluster.keys.files
+
+
 def test_a_machine_that_keeps_the_peer_is_named(cluster: FakeCluster) -> None:
     _, public = credentials(cluster)
-    assert killed(cluster, TITLES[7])
+    assert killed(cluster, TITLES[9])
     revoking = revocation(cluster)
-    revoking.deploy = lambda *_, **__: None
-    cluster.peers["node1"].add(public)
+    revoking.deploy = lambda *_, **__: cluster.peers["node1"].add(public)
     with pytest.raises(SmallkubeError, match="node1 still has it as a peer"):
         run(revoking.operation(), cluster.keys)
     assert {*OWN.split(", ")} <= cluster.keys.files.keys()
