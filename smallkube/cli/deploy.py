@@ -1,6 +1,7 @@
 """Deploys: the plan, the run with automatic rollback, what was deployed and what differs."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
@@ -61,11 +62,25 @@ def deploy(
 def _carry_out(here: Current, plan: "Plan") -> None:
     from smallkube.deploy import run
 
-    with ui.Progress([each.name for each in plan.nodes]) as progress:
+    with _outage_reported(here, plan), ui.Progress([each.name for each in plan.nodes]) as progress:
         reports = run.execute(plan, here.cluster, progress)
     _show(here, reports)
     if bad := ", ".join(f"{report.node} {report.outcome}" for report in reports if not report.good):
         raise SmallkubeError(f"not everything was deployed: {bad}")
+
+
+@contextmanager
+def _outage_reported(here: Current, plan: "Plan") -> Iterator[None]:
+    """Say in the end how often the API server restarted, where the primary is deployed to and can be asked."""
+    from smallkube.operations import engine
+
+    primary, began = here.inventory.primary, ""
+    with suppress(SmallkubeError):
+        began = engine.clock(here.connect, primary) if primary in plan.nodes else ""
+    yield
+    with suppress(SmallkubeError):
+        if began:
+            ui.message(engine.outage_since(here.connect, primary, began).words)
 
 
 @task(*SELECTION, "json")

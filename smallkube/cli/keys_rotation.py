@@ -83,8 +83,8 @@ def rotate_certificates(
     machines = () if no_deploy or not rows else here.inventory.nodes
     if here.dry_run or not rows:
         output.announce(here, machines)
-        verb, steps = "would issue" if here.dry_run else "issued", operation.titles(runner.keys) if rows else ()
-        _show_issued(here, rows, why, verb, steps=steps)
+        verb = "would issue" if here.dry_run else "issued"
+        _show_issued(here, rows, why, verb, steps=operation.titles(runner.keys) if rows else ())
         return
     runner.run(operation, f"replace {', '.join(rotation.files)}, and their keys?", machines)
     verb = "aborted" if abort else "issued"

@@ -52,8 +52,8 @@ def remove(
 
     Removes it from inventory.yaml; the other nodes keep their numbers. A member
     of the running cluster must be drained first (nodes.drain). With --revoke also
-    from the running cluster: its token and WireGuard key are removed from all
-    other machines, then its Node object, then its files in keys/. After an
+    from the running cluster: its certificates are refused and its tunnel closed
+    at once, then all that others know of it is removed, and its keys. After an
     interruption the same command resumes. --dry-run and --json are for --revoke.
     """
     from smallkube.inventory import edit, load, positions
@@ -105,13 +105,13 @@ def _revoke(here: Current, name: str) -> None:
 
     runner = output.Runner(here, "revoke", rotation=False)
     plan = revoking.make(here.cluster, name)
-    master = None if here.dry_run else require_master(here.workspace, "to try the node's token")
+    master = None if here.dry_run else require_master(here.workspace, "to try the node's certificates")
     revocation = revoking.Revocation(plan.others, master, here.connect, runner.deploy, plan)
     if not runner.run(revocation.operation(), f"revoke {name}, and end its pods?", plan.others.inventory.nodes):
         return
     shared = [row.name for row in plan.shared]
     value = {"node": name, "removed": revocation.removed, "shared": shared, "exposed": revocation.exposed}
-    lines = [f"{name} is revoked: its token is refused, no other node has its WireGuard key"]
+    lines = [f"{name} is revoked: its certificates are refused, no other node has its WireGuard key"]
     lines += [f"removed keys/{file}" for file in revocation.removed]
     runner.show(value, "\n".join(lines))
     if revocation.exposed is None:

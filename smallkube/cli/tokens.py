@@ -54,7 +54,7 @@ def rotate(
 
 @task("json")
 def status(here: Current) -> None:
-    """Show who uses which API token or certificate."""
+    """Show who uses which token or certificate."""
     from smallkube.kube import identities as certificates
     from smallkube.kube import token_clients
     from smallkube.operations import identities, tokens

@@ -45,9 +45,9 @@ def document(cluster: Cluster) -> str:
 def send(primary: Host, text: str) -> bool:
     """Have the API server accept exactly the leaves in ``text``, the document; the next deploy writes the same.
 
-    What aggregated API servers are told follows, as far as the API server answers. False when the primary was deployed
-    by a version that had no such certificates. Raises SmallkubeError when it refuses the document; then nothing was
-    changed.
+    What is published for aggregated API servers follows, as far as the API server answers. False when the primary was
+    deployed by a version that had no such certificates. Raises SmallkubeError when it refuses the document; then
+    nothing was changed.
     """
     command = Command(("kube-identities", "replace"), stdin=text.encode(), title="replace identities")
     reply = primary.run(command)

@@ -122,14 +122,28 @@ class Outage:
 @contextmanager
 def outage_of(connect: Connect, primary: Node) -> Iterator[Outage]:
     """The API server's while the block runs, by systemd's journal; known once the block has ended without an error."""
-    with connect(primary) as machine:
-        began = machine.run_checked(Command(("date", "+%s"), root=False)).text.strip()
-    outage = Outage()
+    began, outage = clock(connect, primary), Outage()
     yield outage
+    outage.add(_journal_since(connect, primary, began))
+
+
+def clock(connect: Connect, primary: Node) -> str:
+    """The time there, for ``outage_since``."""
+    with connect(primary) as machine:
+        return machine.run_checked(Command(("date", "+%s"), root=False)).text.strip()
+
+
+def outage_since(connect: Connect, primary: Node, began: str) -> Outage:
+    """The API server's since then."""
+    outage = Outage()
+    outage.add(_journal_since(connect, primary, began))
+    return outage
+
+
+def _journal_since(connect: Connect, primary: Node, began: str) -> str:
     argv = ("journalctl", "--unit=kube-apiserver.service", f"--since=@{began}", "--output=json", "--no-pager")
     with connect(primary) as machine:
-        reply = machine.run_checked(Command((*argv, "--output-fields=MESSAGE_ID"), title="read the journal"))
-    outage.add(reply.text)
+        return machine.run_checked(Command((*argv, "--output-fields=MESSAGE_ID"), title="read the journal")).text
 
 
 def in_keys(rows: Iterable[Secret]) -> Callable[[Keys], bool]:

@@ -24,6 +24,7 @@ from smallkube.kube.members import api_down, kubectl
 from smallkube.operations import tokens
 from smallkube.operations.engine import Operation, Runbook, Step
 from smallkube.operations.identities import accepted, opened
+from smallkube.operations.machines import SCRIPTS
 from smallkube.remote import fleet
 from smallkube.remote.host import Command, Host
 from smallkube.secrets import kinds, peers, policy
@@ -130,6 +131,7 @@ class Revocation(Runbook):
         steps = (
             Step(f"list the Secrets that pods on {name} use", self._list_exposed),
             Step("accept its certificates no more", self._refuse_certificates),
+            Step("end its connections to the API server", self._end_connections),
             Step("close its tunnel on every node that can be reached", self._close_tunnel),
             *((forget,) if plan.inside else ()),
             Step(f"remove {name} from peers.json and secrets.nix{again}", self.update_keys),
@@ -178,6 +180,17 @@ class Revocation(Runbook):
         tokens.verify(self, self._own(Kind.TOKEN), "refused")
         if wrong := self._accepted():
             raise SmallkubeError(f"the API server: {', '.join(wrong)}", hint=_AGAIN)
+
+    def _end_connections(self) -> None:
+        """Watches that are open would go on, at the node's own address too."""
+        plan, index = self.inventory.addressing, self.plan.node.index
+        own = [self.plan.node.peer_ip] if self.plan.inside else []  # otherwise not known
+        cidrs = [plan.cidr6(index), plan.cidr4(index), *own]
+        command = SCRIPTS.sent(
+            "end-connections", str(self.inventory.cluster.api.port), *map(_for_ss, cidrs), title="end connections"
+        )
+        with self.connect(self.inventory.primary) as primary:
+            primary.run_checked(replace(command, timeout=600))
 
     def _close_tunnel(self) -> None:
         """Where a node can't be asked, its deploy does it, and what is left is verified in the end."""
@@ -238,6 +251,12 @@ class Revocation(Runbook):
     def _kubectl(self, *arguments: str) -> str:
         with self.connect(self.inventory.primary) as primary:
             return primary.run_checked(kubectl(*arguments)).text
+
+
+def _for_ss(cidr: str) -> str:
+    """A range, or an address, as ss(8) takes it."""
+    address, slash, length = cidr.partition("/")
+    return f"[{address}]{slash}{length}" if ":" in address else cidr
 
 
 def secrets_of_pods(text: str) -> tuple[str, ...]:

@@ -216,7 +216,7 @@ def test_certificates_are_counted_in_days() -> None:
 
 
 def test_a_certificate_that_is_about_to_expire_is_a_problem() -> None:
-    assert len(status.expiries(inventory(), keys(days=59), NOW)[1]) == 5
+    assert len(status.expiries(inventory(), keys(days=59), NOW)[1]) == 11
     _, problems = status.expiries(inventory(), keys(days=-3), NOW)
     expired = NOW - timedelta(days=3)
     assert problems[0] == f"keys/apiserver.crt: expired on {expired:%Y-%m-%d} (inv keys.rotate-certificates)"

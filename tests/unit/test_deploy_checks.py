@@ -20,6 +20,7 @@ from smallkube.remote.fake import FakeHost, reply
 from smallkube.remote.host import Command
 from smallkube.secrets.host_keys import parse_host_key
 
+WORDS = ("kubelet", "node", "coredns", "kube-proxy")
 SYSTEM = "/nix/store/abc-nixos-system-node2"
 LAST = {"time": "t", "operator": "me", "goal": "switch", "digest": "d1", "system": SYSTEM, "generation": "7"}
 FACTS: dict[str, Any] = {
@@ -35,10 +36,9 @@ FACTS: dict[str, Any] = {
     "tables": ["ip kube-nat", "ip6 kube-nat", "inet nixos-fw"],
     "secrets": {
         "wgkube.key": "440 root systemd-network",
-        "kube_token_node2": "400 root root",
-        "kubelet_node2.key": "400 root root",
+        **{f"{word}_node2.key": "400 root root" for word in WORDS},
     },
-    "readable": ["wgkube2.key.age", "kube_token_node2.age", "kubelet_node2.key.age"],
+    "readable": ["wgkube2.key.age", *(f"{word}_node2.key.age" for word in WORDS)],
     "etcd": "",
     "sources": {},
     "dropping": ["inet nixos-fw forward"],
@@ -56,7 +56,7 @@ ConditionResult=no
 ConditionTimestampMonotonic=5""",
 }
 KEYS = {1: "KEY1", 2: "KEY2"}
-FILES = ("wgkube2.key.age", "kube_token_node2.age", "kubelet_node2.key.age", "kube_token_root.age")
+FILES = (*FACTS["readable"], "kube_token_root.age")
 NOW = 1_700_000_000.0
 HOST_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKuln964CDvuGUSVZqHhUY1et7pPXWWNyKqTze0Zd9Rr"
 OK, FAILED, SKIPPED = Result.OK, Result.FAILED, Result.SKIPPED
@@ -149,8 +149,8 @@ def _network(inventory: Inventory, **changes: object) -> list[Check]:
     ("changes", "check", "detail"),
     [
         (without("tables", "ip6"), "nftables", "no table ip6 kube-nat"),
-        (secrets(kube_token_node2="444 root root"), "/run/agenix", "kube_token_node2 has 444 root root"),
-        (secrets(kube_token_node2=None), "/run/agenix", "kube_token_node2 is missing"),
+        (secrets(**{"node_node2.key": "444 root root"}), "/run/agenix", "node_node2.key has 444 root root"),
+        (secrets(**{"node_node2.key": None}), "/run/agenix", "node_node2.key is missing"),
         (secrets(x="400 root root"), "/run/agenix", "x must not be on this node"),
         ({"readable": [*FACTS["readable"], "kube_token_root.age"]}, "host key", "can decrypt kube_token_root.age"),
         (without("readable", "wgkube2"), "host key", "can't decrypt wgkube2.key.age"),

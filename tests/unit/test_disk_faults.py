@@ -29,11 +29,12 @@ TASKS = {
     "nodes.add": ["nodes.add", "node9", "--peer-ip", "192.0.2.9"],
     "nodes.remove": ["nodes.remove", "node2", "--yes"],
     "keys.list": ["keys.list"],
+    "keys.prune": ["keys.prune", "--yes"],
     "keys.check": ["keys.check"],
-    "keys.show": ["keys.show", "kube_token_node1"],
+    "keys.show": ["keys.show", "kube_token_root"],
     "keys.generate": ["keys.generate"],
     "keys.rekey": ["keys.rekey"],
-    "keys.edit": ["keys.edit", "kube_token_node1"],
+    "keys.edit": ["keys.edit", "kube_token_root"],
     "nix.render": ["nix.render"],
     "cluster.kubeconfig": ["cluster.kubeconfig"],
     "etcd.list": ["etcd.list"],
@@ -135,7 +136,7 @@ def place(task: str, template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
     """A workspace in which ``task`` has something to do."""
     root = shutil.copytree(template, tmp_path / "workspace")
     if task == "keys.generate":
-        (root / "keys" / "kube_token_node2.age").unlink()
+        (root / "keys" / "kube_token_system_kube-scheduler.age").unlink()
     (root / "backups").mkdir()
     (root / "backups" / "orphan.db.zst.age").write_text("no record")
     editor = tmp_path / "editor"

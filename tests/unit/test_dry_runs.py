@@ -86,7 +86,7 @@ def place(cluster: FakeCluster, request: pytest.FixtureRequest, monkeypatch: pyt
     render.plan(cluster.cluster).apply()
     cluster.workspace.flake_lock.write_text('{"nodes": {"root": {}}, "root": "root", "version": 7}')
     if "keys.generate" in request.node.name:
-        (root / "keys" / "kube_token_node2.age").unlink()
+        (root / "keys" / "kube_token_system_kube-scheduler.age").unlink()
     folder = catalog.folder_of(cluster.cluster)
     folder.mkdir()
     one = signature.sign(replace(record(1, START), cluster="test"), Ed25519PrivateKey.generate())

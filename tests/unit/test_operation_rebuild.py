@@ -94,7 +94,7 @@ def assert_rebuilt(cluster: FakeCluster) -> None:
     assert cluster.etcd == "seeded b1"
     assert [*{*map(tuple, cluster.deployments)}] == [("node1",)]
     assert {*cluster.restarted} == {"node2"}
-    data = cluster.keys.files["kube_token_node1.age"]
+    data = cluster.keys.files["node_node1.key.age"]
     assert parse_header(data, "token").ssh_tags == (KEY.tag,)
 
 

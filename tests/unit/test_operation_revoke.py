@@ -20,6 +20,7 @@ OWN = ", ".join(("wgkube2.key.age", *(f"{word}_node2.key.age" for word in WORDS)
 TITLES = (
     "list the Secrets that pods on node2 use",
     "accept its certificates no more",
+    "end its connections to the API server",
     "close its tunnel on every node that can be reached",
     "remove node2 from inventory.yaml",
     "remove node2 from peers.json and secrets.nix",
@@ -84,10 +85,10 @@ def test_killed_twice_the_same_command_ends_it(first: str, cluster: FakeCluster)
 
 
 def test_resumed_it_repeats_all_but_the_inventory(cluster: FakeCluster) -> None:
-    killed(cluster, TITLES[7])
+    killed(cluster, TITLES[8])
     operation = revocation(cluster).operation()
     assert operation.under_way(cluster.keys)
-    assert operation.titles(cluster.keys) == (*TITLES[:3], *TITLES[4:])
+    assert operation.titles(cluster.keys) == (*TITLES[:4], *TITLES[5:])
 
 
 @pytest.mark.parametrize("off", [(), ("node3",)])
@@ -113,7 +114,7 @@ def test_a_machine_that_is_off_keeps_no_certificate_valid(off: tuple[str, ...], 
 def test_certificates_and_tunnel_end_before_any_deploy(cluster: FakeCluster) -> None:
     shown, public = credentials(cluster)
     before = len(cluster.deployments)
-    assert killed(cluster, TITLES[3])
+    assert killed(cluster, TITLES[4])
     assert shown.isdisjoint(cluster.pinned)
     assert public not in cluster.peers["node1"]
     assert len(cluster.deployments) == before
@@ -125,7 +126,7 @@ def test_certificates_that_are_still_accepted_keep_their_files(cluster: FakeClus
     def deploy(nodes: Sequence[object] | None = None, cluster_: Cluster | None = None, **_: object) -> None:
         cluster.pinned |= shown
 
-    assert killed(cluster, TITLES[7])
+    assert killed(cluster, TITLES[8])
     revoking = revocation(cluster)
     revoking.deploy = deploy
     cluster.services["node2"] = {}
@@ -148,7 +149,7 @@ def test_a_token_of_an_earlier_version_is_refused_and_removed(cluster: FakeClust
 
 def test_a_machine_that_keeps_the_peer_is_named(cluster: FakeCluster) -> None:
     _, public = credentials(cluster)
-    assert killed(cluster, TITLES[9])
+    assert killed(cluster, TITLES[10])
     revoking = revocation(cluster)
     revoking.deploy = lambda *_, **__: cluster.peers["node1"].add(public)
     with pytest.raises(SmallkubeError, match="node1 still has it as a peer"):

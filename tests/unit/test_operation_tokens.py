@@ -14,9 +14,18 @@ from smallkube.operations.engine import Operation
 from smallkube.remote.host import Command, Result
 from smallkube.secrets import policy, transaction
 from smallkube.secrets.recipients import read_records
-from tests.unit.fake_cluster import FakeCluster, Killed, kills, run
+from tests import extra_rows
+from tests.unit.fake_cluster import FakeCluster, Killed, generate_keys, kills, run
 
-CHOSEN = ("kube-scheduler", "node2")
+CHOSEN = ("kube-scheduler", "agent-node2")
+
+
+@pytest.fixture
+def cluster(cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> FakeCluster:
+    """One with a token on each node."""
+    extra_rows.add_to_policy(monkeypatch)
+    generate_keys(cluster.workspace)
+    return FakeCluster(cluster.workspace)
 
 
 def operation(cluster: FakeCluster, wanted: Sequence[str] = CHOSEN, *, abort: bool = False) -> Operation:
@@ -53,18 +62,20 @@ def test_a_machine_that_is_off_keeps_only_its_own_token(off_after: int | None, c
     assert rotate(cluster)
     accepted = {user: before[user] in cluster.accepted for user in CHOSEN}
     assert not accepted["kube-scheduler"]
-    assert cluster.used["node2"] in cluster.accepted
-    with pytest.raises(UsageError, match="node2 can't be reached, to get a new token; run the same command again"):
-        operation(cluster, ["node2"])
+    assert cluster.used["agent-node2"] in cluster.accepted
+    with pytest.raises(
+        UsageError, match="agent-node2 can't be reached, to get a new token; run the same command again"
+    ):
+        operation(cluster, ["agent-node2"])
     cluster.off.clear()
     assert rotate(cluster)
-    assert before["node2"] not in cluster.accepted
+    assert before["agent-node2"] not in cluster.accepted
     assert not versions(cluster)
 
 
 def titles() -> list[str]:
     """Of a whole rotation, and None for one that is not killed."""
-    names = "kube-scheduler, node2"
+    names = ", ".join(CHOSEN)
     return [
         f"generate tokens for {names}, keep the previous",
         "deploy: both versions are accepted, clients use the current one",
@@ -155,16 +166,16 @@ def test_a_client_that_keeps_the_previous_token_is_named(cluster: FakeCluster, m
 
     def deploy(nodes: Sequence[Node] | None = None) -> None:
         take_up(nodes)
-        cluster.used["node2"] = before["node2"]
+        cluster.used["agent-node2"] = before["agent-node2"]
 
     monkeypatch.setattr(cluster, "deploy", deploy)
-    with pytest.raises(SmallkubeError, match="kubelet on node2, kube-proxy on node2, coredns on node2"):
+    with pytest.raises(SmallkubeError, match="agent on node2"):
         rotate(cluster)
     assert all(".old" in name for name in versions(cluster))
 
 
 def test_a_previous_token_that_is_still_accepted_fails(cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = current(cluster)["node2"]
+    before = current(cluster)["agent-node2"]
     answer = cluster._answer
 
     def generous(node: object, command: Command) -> Result:
@@ -172,9 +183,9 @@ def test_a_previous_token_that_is_still_accepted_fails(cluster: FakeCluster, mon
         return answer(node, command)  # type: ignore[arg-type]
 
     monkeypatch.setattr(cluster, "_answer", generous)
-    with pytest.raises(SmallkubeError, match=r"kube_token_node2\.retired is accepted, not refused"):
+    with pytest.raises(SmallkubeError, match=r"kube_token_agent_node2\.retired is accepted, not refused"):
         rotate(cluster)
-    assert {name for name in versions(cluster) if "node2" in name} == {"kube_token_node2.retired.age"}
+    assert {name for name in versions(cluster) if "node2" in name} == {"kube_token_agent_node2.retired.age"}
 
 
 def test_a_change_of_keys_that_was_killed_is_completed_first(

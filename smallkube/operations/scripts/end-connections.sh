@@ -1,0 +1,17 @@
+#!/bin/sh
+# Ends all connections to the API server from some addresses, on the primary: end-connections.sh PORT CIDR...
+# Requests that were authenticated when they began, such as watches, would go on. A kernel that can't end connections of
+# others (CONFIG_INET_DIAG_DESTROY) leaves them: then the API server is restarted. Prints what it did.
+set -eu
+port=$1 left=
+shift
+for cidr; do
+  ss --kill --tcp state established "( dst $cidr and sport = :$port )" >/dev/null
+  left=$left$(ss --no-header --tcp --numeric state established "( dst $cidr and sport = :$port )")
+done
+if [ -n "$left" ] && systemctl --quiet is-active kube-apiserver.service; then
+  systemctl restart kube-apiserver.service
+  echo restarted
+else
+  echo ended
+fi
