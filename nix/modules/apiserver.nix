@@ -174,8 +174,8 @@ in
           LimitNOFILE = lib.mkDefault 65536;
           ExecStartPre = [
             "${lib.getExe cfg.apiserver.writeTokens} ${tokens}"
-            # What it knows until its next start (identities.nix).
-            "${pkgs.coreutils}/bin/cp ${cfg.kubeletsFile} /run/kube-apiserver/kubelets.crt"
+            # What it knows until its next start (identities.nix); as root, whose file it is.
+            "+${pkgs.coreutils}/bin/cp ${cfg.kubeletsFile} ${cfg.kubeletsFile}.known"
           ]
           ++ lib.optional (!pinned) (lib.getExe cfg.apiserver.makeCertificate);
           ExecStart = kubeLib.commandLine "${pkgs.kubernetes}/bin/kube-apiserver" cfg.apiserver.flags;

@@ -96,12 +96,12 @@ let
       config.systemd.package
     ];
     text = ''
-      file=${state}/kubelets.crt known=/run/kube-apiserver/kubelets.crt
+      file=${cfg.kubeletsFile}
       install -m 0644 "$1" "$file.new"
       mv -fT "$file.new" "$file"
     ''
     + lib.optionalString (lib.versionOlder pkgs.kubernetes.version "1.36") ''
-      if [ -e "$known" ] && grep -qvxFf "$known" "$file"; then
+      if [ -e "$file.known" ] && grep -qvxFf "$file.known" "$file"; then
         echo "the API server restarts, to know the certificates of new kubelets"
         systemctl --no-block try-restart kube-apiserver.service
       fi

@@ -255,8 +255,7 @@ class Revocation(Runbook):
 
 def _for_ss(cidr: str) -> str:
     """A range, or an address, as ss(8) takes it."""
-    address, slash, length = cidr.partition("/")
-    return f"[{address}]{slash}{length}" if ":" in address else cidr
+    return f"[{cidr}]" if ":" in cidr else cidr
 
 
 def secrets_of_pods(text: str) -> tuple[str, ...]:
