@@ -4,7 +4,7 @@ import subprocess
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -15,9 +15,10 @@ from tests.cluster.conftest import LabCluster, pod
 Clients = Mapping[str, tuple[str, str]]
 """Name → node, and the shell's commands that ask the API server from there."""
 
+_BEARER = ' --header "Authorization: Bearer $token"'
 _CURL = (
     "curl --silent --show-error --fail --max-time 5 --output /dev/null --cacert $ca"
-    ' --header "Authorization: Bearer $token" https://api.k8s.internal:6443/api'
+    f"{_BEARER} https://api.k8s.internal:6443/api"
 )
 
 
@@ -26,6 +27,15 @@ def by_kubeconfig(node: str, file: str) -> tuple[str, str]:
     token = f"token=$(jq -r .users[0].user.token {file})"
     authority = f"""ca=$(mktemp); jq -r '.clusters[0].cluster."certificate-authority-data"' {file} | base64 -d >$ca"""
     return node, f"{token}; {authority}; {_CURL}; status=$?; rm $ca; exit $status"
+
+
+def by_identity(node: str) -> tuple[str, str]:
+    """A client with the kubelet's certificate, as the system that was activated last has it."""
+    kubeconfig = "k=$(sed -n 's/.*--kubeconfig=\\([^ ]*\\).*/\\1/p' /etc/systemd/system/kubelet.service)"
+    names = {"crt": '.users[0].user."client-certificate"', "key": '.users[0].user."client-key"'}
+    names["ca"] = '.clusters[0].cluster."certificate-authority"'
+    values = "; ".join(f"{name}=$(jq -r '{path}' $k)" for name, path in names.items())
+    return node, f"{kubeconfig}; {values}; {_CURL.replace(_BEARER, ' --cert $crt --key $key')}"
 
 
 def as_pod(cluster: LabCluster, namespace: str, name: str) -> tuple[str, str]:
@@ -153,9 +163,10 @@ class Traffic:
 
 
 @contextmanager
-def busy(cluster: LabCluster, namespace: str, *, make: bool = True) -> Iterator[Load]:
+def busy(cluster: LabCluster, namespace: str, *, make: bool = True, left_out: Collection[str] = ()) -> Iterator[Load]:
     """Clients of every kind and traffic between pods while the block runs; the traffic is judged at its end.
 
+    ``left_out``: nodes whose own requests are not made.
     ``namespace`` is made, or is there already and keeps what is put into it.
     """
     with cluster.namespace(namespace) if make else nullcontext():
@@ -163,8 +174,7 @@ def busy(cluster: LabCluster, namespace: str, *, make: bool = True) -> Iterator[
         going.begin()
         clients = {
             "root": by_kubeconfig("node1", "/run/kubeconfig-root"),
-            "node1": by_kubeconfig("node1", "/run/kubeconfig-node"),
-            "node2": by_kubeconfig("node2", "/run/kubeconfig-node"),
+            **{node: by_identity(node) for node in ("node1", "node2") if node not in left_out},
             "pod": as_pod(cluster, namespace, "client"),
         }
         with Load(cluster).running(clients) as load:

@@ -1,5 +1,5 @@
 """Proves, from the side of the revoked node too, that `nodes.remove --revoke` works: its tunnel is dead, the API server
-accepts neither its address nor its token, and the others go on; killed at each step, the same command ends it.
+accepts neither its address nor its certificates, and the others go on; killed at each step, the same command ends it.
 """
 
 import json
@@ -8,18 +8,21 @@ from collections.abc import Iterator
 import pytest
 
 from tests.cluster.conftest import LabCluster, MakeCluster, killed_at, pod
-from tests.cluster.test_tokens import answer
+from tests.cluster.identity import Identity
 from tests.lab.operating import await_
 
 REVOKE = ("nodes.remove", "node3", "--revoke", "--yes")
 LINES = (
     "revoke: list the Secrets",
+    "revoke: accept its certificates no more",
+    "revoke: end its connections",
+    "revoke: close its tunnel",
     "revoke: remove node3 from inventory",
     "revoke: remove node3 from peers.json",
     "revoke: deploy the primary",
     "node1: activate",
     "revoke: delete the Node object",
-    "revoke: verify that its token",
+    "revoke: verify that its certificates",
     "revoke: deploy all other workers",
     "revoke: verify that no other node",
     "revoke: delete its files",
@@ -45,8 +48,8 @@ def reached(cluster: LabCluster) -> dict[str, bool]:
 
 def test_a_compromised_node_is_revoked(three: LabCluster) -> None:
     assert all(reached(three).values()), reached(three)
-    token = three.machine("node3").check("cat", "/run/agenix/kube_token_node3").strip()
-    assert answer(three, token) == "accepted"
+    stolen = Identity.of(three, "node", "node3")
+    assert stolen.answer(three) == "200"
     three.kubectl("create", "secret", "generic", "db", "--from-literal=password=1")
     three.apply(pod("stays", "node2"))
     environment = [{"secretRef": {"name": "db"}}]
@@ -58,7 +61,7 @@ def test_a_compromised_node_is_revoked(three: LabCluster) -> None:
     exposed = json.loads(three.operator.done(*REVOKE, "--json"))["exposed"]
     assert exposed == ["default/db"]
     assert not any(reached(three).values()), reached(three)
-    assert answer(three, token) == "refused"
+    assert stolen.answer(three) == "401"
     assert three.ready() == {"node1.k8s.internal": True, "node2.k8s.internal": True}
     pods = {item["metadata"]["name"]: item["metadata"]["uid"] for item in three.get("pods")["items"]}
     assert pods == {"stays": stays}
@@ -82,12 +85,12 @@ def test_killed_at_each_step_the_same_command_ends_it(three: LabCluster) -> None
         three.operator.done(*step)
     three.eventually("node3 is back", lambda: three.ready().get("node3.k8s.internal"))
     assert all(reached(three).values()), "a node that is added again"
-    token = three.machine("node3").check("cat", "/run/agenix/kube_token_node3").strip()
+    stolen = Identity.of(three, "node", "node3")
     for line in LINES:
         killed_at(three, line, *REVOKE)
     await_("ended", lambda: three.operator.inv(*REVOKE).returncode in (0, 2), 240)
     assert not any(reached(three).values()), reached(three)
-    assert answer(three, token) == "refused"
+    assert stolen.answer(three) == "401"
     assert set(three.ready()) == {"node1.k8s.internal", "node2.k8s.internal"}
     assert list(three.operator.workspace.keys_dir.rglob("*node3*")) == []
     three.operator.done("keys.check")

@@ -10,6 +10,7 @@ from functools import partial
 import pytest
 
 from tests.cluster.conftest import LabCluster, pod
+from tests.cluster.identity import Identity
 
 NAMESPACE = "test-security"
 FILES = """
@@ -57,13 +58,8 @@ KUBECTL = "/run/current-system/sw/bin/kubectl"
 
 
 def as_node(cluster: LabCluster, node: str, *words: str, stdin: str = "") -> str:
-    """What a node gets with its own token, errors included; from the primary, because only it has kubectl."""
-    config = cluster.machine(node).check("cat", "/run/kubeconfig-node")
-    machine = cluster.machine("node1")
-    machine.execute(["sh", "-c", "umask 077; cat >/run/test-node"], stdin=config)
-    done = machine.execute([KUBECTL, "--kubeconfig", "/run/test-node", *words], stdin=stdin, seconds=30)
-    machine.check("rm", "-f", "/run/test-node")
-    return done.stdout + done.stderr
+    """What a node gets with its kubelet's identity, errors included."""
+    return Identity.of(cluster, "node", node).kubectl(cluster, *words, stdin=stdin)
 
 
 def test_a_node_reads_the_secrets_of_its_own_pods_only(cluster: LabCluster) -> None:
