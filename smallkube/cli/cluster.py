@@ -9,12 +9,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
-from smallkube.cli import output
+from smallkube.cli import kubeconfigs, output
 from smallkube.cli.context import Current, Limits, Seconds, task, words
 from smallkube.core import ui
 from smallkube.core.errors import ErrorGroup, SmallkubeError, UsageError
 from smallkube.core.files import lock, write_file
-from smallkube.core.workspace import expanded
 
 if TYPE_CHECKING:
     from smallkube.inventory.models import Smoke
@@ -107,6 +106,8 @@ def status(here: Current) -> None:
     now = datetime.now(UTC)
     found = reading.read(here.cluster, here.connect, now)
     ui.json_result(_as_json(found, now)) if here.json else _show(found, now)
+    for warning in found.warnings:
+        ui.warn(warning)
     if found.problems:
         raise ErrorGroup([SmallkubeError(problem) for problem in found.problems])
 
@@ -122,6 +123,7 @@ def _as_json(found: "Status", now: datetime) -> dict[str, Any]:
         "certificates": found.certificates,
         "last_backup": {**asdict(backup), "age_seconds": age} if backup else None,
         "problems": found.problems,
+        "warnings": found.warnings,
     }
 
 
@@ -159,30 +161,36 @@ def audit(
     """Show who did what: the API server's audit log.
 
     The newest last, times in UTC: every change, every access to a Secret, and
-    what people read; not what components of the cluster read.
+    what people read; not what components of the cluster read. CREDENTIAL begins
+    like that of inv users.list; a static token has none.
     """
+    from smallkube.core import durations
     from smallkube.kube import audit_log
 
-    seconds = audit_log.seconds(since) if since else 0
+    seconds = durations.seconds(since, "--since") if since else 0
     wanted = audit_log.Wanted(seconds, limit, words(user), words(verb), words(namespace), words(resource))
     with here.connect(here.inventory.primary) as primary:
         found = audit_log.requests(primary, wanted)
-    output.table(here, found, ("TIME", "USER", "VERB", "OBJECT", "CODE", "FROM"), [_row(one) for one in found])
+    columns = ("TIME", "USER", "CREDENTIAL", "VERB", "OBJECT", "CODE", "FROM")
+    output.table(here, found, columns, [_row(one) for one in found])
 
 
 def _row(request: "Request") -> tuple[object, ...]:
     user = f"{request.user} as {request.impersonated}" if request.impersonated else request.user
     where = "/".join(filter(None, (request.namespace, request.name)))
     what = request.path or f"{request.resource} {where}".strip()
-    return request.time[:19].replace("T", " "), user, request.verb, what, request.code or "-", request.address
+    time, credential = request.time[:19].replace("T", " "), output.short_credential(request.credential)
+    return time, user, credential, request.verb, what, request.code or "-", request.address
 
 
 @task()
 def kubeconfig(
     here: Current,
-    out: Annotated[str | None, "file to write, or - (default: .smallkube/kubeconfig in the workspace)"] = None,
-    via: Annotated[str, "external | tunnel | HOST[:PORT]: where to reach the API server"] = "external",
-    force: Annotated[bool, "overwrite a file that this task has not written"] = False,
+    out: kubeconfigs.Out = None,
+    merge: kubeconfigs.Merge = False,
+    context: kubeconfigs.Context = None,
+    via: kubeconfigs.Via = "external",
+    force: kubeconfigs.Force = False,
 ) -> None:
     """Write the administrator's kubeconfig.
 
@@ -190,48 +198,8 @@ def kubeconfig(
     kubectl --kubeconfig FILE. --via HOST:PORT is for an SSH port-forward:
     ssh -L PORT:api.k8s.internal:6443 root@node1
     """
-    from smallkube.kube import kubeconfig as making
-    from smallkube.secrets import certificates, edit
+    from smallkube.kube.kubeconfig import Credential
+    from smallkube.secrets import edit
 
-    inventory = here.inventory
-    trusted = _pinned(here)
-    names = certificates.names_in(certificates.load(trusted[0], "keys/apiserver.crt")) if trusted else ()
-    endpoint = making.endpoint(inventory, via, names)
-    path = expanded(out) if out else here.workspace.state_dir / "kubeconfig"
-    if out != "-":
-        _may_write(path, inventory.cluster.name, force)
-    token = edit.show(here.cluster, "kube_token_root")
-    text = making.render(inventory, token, b"".join(trusted) or None, endpoint)
-    if not trusted:
-        ui.warn("cluster.api.tls is insecure: any server at that address can read the token")
-    if out == "-":
-        ui.raw_result(text.encode())
-        return
-    write_file(path, text, 0o600)
-    ui.result(str(path))
-
-
-def _pinned(here: Current) -> list[bytes]:
-    """The API server's certificate, and what is trusted beside it during a rotation; none where it isn't checked."""
-    from smallkube.secrets import policy
-
-    if here.inventory.cluster.api.tls != "pinned":
-        return []
-    files = [here.workspace.keys_dir / name for name in policy.api_certificate(here.inventory).trusted_files]
-    if not files[0].is_file():
-        raise UsageError("missing", where=here.workspace.relative(files[0]), hint="run `inv keys.generate`")
-    return [file.read_bytes() for file in files if file.is_file()]
-
-
-def _may_write(path: Path, cluster: str, force: bool) -> None:
-    """Raises UsageError where a file would be lost that this task has not written."""
-    from smallkube.kube import kubeconfig as making
-
-    if path.is_symlink() or (path.exists() and not path.is_file()):
-        raise UsageError("is no regular file", where=str(path), hint="name the file itself")
-    try:
-        text = path.read_text() if path.exists() else ""
-    except (OSError, ValueError):
-        text = "unreadable"
-    if not force and not making.is_ours(text, cluster):
-        raise UsageError("is another file, which would be lost", where=str(path), hint="--out another, or --force")
+    target = kubeconfigs.Target(here, "root", out, merge, context or here.inventory.cluster.name, via, force)
+    target.write(lambda: Credential.by_token("root", edit.show(here.cluster, "kube_token_root")))

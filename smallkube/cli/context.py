@@ -221,7 +221,7 @@ def _guard(body: Callable[..., Any]) -> Callable[..., Any]:
     parameters = inspect.signature(body).parameters
 
     @functools.wraps(body)
-    def guarded(context: Context, **values: Any) -> Any:
+    def guarded(context: Context, /, **values: Any) -> Any:
         _refuse_invoke_flags(context)
         here = Current(**{name: values.pop(name) for name in [*values] if name not in parameters})
         with _logged(here.verbose) as log:

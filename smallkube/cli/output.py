@@ -29,6 +29,11 @@ def table(here: "Current", value: Any, columns: Sequence[str], rows: Sequence[Se
     ui.json_result(value) if here.json else ui.table(columns, rows)
 
 
+def short_credential(text: str) -> str:
+    """The beginning of a credential's id (X509SHA256=HEX), enough to compare it by eye; "-" where there is none."""
+    return text[:23] or "-"
+
+
 def announce(here: "Current", nodes: "Sequence[Node]") -> None:
     """With --dry-run, say what the plan is of, and to which machines it would connect (standard error)."""
     from smallkube.remote.openssh import Route

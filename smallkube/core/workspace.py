@@ -56,6 +56,9 @@ class Workspace:
     peers_file = _Inside("keys/peers.json")
     state_file = _Inside("keys/state.json")
     """An id for each change of keys/, newest first."""
+    users_file = _Inside("keys/users.json")
+    users_keys_dir = _Inside("keys/users")
+    """Of each person: the certificate, and the key if it is for them alone."""
     recipients_file = _Inside("keys/recipients.json")
     secrets_nix = _Inside("keys/secrets.nix")
     nix_dir = _Inside("nix")

@@ -1,11 +1,10 @@
 """The API server's audit log: who asked for what, when, from where, and with which result."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
-from smallkube.core.errors import UsageError
 from smallkube.remote.host import Host
 from smallkube.remote.scripts import Scripts, read
 
@@ -14,7 +13,6 @@ _LOG = "/var/log/kube-apiserver/audit.log"
 """As in nix/modules/audit.nix; rotated ones are beside it, compressed."""
 _SECONDS = 600
 """That is what a full log may take, without an answer until its end."""
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 @dataclass(frozen=True)
@@ -23,6 +21,8 @@ class Request:
 
     ``time`` is when it came, RFC 3339 in UTC. ``resource`` is plural, with its subresource ("pods/exec"); ``path`` is
     there only without one. ``address`` is where the connection came from, ``agent`` what the client calls itself.
+    ``credential`` says which one it showed, such as X509SHA256=HEX; static tokens have none
+    (k8s.io/apiserver/pkg/authentication/user, CredentialIDKey).
     """
 
     time: str
@@ -36,12 +36,22 @@ class Request:
     code: int
     address: str
     agent: str
+    credential: str = ""
 
 
 @dataclass(frozen=True)
 class _Answer:
     found: bool
     requests: tuple[Request, ...]
+
+
+@dataclass(frozen=True)
+class _Seen:
+    found: bool
+    times: dict[str, str]
+
+
+Found = TypeVar("Found", _Answer, _Seen)
 
 
 @dataclass(frozen=True)
@@ -56,20 +66,22 @@ class Wanted:
     resources: Sequence[str] = ()
 
 
-def seconds(text: str) -> int:
-    """``text`` such as "90s", "30m", "2h" or "7d" in seconds. Raises UsageError for anything else."""
-    found = re.fullmatch(r"([1-9][0-9]{0,5})([smhd])", text, re.ASCII)
-    if not found:
-        raise UsageError(f"--since {text}", hint="expected a number and its unit: 90s, 30m, 2h or 7d")
-    return int(found[1]) * _UNITS[found[2]]
-
-
 def requests(primary: Host, wanted: Wanted) -> tuple[Request, ...]:
     """The newest ``wanted`` requests, oldest first. Raises SmallkubeError; UsageError when there is no log."""
     words = (wanted.users, wanted.verbs, wanted.namespaces, wanted.resources)
     arguments = (_LOG, str(wanted.seconds), str(wanted.limit), *map(",".join, words))
     answer = read(primary, _SCRIPTS.sent("audit", *arguments, title="audit log", timeout=_SECONDS), _Answer)
+    return _required(primary, answer).requests
+
+
+def last_seen(primary: Host, users: Sequence[str]) -> dict[str, str]:
+    """When each of ``users`` last asked for what is logged, RFC 3339 in UTC; errors as ``requests``."""
+    answer = read(primary, _SCRIPTS.sent("last-seen", _LOG, *users, title="audit log", timeout=_SECONDS), _Seen)
+    return _required(primary, answer).times
+
+
+def _required(primary: Host, answer: Found) -> Found:
     if not answer.found:
         hint = f"deploy to it: inv deploy --node {primary.node.name}"
         raise primary.error("it has no audit log yet", hint, usage=True)
-    return answer.requests
+    return answer

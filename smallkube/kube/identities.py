@@ -8,6 +8,7 @@ import re
 import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from smallkube.core.errors import SmallkubeError, split_lines
@@ -17,7 +18,7 @@ from smallkube.kube.token_clients import Answer
 from smallkube.remote import fleet
 from smallkube.remote.host import Command, Connect, Host
 from smallkube.remote.scripts import Scripts
-from smallkube.secrets import identities, policy
+from smallkube.secrets import identities, people, policy
 
 SECONDS = 10
 """Within this time the API server accepts what was sent, and refuses what was left out."""
@@ -38,8 +39,12 @@ class Use:
 
 
 def document(cluster: Cluster) -> str:
-    """The document of all leaves that keys/ has now. Raises SmallkubeError when one is missing."""
-    return identities.document(cluster.inventory, cluster.workspace.keys_dir)
+    """The document of all leaves that keys/ has now, without people's that have expired.
+
+    Raises SmallkubeError when one is missing.
+    """
+    users = people.accepted(cluster.workspace, datetime.now(UTC))
+    return identities.document(cluster.inventory, cluster.workspace.keys_dir, users)
 
 
 def send(primary: Host, text: str) -> bool:

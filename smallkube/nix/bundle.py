@@ -18,7 +18,7 @@ import yaml
 
 from smallkube.core.errors import ErrorGroup, SmallkubeError, UsageError, listed
 from smallkube.inventory.cluster import Cluster
-from smallkube.secrets import policy, transaction
+from smallkube.secrets import people, policy, transaction
 
 _CLEAR_KEY = re.compile(
     rb"""AGE-SECRET-KEY-(?:PQ-)?1[A-Z0-9] | -----BEGIN[ ][A-Z ]*PRIVATE[ ]KEY-----
@@ -110,6 +110,7 @@ def _files(cluster: Cluster) -> Iterator[tuple[str, Path]]:
     existing = frozenset(path.name for path in workspace.keys_dir.glob("*.*"))
     names = [secret.file for secret in policy.expected(cluster.inventory, existing) if secret.in_use]
     names += [*policy.public_files(cluster.inventory, existing), workspace.peers_file.name]
+    names += [person.certificate for person in people.accepted(workspace)]
     keys = {f"keys/{name}": workspace.keys_dir / name for name in names}
     if missing := [path.name for path in keys.values() if not path.is_file()]:
         where = str(workspace.keys_dir)

@@ -10,7 +10,7 @@ from smallkube.core.workspace import Workspace
 from smallkube.inventory.cluster import Cluster
 from smallkube.inventory.models import Inventory
 from smallkube.nix.literal import NixPath, literal
-from smallkube.secrets import identities, policy
+from smallkube.secrets import identities, people, policy
 
 MARK = "Rendered from inventory.yaml by `inv nix.render`"
 """Stands in the first line of every rendered file; only files that carry it are ever removed."""
@@ -71,7 +71,7 @@ def plan(cluster: Cluster) -> Plan:
             secret_files={name: NixPath(f"../../keys/{row.file}") for name, row in own},
             secret_access={name: access for name, row in own if (access := _access(row))},
             token_users=_token_users(inventory, existing),
-            identities=_identities(inventory, existing),
+            identities=_identities(cluster, existing),
         )
         files[rendered / "channel" / f"{node.name}.nix"] = template("channel", node=node)
         if not (host := workspace.hosts_dir / f"{node.name}.nix").exists():
@@ -88,10 +88,10 @@ def _token_users(inventory: Inventory, existing: Collection[str]) -> list[dict[s
     ]
 
 
-def _identities(inventory: Inventory, existing: Collection[str]) -> list[dict[str, object]]:
+def _identities(cluster: Cluster, existing: Collection[str]) -> list[dict[str, object]]:
     return [
         {"file": NixPath(f"../../keys/{leaf.file}"), "name": leaf.file, "user": leaf.user, "groups": leaf.groups}
-        for leaf in identities.leaves(inventory, existing)
+        for leaf in identities.leaves(cluster.inventory, existing, people.accepted(cluster.workspace))
     ]
 
 

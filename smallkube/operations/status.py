@@ -18,7 +18,7 @@ from smallkube.nix import bundle
 from smallkube.operations import cluster_facts
 from smallkube.operations.cluster_facts import KUBELET, Facts, Machine
 from smallkube.remote.host import Connect
-from smallkube.secrets import certificates, peers, policy
+from smallkube.secrets import certificates, peers, people, policy
 from smallkube.secrets.transaction import Keys, read_keys
 
 _UNKNOWN = "?"
@@ -51,7 +51,8 @@ class Row:
 class Status:
     """``api`` and ``etcd`` are None when they could not be asked.
 
-    ``certificates``: file in keys/ → days until it expires. ``problems``: one line for each.
+    ``certificates``: file in keys/ → days until it expires. ``problems``: one line for each. ``warnings``: of people
+    whose certificates expire; the cluster is healthy all the same.
     """
 
     rows: tuple[Row, ...]
@@ -60,6 +61,7 @@ class Status:
     certificates: Mapping[str, int]
     backup: Record | None
     problems: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
 
 
 def read(cluster: Cluster, connect: Connect, now: datetime) -> Status:
@@ -83,7 +85,8 @@ def read(cluster: Cluster, connect: Connect, now: datetime) -> Status:
     ]
     unreachable = isinstance(found.machines[inventory.primary.name], SmallkubeError)
     etcd = None if isinstance(found.etcd, SmallkubeError) else found.etcd
-    return Status(rows, None if unreachable else found.api, etcd, days, found.backup, tuple(problems))
+    api, warnings = None if unreachable else found.api, tuple(people.warnings(cluster.workspace, now))
+    return Status(rows, api, etcd, days, found.backup, tuple(problems), warnings)
 
 
 def _control_plane_problems(inventory: Inventory, found: Facts[HostFacts]) -> Iterator[str]:

@@ -13,7 +13,7 @@ from smallkube.core import git
 from smallkube.core.errors import UsageError, listed
 from smallkube.core.workspace import Workspace
 from smallkube.inventory.cluster import Cluster
-from smallkube.secrets import age, certificates, kinds, peers, policy
+from smallkube.secrets import age, certificates, client_certificates, kinds, peers, people, policy
 from smallkube.secrets.policy import Kind, Secret
 from smallkube.secrets.recipients import Finding, Keyring, State, load_keyring, render_rules
 from smallkube.secrets.transaction import Keys, examined, read_keys, unfinished
@@ -54,6 +54,7 @@ def check(cluster: Cluster) -> Report:
     problems = [
         *_secrets(cluster, findings, keyring),
         *_certificates(cluster, keys, plaintexts),
+        *_people(cluster.workspace, keys, plaintexts),
         *_peers(cluster, plaintexts),
         *_secrets_nix(cluster, table, keyring),
         *_stale(cluster, table, keys),
@@ -93,6 +94,29 @@ def _certificates(cluster: Cluster, keys: Keys, plaintexts: Mapping[str, bytes])
             fix = GENERATE if pem is None else "inv keys.rotate-certificates"
             for fault in certificates.complaints(pem, wanted, row.file, plaintexts.get(row.name), now):
                 yield Problem(wanted.file, fault, fix)
+
+
+def _people(workspace: Workspace, keys: Keys, plaintexts: Mapping[str, bytes]) -> Iterator[Problem]:
+    """People's certificates and keys, and files of those whom users.json does not name."""
+    try:
+        known = people.read(workspace)
+    except UsageError as error:
+        yield Problem(workspace.users_file.name, error.message, error.hint or "")
+        return
+    for person in known.values():
+        restore = f"git checkout -- keys/{person.certificate}, or inv users.remove {person.name}"
+        pem = workspace.read(workspace.keys_dir / person.certificate)
+        faults = client_certificates.faults(person, pem)
+        private = plaintexts.get(person.key.name)
+        if not faults and pem and private and not client_certificates.belongs(pem, private, person.key.file):
+            faults.append(f"is not over the key in {person.key.file}")
+        yield from (Problem(person.certificate, fault, restore) for fault in faults)
+    here = {f"users/{path.name}" for path in sorted(workspace.users_keys_dir.glob("*"))}
+    expected = {file for each in known.values() for file in (each.certificate, each.own_key)}
+    keys_of = {each.key.file for each in known.values()}
+    ours = {name for name in keys.files if name.startswith("user_") and name not in keys_of}
+    for name in sorted((here - expected) | ours):
+        yield Problem(name, "stale: users.json has no such user", f"git rm keys/{name}")
 
 
 def _peers(cluster: Cluster, plaintexts: Mapping[str, bytes]) -> Iterator[Problem]:

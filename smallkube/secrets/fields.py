@@ -19,6 +19,7 @@ class Kind(StrEnum):
     ENCRYPTION = "EncryptionConfiguration", "inv encryption.rotate"
     SERVING_KEY = "private key with certificate", "inv keys.rotate-certificates --all"
     SIGNING_KEY = "private key", "inv keys.rotate-issuer"
+    PERSON_KEY = "a person's private key", "inv users.remove NAME, then inv users.add NAME"
 
 
 @dataclass(frozen=True)

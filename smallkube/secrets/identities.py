@@ -10,6 +10,7 @@ from pathlib import Path
 from smallkube.core.errors import SmallkubeError
 from smallkube.inventory.models import Inventory
 from smallkube.secrets import policy
+from smallkube.secrets.people import Person
 
 
 @dataclass(frozen=True)
@@ -21,9 +22,9 @@ class Leaf:
     groups: tuple[str, ...]
 
 
-def leaves(inventory: Inventory, existing_files: Collection[str]) -> tuple[Leaf, ...]:
+def leaves(inventory: Inventory, existing_files: Collection[str], users: Iterable[Person]) -> tuple[Leaf, ...]:
     """All that are accepted; during a rotation also the other version, as far as ``existing_files`` has it."""
-    return tuple(of_nodes(inventory, existing_files))
+    return (*of_nodes(inventory, existing_files), *(Leaf(one.certificate, one.name, one.groups) for one in users))
 
 
 def of_nodes(inventory: Inventory, existing_files: Collection[str]) -> Iterable[Leaf]:
@@ -35,13 +36,13 @@ def of_nodes(inventory: Inventory, existing_files: Collection[str]) -> Iterable[
                 yield Leaf(file, row.certificate.common_name, row.certificate.groups)
 
 
-def document(inventory: Inventory, keys_dir: Path) -> str:
+def document(inventory: Inventory, keys_dir: Path, users: Iterable[Person]) -> str:
     """What the program ``kube-identities`` takes: each leaf after a line ``# identity FILE USER [GROUP]...``.
 
     The last line is ``# end COUNT``. kube.identitiesDocument of nix/modules/identities.nix is the same text.
     Raises SmallkubeError when a certificate is missing.
     """
-    found = leaves(inventory, frozenset(path.name for path in keys_dir.glob("*.*")))
+    found = leaves(inventory, frozenset(path.name for path in keys_dir.glob("*.*")), users)
     return "".join(_entry(leaf, keys_dir) for leaf in found) + f"# end {len(found)}\n"
 
 

@@ -136,7 +136,7 @@ class Secret:
     @property
     def in_use(self) -> bool:
         """Whether nodes get it: no retired version, and of a key with a certificate the current version only."""
-        return self.version != RETIRED and (self.kind is not Kind.SERVING_KEY or not self.version)
+        return bool(self.readers) and (self.kind is not Kind.SERVING_KEY or not self.version)
 
     @property
     def publishes_key(self) -> bool:
@@ -184,12 +184,18 @@ def node_tokens(inventory: "Inventory") -> tuple[Secret, ...]:
 
 
 def expected(inventory: "Inventory", existing_files: Collection[str]) -> tuple[Secret, ...]:
-    """The table, with the other versions of each secret, and earlier tokens of nodes, as far as their files exist."""
+    """The table, with what may be beside: other versions of each secret, earlier tokens of nodes, keys of people."""
     rows: list[Secret] = []
     for secret in secrets_of(inventory):
         rows += [secret, *(row for row in secret.versions if row.file in existing_files)]
     earlier = (each for row in node_tokens(inventory) for each in (row, *row.versions))
-    return (*rows, *(row for row in earlier if row.file in existing_files))
+    names = (file[5:-8] for file in sorted(existing_files) if file.startswith("user_") and file.endswith(".key.age"))
+    return (*rows, *(row for row in earlier if row.file in existing_files), *map(person_key, names))
+
+
+def person_key(name: str) -> Secret:
+    """The private key of a person that was made here; no node reads it."""
+    return Secret(f"user_{name}.key", Kind.PERSON_KEY, "node1", ())
 
 
 def secrets_by_node(inventory: "Inventory", existing_files: Collection[str]) -> dict[str, dict[str, Secret]]:

@@ -13,6 +13,7 @@ import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from smallkube.core.errors import SmallkubeError, UsageError
 from smallkube.core.files import lock, remove_temporaries, sync, write_file, write_files
@@ -29,7 +30,7 @@ IGNORED = """\
 !/master_key.pub
 .tmp-*
 """
-_NAME = re.compile(r"(hosts/)?(?!\.{1,2}$)[^/\0]+")
+_NAME = re.compile(r"((hosts|users)/)?(?!\.{1,2}$)[^/\0]+")
 
 
 @dataclass(frozen=True)
@@ -105,8 +106,8 @@ def changing_keys(workspace: Workspace) -> Iterator[tuple[str, ...]]:
     Yields the subjects of the change that had to be completed. Raises UsageError when another process holds the lock.
     """
     with lock(workspace.state_dir / "keys.lock", "changing keys/"):
-        remove_temporaries(workspace.keys_dir)
-        remove_temporaries(workspace.hosts_keys_dir)
+        for folder in _folders(workspace):
+            remove_temporaries(folder)
         yield complete(workspace)
 
 
@@ -168,7 +169,7 @@ def commit(
     before = {name: workspace.read(workspace.keys_dir / name) for name in files}
     if keys:
         known: dict[str, bytes | None] = {**keys.files, **keys.certificates}
-        covered = (name for name in files if name.endswith((policy.SUFFIX, ".crt")))
+        covered = (name for name in files if name.endswith((policy.SUFFIX, ".crt")) and "/" not in name)
         if newer := [name for name in covered if before[name] != known.get(name)]:
             raise UsageError(f"changed meanwhile: {', '.join(newer)}", where="keys/", hint="run the same again")
     changes = {name: data for name, data in files.items() if data != before[name]}
@@ -219,7 +220,7 @@ def complete(workspace: Workspace) -> tuple[str, ...]:
         return ()
     _refuse_newer(workspace, found)
     files = {workspace.keys_dir / name: data for name, data in found.files.items()}
-    for folder in (workspace.keys_dir, workspace.hosts_keys_dir):
+    for folder in _folders(workspace):
         here = {file.name: data for file, data in files.items() if data is not None and file.parent == folder}
         write_files(folder, here)
     try:
@@ -229,6 +230,10 @@ def complete(workspace: Workspace) -> tuple[str, ...]:
     except OSError as error:
         raise SmallkubeError(f"can't be removed: {error.strerror}", where=workspace.relative(path)) from error
     return found.subjects
+
+
+def _folders(workspace: Workspace) -> tuple[Path, ...]:
+    return workspace.keys_dir, workspace.hosts_keys_dir, workspace.users_keys_dir
 
 
 @dataclass(frozen=True)

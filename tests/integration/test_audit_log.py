@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +15,20 @@ from invoke.exceptions import Exit
 
 from smallkube.cli import cluster
 from smallkube.core.workspace import Workspace
+from smallkube.inventory.load import load
+from smallkube.kube import audit_log
 from smallkube.remote import ssh
 from smallkube.remote.fake import FakeHost
 from smallkube.remote.host import Command, Result
 
 pytestmark = pytest.mark.integration
 
+BOB = {"username": "bob", "extra": {"authentication.kubernetes.io/credential-id": ["X509SHA256=0123456789abcdef"]}}
+"""As the API server logs a user who showed a certificate."""
 Audit = Callable[..., list[str]]
 
 
-def event(identity: str, time: str, user: str = "root", verb: str = "create", **more: Any) -> str:
+def event(identity: str, time: str, name: str = "root", verb: str = "create", **more: Any) -> str:
     """A line as kube-apiserver 1.34 writes it."""
     value = {
         "kind": "Event",
@@ -32,7 +37,7 @@ def event(identity: str, time: str, user: str = "root", verb: str = "create", **
         "stage": "ResponseComplete",
         "requestURI": "/api/v1/namespaces/shop/pods/web/exec?command=sh",
         "verb": verb,
-        "user": {"username": user, "groups": ["system:masters"]},
+        "user": {"username": name, "groups": ["system:masters"]},
         "sourceIPs": ["203.0.113.1", "fd88:1::1"],
         "userAgent": "kubectl/v1.34.2",
         "objectRef": {"resource": "pods", "subresource": "exec", "namespace": "shop", "name": "web"},
@@ -56,17 +61,19 @@ def folder(tmp_path: Path) -> Path:
     return found
 
 
+def answer(folder: Path, command: Command) -> Result:
+    """What a script says that runs here instead of on the primary."""
+    argv = [word.replace("/var/log/kube-apiserver", str(folder)) for word in command.argv]
+    done = subprocess.run(argv, capture_output=True, timeout=60)
+    return Result(done.returncode, done.stdout, done.stderr.decode())
+
+
 @pytest.fixture
 def audit(
     folder: Path, workspace: Workspace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Audit:
     """``audit(**flags)``: the days and users it finds; the script runs here instead of on the primary."""
     monkeypatch.setenv("SMALLKUBE_WORKSPACE", str(workspace.root))
-
-    def answer(command: Command) -> Result:
-        argv = [word.replace("/var/log/kube-apiserver", str(folder)) for word in command.argv]
-        done = subprocess.run(argv, capture_output=True, timeout=60)
-        return Result(done.returncode, done.stdout, done.stderr.decode())
 
     def run(**flags: Any) -> list[str]:
         cluster.audit(Context(), **{"user": [], "verb": [], "namespace": [], "resource": [], "json": True, **flags})
@@ -75,7 +82,7 @@ def audit(
             return said.splitlines()
         return [f"{each['time'][8:10]} {each['user']}" for each in json.loads(said)]
 
-    monkeypatch.setattr(ssh, "SshHost", lambda _, node: FakeHost(node, answer))
+    monkeypatch.setattr(ssh, "SshHost", lambda _, node: FakeHost(node, partial(answer, folder)))
     return run
 
 
@@ -126,12 +133,15 @@ def test_broken_lines_are_left_out(audit: Audit, folder: Path) -> None:
 def test_the_table_shows_the_peer_and_nothing_hostile(audit: Audit, folder: Path) -> None:
     path = "/\x1b]52;c;eA==\x07[red]\n"
     (folder / "audit.log").write_text(
-        event("d", "2026-11-03T00:00:00", "bob", impersonatedUser={"username": "eve"})
+        event("d", "2026-11-03T00:00:00", "bob", user=BOB, impersonatedUser={"username": "eve"})
         + event("e", "2026-11-03T00:00:01", "x" * 10_000, "get", objectRef=None, requestURI=path, responseStatus={})
     )
     head, first, second = audit(json=False, limit=2)
-    assert head.split() == ["TIME", "USER", "VERB", "OBJECT", "CODE", "FROM"]
-    assert " ".join(first.split()) == "2026-11-03 00:00:00 bob as eve create pods/exec shop/web 201 fd88:1::1"
+    assert head.split() == ["TIME", "USER", "CREDENTIAL", "VERB", "OBJECT", "CODE", "FROM"]
+    assert (
+        " ".join(first.split())
+        == "2026-11-03 00:00:00 bob as eve X509SHA256=0123456789ab create pods/exec shop/web 201 fd88:1::1"
+    )
     assert second.isprintable() and len(second) < 400
 
 
@@ -147,3 +157,18 @@ def test_an_unknown_time_is_refused(since: str, audit: Audit) -> None:
     with pytest.raises(Exit, match="expected a number and its unit") as end:
         audit(since=since)
     assert end.value.code == 2
+
+
+def test_when_users_were_last_seen(folder: Path, workspace: Workspace) -> None:
+    """A user whom others name in what they send was not seen by that."""
+    agent = '"user":{"username":"mallory"'
+    lines = event("e", "2026-11-04T00:00:00", "eve", userAgent=agent).replace(": ", ":")
+    (folder / "audit.log").write_text(lines.replace(", ", ",") + '{"user":{"username":"eve"\n')
+    packed = event("a", "2026-11-01T00:00:00", "old").replace(": ", ":").replace(", ", ",")
+    (folder / "audit-2026-11-01T00-00-00.000.log.gz").write_bytes(gzip.compress(packed.encode()))
+
+    primary = FakeHost(load(workspace.inventory_file).primary, partial(answer, folder))
+    users = ["eve", "old", "mallory", "nobody", "$(halt)"]
+    assert audit_log.last_seen(primary, users) == {
+        "eve": "2026-11-04T00:00:00.000000Z", "old": "2026-11-01T00:00:00.000000Z",
+    }  # fmt: skip

@@ -24,7 +24,8 @@ filter='
       verb: .verb | text, namespace: .objectRef.namespace | text, name: .objectRef.name | text,
       resource: (if $subresource == "" then $resource else "\($resource)/\($subresource)" end),
       path: (if $resource == "" then .requestURI | text else "" end),
-      code: (.responseStatus.code | numbers // 0), address: .sourceIPs[-1] | text, agent: .userAgent | text
+      code: (.responseStatus.code | numbers // 0), address: .sourceIPs[-1] | text, agent: .userAgent | text,
+      credential: .user.extra["authentication.kubernetes.io/credential-id"][0] | text
     }
   | select(([.user, .impersonated] | any_of($users)) and ([.verb] | any_of($verbs))
       and ([.namespace] | any_of($namespaces)) and ([.resource, $resource] | any_of($resources))) )?'
