@@ -18,6 +18,7 @@ from smallkube.cli import (
     nix,
     nodes,
     tokens,
+    users,
 )
 from smallkube.core import ui
 
@@ -29,6 +30,7 @@ NAMESPACES = {
     "deploy": (deploy,),
     "etcd": (etcd,),
     "tokens": (tokens,),
+    "users": (users,),
     "encryption": (encryption,),
     "cluster": (cluster, cluster_operations, conformance),
     "net": (net,),

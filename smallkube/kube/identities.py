@@ -22,6 +22,8 @@ from smallkube.secrets import identities, people, policy
 
 SECONDS = 10
 """Within this time the API server accepts what was sent, and refuses what was left out."""
+BUNDLE = "/var/lib/kube-identities/clients.crt"
+"""On the primary: what is accepted (nix/modules/identities.nix), each leaf after a line ``# FILE USER [GROUP]...``."""
 TOKEN = "token"
 _NOT_FOUND = 127
 _SCRIPTS = Scripts(Path(__file__).with_name("scripts"))
