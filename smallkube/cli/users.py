@@ -25,13 +25,13 @@ def add(
     namespace: Annotated[str | None, "the role holds in this namespace only"] = None,
     expires: Annotated[str | None, "how long the certificate is valid, such as 12h or 90d (new users: 90d)"] = None,
 ) -> None:
-    """Let a person use the cluster, or change what they may do.
+    """Add a person, or change what they may do.
 
-    Effective at once, without a restart of the API server. The key is made by the
-    person (--csr), or here: encrypted to the person (--recipient), else to the
-    administrators. For a user who exists, what no flag names stays as it is; a new
-    certificate is issued only with --csr, --recipient, --group or --expires, and
-    needs a new users.kubeconfig. Repeated, it restores what was changed by hand.
+    Effective at once, without a restart of the API server. The key is made by
+    the person (--csr), or here: encrypted to the person (--recipient), else to
+    the administrators. For a user who exists, what no flag names stays as it is;
+    a new certificate is issued only with --csr, --recipient, --group or --expires,
+    and needs a new users.kubeconfig. Repeated, it restores the bindings.
     """
     from smallkube.kube import bindings
     from smallkube.operations import users
@@ -93,15 +93,15 @@ def list_(
     here: Current,
     seen: Annotated[bool, "also ask the primary's audit log when each was last seen"] = False,
 ) -> None:
-    """Show who may use the cluster: groups, role, expiry.
+    """Show who may use the cluster.
 
-    KEY says who can read the private key; CREDENTIAL begins what inv cluster.audit
-    shows for requests with this certificate.
+    KEY says who can read the private key; CREDENTIAL is the beginning of what
+    inv cluster.audit shows for requests with this certificate.
     """
     from smallkube.kube import audit_log
     from smallkube.secrets import people
 
-    now, known = datetime.now(UTC), people.read(here.workspace)
+    now, known = datetime.now(UTC), people.read(here.cluster.workspace)
     last: dict[str, str] = {}
     if seen and known:
         with here.connect(here.inventory.primary) as primary:
@@ -188,7 +188,7 @@ def kubeconfig(
 def _user(here: Current, name: str) -> "Person":
     from smallkube.secrets import people
 
-    known = people.read(here.workspace)
+    known = people.read(here.cluster.workspace)
     if name not in known:
         raise UsageError(f"no user {name[:80]!r}", hint=f"there are {', '.join(known) or 'none'}; see `inv users.list`")
     return known[name]
@@ -196,11 +196,11 @@ def _user(here: Current, name: str) -> "Person":
 
 @task(*CHANGE)
 def remove(here: Current, name: Annotated[str, "user name"]) -> None:
-    """Remove a person from the cluster, and verify the refusal.
+    """Remove a person, and verify the refusal.
 
-    Their certificate is refused at once, without a restart of the API server; then
-    their bindings and files in keys/ are deleted. Watches that are open already
-    end when they time out. After an interruption the same command resumes.
+    Their certificate is refused at once, without a restart of the API server;
+    then their bindings and files in keys/ are deleted. Watches that are open
+    already end when they time out. After an interruption the same command resumes.
     """
     from smallkube.operations.users import Removal
     from smallkube.secrets import edit

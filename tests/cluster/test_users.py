@@ -139,19 +139,8 @@ cat >/run/forged; curl -sk --cert /run/forged -o /dev/null -w '%{http_code}' htt
 
 def test_a_persons_own_key_and_what_it_can_not_sign(people: LabCluster, tmp_path: Path) -> None:
     key, csr = tmp_path / "own.key", tmp_path / "own.csr"
-    argv = [
-        "openssl",
-        "req",
-        "-new",
-        "-newkey",
-        "rsa:2048",
-        "-nodes",
-        "-keyout",
-        key,
-        "-subj",
-        "/O=system:masters/CN=x",
-    ]
-    subprocess.run([*argv, "-out", csr], check=True, capture_output=True)
+    argv = ["openssl", "req", "-new", "-newkey", "rsa:2048", "-nodes", "-subj", "/O=system:masters/CN=x"]
+    subprocess.run([*argv, "-keyout", str(key), "-out", str(csr)], check=True, capture_output=True)
     add(people, "dave", "--csr", str(csr), "--role", "view", "--namespace", NAMESPACE)
     install(people, "dave", "--key", "dave.key")
     people.machine("node1").check("sh", "-c", "umask 077; cat >/run/dave.key", stdin=key.read_text())
@@ -164,7 +153,9 @@ def test_a_persons_own_key_and_what_it_can_not_sign(people: LabCluster, tmp_path
     audited = json.loads(people.operator.done("cluster.audit", "--user", "dave", "--json"))
     assert {each["credential"] for each in audited} == {entry["credential"]}
     (tmp_path / "own.crt").write_bytes((people.operator.workspace.keys_dir / "users/dave.crt").read_bytes())
-    chain = subprocess.run(["sh", "-c", FORGE, "forge", tmp_path], check=True, capture_output=True, text=True).stdout
+    chain = subprocess.run(
+        ["sh", "-c", FORGE, "forge", str(tmp_path)], check=True, capture_output=True, text=True
+    ).stdout
     assert people.machine("node1").check("sh", "-c", CURL, stdin=chain) == "401"
     # Without their key the refusal is not verified by the command.
     assert remove(people, "dave")["refused_after"] is None

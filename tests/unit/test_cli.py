@@ -39,6 +39,9 @@ ARGUMENTS = {
     "cluster.conformance": ["--program", "e2e.test"],
     "keys.show": ["kube_token_root"],
     "keys.edit": ["kube_token_root"],
+    "users.add": ["alice"],
+    "users.kubeconfig": ["alice"],
+    "users.remove": ["alice", "--yes"],
 }
 
 MISSING = "missing"

@@ -21,8 +21,9 @@ from smallkube.operations import upgrade
 from smallkube.remote import host, scan, ssh
 from smallkube.remote.fake import FakeHost, reply
 from smallkube.remote.scan import Scanned
-from smallkube.secrets import transaction
+from smallkube.secrets import people, transaction
 from smallkube.secrets.host_keys import parse_host_key
+from smallkube.secrets.people import Person
 from tests.unit.fake_cluster import HOSTS, FakeCluster, Killed
 from tests.unit.test_cluster_skew import healthy
 from tests.unit.test_etcd_retention import START, record
@@ -45,6 +46,7 @@ TASKS: Mapping[str, tuple[str, set[str]]] = {
     "nodes.reboot": ("", {*BOTH}),
     "nodes.remove": ("node2 --revoke", {"node1"}),
     "tokens.rotate": ("--all", {*BOTH}),
+    "users.remove": ("alice", {"node1"}),
 }
 """Task → its arguments, and the machines that it would connect to."""
 
@@ -87,6 +89,8 @@ def place(cluster: FakeCluster, request: pytest.FixtureRequest, monkeypatch: pyt
     cluster.workspace.flake_lock.write_text('{"nodes": {"root": {}}, "root": "root", "version": 7}')
     if "keys.generate" in request.node.name:
         (root / "keys" / "kube_token_system_kube-scheduler.age").unlink()
+    alice = Person("alice", (), "", "", "2026-01-01T00:00:00Z", "2027-01-01T00:00:00Z")
+    cluster.workspace.users_file.write_bytes(people.render({"alice": alice}))
     folder = catalog.folder_of(cluster.cluster)
     folder.mkdir()
     one = signature.sign(replace(record(1, START), cluster="test"), Ed25519PrivateKey.generate())
