@@ -74,13 +74,13 @@ def add(cluster: Cluster, wanted: Wanted, now: datetime) -> Added:
     public: dict[str, bytes | None] = {}
     private: bytes | None = None
     issued = before is None or wanted.renews
-    if before and not wanted.request and not wanted.recipient:
+    if before and wanted.request is None and not wanted.recipient:
         where = f"keys/{before.certificate}"
         pem = workspace.read(workspace.keys_dir / before.certificate)
         if faults := client_certificates.faults(before, pem):
             raise UsageError(", ".join(faults), where=where, hint="restore it from git, or remove the user")
         key = client_certificates.key_of(pem or b"", where)
-    elif wanted.request:
+    elif wanted.request is not None:
         key = client_certificates.request_key(wanted.request, "--csr")
         public[person.own_key] = None
     else:
@@ -128,29 +128,27 @@ def _refuse_shared_key(cluster: Cluster, known: dict[str, Person], person: Perso
 
 def send(cluster: Cluster, primary: Host, person: Person) -> None:
     """Make the primary accept the person's certificate, and no previous one, and give them their role there."""
-    _send(cluster, primary, person)
+    _send(cluster, primary)
     bindings.apply(primary, person)
 
 
-def _send(cluster: Cluster, primary: Host, person: Person) -> None:
-    text = identities.document(cluster)
-    _refuse_older(cluster, primary, text, person)
-    if not identities.send(primary, text):
+def _send(cluster: Cluster, primary: Host) -> None:
+    if not identities.send(primary, identities.document(cluster)):
         hint = f"inv nix.render and inv deploy --node {primary.node.name}"
         raise primary.error("an earlier version was deployed, which knows no users", hint)
 
 
-def _refuse_older(cluster: Cluster, primary: Host, text: str, person: Person) -> None:
+def refuse_older(cluster: Cluster, primary: Host, name: str) -> None:
     """Raise UsageError when the primary accepts what keys/ here does not have, such as a user added by another clone.
 
-    All is replaced at once, so it would be accepted no more. Certificates of ``person`` don't matter.
+    All is replaced at once, so it would be accepted no more. Only the certificates of the user ``name`` don't matter.
     """
     there = _leaves(primary.run(Command(("cat", identities.BUNDLE), title="read identities")).text)
-    here = _leaves(text)
+    here = _leaves(identities.document(cluster))
     users = {each.certificate for each in people.read(cluster.workspace).values()}
-    ended = users - here.keys()
-    if other := [file for file in there if file not in ended | {person.certificate} and there[file] != here.get(file)]:
-        problem = f"accepts certificates that are not in keys/ here: {listed(other)}; nothing was sent"
+    free = {*(users - here.keys()), f"users/{name}.crt"}
+    if other := [file for file, pem in there.items() if file not in free and pem != here.get(file)]:
+        problem = f"accepts certificates that are not in keys/ here: {listed(other)}; nothing was changed"
         raise primary.error(problem, "run `git pull`; if keys/ here is the newer one, inv deploy", usage=True)
 
 
@@ -192,6 +190,8 @@ class Removal(Runbook):
         return people.read(self.cluster.workspace)
 
     def _mark(self) -> None:
+        self._on_primary(lambda host: refuse_older(self.cluster, host, self.person.name))()
+
         def marked() -> Change:
             known = self._known()
             person = replace(known[self.person.name], removed=True)
@@ -204,7 +204,7 @@ class Removal(Runbook):
         return Change(public={**files, file: people.render(known)}, subjects=[self.person.name])
 
     def _send(self) -> None:
-        self._on_primary(lambda host: _send(self.cluster, host, self.person))()
+        self._on_primary(lambda host: _send(self.cluster, host))()
         self._began = time.monotonic()
 
     def _verify(self) -> None:

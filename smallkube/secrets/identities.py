@@ -50,6 +50,6 @@ def _entry(leaf: Leaf, keys_dir: Path) -> str:
     try:
         pem = (keys_dir / leaf.file).read_text(encoding="ascii")
     except (FileNotFoundError, UnicodeDecodeError) as error:
-        hint = "inv keys.generate"
+        hint = "restore it from git" if "/" in leaf.file else "inv keys.generate"
         raise SmallkubeError("missing, or not a certificate", where=f"keys/{leaf.file}", hint=hint) from error
     return f"# identity {' '.join((leaf.file, leaf.user, *leaf.groups))}\n{pem}"
