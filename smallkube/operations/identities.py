@@ -11,7 +11,7 @@ from smallkube.kube import identities
 from smallkube.kube.identities import TOKEN, Use
 from smallkube.operations.engine import Runbook
 from smallkube.remote.host import Connect
-from smallkube.secrets import certificates, policy, transaction
+from smallkube.secrets import certificates, people, policy, transaction
 from smallkube.secrets import identities as leaves
 from smallkube.secrets.policy import Secret
 from smallkube.secrets.transaction import Change, Keys, changing_keys, read_keys
@@ -37,15 +37,18 @@ def opened(runbook: Runbook, rows: Sequence[Secret], keys: Keys) -> list[tuple[s
 
 def strangers(runbook: Runbook) -> list[str]:
     """Where the certificates that the API server accepts differ from those in keys/, in words."""
-    keys, files = runbook.keys, set(runbook.keys.certificates)
+    workspace, files = runbook.cluster.workspace, set(runbook.keys.certificates)
+    users, valid = people.accepted(workspace), people.accepted(workspace, datetime.now(UTC))
+    expired = {each.certificate for each in users if each not in valid}  # there or not, they are not accepted
     wanted = {
-        identities.sha256(keys.certificates[leaf.file]): leaf.file for leaf in leaves.leaves(runbook.inventory, files)
+        identities.sha256(workspace.read(workspace.keys_dir / leaf.file) or b""): leaf.file
+        for leaf in leaves.leaves(runbook.inventory, files, users)
     }
     with runbook.connect(runbook.inventory.primary) as primary:
         found = identities.pinned(primary)
     return [
         *(f"a certificate {print[:12]}… that keys/ does not have" for print in sorted(found - wanted.keys())),
-        *(f"not {file}" for print, file in wanted.items() if print not in found),
+        *(f"not {file}" for print, file in wanted.items() if print not in found and file not in expired),
     ]
 
 

@@ -179,7 +179,7 @@ class FakeCluster:
     def _take_up_identities(self, nodes: Sequence[Node] | None) -> None:
         found, deployed = self.keys.certificates, self.inventory.nodes if nodes is None else nodes
         if self.inventory.primary in deployed:
-            self.pinned = {found[leaf.file] for leaf in identities.leaves(self.inventory, found.keys())}
+            self.pinned = {found[leaf.file] for leaf in identities.leaves(self.inventory, found.keys(), ())}
         for row in policy.identities(self.inventory):
             if row.node in {node.name for node in deployed} and row.certificate:
                 self.services.setdefault(row.node, {})[row.units[0]] = found[row.certificate.file]
