@@ -215,6 +215,10 @@ def remove(here: Current, name: Annotated[str, "user name"]) -> None:
     if not runner.run(removal.operation(), f"remove {name}?", [here.inventory.primary]):
         return
     refused = removal.refused
-    seen = "its certificate is refused" if refused is not None else "its refusal was not verified, for which its key is needed"
+    seen = (
+        "its certificate is refused"
+        if refused is not None
+        else "its refusal was not verified, for which its key is needed"
+    )
     runner.show({"name": name, "refused_after": refused}, f"{name} is removed: {seen}")
     ui.message("watches that are open end when they time out, within an hour; commit keys/")

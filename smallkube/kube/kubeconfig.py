@@ -141,7 +141,7 @@ def _named(document: Mapping[str, Any], kind: str, name: str) -> list[dict[str, 
 def _parsed(text: str, where: str) -> dict[str, Any]:
     """A kubeconfig as kubectl takes it. Raises UsageError."""
     try:
-        found = yaml.load(text, _Loader) or {}
+        found = {} if not text.strip() else yaml.load(text, _Loader)
         known = found.get("kind", "Config") == "Config" and found.get("apiVersion", "v1") == "v1"
         entries = [each for kind in _KINDS for each in found.get(kind) or ()]
         if not known or not all(isinstance(each["name"], str) for each in entries):

@@ -118,7 +118,7 @@ def _person(wanted: Wanted, before: Person | None, now: datetime) -> Person:
 
 
 def _refuse_shared_key(cluster: Cluster, known: dict[str, Person], person: Person, key: PublicKey) -> None:
-    """Raise UsageError when another user has this key: who has done what could no more be told."""
+    """Raise UsageError when another user has this key: the audit log could not distinguish them."""
     workspace = cluster.workspace
     others = [(each.name, workspace.read(workspace.keys_dir / each.certificate)) for each in known.values()]
     pems = [(name, pem) for name, pem in others if pem and name != person.name]
@@ -159,7 +159,7 @@ def _leaves(text: str) -> dict[str, str]:
 
 @dataclass
 class Removal(Runbook):
-    """Removes ``person``. ``refused``: seconds until the certificate was; None where its key is not here."""
+    """Removes ``person``. ``refused``: seconds until the certificate was; None without its key."""
 
     person: Person
     private: bytes | None = None
