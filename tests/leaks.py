@@ -264,6 +264,8 @@ ON_CLUSTER = {
     "cluster.upgrade --yes --image smallkube.lab/busybox:1 --skip egress,pods,kubelet,network,dns,secrets": 0,
     "nodes.drain --node node2 --yes": 0,
     "nodes.uncordon --node node2": 0,
+    "users.add alice --role view users.list --seen users.kubeconfig alice --key alice.key": 0,
+    "users.remove alice --yes": 0,
     "encryption.rotate --yes": 0,
     "keys.rotate-issuer --yes --overlap 0": 0,
     "keys.rotate-certificates --all --node node2 --yes": 0,

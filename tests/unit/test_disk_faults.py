@@ -30,6 +30,7 @@ TASKS = {
     "nodes.remove": ["nodes.remove", "node2", "--yes"],
     "keys.list": ["keys.list"],
     "keys.prune": ["keys.prune", "--yes"],
+    "users.list": ["users.list"],
     "keys.check": ["keys.check"],
     "keys.show": ["keys.show", "kube_token_root"],
     "keys.generate": ["keys.generate"],
@@ -77,9 +78,21 @@ REACHING = {
     "nodes.uncordon": ["--node", "node2"],
     "tokens.rotate": ["--all", "--yes"],
     "tokens.status": [],
+    "users.add": ["alice"],
+    "users.kubeconfig": ["alice"],
+    "users.remove": ["alice", "--yes"],
 }
 """The others, and their words."""
-READ_ONLY = {"doctor", "inventory.show", "keys.list", "keys.check", "keys.show", "etcd.list", "tokens.rotate"}
+READ_ONLY = {
+    "doctor",
+    "inventory.show",
+    "keys.list",
+    "users.list",
+    "keys.check",
+    "keys.show",
+    "etcd.list",
+    "tokens.rotate",
+}
 REFUSALS = [errno.EROFS, errno.ENOSPC, errno.EACCES, errno.EIO]
 CHANGES = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.chmod", "os.link", "os.symlink"}
 """Audit events of what changes a file system (docs.python.org/3/library/audit_events.html)."""
