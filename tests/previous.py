@@ -12,6 +12,8 @@ import pytest
 from smallkube.core.workspace import REPOSITORY
 
 COMMIT = "7e0802a"
+TOKENS = "2db9c3d"
+"""The last version in which nodes identified themselves by tokens."""
 
 
 @dataclass(frozen=True)
@@ -36,10 +38,10 @@ class Previous:
         return done.stdout
 
 
-def extracted(folder: Path) -> Previous:
+def extracted(folder: Path, commit: str = COMMIT) -> Previous:
     """Its files in ``folder``; skips the test in a clone without history."""
-    archive = subprocess.run(["git", "-C", str(REPOSITORY), "archive", COMMIT], capture_output=True)
+    archive = subprocess.run(["git", "-C", str(REPOSITORY), "archive", commit], capture_output=True)
     if archive.returncode != 0:
-        pytest.skip(f"this clone's history does not go back to {COMMIT}")
+        pytest.skip(f"this clone's history does not go back to {commit}")
     subprocess.run(["tar", "--extract", "--directory", str(folder)], input=archive.stdout, check=True)
     return Previous(folder)

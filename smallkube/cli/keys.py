@@ -187,7 +187,7 @@ def rekey(here: Current) -> None:
 
 @task("json", "yes")
 def prune(here: Current) -> None:
-    """Delete the nodes' API tokens of earlier versions.
+    """Delete the API tokens that nodes used before.
 
     Earlier versions gave each node a token. Asks every node, and deletes none
     while one still uses a token or can't be asked. The next deploy of the

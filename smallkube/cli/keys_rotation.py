@@ -45,6 +45,9 @@ def rotate_wireguard(here: Current) -> None:
         ui.message("next: inv deploy (all nodes in lockstep; each rolls back unless the tunnel works)")
 
 
+_VERBS = {True: "would issue", False: "issued"}
+
+
 @task("node", *CHANGE)
 def rotate_certificates(
     here: Current,
@@ -67,13 +70,13 @@ def rotate_certificates(
 
     if abort and (pause or no_deploy):
         raise UsageError("--abort can't be combined with --pause or --no-deploy")
-    nodes = {item.name for item in here.nodes}
     runner = output.Runner(here, "certificates", rotation=not no_deploy)
     why: dict[Secret, list[str]] = {}
     rows = certificates.under_way(here.inventory, runner.keys)
     if not rows and not abort:
-        now = datetime.now(UTC)
-        why = certificates.choose(here.cluster, nodes, everything=all, now=now, identities=identities)
+        nodes = {item.name for item in here.nodes}
+        chosen = certificates.choose(here.cluster, nodes, everything=all, now=datetime.now(UTC))
+        why = {row: faults for row, faults in chosen.items() if row.user or not identities}
         rows = tuple(row for row in why if why[row])
     elif no_deploy:
         raise UsageError("a rotation is under way", hint="complete it without --no-deploy, or --abort it")
@@ -83,12 +86,10 @@ def rotate_certificates(
     machines = () if no_deploy or not rows else here.inventory.nodes
     if here.dry_run or not rows:
         output.announce(here, machines)
-        verb = "would issue" if here.dry_run else "issued"
-        _show_issued(here, rows, why, verb, steps=operation.titles(runner.keys) if rows else ())
+        _show_issued(here, rows, why, _VERBS[here.dry_run], steps=operation.titles(runner.keys) if rows else ())
         return
     runner.run(operation, f"replace {', '.join(rotation.files)}, and their keys?", machines)
-    verb = "aborted" if abort else "issued"
-    _show_issued(here, rows, why, verb, reached=rotation.stage, outage=runner.outage)
+    _show_issued(here, rows, why, "aborted" if abort else "issued", reached=rotation.stage, outage=runner.outage)
     _show_next(rotation, runner.outage)
 
 

@@ -49,18 +49,17 @@ class Stage(StrEnum):
 
 
 def choose(
-    cluster: Cluster, nodes: Collection[str], *, everything: bool, now: datetime.datetime, identities: bool = False
+    cluster: Cluster, nodes: Collection[str], *, everything: bool, now: datetime.datetime
 ) -> dict[Secret, list[str]]:
     """Key → why it and its certificate are replaced, nothing for one that has no fault, unless ``everything`` is.
 
-    Of ``nodes`` (names) when there are any; ``identities``: of users of the API server only. Whether a certificate is
-    over its key is known only where the master is. Raises UsageError when a key is missing, SmallkubeError when one
-    can't be opened: a deploy would fail of it.
+    Of ``nodes`` (names) when there are any. Whether a certificate is over its key is known only where the master is.
+    Raises UsageError when a key is missing, SmallkubeError when one can't be opened: a deploy would fail of it.
     """
     keys, master = read_keys(cluster.workspace), read_master(cluster.workspace)
     found = {}
     for row in policy.secrets_of(cluster.inventory):
-        if row.certificate is None or (nodes and row.node not in nodes) or (identities and not row.user):
+        if row.certificate is None or (nodes and row.node not in nodes):
             continue
         transaction.require(keys, [row])
         plaintext = transaction.opened(keys, master, row) if master else None

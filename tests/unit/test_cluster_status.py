@@ -210,8 +210,7 @@ def keys(days: int) -> Keys:
 
 def test_certificates_are_counted_in_days() -> None:
     days, problems = status.expiries(inventory(), keys(days=61), NOW)
-    shared = ("apiserver.crt", "front-proxy-client.crt", "kubelet-client.crt")
-    assert days == dict.fromkeys((*shared, "kubelet_node1.crt", "kubelet_node2.crt"), 61)
+    assert days == dict.fromkeys(policy.public_files(inventory()), 61)
     assert problems == []
 
 
@@ -227,7 +226,7 @@ def test_one_bad_certificate_does_not_hide_the_others() -> None:
     del found["kubelet_node1.crt"]
     found["kubelet_node2.crt"] = b"nonsense"
     days, problems = status.expiries(inventory(), Keys({}, found), NOW)
-    assert set(days) == {"apiserver.crt", "front-proxy-client.crt", "kubelet-client.crt"}
+    assert {*days} == {*policy.public_files(inventory())} - {"kubelet_node1.crt", "kubelet_node2.crt"}
     assert problems == [
         "keys/kubelet_node1.crt: missing (inv keys.generate)",
         "keys/kubelet_node2.crt: not a certificate in PEM (inv keys.rotate-certificates)",

@@ -90,6 +90,7 @@ READ_ONLY = {
     "users.list",
     "keys.check",
     "keys.show",
+    "keys.prune",
     "etcd.list",
     "tokens.rotate",
 }

@@ -30,7 +30,9 @@ def cluster(cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> FakeCluste
 
 def operation(cluster: FakeCluster, wanted: Sequence[str] = CHOSEN, *, abort: bool = False) -> Operation:
     everybody, off = policy.tokens(cluster.inventory), cluster.off
-    chosen, _ = tokens.affected(cluster.keys, {user: everybody[user] for user in wanted}, everybody, off)
+    chosen, _ = tokens.affected(
+        cluster.keys, {user: everybody[user] for user in wanted if user in everybody}, everybody, off
+    )
     rotation = tokens.Rotation(cluster.cluster, cluster.master, cluster.connect, cluster.deploy, chosen, 0, off)
     return rotation.operation(cluster.keys, abort=abort)
 
