@@ -74,9 +74,7 @@ def rotate_certificates(
     why: dict[Secret, list[str]] = {}
     rows = certificates.under_way(here.inventory, runner.keys)
     if not rows and not abort:
-        nodes = {item.name for item in here.nodes}
-        chosen = certificates.choose(here.cluster, nodes, everything=all, now=datetime.now(UTC))
-        why = {row: faults for row, faults in chosen.items() if row.user or not identities}
+        why = _chosen(here, all, identities)
         rows = tuple(row for row in why if why[row])
     elif no_deploy:
         raise UsageError("a rotation is under way", hint="complete it without --no-deploy, or --abort it")
@@ -91,6 +89,15 @@ def rotate_certificates(
     runner.run(operation, f"replace {', '.join(rotation.files)}, and their keys?", machines)
     _show_issued(here, rows, why, "aborted" if abort else "issued", reached=rotation.stage, outage=runner.outage)
     _show_next(rotation, runner.outage)
+
+
+def _chosen(here: Current, everything: bool, identities: bool) -> "dict[Secret, list[str]]":
+    """Key → why it is replaced."""
+    from smallkube.operations import certificates
+
+    nodes = {item.name for item in here.nodes}
+    found = certificates.choose(here.cluster, nodes, everything=everything, now=datetime.now(UTC))
+    return {row: faults for row, faults in found.items() if row.user or not identities}
 
 
 def _show_next(rotation: "Rotation", outage: "Outage | None") -> None:
