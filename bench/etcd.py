@@ -32,7 +32,7 @@ from smallkube.remote.ssh import SshHost
 root, endpoint, recipient = sys.argv[1:]
 workspace = Workspace(Path(root))
 cluster = Cluster(workspace, load(workspace.inventory_file))
-ours = backup.Identity("bench", recipient, signature.signing_key(workspace))
+ours = backup.Identity("bench", (recipient,), signature.signing_key(workspace))
 options = backup.Options(endpoint, f"{root}/scratch")
 with SshHost(workspace, cluster.inventory.primary) as host, backup.locked(cluster, make=True) as existing:
     existing.remove(backup.take(host, existing, ours, datetime.now(UTC), options).name)

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_ssh_private_key
 
 from smallkube.core.workspace import Workspace
-from smallkube.secrets import age, kinds
+from smallkube.secrets import age, age_identities, kinds
 
 MASTER = "master_key"
 OWN_KEYS = ("ssh_key", "backup_key")
@@ -62,8 +62,9 @@ class Canaries:
             return
         master = age.parse_master(workspace.master_key.read_text(), MASTER)
         for identity in master.identities:
-            self.add(MASTER, str(identity).encode())
-            self.add(MASTER, age._secret(identity))
+            assert isinstance(identity, age_identities.NativeIdentity)
+            self.add(MASTER, str(identity.key).encode())
+            self.add(MASTER, age_identities._secret(identity.key))
         for path in workspace.keys_dir.glob("*.age"):
             self.add(path.name.removesuffix(".age"), age.decrypt(path.read_bytes(), master, path.name))
 

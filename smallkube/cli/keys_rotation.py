@@ -228,7 +228,7 @@ def _backups(here: Current, master: str) -> list[str]:
     from smallkube.etcd import catalog
 
     there = catalog.read(catalog.folder_of(here.cluster))
-    return [record.name for record in there.records if record.recipient != master]
+    return [record.name for record in there.records if master not in record.recipients]
 
 
 def _confirm_master(here: Current, planned: "MasterPlan", drop_old: bool) -> None:

@@ -6,13 +6,16 @@ import selectors
 import shutil
 import signal
 import subprocess
+import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import IO, Any, Protocol
 
 from smallkube.core import log
 from smallkube.core.errors import SmallkubeError
@@ -41,6 +44,18 @@ class Result:
     @property
     def ok(self) -> bool:
         return self.status == 0
+
+
+class Source(Protocol):
+    """What can be read from: at most so many bytes, none at its end."""
+
+    def read(self, size: int, /) -> bytes: ...
+
+
+class Sink(Protocol):
+    """What can be written to."""
+
+    def write(self, data: bytes, /) -> object: ...
 
 
 def find(program: str, *folders: str) -> str | None:
@@ -124,6 +139,51 @@ def _collect(process: subprocess.Popen[bytes], deadline: float, until: str) -> R
         stopped = True
     status = 124 if stopped else process.returncode
     return Result(status, output.decode(errors="replace"), errors.decode(errors="replace"), stopped)
+
+
+def run_filter(
+    argv: Sequence[str], source: Source, sink: Sink, *, timeout: float, pass_fds: Sequence[int] = ()
+) -> Result:
+    """Run ``argv`` on what ``source`` has, and give ``sink`` what it prints, neither whole in memory.
+
+    With our environment, and our terminal, on which it may ask for something. Raises NotStarted, and what ``source``
+    and ``sink`` raise.
+    """
+    with logged(argv[0]) as ended:
+        pipe = subprocess.PIPE
+        process = start(argv, stdin=pipe, stdout=pipe, stderr=pipe, pass_fds=pass_fds)
+        timer = threading.Timer(timeout, process.kill)
+        with process, ThreadPoolExecutor(2) as pool:
+            assert process.stdin and process.stdout and process.stderr
+            timer.start()
+            feeding, errors = pool.submit(_feed, source, process.stdin), pool.submit(_echo, process.stderr)
+            try:
+                while data := process.stdout.read(_CHUNK):
+                    sink.write(data)
+                process.wait()
+            finally:
+                timer.cancel()
+                process.kill()  # if it has not ended
+            feeding.result()
+        ended(f"exit status {process.returncode}")
+        return Result(process.returncode, "", errors.result())
+
+
+def _feed(source: Source, sink: IO[bytes]) -> None:
+    """All of ``source``, as far as the program reads."""
+    with suppress(BrokenPipeError), sink:
+        while data := source.read(_CHUNK):
+            sink.write(data)
+
+
+def _echo(source: IO[bytes]) -> str:
+    """Show what the program says as it says it, where that is a terminal; the beginning of it."""
+    kept = b""
+    while data := os.read(source.fileno(), _CHUNK):
+        kept = (kept + data)[:_CHUNK]
+        if sys.stderr.isatty():
+            os.write(2, data)
+    return kept.decode(errors="replace")
 
 
 def run_interactive(argv: Sequence[str | Path]) -> int:

@@ -22,7 +22,8 @@ from smallkube.nix.bundle import Bundle, assemble
 from smallkube.remote import fleet, scripts
 from smallkube.remote.fleet import NodeOutcome
 from smallkube.remote.ssh import SshHost
-from smallkube.secrets import age, host_keys, policy, recipients, transaction
+from smallkube.secrets import host_keys, policy, transaction
+from smallkube.secrets.keyring import find_keyring, of_master
 from smallkube.secrets.recipients import Finding, State
 
 E = TypeVar("E", bound=StrEnum)
@@ -248,8 +249,7 @@ def _lock(cluster: Cluster, unlocked: Bundle) -> bytes:
 def _findings(cluster: Cluster) -> Sequence[Finding]:
     """What the files show of their recipients; a deploy does not need the master key."""
     keys = transaction.read_keys(cluster.workspace)
-    recipient = age.read_recipient(cluster.workspace, None) or ""
-    known = recipients.Keyring(recipient, host_keys.load_hosts(cluster))
+    known = find_keyring(cluster, None) or of_master("", host_keys.load_hosts(cluster))
     return transaction.examined(cluster, keys, policy.expected(cluster.inventory, keys.files), known)
 
 

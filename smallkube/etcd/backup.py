@@ -2,7 +2,7 @@
 
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -21,7 +21,8 @@ from smallkube.inventory.cluster import Cluster
 from smallkube.remote import scripts
 from smallkube.remote.host import Host
 from smallkube.remote.sftp import Destination
-from smallkube.secrets.age import MASTER_RECIPIENT, read_recipient
+from smallkube.secrets.age import MASTER_RECIPIENT
+from smallkube.secrets.keyring import admins_of
 
 _COMPRESSION_SECONDS = 600
 _HEAD_LIMIT = 1 << 20
@@ -46,7 +47,7 @@ class Identity:
     """What a backup is of (the cluster's name), encrypted to, and signed with."""
 
     cluster: str
-    recipient: str
+    recipients: tuple[str, ...]
     key: Ed25519PrivateKey
 
 
@@ -98,8 +99,8 @@ def run(
     """
     settings, now = cluster.inventory.cluster.backup, datetime.now(UTC)
     began, good = time.monotonic(), False
-    recipient = read_recipient(cluster.workspace, None)
-    if recipient is None:
+    recipients = tuple(admins_of(cluster).values())
+    if not recipients:
         where = cluster.workspace.relative(cluster.workspace.keys_dir / MASTER_RECIPIENT)
         raise UsageError("not found, and backups are encrypted to it", where=where, hint="run `inv keys.generate`")
     for url in settings.copy_to:
@@ -109,7 +110,8 @@ def run(
             key = signature.signing_key(cluster.workspace)
             step("take the snapshot")
             with connection as primary:
-                record = take(primary, existing, Identity(cluster.inventory.cluster.name, recipient, key), now, options)
+                ours = Identity(cluster.inventory.cluster.name, recipients, key)
+                record = take(primary, existing, ours, now, options)
             removed = retention.removable(catalog.of(cluster).records, settings.keep)
             for name in removed:
                 existing.remove(name)
@@ -129,7 +131,7 @@ def take(primary: Host, existing: Catalog, ours: Identity, now: datetime, option
     check_space(existing)
     folder, sequence = existing.folder, max((record.sequence for record in existing.records), default=0) + 1
     temporary = folder / f"{TEMPORARY_PREFIX}{sequence}{SUFFIX}"
-    receiver = SnapshotReceiver(primary.where, temporary, ours.recipient, None if options.older else existing.newest)
+    receiver = SnapshotReceiver(primary.where, temporary, ours.recipients, None if options.older else existing.newest)
     arguments = (options.endpoint, options.scratch, str(options.seconds), ENCRYPTION_CONFIGURATION)
     seconds = 2 * options.seconds + _COMPRESSION_SECONDS
     work = SCRIPTS.sent("snapshot", *arguments)
@@ -147,7 +149,8 @@ def take(primary: Host, existing: Catalog, ours: Identity, now: datetime, option
             created=timestamp(now),
             stored_size=stored.size,
             stored_sha256=stored.sha256,
-            recipient=ours.recipient,
+            recipient=ours.recipients[0],
+            further_recipients=ours.recipients[1:],
         )
         record = signature.sign(record, ours.key)
         # First, and not yet as verified: it tells whose the file is that a killed run leaves.
@@ -176,8 +179,8 @@ def check_space(existing: Catalog) -> None:
 class SnapshotReceiver:
     """What the primary sends: a line of JSON, then the snapshot, which is verified and encrypted as it arrives."""
 
-    def __init__(self, where: str, path: Path, recipient: str, last: Record | None) -> None:
-        self._where, self._path, self._recipient, self._last = where, path, recipient, last
+    def __init__(self, where: str, path: Path, recipients: Sequence[str], last: Record | None) -> None:
+        self._where, self._path, self._recipients, self._last = where, path, recipients, last
         self._head = b""
         self._snapshot: Snapshot | None = None
         self._pipes: tuple[Pipe, ...] = ()
@@ -198,7 +201,7 @@ class SnapshotReceiver:
                 )
             self._pipes = (
                 Pipe(lambda stream: verify_snapshot(stream, self._where, most=found.size)),
-                Pipe(lambda stream: encrypt(stream, self._path, self._recipient)),
+                Pipe(lambda stream: encrypt(stream, self._path, self._recipients)),
             )
             for pipe in self._pipes:
                 pipe.start()

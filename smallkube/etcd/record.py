@@ -57,7 +57,8 @@ class Record(Snapshot):
     """One backup. Times are UTC with seconds, as in RFC 3339.
 
     ``sequence`` counts the backups of a folder: their order does not depend on a clock. ``stored_…`` are of the
-    encrypted file. ``verified`` is when it last passed verification, ``problem`` what a later one found wrong.
+    encrypted file; it is encrypted to ``recipient`` and ``further_recipients``, the administrators' of then.
+    ``verified`` is when it last passed verification, ``problem`` what a later one found wrong.
     ``signer`` is the public key that ``signature`` is of (both base64); ``signed``, which is not in the file, whether
     that key is one of the workspace and the signature right.
     """
@@ -69,6 +70,7 @@ class Record(Snapshot):
     stored_size: int
     stored_sha256: str
     recipient: str
+    further_recipients: tuple[str, ...] = ()
     verified: str | None = None
     problem: str | None = None
     signer: str | None = None
@@ -96,6 +98,10 @@ class Record(Snapshot):
         return self.problem or ("" if self.signed else "signed by an unknown key" if self.signature else "unsigned")
 
     @property
+    def recipients(self) -> tuple[str, ...]:
+        return (self.recipient, *self.further_recipients)
+
+    @property
     def file(self) -> str:
         return self.name + SUFFIX
 
@@ -113,6 +119,8 @@ def dump(record: Record) -> str:
     """The file's text, with a checksum over all the rest."""
     content = {"format": FORMAT, **dataclasses.asdict(record)}
     del content["signed"]
+    if not record.further_recipients:  # earlier versions know no such field
+        del content["further_recipients"]
     return json.dumps({**content, "checksum": _checksum(content)}, indent=2) + "\n"
 
 

@@ -1,4 +1,4 @@
-"""The contents of a backup as streams, never whole in memory: verified, encrypted for the master key, decrypted.
+"""The contents of a backup as streams, never whole in memory: verified, encrypted to the administrators, decrypted.
 
 A backup is an etcd snapshot (a bbolt database with its SHA-256 at the end), compressed by zstd, encrypted by age.
 """
@@ -7,7 +7,7 @@ import hashlib
 import math
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -110,13 +110,13 @@ def verify_snapshot(
     return Digest(size, tail.hex())
 
 
-def encrypt(stream: BinaryIO, path: Path, recipient: str) -> Digest:
-    """Encrypt ``stream`` to ``recipient`` (``age1…``) into the new file ``path``, durably.
+def encrypt(stream: BinaryIO, path: Path, recipients: Sequence[str]) -> Digest:
+    """Encrypt ``stream`` to ``recipients`` into the new file ``path``, durably.
 
     Raises SmallkubeError when it can't be written or reads back differently; the caller then removes the file.
     pyrage's ``encrypt_io`` (1.4) does not report that its last write failed: therefore the length is compared, too.
     """
-    from pyrage import EncryptError, encrypt_io
+    from pyrage import EncryptError
 
     source, where = _Meter(stream), str(path.parent)
     try:
@@ -124,7 +124,7 @@ def encrypt(stream: BinaryIO, path: Path, recipient: str) -> Digest:
         with os.fdopen(handle, "wb", buffering=0) as file:
             sink = _Meter(file)
             try:
-                encrypt_io(source, sink, [age.recipient(recipient)])
+                age.encrypt_stream(source, sink, recipients)
             except EncryptError as error:
                 raise sink.fault or SmallkubeError(f"can't be encrypted: {error}", where=where) from error
             if sink.fault:
@@ -145,24 +145,19 @@ def decrypted(path: Path, master: age.Master) -> Iterator[BinaryIO]:
     Raises SmallkubeError before the block when it is no age file, and at its end when it can't be decrypted to its end:
     until then, nothing read is verified.
     """
-    from pyrage import DecryptError, decrypt_io
-
     header = read_header(path)
     reading, writing = os.pipe()
 
     def decrypt() -> None:
         with path.open("rb") as source, open(writing, "wb") as sink:  # noqa: PTH123
-            decrypt_io(source, sink, list(master.identities))
+            age.decrypt_stream(source, sink, master, header, str(path))
 
     with ThreadPoolExecutor(1) as pool, open(reading, "rb") as stream:  # noqa: PTH123
         result = pool.submit(decrypt)
         yield stream
         while stream.read(_CHUNK):
             pass
-    try:
-        result.result()
-    except (DecryptError, OSError) as error:
-        raise age.refusal(header, master, str(path)) from error
+    result.result()
 
 
 def verify_backup(

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
 from smallkube.core.checks import Check, Result
-from smallkube.core.errors import SmallkubeError
+from smallkube.core.errors import SmallkubeError, listed
 from smallkube.etcd import catalog, stream
 from smallkube.etcd.catalog import Catalog
 from smallkube.etcd.record import Record, timestamp
@@ -36,7 +36,7 @@ def verify(backups: Catalog, names: Sequence[str], master: Master | None, step: 
 
 def _verify(backups: Catalog, record: Record, master: Master | None) -> Check:
     path, faults = backups.folder / record.file, []
-    ours = master if master and record.recipient in master.recipients else None
+    ours = master if master and not set(record.recipients).isdisjoint(master.recipients) else None
     try:
         if stream.hash_file(path) != record.stored_sha256:
             raise SmallkubeError("damaged: its SHA-256 is not the recorded one")
@@ -49,7 +49,7 @@ def _verify(backups: Catalog, record: Record, master: Master | None) -> Check:
         faults.append(f"can't be read: {error.strerror}")
     remarks = [] if record.signed else ["signed by an unknown key" if record.signature else "unsigned"]
     if master and not ours:
-        remarks.append(f"encrypted to {record.recipient}, which is not in keys/master_key")
+        remarks.append(f"encrypted to {listed(record.recipients)}, not to {master.where}")
     found = f"revision {record.revision}, {record.size} bytes"
     check = Check.of(record.name, "snapshot" if ours else "ciphertext", faults, found)
     if remarks and not faults:

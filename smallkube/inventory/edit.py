@@ -1,11 +1,13 @@
-"""Edits of inventory.yaml: a node is inserted or cut with its own comments, and all else stays byte for byte.
+"""Edits of inventory.yaml: a node or an administrator is inserted or cut with its own comments, and all else stays
+byte for byte.
 
-A node's comments are those on its lines, directly above its name, and below it where indented further than its name.
+Its comments are those on its lines, directly above its name, and below it where indented further than its name.
 """
 
 import json
 import re
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +19,11 @@ from smallkube.inventory import positions
 
 Edit = tuple[int, int, str]
 """Offsets of what is replaced, and by what."""
+Entry = str | Mapping[str, Any]
 
 _FILE = Path("inventory.yaml")
+_NODES = ("nodes",)
+_ADMINS = ("cluster", "secrets", "admins")
 _COMMENT_LINE = re.compile(r"[ \t]*#[^\n]*\n")
 _COMMA = re.compile(r"(?:\s|#[^\n]*\n)*(,(?:\s*(?![\s#]))?)")
 """Group 1: a comma, with the white space after it unless a comment follows."""
@@ -32,12 +37,10 @@ def add_node(text: str, name: str, *, peer_ip: str, ssh_host: str | None = None)
 
     Raises UsageError when it is there already. The caller validates the result.
     """
-    file = _File(text)
-    if name in file.nodes:
+    file = _File(text, _NODES)
+    if name in file.entries:
         raise UsageError(f"{name} is in the inventory already")
-    entry: dict[str, Any] = {"peer_ip": peer_ip} | ({"ssh": {"host": ssh_host}} if ssh_host else {})
-    edits = file.in_flow(name, entry) if file.flow else file.in_block(name, entry)
-    return file.edited(edits, file.nodes | {name: entry})
+    return file.with_new(name, {"peer_ip": peer_ip} | ({"ssh": {"host": ssh_host}} if ssh_host else {}))
 
 
 def remove_node(text: str, name: str) -> str:
@@ -45,13 +48,32 @@ def remove_node(text: str, name: str) -> str:
 
     Raises UsageError when it is not there, or is the primary.
     """
-    file = _File(text)
-    if name not in file.nodes:
+    file = _File(text, _NODES)
+    if name not in file.entries:
         raise UsageError(f"no node {name!r} in the inventory")
     if name == "node1":
         raise UsageError("node1 is the primary and can't be removed")
-    at = list(file.nodes).index(name)
-    return file.edited(file.without(at), {each: entry for each, entry in file.nodes.items() if each != name})
+    return file.without(name)
+
+
+def add_admin(text: str, name: str, recipient: str) -> str:
+    """``text`` with one administrator more, who is not there yet. The caller validates the result."""
+    file = _File(text, _ADMINS)
+    first, *inner = (*file.missing, name)
+    value: Any = recipient
+    for key in reversed(inner):
+        value = {key: value}
+    return file.with_new(first, value, deep=len(inner))
+
+
+def change_admin(text: str, name: str, recipient: str) -> str:
+    """``text`` with another recipient of an administrator who is there."""
+    return _File(text, _ADMINS).with_value(name, recipient)
+
+
+def remove_admin(text: str, name: str) -> str:
+    """``text`` without an administrator who is there, and not the last one."""
+    return _File(text, _ADMINS).without(name)
 
 
 def write(file: Path, text: str) -> None:
@@ -60,13 +82,14 @@ def write(file: Path, text: str) -> None:
 
 
 class _File:
-    """The file, and where each node begins and ends in it, by PyYAML's marks (which don't count a BOM).
+    """The file, and where each entry of one of its mappings begins and ends, by PyYAML's marks (no BOM counts).
 
+    ``path``: the keys to the mapping; ``missing``: those of them that are not there, so that it is the one above.
     Meanwhile its lines end with LF, the last one too.
     """
 
-    def __init__(self, text: str) -> None:
-        """Raises UsageError when ``text`` is no YAML with nodes."""
+    def __init__(self, text: str, path: Sequence[str]) -> None:
+        """Raises UsageError when ``text`` is no YAML, or has no entries there."""
         bare = text.removeprefix(positions.BOM)
         self.bom = text[: len(text) - len(bare)]
         self.line_break = "\r\n" if 0 < bare.count("\n") == bare.count("\r\n") else "\n"
@@ -74,41 +97,68 @@ class _File:
         self.text = bare.replace(self.line_break, "\n") + self.end
         document = positions.parse(self.text, _FILE)
         self.data = document.data
-        mapping = next((value for key, value in document.root.value if key.value == "nodes"), None)
-        if not isinstance(mapping, yaml.MappingNode) or not mapping.value:
-            raise UsageError("has no nodes", where=_FILE.name)
-        self.nodes: dict[str, Any] = self.data["nodes"]
+        mapping: yaml.Node = document.root
+        self.path, self.missing = tuple[str, ...](), tuple(path)
+        while self.missing:
+            inner = next((value for key, value in mapping.value if key.value == self.missing[0]), None)
+            if inner is None and self.path:
+                break
+            if not isinstance(inner, yaml.MappingNode) or not inner.value:
+                raise UsageError(f"has no {'.'.join(path)} to edit", where=_FILE.name, hint="edit it with an editor")
+            mapping, self.path, self.missing = inner, (*self.path, self.missing[0]), self.missing[1:]
+        self.entries = self.data
+        for key in self.path:
+            self.entries = self.entries[key]
+        assert isinstance(mapping, yaml.MappingNode)
         self.flow = bool(mapping.flow_style)
         self.keys = [key for key, _ in mapping.value]
+        self.values = [value for _, value in mapping.value]
         self.starts = [key.start_mark.index for key in self.keys]
-        self.ends = [_end(value) for _, value in mapping.value]
+        self.ends = [_end(value) for value in self.values]
 
-    def edited(self, edits: Sequence[Edit], nodes: Mapping[str, Any]) -> str:
-        """The text after ``edits``. Raises UsageError unless its nodes are then ``nodes``, and all else as it was."""
+    def with_new(self, name: str, entry: Entry, *, deep: int = 1) -> str:
+        """The text with another entry; in a block, ``deep`` levels of it are blocks, too."""
+        edits = self._in_flow(name, entry) if self.flow else self._in_block(name, entry, deep)
+        return self._edited(edits, self.entries | {name: entry})
+
+    def with_value(self, name: str, text: str) -> str:
+        """The text with another scalar as the value of ``name``."""
+        node = self.values[list(self.entries).index(name)]
+        edit = (node.start_mark.index, node.end_mark.index, _scalar(text, getattr(node, "style", None) == '"'))
+        return self._edited([edit], self.entries | {name: text})
+
+    def without(self, name: str) -> str:
+        """The text without ``name``."""
+        at = list(self.entries).index(name)
+        return self._edited(self._cut(at), {each: entry for each, entry in self.entries.items() if each != name})
+
+    def _edited(self, edits: Sequence[Edit], entries: Mapping[str, Any]) -> str:
+        """The text after ``edits``. Raises UsageError unless it has ``entries`` then, and all else as it was."""
         text = self.text
         for start, stop, new in sorted(edits, reverse=True):
             text = text[:start] + new + text[stop:]
         try:
-            same = bool(edits) and positions.parse(text, _FILE).data == self.data | {"nodes": nodes}
+            same = bool(edits) and positions.parse(text, _FILE).data == _with(self.data, self.path, entries)
         except UsageError:
             same = False
         if not same:
-            raise UsageError("can't edit nodes in this layout", where=_FILE.name, hint="edit it with an editor")
+            raise UsageError(
+                f"can't edit {'.'.join(self.path)} in this layout", where=_FILE.name, hint="edit it with an editor"
+            )
         return self.bom + text.removesuffix(self.end).replace("\n", self.line_break)
 
-    def in_block(self, name: str, entry: Mapping[str, Any]) -> list[Edit]:
-        """A node after the last one, indented as that one is."""
+    def _in_block(self, name: str, entry: Entry, deep: int) -> list[Edit]:
+        """An entry after the last one, indented as that one is."""
         lines = self._lines(-1)
         if not lines:
             return []
         outer = self.keys[-1].start_mark.column
         step = re.match(r"[^\n]*\n( *)", self.text[self.starts[-1] :])
-        inner = " " * (len(step[1]) if step and len(step[1]) > outer else outer + 2)
-        rows = [f"{' ' * outer}{_scalar(name)}:", *(f"{inner}{key}: {_flow(value)}" for key, value in entry.items())]
-        return [_rows(lines[1], rows)]
+        inner = len(step[1]) if step and len(step[1]) > outer else outer + 2
+        return [_rows(lines[1], _block(name, entry, outer, inner - outer, deep))]
 
-    def in_flow(self, name: str, entry: Mapping[str, Any]) -> list[Edit]:
-        """A node in braces after the last one, on a line of its own where that one has its own, too."""
+    def _in_flow(self, name: str, entry: Entry) -> list[Edit]:
+        """An entry in braces after the last one, on a line of its own where that one has its own, too."""
         quoted = self.keys[-1].style == '"'
         new, end = f"{_scalar(name, quoted)}: {_flow(entry, quoted)}", self.ends[-1]
         if not (lines := self._lines(-1)):
@@ -117,8 +167,8 @@ class _File:
         row = _rows(lines[1], [f"{' ' * self.keys[-1].start_mark.column}{new}{',' * comma}"])
         return [row] if comma else [(end, end, ","), row]
 
-    def without(self, at: int) -> list[Edit]:
-        """Node number ``at``, the comma that goes with it, and its own lines, if it has any."""
+    def _cut(self, at: int) -> list[Edit]:
+        """Entry number ``at``, the comma that goes with it, and its own lines, if it has any."""
         lines, end, last = self._lines(at), self.ends[at], at == len(self.keys) - 1
         if not self.flow:
             return [(*lines, "")] if lines else []
@@ -130,7 +180,7 @@ class _File:
         return [(self.starts[at], end, ""), *([(*comma.span(1), "")] if comma else [])]
 
     def _lines(self, at: int) -> tuple[int, int] | None:
-        """Where the lines of a node begin and end, with its comments; None when it shares a line with something."""
+        """Where the lines of an entry begin and end, with its comments; None when it shares a line with something."""
         at %= len(self.keys)
         start = self.text.rfind("\n", 0, self.starts[at]) + 1
         stop = self._stop(at)
@@ -145,7 +195,7 @@ class _File:
         return start, stop
 
     def _stop(self, at: int) -> int | None:
-        """The end of a node's last line or of a comment below it that is indented further than its name."""
+        """The end of an entry's last line or of a comment below it that is indented further than its name."""
         end, last = self.ends[at], at == len(self.keys) - 1
         if not (self.text[end - 1] == "\n" and not self.flow):  # a block of text ends with its line break
             found = _LINE_END.match(self.text, end)
@@ -156,6 +206,19 @@ class _File:
         while found := below.match(self.text, end):
             end = found.end()
         return end
+
+
+def _with(data: Mapping[str, Any], path: Sequence[str], value: Any) -> Any:
+    """``data`` with another value at ``path``."""
+    return {**data, path[0]: _with(data[path[0]], path[1:], value)} if path else value
+
+
+def _block(name: str, entry: Entry, indent: int, step: int, deep: int) -> list[str]:
+    """The lines of an entry, ``deep`` levels of which are blocks."""
+    if isinstance(entry, str) or not deep:
+        return [f"{' ' * indent}{_scalar(name)}: {_flow(entry)}"]
+    inner = (_block(key, value, indent + step, step, deep - 1) for key, value in entry.items())
+    return [f"{' ' * indent}{_scalar(name)}:", *chain.from_iterable(inner)]
 
 
 def _rows(at: int, rows: Sequence[str]) -> Edit:
@@ -176,7 +239,7 @@ def _scalar(value: str, quoted: bool = False) -> str:
     return value if plain else json.dumps(value, ensure_ascii=False)
 
 
-def _flow(value: str | Mapping[str, Any], quoted: bool = False) -> str:
+def _flow(value: Entry, quoted: bool = False) -> str:
     if isinstance(value, str):
         return _scalar(value, quoted)
     pairs = (f"{_scalar(key, quoted)}: {_flow(each, quoted)}" for key, each in value.items())

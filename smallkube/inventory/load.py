@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from smallkube.core.errors import ErrorGroup, UsageError, listed
-from smallkube.inventory import positions
+from smallkube.inventory import admins, positions
 from smallkube.inventory.addressing import is_address
 from smallkube.inventory.models import ClusterSettings, Inventory, Model, Node, NodeEntry
 from smallkube.inventory.positions import Document, KeyPath
@@ -106,6 +106,7 @@ _MESSAGES = {
     "model_type": "must be a mapping (key: value)",
     "model_attributes_type": "must be a mapping (key: value)",
     "dict_type": "must be a mapping (key: value)",
+    "mapping_type": "must be a mapping (key: value)",
     "literal_error": "must be {expected}",
     "string_pattern_mismatch": "does not have the form {pattern}",
     "greater_than_equal": "must be at least {ge}",
@@ -134,7 +135,8 @@ def _part(document: Document, at: KeyPath, value: Any, model: type[M], problems:
         problems += [
             document.problem(path, _REMOVED.get(path) or _message(detail["type"], detail["msg"], detail.get("ctx", {})))
             for detail in error.errors(include_url=False, include_input=False)
-            for path in [(*at, *detail["loc"])]
+            # "[key]": a key that is wrong, by pydantic
+            for path in [(*at, *(part for part in detail["loc"] if part != "[key]"))]
         ]
         return None
 
@@ -160,6 +162,8 @@ def _breaches(document: Document, cluster: ClusterSettings | None, nodes: Sequen
         if 10250 in cluster.network.open_to_pods:
             text = "10250 is the kubelet's port, which stays closed to pods"
             yield document.problem(("cluster", "network", "open_to_pods"), text)
+        for name, other in admins.shared(cluster.secrets.admins):
+            yield document.problem(("cluster", "secrets", "admins", name), f"is the recipient of {other} already")
         yield from _domain_length(document, cluster, nodes)
         yield from _node_ports(document, cluster, nodes)
         yield from _addons(document, cluster)

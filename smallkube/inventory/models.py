@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 
 from smallkube.core.errors import UsageError
 from smallkube.inventory.addressing import Addressing, is_address
+from smallkube.inventory.admins import Admins
 from smallkube.inventory.marks import Labels, Taints
 
 
@@ -132,7 +133,9 @@ class PodSecurity(Model):
 
 
 class Secrets(Model):
-    """How secrets are laid out."""
+    """How secrets are laid out; without ``admins``, the identity in keys/master_key alone reads all."""
+
+    admins: Admins = {}
 
     encrypted_resources: Annotated[
         tuple[Annotated[str, StringConstraints(pattern=r"^[a-z0-9*]([a-z0-9.*-]*[a-z0-9*])?$")], ...],

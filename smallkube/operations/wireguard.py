@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from smallkube.core.errors import listed
 from smallkube.deploy.plan import require_current
 from smallkube.inventory.cluster import Cluster
-from smallkube.secrets import kinds, peers, policy, recipients, transaction
+from smallkube.secrets import keyring, kinds, peers, policy, transaction
 from smallkube.secrets.policy import Kind, Secret
 from smallkube.secrets.transaction import Change
 
@@ -45,7 +45,7 @@ def plan(cluster: Cluster, nodes: Collection[str] = (), completed: Collection[st
     """
     rows = (row for row in policy.secrets_of(cluster.inventory) if row.kind is Kind.WIREGUARD)
     wanted = tuple(row for row in rows if row.node not in completed and (not nodes or row.node in nodes))
-    recipients.require_host_keys(cluster.workspace, recipients.load_keyring(cluster), wanted)
+    keyring.require_host_keys(cluster.workspace, keyring.load_keyring(cluster), wanted)
     peers.read(cluster.workspace)
     return wanted
 

@@ -1,45 +1,60 @@
-"""Encrypting and decrypting with age, in this process (pyrage), and the master identity.
+"""Encrypting and decrypting with age: in this process (pyrage), by the program where a plugin is needed (``plugins``).
 
 What a file shows without a key is in ``header``; recipients that are SSH host keys are in ``host_keys``.
 """
 
-import base64
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from io import BytesIO
+from pathlib import Path
 
 import pyrage
 from pyrage import ssh, x25519
 
 from smallkube.core.errors import SmallkubeError, UsageError, split_lines
-from smallkube.core.workspace import Workspace
-from smallkube.secrets.header import Header, Stanza, parse_header
+from smallkube.core.process import Sink, Source
+from smallkube.core.workspace import Workspace, expanded
+from smallkube.inventory import admins
+from smallkube.secrets import age_identities, plugins
+from smallkube.secrets.age_identities import Identity, PluginIdentity, SshIdentity
+from smallkube.secrets.header import Header, parse_header
 
 MASTER_RECIPIENT = "master_key.pub"
-"""File in keys/ with the public half of the identity in force."""
-
-_BECH32 = "qpzry9x8gf2tvdw0s3jn54khce6mua7l"
+"""File in keys/ with the public half of the identity in force, where the inventory names no administrators."""
+VARIABLE = "SMALLKUBE_IDENTITY"
+"""Names the identity file that is used instead of keys/master_key."""
 
 
 @dataclass(frozen=True)
 class Master:
-    """The administrator's identities: the first is the one in force, further ones only still decrypt."""
+    """The operator's identities: the first is the one in force, further ones only still decrypt.
 
-    identities: tuple[x25519.Identity, ...]
+    ``where``: the file that they are from.
+    """
+
+    identities: tuple[Identity, ...]
+    where: str = "keys/master_key"
 
     @cached_property
     def recipients(self) -> tuple[str, ...]:
-        """The public key of each, ``age1…``."""
-        return tuple(str(identity.to_public()) for identity in self.identities)
+        """The public key of each: ``age1…``, or ``ssh-ed25519 BASE64``."""
+        return tuple(identity.recipient for identity in self.identities)
 
     @property
     def recipient(self) -> str:
-        """The one that new secrets are encrypted to."""
+        """That of the first."""
         return self.recipients[0]
 
-    def only(self, recipient: str) -> "Master":
-        """The same with nothing but the identity of ``recipient``."""
-        return Master((self.identities[self.recipients.index(recipient)],))
+    @property
+    def plugins(self) -> tuple[PluginIdentity, ...]:
+        """Those that only the program age can use."""
+        return tuple(each for each in self.identities if isinstance(each, PluginIdentity))
+
+    def only(self, *recipients: str) -> "Master":
+        """The same with nothing but the identities of these recipients."""
+        return Master(tuple(each for each in self.identities if each.recipient in recipients), self.where)
 
 
 def new_identity() -> tuple[str, str]:
@@ -50,41 +65,42 @@ def new_identity() -> tuple[str, str]:
 
 
 def parse_master(text: str, where: str) -> Master:
-    """The identities of an age identity file: one a line, ``#`` begins a comment line.
+    """The identities of an identity file (see ``age_identities.parse``). Raises UsageError that names ``where``."""
+    return Master(age_identities.parse(text, where), where)
 
-    Raises UsageError that names ``where`` and the line, never its content.
-    """
-    identities = []
-    for number, line in enumerate(split_lines(text), 1):
-        if not line.strip() or line.startswith("#"):
-            continue
-        try:
-            identities.append(x25519.Identity.from_str(line.strip()))
-        except pyrage.IdentityError as error:
-            hint = "expected: AGE-SECRET-KEY-1…"
-            raise UsageError("no age identity, or a damaged one", where=f"{where}:{number}", hint=hint) from error
-    if not identities:
-        raise UsageError("holds no age identity", where=where)
-    return Master(tuple(identities))
+
+def identity_file(workspace: Workspace) -> Path:
+    """That of the environment variable SMALLKUBE_IDENTITY, else keys/master_key."""
+    named = os.environ.get(VARIABLE)
+    return expanded(named).absolute() if named else workspace.master_key
 
 
 def read_master(workspace: Workspace) -> Master | None:
-    """The identities in keys/master_key; None when there is no such file. Raises UsageError when it is damaged."""
-    text = workspace.read_text(workspace.master_key)
-    return None if text is None else parse_master(text, workspace.relative(workspace.master_key))
+    """The identities in the ``identity_file``; None when keys/master_key is not there.
+
+    Raises UsageError when it is damaged, or SMALLKUBE_IDENTITY names no file.
+    """
+    path = identity_file(workspace)
+    text, where = workspace.read_text(path), workspace.relative(path)
+    if text is None and path != workspace.master_key:
+        raise UsageError("no such file", where=f"{VARIABLE}={path}", hint="name an age identity file or an SSH key")
+    return None if text is None else parse_master(text, where)
 
 
 def require_master(workspace: Workspace, purpose: str) -> Master:
-    """The master identity; raises UsageError when it is not found."""
+    """The identities, unlocked; raises UsageError when they are not found."""
     master = read_master(workspace)
     if master is None:
         where, hint = workspace.relative(workspace.master_key), "restore it from your offline copy"
-        raise UsageError(f"not found, and required {purpose}", where=where, hint=hint)
+        raise UsageError(f"not found, and required {purpose}", where=where, hint=f"{hint}, or set {VARIABLE}")
+    for each in master.identities:
+        if isinstance(each, SshIdentity):
+            each.unlock()
     return master
 
 
 def read_recipient(workspace: Workspace, master: Master | None) -> str | None:
-    """The recipient in force: master_key.pub, else that of ``master``; None when there is neither.
+    """The recipient in force without administrators: master_key.pub, else that of ``master``; None without both.
 
     Raises UsageError when the two don't belong together.
     """
@@ -93,31 +109,55 @@ def read_recipient(workspace: Workspace, master: Master | None) -> str | None:
     if text is None:
         return master.recipient if master else None
     lines = [line.strip() for line in split_lines(text) if line.strip() and not line.startswith("#")]
-    if len(lines) != 1 or not lines[0].startswith("age1"):
-        raise UsageError("expected exactly one line age1…", where=where)
-    found = str(recipient(lines[0]))
+    try:
+        (found,) = map(admins.recipient, lines)
+    except ValueError as error:
+        raise UsageError("expected exactly one line age1…", where=where) from error
     if master and found not in master.recipients:
         raise UsageError(
             "is not the key that the secrets are encrypted to",
-            where=workspace.relative(workspace.master_key),
+            where=master.where,
             hint=f"restore the identity of {where}; to change the master, put the new identity above the previous one",
         )
     return found
 
 
 def encrypt(plaintext: bytes, recipients: Sequence[str]) -> bytes:
-    """``plaintext`` for ``recipients`` (``age1…`` or ``ssh-ed25519 BASE64``); raises UsageError on an unusable one."""
+    """``plaintext`` for ``recipients`` (see ``inventory.admins``); raises UsageError on an unusable one."""
+    sink = BytesIO()
+    encrypt_stream(BytesIO(plaintext), sink, recipients)
+    return sink.getvalue()
+
+
+def encrypt_stream(source: Source, sink: Sink, recipients: Sequence[str]) -> None:
+    """The same of a stream. Raises also SmallkubeError, and pyrage.EncryptError for what the streams raise."""
     if not recipients:
         raise ValueError("a secret without recipients would be lost")
-    return bytes(pyrage.encrypt(plaintext, [recipient(text) for text in recipients]))
+    if any(map(admins.plugin_of, recipients)):
+        plugins.encrypt(source, sink, recipients)
+    else:
+        pyrage.encrypt_io(source, sink, [recipient(text) for text in recipients])
 
 
 def decrypt(data: bytes, master: Master, where: str) -> bytes:
     """The plaintext of ``data``, its header and payload authenticated; raises SmallkubeError that names ``where``."""
+    sink = BytesIO()
+    decrypt_stream(BytesIO(data), sink, master, parse_header(data, where), where)
+    return sink.getvalue()
+
+
+def decrypt_stream(source: Source, sink: Sink, master: Master, header: Header, where: str) -> None:
+    """The same of a stream that begins with ``header``; what reached ``sink`` before an error counts for nothing."""
+    natives = age_identities.natives(master.identities, header)
     try:
-        return bytes(pyrage.decrypt(data, list(master.identities)))
-    except pyrage.DecryptError as error:
-        raise refusal(parse_header(data, where), master, where) from error
+        if master.plugins and header.others and not _is_named(master, header):
+            plugins.decrypt(source, sink, master.plugins)
+        elif natives:
+            pyrage.decrypt_io(source, sink, natives)
+        else:
+            raise refusal(header, master, where)
+    except (pyrage.DecryptError, plugins.NoMatch, OSError) as error:
+        raise refusal(header, master, where) from error
 
 
 class NotForMaster(SmallkubeError):
@@ -126,39 +166,13 @@ class NotForMaster(SmallkubeError):
 
 def refusal(header: Header, master: Master, where: str) -> SmallkubeError:
     """Why ``master`` could not decrypt the file with this ``header``: pyrage's errors differ in their text only."""
-    if any(_wrapped_for(identity, stanza) for identity in master.identities for stanza in header.stanzas):
+    if _is_named(master, header):
         return SmallkubeError("damaged: its contents don't pass age's verification", where=where)
-    return NotForMaster("keys/master_key can't open it", where=where)
+    return NotForMaster(f"{master.where} can't open it", where=where)
 
 
-def _wrapped_for(identity: x25519.Identity, stanza: Stanza) -> bool:
-    """Whether ``identity`` unwraps the file key in ``stanza`` (C2SP age.md, "The X25519 recipient type")."""
-    from cryptography.exceptions import InvalidTag
-    from cryptography.hazmat.primitives import hashes
-    from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
-    from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
-    from cryptography.hazmat.primitives.kdf.hkdf import HKDF
-
-    if stanza.type != "X25519":
-        return False
-    private = X25519PrivateKey.from_private_bytes(_secret(identity))
-    try:
-        share = base64.b64decode(stanza.args[0] + "=")
-        secret = private.exchange(X25519PublicKey.from_public_bytes(share))
-        salt = share + private.public_key().public_bytes_raw()
-        key = HKDF(hashes.SHA256(), 32, salt, b"age-encryption.org/v1/X25519").derive(secret)
-        ChaCha20Poly1305(key).decrypt(bytes(12), stanza.body, None)
-    except (ValueError, InvalidTag):
-        return False
-    return True
-
-
-def _secret(identity: x25519.Identity) -> bytes:
-    """The key in ``AGE-SECRET-KEY-1…``, bech32 (BIP 173) whose checksum pyrage has verified."""
-    number = 0
-    for letter in str(identity).removeprefix("AGE-SECRET-KEY-1")[:-6].lower():
-        number = number << 5 | _BECH32.index(letter)
-    return (number >> 4).to_bytes(32)
+def _is_named(master: Master, header: Header) -> bool:
+    return any(each.is_named(header) for each in master.identities)
 
 
 @lru_cache(maxsize=1024)

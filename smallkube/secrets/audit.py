@@ -14,8 +14,9 @@ from smallkube.core.errors import UsageError, listed
 from smallkube.core.workspace import Workspace
 from smallkube.inventory.cluster import Cluster
 from smallkube.secrets import age, certificates, client_certificates, kinds, peers, people, policy
+from smallkube.secrets.keyring import Keyring, load_keyring
 from smallkube.secrets.policy import Kind, Secret
-from smallkube.secrets.recipients import Finding, Keyring, State, load_keyring, render_rules
+from smallkube.secrets.recipients import Finding, State, render_rules
 from smallkube.secrets.transaction import Keys, examined, read_keys, unfinished
 
 _CLEAR = re.compile(rb"AGE-SECRET-KEY-(PQ-)?1|PRIVATE KEY-----")
@@ -49,7 +50,7 @@ def check(cluster: Cluster) -> Report:
     master = age.read_master(cluster.workspace)
     keyring, keys = load_keyring(cluster, master), read_keys(cluster.workspace)
     table = policy.expected(cluster.inventory, keys.files)
-    findings = examined(cluster, keys, table, keyring, master.only(keyring.master) if master else None)
+    findings = examined(cluster, keys, table, keyring, keyring.own(master))
     plaintexts = {each.secret.name: each.plaintext for each in findings if each.plaintext is not None}
     problems = [
         *_secrets(cluster, findings, keyring),
@@ -61,9 +62,19 @@ def check(cluster: Cluster) -> Report:
     ]
     if subjects := unfinished(cluster.workspace):
         problems.insert(0, Problem("(all)", f"a change was interrupted: {listed(subjects)}", GENERATE))
-    if master and master.recipient != keyring.master:
-        problems.append(Problem("master_key", "its first identity is not the master in force", REKEY))
-    return Report(findings, (*problems, *_leaks(cluster.workspace)))
+    return Report(findings, (*problems, *_admins(cluster, keyring, master), *_leaks(cluster.workspace)))
+
+
+def _admins(cluster: Cluster, keyring: Keyring, master: age.Master | None) -> Iterator[Problem]:
+    """Does the identity here belong to an administrator, and is nothing left of an earlier one?"""
+    file = cluster.workspace.relative(age.identity_file(cluster.workspace)).removeprefix("keys/")
+    if keyring.listed and master and not keyring.own(master):
+        fix = f"name an administrator's identity file in {age.VARIABLE}"
+        yield Problem(file, "belongs to no administrator in cluster.secrets.admins", fix)
+    if not keyring.listed and master and master.recipient not in keyring.admins.values():
+        yield Problem(file, "its first identity is not the master in force", REKEY)
+    if keyring.listed and (cluster.workspace.keys_dir / age.MASTER_RECIPIENT).exists():
+        yield Problem(age.MASTER_RECIPIENT, "not used: cluster.secrets.admins has the recipients", GENERATE)
 
 
 def _secrets(cluster: Cluster, findings: Sequence[Finding], keyring: Keyring) -> Iterator[Problem]:

@@ -12,8 +12,8 @@ from smallkube.core import process
 from smallkube.core.errors import SmallkubeError, UsageError, listed
 from smallkube.inventory.cluster import Cluster
 from smallkube.secrets import age, certificates, kinds, peers, policy, transaction
+from smallkube.secrets.keyring import find_keyring, load_keyring, require_host_keys
 from smallkube.secrets.policy import Secret
-from smallkube.secrets.recipients import load_keyring, require_host_keys
 from smallkube.secrets.transaction import Change, Keys
 
 _PREFIX = "smallkube-edit-"
@@ -34,7 +34,7 @@ def _open(cluster: Cluster, name: str) -> tuple[Keys, Secret, bytes]:
     if row is None:
         raise UsageError(f"no secret {name!r}", hint=f"there are {listed(table)}; see `inv keys.list`")
     master = age.require_master(cluster.workspace, "to read secrets")
-    age.read_recipient(cluster.workspace, master)
+    find_keyring(cluster, master)
     return keys, row, transaction.opened(keys, master, row)
 
 

@@ -11,8 +11,9 @@ from smallkube.inventory.cluster import Cluster
 from smallkube.secrets import age, certificates, kinds, peers, policy, transaction
 from smallkube.secrets.age import MASTER_RECIPIENT
 from smallkube.secrets.host_keys import load_hosts
+from smallkube.secrets.keyring import Keyring, find_keyring, of_master, require_host_keys
 from smallkube.secrets.policy import Secret
-from smallkube.secrets.recipients import Finding, Keyring, State, require_host_keys
+from smallkube.secrets.recipients import Finding, State
 from smallkube.secrets.transaction import Change, Keys
 
 
@@ -52,17 +53,16 @@ def plan(cluster: Cluster, nodes: Collection[str] = ()) -> Plan:
     """
     keys = transaction.read_keys(cluster.workspace)
     master = age.read_master(cluster.workspace)
-    recipient = age.read_recipient(cluster.workspace, master)
-    if recipient is None and keys.files:
+    keyring = find_keyring(cluster, master)
+    if keyring is None and keys.files:
         raise UsageError(
             f"{len(keys.files)} secrets found, but neither master_key nor {MASTER_RECIPIENT}",
             where=cluster.workspace.relative(cluster.workspace.keys_dir),
             hint=f"restore {MASTER_RECIPIENT} from git",
         )
-    keyring = Keyring(recipient or "", load_hosts(cluster))
     table = policy.expected(cluster.inventory, keys.files)
     wanted = [row for row in table if not nodes or row.node in nodes]
-    require_host_keys(cluster.workspace, keyring, wanted)
+    require_host_keys(cluster.workspace, keyring or of_master("", load_hosts(cluster)), wanted)
     present = tuple(row for row in wanted if row.file in keys.files)
     create = tuple(row for row in wanted if row.file not in keys.files)
     public = _public_halves(cluster, wanted, keys)
@@ -81,9 +81,9 @@ def plan(cluster: Cluster, nodes: Collection[str] = ()) -> Plan:
             where=cluster.workspace.relative(cluster.workspace.master_key),
             hint="restore it from your offline copy, or (if no node uses these yet) remove the files",
         )
-    findings = transaction.examined(cluster, keys, table, keyring) if recipient else ()
+    findings = transaction.examined(cluster, keys, table, keyring) if keyring else ()
     rekey = tuple(finding for finding in findings if finding.state is State.WRONG_SET)
-    return Plan(create, derive, len(present), rekey, keyring if recipient else None, keys)
+    return Plan(create, derive, len(present), rekey, keyring, keys)
 
 
 def _public_halves(cluster: Cluster, rows: Iterable[Secret], keys: Keys) -> dict[Secret, tuple[str, str]]:
@@ -108,7 +108,7 @@ def act(cluster: Cluster, planned: Plan) -> Outcome:
     if keyring is None:
         identity, recipient = age.new_identity()
         transaction.write_identities(workspace, identity)
-        keyring = Keyring(recipient, load_hosts(cluster))
+        keyring = of_master(recipient, load_hosts(cluster))
     resources = cluster.inventory.cluster.secrets.encrypted_resources
     created = {row: kinds.make(row.kind, resources) for row in planned.create}
     plaintexts = dict(created)
@@ -117,7 +117,7 @@ def act(cluster: Cluster, planned: Plan) -> Outcome:
         plaintexts |= {row: transaction.opened(planned.keys, master, row) for row in planned.derive}
     issued = certificates.issue_all(plaintexts)
     found = peers.published(cluster, plaintexts)
-    public = {MASTER_RECIPIENT: f"{keyring.master}\n".encode(), **issued, **found.files}
+    public = {**keyring.public, **issued, **found.files}
     if not (workspace.keys_dir / ".gitignore").exists():  # in whatever git work tree keys/ is
         public[".gitignore"] = transaction.IGNORED.encode()
     written = transaction.apply(cluster, Change(created, public=public), keys=planned.keys, keyring=keyring)

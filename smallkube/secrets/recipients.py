@@ -1,24 +1,24 @@
 """Which recipients an encrypted file has, compared with the policy; and keys/recipients.json, which records them.
 
-Three kinds of proof, weakest last: *decrypted* (the master opened it, which authenticates the header), *recorded* (the
-very bytes are those that recipients.json speaks of), *header* (names of the hosts; an X25519 recipient is anonymous).
-recipients.json is not secret, and a record counts only for the very bytes it names.
+Three kinds of proof, weakest last: *decrypted* (the operator's identity opened it, which authenticates the header),
+*recorded* (the very bytes are those that recipients.json speaks of), *header* (names of the hosts and of
+administrators with SSH keys; other recipients are anonymous, and only counted). recipients.json is not secret, and a
+record counts only for the very bytes it names.
 """
 
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from functools import cached_property
 
-from smallkube.core.errors import SmallkubeError, UsageError, listed
+from smallkube.core.errors import SmallkubeError, listed
 from smallkube.core.workspace import Workspace
-from smallkube.inventory.cluster import Cluster
+from smallkube.inventory.admins import Kind as RecipientKind
 from smallkube.secrets import age
 from smallkube.secrets.header import Header, parse_header
-from smallkube.secrets.host_keys import HostKey, load_hosts
+from smallkube.secrets.keyring import MASTER, Keyring
 from smallkube.secrets.policy import Kind, Secret
 
 WIREGUARD_LENGTHS = (44, 45)
@@ -26,49 +26,6 @@ WIREGUARD_LENGTHS = (44, 45)
 _RULES_HEAD = """\
 # agenix's rules, written by `inv keys.generate` from inventory.yaml and keys/hosts/. Changes made here are lost.
 """
-
-
-@dataclass(frozen=True)
-class Keyring:
-    """``master`` is the recipient in force (``age1…``); ``hosts`` has the nodes whose host key is known."""
-
-    master: str
-    hosts: Mapping[str, HostKey]
-
-    def recipients(self, secret: Secret) -> tuple[str, ...]:
-        """Whom ``secret`` is encrypted to: the master first. Raises KeyError when a reader's key is not known."""
-        return (self.master, *(str(self.hosts[node]) for node in secret.readers))
-
-    def unknown(self, secret: Secret) -> list[str]:
-        """Those of its readers whose host keys are not known."""
-        return [node for node in secret.readers if node not in self.hosts]
-
-    @cached_property
-    def names(self) -> dict[str, str]:
-        """What a person calls a recipient, and the tag that a host key has in age headers."""
-        hosts = {form: node for node, key in self.hosts.items() for form in (key.tag, str(key))}
-        return {**hosts, self.master: "master"}
-
-
-def load_keyring(cluster: Cluster, master: age.Master | None = None) -> Keyring:
-    """What new secrets are encrypted to. Raises UsageError where there is no master's public key yet."""
-    recipient = age.read_recipient(cluster.workspace, master or age.read_master(cluster.workspace))
-    if recipient is None:
-        where = cluster.workspace.relative(cluster.workspace.keys_dir)
-        raise UsageError("no secrets yet", where=where, hint="run `inv keys.generate`")
-    return Keyring(recipient, load_hosts(cluster))
-
-
-def require_host_keys(workspace: Workspace, keyring: Keyring, wanted: Iterable[Secret]) -> None:
-    """Raise UsageError that names every node whose host key is needed for ``wanted`` and not found."""
-    missing = list(dict.fromkeys(node for row in wanted for node in keyring.unknown(row)))
-    if missing:
-        flags = " ".join(f"--node {node}" for node in missing[:10]) if len(missing) <= 10 else ""
-        raise UsageError(
-            f"no SSH host key of {listed(missing)}",
-            where=workspace.relative(workspace.hosts_keys_dir),
-            hint=f"run `{f'inv keys.scan {flags}'.strip()}`",
-        )
 
 
 @dataclass(frozen=True)
@@ -117,14 +74,22 @@ def render_rules(secrets: Iterable[Secret], keyring: Keyring) -> str:
 
     These are agenix rules (file name → who may read it), so that the agenix CLI works on the same files.
 
-    Everything quoted in it is base64, ``age1…`` or a name from the policy, so nothing needs escaping in Nix.
+    Everything in it is base64, bech32, or a name from the policy or the inventory: nothing needs escaping in Nix.
     """
     rows = [secret for secret in secrets if not keyring.unknown(secret)]
     used = {node for secret in rows for node in secret.readers}
-    lines = [_RULES_HEAD + "let", f'  master = "{keyring.master}";']
+    lines = [_RULES_HEAD + "let"]
+    if keyring.listed:
+        own = [f'    "{each}" # {name}' for name, each in keyring.admins.items()]
+        lines += ["  admins = [", *own, "  ];"]
+    else:
+        lines.append(f'  master = "{keyring.admins[MASTER]}";')
     lines += [f'  {node} = "{key}";' for node, key in keyring.hosts.items() if node in used]
     lines += ["in", "{"]
-    lines += [f'  "{row.file}".publicKeys = [ {" ".join(("master", *row.readers))} ];' for row in rows]
+    for row in rows:
+        some = f"admins ++ [ {' '.join(row.readers)} ]" if row.readers else "admins"
+        keys = some if keyring.listed else f"[ {' '.join((MASTER, *row.readers))} ]"
+        lines.append(f'  "{row.file}".publicKeys = {keys};')
     return "\n".join([*lines, "}", ""])
 
 
@@ -163,7 +128,7 @@ def examine(
 ) -> Finding:
     """Compare the bytes of ``secret``'s file (None: there is none) with the policy, as far as can be known.
 
-    ``master``: the identity of ``keyring.master`` alone, None to do without.
+    ``master``: the operator's identities that are an administrator's (``Keyring.own``), None to do without.
     """
     if data is None:
         return Finding(secret, State.MISSING, Proof.NONE, ("missing",))
@@ -179,32 +144,45 @@ def examine(
         proof = Proof.RECORDED
         faults = faults or _differences(keyring.recipients(secret), recorded.recipients, keyring)
     if master:
-        return _decrypted(secret, data, master, faults)
+        if proof is Proof.HEADER and (others := _unverified(keyring, master)):
+            faults = [*faults, f"whether {listed(others)} can read it is not recorded"]
+        return _decrypted(secret, data, keyring.named(master), master, faults)
     state = State.WRONG_SET if faults else State.GOOD
     if not faults and (fault := _length_fault(secret, header)):
         state, faults = State.DAMAGED, [fault]
     return Finding(secret, state, proof, tuple(faults))
 
 
-def _decrypted(secret: Secret, data: bytes, master: age.Master, faults: list[str]) -> Finding:
+def _unverified(keyring: Keyring, master: age.Master) -> list[str]:
+    """Administrators whom neither a header names nor a decryption with ``master`` verifies."""
+    own = keyring.named(master)
+    return [name for names in keyring.anonymous.values() for name in names if name not in own]
+
+
+def _decrypted(secret: Secret, data: bytes, names: Sequence[str], master: age.Master, faults: Sequence[str]) -> Finding:
     from smallkube.secrets import kinds
 
     try:
         plaintext = age.decrypt(data, master, secret.file)
         kinds.validate(secret.kind, plaintext, secret.file)
     except age.NotForMaster:
-        return Finding(secret, State.WRONG_SET, Proof.DECRYPTED, ("the master can't read it", *faults))
+        fault = f"{'the master' if MASTER in names else listed(names)} can't read it"
+        return Finding(secret, State.WRONG_SET, Proof.DECRYPTED, tuple(dict.fromkeys((fault, *faults))))
     except SmallkubeError as error:
         return Finding(secret, State.DAMAGED, Proof.DECRYPTED, (error.message,))
     return Finding(secret, State.WRONG_SET if faults else State.GOOD, Proof.DECRYPTED, tuple(faults), plaintext)
 
 
 def _header_faults(secret: Secret, header: Header, keyring: Keyring) -> list[str]:
-    faults = _differences([keyring.hosts[node].tag for node in secret.readers], header.ssh_tags, keyring)
-    if header.x25519_count != 1:
-        faults.append(f"it has {header.x25519_count} native recipients instead of the master alone")
-    if header.others:
+    faults = _differences(keyring.tags(secret), header.ssh_tags, keyring)
+    native, plugins = keyring.anonymous[RecipientKind.X25519], keyring.anonymous[RecipientKind.PLUGIN]
+    if header.x25519_count != len(native):
+        wanted = f"those of {listed(native)}" if keyring.listed else "the master alone"
+        faults.append(f"it has {header.x25519_count} native recipients instead of {wanted if native else 'none'}")
+    if header.others and not plugins:
         faults.append(f"it has recipients of type {listed(header.others)}")
+    elif len(header.others) > len(plugins) or (plugins and not header.others):  # a plugin may put several into one
+        faults.append(f"it has {len(header.others)} recipients of age plugins instead of those of {listed(plugins)}")
     return faults
 
 

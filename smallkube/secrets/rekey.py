@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from smallkube.core.errors import SmallkubeError, UsageError
 from smallkube.inventory.cluster import Cluster
 from smallkube.secrets import age, policy, transaction
-from smallkube.secrets.host_keys import load_hosts
+from smallkube.secrets.keyring import Keyring, load_keyring, of_master, require_host_keys, require_own
 from smallkube.secrets.policy import Secret
-from smallkube.secrets.recipients import Finding, Keyring, State, require_host_keys
+from smallkube.secrets.recipients import Finding, State
 from smallkube.secrets.transaction import Change, Keys
 
 
@@ -30,20 +30,22 @@ class Plan:
 
 
 def plan(cluster: Cluster, nodes: Collection[str] = ()) -> Plan:
-    """What has to be re-encrypted; the first identity in keys/master_key is the master from then on.
+    """What has to be re-encrypted; without administrators, the first identity here is the master from then on.
 
-    Raises UsageError when the master or a host key is missing, or the master is not the one in force.
+    Raises UsageError when an identity or a host key is missing, or the identity is no administrator's.
     """
     master = age.require_master(cluster.workspace, "to re-encrypt")
-    in_force = age.read_recipient(cluster.workspace, master)
-    if nodes and in_force != master.recipient:
+    keyring = load_keyring(cluster, master)
+    new_master = not keyring.listed and master.recipient not in keyring.admins.values()
+    if nodes and new_master:
         raise UsageError("a new master concerns the secrets of all nodes", hint="run it without --node")
-    keys = transaction.read_keys(cluster.workspace)
-    keyring, first = Keyring(master.recipient, load_hosts(cluster)), master.only(master.recipient)
+    if new_master:
+        keyring = of_master(master.recipient, keyring.hosts)
+    own, keys = require_own(keyring, master), transaction.read_keys(cluster.workspace)
     table = policy.expected(cluster.inventory, keys.files)
     wanted = tuple(row for row in table if row.file in keys.files and (not nodes or row.node in nodes))
     require_host_keys(cluster.workspace, keyring, wanted)
-    findings = transaction.examined(cluster, keys, wanted, keyring, first)
+    findings = transaction.examined(cluster, keys, wanted, keyring, own)
     failed = {each.secret.file: each.faults[0] for each in findings if each.state is State.DAMAGED}
     change = {}
     for finding in (each for each in findings if each.state is State.WRONG_SET):
@@ -52,7 +54,7 @@ def plan(cluster: Cluster, nodes: Collection[str] = ()) -> Plan:
         except SmallkubeError as error:
             failed[finding.secret.file] = error.message
     good = tuple(finding.secret for finding in findings if finding.state is State.GOOD)
-    return Plan(change, failed, good, in_force != master.recipient, first, keyring, keys)
+    return Plan(change, failed, good, new_master, own, keyring, keys)
 
 
 def plan_all(cluster: Cluster) -> Plan:
@@ -69,8 +71,7 @@ def act(cluster: Cluster, planned: Plan) -> tuple[str, ...]:
     The records of files that are right are renewed too. Raises SmallkubeError when a file can't be written; the next
     command that takes the lock then completes it.
     """
-    public = {age.MASTER_RECIPIENT: f"{planned.keyring.master}\n".encode()}
     new = {finding.secret: plaintext for finding, plaintext in planned.change.items()}
-    change = Change(new, public=public, verified=planned.good)
+    change = Change(new, public=planned.keyring.public, verified=planned.good)
     written = transaction.apply(cluster, change, keys=planned.keys, keyring=planned.keyring, master=planned.master)
     return tuple(name for name in written if name not in {row.file for row in new})

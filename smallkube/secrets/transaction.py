@@ -20,8 +20,9 @@ from smallkube.core.files import lock, remove_temporaries, sync, write_file, wri
 from smallkube.core.workspace import Workspace
 from smallkube.inventory.cluster import Cluster
 from smallkube.secrets import age, policy, recipients
+from smallkube.secrets.keyring import Keyring, load_keyring, require_host_keys
 from smallkube.secrets.policy import Secret
-from smallkube.secrets.recipients import Finding, Keyring, State
+from smallkube.secrets.recipients import Finding, State
 
 MAX_STATES = 500
 IGNORED = """\
@@ -126,8 +127,8 @@ def apply(
     command that takes the lock completes it.
     """
     keys = keys or read_keys(cluster.workspace)
-    keyring = keyring or recipients.load_keyring(cluster)
-    recipients.require_host_keys(cluster.workspace, keyring, (*change.new, *change.moved))
+    keyring = keyring or load_keyring(cluster)
+    require_host_keys(cluster.workspace, keyring, (*change.new, *change.moved))
     gone = (*(row.file for row in change.removed), *policy.certificate_files(change.removed))
     files: dict[str, bytes | None] = dict.fromkeys(gone)
     files |= {row.file: keys.files[source.file] for row, source in change.moved.items()}

@@ -293,7 +293,7 @@ def test_a_clock_jump_changes_neither_order_nor_choice(site: Site) -> None:
     os.environ["PATH"], path = site.etcd.path, os.environ["PATH"]
     try:
         node = Node(name="node1", index=1, peer_ip="192.0.2.1")
-        ours = backup.Identity("test", recipient, signature.signing_key(site.cluster.workspace))
+        ours = backup.Identity("test", (recipient,), signature.signing_key(site.cluster.workspace))
         second = backup.take(LocalHost(node), catalog.read(site.folder), ours, now, options)
     finally:
         os.environ["PATH"] = path

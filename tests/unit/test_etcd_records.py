@@ -121,7 +121,7 @@ def test_a_forged_backup_is_no_default(signer: Ed25519PrivateKey | None, tmp_pat
     good = put(tmp_path, 1)
     for sequence, each in ((8, recipient), (9, other)):
         forged = dataclasses.replace(record(sequence, START), recipient=each, signed=True)
-        stored = encrypt(io.BytesIO(stream), tmp_path / forged.file, each)
+        stored = encrypt(io.BytesIO(stream), tmp_path / forged.file, [each])
         facts: dict[str, Any] = {"stored_size": stored.size, "stored_sha256": stored.sha256, "size": 544}
         forged = dataclasses.replace(forged, **facts, snapshot_sha256=hashlib.sha256(data).hexdigest())
         catalog.write_record(tmp_path, signature.sign(forged, signer) if signer else forged)
@@ -346,10 +346,10 @@ def test_a_count_that_etcd_could_not_make_is_unknown() -> None:
 
 def test_a_damaged_backup_and_one_for_another_master(tmp_path: Path) -> None:
     (text, recipient), (other, _) = age.new_identity(), age.new_identity()
-    path, master = tmp_path / "backup", age.parse_master(text, "m")
-    encrypt(io.BytesIO(b"x"), path, recipient)
+    path, master = tmp_path / "backup", age.parse_master(text, "keys/master_key")
+    encrypt(io.BytesIO(b"x"), path, [recipient])
     with pytest.raises(SmallkubeError, match="keys/master_key can't open it"):
-        verify_backup(path, age.parse_master(other, "m"))
+        verify_backup(path, age.parse_master(other, "keys/master_key"))
     whole = path.read_bytes()
     path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     with pytest.raises(SmallkubeError, match="damaged: its contents don't pass age's verification"):
@@ -363,7 +363,7 @@ BOMB = zstandard.ZstdCompressor().compress(bytes(256 << 20))
 
 
 def test_no_more_is_received_than_was_announced(tmp_path: Path) -> None:
-    receiver = backup.SnapshotReceiver("node1", tmp_path / "backup", age.new_identity()[1], None)
+    receiver = backup.SnapshotReceiver("node1", tmp_path / "backup", [age.new_identity()[1]], None)
     with pytest.raises(SmallkubeError, match=r"node1: damaged: it has more than 24608 bytes"):
         for data in (json.dumps(REPORTED).encode() + b"\n", *([BOMB] * 1000)):
             receiver.write(data)
@@ -373,7 +373,7 @@ def test_no_more_is_received_than_was_announced(tmp_path: Path) -> None:
 
 def test_a_drill_writes_no_more_than_was_recorded(tmp_path: Path) -> None:
     text, recipient = age.new_identity()
-    encrypt(io.BytesIO(BOMB), tmp_path / FULL.file, recipient)
+    encrypt(io.BytesIO(BOMB), tmp_path / FULL.file, [recipient])
     there = catalog.Catalog(tmp_path, (FULL,), {})
     with pytest.raises(SmallkubeError, match=r"damaged: it has more than 544 bytes"):
         drill.drill(there, FULL, age.parse_master(text, "m"), {}, tmp_path / "drill", 1, str)

@@ -15,7 +15,7 @@ from smallkube.etcd.backup import SnapshotReceiver
 @pytest.fixture
 def receiver(tmp_path: Path) -> SnapshotReceiver:
     recipient = str(pyrage.x25519.Identity.generate().to_public())
-    return SnapshotReceiver("node1", tmp_path / "snapshot", recipient, None)
+    return SnapshotReceiver("node1", tmp_path / "snapshot", (recipient,), None)
 
 
 def snapshot() -> bytes:

@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from smallkube.core.workspace import Workspace
 from smallkube.secrets import age
 from smallkube.secrets.host_keys import parse_host_key
+from smallkube.secrets.keyring import of_master
 from smallkube.secrets.policy import Kind, Secret
-from smallkube.secrets.recipients import Keyring, Proof, State, examine, read_records, record, render_records
+from smallkube.secrets.recipients import Proof, State, examine, read_records, record, render_records
 
 HOSTS = {
     "node1": parse_host_key("ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKuln964CDvuGUSVZqHhUY1et7pPXWWNyKqTze0Zd9Rr", "1"),
@@ -19,7 +20,7 @@ HOSTS = {
 TEXT, RECIPIENT = age.new_identity()
 MASTER = age.parse_master(TEXT, "master_key")
 _, STRANGER = age.new_identity()
-KEYRING = Keyring(RECIPIENT, HOSTS)
+KEYRING = of_master(RECIPIENT, HOSTS)
 TOKEN = Secret("kube_token_node2", Kind.TOKEN, "node2", ("node1", "node2"))
 GOOD = KEYRING.recipients(TOKEN)
 N1, N2, N4 = (str(HOSTS[node]) for node in ("node1", "node2", "node4"))
@@ -28,11 +29,11 @@ PLAINTEXT = b"t" * 64 + b"\n"
 
 @pytest.mark.parametrize("text", ["", "No matching keys found", "too new"])
 def test_damage_is_recognised_whatever_pyrage_says(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: object) -> bytes:
+    def fail(*_: object) -> None:
         raise pyrage.DecryptError(text)
 
     both = age.parse_master(f"{age.new_identity()[0]}{TEXT}", "master_key")
-    monkeypatch.setattr(pyrage, "decrypt", fail)
+    monkeypatch.setattr(pyrage, "decrypt_io", fail)
     for recipients, wanted in (
         (GOOD, State.DAMAGED),
         ([STRANGER, *GOOD], State.DAMAGED),
@@ -84,7 +85,7 @@ def test_another_master_is_found_by_record_or_decryption() -> None:
 
 
 def test_without_a_readers_host_key_nothing_is_claimed() -> None:
-    found = examine(TOKEN, age.encrypt(PLAINTEXT, GOOD), Keyring(RECIPIENT, {"node1": HOSTS["node1"]}), None, MASTER)
+    found = examine(TOKEN, age.encrypt(PLAINTEXT, GOOD), of_master(RECIPIENT, {"node1": HOSTS["node1"]}), None, MASTER)
     assert (found.state, found.faults) == (State.UNKNOWN, ("no host key of node2",))
 
 
