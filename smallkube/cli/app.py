@@ -4,6 +4,7 @@ from invoke.collection import Collection
 from invoke.tasks import Task
 
 from smallkube.cli import (
+    admins,
     cluster,
     cluster_operations,
     conformance,
@@ -26,6 +27,7 @@ NAMESPACES = {
     "inventory": (inventory,),
     "nodes": (nodes,),
     "keys": (keys, keys_rotation),
+    "admins": (admins,),
     "nix": (nix,),
     "deploy": (deploy,),
     "etcd": (etcd,),

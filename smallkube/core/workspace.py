@@ -60,6 +60,8 @@ class Workspace:
     users_keys_dir = _Inside("keys/users")
     """Of each person: the certificate, and the key if it is for them alone."""
     recipients_file = _Inside("keys/recipients.json")
+    exposed_file = _Inside("keys/exposed.json")
+    """What an administrator who is being removed could read, and is not replaced yet."""
     secrets_nix = _Inside("keys/secrets.nix")
     nix_dir = _Inside("nix")
     hosts_dir = _Inside("nix/hosts")

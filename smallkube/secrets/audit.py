@@ -13,7 +13,7 @@ from smallkube.core import git
 from smallkube.core.errors import UsageError, listed
 from smallkube.core.workspace import Workspace
 from smallkube.inventory.cluster import Cluster
-from smallkube.secrets import age, certificates, client_certificates, kinds, peers, people, policy
+from smallkube.secrets import age, certificates, client_certificates, exposed, kinds, peers, people, policy
 from smallkube.secrets.keyring import Keyring, load_keyring
 from smallkube.secrets.policy import Kind, Secret
 from smallkube.secrets.recipients import Finding, State, render_rules
@@ -73,6 +73,9 @@ def _admins(cluster: Cluster, keyring: Keyring, master: age.Master | None) -> It
         yield Problem(file, "belongs to no administrator in cluster.secrets.admins", fix)
     if not keyring.listed and master and master.recipient not in keyring.admins.values():
         yield Problem(file, "its first identity is not the master in force", REKEY)
+    if leaving := exposed.read(cluster.workspace):
+        fault = f"{leaving.name}, who is being removed, could read {len(leaving.secrets)} secrets that are not replaced"
+        yield Problem(cluster.workspace.exposed_file.name, fault, f"inv admins.remove {leaving.name}")
     if keyring.listed and (cluster.workspace.keys_dir / age.MASTER_RECIPIENT).exists():
         yield Problem(age.MASTER_RECIPIENT, "not used: cluster.secrets.admins has the recipients", GENERATE)
 

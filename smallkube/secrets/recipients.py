@@ -153,6 +153,21 @@ def examine(
     return Finding(secret, state, proof, tuple(faults))
 
 
+def readable(secret: Secret, data: bytes, keyring: Keyring, recorded: Record | None) -> dict[str, bool | None]:
+    """Administrator → whether they can read this file of ``secret``, by record, else by header; None: unknown."""
+    if recorded and recorded.sha256 == digest(data):
+        return {name: each in recorded.recipients for name, each in keyring.admins.items()}
+    try:
+        header = parse_header(data, secret.file)
+    except SmallkubeError:
+        return dict.fromkeys(keyring.admins)
+    found = {keyring.names.get(tag) for tag in header.ssh_tags}
+    counts = {RecipientKind.X25519: header.x25519_count, RecipientKind.PLUGIN: len(header.others)}
+    absent = {name for kind, names in keyring.anonymous.items() for name in names if not counts[kind]}
+    anonymous = {name for names in keyring.anonymous.values() for name in names}
+    return {name: None if name in anonymous - absent else name in found for name in keyring.admins}
+
+
 def _unverified(keyring: Keyring, master: age.Master) -> list[str]:
     """Administrators whom neither a header names nor a decryption with ``master`` verifies."""
     own = keyring.named(master)
