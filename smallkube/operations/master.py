@@ -1,8 +1,9 @@
 """A new master identity instead of the one in keys/master_key, and what the previous one was able to read.
 
-The new identity is put above the previous one, which makes it the master (see ``rekey``); then every file is encrypted
-to it. How far a rotation has come follows from keys/ alone, so that the same command resumes an interrupted one. The
-previous identity stays below: earlier backups are encrypted to it and to nothing else.
+The new identity is put above the previous one, which makes it the master (see ``rekey``), and takes its place among
+the administrators of inventory.yaml, if there are any; then every file is encrypted to it. How far a rotation has come
+follows from these files alone, so that the same command resumes an interrupted one. The previous identity stays below:
+earlier backups are encrypted to it, and not to the new one.
 """
 
 from collections.abc import Iterable
@@ -11,9 +12,11 @@ from enum import StrEnum
 
 from smallkube.core.errors import UsageError, listed, split_lines
 from smallkube.core.workspace import Workspace
+from smallkube.inventory import edit, load, positions
 from smallkube.inventory.cluster import Cluster
 from smallkube.secrets import age, rekey, transaction
-from smallkube.secrets.age import require_master
+from smallkube.secrets.age import Master, require_master
+from smallkube.secrets.age_identities import NativeIdentity
 from smallkube.secrets.policy import Secret
 
 
@@ -43,17 +46,25 @@ class Plan:
 def plan(cluster: Cluster) -> Plan:
     """Call it under the lock on keys/ to act on it.
 
-    Raises UsageError when the master or a host key is not found, and SmallkubeError when a file can't be opened: a
-    rotation would leave it behind.
+    Raises UsageError when the master or a host key is not found, or keys/master_key is no identity of age's own, and
+    SmallkubeError when a file can't be opened: a rotation would leave it behind.
     """
     master = require_master(cluster.workspace, "to re-encrypt")
-    planned = rekey.plan_all(cluster)
+    if age.identity_file(cluster.workspace) != cluster.workspace.master_key:
+        raise UsageError(
+            "a rotation replaces keys/master_key, not another identity", where=age.VARIABLE, hint="unset it"
+        )
+    if not all(isinstance(each, NativeIdentity) for each in master.identities):
+        hint = "make another one with its own program; then inv admins.add, inv admins.remove"
+        raise UsageError("only age's own identities are rotated", where=master.where, hint=hint)
+    planned = rekey.plan_all(_naming_first(cluster, master)[0])
     mine = tuple(finding.secret.file for finding in planned.change)
     everything = (*mine, *(row.file for row in planned.good))
     stray = tuple(name for name in planned.keys.files if name not in everything)
     if len(master.recipients) == 1:
         return Plan(Stage.ONE, master.recipient, (), everything, stray)
-    stage = Stage.BEGUN if planned.new_master or mine else Stage.BOTH
+    unnamed = planned.new_master or _naming_first(cluster, master)[1] is not None
+    stage = Stage.BEGUN if unnamed or mine else Stage.BOTH
     return Plan(stage, master.recipient, master.recipients[1:], mine, stray)
 
 
@@ -65,9 +76,23 @@ def act(cluster: Cluster, planned: Plan) -> tuple[str, ...]:
     if planned.stage is Stage.ONE:
         new, _ = age.new_identity()
         transaction.write_identities(cluster.workspace, new + _text(cluster.workspace))
-    again = rekey.plan(cluster)
-    rekey.act(cluster, again)
+    named, text = _naming_first(cluster, require_master(cluster.workspace, "to re-encrypt"))
+    if text is not None:
+        edit.write(cluster.workspace.inventory_file, text)
+    again = rekey.plan(named)
+    rekey.act(named, again)
     return tuple(finding.secret.file for finding in again.change)
+
+
+def _naming_first(cluster: Cluster, master: Master) -> tuple[Cluster, str | None]:
+    """The cluster whose inventory names the first identity instead of one below it; its text, None where it stays."""
+    named = cluster.inventory.cluster.secrets.admins
+    known = [name for name, each in named.items() if each in master.recipients]
+    if not known or master.recipient in named.values():
+        return cluster, None
+    file = cluster.workspace.inventory_file
+    text = edit.change_admin(positions.read_text(file), known[0], master.recipient)
+    return Cluster(cluster.workspace, load.parse(text, file)), text
 
 
 def drop(workspace: Workspace, planned: Plan) -> tuple[str, ...]:

@@ -142,7 +142,7 @@ def examine(
     proof = Proof.HEADER
     if recorded and recorded.sha256 == digest(data):
         proof = Proof.RECORDED
-        faults = faults or _differences(keyring.recipients(secret), recorded.recipients, keyring)
+        faults = _differences(keyring.recipients(secret), recorded.recipients, keyring) or faults
     if master:
         if proof is Proof.HEADER and (others := _unverified(keyring, master)):
             faults = [*faults, f"whether {listed(others)} can read it is not recorded"]

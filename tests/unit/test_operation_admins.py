@@ -84,7 +84,8 @@ def assert_removed(company: Company, before: dict[str, bytes]) -> None:
     assert RECIPIENT not in company.workspace.recipients_file.read_text() + company.workspace.secrets_nix.read_text()
     assert exposed.read(company.workspace) is None
     assert {*company.accepted, *company.used.values()} <= {*now.values()}
-    assert {*company.objects.values()} == {name for name, _ in company.configuration.keys} == {"key2"}
+    (key,) = {name for name, _ in company.configuration.keys}
+    assert {*company.objects.values()} == {key} != {"key1"}
     assert len(company.issuers) == 1 and {*company.pod_tokens.values()} == {*company.issuers}
     for node in company.inventory.nodes:
         assert company.shown[node.name] == company.keys.certificates
