@@ -150,7 +150,8 @@ def check(here: Current) -> None:
         counted = ", ".join(f"{number} {kind}" for kind, number in sorted(Counter(proofs.values()).items()))
         ui.result(f"{len(proofs)} secrets verified (proof: {counted})")
     if "header" in proofs.values() and not here.json:
-        ui.message("proof 'header': which hosts can read a file, but not which master; `inv keys.rekey` verifies it")
+        known = "which hosts (and SSH keys of administrators) can read a file, others are only counted"
+        ui.message(f"proof 'header': {known}; `inv keys.rekey` verifies it")
     if report.problems:
         raise SmallkubeError(f"{len(report.problems)} problem{'s' if len(report.problems) > 1 else ''} in keys/")
 
@@ -212,13 +213,15 @@ def prune(here: Current) -> None:
 def list_(here: Current) -> None:
     """List the secrets with content and recipients."""
     from smallkube.secrets import policy
+    from smallkube.secrets.keyring import MASTER
 
     existing = {path.name for path in here.workspace.keys_dir.glob("*.age")}
+    admins = [*here.inventory.cluster.secrets.admins] or [MASTER]
     rows: list[dict[str, Any]] = [
         {
             "name": row.name,
             "holds": str(row.kind),
-            "readers": ["master", *row.readers],
+            "readers": [*admins, *row.readers],
             "certificate": row.certificate.file if row.certificate else None,
             "user": row.user.name if row.user else None,
             "access": row.access,

@@ -1,5 +1,6 @@
 """Where the files of a workspace are."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,8 @@ from smallkube.core.errors import UsageError
 T = TypeVar("T")
 
 STATE_FOLDER = ".smallkube"
+IDENTITY = "SMALLKUBE_IDENTITY"
+"""The environment variable that names an identity file to be used instead of keys/master_key."""
 REPOSITORY = Path(__file__).resolve().parents[2]
 """The checkout this package runs from: home of the hand-written modules, add-ons and templates."""
 
@@ -85,6 +88,12 @@ class Workspace:
         if not root.is_dir():
             raise UsageError("no such folder", where=f"SMALLKUBE_WORKSPACE={named}", hint="name an existing workspace")
         return cls(root.resolve())
+
+    @property
+    def identity_file(self) -> Path:
+        """The operator's identities: the file that SMALLKUBE_IDENTITY names, else keys/master_key."""
+        named = os.environ.get(IDENTITY)
+        return expanded(named).absolute() if named else self.master_key
 
     def nix_sources(self, name: str) -> Path:
         """``modules``, ``addons`` or ``templates``: the workspace's own in nix/, else the repository's."""

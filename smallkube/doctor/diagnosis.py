@@ -100,15 +100,15 @@ def _workspace(facts: Facts) -> Iterator[Finding]:
         fault = f"{lacking} of {count} missing" if lacking else ""
         purpose = "keys.generate, deploy, nodes.*"
         yield _finding(WORKSPACE, "keys/hosts", purpose, fault, f"all {count}", "inv keys.scan")
-    yield _master_key(facts.master_mode)
+    yield _identity(facts.identity, facts.master_mode)
     for file, (fault, fix) in facts.exposed.items():
         yield _finding(WORKSPACE, file, "git", fault, "", fix, essential=True)
 
 
-def _master_key(mode: int | None) -> Finding:
-    name, purpose = "keys/master_key", "keys.rekey, keys.show, keys.edit"
+def _identity(name: str, mode: int | None) -> Finding:
+    purpose = "keys.rekey, keys.show, keys.edit"
     if mode is None:
-        hint = "inv keys.generate makes one for a new cluster; else restore it from your offline copy"
+        hint = "inv keys.generate makes one for a new cluster; else restore it, or set SMALLKUBE_IDENTITY"
         return _finding(WORKSPACE, name, purpose, "missing", "", hint)
     fault = "" if mode == 0o600 else f"mode {mode:04o}, not 0600"
-    return _finding(WORKSPACE, name, purpose, fault, "mode 0600", "chmod 600 keys/master_key", essential=True)
+    return _finding(WORKSPACE, name, purpose, fault, "mode 0600", f"chmod 600 {name}", essential=True)

@@ -24,7 +24,8 @@ class Facts:
 
     ``packages`` are the installed Python packages with versions, ``required`` and ``required_for_tests`` the
     requirements of pyproject.toml. ``inventory`` is None when there is no such file, else "" or what is wrong with it,
-    and then no ``nodes`` are known; ``master_mode`` is None when there is no master key; ``exposed``: see ``core.git``.
+    and then no ``nodes`` are known; ``master_mode`` is that of the file ``identity``, None when there is none;
+    ``exposed``: see ``core.git``.
     """
 
     family: Family
@@ -39,6 +40,7 @@ class Facts:
     inventory: str | None
     nodes: Sequence[str]
     without_host_key: Sequence[str]
+    identity: str
     master_mode: int | None
     exposed: Mapping[str, tuple[str, str]]
 
@@ -48,7 +50,7 @@ def read(workspace: Workspace) -> Facts:
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
     where, distribution = _distribution()
     wrong, nodes = _inventory(workspace)
-    master = workspace.master_key
+    master = workspace.identity_file
     with ThreadPoolExecutor() as pool:
         programs = {name: version for found in pool.map(_installed, TOOLS) for name, version in found.items()}
     return Facts(
@@ -64,6 +66,7 @@ def read(workspace: Workspace) -> Facts:
         inventory=wrong,
         nodes=nodes,
         without_host_key=[name for name in nodes if not (workspace.hosts_keys_dir / f"{name}.pub").is_file()],
+        identity=workspace.relative(master),
         master_mode=master.stat().st_mode & 0o7777 if master.is_file() else None,
         exposed=git.exposed(workspace),
     )

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from functools import partial
 
 from smallkube.core.errors import SmallkubeError, UsageError, listed
+from smallkube.core.workspace import IDENTITY
 from smallkube.etcd import catalog
 from smallkube.inventory import edit, load, positions
 from smallkube.inventory.cluster import Cluster
 from smallkube.operations import admins, certificates, encryption, issuer, tokens, wireguard
 from smallkube.operations.engine import Operation, Runbook, Step, not_abortable
-from smallkube.secrets import age, exposed, policy, transaction
+from smallkube.secrets import exposed, policy, transaction
 from smallkube.secrets.age import Master
 from smallkube.secrets.exposed import Exposed
 from smallkube.secrets.keyring import load_keyring
@@ -66,7 +67,7 @@ def make(cluster: Cluster, name: str, master: Master) -> Plan:
     with_them = text if inside else edit.add_admin(text, name, recipient)
     others, everyone = (Cluster(workspace, load.parse(each, file)) for each in (without, with_them))
     if load_keyring(others, master).own(master) is None:
-        hint = f"name the identity file of {listed(others.inventory.cluster.secrets.admins)} in {age.VARIABLE}"
+        hint = f"name the identity file of {listed(others.inventory.cluster.secrets.admins)} in {IDENTITY}"
         raise UsageError(f"is no identity of another administrator than {name}", where=master.where, hint=hint)
     there = catalog.read(catalog.folder_of(cluster))
     backups = tuple(record.name for record in there.records if recipient in record.recipients)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from smallkube.core.errors import UsageError, listed, split_lines
-from smallkube.core.workspace import Workspace
+from smallkube.core.workspace import IDENTITY, Workspace
 from smallkube.inventory import edit, load, positions
 from smallkube.inventory.cluster import Cluster
 from smallkube.secrets import age, rekey, transaction
@@ -50,10 +50,8 @@ def plan(cluster: Cluster) -> Plan:
     SmallkubeError when a file can't be opened: a rotation would leave it behind.
     """
     master = require_master(cluster.workspace, "to re-encrypt")
-    if age.identity_file(cluster.workspace) != cluster.workspace.master_key:
-        raise UsageError(
-            "a rotation replaces keys/master_key, not another identity", where=age.VARIABLE, hint="unset it"
-        )
+    if cluster.workspace.identity_file != cluster.workspace.master_key:
+        raise UsageError("a rotation replaces keys/master_key, not another identity", where=IDENTITY, hint="unset it")
     if not all(isinstance(each, NativeIdentity) for each in master.identities):
         hint = "make another one with its own program; then inv admins.add, inv admins.remove"
         raise UsageError("only age's own identities are rotated", where=master.where, hint=hint)

@@ -3,19 +3,17 @@
 What a file shows without a key is in ``header``; recipients that are SSH host keys are in ``host_keys``.
 """
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from io import BytesIO
-from pathlib import Path
 
 import pyrage
 from pyrage import ssh, x25519
 
 from smallkube.core.errors import SmallkubeError, UsageError, split_lines
 from smallkube.core.process import Sink, Source
-from smallkube.core.workspace import Workspace, expanded
+from smallkube.core.workspace import IDENTITY, Workspace
 from smallkube.inventory import admins
 from smallkube.secrets import age_identities, plugins
 from smallkube.secrets.age_identities import Identity, PluginIdentity, SshIdentity
@@ -23,8 +21,6 @@ from smallkube.secrets.header import Header, parse_header
 
 MASTER_RECIPIENT = "master_key.pub"
 """File in keys/ with the public half of the identity in force, where the inventory names no administrators."""
-VARIABLE = "SMALLKUBE_IDENTITY"
-"""Names the identity file that is used instead of keys/master_key."""
 
 
 @dataclass(frozen=True)
@@ -69,21 +65,15 @@ def parse_master(text: str, where: str) -> Master:
     return Master(age_identities.parse(text, where), where)
 
 
-def identity_file(workspace: Workspace) -> Path:
-    """That of the environment variable SMALLKUBE_IDENTITY, else keys/master_key."""
-    named = os.environ.get(VARIABLE)
-    return expanded(named).absolute() if named else workspace.master_key
-
-
 def read_master(workspace: Workspace) -> Master | None:
-    """The identities in the ``identity_file``; None when keys/master_key is not there.
+    """The identities of the operator (``Workspace.identity_file``); None when keys/master_key is not there.
 
     Raises UsageError when it is damaged, or SMALLKUBE_IDENTITY names no file.
     """
-    path = identity_file(workspace)
+    path = workspace.identity_file
     text, where = workspace.read_text(path), workspace.relative(path)
     if text is None and path != workspace.master_key:
-        raise UsageError("no such file", where=f"{VARIABLE}={path}", hint="name an age identity file or an SSH key")
+        raise UsageError("no such file", where=f"{IDENTITY}={path}", hint="name an age identity file or an SSH key")
     return None if text is None else parse_master(text, where)
 
 
@@ -92,7 +82,7 @@ def require_master(workspace: Workspace, purpose: str) -> Master:
     master = read_master(workspace)
     if master is None:
         where, hint = workspace.relative(workspace.master_key), "restore it from your offline copy"
-        raise UsageError(f"not found, and required {purpose}", where=where, hint=f"{hint}, or set {VARIABLE}")
+        raise UsageError(f"not found, and required {purpose}", where=where, hint=f"{hint}, or set {IDENTITY}")
     for each in master.identities:
         if isinstance(each, SshIdentity):
             each.unlock()

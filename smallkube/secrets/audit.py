@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from smallkube.core import git
 from smallkube.core.errors import UsageError, listed
-from smallkube.core.workspace import Workspace
+from smallkube.core.workspace import IDENTITY, Workspace
 from smallkube.inventory.cluster import Cluster
 from smallkube.secrets import age, certificates, client_certificates, exposed, kinds, peers, people, policy
 from smallkube.secrets.keyring import Keyring, load_keyring
@@ -67,9 +67,9 @@ def check(cluster: Cluster) -> Report:
 
 def _admins(cluster: Cluster, keyring: Keyring, master: age.Master | None) -> Iterator[Problem]:
     """Does the identity here belong to an administrator, and is nothing left of an earlier one?"""
-    file = cluster.workspace.relative(age.identity_file(cluster.workspace)).removeprefix("keys/")
+    file = cluster.workspace.relative(cluster.workspace.identity_file).removeprefix("keys/")
     if keyring.listed and master and not keyring.own(master):
-        fix = f"name an administrator's identity file in {age.VARIABLE}"
+        fix = f"name an administrator's identity file in {IDENTITY}"
         yield Problem(file, "belongs to no administrator in cluster.secrets.admins", fix)
     if not keyring.listed and master and master.recipient not in keyring.admins.values():
         yield Problem(file, "its first identity is not the master in force", REKEY)
@@ -173,9 +173,11 @@ def _stale(cluster: Cluster, table: Sequence[Secret], keys: Keys) -> Iterator[Pr
 
 def _leaks(workspace: Workspace) -> Iterator[Problem]:
     """Can a secret leak from the files in keys/: modes, git, private keys in clear (also in UTF-16)?"""
-    master = workspace.master_key
+    master, own = workspace.master_key, workspace.identity_file
     if master.exists() and (mode := stat.S_IMODE(master.stat().st_mode)) != 0o600:
         yield Problem(master.name, f"mode {mode:04o} instead of 0600", f"chmod 600 {workspace.relative(master)}")
+    if own != master and own.exists() and (mode := stat.S_IMODE(own.stat().st_mode)) & 0o077:
+        yield Problem(str(own), f"mode {mode:04o}: others can read this identity", f"chmod 600 {own}")
     for file, (fault, fix) in git.exposed(workspace).items():
         yield Problem(file.removeprefix("keys/"), fault, fix)
     for path in sorted(workspace.keys_dir.rglob("*")):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from smallkube.core.errors import UsageError, listed
-from smallkube.core.workspace import Workspace
+from smallkube.core.workspace import IDENTITY, Workspace
 from smallkube.inventory.admins import Kind, kind_of
 from smallkube.inventory.cluster import Cluster
 from smallkube.secrets import age
@@ -114,7 +114,7 @@ def require_own(keyring: Keyring, master: Master) -> Master:
     """``Keyring.own``; raises UsageError when no administrator has one of these identities."""
     if own := keyring.own(master):
         return own
-    hint = f"there are {listed(keyring.admins)}; {age.VARIABLE} names another identity file"
+    hint = f"there are {listed(keyring.admins)}; {IDENTITY} names another identity file"
     raise UsageError("belongs to no administrator in cluster.secrets.admins", where=master.where, hint=hint)
 
 

@@ -28,6 +28,7 @@ WELL = Facts(
     inventory="",
     nodes=("node1", "node2"),
     without_host_key=(),
+    identity="keys/master_key",
     master_mode=0o600,
     exposed={},
 )

@@ -15,6 +15,7 @@ from smallkube.core.checks import Check, Result
 from smallkube.core.files import TEMPORARY_PREFIX
 from smallkube.core.workspace import Workspace
 from smallkube.etcd import catalog, signature
+from smallkube.inventory import edit
 from smallkube.inventory.models import Node
 from smallkube.nix import check, render
 from smallkube.operations import upgrade
@@ -29,9 +30,12 @@ from tests.unit.test_cluster_skew import healthy
 from tests.unit.test_etcd_retention import START, record
 
 BOTH = {"node1": "root@192.168.0.1:22", "node2": "root@192.168.0.2:22"}
+RECIPIENT = "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p"
 TASKS: Mapping[str, tuple[str, set[str]]] = {
     "cluster.rebuild-primary": ("--backup b1", {*BOTH}),
     "cluster.upgrade": ("", {*BOTH}),
+    "admins.add": (f"bob --recipient {RECIPIENT}", set()),
+    "admins.remove": ("bob", {*BOTH}),
     "deploy": ("", {*BOTH}),
     "deploy.rollback": ("--node node2", {"node2"}),
     "encryption.rotate": ("", {*BOTH}),
@@ -87,6 +91,9 @@ def place(cluster: FakeCluster, request: pytest.FixtureRequest, monkeypatch: pyt
     monkeypatch.setenv("SMALLKUBE_WORKSPACE", str(root))
     render.plan(cluster.cluster).apply()
     cluster.workspace.flake_lock.write_text('{"nodes": {"root": {}}, "root": "root", "version": 7}')
+    if "admins.remove" in request.node.name:
+        text = edit.add_admin(cluster.workspace.inventory_file.read_text(), "bob", RECIPIENT)
+        edit.write(cluster.workspace.inventory_file, edit.add_admin(text, "me", cluster.master.recipient))
     if "keys.generate" in request.node.name:
         (root / "keys" / "kube_token_system_kube-scheduler.age").unlink()
     alice = Person("alice", (), "", "", "2026-01-01T00:00:00Z", "2027-01-01T00:00:00Z")
