@@ -96,6 +96,7 @@ TEXTS = st.text(max_size=5)
 OTHER = {"size": st.integers(0, 99), "revision": st.integers(50, 99), "cluster": TEXTS}
 OTHER |= {"snapshot_sha256": st.from_regex("[1-9a-f][0-9a-f]{63}", fullmatch=True)}
 OTHER |= {"sequence": st.integers(50, 99), "recipient": TEXTS, "stored_sha256": TEXTS, "keys": st.none()}
+OTHER |= {"further_recipients": st.tuples(TEXTS)}
 
 
 @given(st.sampled_from(sorted(OTHER)).flatmap(lambda name: st.tuples(st.just(name), OTHER[name])))
@@ -110,6 +111,27 @@ def test_a_changed_field_invalidates_the_signature(change: tuple[str, Any]) -> N
 def test_verification_may_be_noted_after_signing() -> None:
     noted = dataclasses.replace(signature.sign(FULL, KEY), verified="2026-02-01T00:00:00Z", problem="none")
     assert signature.is_signed(parse(dump(noted), "x"), ACCEPTED)
+
+
+def test_a_backup_is_for_every_administrator(tmp_path: Path) -> None:
+    texts, recipients = zip(*(age.new_identity() for _ in range(3)), strict=True)
+    data = bytes(512)
+    stream = zstandard.ZstdCompressor().compress(data + hashlib.sha256(data).digest())
+    known = dataclasses.replace(record(1, START), recipient=recipients[0], further_recipients=recipients[1:2])
+    stored = encrypt(io.BytesIO(stream), tmp_path / known.file, known.recipients)
+    facts: dict[str, Any] = {"stored_size": stored.size, "stored_sha256": stored.sha256}
+    known = dataclasses.replace(known, **facts, snapshot_sha256=hashlib.sha256(data).hexdigest())
+    catalog.write_record(tmp_path, signature.sign(known, KEY))
+    for text, verified in zip(texts, ("snapshot", "snapshot", "ciphertext"), strict=True):
+        (check,) = verify.verify(catalog.read(tmp_path, ACCEPTED), [], age.parse_master(text, "m"), str)
+        assert (check.check, check.result) == (verified, "ok" if verified == "snapshot" else "warning")
+    assert check.detail.startswith(f"encrypted to {recipients[0]}, {recipients[1]}, not to m; ")
+
+
+def test_a_record_for_one_is_as_earlier_versions_had_it() -> None:
+    assert "further_recipients" not in dump(FULL)
+    several = dataclasses.replace(FULL, further_recipients=("age1y",))
+    assert parse(dump(several), "x").recipients == (FULL.recipient, "age1y")
 
 
 @pytest.mark.parametrize("signer", [None, Ed25519PrivateKey.generate()])
