@@ -51,6 +51,8 @@ def recipient(text: str) -> str:
         raise ValueError(f"not a recipient; expected: {_KINDS}")
     if not _checksum_right(prefix, data) or (not found[1] and len(data) != 58):  # 52 letters for 32 bytes, and 6
         raise ValueError("damaged: the checksum of this recipient is wrong, a letter of it was changed or lost")
+    if not found[1] and _is_weak(data):
+        raise ValueError("not a usable recipient: nothing can be encrypted to this key")
     return text
 
 
@@ -85,6 +87,20 @@ def _checksum_right(prefix: str, data: str) -> bool:
         for bit, generator in enumerate(_GENERATOR):
             check ^= generator if top >> bit & 1 else 0
     return check == 1
+
+
+def _is_weak(data: str) -> bool:
+    """Whether an X25519 key is of low order (RFC 7748, section 6.1): every secret shared with it is zero."""
+    from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+
+    number = 0
+    for letter in data[:-6]:
+        number = number << 5 | _ALPHABET.index(letter)
+    try:
+        X25519PrivateKey.generate().exchange(X25519PublicKey.from_public_bytes((number >> 4).to_bytes(32)))
+    except ValueError:
+        return True
+    return False
 
 
 def _name(value: str) -> str:

@@ -69,6 +69,7 @@ def plan_addition(cluster: Cluster, name: str, text: str) -> Addition:
         hint = f"complete it, or abort it: inv admins.remove {leaving.name} --abort"
         raise UsageError(f"the removal of {leaving.name} is under way", hint=hint)
     master = age.require_master(cluster.workspace, "to re-encrypt")
+    age.encrypt(b"", [recipient])  # what is not installed, or no point of the curve, shows before anything changes
     file = cluster.workspace.inventory_file
     before = positions.read_text(file)
     after = _with(before, admins_of(cluster, master), cluster.inventory.cluster.secrets.admins, name, recipient)

@@ -50,6 +50,8 @@ def template(path: None, generated: Path, tmp_path_factory: pytest.TempPathFacto
     (folder / "carl").write_text(age_plugin.identity_file(SECRET))
     argv = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "bob@here", "-f", str(folder / "bob")]
     subprocess.run(argv, check=True, stdin=subprocess.DEVNULL)
+    for name in ("anna", "carl"):
+        (folder / name).chmod(0o600)
     recipients = {
         "anna": recipient,
         "bob": (folder / "bob.pub").read_text().strip(),
@@ -109,6 +111,14 @@ def test_each_identity_opens_every_file(company: Any, team: Team) -> None:
     assert not (company.keys / age.MASTER_RECIPIENT).exists()
 
 
+def test_an_identity_that_others_can_read_is_reported(company: Any, tmp_path: Path, team: Team) -> None:
+    shutil.copy(team["anna"][0], tmp_path / "anna")
+    (tmp_path / "anna").chmod(0o640)
+    run = company.inv("keys.check", SMALLKUBE_IDENTITY=str(tmp_path / "anna"))
+    assert run.returncode == 1
+    assert "mode 0640: others can read this identity" in run.stdout
+
+
 def test_adding_again_changes_nothing(company: Any, team: Team) -> None:
     before, text = company.snapshot(), company.workspace.inventory_file.read_text()
     said = json.loads(company.done("admins.add", "bob", "--recipient", team["bob"][1], "--json"))
@@ -138,6 +148,15 @@ def test_a_node_is_no_administrator(ready: Any) -> None:
     assert "--recipient: an SSH key of the type ssh-rsa" in ready.refused(
         "admins.add", "eve", "--recipient", "ssh-rsa AAAA"
     )
+
+
+def test_a_plugin_that_is_missing_changes_nothing(ready: Any) -> None:
+    text = ready.workspace.inventory_file.read_text()
+    before = ready.snapshot()
+    run = ready.inv("admins.add", "carl", "--recipient", age_plugin.recipient(SECRET), PATH="/usr/bin:/bin")
+    assert (run.returncode, ready.snapshot()) == (2, before)
+    assert run.stderr.startswith("age-plugin-smallkubetest: not found in PATH; install this age plugin")
+    assert ready.workspace.inventory_file.read_text() == text
 
 
 def test_a_dry_run_says_what_and_changes_nothing(ready: Any, team: Team) -> None:

@@ -1,5 +1,6 @@
 """Each kind of identity opens what is encrypted to its recipient: with real age, ssh-keygen and a plugin of age."""
 
+import hashlib
 import os
 import pty
 import shutil
@@ -10,14 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import zstandard
 
 from smallkube.core.errors import SmallkubeError, UsageError
+from smallkube.etcd import stream
 from smallkube.inventory import admins
 from smallkube.secrets import age
 from smallkube.secrets.header import parse_header
 from tests import age_plugin
 
 HOST = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKuln964CDvuGUSVZqHhUY1et7pPXWWNyKqTze0Zd9Rr"
+SECRET = bytes(range(32))
 TEXT = b"secret\n" * 20_000
 
 
@@ -54,7 +58,7 @@ def age_decrypt(identity: Path, data: bytes) -> bytes:
 
 
 def test_a_plugin_encrypts_and_decrypts(plugin: None, tmp_path: Path) -> None:
-    secret, other = bytes(range(32)), bytes(32)
+    secret, other = SECRET, bytes(32)
     native, recipient = age.new_identity()
     data = age.encrypt(TEXT, [recipient, age_plugin.recipient(secret), HOST])
     header = parse_header(data, "x")
@@ -70,11 +74,28 @@ def test_a_plugin_encrypts_and_decrypts(plugin: None, tmp_path: Path) -> None:
 
 
 def test_a_stream_passes_the_plugin(plugin: None) -> None:
-    secret, sink, plain = bytes(range(32)), BytesIO(), BytesIO()
+    secret, sink, plain = SECRET, BytesIO(), BytesIO()
     age.encrypt_stream(BytesIO(TEXT * 20), sink, [age_plugin.recipient(secret)])
     data, master = sink.getvalue(), age.parse_master(age_plugin.identity_file(secret), "m")
     age.decrypt_stream(BytesIO(data), plain, master, parse_header(data, "x"), "x")
     assert plain.getvalue() == TEXT * 20
+
+
+def test_a_backup_passes_the_plugin(plugin: None, tmp_path: Path) -> None:
+    data = bytes(512 * 2000)
+    packed = zstandard.ZstdCompressor().compress(data + hashlib.sha256(data).digest())
+    identities = [age.new_identity(), (age_plugin.identity_file(SECRET), age_plugin.recipient(SECRET))]
+    stored = stream.encrypt(BytesIO(packed), tmp_path / "backup", [recipient for _, recipient in identities])
+    assert stored.sha256 == stream.hash_file(tmp_path / "backup")
+    for text, _ in identities:
+        found = stream.verify_backup(tmp_path / "backup", age.parse_master(text, "m"))
+        assert found.sha256 == hashlib.sha256(data).hexdigest()
+    with pytest.raises(age.NotForMaster):
+        stream.verify_backup(tmp_path / "backup", age.parse_master(age_plugin.identity_file(bytes(32)), "m"))
+    whole = (tmp_path / "backup").read_bytes()
+    (tmp_path / "backup").write_bytes(whole[:-30])
+    with pytest.raises(SmallkubeError, match="age: can't be decrypted"):
+        stream.verify_backup(tmp_path / "backup", age.parse_master(identities[1][0], "m"))
 
 
 def test_what_is_not_installed_is_one_line(plugin: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

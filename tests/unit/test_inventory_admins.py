@@ -16,6 +16,8 @@ from tests import age_plugin
 ANNA = "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p"
 BOB = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKuln964CDvuGUSVZqHhUY1et7pPXWWNyKqTze0Zd9Rr"
 CARL = "age1yubikey1qwt50d05nh5vutpdzmlg5wn80xq5negm4uj9ghv0snvdd3yysf5yw3rhl3t"
+WEAK = "age1qqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqq5cu47z"
+"""32 zero bytes."""
 NODES = "nodes:\n  node1: {peer_ip: 192.168.0.1}\n"
 
 
@@ -49,6 +51,7 @@ def test_without_them_there_are_none() -> None:
         ([f"anna: {BOB[:-4]}"], "5: cluster.secrets.admins.anna: damaged SSH public key"),
         ([f"anna: {ANNA[:-1]}q"], "5: cluster.secrets.admins.anna: damaged: the checksum"),
         ([f"anna: {CARL[:-1]}"], "5: cluster.secrets.admins.anna: damaged: the checksum"),
+        ([f"anna: {WEAK}"], "5: cluster.secrets.admins.anna: not a usable recipient"),
         (["anna: alice@example.com"], "5: cluster.secrets.admins.anna: not a recipient; expected: age1…,"),
         (["anna: AGE-SECRET-KEY-1QQ"], "5: cluster.secrets.admins.anna: not a recipient"),
         (["- anna"], "4: cluster.secrets.admins: must be a mapping"),
