@@ -14,6 +14,7 @@ PARTIES = {
     "A worker",
     "The primary",
     "The operator's machine",
+    "A removed administrator",
     "The git host",
     "The backup host",
     "A neighbour on the LAN",
