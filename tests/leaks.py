@@ -236,6 +236,8 @@ def available() -> bool:
         return False
 
 
+RECIPIENT = "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p"
+"""Of age's documentation."""
 NOT_TRACED = {
     "lab.up": "makes machines and a workspace without keys/",
     "lab.down": "removes machines; reads nothing in keys/",
@@ -270,6 +272,7 @@ ON_CLUSTER = {
     "encryption.rotate --yes": 0,
     "keys.rotate-issuer --yes --overlap 0": 0,
     "keys.rotate-certificates --all --node node2 --yes": 0,
+    f"admins.add bob --recipient {RECIPIENT} admins.remove bob --yes --overlap 0": 0,
 }
 """Those that tests/cluster runs, because they need an API server."""
 ON_NEW_PRIMARY = "cluster.rebuild-primary --yes --json --host-key "

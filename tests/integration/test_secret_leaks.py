@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from smallkube.core.workspace import REPOSITORY
-from tests import leaks
+from tests import age_plugin, leaks
 from tests.integration.conftest import PreparedWorkspace
 from tests.integration.etcd import like_kubernetes
 from tests.integration.test_etcd_backup import server
@@ -43,6 +43,8 @@ RUNS: tuple[tuple[str, tuple[Allowed, ...]], ...] = (
     ("keys.rotate-wireguard --yes", ()),
     ("keys.rotate-certificates --all --no-deploy --yes", ()),
     ("keys.rotate-master --yes", (IDENTITIES,)),
+    (f"admins.add anna --recipient {leaks.RECIPIENT}", ()),
+    ("admins.list --json", ()),
     ("keys.rotate-issuer --dry-run", ()),
     ("nix.render", ()),
     (f"nix.check {SUBSTITUTES}", ()),
@@ -174,6 +176,23 @@ def test_a_task_leaks_no_secret(line: str, allowed: tuple[Allowed, ...], operato
     assert len(operator.canaries.texts) > 10
     assert operator.leaks(done, allowed) == []
     assert all(any(one.covers(*seen) for seen in done.trace.seen(operator.canaries)) for one in allowed), "not needed"
+
+
+def test_an_age_plugin_leaks_no_secret(operator: TracedOperator, needs: Needs) -> None:
+    """Between this process, age and the plugin secrets pass through pipes, and nowhere else."""
+    needs("integration", shutil.which("age"), "age (age)")
+    age_plugin.install(operator.cluster.private)
+    secret = bytes(range(32))
+    identity = operator.cluster.private / "carl"
+    identity.write_text(age_plugin.identity_file(secret))
+    search = f"{operator.cluster.private}{os.pathsep}{os.environ['PATH']}"
+    pipes = Allowed("pipe:", ".*", "to and from age, and its plugin")
+    added = operator.run(f"admins.add carl --recipient {age_plugin.recipient(secret)}", PATH=search)
+    shown = operator.run("keys.show kube_token_node2", PATH=search, SMALLKUBE_IDENTITY=str(identity))
+    for done, allowed in ((added, (pipes,)), (shown, (pipes, Allowed(r"/stdout$", "kube_token_node2", ASKED)))):
+        assert done.status == 0, done.stderr.read_text()
+        assert operator.leaks(done, allowed) == []
+        assert all(any(one.covers(*seen) for seen in done.trace.seen(operator.canaries)) for one in allowed)
 
 
 def test_the_tasks_of_etcd_leak_no_secret(ready: PreparedWorkspace, tmp_path: Path, needs: Needs) -> None:
