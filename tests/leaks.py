@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_ssh_private_key
 
 from smallkube.core.workspace import Workspace
+from smallkube.inventory.admins import key_of
 from smallkube.secrets import age, age_identities, kinds
 
 MASTER = "master_key"
@@ -64,7 +65,7 @@ class Canaries:
         for identity in master.identities:
             assert isinstance(identity, age_identities.NativeIdentity)
             self.add(MASTER, str(identity.key).encode())
-            self.add(MASTER, age_identities._secret(identity.key))
+            self.add(MASTER, key_of(str(identity.key).removeprefix("AGE-SECRET-KEY-1")))
         for path in workspace.keys_dir.glob("*.age"):
             self.add(path.name.removesuffix(".age"), age.decrypt(path.read_bytes(), master, path.name))
 

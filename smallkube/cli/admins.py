@@ -64,6 +64,7 @@ def add(
     lines = [f"inventory.yaml: {edited}", *(f"{verb} keys/{file}" for file in files)]
     names = [*planned.cluster.inventory.cluster.secrets.admins]
     output.show(here, {"admins": names, "inventory": edited, "rekeyed": files}, "\n".join(lines))
+    _warn_of_strays(here)
     if not here.dry_run:
         ui.message("commit inventory.yaml and keys/; earlier backups and git history stay unreadable for a new one")
         ui.message("no node needs the new files; the next deploy brings them, and restarts services that use them")
@@ -97,6 +98,7 @@ def remove(
     operation = removal.abort(runner.keys) if abort else removal.operation(runner.keys)
     if not abort:
         _say_exposed(plan)
+        _warn_of_strays(here)
     question = f"undo the removal of {name}?" if abort else f"remove {name}, and replace all of this?"
     if not runner.run(operation, question):
         return
@@ -106,6 +108,15 @@ def remove(
     runner.show(value, text)
     if not abort:
         _say_left(plan)
+
+
+def _warn_of_strays(here: Current) -> None:
+    """Files that stay as they are: those of nodes that were removed, for example."""
+    from smallkube.secrets import policy
+
+    existing = {path.name for path in here.workspace.keys_dir.glob("*.age")}
+    if stray := sorted(existing - {row.file for row in policy.expected(here.inventory, existing)}):
+        ui.warn(f"not re-encrypted, no secrets of this inventory: {', '.join(stray)} (inv keys.check)")
 
 
 def _say_exposed(plan: "Plan") -> None:

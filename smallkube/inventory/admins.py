@@ -89,15 +89,20 @@ def _checksum_right(prefix: str, data: str) -> bool:
     return check == 1
 
 
+def key_of(data: str) -> bytes:
+    """The 32 bytes in ``data``, what follows the 1 in the bech32 form (BIP 173) of a key; its checksum is ignored."""
+    number = 0
+    for letter in data[:-6].lower():
+        number = number << 5 | _ALPHABET.index(letter)
+    return (number >> 4).to_bytes(32)
+
+
 def _is_weak(data: str) -> bool:
     """Whether an X25519 key is of low order (RFC 7748, section 6.1): every secret shared with it is zero."""
     from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 
-    number = 0
-    for letter in data[:-6]:
-        number = number << 5 | _ALPHABET.index(letter)
     try:
-        X25519PrivateKey.generate().exchange(X25519PublicKey.from_public_bytes((number >> 4).to_bytes(32)))
+        X25519PrivateKey.generate().exchange(X25519PublicKey.from_public_bytes(key_of(data)))
     except ValueError:
         return True
     return False

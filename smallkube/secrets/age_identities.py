@@ -20,7 +20,6 @@ from smallkube.inventory import admins
 from smallkube.secrets.header import Header, Stanza
 from smallkube.secrets.host_keys import HostKey
 
-_BECH32 = "qpzry9x8gf2tvdw0s3jn54khce6mua7l"
 _SSH_BEGIN = "-----BEGIN OPENSSH PRIVATE KEY-----"
 _SSH_END = "-----END OPENSSH PRIVATE KEY-----"
 _SSH_MAGIC = b"openssh-key-v1\0"
@@ -197,7 +196,7 @@ def _wrapped_for(identity: x25519.Identity, stanza: Stanza) -> bool:
 
     if stanza.type != "X25519":
         return False
-    private = X25519PrivateKey.from_private_bytes(_secret(identity))
+    private = X25519PrivateKey.from_private_bytes(admins.key_of(str(identity).removeprefix("AGE-SECRET-KEY-1")))
     try:
         share = base64.b64decode(stanza.args[0] + "=")
         secret = private.exchange(X25519PublicKey.from_public_bytes(share))
@@ -207,11 +206,3 @@ def _wrapped_for(identity: x25519.Identity, stanza: Stanza) -> bool:
     except (ValueError, InvalidTag):
         return False
     return True
-
-
-def _secret(identity: x25519.Identity) -> bytes:
-    """The key in ``AGE-SECRET-KEY-1…``, bech32 (BIP 173) whose checksum pyrage has verified."""
-    number = 0
-    for letter in str(identity).removeprefix("AGE-SECRET-KEY-1")[:-6].lower():
-        number = number << 5 | _BECH32.index(letter)
-    return (number >> 4).to_bytes(32)
