@@ -167,7 +167,8 @@ def rotate_master(
     """Rotate the master key.
 
     It decrypts every secret. Adds a new identity above the current one in
-    keys/master_key and re-encrypts all of keys/. The previous identity stays, for
+    keys/master_key, also in its place in cluster.secrets.admins, and re-encrypts
+    all of keys/. The previous identity stays, for
     earlier backups, until you run this with --drop-old. Lists what to replace if
     the previous identity was exposed.
     """
