@@ -21,6 +21,7 @@ def add(
     group: Annotated[list[str], "group of the user (repeatable, or separated by commas)"],
     csr: Annotated[str | None, "certificate request (PEM) that the person made, or - for standard input"] = None,
     recipient: Annotated[str | None, "make a key for them, encrypted to this age or ssh-ed25519 key"] = None,
+    new_key: Annotated[bool, "make a new key, as for a new user; the previous certificate is refused"] = False,
     role: Annotated[str | None, "view | edit | admin | cluster-admin, or none"] = None,
     namespace: Annotated[str | None, "the role holds in this namespace only"] = None,
     expires: Annotated[str | None, "how long the certificate is valid, such as 12h or 90d (new users: 90d)"] = None,
@@ -30,17 +31,17 @@ def add(
     Effective at once, without a restart of the API server. The key is made by
     the person (--csr), or here: encrypted to the person (--recipient), else to
     the administrators. For a user who exists, what no flag names stays as it is;
-    a new certificate is issued only with --csr, --recipient, --group or --expires,
-    and needs a new users.kubeconfig. Repeated, it restores the bindings.
+    a new certificate is issued only with --csr, --recipient, --new-key, --group
+    or --expires, and needs a new users.kubeconfig. Repeated, it restores bindings.
     """
     from smallkube.kube import bindings
     from smallkube.operations import users
 
-    if csr and recipient:
-        raise UsageError("--csr with --recipient", hint="a person who has made a key needs none made here")
+    if csr and (recipient or new_key):
+        raise UsageError("--csr with --recipient or --new-key", hint="who has made a key needs none made here")
     valid = timedelta(seconds=durations.seconds(expires, "--expires")) if expires else None
     groups = words(group) or None
-    wanted = users.Wanted(name, groups, role, namespace, valid, _request(csr) if csr else None, recipient)
+    wanted = users.Wanted(name, groups, role, namespace, valid, _request(csr) if csr else None, recipient, new_key)
     with changing(here), here.connect(here.inventory.primary) as primary:
         if role and namespace:
             bindings.require_namespace(primary, namespace)

@@ -6,6 +6,7 @@ rotations are the operations of the tasks that the policy names (``Kind.rotated_
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import partial
 
 from smallkube.core.errors import SmallkubeError, UsageError, listed
@@ -13,9 +14,10 @@ from smallkube.core.workspace import IDENTITY
 from smallkube.etcd import catalog
 from smallkube.inventory import edit, load, positions
 from smallkube.inventory.cluster import Cluster
-from smallkube.operations import admins, certificates, encryption, issuer, tokens, wireguard
+from smallkube.kube import identities
+from smallkube.operations import admins, certificates, encryption, issuer, tokens, users, wireguard
 from smallkube.operations.engine import Operation, Runbook, Step, not_abortable
-from smallkube.secrets import exposed, policy, transaction
+from smallkube.secrets import exposed, people, policy, transaction
 from smallkube.secrets.age import Master
 from smallkube.secrets.exposed import Exposed
 from smallkube.secrets.keyring import load_keyring
@@ -44,7 +46,7 @@ class Plan:
     @property
     def rows(self) -> tuple[Secret, ...]:
         """What is to be replaced, in the order of the policy."""
-        return tuple(row for row in policy.secrets_of(self.others.inventory) if row.name in self.exposed.secrets)
+        return tuple(row for row in exposable(self.others) if row.name in self.exposed.secrets)
 
 
 def make(cluster: Cluster, name: str, master: Master) -> Plan:
@@ -60,7 +62,10 @@ def make(cluster: Cluster, name: str, master: Master) -> Plan:
     recipient = found.recipient if found else admins.require(cluster, name)
     if [*named] == [name]:
         raise UsageError(f"{name} is the last administrator", hint="add another one first: inv admins.add")
-    present = (row.name for row in policy.secrets_of(cluster.inventory) if row.file in keys.files)
+    if tokens_of_nodes := [row.file for row in policy.node_tokens(cluster.inventory) if row.file in keys.files]:
+        hint = "inv keys.prune, when every node has been deployed with certificates"
+        raise UsageError("tokens of an earlier version are there", where=f"keys/{tokens_of_nodes[0]}", hint=hint)
+    present = (row.name for row in exposable(cluster) if row.file in keys.files)
     text, file = positions.read_text(workspace.inventory_file), workspace.inventory_file
     inside = name in named
     without = edit.remove_admin(text, name) if inside else text
@@ -106,7 +111,7 @@ class Removal(Runbook):
     def abort(self, keys: Keys) -> Operation:
         """The steps that undo it. Raises UsageError when nothing is under way, or a secret was replaced already."""
         name, unchanged = self.plan.exposed.name, {row.name for row in self.plan.rows}
-        replaced = {row.name for row in policy.secrets_of(self.inventory) if row.file in keys.files} - unchanged
+        replaced = {row.name for row in exposable(self.cluster) if row.file in keys.files} - unchanged
         if not self.plan.begun:
             raise not_abortable(retired=False)
         begun = [task for task, rows in self._tasks().items() if self._of_task(task, rows, keys).under_way(keys)]
@@ -166,6 +171,11 @@ class Removal(Runbook):
             wireguard.act(self.cluster, rows)
 
 
+def exposable(cluster: Cluster) -> tuple[Secret, ...]:
+    """The secrets of the policy, and the keys of people that were made here."""
+    return (*policy.secrets_of(cluster.inventory), *(each.key for each in people.read(cluster.workspace).values()))
+
+
 def task_of(kind: Kind) -> str:
     """The task that replaces secrets of this kind."""
     return kind.rotated_by.split()[1]
@@ -198,11 +208,31 @@ def _issuer(run: Removal, _: Sequence[Secret], keys: Keys) -> Operation:
     return rotation.operation(keys, abort=False)
 
 
+def _people(run: Removal, rows: Sequence[Secret], _: Keys) -> Operation:
+    workspace, now = run.cluster.workspace, datetime.now(UTC)
+    known = people.read(workspace).values()
+    names = [each.name for each in known if each.key in rows and each.ends > now and not each.removed]
+
+    def issue() -> None:
+        with changing_keys(workspace):
+            for name in names:
+                users.add(run.cluster, users.Wanted(name, new_key=True), datetime.now(UTC))
+
+    def send() -> None:
+        with run.connect(run.inventory.primary) as primary:
+            identities.send(primary, identities.document(run.cluster))
+
+    title = f"issue new keys for {listed(names)}: each needs inv users.kubeconfig again"
+    accept = Step("have the API server accept their new certificates, and not the previous", send)
+    return Operation((Step(title, issue), accept) if names else ())
+
+
 ROTATIONS: Mapping[str, Callable[[Removal, Sequence[Secret], Keys], Operation]] = {
     "keys.rotate-wireguard": _wireguard,
     "tokens.rotate": _tokens,
     "encryption.rotate": _encryption,
     "keys.rotate-certificates": _certificates,
     "keys.rotate-issuer": _issuer,
+    "users.add": _people,
 }
 """Task → its operation for some secrets: one for each task that the policy names."""

@@ -33,7 +33,7 @@ class Wanted:
     """What is asked for; None stands for what is so already, or the default of a new user.
 
     ``request``: a certificate request (PEM) by the person; ``recipient``: whom a key made here is encrypted to
-    ("age1…", "ssh-ed25519 …"). ``role`` may be NO_ROLE.
+    ("age1…", "ssh-ed25519 …"). ``new_key``: one made here, also for a user who has one. ``role`` may be NO_ROLE.
     """
 
     name: str
@@ -43,11 +43,17 @@ class Wanted:
     expires: timedelta | None = None
     request: bytes | None = None
     recipient: str | None = None
+    new_key: bool = False
 
     @property
     def renews(self) -> bool:
         """Whether a new certificate is asked for."""
-        return any(each is not None for each in (self.groups, self.expires, self.request, self.recipient))
+        return self.changes_key or self.groups is not None or self.expires is not None
+
+    @property
+    def changes_key(self) -> bool:
+        """Whether it is over another key than that of a user who exists."""
+        return self.new_key or self.request is not None or self.recipient is not None
 
 
 @dataclass(frozen=True)
@@ -74,7 +80,7 @@ def add(cluster: Cluster, wanted: Wanted, now: datetime) -> Added:
     public: dict[str, bytes | None] = {}
     private: bytes | None = None
     issued = before is None or wanted.renews
-    if before and wanted.request is None and not wanted.recipient:
+    if before and not wanted.changes_key:
         where = f"keys/{before.certificate}"
         pem = workspace.read(workspace.keys_dir / before.certificate)
         if faults := client_certificates.faults(before, pem):

@@ -19,7 +19,7 @@ class Kind(StrEnum):
     ENCRYPTION = "EncryptionConfiguration", "inv encryption.rotate"
     SERVING_KEY = "private key with certificate", "inv keys.rotate-certificates --all"
     SIGNING_KEY = "private key", "inv keys.rotate-issuer"
-    PERSON_KEY = "a person's private key", "inv users.remove NAME, then inv users.add NAME"
+    PERSON_KEY = "a person's private key", "inv users.add NAME --new-key"
 
 
 @dataclass(frozen=True)

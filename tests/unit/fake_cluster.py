@@ -24,7 +24,7 @@ from smallkube.operations.engine import Operation, execute
 from smallkube.remote.fake import FakeHost, reply
 from smallkube.remote.fleet import NodeOutcome
 from smallkube.remote.host import Command, Result
-from smallkube.secrets import age, generate, identities, peers, policy, transaction
+from smallkube.secrets import age, generate, peers, policy, transaction
 from smallkube.secrets.age import require_master
 from smallkube.secrets.policy import Kind, Secret
 from smallkube.secrets.transaction import Keys, changing_keys, read_keys
@@ -179,7 +179,7 @@ class FakeCluster:
     def _take_up_identities(self, nodes: Sequence[Node] | None) -> None:
         found, deployed = self.keys.certificates, self.inventory.nodes if nodes is None else nodes
         if self.inventory.primary in deployed:
-            self.pinned = {found[leaf.file] for leaf in identities.leaves(self.inventory, found.keys(), ())}
+            self._replace(kube_identities.document(self.cluster))
         for row in policy.identities(self.inventory):
             if row.node in {node.name for node in deployed} and row.certificate:
                 self.services.setdefault(row.node, {})[row.units[0]] = found[row.certificate.file]

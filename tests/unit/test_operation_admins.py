@@ -3,16 +3,17 @@ killed: nothing is encrypted to them, and nothing that they could read is used o
 """
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
 from smallkube.core.errors import SmallkubeError, UsageError
 from smallkube.inventory.models import Node
-from smallkube.operations import admin_removal, admins, tokens
+from smallkube.operations import admin_removal, admins, tokens, users
 from smallkube.operations.admin_removal import ROTATIONS, Removal, task_of
 from smallkube.operations.engine import Operation, Runbook
-from smallkube.secrets import age, audit, exposed, policy, recipients, transaction
+from smallkube.secrets import age, audit, client_certificates, exposed, policy, recipients, transaction
 from smallkube.secrets.policy import Kind
 from smallkube.secrets.transaction import changing_keys
 from tests.unit.fake_cluster import FakeCluster, kills, run
@@ -39,9 +40,11 @@ class Company(FakeCluster):
 
 @pytest.fixture
 def company(cluster: FakeCluster) -> Company:
-    """Administered by the master and bob; all is deployed."""
+    """Administered by the master and bob, who could both read the key of alice; all is deployed."""
     with changing_keys(cluster.workspace):
         admins.add(admins.plan_addition(cluster.cluster, "bob", RECIPIENT))
+    with changing_keys(cluster.workspace):
+        users.add(cluster.cluster, users.Wanted("alice"), datetime.now(UTC))
     return Company(cluster.workspace)
 
 
@@ -87,6 +90,7 @@ def assert_removed(company: Company, before: dict[str, bytes]) -> None:
     (key,) = {name for name, _ in company.configuration.keys}
     assert {*company.objects.values()} == {key} != {"key1"}
     assert len(company.issuers) == 1 and {*company.pod_tokens.values()} == {*company.issuers}
+    assert not [pem for pem in company.pinned if client_certificates.belongs(pem, before["user_alice.key"], "alice")]
     for node in company.inventory.nodes:
         assert company.shown[node.name] == company.keys.certificates
         assert company.peers[node.name] == company.peers["node1"]
@@ -106,7 +110,7 @@ def test_the_printed_titles_are_the_steps_that_run(company: Company) -> None:
 
 def test_killed_before_each_step_the_same_command_ends_it(company: Company) -> None:
     before = plaintexts(company, bob())
-    assert len(before) == len(policy.secrets_of(company.inventory))
+    assert {*before} == {*(row.name for row in policy.secrets_of(company.inventory)), "user_alice.key"}
     for killed in kills(company, operation(company)):
         company.read_all()
         if killed:

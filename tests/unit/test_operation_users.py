@@ -205,6 +205,16 @@ def test_a_key_for_its_recipient_alone(run: Run, here: Workspace) -> None:
     assert files(here, "carol") == ["users/carol.crt"]
 
 
+def test_a_new_key_replaces_the_one_there_is(run: Run, primary: Primary, here: Workspace) -> None:
+    done(run, "users.add", "alice", "--group", "dev", "--role", "view")
+    before = json.loads(done(run, "users.kubeconfig", "alice", "--out", "-"))["users"][0]["user"]
+    done(run, "users.add", "alice", "--new-key")
+    after = json.loads(done(run, "users.kubeconfig", "alice", "--out", "-"))["users"][0]["user"]
+    assert not {*before.values()} & {*after.values()}
+    assert people.read(here)["alice"].groups == ("dev",) and primary.users == ["alice"]
+    assert json.loads(done(run, "keys.check", "--json"))["problems"] == []
+
+
 def test_only_what_is_asked_for_changes(run: Run, primary: Primary, here: Workspace) -> None:
     done(run, "users.add", "alice", "--role", "view", "--group", "dev")
     certificate = (here.keys_dir / "users/alice.crt").read_bytes()
