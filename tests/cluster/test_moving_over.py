@@ -60,11 +60,11 @@ def test_nodes_move_from_tokens_to_certificates(tokens: LabCluster) -> None:
         }
         with Load(tokens).running(asking) as load:
             operator.done("nix.render")
-            operator.done("deploy", "--node", "node1")
+            operator.done("deploy", "--no-drain", "--node", "node1")
             assert clients(tokens) == {"current", "token"}
             said = operator.inv("keys.prune", "--yes")
             assert said.returncode == 1 and "kubelet on node2" in said.stderr and "node1" not in said.stderr
-            operator.done("deploy")
+            operator.done("deploy", "--no-drain")
         load.judge(restarts=1)
         going.judge()
     assert clients(tokens) == {"current"}
