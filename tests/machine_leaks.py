@@ -58,7 +58,7 @@ def by_policy(inventory: Inventory, node: str) -> Iterator[Allowed]:
                 yield Allowed(rf"^/run/{client.name}/kubeconfig$", names, "kubeconfig of a client")
         for unit in row.units if node == row.node and row.name == "kube_token_root" else ():
             yield Allowed(rf"^/run/{unit}/kubeconfig$", names, "kubeconfig of a unit that acts as root")
-        if node == inventory.primary.name and row.user:
+        if node == inventory.primary.name and row.kind is policy.Kind.TOKEN:
             yield Allowed(r"^/run/kube-apiserver/tokens\.csv$", names, "what the API server accepts")
 
 

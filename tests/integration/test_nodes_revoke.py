@@ -10,7 +10,7 @@ from smallkube.operations import revoke
 from smallkube.secrets import age
 from tests.integration.crash import plaintexts
 
-OWN = {"wgkube2.key.age", "kube_token_node2.age", "kubelet_node2.key.age"}
+OWN = {"wgkube2.key.age", *(f"{word}_node2.key.age" for word in ("kubelet", "node", "coredns", "kube-proxy"))}
 
 
 def plan(cluster: Any, name: str = "node2") -> revoke.Plan:
@@ -34,9 +34,11 @@ def test_only_its_own_secrets_are_its_own(ready: Any) -> None:
     assert plan(ready).shared == ()
 
 
-def test_the_previous_token_of_a_rotation_is_its_own_too(ready: Any) -> None:
-    (ready.keys / "kube_token_node2.old.age").write_bytes((ready.keys / "kube_token_node2.age").read_bytes())
-    assert own(ready) == OWN | {"kube_token_node2.old.age"}
+def test_what_a_rotation_or_an_earlier_version_left_is_its_own_too(ready: Any) -> None:
+    left = {"node_node2.key.old.age", "kube_token_node2.age", "kube_token_node2.old.age"}
+    for file in left:
+        (ready.keys / file).write_bytes((ready.keys / "node_node2.key.age").read_bytes())
+    assert own(ready) == OWN | left
 
 
 def test_a_node_that_left_the_inventory_can_be_revoked(ready: Any) -> None:

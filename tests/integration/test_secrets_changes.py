@@ -49,9 +49,7 @@ def test_a_new_node_creates_only_what_is_new(ready: Any) -> None:
     report = json.loads(ready.done("keys.generate", "--json"))
     assert set(report["created"]) == {
         "wgkube4.key.age",
-        "kube_token_node4.age",
-        "kubelet_node4.key.age",
-        "kubelet_node4.crt",
+        *(f"{word}_node4.{end}" for word in ("kubelet", "node", "coredns", "kube-proxy") for end in ("key.age", "crt")),
     }
     assert report["rekey"] == []
     derived = {"peers.json", "secrets.nix", "recipients.json", "state.json"}
@@ -72,7 +70,7 @@ def test_generation_without_the_private_master_key(ready: Any) -> None:
 
 def test_rekey_touches_only_what_policy_or_host_key_changed(ready: Any) -> None:
     ready.new_host_key("node2")
-    expected = {"wgkube2.key.age", "kube_token_node2.age", "kubelet_node2.key.age"}
+    expected = {"wgkube2.key.age", *(f"{word}_node2.key.age" for word in ("kubelet", "node", "coredns", "kube-proxy"))}
     report = json.loads(ready.done("keys.generate", "--json"))
     assert {row["file"] for row in report["rekey"]} == expected
     assert {file for file, (_, fix) in ready.problems().items() if fix == "inv keys.rekey"} == expected
@@ -90,9 +88,7 @@ def test_removed_node_leaves_stale_files_that_are_only_reported(ready: Any) -> N
     ready.done("keys.generate")
     assert set(ready.problems()) == {
         "wgkube2.key.age",
-        "kube_token_node2.age",
-        "kubelet_node2.key.age",
-        "kubelet_node2.crt",
+        *(f"{word}_node2.{end}" for word in ("kubelet", "node", "coredns", "kube-proxy") for end in ("key.age", "crt")),
         "hosts/node2.pub",
     }
 
@@ -146,17 +142,17 @@ def test_changed_encrypted_resources(ready: Any) -> None:
 
 
 def test_old_token_during_a_rotation(ready: Any) -> None:
-    shutil.copy(ready.keys / "kube_token_node2.age", ready.keys / "kube_token_node2.old.age")
+    shutil.copy(ready.keys / "kube_token_root.age", ready.keys / "kube_token_root.old.age")
     ready.done("keys.generate")
-    assert '"kube_token_node2.old.age".publicKeys = [ master node1 node2 ]' in ready.workspace.secrets_nix.read_text()
+    assert '"kube_token_root.old.age".publicKeys = [ master node1 ]' in ready.workspace.secrets_nix.read_text()
     assert ready.problems() == {}
-    ready.new_host_key("node2")
-    assert "kube_token_node2.old.age" in ready.done("keys.rekey")
+    ready.new_host_key("node1")
+    assert "kube_token_root.old.age" in ready.done("keys.rekey")
 
 
 def test_list_and_show(ready: Any) -> None:
     rows = {row["name"]: row for row in json.loads(ready.done("keys.list", "--json"))}
-    assert rows["kube_token_node2"]["readers"] == ["master", "node1", "node2"]
+    assert rows["node_node2.key"]["readers"] == ["master", "node2"]
     assert "wgkube2.key " in ready.done("keys.list")
     for name in ("kube_token_root", "kube_token_root.age", "keys/kube_token_root.age"):
         assert len(ready.done("keys.show", name)) == 65

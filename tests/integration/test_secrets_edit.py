@@ -38,8 +38,8 @@ def leftovers() -> set[str]:
 
 def test_a_valid_change_is_saved_for_the_same_readers(ready: Any) -> None:
     token = "x" * 64
-    ready.done("keys.edit", "kube_token_node2", **editor(ready, f"echo {token} > $1"))
-    assert ready.done("keys.show", "kube_token_node2") == token + "\n"
+    ready.done("keys.edit", "kube_token_root", **editor(ready, f"echo {token} > $1"))
+    assert ready.done("keys.show", "kube_token_root") == token + "\n"
     assert json.loads(ready.done("keys.check", "--json"))["problems"] == []
     assert leftovers() == set()
 

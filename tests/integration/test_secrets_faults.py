@@ -47,13 +47,13 @@ CHECKOUT = "git checkout -- keys/"
 
 def test_rekey_reports_what_it_cannot_open_and_fixes_the_rest(ready: Any) -> None:
     ready.new_host_key("node2")
-    damaged = ready.keys / "kube_token_node2.age"
+    damaged = ready.keys / "node_node2.key.age"
     damaged.write_bytes(damaged.read_bytes()[:-1] + b"x")
     before = damaged.read_bytes()
     run = ready.inv("keys.rekey")
-    assert run.returncode == 1 and "kube_token_node2.age is kept as it is" in run.stderr
+    assert run.returncode == 1 and "node_node2.key.age is kept as it is" in run.stderr
     assert damaged.read_bytes() == before
-    assert set(ready.problems()) == {"kube_token_node2.age"}
+    assert set(ready.problems()) == {"node_node2.key.age"}
 
 
 def test_swapped_files(ready: Any) -> None:

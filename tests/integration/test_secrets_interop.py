@@ -89,7 +89,7 @@ def test_secrets_nix_as_agenix_evaluates_it(make_cluster: Callable[..., Any]) ->
 def test_a_file_that_the_age_cli_wrote_is_ours_too(make_cluster: Callable[..., Any], armor: list[str]) -> None:
     cluster = make_cluster((1, 2))
     cluster.done("keys.generate")
-    name = "kube_token_node2.age"
+    name = "kube_token_root.age"
     rules = nix(cluster.keys, "import ./secrets.nix")
     assert isinstance(rules, dict)
     recipients = [word for key in rules[name]["publicKeys"] for word in ("--recipient", key)]
