@@ -11,7 +11,10 @@ from tests.cluster.load import busy
 
 CERTIFICATES = ("keys.rotate-certificates", "--yes", "--all")
 ISSUER = ("keys.rotate-issuer", "--yes", "--overlap", "0")
-FILES = {"apiserver.crt", "front-proxy-client.crt", "kubelet-client.crt", "kubelet_node1.crt", "kubelet_node2.crt"}
+FILES = {
+    *("apiserver.crt", "front-proxy-client.crt", "kubelet-client.crt"),
+    *(f"{word}_{node}.crt" for word in ("kubelet", "node", "coredns", "kube-proxy") for node in ("node1", "node2")),
+}
 NAMESPACE = "test-trust"
 
 
