@@ -35,12 +35,19 @@ def by_token(node: str, token: str) -> tuple[str, str]:
 
 
 def by_identity(node: str) -> tuple[str, str]:
-    """A client with the kubelet's certificate, as the system that was activated last has it."""
+    """A client with the kubelet's certificate, as the system that was activated last has it.
+
+    Between the moments in which a deploy brings the one and the other, key and certificate do not fit.
+    """
     kubeconfig = "k=$(sed -n 's/.*--kubeconfig=\\([^ ]*\\).*/\\1/p' /etc/systemd/system/kubelet.service)"
     names = {"crt": '.users[0].user."client-certificate"', "key": '.users[0].user."client-key"'}
     names["ca"] = '.clusters[0].cluster."certificate-authority"'
     values = "; ".join(f"{name}=$(jq -r '{path}' $k)" for name, path in names.items())
-    return node, f"{kubeconfig}; {values}; {_CURL.replace(_BEARER, ' --cert $crt --key $key')}"
+    fits = '[ "$(openssl x509 -in $crt -noout -pubkey)" = "$(openssl pkey -in $key -pubout)" ]'
+    return (
+        node,
+        f"until {kubeconfig}; {values}; {fits}; do sleep 0.1; done; {_CURL.replace(_BEARER, ' --cert $crt --key $key')}",
+    )
 
 
 def as_pod(cluster: LabCluster, namespace: str, name: str) -> tuple[str, str]:
