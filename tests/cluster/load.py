@@ -44,10 +44,8 @@ def by_identity(node: str) -> tuple[str, str]:
     names["ca"] = '.clusters[0].cluster."certificate-authority"'
     values = "; ".join(f"{name}=$(jq -r '{path}' $k)" for name, path in names.items())
     fits = '[ "$(openssl x509 -in $crt -noout -pubkey)" = "$(openssl pkey -in $key -pubout)" ]'
-    return (
-        node,
-        f"until {kubeconfig}; {values}; {fits}; do sleep 0.1; done; {_CURL.replace(_BEARER, ' --cert $crt --key $key')}",
-    )
+    curl = _CURL.replace(_BEARER, " --cert $crt --key $key")
+    return node, f"until {kubeconfig}; {values}; {fits}; do sleep 0.1; done; {curl}"
 
 
 def as_pod(cluster: LabCluster, namespace: str, name: str) -> tuple[str, str]:
