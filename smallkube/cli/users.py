@@ -11,6 +11,7 @@ from smallkube.core import durations, ui
 from smallkube.core.errors import SmallkubeError, UsageError
 
 if TYPE_CHECKING:
+    from smallkube.remote.host import Host
     from smallkube.secrets.people import Person
 
 
@@ -30,9 +31,10 @@ def add(
 
     Effective at once, without a restart of the API server. The key is made by
     the person (--csr), or here: encrypted to the person (--recipient), else to
-    the administrators. For a user who exists, what no flag names stays as it is;
-    a new certificate is issued only with --csr, --recipient, --new-key, --group
-    or --expires, and needs a new users.kubeconfig. Repeated, it restores bindings.
+    the administrators. For a user who exists, what no flag names stays as it
+    is; a new certificate is issued only with --csr, --recipient, --new-key,
+    --group or --expires, and needs a new kubeconfig. Repeated, it restores the
+    bindings.
     """
     from smallkube.kube import bindings
     from smallkube.operations import users
@@ -50,14 +52,20 @@ def add(
         person = added.person
         if added.issued:
             _describe(here, added)
-        try:
-            users.send(here.cluster, primary, person)
-        except SmallkubeError as error:
-            hint = error.hint or f"run `inv users.add {name}` again when it is solved"
-            message = f"{name} is in keys/, but the cluster does not know it yet: {error.message}"
-            raise SmallkubeError(message, where=error.where, hint=hint) from error
+        _send(here, primary, person)
     ui.result(f"{name}: {_rights(person)}; the certificate expires at {person.expires}")
     ui.message("commit keys/; the next inv nix.render and inv deploy keep it so")
+
+
+def _send(here: Current, primary: "Host", person: "Person") -> None:
+    from smallkube.operations import users
+
+    try:
+        users.send(here.cluster, primary, person)
+    except SmallkubeError as error:
+        hint = error.hint or f"run `inv users.add {person.name}` again when it is solved"
+        message = f"{person.name} is in keys/, but the cluster does not know it yet: {error.message}"
+        raise SmallkubeError(message, where=error.where, hint=hint) from error
 
 
 def _describe(here: Current, added: Any) -> None:
@@ -161,8 +169,8 @@ def kubeconfig(
     """Write a person's kubeconfig.
 
     A file of mode 0600 with the certificates, and the key where it was made for
-    the administrators. With --key FILE the kubeconfig names that file instead, and
-    holds no secret; a relative path counts from the kubeconfig's folder.
+    the administrators. With --key FILE the kubeconfig names that file instead,
+    and holds no secret; a relative path counts from the kubeconfig's folder.
     """
     from smallkube.kube.kubeconfig import Credential
     from smallkube.secrets import client_certificates, edit
@@ -202,7 +210,7 @@ def remove(here: Current, name: Annotated[str, "user name"]) -> None:
 
     Their certificate is refused at once, without a restart of the API server;
     then their bindings and files in keys/ are deleted. Watches that are open
-    already end when they time out. After an interruption the same command resumes.
+    end when they time out. After an interruption the same command resumes.
     """
     from smallkube.operations.users import Removal
     from smallkube.secrets import edit

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ from smallkube.etcd import catalog, signature
 from smallkube.inventory.cluster import Cluster
 from smallkube.inventory.load import load
 from smallkube.nix import render
+from smallkube.operations import users
 from tests.unit.test_etcd_retention import START, record
 
 TASKS = {
@@ -218,7 +220,9 @@ def rendered(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     text = workspace.inventory_file.read_text()
     ssh = re.sub(r"peer_ip: \S+", lambda found: f"{found[0]}\n    ssh: {{host: 127.0.0.1, port: {next(ports)}}}", text)
     workspace.inventory_file.write_text(ssh)
-    render.plan(Cluster(workspace, load(workspace.inventory_file))).apply()
+    cluster = Cluster(workspace, load(workspace.inventory_file))
+    users.add(cluster, users.Wanted("alice"), datetime.now(UTC))
+    render.plan(cluster).apply()
     (root / "backups").mkdir()
     taken = dataclasses.replace(record(1, START), cluster="test")
     catalog.write_record(root / "backups", signature.sign(taken, signature.signing_key(workspace)))

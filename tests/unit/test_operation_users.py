@@ -362,7 +362,9 @@ def test_keys_check_finds_what_does_not_agree(run: Run, here: Workspace) -> None
     (folder / "bob.crt").unlink()
     (folder / "eve.crt").write_text("")
     shutil.copy(here.keys_dir / "user_alice.key.age", here.keys_dir / "user_eve.key.age")
-    found = {row["file"]: row["fault"] for row in json.loads(run("keys.check", "--json")[1])["problems"]}
+    found: dict[str, str] = {}
+    for row in json.loads(run("keys.check", "--json")[1])["problems"]:
+        found[row["file"]] = f"{found.get(row['file'], '')}{row['fault']}"
     assert "its name is not alice alone" in found["users/alice.crt"]
     assert found["users/bob.crt"] == "missing"
     assert "stale" in found["users/eve.crt"] and "stale" in found["user_eve.key.age"]
