@@ -7,16 +7,20 @@ disk leaves them, one after the other. The rotations of WireGuard keys and of th
 
 import os
 from collections.abc import Callable, Collection
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
 from smallkube.operations import certificates as rotation
+from smallkube.operations import users
+from smallkube.operations.users import Wanted
 from smallkube.remote import scan
 from smallkube.remote.scan import Scanned
 from smallkube.secrets import certificates, host_keys, kinds, policy
 from smallkube.secrets import edit as editing
 from smallkube.secrets import rekey as rekeying
+from smallkube.secrets.people import read
 from smallkube.secrets.policy import Secret
 from smallkube.secrets.transaction import Change, apply, changing_keys, commit, states
 from tests.integration.crash import assert_sound, generate, kills, locked, plaintexts
@@ -141,3 +145,45 @@ def test_storing_host_keys_killed_before_each_change(make_cluster: Callable[...,
         found.pop("state.json", None)
         assert found in (before, scan.files(shown)), steps
     assert steps > 5
+
+
+def test_changes_of_people_killed_before_each_change(make_cluster: Callable[..., Any]) -> None:
+    """A user is as before or as after: certificate, key and the line in users.json."""
+    cluster, now = make_cluster((1, 2)), datetime.now(UTC)
+    generate(cluster)
+    recipient = (cluster.private / "node1.pub").read_text().strip()
+    people = [
+        Wanted("alice", groups=("dev",)),
+        Wanted("alice", recipient=recipient),
+        Wanted("alice", role="view"),
+        Wanted("bob"),
+    ]
+    known: list[dict[str, bytes]] = []
+    for wanted in people:
+
+        def work(wanted: Wanted = wanted) -> None:
+            with changing_keys(cluster.workspace):
+                users.add(cluster.cluster, wanted, now)
+
+        assert_whole(cluster, work, known)
+    runbook = cluster.cluster, None, lambda _: pytest.fail("asks no machine"), lambda: None
+    for name in ("alice", "bob"):
+        removal = users.Removal(*runbook, read(cluster.workspace)[name])
+        assert_whole(cluster, removal.operation().steps[-1].run, known)
+    assert not [name for name in cluster.content() if "alice" in name or "bob" in name]
+
+
+def assert_whole(cluster: Any, work: Callable[[], object], known: list[dict[str, bytes]]) -> None:
+    def run() -> None:
+        work()
+
+    before = cluster.content()
+    names, last = set[frozenset[str]](), 0
+    for step in filter(None, kills(cluster.workspace.root, run)):
+        locked(cluster)
+        found = cluster.content()
+        assert found == before or found["state.json"] != before.get("state.json")
+        assert_sound(cluster, known)
+        names.add(frozenset(found))
+        last = step
+    assert last > 5 and len(names) <= 2
