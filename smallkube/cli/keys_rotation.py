@@ -168,9 +168,9 @@ def rotate_master(
 
     It decrypts every secret. Adds a new identity above the current one in
     keys/master_key, also in its place in cluster.secrets.admins, and re-encrypts
-    all of keys/. The previous identity stays, for
-    earlier backups, until you run this with --drop-old. Lists what to replace if
-    the previous identity was exposed.
+    all of keys/. The previous identity stays, for earlier backups, until you run
+    this with --drop-old. Lists what to replace if the previous identity was
+    exposed.
     """
     from smallkube.operations import master as rotating
 
