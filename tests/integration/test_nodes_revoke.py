@@ -34,7 +34,7 @@ def test_only_its_own_secrets_are_its_own(ready: Any) -> None:
     assert plan(ready).shared == ()
 
 
-def test_what_a_rotation_or_an_earlier_version_left_is_its_own_too(ready: Any) -> None:
+def test_what_a_rotation_or_version_left_is_its_own_too(ready: Any) -> None:
     left = {"node_node2.key.old.age", "kube_token_node2.age", "kube_token_node2.old.age"}
     for file in left:
         (ready.keys / file).write_bytes((ready.keys / "node_node2.key.age").read_bytes())

@@ -96,8 +96,9 @@ def place(cluster: FakeCluster, request: pytest.FixtureRequest, monkeypatch: pyt
         edit.write(cluster.workspace.inventory_file, edit.add_admin(text, "me", cluster.master.recipient))
     if "keys.generate" in request.node.name:
         (root / "keys" / "kube_token_system_kube-scheduler.age").unlink()
-    alice = Person("alice", (), "", "", "2026-01-01T00:00:00Z", "2027-01-01T00:00:00Z")
-    cluster.workspace.users_file.write_bytes(people.render({"alice": alice}))
+    if "users.remove" in request.node.name:
+        alice = Person("alice", (), "", "", "2026-01-01T00:00:00Z", "2027-01-01T00:00:00Z")
+        cluster.workspace.users_file.write_bytes(people.render({"alice": alice}))
     folder = catalog.folder_of(cluster.cluster)
     folder.mkdir()
     one = signature.sign(replace(record(1, START), cluster="test"), Ed25519PrivateKey.generate())
