@@ -131,8 +131,8 @@ class Revocation(Runbook):
         steps = (
             Step(f"list the Secrets that pods on {name} use", self._list_exposed),
             Step("accept its certificates no more", self._refuse_certificates),
-            Step("end its connections to the API server", self._end_connections),
             Step("close its tunnel on every node that can be reached", self._close_tunnel),
+            Step("end its connections to the API server", self._end_connections),
             *((forget,) if plan.inside else ()),
             Step(f"remove {name} from peers.json and secrets.nix{again}", self.update_keys),
             Step("deploy the primary, without its certificates and WireGuard key", deploy_primary),

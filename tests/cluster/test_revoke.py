@@ -15,8 +15,8 @@ REVOKE = ("nodes.remove", "node3", "--revoke", "--yes")
 LINES = (
     "revoke: list the Secrets",
     "revoke: accept its certificates no more",
-    "revoke: end its connections",
     "revoke: close its tunnel",
+    "revoke: end its connections",
     "revoke: remove node3 from inventory",
     "revoke: remove node3 from peers.json",
     "revoke: deploy the primary",

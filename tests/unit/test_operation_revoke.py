@@ -20,8 +20,8 @@ OWN = ", ".join(("wgkube2.key.age", *(f"{word}_node2.key.age" for word in WORDS)
 TITLES = (
     "list the Secrets that pods on node2 use",
     "accept its certificates no more",
-    "end its connections to the API server",
     "close its tunnel on every node that can be reached",
+    "end its connections to the API server",
     "remove node2 from inventory.yaml",
     "remove node2 from peers.json and secrets.nix",
     "deploy the primary, without its certificates and WireGuard key",

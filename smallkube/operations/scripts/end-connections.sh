@@ -5,9 +5,17 @@
 set -eu
 port=$1 left=
 shift
+
+# Both ends of each; who connects again has another port.
+connections() {
+  ss --no-header --tcp --numeric state established "( dst $1 and sport = :$port )" | awk '{ print $3, $4 }'
+}
+
 for cidr; do
+  before=$(connections "$cidr")
+  if [ -z "$before" ]; then continue; fi
   ss --kill --tcp state established "( dst $cidr and sport = :$port )" >/dev/null
-  left=$left$(ss --no-header --tcp --numeric state established "( dst $cidr and sport = :$port )")
+  left=$left$(connections "$cidr" | grep -Fx "$before" || true)
 done
 if [ -n "$left" ] && systemctl --quiet is-active kube-apiserver.service; then
   systemctl restart kube-apiserver.service
