@@ -16,11 +16,11 @@ Name = Annotated[str, "as cluster.secrets.admins in inventory.yaml has it"]
 
 @task("json")
 def list_(here: Current) -> None:
-    """List the administrators and what they cannot read.
+    """List administrators and what they cannot read.
 
-    Needs no private key: by keys/recipients.json and the files themselves. HERE is
-    the one whose identity is keys/master_key, or the file that SMALLKUBE_IDENTITY
-    names.
+    Needs no private key: by keys/recipients.json and the files themselves. HERE
+    is the one whose identity is keys/master_key, or the file that
+    SMALLKUBE_IDENTITY names.
     """
     from smallkube.inventory.admins import short
     from smallkube.operations import admins
@@ -47,8 +47,8 @@ def add(
     """Let another administrator read every secret.
 
     Adds the name and the recipient (a public key) to cluster.secrets.admins in
-    inventory.yaml and re-encrypts every secret. Later backups are encrypted to them
-    as well. Needs your own identity. After an interruption the same command
+    inventory.yaml and re-encrypts every secret. Later backups are encrypted to
+    them as well. Needs your own identity. After an interruption the same command
     resumes.
     """
     from smallkube.operations import admins
@@ -78,13 +78,13 @@ def remove(
     overlap: Annotated[int, Limits(0), "seconds for programs to read their new ServiceAccount token"] = 120,
     timeout: Annotated[Seconds, "seconds for clients to use new tokens and certificates"] = 300,
 ) -> None:
-    """Remove an administrator; replace all they could read.
+    """Remove an administrator; replace what they read.
 
-    Says what that is; encrypts every secret to the others alone; then rotates
-    WireGuard keys, tokens, certificates and their keys, the encryption key and the
-    issuer's key, each as its own task does. Backups that they could read stay
-    readable for them. Needs another administrator's identity: SMALLKUBE_IDENTITY.
-    After an interruption the same command resumes.
+    Lists all that they could read; encrypts every secret to the others alone;
+    then rotates WireGuard keys, tokens, certificates and their keys, the
+    encryption key and the issuer's key, each as its own task does. Backups that
+    they could read stay readable for them. Needs another administrator's
+    identity: SMALLKUBE_IDENTITY. After an interruption the same command resumes.
     """
     from smallkube.operations import admin_removal as removing
     from smallkube.secrets.age import require_master

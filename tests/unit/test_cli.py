@@ -16,6 +16,7 @@ from invoke.main import program
 from lab.tasks import collection
 from smallkube.cli.app import tree
 from smallkube.core.workspace import REPOSITORY, Workspace
+from tests.leaks import RECIPIENT
 
 namespace = tree(collection)
 TASKS = sorted(namespace.task_names)
@@ -30,6 +31,8 @@ ON_AN_INVENTORY = [name for name in ON_A_WORKSPACE if name != "doctor"]
 WITH_NODE = [name for name in ON_AN_INVENTORY if "node" in FLAGS[name]]
 WITHOUT_NODE = [name for name in ON_AN_INVENTORY if "node" not in FLAGS[name]]
 ARGUMENTS = {
+    "admins.add": ["bob", "--recipient", RECIPIENT],
+    "admins.remove": ["bob", "--yes"],
     "nodes.add": ["node9", "--peer-ip", "192.0.2.9"],
     "nodes.remove": ["node2", "--yes"],
     "nodes.drain": ["--node", "node2", "--yes"],

@@ -22,7 +22,9 @@ from smallkube.etcd import catalog, signature
 from smallkube.inventory.cluster import Cluster
 from smallkube.inventory.load import load
 from smallkube.nix import render
-from smallkube.operations import users
+from smallkube.operations import admins, users
+from smallkube.secrets.transaction import changing_keys
+from tests.leaks import RECIPIENT
 from tests.unit.test_etcd_retention import START, record
 
 TASKS = {
@@ -30,6 +32,8 @@ TASKS = {
     "inventory.show": ["inventory.show"],
     "nodes.add": ["nodes.add", "node9", "--peer-ip", "192.0.2.9"],
     "nodes.remove": ["nodes.remove", "node2", "--yes"],
+    "admins.add": ["admins.add", "bob", "--recipient", RECIPIENT],
+    "admins.list": ["admins.list"],
     "keys.list": ["keys.list"],
     "keys.prune": ["keys.prune", "--yes"],
     "users.list": ["users.list"],
@@ -50,6 +54,7 @@ TASKS = {
 }
 """Those that have something to do without machines."""
 REACHING = {
+    "admins.remove": ["bob", "--yes"],
     "cluster.audit": [],
     "cluster.conformance": ["--program", "/bin/true", "--kubeconfig", "/bin/true", "--kubectl", "/bin/true"],
     "cluster.rebuild-primary": ["--yes"],
@@ -88,6 +93,7 @@ REACHING = {
 READ_ONLY = {
     "doctor",
     "inventory.show",
+    "admins.list",
     "keys.list",
     "users.list",
     "keys.check",
@@ -220,8 +226,10 @@ def rendered(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     text = workspace.inventory_file.read_text()
     ssh = re.sub(r"peer_ip: \S+", lambda found: f"{found[0]}\n    ssh: {{host: 127.0.0.1, port: {next(ports)}}}", text)
     workspace.inventory_file.write_text(ssh)
-    cluster = Cluster(workspace, load(workspace.inventory_file))
-    users.add(cluster, users.Wanted("alice"), datetime.now(UTC))
+    with changing_keys(workspace):
+        admins.add(admins.plan_addition(Cluster(workspace, load(workspace.inventory_file)), "bob", RECIPIENT))
+        cluster = Cluster(workspace, load(workspace.inventory_file))
+        users.add(cluster, users.Wanted("alice"), datetime.now(UTC))
     render.plan(cluster).apply()
     (root / "backups").mkdir()
     taken = dataclasses.replace(record(1, START), cluster="test")

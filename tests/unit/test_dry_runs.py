@@ -25,12 +25,12 @@ from smallkube.remote.scan import Scanned
 from smallkube.secrets import people, transaction
 from smallkube.secrets.host_keys import parse_host_key
 from smallkube.secrets.people import Person
+from tests.leaks import RECIPIENT
 from tests.unit.fake_cluster import HOSTS, FakeCluster, Killed
 from tests.unit.test_cluster_skew import healthy
 from tests.unit.test_etcd_retention import START, record
 
 BOTH = {"node1": "root@192.168.0.1:22", "node2": "root@192.168.0.2:22"}
-RECIPIENT = "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p"
 TASKS: Mapping[str, tuple[str, set[str]]] = {
     "cluster.rebuild-primary": ("--backup b1", {*BOTH}),
     "cluster.upgrade": ("", {*BOTH}),
