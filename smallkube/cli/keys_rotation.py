@@ -1,6 +1,6 @@
 """Rotations of keys: WireGuard, certificates, the key that signs ServiceAccount tokens, the master key."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
@@ -70,11 +70,12 @@ def rotate_certificates(
 
     if abort and (pause or no_deploy):
         raise UsageError("--abort can't be combined with --pause or --no-deploy")
+    nodes = {item.name for item in here.nodes}
     runner = output.Runner(here, "certificates", rotation=not no_deploy)
     why: dict[Secret, list[str]] = {}
     rows = certificates.under_way(here.inventory, runner.keys)
     if not rows and not abort:
-        why = _chosen(here, all, identities)
+        why = _chosen(here, nodes, all, identities)
         rows = tuple(row for row in why if why[row])
     elif no_deploy:
         raise UsageError("a rotation is under way", hint="complete it without --no-deploy, or --abort it")
@@ -91,11 +92,10 @@ def rotate_certificates(
     _show_next(rotation, runner.outage)
 
 
-def _chosen(here: Current, everything: bool, identities: bool) -> "dict[Secret, list[str]]":
+def _chosen(here: Current, nodes: Collection[str], everything: bool, identities: bool) -> "dict[Secret, list[str]]":
     """Key → why it is replaced."""
     from smallkube.operations import certificates
 
-    nodes = {item.name for item in here.nodes}
     found = certificates.choose(here.cluster, nodes, everything=everything, now=datetime.now(UTC))
     return {row: faults for row, faults in found.items() if row.user or not identities}
 
