@@ -44,6 +44,10 @@ CANNOT_PASS = (
     (r"invalid conntrack state", "needs the image regression-issue-74839"),
     (r"should work after restarting (apiserver|kube-proxy)|recreate its iptables rules", "needs SSH to the nodes"),
     (r"GenericPersistentVolume|disruptive \[Disruptive\]|kubelet is down|StaticPods", "stops the kubelet by SSH"),
+    (
+        r"HostPathType (Block|Character) Device",
+        "CRI-O has no MKNOD among its default_capabilities",
+    ),
     (r"\[Driver: csi-hostpath\]", "needs the images of the CSI host path driver and its sidecars"),
     (r"\[Driver: nfs3?\]|NFS|DynamicProvisioner External", "needs an NFS server: images volume/nfs, nfs-provisioner"),
     (r"\[Driver: iscsi\]", "needs the image volume/iscsi"),
