@@ -24,7 +24,7 @@ def own(cluster: Any) -> set[str]:
 def test_the_steps_are_shown_and_nothing_is_touched(ready: Any) -> None:
     before, inventory = ready.snapshot(), ready.workspace.inventory_file.read_text()
     steps = json.loads(ready.done("nodes.remove", "node2", "--revoke", "--dry-run", "--json"))
-    assert steps[1] == "remove node2 from inventory.yaml"
+    assert steps[1:5:3] == ["accept its certificates no more", "remove node2 from inventory.yaml"]
     assert all(file in steps[-1] for file in OWN)
     assert (ready.snapshot(), ready.workspace.inventory_file.read_text()) == (before, inventory)
 
@@ -34,7 +34,7 @@ def test_only_its_own_secrets_are_its_own(ready: Any) -> None:
     assert plan(ready).shared == ()
 
 
-def test_what_a_rotation_or_version_left_is_its_own_too(ready: Any) -> None:
+def test_other_versions_and_earlier_tokens_are_its_own_too(ready: Any) -> None:
     left = {"node_node2.key.old.age", "kube_token_node2.age", "kube_token_node2.old.age"}
     for file in left:
         (ready.keys / file).write_bytes((ready.keys / "node_node2.key.age").read_bytes())
