@@ -70,8 +70,7 @@ def rotate_certificates(
 
     if abort and (pause or no_deploy):
         raise UsageError("--abort can't be combined with --pause or --no-deploy")
-    nodes = {item.name for item in here.nodes}
-    runner = output.Runner(here, "certificates", rotation=not no_deploy)
+    nodes, runner = {item.name for item in here.nodes}, output.Runner(here, "certificates", rotation=not no_deploy)
     why: dict[Secret, list[str]] = {}
     rows = certificates.under_way(here.inventory, runner.keys)
     if not rows and not abort:

@@ -27,7 +27,16 @@ def made(old: Previous, make_cluster: Callable[..., PreparedWorkspace]) -> Prepa
     return cluster
 
 
-NEW = {"front-proxy-client.key.age", "front-proxy-client.crt"}
+NEW = {
+    "front-proxy-client.key.age",
+    "front-proxy-client.crt",
+    *(
+        f"{user}_{node}.{end}"
+        for user in ("node", "coredns", "kube-proxy")
+        for node in ("node1", "node2")
+        for end in ("key.age", "crt")
+    ),
+}
 """What it did not have yet."""
 
 

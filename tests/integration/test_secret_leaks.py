@@ -189,8 +189,8 @@ def test_an_age_plugin_leaks_no_secret(operator: TracedOperator, needs: Needs) -
     search = f"{operator.cluster.private}{os.pathsep}{os.environ['PATH']}"
     pipes = Allowed("pipe:", ".*", "to and from age, and its plugin")
     added = operator.run(f"admins.add carl --recipient {age_plugin.recipient(secret)}", PATH=search)
-    shown = operator.run("keys.show kube_token_node2", PATH=search, SMALLKUBE_IDENTITY=str(identity))
-    for done, allowed in ((added, (pipes,)), (shown, (pipes, Allowed(r"/stdout$", "kube_token_node2", ASKED)))):
+    shown = operator.run("keys.show kube_token_root", PATH=search, SMALLKUBE_IDENTITY=str(identity))
+    for done, allowed in ((added, (pipes,)), (shown, (pipes, Allowed(r"/stdout$", "kube_token_root", ASKED)))):
         assert done.status == 0, done.stderr.read_text()
         assert operator.leaks(done, allowed) == []
         assert all(any(one.covers(*seen) for seen in done.trace.seen(operator.canaries)) for one in allowed)

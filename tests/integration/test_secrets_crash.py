@@ -21,7 +21,7 @@ from smallkube.secrets import certificates, host_keys, kinds, policy
 from smallkube.secrets import edit as editing
 from smallkube.secrets import rekey as rekeying
 from smallkube.secrets.people import read
-from smallkube.secrets.policy import Secret
+from smallkube.secrets.policy import Kind, Secret
 from smallkube.secrets.transaction import Change, apply, changing_keys, commit, states
 from tests.integration.crash import assert_sound, generate, kills, locked, plaintexts
 
@@ -97,7 +97,7 @@ def test_steps_of_rotations_killed_before_each_change(make_cluster: Callable[...
     generate(cluster)
     rows = policy.secrets_of(cluster.inventory)
     keys = [row for row in rows if row.certificate]
-    tokens = [row for row in rows if row.user]
+    tokens = [row for row in rows if row.kind is Kind.TOKEN]
     steps = [
         Change({row: kinds.make(row.kind, ()) for row in tokens}, {row.old: row for row in tokens}),
         Change({row.retired: b"t" * 64 for row in tokens}, removed=[row.old for row in tokens]),

@@ -85,7 +85,7 @@ def test_nothing_changes_without_consent_or_in_a_dry_run(ready: Any) -> None:
     silent, refused = asked.stderr.splitlines()
     assert (asked.returncode, "no answer from node1, node2" in silent, "--yes" in refused) == (2, True, True)
     assert "would make new WireGuard keys: node1, node2" in ready.done("keys.rotate-wireguard", "--dry-run")
-    assert "would issue 5" in ready.done("keys.rotate-certificates", "--all", "--dry-run")
+    assert "would issue 11" in ready.done("keys.rotate-certificates", "--all", "--dry-run")
     assert ready.snapshot() == before
     assert "node7" in ready.refused("keys.rotate-wireguard", "--node", "node7", "--yes")
 
@@ -135,7 +135,7 @@ def test_certificates_with_other_names_get_new_keys(ready: Any) -> None:
     assert changed(ready, before) == set()
     old = public_half(ready, "apiserver.key")
     run = ready.inv(*REPLACE)
-    assert run.returncode == 0 and "issued 1, kept 4" in run.stdout
+    assert run.returncode == 0 and "issued 1, kept 10" in run.stdout
     assert "inv deploy" in run.stderr and "kubeconfigs" in run.stderr
     assert changed(ready, before) == API
     path = ready.keys / "apiserver.crt"
@@ -169,13 +169,18 @@ def test_each_kind_of_unusable_certificate_is_replaced(ready: Any) -> None:
     (ready.keys / "kubelet_node2.crt").write_text("-----BEGIN CERTIFICATE-----\n")
     before = ready.content()
     faults = ready.problems()
-    assert {file: fix for file, (_, fix) in faults.items()} == dict.fromkeys(
-        rows_with_certificate(ready), "inv keys.rotate-certificates"
-    )
+    unusable = {
+        "apiserver.crt",
+        "kubelet-client.crt",
+        "front-proxy-client.crt",
+        "kubelet_node1.crt",
+        "kubelet_node2.crt",
+    }
+    assert {file: fix for file, (_, fix) in faults.items()} == dict.fromkeys(unusable, "inv keys.rotate-certificates")
     report = json.loads(ready.done(*REPLACE, "--json"))
     assert {row["file"]: row["why"] for row in report["issued"]} == {file: why for file, (why, _) in faults.items()}
-    keys = {row.file for row in rows_with_certificate(ready).values()}
-    assert changed(ready, before) == {*rows_with_certificate(ready), *keys, "recipients.json"}
+    keys = {row.file for file, row in rows_with_certificate(ready).items() if file in unusable}
+    assert changed(ready, before) == {*unusable, *keys, "recipients.json"}
     for file in rows_with_certificate(ready):
         openssl("x509", "-in", ready.keys / file, "-noout", "-checkend", str(3600 * 24 * 3600))
     assert ready.problems() == {}
@@ -187,11 +192,12 @@ def test_each_kind_of_unusable_certificate_is_replaced(ready: Any) -> None:
 def test_a_valid_certificate_is_kept_without_all(ready: Any) -> None:
     issue(ready, "apiserver.crt", days=-62)
     before = ready.content()
-    assert "issued 0, kept 5" in ready.done("keys.rotate-certificates")
+    assert "issued 0, kept 11" in ready.done("keys.rotate-certificates")
     assert changed(ready, before) == set()
-    assert "issued 1" in ready.done(*REPLACE, "--all", "--node", "node2")
-    assert changed(ready, before) == {"kubelet_node2.crt", "kubelet_node2.key.age", "recipients.json"}
-    assert "issued 5" in ready.done(*REPLACE, "--all")
+    assert "issued 4" in ready.done(*REPLACE, "--all", "--node", "node2")
+    of_node2 = {file: row.file for file, row in rows_with_certificate(ready).items() if row.node == "node2"}
+    assert changed(ready, before) == {*of_node2, *of_node2.values(), "recipients.json"}
+    assert "issued 11" in ready.done(*REPLACE, "--all")
     assert changed(ready, before) >= set(rows_with_certificate(ready))
 
 
@@ -203,7 +209,7 @@ def test_rotation_without_the_master_names_a_damaged_key(ready: Any) -> None:
     assert run.returncode == 1
     assert "keys/apiserver.key.age: damaged" in run.stderr and "Traceback" not in run.stderr
     ready.without_master()
-    assert "issued 5" in ready.done(*REPLACE, "--all")
+    assert "issued 11" in ready.done(*REPLACE, "--all")
     assert ready.problems() == {}
 
 

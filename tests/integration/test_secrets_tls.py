@@ -128,6 +128,11 @@ def test_openssl_agrees(make_cluster: Callable[..., Any], needs: Callable[[str, 
         "kubelet-client.crt": ("sslclient", []),
         "kubelet_node1.crt": ("sslserver", ["-verify_hostname", "node1.k8s.internal", "-verify_ip", "fd88:1::1"]),
         "kubelet_node2.crt": ("sslserver", ["-verify_hostname", "node2.k8s.internal", "-verify_ip", "10.88.2.1"]),
+        **{
+            f"{user}_{node}.crt": ("sslclient", [])
+            for user in ("node", "coredns", "kube-proxy")
+            for node in ("node1", "node2")
+        },
     }
     assert {path.name for path in cluster.keys.glob("*.crt")} == set(names)
     for name, (purpose, checks) in names.items():
