@@ -35,7 +35,7 @@ def opened(runbook: Runbook, rows: Sequence[Secret], keys: Keys) -> list[tuple[s
     ]
 
 
-def strangers(runbook: Runbook) -> list[str]:
+def mismatched(runbook: Runbook) -> list[str]:
     """Where the certificates that the API server accepts differ from those in keys/, in words."""
     workspace, files = runbook.cluster.workspace, set(runbook.keys.certificates)
     users, valid = people.accepted(workspace), people.accepted(workspace, datetime.now(UTC))
