@@ -13,7 +13,7 @@
 let
   inherit (lib) mkOption types;
   cfg = config.kube;
-  kubectl = "${pkgs.kubernetes}/bin/kubectl";
+  kubectl = "${cfg.package}/bin/kubectl";
 
   # A service that does one thing with root's kubeconfig, once the API answers, and again until it succeeds.
   job = name: text: after: {
@@ -49,7 +49,7 @@ let
             inherit name text;
             runtimeInputs = [
               pkgs.coreutils
-              pkgs.kubernetes
+              cfg.package
               pkgs.openssl
             ];
           }

@@ -40,7 +40,7 @@ let
     name = "kube-apiserver-await";
     runtimeInputs = [
       pkgs.coreutils
-      pkgs.kubernetes
+      cfg.package
       cfg.mkkubeconfig
     ];
     text = ''
@@ -178,7 +178,7 @@ in
             "+${pkgs.coreutils}/bin/cp ${cfg.kubeletsFile} ${cfg.kubeletsFile}.known"
           ]
           ++ lib.optional (!pinned) (lib.getExe cfg.apiserver.makeCertificate);
-          ExecStart = kubeLib.commandLine "${pkgs.kubernetes}/bin/kube-apiserver" cfg.apiserver.flags;
+          ExecStart = kubeLib.commandLine "${cfg.package}/bin/kube-apiserver" cfg.apiserver.flags;
           ExecStartPost = lib.getExe awaitAnswer;
         }
       ];

@@ -22,6 +22,23 @@ in
       example = "1.34";
       description = "Minor version of Kubernetes that the package must have: minors are upgraded one at a time.";
     };
+    package = mkOption {
+      type = types.package;
+      default = pkgs.kubernetes;
+      defaultText = lib.literalExpression "pkgs.kubernetes";
+      description = "Kubernetes: API server, scheduler, controller manager, kubelet, kube-proxy and kubectl.";
+    };
+    etcdPackage = mkOption {
+      type = types.package;
+      default = pkgs.etcd;
+      defaultText = lib.literalExpression "pkgs.etcd";
+      description = "etcd, with etcdctl and etcdutl.";
+    };
+    crioPackage = mkOption {
+      type = types.nullOr types.package;
+      default = null;
+      description = "CRI-O; null: that of virtualisation.cri-o, which is pkgs.cri-o with its extraPackages.";
+    };
   };
 
   config = {
@@ -43,8 +60,8 @@ in
 
     assertions = [
       {
-        assertion = lib.hasPrefix "${cfg.kubernetesMinor}." pkgs.kubernetes.version;
-        message = "kube: the inventory demands Kubernetes ${cfg.kubernetesMinor}, but the package is ${pkgs.kubernetes.version}; set cluster.nixos to a release that has it, then inv nix.render --update-lock (minors one at a time)";
+        assertion = lib.hasPrefix "${cfg.kubernetesMinor}." cfg.package.version;
+        message = "kube: the inventory demands Kubernetes ${cfg.kubernetesMinor}, but the package is ${cfg.package.version}; name a revision of nixpkgs that has ${cfg.kubernetesMinor} in cluster.kubernetes_nixpkgs, then inv nix.render --update-lock";
       }
     ];
   };

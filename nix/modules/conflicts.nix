@@ -152,12 +152,6 @@ let
     "wireguard"
   ];
 
-  noStub =
-    off (get "services.resolved.settings.Resolve.DNSStubListener" true)
-    ||
-      builtins.match ".*DNSStubListener=(no|false).*" (
-        builtins.replaceStrings [ "\n" " " ] [ ";" "" ] (get "services.resolved.extraConfig" "")
-      ) != null;
   dnsmasq = get "services.dnsmasq.settings" { };
   onPort53 =
     lib.optional (
@@ -237,7 +231,7 @@ let
       message = "networking.nftables flushes the whole rule set, and kube-proxy's rules with it; remove flushRuleset or `flush ruleset`";
     }
     {
-      assertion = config.services.resolved.enable && !noStub;
+      assertion = config.services.resolved.enable && cfg.resolvedStub;
       message = "services.resolved must run with its stub listener: CoreDNS passes the names of others to it";
     }
     {

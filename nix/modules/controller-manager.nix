@@ -42,7 +42,7 @@ in
           # As a credential, because the certificate of api.tls = "insecure" is in a folder of the API server's own.
           LoadCredential = kubeLib.loadSecrets secrets ++ [ "apiserver.crt:${cfg.apiserver.trusted}" ];
           ExecStartPre = "${lib.getExe cfg.mkkubeconfig} %d/${token}";
-          ExecStart = kubeLib.commandLine "${pkgs.kubernetes}/bin/kube-controller-manager" {
+          ExecStart = kubeLib.commandLine "${cfg.package}/bin/kube-controller-manager" {
             inherit kubeconfig;
             use-service-account-credentials = "true";
             root-ca-file = "%d/apiserver.crt";

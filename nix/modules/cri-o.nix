@@ -39,6 +39,7 @@ in
     virtualisation.cri-o = {
       enable = true;
       settings.crio.runtime.log_to_journald = lib.mkDefault true;
+      package = lib.mkIf (cfg.crioPackage != null) cfg.crioPackage;
     };
     # NixOS puts CRI-O's example here (nixos/modules/virtualisation/cri-o.nix).
     environment.etc."cni/net.d/10-crio-bridge.conflist".source = lib.mkForce (

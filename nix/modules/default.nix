@@ -3,6 +3,7 @@
   imports = [
     ./lib.nix
     ./base.nix
+    ./releases.nix
     ./addressing.nix
     ./marks.nix
     ./peers.nix

@@ -43,7 +43,7 @@ in
           # Sockets become 0770: membership of the group is the access control.
           UMask = "0007";
           LimitNOFILE = lib.mkDefault 65536;
-          ExecStart = kubeLib.commandLine "${pkgs.etcd}/bin/etcd" {
+          ExecStart = kubeLib.commandLine "${cfg.etcdPackage}/bin/etcd" {
             name = cfg.nodeHost;
             data-dir = "/var/lib/etcd";
             listen-peer-urls = "unix://peer";
@@ -59,7 +59,7 @@ in
 
     # zstd packs the snapshots that inv etcd.backup fetches.
     environment.systemPackages = [
-      pkgs.etcd
+      cfg.etcdPackage
       pkgs.zstd
     ];
   };

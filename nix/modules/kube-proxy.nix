@@ -74,7 +74,7 @@ in
         CapabilityBoundingSet = "CAP_NET_ADMIN";
         LoadCredential = kubeLib.loadSecrets [ "${identity}.key" ];
         ExecStartPre = lib.getExe dropEmptyChains;
-        ExecStart = kubeLib.commandLine "${pkgs.kubernetes}/bin/kube-proxy" {
+        ExecStart = kubeLib.commandLine "${cfg.package}/bin/kube-proxy" {
           kubeconfig = kubeLib.identityKubeconfig "${identity}.crt" (
             kubeLib.credential "kube-proxy" "${identity}.key"
           );

@@ -88,7 +88,7 @@ in
     { environment.systemPackages = [ mkkubeconfig ]; }
     (lib.mkIf cfg.isPrimary {
       kube.requiredSecrets = [ "kube_token_root" ];
-      environment.systemPackages = [ pkgs.kubernetes ];
+      environment.systemPackages = [ cfg.package ];
       systemd.services.generate-kubeconfig-root = {
         description = "Kubeconfig of root";
         wantedBy = [ "multi-user.target" ];

@@ -121,7 +121,7 @@ in
           Type = "notify";
           # The node's token, of earlier versions.
           ExecStartPre = "${pkgs.coreutils}/bin/rm -f /run/kubeconfig-node";
-          ExecStart = kubeLib.commandLine "${pkgs.kubernetes}/bin/kubelet" {
+          ExecStart = kubeLib.commandLine "${cfg.package}/bin/kubelet" {
             config = "${configFile}";
             kubeconfig = kubeLib.identityKubeconfig "${identity}.crt" (kubeLib.secretPath "${identity}.key");
             hostname-override = cfg.nodeHost;

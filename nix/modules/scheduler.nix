@@ -46,7 +46,7 @@ in
           RuntimeDirectoryMode = "0700";
           LoadCredential = kubeLib.loadSecrets [ secret ];
           ExecStartPre = "${lib.getExe cfg.mkkubeconfig} %d/${secret}";
-          ExecStart = kubeLib.commandLine "${pkgs.kubernetes}/bin/kube-scheduler" {
+          ExecStart = kubeLib.commandLine "${cfg.package}/bin/kube-scheduler" {
             config = "${configFile}";
             secure-port = "0";
           };

@@ -22,6 +22,7 @@ _FREE = (
     *("cluster.network.wireguard_port", "cluster.network.persistent_keepalive"),
     *("cluster.backup.dir", "cluster.backup.ping_url", "cluster.backup.metrics_file", "cluster.backup.copy_to"),
     *(f"cluster.backup.keep.{period}" for period in ("last", "daily", "weekly", "monthly")),
+    "cluster.kubernetes_nixpkgs",  # the modules refuse another minor
     *("cluster.smoke.image", "cluster.smoke.pull_policy"),
     *("nodes.peer_ip", "nodes.tags", "nodes.labels", "nodes.taints", "nodes.checks"),
     *("nodes.ssh.host", "nodes.ssh.port", "nodes.ssh.user", "nodes.ssh.become"),

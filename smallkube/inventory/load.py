@@ -166,6 +166,10 @@ def _breaches(document: Document, cluster: ClusterSettings | None, nodes: Sequen
             yield document.problem(("cluster", "secrets", "admins", name), f"is the recipient of {other} already")
         yield from _domain_length(document, cluster, nodes)
         yield from _node_ports(document, cluster, nodes)
+        try:
+            _ = cluster.kubernetes_input
+        except ValueError as error:
+            yield document.problem(("cluster", "kubernetes"), str(error))
         yield from _addons(document, cluster)
 
 

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
 from smallkube.core.errors import UsageError
+from smallkube.inventory import releases
 from smallkube.inventory.addressing import Addressing, is_address
 from smallkube.inventory.admins import Admins
 from smallkube.inventory.marks import Labels, Taints
@@ -176,8 +177,9 @@ class ClusterSettings(Model):
 
     name: Word
     domain: Annotated[DnsName, AfterValidator(_domain)] = "k8s.internal"
-    kubernetes: Annotated[str, StringConstraints(pattern=r"^1\.[0-9]{2}$")] = "1.34"
-    nixos: Annotated[str, StringConstraints(pattern=r"^[0-9]{2}\.(05|11)$")] = "25.11"
+    kubernetes: releases.Minor = "1.34"
+    nixos: releases.Release = "25.11"
+    kubernetes_nixpkgs: releases.Nixpkgs | None = None
     api: Api = Api()
     kubelet_auth: Literal["webhook", "firewall"] = "webhook"
     network: Network = Network()
@@ -186,6 +188,11 @@ class ClusterSettings(Model):
     addons: tuple[Annotated[str, AfterValidator(_addon)], ...] = ()
     backup: Backup = Backup()
     smoke: Smoke = Smoke()
+
+    @property
+    def kubernetes_input(self) -> str | None:
+        """Branch or revision of the flake's second nixpkgs, None where the release has this Kubernetes."""
+        return releases.pin(self.nixos, self.kubernetes, self.kubernetes_nixpkgs)
 
     @property
     def addon_files(self) -> tuple[str, ...]:

@@ -117,7 +117,7 @@ def test_a_free_value_is_deployed(field: str, value: Any, cluster: FakeCluster) 
     check(cluster, deployed(rendered(cluster, cluster.inventory)), changed(cluster.inventory, field, value))
 
 
-@pytest.mark.parametrize(("field", "value"), [("cluster.kubernetes", "1.33"), ("cluster.nixos", "26.05")])
+@pytest.mark.parametrize(("field", "value"), [("cluster.kubernetes", "1.35"), ("cluster.nixos", "26.05")])
 def test_an_upgrade_alone_may_change_versions(field: str, value: str, cluster: FakeCluster) -> None:
     machines = deployed(rendered(cluster, cluster.inventory))
     other = changed(cluster.inventory, field, value)
