@@ -15,7 +15,7 @@ from lab.places import Places
 from lab.removal import disk_usage, locked_if_free, remove_if_free
 from smallkube.core.errors import SmallkubeError
 
-SETS = (kubernetes.PROGRAMS, conformance.PROGRAMS, addons.PROGRAMS)
+SETS = (*kubernetes.FURTHER.values(), kubernetes.PROGRAMS, conformance.PROGRAMS, addons.PROGRAMS)
 """Every set of programs that the lab builds."""
 LOCKS = (image.LOCK, toolchain.LOCK, *(each.lock for each in SETS))
 BUILDING = {

@@ -1,4 +1,8 @@
-"""The programs of Kubernetes for the lab's machines, built here once from the modules that ``lab/go`` pins."""
+"""The programs of Kubernetes for the lab's machines, built here once from the modules that ``lab/go`` pins.
+
+The set ``PROGRAMS`` is of one minor, with etcd, CoreDNS and CRI-O; each further minor is a set with Kubernetes alone,
+which is layered over a machine's disk beside it.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,8 +10,18 @@ from pathlib import Path
 from lab import gobuild
 from lab.command import run
 from lab.programs import ProgramSet, Recipe, pinned
+from smallkube.core.errors import UsageError
 
 KUBERNETES = ("kube-apiserver", "kube-controller-manager", "kube-proxy", "kube-scheduler", "kubectl", "kubelet")
+
+
+def _kubernetes(module: str) -> Recipe:
+    stamps = ("k8s.io/component-base/version.gitVersion", "k8s.io/client-go/pkg/version.gitVersion")
+    return Recipe(
+        module, "k8s.io/kubernetes", tuple((name, f"k8s.io/kubernetes/cmd/{name}") for name in KUBERNETES), stamps
+    )
+
+
 RECIPES = (
     Recipe(
         "etcd",
@@ -18,12 +32,7 @@ RECIPES = (
             ("etcdutl", "go.etcd.io/etcd/etcdutl/v3"),
         ),
     ),
-    Recipe(
-        "kubernetes",
-        "k8s.io/kubernetes",
-        tuple((name, f"k8s.io/kubernetes/cmd/{name}") for name in KUBERNETES),
-        ("k8s.io/component-base/version.gitVersion", "k8s.io/client-go/pkg/version.gitVersion"),
-    ),
+    _kubernetes("kubernetes"),
     Recipe("coredns", "github.com/coredns/coredns", (("coredns", "smallkube.lab/coredns"),)),
     Recipe(
         "cri-o",
@@ -43,6 +52,15 @@ def version() -> str:
     return pinned(next(recipe for recipe in RECIPES if recipe.module == "kubernetes"))
 
 
+def sets(minor: str) -> tuple[ProgramSet, ...]:
+    """What machines with this minor have. Raises UsageError when the lab can't build it."""
+    if minor == MINOR:
+        return (PROGRAMS,)
+    if minor not in FURTHER:
+        raise UsageError(f"the lab has no Kubernetes {minor}", hint=f"it has {', '.join((MINOR, *FURTHER))}")
+    return PROGRAMS, FURTHER[minor]
+
+
 def _crio_extras(target: Path, builds: Sequence[gobuild.Build], go: gobuild.Go) -> None:
     """What CRI-O's package has besides: the C program that keeps pods' namespaces, and its settings."""
     source = Path(go.ask(builds[-1], "list", "-m", "-f", "{{.Dir}}", "github.com/cri-o/cri-o").strip())
@@ -57,4 +75,13 @@ def _crio_extras(target: Path, builds: Sequence[gobuild.Build], go: gobuild.Go) 
 PROGRAMS = ProgramSet("kubernetes", "Kubernetes", RECIPES, from_path=True, finish=_crio_extras)
 """The folder as a whole is layered over a machine's disk, like the lab's own programs."""
 PREFIX = PROGRAMS.prefix
+MINOR = "1.34"
+"""Of ``PROGRAMS``."""
+FURTHER = {
+    minor: ProgramSet(
+        f"kubernetes-{minor}", f"Kubernetes {minor}", (_kubernetes(f"kubernetes-{minor}"),), from_path=True
+    )
+    for minor in ("1.35", "1.36", "1.37")
+}
+"""Minor → its programs."""
 place, built, ensure = PROGRAMS.place, PROGRAMS.built, PROGRAMS.ensure

@@ -85,20 +85,23 @@ def _programs(lab: "Lab", wanted: bool) -> Path | None:
 
 
 @task()
-def kubernetes(_context: object) -> None:
+def kubernetes(
+    _context: object, minor: Annotated[str | None, "1.34 to 1.37 (default: that of make lab-kubernetes)"] = None
+) -> None:
     """Build Kubernetes for the lab's machines.
 
     From the Go modules that lab/go pins, into the user's cache, unless it is
     built already; prints the folder. After an interruption the same command
     resumes.
     """
-    from lab.kubernetes import ensure
+    from lab.kubernetes import MINOR, sets
     from lab.places import Places
     from smallkube.cli.bar import Bar
 
+    wanted = sets(minor or MINOR)
     with Bar() as bar:
-        built = ensure(Places.find(os.environ).cache, bar)
-    ui.result(str(built))
+        built = [each.ensure(Places.find(os.environ).cache, bar) for each in wanted]
+    ui.result(str(built[-1]))
 
 
 @task("json")

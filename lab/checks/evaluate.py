@@ -4,6 +4,7 @@ The evaluator is ``lab/nix/evaluate.nix``. The store is Nix' ``dummy://``: nothi
 """
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 from smallkube.core import process
 from smallkube.core.errors import SmallkubeError, UsageError
 from smallkube.core.workspace import REPOSITORY
+from smallkube.inventory.releases import RELEASES
 from smallkube.nix.flake import reason
 
 EVALUATOR = REPOSITORY / "lab" / "nix" / "evaluate.nix"
@@ -38,6 +40,16 @@ def nixpkgs_lib(environ: Mapping[str, str]) -> Path | None:
     return lib if (lib / "default.nix").is_file() else None
 
 
+def stood_in_for(tree: Path) -> tuple[str, str]:
+    """The release of NixOS that ``tree`` names, and the minor of Kubernetes that its inputs give."""
+    flake, cluster = ((tree / "nix" / name).read_text() for name in ("flake.nix", "rendered/cluster.nix"))
+    release = re.search(r'^    nixpkgs\.url = "github:NixOS/nixpkgs/nixos-([0-9.]+)";$', flake, re.MULTILINE)
+    minor = re.search(r'^    kubernetesMinor = "([0-9.]+)";$', cluster, re.MULTILINE)
+    if release is None or minor is None:
+        raise SmallkubeError("names no release of NixOS or minor of Kubernetes", where=str(tree))
+    return release[1], minor[1] if "kubernetes-nixpkgs.url" in flake else RELEASES[release[1]]
+
+
 def evaluate(
     nix_instantiate: str, tree: Path, nodes: Sequence[str], *, lib: Path | None = None, timeout: float = 300.0
 ) -> dict[str, Description]:
@@ -48,6 +60,8 @@ def evaluate(
     names = " ".join(json.dumps(name) for name in nodes)
     argv: list[str | Path] = [nix_instantiate, "--eval", "--strict", "--json", EVALUATOR]
     argv += ["--argstr", "tree", tree.resolve(), "--arg", "nodes", f"[ {names} ]"]
+    nixos, minor = stood_in_for(tree)
+    argv += ["--argstr", "nixos", nixos, "--argstr", "minor", minor]
     argv += ["--argstr", "lib", lib] if lib else []
     result = process.run(argv, environment=_OFFLINE, timeout=timeout)
     if result.stopped:

@@ -1,5 +1,5 @@
 # One machine: modules → configuration. Stands where nixpkgs has nixos/lib/eval-config.nix.
-{ lib, sw ? "/opt/smallkube-lab/pkgs", record ? null }:
+{ lib, sw ? "/opt/smallkube-lab/pkgs", record ? null, release ? import ./release.nix }:
 { modules, system ? null, specialArgs ? { }, ... }:
 let
   # Definitions without an option are kept with their file instead of stopping the evaluation: nixos/unsupported.nix
@@ -11,19 +11,25 @@ let
   };
   evaluated = lib.evalModules {
     class = "nixos";
-    specialArgs = { modulesPath = toString ./modules; } // specialArgs;
+    specialArgs = { modulesPath = toString ./modules; labRelease = release.nixos; } // specialArgs;
     modules = [
       ./nixos.nix
+      (import ./options/resolved.nix release.nixos)
       ({ config, ... }: {
         _file = "the lab";
         config._module = {
           freeformType = collected;
-          args.pkgs = import ./pkgs.nix {
-            inherit lib sw record;
-            system =
-              let platform = config.nixpkgs.hostPlatform; in
-              if builtins.isString platform then platform else platform.system;
-          };
+          args.pkgs =
+            let
+              own = import ./pkgs.nix {
+                inherit lib sw record;
+                minor = release.kubernetes;
+                system =
+                  let platform = config.nixpkgs.hostPlatform; in
+                  if builtins.isString platform then platform else platform.system;
+              };
+            in
+            builtins.foldl' (pkgs: overlay: pkgs // overlay pkgs pkgs) own config.nixpkgs.overlays;
         };
       })
     ] ++ lib.optional (system != null) { nixpkgs.hostPlatform = lib.mkDefault system; } ++ modules;

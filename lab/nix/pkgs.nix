@@ -2,14 +2,15 @@
 # by the lab from the node's own programs); nothing is built for it. Texts and scripts that modules generate are real
 # store paths, so that what `nix build` makes on a lab node contains them; evaluating alone builds nothing, but it can
 # report each text that it comes to need (`record` names the node): a store path alone does not tell what stands in it.
-{ lib, system ? "x86_64-linux", sw ? "/opt/smallkube-lab/pkgs", record ? null }:
+{ lib, system ? "x86_64-linux", sw ? "/opt/smallkube-lab/pkgs", record ? null, minor ? (import ./release.nix).kubernetes }:
 let
+  kubernetes = (import ./kubernetes.nix).${minor};
   recorded = path: executable: text:
     if record == null then path
     else builtins.trace "smallkube-text ${builtins.toJSON { node = record; inherit path executable text; }}" path;
 
   versions = {
-    kubernetes = "1.34.2";
+    kubernetes = kubernetes.version;
     etcd = "3.6.6";
     etcd_3_6 = "3.6.6";
     coredns = "1.13.1";
@@ -92,6 +93,7 @@ let
     } // lib.optionalAttrs needsBuild { inherit (built) drvPath; };
 
   self = lib.genAttrs names placed // {
+    kubernetes = placed "kubernetes" // { outPath = "${sw}/${kubernetes.folder}"; };
     inherit lib system writeTextFile;
     pkgs = self;
     path = ./.;

@@ -27,8 +27,8 @@ rec {
       "${name} must be one of ${lib.concatMapStringsSep ", " builtins.toJSON allowed}, but is: ${builtins.toJSON value}";
   isFunctionLike = f: builtins.isFunction f || (f ? __functor && builtins.isFunction (f.__functor f));
   setFunctionArgs = f: args: { __functor = _: f; __functionArgs = args; };
-  version = "25.11";
-  trivial = { release = "25.11"; };
+  version = (import ../release.nix).nixos;
+  trivial = { release = (import ../release.nix).nixos; };
 
   # Activation snippets and their order (nixpkgs: strings-with-deps).
   noDepEntry = text: { inherit text; deps = [ ]; };

@@ -1,12 +1,12 @@
 # The system description: everything that a lab node's programs apply, as one value (its schema: docs of the lab).
-{ config, lib, pkgs, ... }:
+{ config, lib, pkgs, labRelease, ... }:
 let
   build = config.system.build;
   failed = map (a: a.message) (builtins.filter (a: !a.assertion) config.assertions);
 
   description = {
     node = "node${toString (config.kube.nodeIndex or 0)}";
-    version = "25.11 (smallkube lab)";
+    version = "${labRelease} (smallkube lab)";
     inherit (build) units networkd nftables hosts etc users groups baseUsers baseGroups sysctl tmpfiles activationScripts unsupported;
     inherit (config.boot) kernelModules;
     secrets = builtins.mapAttrs
@@ -26,7 +26,7 @@ in
       if failed != [ ] then throw "\nFailed assertions:\n${lib.concatMapStrings (message: "- ${message}\n") failed}"
       else lib.foldr (message: builtins.trace "evaluation warning: ${message}")
         (derivation {
-          name = "nixos-system-${description.node}-25.11";
+          name = "nixos-system-${description.node}-${labRelease}";
           inherit (pkgs) system;
           builder = "/usr/bin/python3";
           args = [ "/opt/smallkube-lab/bin/build-system" ];

@@ -1,5 +1,5 @@
 # The services whose NixOS modules ours build on. Names and types as in NixOS 25.11 (services/networking/ssh/sshd.nix,
-# services/networking/coredns.nix, virtualisation/cri-o.nix, virtualisation/containers.nix, system/boot/resolved.nix, services/system/dbus.nix).
+# services/networking/coredns.nix, virtualisation/cri-o.nix, virtualisation/containers.nix, services/system/dbus.nix).
 { config, lib, pkgs, ... }:
 let
   inherit (lib) mkOption types;
@@ -20,7 +20,6 @@ in
         ];
       };
     };
-    services.resolved.enable = flag false;
     services.userborn.enable = flag false;
     services.dbus.packages = mkOption { type = types.listOf types.path; default = [ ]; };
 

@@ -1,6 +1,6 @@
 # /etc, users, packages, kernel, activation. Names and types as in NixOS 25.11 (nixos/modules/system/etc/etc.nix,
 # config/users-groups.nix, config/system-path.nix, config/sysctl.nix, system/activation/activation-script.nix).
-{ config, lib, pkgs, ... }:
+{ config, lib, pkgs, labRelease, ... }:
 let
   inherit (lib) mkOption types;
   flag = default: mkOption { type = types.bool; inherit default; };
@@ -13,6 +13,7 @@ in
     assertions = mkOption { type = types.listOf types.unspecified; default = [ ]; internal = true; };
     warnings = mkOption { type = types.listOf types.str; default = [ ]; internal = true; };
     meta = mkOption { type = types.attrsOf types.unspecified; default = { }; internal = true; };
+    nixpkgs.overlays = mkOption { type = types.listOf types.unspecified; default = [ ]; };
     nixpkgs.hostPlatform = mkOption { type = types.either types.str types.attrs; default = "x86_64-linux"; };
 
     environment.systemPackages = mkOption { type = types.listOf types.package; default = [ ]; };
@@ -100,7 +101,7 @@ in
       });
     };
 
-    system.stateVersion = mkOption { type = types.str; default = "25.11"; };
+    system.stateVersion = mkOption { type = types.str; default = labRelease; };
     system.build = mkOption { type = types.lazyAttrsOf types.unspecified; default = { }; };
     system.activationScripts = mkOption {
       default = { };

@@ -19,14 +19,13 @@ DECLARED = (
         "services.rke2",
         "virtualisation.docker",
     ),
-    *("virtualisation.podman", "services.resolved.settings", "services.resolved.extraConfig"),
+    *("virtualisation.podman", "services.resolved.settings"),
 )
 """Options that NixOS has and the lab has not."""
 OPTIONS = " ".join(f"options.{path} = lib.mkOption {{ type = lib.types.unspecified; }};" for path in DECLARED)
 DEFINED = dict.fromkeys(DECLARED, "{ }") | {
     "boot.blacklistedKernelModules": "[ ]",
     "security.lockKernelModules": "false",
-    "services.resolved.extraConfig": 'throw "renamed"',
 }
 
 

@@ -280,11 +280,6 @@ def test_a_failed_assertion_is_reported_and_stops_a_build(node: Node) -> None:
     assert (description["failedAssertions"], description["warnings"]) == ([message], ["hm"])
 
 
-def test_the_kubernetes_version_must_be_the_inventorys(build: Build, describe: Describe) -> None:
-    failed = describe(build((1, 2), kubernetes="1.33"))["node1"]["failedAssertions"]
-    assert any("1.33" in message for message in failed)
-
-
 def test_a_node_that_is_not_among_the_peers(build: Build, describe: Describe) -> None:
     tree = build((1, 2)).with_file("keys/peers.json", '[{"PublicKey": "AA==", "PeerIP": "192.0.2.1"}, null]')
     assert describe(tree)["node2"]["failedAssertions"]

@@ -1,0 +1,96 @@
+"""Proves that the configuration evaluates for each supported release of NixOS and minor of Kubernetes: the programs are
+the minor's, the options as strict as the release's; and that a package of another minor is refused."""
+
+from pathlib import Path
+
+import pytest
+
+from lab import standins
+from smallkube.core.checks import Result, failed
+from smallkube.core.errors import SmallkubeError
+from smallkube.inventory.models import ClusterSettings
+from smallkube.inventory.releases import MINORS, PINS, RELEASES
+from smallkube.nix.check import check
+
+from .conftest import Build, Describe, Tree
+
+pytestmark = pytest.mark.integration
+
+PAIRS = [(nixos, minor) for nixos in RELEASES for minor in MINORS]
+NAMED = "a" * 40
+REMOVED = 'options.services.resolved.extraConfig = lib.mkOption { default = ""; apply = _: throw "removed"; };'
+"""What NixOS does about an option that a release no longer has: mkRemovedOptionModule (lib/modules.nix)."""
+UNITS = ("kube-apiserver", "kube-scheduler", "kube-controller-manager", "kubelet", "kube-proxy")
+
+
+def settings(nixos: str, minor: str) -> dict[str, str]:
+    named = {} if minor in PINS else {"kubernetes_nixpkgs": NAMED}
+    return {"nixos": nixos, "kubernetes": minor, **named}
+
+
+@pytest.mark.parametrize(("nixos", "minor"), PAIRS)
+def test_each_pair_evaluates_without_complaint(nixos: str, minor: str, build: Build, describe: Describe) -> None:
+    found = describe(build((1, 2), **settings(nixos, minor)))
+    folder = "kubernetes" if minor == "1.34" else f"kubernetes-{minor}"
+    for node in found.values():
+        assert (node["failedAssertions"], node["warnings"], node["unsupported"]) == ([], [], [])
+        for unit in UNITS if node["node"] == "node1" else UNITS[3:]:
+            assert f"/pkgs/{folder}/bin/{unit} " in node["units"][f"{unit}.service"]["text"]
+
+
+@pytest.mark.parametrize(("nixos", "minor"), [("25.11", "1.35"), ("26.05", "1.36"), ("26.05", "1.37")])
+def test_the_flake_evaluates_and_names_its_inputs(nixos: str, minor: str, build: Build, tmp_path: Path) -> None:
+    cluster = ClusterSettings.model_validate({"name": "test", **settings(nixos, minor)})
+    tree: Tree = build((1, 2), **settings(nixos, minor))
+    inputs = {name: f"path:{path}" for name, path in standins.inputs(cluster, tmp_path).items()}
+    checks = check(tree.files, tree.nodes, inputs)
+    assert failed(checks) == ()
+    (used,) = [each.detail for each in checks if each.check == "inputs"]
+    assert ("kubernetes-nixpkgs path:" in used) == (RELEASES[nixos] != minor)
+    assert [each.result for each in checks if each.check == "evaluation"] == [Result.OK, Result.OK]
+
+
+def test_a_package_of_another_minor_is_refused(build: Build, describe: Describe) -> None:
+    tree = build((1, 2)).replacing("nix/rendered/cluster.nix", 'kubernetesMinor = "1.34"', 'kubernetesMinor = "1.35"')
+    (complaint,) = describe(tree)["node1"]["failedAssertions"]
+    assert "demands Kubernetes 1.35, but the package is 1.34.2; name a revision of nixpkgs" in complaint
+
+
+@pytest.mark.parametrize(
+    ("nixos", "setting"),
+    [
+        ("25.11", 'services.resolved.settings.Resolve.DNSStubListener = "yes"'),
+        ("26.05", 'services.resolved.extraConfig = "DNS=192.0.2.1"'),
+        ("26.05", 'services.resolved.dnssec = "true"'),
+    ],
+)
+def test_an_option_of_another_release_is_unknown(nixos: str, setting: str, build: Build, describe: Describe) -> None:
+    tree = build((1, 2), nixos=nixos, kubernetes=RELEASES[nixos])
+    with pytest.raises(SmallkubeError, match="does not exist"):
+        describe(tree.with_file("nix/modules/default.nix", f"{{ {setting}; }}"))
+
+
+@pytest.mark.parametrize(
+    ("nixos", "setting"),
+    [
+        ("25.11", 'services.resolved.extraConfig = "DNSStubListener=no"'),
+        ("26.05", 'services.resolved.settings.Resolve.DNSStubListener = "no"'),
+        ("26.05", f"{REMOVED} config.services.resolved.settings.Resolve.DNSStubListener = false"),
+    ],
+)
+def test_the_stub_listener_is_found_in_each_release(nixos: str, setting: str, build: Build, describe: Describe) -> None:
+    tree = build((1, 2), nixos=nixos, kubernetes=RELEASES[nixos]).with_file(
+        "nix/hosts/node2.nix", f"{{ lib, ... }}: {{ {setting}; }}"
+    )
+    (complaint,) = describe(tree)["node2"]["failedAssertions"]
+    assert "stub listener" in complaint
+
+
+@pytest.mark.parametrize(("minor", "refused"), [("1.35", False), ("1.36", True), ("1.37", True)])
+def test_a_removed_feature_gate_is_refused(minor: str, refused: bool, build: Build, describe: Describe) -> None:
+    gates = 'kube.apiserver.flags.feature-gates = "StructuredAuthorizationConfiguration=true"'
+    tree = build((1,), **settings("25.11", minor)).with_file("nix/hosts/node1.nix", f"{{ {gates}; }}")
+    complaints = describe(tree)["node1"]["failedAssertions"]
+    assert ["has no feature gate StructuredAuthorizationConfiguration" in text for text in complaints] == [
+        True
+    ] * refused
