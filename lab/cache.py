@@ -67,7 +67,7 @@ def classify(names: Collection[str], current: Collection[str], used: Collection[
 
 def needed(records: Iterable[Record]) -> set[str]:
     """The names of the folders that labs with these records use."""
-    return {Path(path).name for record in records for path in (record.image, record.kubernetes) if path}
+    return {Path(path).name for record in records for path in map(str, record.layers)}
 
 
 @contextmanager

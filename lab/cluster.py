@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from lab import image, layer, network, processes, workspace
+from lab import image, kubernetes, layer, network, processes, workspace
 from lab.command import run
 from lab.machine import HUB, Machine, needed_here
 from lab.places import Places
@@ -35,7 +35,8 @@ Step = Callable[[str, str], None]
 class Record:
     """What is written down about a lab; ``complete`` once all its machines had started.
 
-    ``kubernetes`` is the folder with the programs of Kubernetes that its machines have, empty if they have none.
+    ``kubernetes`` is the folder with the programs of Kubernetes that its machines have, empty if they have none, and
+    ``further`` those of further minors.
     """
 
     number: int
@@ -44,11 +45,12 @@ class Record:
     nodes: tuple[int, ...]
     complete: bool
     kubernetes: str = ""
+    further: tuple[str, ...] = ()
 
     @property
     def layers(self) -> list[Path]:
         """What the machines' disks are layered over besides the lab's own layer, uppermost first."""
-        return [Path(folder) for folder in (self.kubernetes, self.image) if folder]
+        return [Path(folder) for folder in (*self.further, self.kubernetes, self.image) if folder]
 
 
 @dataclass(frozen=True)
@@ -107,17 +109,20 @@ class Lab:
         say: Callable[[str], None],
         step: Step,
         programs: Path | None = None,
+        minor: str = kubernetes.MINOR,
     ) -> Path:
         """Make the lab, or whatever of it is not there or not running; returns its workspace.
 
         An unfinished or crashed lab of this name is taken away first. ``folder`` is the workspace (by default one in
-        the lab's own state), ``programs`` what a new lab's machines get of Kubernetes (see lab/kubernetes.py). When it
-        fails or is interrupted, a lab that was not there before is gone again.
+        the lab's own state), ``programs`` what a new lab's machines get of Kubernetes (see lab/kubernetes.py), besides
+        all further minors that are built; ``minor`` is what its new inventory names. When it fails or is interrupted,
+        a lab that was not there before is gone again.
         Raises UsageError when this machine can't have a lab.
         """
         check_prerequisites()
         root = image.ensure(self.places.cache, say)
-        with self.locked(), hold(path for path in (root, programs) if path) as held:
+        further = kubernetes.built_further(self.places.cache) if programs else ()
+        with self.locked(), hold(path for path in (root, programs, *further) if path) as held:
             record = self.record
             number = record.number if record else 0
             if record is not None and not (record.complete and processes.find(self.folder, HUB)):
@@ -128,9 +133,10 @@ class Lab:
                 if folder is not None and str(folder.resolve()) != record.workspace:
                     hint = f"its workspace is {record.workspace}; inv lab.down takes it down"
                     raise UsageError(f"the lab {self.name} is up with another workspace", hint=hint)
-                return self._complete(record, nodes, say, step)
+                return self._complete(record, nodes, say, step, minor)
             with self.undone_on_failure():
-                return self._complete(self._found(root, folder, programs, number, held), nodes, say, step)
+                found = self._found(root, folder, (programs, *further) if programs else (), number, held)
+                return self._complete(found, nodes, say, step, minor)
 
     @contextmanager
     def undone_on_failure(self) -> Iterator[None]:
@@ -143,7 +149,7 @@ class Lab:
 
     @contextmanager
     def begin(
-        self, root: Path | None, folder: Path | None, programs: Path | None = None, number: int = 0
+        self, root: Path | None, folder: Path | None, programs: Sequence[Path] = (), number: int = 0
     ) -> Iterator[tuple[Record, socket.socket]]:
         """The beginnings of a new lab: its folder, number (``number`` if it is free), key. Hold ``locked`` meanwhile.
 
@@ -155,16 +161,17 @@ class Lab:
         with claim:
             remove_tree(self.folder)
             place = (folder or self.folder / "workspace").resolve()
-            record = Record(number, str(root or ""), str(place), (), complete=False, kubernetes=str(programs or ""))
+            own, *further = map(str, programs or ("",))
+            record = Record(number, str(root or ""), str(place), (), False, own, tuple(further))
             self.write(record)
             run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", f"lab {self.name}", "-f", self.key])
             yield record, claim
 
     def _found(
-        self, root: Path, folder: Path | None, programs: Path | None, number: int, held: Sequence[int]
+        self, root: Path, folder: Path | None, programs: Sequence[Path], number: int, held: Sequence[int]
     ) -> Record:
         with self.begin(root, folder, programs, number) as (record, claim):
-            layer.make(self.folder / "layer", root, with_kubernetes=programs is not None)
+            layer.make(self.folder / "layer", root, with_kubernetes=bool(programs))
             start_hub = ["unshare", "--net", "sh", HUB_SCRIPT, network.BRIDGE, network.BRIDGE_ADDRESS]
             processes.spawn(start_hub, self.folder, HUB, self.folder / "hub.log", inherited=[claim.fileno(), *held])
             self._await_hub(seconds=10)
@@ -178,7 +185,7 @@ class Lab:
                 raise SmallkubeError(f"the lab's network did not come up: {lines[-1]}", where=self.name)
             time.sleep(0.02)
 
-    def _complete(self, record: Record, nodes: int, say: Callable[[str], None], step: Step) -> Path:
+    def _complete(self, record: Record, nodes: int, say: Callable[[str], None], step: Step, minor: str) -> Path:
         wanted = tuple(sorted({*record.nodes, *range(1, nodes + 1)}))
         machines = [Machine(self.folder, record.number, index) for index in wanted]
         public = Path(f"{self.key}.pub").read_text().strip()
@@ -198,7 +205,7 @@ class Lab:
         finally:
             pool.shutdown(cancel_futures=True)
         place = Path(record.workspace)
-        lacking = workspace.write(place, record.number, workspace.container_hosts(wanted), self.key)
+        lacking = workspace.write(place, record.number, workspace.container_hosts(wanted), self.key, minor=minor)
         workspace.pin(place, machines[0])
         if lacking:
             say("inventory.yaml is kept as it was; for these machines its nodes should have:")
@@ -274,7 +281,7 @@ def _read_record(folder: Path) -> Record | None:
         found = json.loads((folder / RECORD).read_text())
     except FileNotFoundError:
         return None
-    return Record(**{**found, "nodes": tuple(found["nodes"])})
+    return Record(**{**found, "nodes": tuple(found["nodes"]), "further": tuple(found.get("further", ()))})
 
 
 def check_prerequisites() -> None:

@@ -61,6 +61,11 @@ def sets(minor: str) -> tuple[ProgramSet, ...]:
     return PROGRAMS, FURTHER[minor]
 
 
+def built_further(cache: Path) -> tuple[Path, ...]:
+    """The folders of the further minors that are built, oldest first."""
+    return tuple(folder for each in FURTHER.values() if (folder := each.built(cache)))
+
+
 def _crio_extras(target: Path, builds: Sequence[gobuild.Build], go: gobuild.Go) -> None:
     """What CRI-O's package has besides: the C program that keeps pods' namespaces, and its settings."""
     source = Path(go.ask(builds[-1], "list", "-m", "-f", "{{.Dir}}", "github.com/cri-o/cri-o").strip())

@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from lab import containers, kubernetes
+from lab import containers, kubernetes, standins
 
 PREFIX = Path("opt/smallkube-lab")
 HERE = Path(__file__).parent
@@ -116,6 +116,10 @@ def make(layer: Path, image: Path, *, with_kubernetes: bool = False, repository_
     prefix = layer / PREFIX
     skip = shutil.ignore_patterns("__pycache__", ".*", "*.pyc")
     shutil.copytree(repository_lab / "nix", prefix / "nix", ignore=skip)
+    for nixos, minor in standins.RELEASES.items():
+        standins.write(prefix / "nixpkgs" / nixos, nixos, minor, repository_lab / "nix")
+    for minor in standins.MINORS:
+        standins.write(prefix / "kubernetes-nixpkgs" / minor, standins.OWN, minor, repository_lab / "nix")
     shutil.copytree(repository_lab / "node", prefix / "lib" / "lab" / "node", ignore=skip)
     (prefix / "lib" / "lab" / "__init__.py").touch()
     commands = layer / "usr/local/bin"
@@ -145,6 +149,8 @@ def make(layer: Path, image: Path, *, with_kubernetes: bool = False, repository_
 def _add_kubernetes(links_of: dict[str, dict[str, str]], commands: Path) -> None:
     for package, names in BUILT.items():
         links_of[package] = {name: f"/{kubernetes.PREFIX}/bin/{name}" for name in names}
+    for further in kubernetes.FURTHER.values():  # the links of a minor that the lab lacks lead nowhere
+        links_of[further.name] = {name: f"/{further.prefix}/bin/{name}" for name in kubernetes.KUBERNETES}
     links_of["cri-o"].update(BESIDE_CRIO)
     # Debian's would be found first.
     for name in BUILT["etcd"]:

@@ -5,7 +5,9 @@ import shutil
 from pathlib import Path
 
 from smallkube.inventory.models import ClusterSettings
-from smallkube.inventory.releases import RELEASES
+from smallkube.inventory.releases import MINORS, RELEASES
+
+__all__ = ["MINORS", "OWN", "RELEASES", "SOURCE", "inputs", "write"]
 
 SOURCE = Path(__file__).with_name("nix")
 RELEASE = "release.nix"

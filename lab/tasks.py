@@ -44,6 +44,9 @@ def up(
         str, "container (systemd-nspawn), or qemu (NixOS virtual machines; needs Nix and nixpkgs)"
     ] = "container",
     kubernetes: Annotated[bool, "leave out Kubernetes, also where it is built (make lab-kubernetes)"] = True,
+    kubernetes_minor: Annotated[
+        str | None, "minor that a new inventory names (default: that of make lab-kubernetes)"
+    ] = None,
 ) -> None:
     """Start a lab's machines and write its workspace.
 
@@ -61,7 +64,8 @@ def up(
         place = qemu.up(lab, nodes, folder, ui.message)
     elif backend == "container":
         with ui.Progress([f"node{index}" for index in range(1, nodes + 1)]) as progress:
-            place = lab.up(nodes, folder, ui.message, progress.step, _programs(lab, kubernetes))
+            programs, minor = _programs(lab, kubernetes, kubernetes_minor)
+            place = lab.up(nodes, folder, ui.message, progress.step, programs, minor)
     else:
         raise UsageError(f"--backend {backend}: container or qemu")
     ui.message("The machines are up. What comes next:")
@@ -75,13 +79,16 @@ def up(
         ui.message(f"  {line}")
 
 
-def _programs(lab: "Lab", wanted: bool) -> Path | None:
+def _programs(lab: "Lab", wanted: bool, minor: str | None) -> tuple[Path | None, str]:
+    """What new machines get, and the minor that their inventory names."""
     from lab import kubernetes
 
+    if minor and not all(each.built(lab.places.cache) for each in kubernetes.sets(minor)):
+        raise UsageError(f"Kubernetes {minor} is not built for the lab", hint=f"inv lab.kubernetes --minor {minor}")
     found = kubernetes.built(lab.places.cache) if wanted else None
     if wanted and found is None:
         ui.message("Kubernetes' programs are not built, so its services stay inactive; make lab-kubernetes builds them")
-    return found
+    return found, minor or kubernetes.MINOR
 
 
 @task()

@@ -2,15 +2,21 @@
 
 import json
 import platform
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from lab import network
 from lab.containers import BUSYBOX, PAUSE
+from lab.kubernetes import MINOR
+from lab.layer import PREFIX
 from lab.machine import Machine
 from smallkube.core.files import write_file
 from smallkube.core.workspace import Workspace
+from smallkube.inventory.load import load
+from smallkube.inventory.models import ClusterSettings
+from smallkube.inventory.releases import PINS, RELEASES
 
 HOST = """\
 # {name} of the lab. What a real machine needs to boot and to be reached stands in a file like this.
@@ -33,14 +39,40 @@ HOST = """\
 """
 UNIFIED_CGROUPS = Path("/sys/fs/cgroup/cgroup.controllers")
 NO_SWAP = """\
-  # The kernel's control groups are of version 1 here, with which the kubelet can't limit swap (NixOS has version 2).
+  # The kernel's control groups are of version 1 here, with which the kubelet can't limit swap, and does not start from
+  # 1.35 on (NixOS has version 2).
   kube.kubeletSettings.memorySwap.swapBehavior = "NoSwap";
+  kube.kubeletSettings.failCgroupV1 = false;
 """
-STAND_INS = {
-    "nixpkgs": ("/opt/smallkube-lab/nix", {"owner": "NixOS", "repo": "nixpkgs", "ref": "nixos-25.11"}),
-    "agenix": ("/opt/smallkube-lab/nix/agenix", {"owner": "ryantm", "repo": "agenix"}),
-}
-"""Input of the rendered flake to the folder on a lab machine that stands in for it, and where it really comes from."""
+NIXPKGS = {"owner": "NixOS", "repo": "nixpkgs"}
+UNSTABLE = "nixos-unstable"
+"""Named for a minor that no known revision of nixpkgs has: the lab's stand-in takes its place in any case."""
+
+
+def stand_ins(cluster: ClusterSettings) -> dict[str, tuple[str, dict[str, str]]]:
+    """Input of the rendered flake to the folder on a machine that stands in for it, and where it really comes from."""
+    own, other = f"nixpkgs/{cluster.nixos}", cluster.kubernetes_input
+    found = {
+        "nixpkgs": (f"/{PREFIX}/{own}", {**NIXPKGS, "ref": f"nixos-{cluster.nixos}"}),
+        "agenix": (f"/{PREFIX}/nix/agenix", {"owner": "ryantm", "repo": "agenix"}),
+    }
+    if other:
+        # builtins.parseFlakeRef: what looks like a commit is one.
+        kind = "rev" if re.fullmatch("[0-9a-f]{40}", other) else "ref"
+        found["kubernetes-nixpkgs"] = (
+            f"/{PREFIX}/kubernetes-nixpkgs/{cluster.kubernetes}",
+            {**NIXPKGS, kind: other},
+        )
+    return found
+
+
+def versions(minor: str) -> list[str]:
+    """The lines of inventory.yaml for a cluster of this minor, none for the default."""
+    if minor == MINOR:
+        return []
+    nixos = next((release for release, own in RELEASES.items() if own == minor), max(RELEASES))
+    named = [] if minor in (*PINS, RELEASES[nixos]) else [f"  kubernetes_nixpkgs: {UNSTABLE}"]
+    return [f'  kubernetes: "{minor}"', f'  nixos: "{nixos}"', *named]
 
 
 def node_lines(number: int, index: int) -> list[str]:
@@ -55,35 +87,44 @@ def node_lines(number: int, index: int) -> list[str]:
 SMOKE = f"  smoke: {{image: '{BUSYBOX}', pull_policy: Never}}  # no machine of the lab reaches a registry"
 
 
-def inventory(number: int, indices: Iterable[int], cluster: str, *, own_images: bool = True) -> str:
+def inventory(number: int, indices: Iterable[int], cluster: str, *, own_images: bool = True, minor: str = MINOR) -> str:
     """inventory.yaml of a cluster of these machines; ``own_images``: they have those of lab/containers.py only."""
-    lines = ["cluster:", f"  name: {cluster}", *([SMOKE] if own_images else []), "nodes:"]
+    lines = ["cluster:", f"  name: {cluster}", *versions(minor), *([SMOKE] if own_images else []), "nodes:"]
     for index in indices:
         lines += node_lines(number, index)
     return "".join(f"{line}\n" for line in lines)
 
 
-def flake_lock(hashes: dict[str, str]) -> str:
+def flake_lock(cluster: ClusterSettings, hashes: Mapping[str, str]) -> str:
     """nix/flake.lock that pins the inputs to the stand-ins on the lab's machines; ``hashes`` are their NAR hashes."""
-    nodes: dict[str, Any] = {"root": {"inputs": {name: name for name in STAND_INS}}}
-    for name, (path, origin) in STAND_INS.items():
+    inputs = stand_ins(cluster)
+    nodes: dict[str, Any] = {"root": {"inputs": {name: name for name in inputs}}}
+    for name, (path, origin) in inputs.items():
         locked = {"type": "path", "path": path, "narHash": hashes[name]}
         nodes[name] = {"locked": locked, "original": {"type": "github", **origin}}
     nodes["agenix"]["inputs"] = {"nixpkgs": ["nixpkgs"]}
     return json.dumps({"nodes": nodes, "root": "root", "version": 7}, indent=2, sort_keys=True) + "\n"
 
 
-def write(place: Path, number: int, hosts: Mapping[int, str], key: Path, *, own_images: bool = True) -> list[str]:
+def write(
+    place: Path,
+    number: int,
+    hosts: Mapping[int, str],
+    key: Path,
+    *,
+    own_images: bool = True,
+    minor: str = MINOR,
+) -> list[str]:
     """Write what is not there yet of the workspace; what a person may have edited stays, the key is renewed.
 
-    ``hosts`` is each machine's own configuration by its index, ``own_images`` as for ``inventory``. Returns the lines
+    ``hosts`` is each machine's own configuration by its index, the others are as for ``inventory``. Returns the lines
     that a kept inventory.yaml lacks.
     """
     space = Workspace(place)
     space.root.mkdir(parents=True, exist_ok=True)
     write_file(space.state_dir / "ssh_key", key.read_bytes(), 0o600)
     _write_new(space.root / ".gitignore", "/.smallkube/\n/keys/master_key\n")
-    _write_new(space.inventory_file, inventory(number, hosts, "lab", own_images=own_images))
+    _write_new(space.inventory_file, inventory(number, hosts, "lab", own_images=own_images, minor=minor))
     for index, text in hosts.items():
         _write_new(space.hosts_dir / f"node{index}.nix", text)
     kept = space.inventory_file.read_text()
@@ -99,9 +140,12 @@ def container_hosts(indices: Iterable[int]) -> dict[int, str]:
 
 
 def pin(place: Path, machine: Machine) -> None:
-    """Write nix/flake.lock, with the hashes that Nix on a machine of the lab gives its stand-ins."""
-    hashes = {name: machine.check("nix", "hash", "path", path).strip() for name, (path, _) in STAND_INS.items()}
-    write_file(Workspace(place).flake_lock, flake_lock(hashes))
+    """Write nix/flake.lock for the inventory, with the hashes that Nix on a machine of the lab gives its stand-ins."""
+    space = Workspace(place)
+    cluster = load(space.inventory_file).cluster
+    found = stand_ins(cluster).items()
+    hashes = {name: machine.check("nix", "hash", "path", path).strip() for name, (path, _) in found}
+    write_file(space.flake_lock, flake_lock(cluster, hashes))
 
 
 def _write_new(path: Path, text: str) -> None:

@@ -6,7 +6,7 @@ missing, ``activate`` and ``bin/switch-to-configuration`` start the lab's progra
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ Description = Mapping[str, Any]
 
 PROGRAMS = Path("/opt/smallkube-lab")
 IN_PACKAGES = re.compile(r"/opt/smallkube-lab/pkgs/[^/\s\"':]+/bin(?:/[^\s\"':;)]+)?")
+OF_MINOR = re.compile(r"/opt/smallkube-lab/pkgs/kubernetes-(1\.[0-9]+)/")
 STORE_PATH = re.compile(r"/nix/store/[0-9a-z]{32}-[^\s\"':;)]+")
 BY_DEBIAN = "/usr/lib/systemd/system"
 MAX_SCRIPT_BYTES = 1_000_000
@@ -32,6 +33,7 @@ def make(description: Description, out: Path, exists: Callable[[str], bool], rea
     """
     (out / "etc").mkdir(parents=True)
     missing = _units(description, out / "etc/systemd/system", exists, read)
+    _refuse_minor(missing, exists)
     _networkd(description, out)
     _etc(description.get("etc", {}), out / "etc")
     _settings(description, out / "etc")
@@ -42,6 +44,17 @@ def make(description: Description, out: Path, exists: Callable[[str], bool], rea
     _write(out / "system", "x86_64-linux")
     for place, program in (("activate", "activate"), ("bin/switch-to-configuration", "switch-to-configuration")):
         _write(out / place, f'#!/bin/sh\nexec {PROGRAMS}/bin/{program} {out} "$@"\n', executable=True)
+
+
+def _refuse_minor(missing: Mapping[str, Sequence[str]], exists: Callable[[str], bool]) -> None:
+    """End the build when this machine has Kubernetes, but not of the minor that the units start."""
+    other = {match[1] for paths in missing.values() for path in paths if (match := OF_MINOR.match(path))}
+    if other and exists(f"{PROGRAMS}/kubernetes/bin"):
+        minor = max(other)
+        raise SystemExit(
+            f"error: the machines of this lab have no Kubernetes {minor}: inv lab.down,"
+            f" inv lab.kubernetes --minor {minor}, then inv lab.up --kubernetes-minor {minor}"
+        )
 
 
 def _units(

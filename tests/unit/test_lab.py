@@ -7,10 +7,13 @@ import pytest
 
 from lab import cgroups, containers, image, layer, network, removal, workspace
 from lab.machine import Machine
-from lab.node import files
+from lab.node import files, toplevel
 from lab.node.system import System
 from lab.places import Places
 from smallkube.core.errors import SmallkubeError
+from smallkube.inventory.load import load
+from smallkube.inventory.models import ClusterSettings
+from smallkube.inventory.releases import PINS
 
 
 def test_every_lab_has_its_own_link_local_addresses() -> None:
@@ -89,7 +92,7 @@ def test_programs_of_a_debian_package() -> None:
 
 
 def test_flake_lock_pins_the_stand_ins_under_the_real_names() -> None:
-    lock = json.loads(workspace.flake_lock({"nixpkgs": "sha256-a", "agenix": "sha256-b"}))
+    lock = json.loads(workspace.flake_lock(ClusterSettings(name="lab"), {"nixpkgs": "sha256-a", "agenix": "sha256-b"}))
     assert lock["version"] == 7
     assert lock["nodes"]["agenix"]["inputs"] == {"nixpkgs": ["nixpkgs"]}
     assert lock["nodes"]["nixpkgs"]["original"] == {
@@ -102,8 +105,6 @@ def test_flake_lock_pins_the_stand_ins_under_the_real_names() -> None:
 
 
 def test_inventory_of_a_lab_is_valid(tmp_path: Path) -> None:
-    from smallkube.inventory.load import load
-
     (tmp_path / "inventory.yaml").write_text(workspace.inventory(3, (1, 2, 254), "lab"))
     found = load(tmp_path / "inventory.yaml")
     nodes = found.nodes
@@ -113,6 +114,37 @@ def test_inventory_of_a_lab_is_valid(tmp_path: Path) -> None:
         ("127.88.3.2", 2222),
         ("127.88.3.254", 2222),
     ]
+
+
+@pytest.mark.parametrize(
+    ("minor", "nixos", "pinned"),
+    [
+        ("1.34", "25.11", None),
+        ("1.35", "26.05", {"rev": PINS["1.35"].revision}),
+        ("1.36", "26.05", None),
+        ("1.37", "26.05", {"ref": "nixos-unstable"}),
+    ],
+)
+def test_inventory_and_lock_of_a_lab_fit_each_minor(
+    minor: str, nixos: str, pinned: dict[str, str] | None, tmp_path: Path
+) -> None:
+    (tmp_path / "inventory.yaml").write_text(workspace.inventory(3, (1, 2), "lab", minor=minor))
+    cluster = load(tmp_path / "inventory.yaml").cluster
+    assert (cluster.kubernetes, cluster.nixos) == (minor, nixos)
+    lock = json.loads(workspace.flake_lock(cluster, dict.fromkeys(workspace.stand_ins(cluster), "sha256-a")))
+    assert lock["nodes"]["nixpkgs"]["locked"]["path"] == f"/opt/smallkube-lab/nixpkgs/{nixos}"
+    second = lock["nodes"].get("kubernetes-nixpkgs")
+    origin = {"type": "github", "owner": "NixOS", "repo": "nixpkgs"}
+    assert (second and second["original"]) == (pinned and {**origin, **pinned})
+    assert second is None or second["locked"]["path"] == f"/opt/smallkube-lab/kubernetes-nixpkgs/{minor}"
+
+
+def test_a_minor_that_the_machines_lack_ends_the_build(tmp_path: Path) -> None:
+    text = "[Service]\nExecStart=/opt/smallkube-lab/pkgs/kubernetes-1.36/bin/kubelet --x\n"
+    description = {"units": {"kubelet.service": {"text": text}}}
+    toplevel.make(description, tmp_path / "without", lambda _: False, lambda _: "")
+    with pytest.raises(SystemExit, match=r"no Kubernetes 1\.36: inv lab\.down, inv lab\.kubernetes --minor 1\.36"):
+        toplevel.make(description, tmp_path / "other", lambda path: path.endswith("kubernetes/bin"), lambda _: "")
 
 
 def system(path: Path, texts: dict[str, str], modes: dict[str, str]) -> System:

@@ -35,10 +35,11 @@ def test_prune_removes_old_and_unfinished_folders() -> None:
 def test_prune_keeps_what_labs_use() -> None:
     records = [
         Record(1, "/cache/image-old", "/w", (1,), complete=True, kubernetes="/cache/kubernetes-new"),
+        Record(3, "/cache/image-old", "/w", (1,), complete=True, further=("/cache/kubernetes-1.36-old",)),
         Record(2, "", "/w", (1,), complete=True),
     ]
     used = cache.needed(records)
-    assert used == {"image-old", "kubernetes-new"}
+    assert used == {"image-old", "kubernetes-new", "kubernetes-1.36-old"}
     assert removed(used, set(), current=True) == NAMES - used - {"notes"}
 
 

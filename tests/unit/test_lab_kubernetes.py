@@ -14,26 +14,42 @@ from typing import Any
 import pytest
 
 from lab import cache, containers, gobuild, kubernetes, programs
-from smallkube.core.errors import SmallkubeError
+from smallkube.core.errors import SmallkubeError, UsageError
+from smallkube.inventory.releases import MINORS
 
 RECIPES = {recipe.module: recipe for recipe in kubernetes.RECIPES}
 
 
 def test_the_configuration_has_the_pinned_versions() -> None:
-    stand_in = (Path(kubernetes.__file__).parent / "nix/pkgs.nix").read_text()
-    seen = dict(re.findall(r'^    (\S+) = "([\d.]+)";$', stand_in, re.MULTILINE))
+    folder = Path(kubernetes.__file__).parent / "nix"
+    seen = dict(re.findall(r'^    (\S+) = "([\d.]+)";$', (folder / "pkgs.nix").read_text(), re.MULTILINE))
     for module, recipe in RECIPES.items():
-        assert programs.pinned(recipe) == f"v{seen[module]}"
+        if module != "kubernetes":
+            assert programs.pinned(recipe) == f"v{seen[module]}"
+    row = r'^  "(1\.\d+)" = \{ version = "([\d.]+)"; folder = "(\S+)"; \};$'
+    minors = {minor: rest for minor, *rest in re.findall(row, (folder / "kubernetes.nix").read_text(), re.MULTILINE)}
+    assert minors.keys() == set(MINORS)
+    for minor, (version, name) in minors.items():
+        built = kubernetes.sets(minor)[-1]
+        (recipe,) = [each for each in built.recipes if each.source == "k8s.io/kubernetes"]
+        assert (programs.pinned(recipe), built.name) == (f"v{version}", name)
+        assert version.startswith(f"{minor}.")
 
 
-@pytest.mark.parametrize("module", ["kubernetes", "conformance"])
+@pytest.mark.parametrize(
+    "module", ["kubernetes", "conformance", *(f"kubernetes-{minor}" for minor in kubernetes.FURTHER)]
+)
 def test_the_parts_of_kubernetes_are_of_one_version(module: str) -> None:
     text = (programs.MODULES / module / "go.mod").read_text()
+    (version,) = re.findall(r"\bk8s\.io/kubernetes v1(\.\S+)", text)
     replaced = re.findall(r"^\s*(k8s\.io/\S+) => (\S+) (\S+)$", text, re.MULTILINE)
     assert len(replaced) > 25
-    assert {(path, version) for _, path, version in replaced} == {
-        (path, kubernetes.version().replace("v1.", "v0.")) for path, _, _ in replaced
-    }
+    assert {(path, each) for _, path, each in replaced} == {(path, f"v0{version}") for path, _, _ in replaced}
+
+
+def test_a_minor_without_modules_is_named() -> None:
+    with pytest.raises(UsageError, match=r"the lab has no Kubernetes 1\.33"):
+        kubernetes.sets("1.33")
 
 
 def test_a_module_that_pins_nothing_is_named(tmp_path: Path) -> None:
