@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from smallkube.core.errors import SmallkubeError
 from smallkube.core.workspace import make_folder
-from smallkube.deploy import checks, facts, history, local_build
+from smallkube.deploy import checks, etcd_versions, facts, history, local_build
 from smallkube.deploy.activation import ROLLBACK_SECONDS, Activation, Barrier, script
 from smallkube.deploy.checks import Health
 from smallkube.deploy.drain import Drain
@@ -189,6 +189,8 @@ class NodeDeploy:
         )
 
     def compare(self) -> None:
+        if self.node.role == "primary" and (self.plan.activates or self.plan.commits):
+            etcd_versions.verify(self.host, self.report.system, reversible=self.plan.arms)
         difference = self.host.run(Command((*_DIFFERENCE, self.report.system), title="difference"))
         self.report.difference = _COLOUR.sub("", difference.text) if difference.ok else ""
 

@@ -40,10 +40,14 @@ def programs(version: str) -> Path | None:
 
 
 def _minor(folder: Path) -> str:
-    if not all((folder / name).is_file() for name in PROGRAMS):
-        return ""
+    found = version(folder) if all((folder / name).is_file() for name in PROGRAMS) else ""
+    return ".".join(found.split(".")[:2])
+
+
+def version(folder: Path) -> str:
+    """Of the programs in ``folder``, such as 3.6.6; "" when they do not run here."""
     output = subprocess.run([folder / "etcdutl", "version"], capture_output=True, text=True).stdout
-    return ".".join(output.split()[2].split(".")[:2]) if output else ""
+    return output.split()[2] if output else ""
 
 
 class _Socket(http.client.HTTPConnection):

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,12 +16,15 @@ from pathlib import Path
 
 import pytest
 
+from smallkube.core import polling
 from smallkube.deploy import facts, history, preflight
+from smallkube.deploy.etcd_versions import EtcdFacts
 from smallkube.inventory.models import Node
 from smallkube.nix.bundle import Bundle
 from smallkube.remote import scripts
 from smallkube.remote.fake import FakeHost
 from smallkube.remote.host import Command, Result
+from tests.integration import etcd
 
 Completed = subprocess.CompletedProcess[bytes]
 Run = Callable[..., Completed]
@@ -261,6 +265,30 @@ def test_facts_of_sources_and_of_chains_that_drop(run: Run, root: Path) -> None:
     measured = scripts.read(host(run), command, facts.HostFacts)
     assert measured.dropping == ("inet nixos-fw forward", "ip filter FORWARD")
     assert measured.sources == {"2001:db8::1": "2001:db8::2", "192.0.2.9": ""}
+
+
+def test_etcd_versions_are_those_of_programs_and_data(
+    run: Run, root: Path, needs: Callable[[str, object, str], None]
+) -> None:
+    programs = etcd.programs("3.6")
+    needs("integration", programs, "etcd 3.6 with etcdctl and etcdutl (make lab-kubernetes)")
+    assert programs
+    for folder in ("new", "current-system"):
+        (root / folder / "sw/bin").mkdir(parents=True)
+        (root / folder / "sw/bin/etcd").symlink_to(programs / "etcd")
+    (root / "bin/etcdctl").symlink_to(programs / "etcdctl")
+    with tempfile.TemporaryDirectory() as short, etcd.Etcd(Path(short) / "e", programs).running() as server:
+
+        def storage() -> str:
+            """etcd says it a few seconds after its first start (server/v3/etcdserver/version/monitor.go)."""
+            (status,) = json.loads(server.ctl("endpoint", "status", "-w", "json").stdout)
+            return str(status["Status"].get("storageVersion", ""))
+
+        polling.wait_until(lambda: [] if storage() else ["no storage version"], 60, "etcd says none")
+        command = facts.SCRIPTS.sent("facts", "etcd", str(root / "new"), server.endpoint)
+        found = scripts.read(host(run), command, EtcdFacts)
+        assert found.data == storage()
+    assert (found.running, found.target) == (etcd.version(programs), etcd.version(programs))
 
 
 def test_what_was_deployed_is_told_before_anything_is_sent(run: Run, root: Path) -> None:

@@ -5,6 +5,7 @@
 #   facts.sh host MTU BUNDLE_DIGEST UNITS... -- TUNNEL_ADDRESSES...
 #   facts.sh progress NONCE
 #   facts.sh generations
+#   facts.sh etcd SYSTEM ENDPOINT
 set -u
 home=/var/lib/smallkube
 profile=/nix/var/nix/profiles/system
@@ -147,6 +148,14 @@ generations() {
   done | object systems
 }
 
+version() { sed -n 's/.*[Vv]ersion[": ]*\([0-9][0-9.]*[0-9]\).*/\1/p' | head -n 1; }
+etcd_versions() { # SYSTEM ENDPOINT
+  { /run/current-system/sw/bin/etcd --version | head -n 1 | version; } 2>/dev/null | string running
+  { "$1/sw/bin/etcd" --version | head -n 1 | version; } 2>/dev/null | string target
+  timeout 15 etcdctl --endpoints "$2" --command-timeout 5s endpoint status -w json 2>/dev/null |
+    sed -n 's/.*"storageVersion":"\([0-9][0-9.]*[0-9]\)".*/\1/p' | string data
+}
+
 begin facts
 what=$1
 shift
@@ -156,5 +165,6 @@ deployed) deployed "$@" ;;
 host) host_facts "$@" ;;
 progress) progress "$@" ;;
 generations) generations ;;
+etcd) etcd_versions "$@" ;;
 esac
 end
