@@ -67,7 +67,7 @@ let
     runtimeInputs = [
       pkgs.coreutils
       pkgs.gawk
-      pkgs.kubernetes
+      cfg.package
     ];
     text = ''
       authentication() { kubectl --request-timeout=20s --namespace=kube-system "$@"; }
@@ -100,7 +100,7 @@ let
       install -m 0644 "$1" "$file.new"
       mv -fT "$file.new" "$file"
     ''
-    + lib.optionalString (lib.versionOlder pkgs.kubernetes.version "1.36") ''
+    + lib.optionalString (lib.versionOlder cfg.package.version "1.36") ''
       if [ -e "$file.known" ] && grep -qvxFf "$file.known" "$file"; then
         echo "the API server restarts, to know the certificates of new kubelets"
         systemctl --no-block try-restart kube-apiserver.service

@@ -1,6 +1,7 @@
 """The Nix configuration: render it from the inventory, check it."""
 
 import re
+from collections.abc import Mapping
 from typing import Annotated
 
 from smallkube.cli import output
@@ -21,7 +22,7 @@ def render(
 
     Writes nix/flake.nix and nix/rendered/.
     """
-    from smallkube.nix import bundle, flake, render
+    from smallkube.nix import bundle, render
 
     plan = render.plan(here.cluster)
     changed = plan.changed
@@ -36,11 +37,28 @@ def render(
     for name, path in zip(names, changed, strict=True):
         ui.message(f"{'removed' if path in plan.obsolete else 'written'} {name}")
     if update_lock:
-        files = bundle.assemble(here.cluster).files
-        renewed = write_file(here.workspace.flake_lock, flake.lock(files, update=True))
-        ui.message("nix/flake.lock is renewed" if renewed else "nix/flake.lock is the newest there is")
+        _update_lock(here, bundle.assemble(here.cluster).files)
     elif not names:
         ui.message("nothing to do: everything rendered is current")
+
+
+def _update_lock(here: Current, files: Mapping[str, bytes]) -> None:
+    """Renew nix/flake.lock and show what that changes: inputs, and versions as far as they can be evaluated."""
+    from smallkube.nix import flake, lockfile
+
+    old, new = files.get(flake.LOCK_FILE), flake.lock(files, update=True)
+    if not write_file(here.workspace.flake_lock, new):
+        ui.message("nix/flake.lock is the newest there is")
+        return
+    ui.message("nix/flake.lock is renewed")
+    lines = list(lockfile.changes(old, new))
+    try:
+        node = here.cluster.inventory.primary.name
+        before, after = (flake.versions({**files, flake.LOCK_FILE: text}, node) for text in (old or new, new))
+        lines += lockfile.version_changes(before, after)
+    except SmallkubeError as error:
+        ui.warn(f"versions of packages are unknown: {error.message}")
+    ui.result("\n".join(lines))
 
 
 @task("node", "json")

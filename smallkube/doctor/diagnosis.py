@@ -101,6 +101,8 @@ def _workspace(facts: Facts) -> Iterator[Finding]:
         purpose = "keys.generate, deploy, nodes.*"
         yield _finding(WORKSPACE, "keys/hosts", purpose, fault, f"all {count}", "inv keys.scan")
     yield _identity(facts.identity, facts.master_mode)
+    if facts.lock is not None:
+        yield _finding(WORKSPACE, "nix/flake.lock", "security updates", facts.lock, "current")
     for file, (fault, fix) in facts.exposed.items():
         yield _finding(WORKSPACE, file, "git", fault, "", fix, essential=True)
 

@@ -7,6 +7,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from smallkube.core import git, process
 from smallkube.core.errors import ErrorGroup, SmallkubeError
 from smallkube.core.workspace import REPOSITORY, Workspace
 from smallkube.doctor.table import TOOLS, Family, Tool
+from smallkube.nix import lockfile
 
 _LIBRARY_FOLDERS = ("/lib/systemd", "/usr/lib/systemd", "/run/current-system/sw/lib/systemd")
 
@@ -25,7 +27,7 @@ class Facts:
     ``packages`` are the installed Python packages with versions, ``required`` and ``required_for_tests`` the
     requirements of pyproject.toml. ``inventory`` is None when there is no such file, else "" or what is wrong with it,
     and then no ``nodes`` are known; ``master_mode`` is that of the file ``identity``, None when there is none;
-    ``exposed``: see ``core.git``.
+    ``exposed``: see ``core.git``. ``lock`` is None without nix/flake.lock, else "" or what is wrong with its age.
     """
 
     family: Family
@@ -43,6 +45,7 @@ class Facts:
     identity: str
     master_mode: int | None
     exposed: Mapping[str, tuple[str, str]]
+    lock: str | None = None
 
 
 def read(workspace: Workspace) -> Facts:
@@ -50,7 +53,7 @@ def read(workspace: Workspace) -> Facts:
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
     where, distribution = _distribution()
     wrong, nodes = _inventory(workspace)
-    master = workspace.identity_file
+    master, lock = workspace.identity_file, workspace.flake_lock
     with ThreadPoolExecutor() as pool:
         programs = {name: version for found in pool.map(_installed, TOOLS) for name, version in found.items()}
     return Facts(
@@ -69,6 +72,7 @@ def read(workspace: Workspace) -> Facts:
         identity=workspace.relative(master),
         master_mode=master.stat().st_mode & 0o7777 if master.is_file() else None,
         exposed=git.exposed(workspace),
+        lock=lockfile.complaint(lock.read_bytes(), datetime.now(UTC)) if lock.is_file() else None,
     )
 
 

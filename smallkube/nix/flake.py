@@ -12,6 +12,7 @@ from typing import Any
 
 from smallkube.core import process
 from smallkube.core.errors import MALFORMED, SmallkubeError, UsageError
+from smallkube.nix.bundle import write_tree
 from smallkube.nix.literal import literal
 
 Description = dict[str, Any]
@@ -22,6 +23,18 @@ LOCK_FILE = "nix/flake.lock"
 FEATURES = ("--extra-experimental-features", "nix-command flakes")
 SECONDS = 600.0
 _DESCRIBE = Path(__file__).with_name("describe.nix")
+_VERSIONS = """
+  { config, ... }: builtins.mapAttrs (_: package: package.version or "") {
+    kubernetes = config.kube.package or { };
+    etcd = config.kube.etcdPackage or { };
+    cri-o = config.virtualisation.cri-o.package or { };
+    coredns = config.services.coredns.package or { };
+    linux = config.boot.kernelPackages.kernel or { };
+    systemd = config.systemd.package or { };
+    openssh = config.programs.ssh.package or { };
+    nix = config.nix.package or { };
+  }
+"""
 _SOURCE = re.compile(r"/nix/store/[a-z0-9]{32}-source/")
 _CONSEQUENCE = re.compile(r"error: (\d+ dependenc|build of .* failed|Cannot build .*\n\s*Reason: \d+ dependenc)")
 """What Nix says after the reason: that something else could not be built because of it."""
@@ -86,6 +99,17 @@ def lock(files: Mapping[str, bytes], *, update: bool) -> bytes:
         return (folder / "flake.lock").read_bytes()
 
 
+def versions(files: Mapping[str, bytes], node: str) -> dict[str, str]:
+    """Package → version on ``node``, of a bundle's ``files``; Nix fetches the inputs. Raises SmallkubeError."""
+    nix = process.find("nix")
+    if nix is None:
+        raise UsageError("Nix is not installed here", hint="see `inv doctor`")
+    with tempfile.TemporaryDirectory(prefix="smallkube-") as name:
+        tree = Path(name).resolve() / "tree"
+        write_tree(files, tree)
+        return Flake(nix, url(nix, tree), {}).versions(node)
+
+
 def require_sound_lock(files: Mapping[str, bytes]) -> None:
     """Raise UsageError when there is a lock file that Nix could not read, such as after a conflict of git's."""
     try:
@@ -127,6 +151,11 @@ class Flake:
         description: Description = json.loads(answer)
         description["scripts"] = self._scripts(description.pop("derivations"))
         return description
+
+    def versions(self, node: str) -> dict[str, str]:
+        """Package → version, of what matters on ``node``. Raises SmallkubeError with the evaluation's first error."""
+        answer = self._ask("eval", "--json", f"{self.url}#nixosConfigurations.{node}", "--apply", _VERSIONS)
+        return {str(name): str(version) for name, version in json.loads(answer).items() if version}
 
     def _scripts(self, derivations: Sequence[str]) -> dict[str, str]:
         """The shell scripts among ``derivations``, and those that they start."""

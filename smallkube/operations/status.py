@@ -14,7 +14,7 @@ from smallkube.etcd.record import Record
 from smallkube.inventory.cluster import Cluster
 from smallkube.inventory.models import Inventory, Node
 from smallkube.kube.kubectl import Api
-from smallkube.nix import bundle
+from smallkube.nix import bundle, flake, lockfile
 from smallkube.operations import cluster_facts
 from smallkube.operations.cluster_facts import KUBELET, Facts, Machine
 from smallkube.remote.host import Connect
@@ -69,7 +69,8 @@ def read(cluster: Cluster, connect: Connect, now: datetime) -> Status:
 
     Raises SmallkubeError when the workspace itself can't be read.
     """
-    inventory, digest = cluster.inventory, bundle.assemble(cluster).digest
+    inventory, whole = cluster.inventory, bundle.assemble(cluster)
+    digest = whole.digest
     keys = peers.public_keys(peers.read(cluster.workspace))
     found = cluster_facts.read(cluster, connect, lambda host: facts.of_host(host, inventory, digest))
     rows = tuple(row(inventory, node, found.machines[node.name], found.api, digest, keys) for node in inventory.nodes)
@@ -82,6 +83,7 @@ def read(cluster: Cluster, connect: Connect, now: datetime) -> Status:
         *(f"{name} is a node of the cluster, but not in inventory.yaml" for name in unknown_nodes),
         *faults,
         *etcd_status.remarks(found.backup, now),
+        *filter(None, [lockfile.complaint(whole.files.get(flake.LOCK_FILE), now)]),
     ]
     unreachable = isinstance(found.machines[inventory.primary.name], SmallkubeError)
     etcd = None if isinstance(found.etcd, SmallkubeError) else found.etcd
