@@ -5,7 +5,8 @@ Nothing here is secret: an evaluation only looks at which files there are, so ev
 
 import base64
 import json
-from collections.abc import Callable, Mapping, Sequence
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -86,6 +87,18 @@ def nix(needs: Callable[[str, object, str], None]) -> str:
     needs("integration", program, "nix-instantiate (Debian: nix-bin)")
     assert program is not None
     return program
+
+
+@pytest.fixture
+def store(nix: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[str]:
+    """nix-instantiate; what Nix stores and caches goes to a folder of the test."""
+    monkeypatch.setenv("NIX_REMOTE", str(tmp_path / "store"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    yield nix
+    for folder in (tmp_path / "store").rglob("*"):
+        if folder.is_dir() and not folder.is_symlink():
+            folder.chmod(0o700)
+    shutil.rmtree(tmp_path / "store", ignore_errors=True)
 
 
 @pytest.fixture

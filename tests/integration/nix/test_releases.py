@@ -6,11 +6,15 @@ from pathlib import Path
 import pytest
 
 from lab import standins
+from smallkube.core import process
 from smallkube.core.checks import Result, failed
 from smallkube.core.errors import SmallkubeError
 from smallkube.inventory.models import ClusterSettings
 from smallkube.inventory.releases import MINORS, PINS, RELEASES
+from smallkube.nix import flake
+from smallkube.nix.bundle import write_tree
 from smallkube.nix.check import check
+from smallkube.nix.flake import Flake
 
 from .conftest import Build, Describe, Tree
 
@@ -39,7 +43,9 @@ def test_each_pair_evaluates_without_complaint(nixos: str, minor: str, build: Bu
 
 
 @pytest.mark.parametrize(("nixos", "minor"), [("25.11", "1.35"), ("26.05", "1.36"), ("26.05", "1.37")])
-def test_the_flake_evaluates_and_names_its_inputs(nixos: str, minor: str, build: Build, tmp_path: Path) -> None:
+def test_the_flake_evaluates_and_names_its_inputs(
+    nixos: str, minor: str, build: Build, tmp_path: Path, store: str
+) -> None:
     cluster = ClusterSettings.model_validate({"name": "test", **settings(nixos, minor)})
     tree: Tree = build((1, 2), **settings(nixos, minor))
     inputs = {name: f"path:{path}" for name, path in standins.inputs(cluster, tmp_path).items()}
@@ -48,6 +54,12 @@ def test_the_flake_evaluates_and_names_its_inputs(nixos: str, minor: str, build:
     (used,) = [each.detail for each in checks if each.check == "inputs"]
     assert ("kubernetes-nixpkgs path:" in used) == (RELEASES[nixos] != minor)
     assert [each.result for each in checks if each.check == "evaluation"] == [Result.OK, Result.OK]
+    program = process.find("nix")
+    assert program
+    write_tree(tree.files, tmp_path / "tree")
+    versions = Flake(program, flake.url(program, tmp_path / "tree"), inputs).versions("node1")
+    assert versions["kubernetes"].startswith(f"{minor}.")
+    assert versions["etcd"] == "3.6.6"
 
 
 def test_a_package_of_another_minor_is_refused(build: Build, describe: Describe) -> None:
