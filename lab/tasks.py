@@ -83,7 +83,7 @@ def _programs(lab: "Lab", wanted: bool, minor: str | None) -> tuple[Path | None,
     """What new machines get, and the minor that their inventory names."""
     from lab import kubernetes
 
-    if minor and not all(each.built(lab.places.cache) for each in kubernetes.sets(minor)):
+    if wanted and minor and not all(each.built(lab.places.cache) for each in kubernetes.sets(minor)):
         raise UsageError(f"Kubernetes {minor} is not built for the lab", hint=f"inv lab.kubernetes --minor {minor}")
     found = kubernetes.built(lab.places.cache) if wanted else None
     if wanted and found is None:

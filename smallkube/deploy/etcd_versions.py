@@ -46,14 +46,14 @@ def refusal(found: EtcdFacts, *, reversible: bool) -> tuple[str, str] | None:
         command = f"etcdctl --endpoints {ENDPOINT} downgrade enable {minor}"
         return (
             f"{name} does not start on data of etcd {found.data}; nothing was activated",
-            f"run `inv etcd.backup`, then `{command}` there, and repeat this once inv etcd.status shows {minor}",
+            f"run `inv etcd.backup`, then `{command}` there, and repeat this after ten seconds",
         )
     if target[:2] >= (3, 7) and running and running < BEFORE_3_7:
         needed = ".".join(map(str, BEFORE_3_7))
         return f"{name} needs data of etcd {needed} or later, not {found.running}", f"deploy etcd {needed} first"
     if running and running[:2] < target[:2] and reversible:
         return (
-            f"{name} takes the data over for good: an automatic rollback to etcd {found.running} would fail",
+            f"{name} raises the version of the data, and an automatic rollback to etcd {found.running} would fail",
             "run `inv etcd.backup`, then deploy the primary with --no-rollback",
         )
     return None

@@ -44,7 +44,7 @@ def _pinned(locked: Mapping[str, object]) -> Pinned:
 
 
 def complaint(text: bytes | None, now: datetime) -> str:
-    """What is wrong with the age of the lock file, "" when nothing is, or it can't be told."""
+    """What is wrong with the age of the lock file, "" when nothing is, or its age is unknown."""
     pinned = inputs(text or b"").get(UPDATED)
     days = (now.date() - pinned.day).days if pinned and pinned.day else 0
     if days <= MAX_DAYS:

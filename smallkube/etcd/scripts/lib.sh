@@ -43,7 +43,7 @@ check_version() {
   found=$(etcdutl version 2>/dev/null | sed -n 's/^etcdutl version: \([0-9]*\)\.\([0-9]*\).*/\1 \2/p')
   [ -n "$found" ] || fail "etcdutl not found"
   if [ "${found% *}" -ne "${1% *}" ] || [ "${found#* }" -lt "${1#* }" ]; then
-    fail "etcd $(echo "$found" | tr ' ' .) is installed, and can't read what $(echo "$1" | tr ' ' .) wrote"
+    fail "etcd $(echo "$found" | tr ' ' .) is installed, and can't read what $(echo "$1" | tr ' ' .) wrote; deploy that minor first"
   fi
 }
 
