@@ -106,3 +106,11 @@ def test_a_removed_feature_gate_is_refused(minor: str, refused: bool, build: Bui
     assert ["has no feature gate StructuredAuthorizationConfiguration" in text for text in complaints] == [
         True
     ] * refused
+
+
+def test_a_machine_may_replace_single_packages(build: Build, describe: Describe) -> None:
+    own = "{ pkgs, ... }: { kube.etcdPackage = pkgs.etcd_3_6; kube.crioPackage = pkgs.cri-o-unwrapped; }"
+    node = describe(build((1,)).with_file("nix/hosts/node1.nix", own))["node1"]
+    assert "/pkgs/etcd_3_6/bin/etcd " in node["units"]["etcd.service"]["text"]
+    assert "/pkgs/cri-o-unwrapped/bin/crio" in node["units"]["crio.service"]["text"]
+    assert node["failedAssertions"] == []
