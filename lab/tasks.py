@@ -44,9 +44,7 @@ def up(
         str, "container (systemd-nspawn), or qemu (NixOS virtual machines; needs Nix and nixpkgs)"
     ] = "container",
     kubernetes: Annotated[bool, "leave out Kubernetes, also where it is built (make lab-kubernetes)"] = True,
-    kubernetes_minor: Annotated[
-        str | None, "minor that a new inventory names (default: that of make lab-kubernetes)"
-    ] = None,
+    kubernetes_minor: Annotated[str | None, "of a new inventory (default: that of make lab-kubernetes)"] = None,
 ) -> None:
     """Start a lab's machines and write its workspace.
 

@@ -58,7 +58,8 @@ def _update_lock(here: Current, files: Mapping[str, bytes]) -> None:
         lines += lockfile.version_changes(before, after)
     except SmallkubeError as error:
         ui.warn(f"versions of packages are unknown: {error.message}")
-    ui.result("\n".join(lines))
+    for line in lines:
+        ui.result(line)
 
 
 @task("node", "json")
