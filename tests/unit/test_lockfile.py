@@ -1,13 +1,17 @@
 """Verifies what nix/flake.lock tells: the inputs, their age, and what an update changes."""
 
 import json
+from collections.abc import Mapping
 from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smallkube.nix import lockfile
+from smallkube.cli.program import main
+from smallkube.core.errors import SmallkubeError
+from smallkube.nix import flake, lockfile, render
+from tests.unit.fake_cluster import FakeCluster
 
 NOW = datetime(2026, 11, 27, tzinfo=UTC)
 
@@ -55,6 +59,29 @@ def test_an_update_shows_each_input_that_it_changed() -> None:
 def test_packages_with_another_version_are_named() -> None:
     before, after = {"etcd": "3.6.11", "linux": "6.18.1", "nix": "2"}, {"etcd": "3.6.14", "linux": "6.18.1"}
     assert list(lockfile.version_changes(before, after)) == ["etcd: 3.6.11 → 3.6.14"]
+
+
+@pytest.mark.parametrize("evaluated", [True, False])
+def test_update_lock_prints_inputs_and_versions(
+    evaluated: bool, cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    old, new = lock("2026-10-01", "a" * 40), lock("2026-11-20", "b" * 40)
+    render.plan(cluster.cluster).apply()
+    cluster.workspace.flake_lock.write_bytes(old)
+
+    def versions(files: Mapping[str, bytes], node: str) -> dict[str, str]:
+        if not evaluated:
+            raise SmallkubeError("no network")
+        return {"etcd": "3.6.14" if files[flake.LOCK_FILE] == new else "3.6.11", node: "1"}
+
+    monkeypatch.setattr(flake, "lock", lambda _files, *, update: new if update else old)
+    monkeypatch.setattr(flake, "versions", versions)
+    main(["smallkube", "--workspace", str(cluster.workspace.root), "nix.render", "--update-lock"])
+    said = capsys.readouterr()
+    assert cluster.workspace.flake_lock.read_bytes() == new
+    inputs = f"nixpkgs: {'a' * 12} of 2026-10-01 → {'b' * 12} of 2026-11-20\n"
+    assert said.out == inputs + ("etcd: 3.6.11 → 3.6.14\n" if evaluated else "")
+    assert ("versions of packages are unknown: no network" in said.err) is not evaluated
 
 
 @given(st.recursive(st.none() | st.integers() | st.text(), lambda inner: st.dictionaries(st.text(), inner)))
