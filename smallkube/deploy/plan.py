@@ -17,7 +17,7 @@ from smallkube.deploy import preflight
 from smallkube.deploy.facts import SCRIPTS, Deployed
 from smallkube.inventory.cluster import Cluster
 from smallkube.inventory.models import Node
-from smallkube.nix import build, flake, render
+from smallkube.nix import build, flake, lockfile, render
 from smallkube.nix.bundle import Bundle, assemble
 from smallkube.remote import fleet, scripts
 from smallkube.remote.fleet import NodeOutcome
@@ -188,7 +188,7 @@ def choose(kind: type[E], flag: str, text: str) -> E:
 def prepare(
     cluster: Cluster, nodes: Sequence[Node], goal: Goal, options: Options = DEFAULT, *, may_lock: bool = True
 ) -> Plan:
-    """The plan of a deploy. ``may_lock``: make nix/flake.lock when it is missing.
+    """The plan of a deploy. ``may_lock``: make nix/flake.lock, or add an input that it lacks.
 
     Raises UsageError or ErrorGroup when the workspace is not fit to be deployed.
     """
@@ -200,8 +200,7 @@ def prepare(
     findings = _findings(cluster)
     check_secrets(nodes, findings)
     if may_lock and flake.LOCK_FILE not in whole.files:
-        write_file(cluster.workspace.flake_lock, _lock(cluster, whole))
-        whole = assemble(cluster)
+        whole = _locked(cluster, whole)
     asked = [*nodes, *(node for node in (cluster.inventory.primary,) if node not in nodes)]
     found = preflight.ask(cluster, asked)
     new_peers, others = preflight.stale_peers(cluster, nodes, found, whole.files["keys/peers.json"])
@@ -217,6 +216,10 @@ def prepare(
         # A preview may be of an upgrade: nothing is activated.
         versions = not options.upgrade and goal not in (Goal.BUILD, Goal.DRY_ACTIVATE)
         preflight.refuse_changes(cluster, found, whole.files, versions=versions)
+    # Not before a change of versions is refused: it may need the network, or the primary.
+    second = cluster.inventory.cluster.kubernetes_input is not None
+    if may_lock and not lockfile.is_complete(whole.files.get(flake.LOCK_FILE), second=second):
+        whole = _locked(cluster, whole)
     planned = make(nodes, whole, goal, options, new_peers=new_peers, left_out=tuple(others))
     warnings = tuple(preflight.warnings(cluster, nodes, found, whole))
     keys, commit = next(iter(states), ""), preflight.commit(cluster.workspace)
@@ -235,6 +238,11 @@ def require_current(cluster: Cluster) -> Mapping[str, Deployed]:
     files = {file: texts[cluster.workspace.root / file].encode() for file in preflight.FILES}
     preflight.refuse_changes(cluster, found, files, versions=True)
     return found
+
+
+def _locked(cluster: Cluster, unlocked: Bundle) -> Bundle:
+    write_file(cluster.workspace.flake_lock, _lock(cluster, unlocked))
+    return assemble(cluster)
 
 
 def _lock(cluster: Cluster, unlocked: Bundle) -> bytes:

@@ -13,6 +13,9 @@ UPDATED = "nixpkgs"
 """The input whose branch moves as long as its release is supported. The age of a fixed revision tells nothing."""
 
 
+SECOND = "kubernetes-nixpkgs"
+
+
 @dataclass(frozen=True)
 class Pinned:
     """An input: its revision, "" for a path, and the day of that revision, None when the lock does not say."""
@@ -41,6 +44,14 @@ def _pinned(locked: Mapping[str, object]) -> Pinned:
     seconds = locked.get("lastModified")
     day = datetime.fromtimestamp(seconds, UTC).date() if isinstance(seconds, int) else None
     return Pinned(str(locked.get("rev", "")), day)
+
+
+def is_complete(text: bytes | None, *, second: bool) -> bool:
+    """Whether there is a lock file, with the ``second`` nixpkgs where the flake has one.
+
+    Without, each node would take the newest revision of a branch by itself.
+    """
+    return text is not None and (not second or SECOND in inputs(text))
 
 
 def complaint(text: bytes | None, now: datetime) -> str:

@@ -47,7 +47,8 @@ def keys_of(cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[d
     monkeypatch.setattr("smallkube.remote.ssh.SshHost", connect)
     monkeypatch.setenv("SMALLKUBE_WORKSPACE", str(cluster.workspace.root))
     render.plan(cluster.cluster).apply()
-    cluster.workspace.flake_lock.write_text('{"nodes": {"root": {}}, "root": "root", "version": 7}')
+    nodes = '"root": {"inputs": {"kubernetes-nixpkgs": "other"}}, "other": {"locked": {}}'
+    cluster.workspace.flake_lock.write_text(f'{{"nodes": {{{nodes}}}, "root": "root", "version": 7}}')
     lines = [
         (file, line) for file in preflight.FILES for line in (cluster.workspace.root / file).read_text().split("\n")
     ]

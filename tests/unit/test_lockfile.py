@@ -45,6 +45,12 @@ def test_a_lock_older_than_thirty_days_is_told(text: bytes | None, days: int | N
     assert days is not None or found == ""
 
 
+def test_a_lock_without_the_second_nixpkgs_is_not_complete() -> None:
+    both = lock(**{"kubernetes-nixpkgs": "e" * 40})
+    assert [lockfile.is_complete(text, second=False) for text in (None, lock(), both)] == [False, True, True]
+    assert [lockfile.is_complete(text, second=True) for text in (None, lock(), both)] == [False, False, True]
+
+
 def test_an_update_shows_each_input_that_it_changed() -> None:
     old = lock("2026-10-01", "a" * 40, agenix="c" * 40, gone="d" * 40)
     new = lock("2026-11-20", "b" * 40, agenix="c" * 40, **{"kubernetes-nixpkgs": "e" * 40})
