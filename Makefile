@@ -1,6 +1,6 @@
 # make demo: the main job, with real Kubernetes, on this machine.   make test: the tests.   make help: the rest.
 .POSIX:
-.PHONY: help setup venv lock demo demo-quick demo-down lab-kubernetes conformance
+.PHONY: help setup venv lock demo demo-quick demo-down lab-kubernetes lab-qemu conformance
 .PHONY: lint test test-all test-newest bench clean
 
 VENV ?= .venv
@@ -23,6 +23,7 @@ help:
 	@echo "make lint            ruff, mypy --strict, shellcheck, nixfmt where there is one"
 	@echo "make bench           measurements, side by side (BENCH=--quick: each once, to see that it works)"
 	@echo "make lab-kubernetes  build Kubernetes for the lab and the tests (once)"
+	@echo "make lab-qemu        QEMU for virtual machines in the lab (inv lab.up --backend qemu) and their test"
 	@echo "make setup           Debian's packages and the virtual environment (the others call it)"
 	@echo "make venv            the virtual environment alone: enough for clusters of your own"
 	@echo "make lock            renew requirements.txt: the newest versions, with hashes"
@@ -50,6 +51,9 @@ lock: setup
 lab-kubernetes: setup
 	./setup.sh gcc libc6-dev libseccomp-dev pkg-config
 	$(WITH) inv lab.kubernetes
+
+lab-qemu: setup
+	./setup.sh qemu-system-x86 qemu-utils e2fsprogs
 
 conformance: lab-kubernetes
 	$(WITH) inv lab.conformance $(if $(FOCUS),--focus '$(FOCUS)') $(if $(RESUME),--resume) $(if $(EXTENDED),--extended) \

@@ -1,38 +1,26 @@
 #!/bin/sh
 # Makes the root file system of a lab machine: build-image.sh ROOT SUITE MIRROR KEYRING PACKAGE...
 # Runs in mount and process namespaces of its own, so that whatever interrupts it leaves no mount and no process.
-# Standard input: apt's settings for reaching the mirror (proxy, time-outs) from here; they don't stay in the image.
+# Standard input: apt's settings for reaching the mirror from here (see packages.sh).
 set -eu
 root=$1 suite=$2 mirror=$3 keyring=$4
 shift 4
 
 step() { echo "step: $*"; }
+# shellcheck source=lab/packages.sh
+. "${0%/*}/packages.sh"
 
 step "base system from $mirror"
 debootstrap --variant=minbase --keyring="$keyring" "$suite" "$root" "$mirror"
 
 step "packages"
-cat > "$root/etc/apt/apt.conf.d/99-lab-build"
-for file in auth.conf auth.conf.d ca-certificates.crt; do
-  case $file in
-    ca-certificates.crt) source=/etc/ssl/certs/$file target=$root/etc/ssl/certs ;;
-    *) source=/etc/apt/$file target=$root/etc/apt ;;
-  esac
-  [ ! -e "$source" ] || { mkdir -p "$target" && cp -rL "$source" "$target/"; }
-done
-rm -f "$root/etc/resolv.conf"
-cat /etc/resolv.conf > "$root/etc/resolv.conf"
-printf '#!/bin/sh\nexit 101\n' > "$root/usr/sbin/policy-rc.d"
-chmod 0755 "$root/usr/sbin/policy-rc.d"
 cat > "$root/etc/dpkg/dpkg.cfg.d/lab" <<'END'
 path-exclude=/usr/share/doc/*
 path-exclude=/usr/share/locale/*
 path-exclude=/usr/share/man/*
 END
-in_root() { chroot "$root" env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8 DEBIAN_FRONTEND=noninteractive "$@"; }
-mountpoint -q "$root/proc" || mount -t proc proc "$root/proc"
-in_root apt-get -qq update
-in_root apt-get -qq -o Dpkg::Use-Pty=0 install --yes --no-install-recommends "$@"
+open_root
+install_in_root "$@"
 
 step "settings"
 # What the configuration of a machine may switch on must not run before it does.
@@ -63,11 +51,6 @@ END
 in_root useradd --create-home --shell /bin/bash admin
 printf 'Defaults secure_path="%s"\nadmin ALL=(ALL) NOPASSWD: ALL\n' "$path" > "$root/etc/sudoers.d/lab"
 chmod 0440 "$root/etc/sudoers.d/lab"
-rm -f "$root"/etc/ssh/ssh_host_* "$root/usr/sbin/policy-rc.d" "$root/etc/apt/apt.conf.d/99-lab-build"
-rm -rf "$root/etc/apt/auth.conf" "$root/etc/apt/auth.conf.d" "$root"/var/lib/apt/lists "$root"/var/cache/apt "$root"/var/log/*.log
 # A folder that comes from the image can't be renamed on an overlay, as a restore of etcd does.
 rm -rf "$root/var/lib/etcd"
-: > "$root/etc/machine-id"
-rm -f "$root/etc/resolv.conf" "$root/etc/hostname"
-ln -s ../run/systemd/resolve/stub-resolv.conf "$root/etc/resolv.conf"
-umount "$root/proc"
+close_root

@@ -9,23 +9,30 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from lab import addons, conformance, image, kubernetes, processes, toolchain
-from lab.cluster import Record, all_labs
+from lab import addons, conformance, disk, image, kubernetes, processes, toolchain
+from lab.cluster import all_labs
 from lab.places import Places
+from lab.record import Record
 from lab.removal import disk_usage, locked_if_free, remove_if_free
 from smallkube.core.errors import SmallkubeError
 
 SETS = (*kubernetes.FURTHER.values(), kubernetes.PROGRAMS, conformance.PROGRAMS, addons.PROGRAMS)
 """Every set of programs that the lab builds."""
-LOCKS = (image.LOCK, toolchain.LOCK, *(each.lock for each in SETS))
+LOCKS = (image.LOCK, disk.LOCK, toolchain.LOCK, *(each.lock for each in SETS))
 BUILDING = {
     "building-": (image.LOCK,),
+    disk.BUILDING: (disk.LOCK,),
     "go-building-": (toolchain.LOCK,),
     **{each.building: (each.lock,) for each in SETS},
 }
 """Beginning of an unfinished folder's name to the locks of builds that use it."""
-FINISHED = {"image-": (), "go-": tuple(each.lock for each in SETS), **{f"{each.name}-": () for each in SETS}}
-"""The same of finished folders; builds of programs use Go."""
+FINISHED = {
+    "image-": (disk.LOCK,),
+    "disk-": (),
+    "go-": tuple(each.lock for each in SETS),
+    **{f"{each.name}-": () for each in SETS},
+}
+"""The same of finished folders; builds of programs use Go, that of a disk the image."""
 IN_USE, CURRENT, OLD, UNFINISHED = "in use", "current", "old", "unfinished"
 
 
@@ -67,7 +74,7 @@ def classify(names: Collection[str], current: Collection[str], used: Collection[
 
 def needed(records: Iterable[Record]) -> set[str]:
     """The names of the folders that labs with these records use."""
-    return {Path(path).name for record in records for path in map(str, record.layers)}
+    return {Path(path).name for record in records for path in (*map(str, record.layers), record.image) if path}
 
 
 @contextmanager
@@ -93,6 +100,8 @@ def _is_free(folder: Path) -> bool:
 
 def _current(cache: Path) -> set[str]:
     names = {image.place(cache).name, f"go-{toolchain.VERSION}"}
+    sets = (kubernetes.place(cache), *kubernetes.built_further(cache))
+    names |= {disk.place(cache, programs).name for programs in ((), sets)}
     for each in SETS:
         built = each.place(cache)
         names.add(built.name)

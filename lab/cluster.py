@@ -4,53 +4,32 @@ Everything a lab is made of is either in its state folder or a process that carr
 no record of what was done: the marked processes end (with them their mounts and network), the folder goes.
 """
 
-import json
 import os
 import socket
+import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from lab import image, kubernetes, layer, network, processes, workspace
+from lab import disk, image, kubernetes, layer, network, processes, qemu, workspace
 from lab.command import run
 from lab.machine import HUB, Machine, needed_here
+from lab.nspawn import Container
 from lab.places import Places
+from lab.record import Parts, Record, read
 from lab.removal import hold, remove_tree
 from smallkube.core.errors import SmallkubeError, UsageError
-from smallkube.core.files import lock, write_file
+from smallkube.core.files import lock
 
 HUB_SCRIPT = Path(__file__).with_name("start-hub.sh")
-RECORD = "lab.json"
 AT_ONCE = max(2, os.cpu_count() or 2) * 2
 """Machines started at the same time."""
 
 Step = Callable[[str, str], None]
 """Called with a machine's name and what it is at."""
-
-
-@dataclass(frozen=True)
-class Record:
-    """What is written down about a lab; ``complete`` once all its machines had started.
-
-    ``kubernetes`` is the folder with the programs of Kubernetes that its machines have, empty if they have none, and
-    ``further`` those of further minors.
-    """
-
-    number: int
-    image: str
-    workspace: str
-    nodes: tuple[int, ...]
-    complete: bool
-    kubernetes: str = ""
-    further: tuple[str, ...] = ()
-
-    @property
-    def layers(self) -> list[Path]:
-        """What the machines' disks are layered over besides the lab's own layer, uppermost first."""
-        return [Path(folder) for folder in (*self.further, self.kubernetes, self.image) if folder]
 
 
 @dataclass(frozen=True)
@@ -87,13 +66,13 @@ class Lab:
     @property
     def record(self) -> Record | None:
         """What was written down, None when there is no such lab."""
-        return _read_record(self.folder)
+        return read(self.folder)
 
     @property
     def machines(self) -> list[Machine]:
         """Its machines by index."""
         record = self.record
-        return [Machine(self.folder, record.number, index) for index in record.nodes] if record else []
+        return [record.machine(self.folder, record.number, index) for index in record.nodes] if record else []
 
     def machine(self, name: str) -> Machine:
         """One machine by its name; raises UsageError when the lab has none of that name."""
@@ -110,19 +89,24 @@ class Lab:
         step: Step,
         programs: Path | None = None,
         minor: str = kubernetes.MINOR,
+        *,
+        virtual: bool = False,
     ) -> Path:
         """Make the lab, or whatever of it is not there or not running; returns its workspace.
 
         An unfinished or crashed lab of this name is taken away first. ``folder`` is the workspace (by default one in
         the lab's own state), ``programs`` what a new lab's machines get of Kubernetes (see lab/kubernetes.py), besides
-        all further minors that are built; ``minor`` is what its new inventory names. When it fails or is interrupted,
-        a lab that was not there before is gone again.
+        all further minors that are built; ``minor`` is what its new inventory names, ``virtual`` whether they are
+        virtual machines. When it fails or is interrupted, a lab that was not there before is gone again.
         Raises UsageError when this machine can't have a lab.
         """
         check_prerequisites()
+        if virtual:
+            qemu.check_prerequisites()
         root = image.ensure(self.places.cache, say)
-        further = kubernetes.built_further(self.places.cache) if programs else ()
-        with self.locked(), hold(path for path in (root, programs, *further) if path) as held:
+        sets = (programs, *kubernetes.built_further(self.places.cache)) if programs else ()
+        parts = Parts(root, sets, disk.ensure(self.places.cache, sets, say) if virtual else None)
+        with self.locked(), hold(parts.folders) as held:
             record = self.record
             number = record.number if record else 0
             if record is not None and not (record.complete and processes.find(self.folder, HUB)):
@@ -133,10 +117,12 @@ class Lab:
                 if folder is not None and str(folder.resolve()) != record.workspace:
                     hint = f"its workspace is {record.workspace}; inv lab.down takes it down"
                     raise UsageError(f"the lab {self.name} is up with another workspace", hint=hint)
+                if virtual != bool(record.disk):
+                    hint = f"inv lab.down --name {self.name} takes it down"
+                    raise UsageError(f"the lab {self.name} is up with machines of the other backend", hint=hint)
                 return self._complete(record, nodes, say, step, minor)
             with self.undone_on_failure():
-                found = self._found(root, folder, (programs, *further) if programs else (), number, held)
-                return self._complete(found, nodes, say, step, minor)
+                return self._complete(self._found(parts, folder, number, held, say), nodes, say, step, minor)
 
     @contextmanager
     def undone_on_failure(self) -> Iterator[None]:
@@ -148,9 +134,7 @@ class Lab:
             raise
 
     @contextmanager
-    def begin(
-        self, root: Path | None, folder: Path | None, programs: Sequence[Path] = (), number: int = 0
-    ) -> Iterator[tuple[Record, socket.socket]]:
+    def begin(self, parts: Parts, folder: Path | None, number: int = 0) -> Iterator[tuple[Record, socket.socket]]:
         """The beginnings of a new lab: its folder, number (``number`` if it is free), key. Hold ``locked`` meanwhile.
 
         The socket is what reserves the number: a process of the lab must inherit it before the block ends.
@@ -161,17 +145,19 @@ class Lab:
         with claim:
             remove_tree(self.folder)
             place = (folder or self.folder / "workspace").resolve()
-            own, *further = map(str, programs or ("",))
-            record = Record(number, str(root or ""), str(place), (), False, own, tuple(further))
+            record = Record.begun(number, place, parts)
             self.write(record)
             run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", f"lab {self.name}", "-f", self.key])
             yield record, claim
 
     def _found(
-        self, root: Path, folder: Path | None, programs: Sequence[Path], number: int, held: Sequence[int]
+        self, parts: Parts, folder: Path | None, number: int, held: Sequence[int], say: Callable[[str], None]
     ) -> Record:
-        with self.begin(root, folder, programs, number) as (record, claim):
-            layer.make(self.folder / "layer", root, with_kubernetes=bool(programs))
+        with self.begin(parts, folder, number) as (record, claim):
+            assert parts.image
+            if parts.disk:
+                qemu.choose_accelerator(self.folder, parts.disk, say)
+            layer.make(self.folder / "layer", parts.image, with_kubernetes=bool(parts.programs))
             start_hub = ["unshare", "--net", "sh", HUB_SCRIPT, network.BRIDGE, network.BRIDGE_ADDRESS]
             processes.spawn(start_hub, self.folder, HUB, self.folder / "hub.log", inherited=[claim.fileno(), *held])
             self._await_hub(seconds=10)
@@ -187,7 +173,7 @@ class Lab:
 
     def _complete(self, record: Record, nodes: int, say: Callable[[str], None], step: Step, minor: str) -> Path:
         wanted = tuple(sorted({*record.nodes, *range(1, nodes + 1)}))
-        machines = [Machine(self.folder, record.number, index) for index in wanted]
+        machines = [record.machine(self.folder, record.number, index) for index in wanted]
         public = Path(f"{self.key}.pub").read_text().strip()
         layers = (self.folder / "layer", *record.layers)
 
@@ -199,13 +185,10 @@ class Lab:
             machine.start(layers)
             step(machine.name, "running")
 
-        pool = ThreadPoolExecutor(AT_ONCE)
-        try:
-            list(pool.map(start, machines))
-        finally:
-            pool.shutdown(cancel_futures=True)
+        _start_all(machines, start)
         place = Path(record.workspace)
-        lacking = workspace.write(place, record.number, workspace.container_hosts(wanted), self.key, minor=minor)
+        hosts = workspace.hosts(wanted, public if record.disk else None)
+        lacking = workspace.write(place, record.number, hosts, self.key, minor=minor)
         workspace.pin(place, machines[0])
         if lacking:
             say("inventory.yaml is kept as it was; for these machines its nodes should have:")
@@ -230,7 +213,7 @@ class Lab:
             return False
         processes.kill(self.folder)
         for name in self._node_names():
-            Machine(self.folder, 0, int(name.removeprefix("node"))).clear()
+            Container(self.folder, 0, int(name.removeprefix("node"))).clear()
         if record is not None:
             workspace.forget_key(Path(record.workspace), self.key)
         remove_tree(self.folder)
@@ -253,7 +236,7 @@ class Lab:
 
     def write(self, record: Record) -> None:
         """Write down ``record``."""
-        write_file(self.folder / RECORD, json.dumps(asdict(record), indent=2) + "\n")
+        record.write(self.folder)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -262,9 +245,28 @@ class Lab:
             yield
 
 
+def _start_all(machines: Sequence[Machine], start: Callable[[Machine], None]) -> None:
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        starts = {machine: pool.submit(start, machine) for machine in machines}
+        try:
+            for started in starts.values():
+                started.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            # A machine that is off is no longer waited for; one may be about to be switched on.
+            while off := [machine for machine, started in starts.items() if not started.done()]:
+                for machine in off:
+                    machine.kill()
+                wait(starts.values(), timeout=0.2)
+            raise
+
+
 def _status(machine: Machine) -> MachineStatus:
     running = machine.running
-    system = machine.execute(["readlink", "-f", "/run/current-system"]).stdout.strip() if running else ""
+    system = ""
+    if running:
+        with suppress(subprocess.TimeoutExpired):  # a virtual machine that starts or hangs
+            system = machine.execute(["readlink", "-f", "/run/current-system"], seconds=10).stdout.strip()
     ssh = f"{network.operator_address(machine.number, machine.index)}:{network.SSH_PORT}"
     state = "running" if machine.ssh_reachable else "unreachable" if running else "off"
     return MachineStatus(machine.name, state, ssh, network.peer_address(machine.index), system)
@@ -274,14 +276,6 @@ def all_labs(places: Places) -> list[Lab]:
     """Every lab of this user, also an unfinished one."""
     folders = sorted(places.state.iterdir()) if places.state.is_dir() else []
     return [Lab(places, folder.name) for folder in folders if folder.is_dir()]
-
-
-def _read_record(folder: Path) -> Record | None:
-    try:
-        found = json.loads((folder / RECORD).read_text())
-    except FileNotFoundError:
-        return None
-    return Record(**{**found, "nodes": tuple(found["nodes"]), "further": tuple(found.get("further", ()))})
 
 
 def check_prerequisites() -> None:

@@ -9,9 +9,7 @@ import gzip
 import hashlib
 import io
 import json
-import os
 import platform
-import shutil
 import subprocess
 import tarfile
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 from lab.machine import Machine
-from lab.removal import remove_tree
 
 BUSYBOX = "smallkube.lab/busybox:1"
 PAUSE = "smallkube.lab/pause:1"
@@ -100,21 +97,12 @@ def bring(machine: Machine, folder: Path) -> None:
 
     Raises SmallkubeError when it fails.
     """
-    copy = machine.folder / "volumes" / STORAGE / f"lab-{folder.name}"
-    remove_tree(copy)
+    copy = f"/{STORAGE}/lab-{folder.name}"
     try:
-        shutil.copytree(folder, copy, copy_function=_linked)
-        machine.check("/opt/smallkube-lab/bin/lab-import-images", f"/{STORAGE}/{copy.name}")
+        machine.put(folder, copy)
+        machine.check("/opt/smallkube-lab/bin/lab-import-images", copy)
     finally:
-        remove_tree(copy)
-
-
-def _linked(source: str, target: str) -> None:
-    """The same file in another place, copied only where that is on another file system."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)
+        machine.execute(["rm", "-rf", copy])
 
 
 def file_system(busybox: Path, programs: Mapping[str, bytes] | None = None) -> bytes:

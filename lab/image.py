@@ -11,7 +11,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from lab.command import run, waiting_lock, with_parent
@@ -21,7 +21,7 @@ from smallkube.core.errors import SmallkubeError, UsageError
 SUITE = "trixie"
 DEFAULT_MIRROR = "http://deb.debian.org/debian"
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
-SCRIPT = Path(__file__).with_name("build-image.sh")
+SCRIPT, IN_ROOT = (Path(__file__).with_name(name) for name in ("build-image.sh", "packages.sh"))
 LOG, LOCK = "image-build.log", "image.lock"
 PACKAGES = [
     "systemd",
@@ -67,7 +67,7 @@ REACHING_THE_MIRROR = re.compile(r"^Acquire::(https?|Check-|Force|Retries|Max-)"
 
 def recipe() -> str:
     """Names the image: the same recipe gives the same name, whatever the mirror."""
-    parts = [SUITE, *PACKAGES, SCRIPT.read_text()]
+    parts = [SUITE, *PACKAGES, SCRIPT.read_text(), IN_ROOT.read_text()]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]
 
 
@@ -111,16 +111,22 @@ def _build(image: Path, say: Callable[[str], None]) -> None:
     folder = Path(tempfile.mkdtemp(prefix="building-", dir=image.parent))
     root = folder / "root"
     try:
-        _run_script(root, image.parent / LOG, say)
+        words = (SCRIPT, root, SUITE, mirror(_apt_repositories()), KEYRING, *PACKAGES)
+        run_script(words, image.parent / LOG, say, "image")
         root.chmod(0o755)
         root.rename(image)
     finally:
         remove_tree(folder)
 
 
-def _run_script(root: Path, log: Path, say: Callable[[str], None]) -> None:
+def run_script(words: Sequence[object], log: Path, say: Callable[[str], None], what: str) -> None:
+    """Run a script of the lab, in mount and process namespaces of its own, with apt's settings on its standard input.
+
+    Its output goes to ``log``; ``say`` gets each of its steps, after ``what`` it makes. It ends with this process.
+    Raises SmallkubeError when it fails.
+    """
     apart = ["unshare", "--mount", "--propagation=slave", "--pid", "--fork", "--kill-child", "--mount-proc"]
-    argv = [*apart, "sh", SCRIPT, root, SUITE, mirror(_apt_repositories()), KEYRING, *PACKAGES]
+    argv = [*apart, "sh", *words]
     with log.open("w") as sink:
         process = subprocess.Popen(
             with_parent(argv),
@@ -137,7 +143,7 @@ def _run_script(root: Path, log: Path, say: Callable[[str], None]) -> None:
             for line in process.stdout:
                 sink.write(line)
                 if line.startswith("step: "):
-                    say(f"image: {line.removeprefix('step: ').strip()}")
+                    say(f"{what}: {line.removeprefix('step: ').strip()}")
             status = process.wait()
         except BaseException:
             os.killpg(process.pid, signal.SIGKILL)
@@ -145,7 +151,7 @@ def _run_script(root: Path, log: Path, say: Callable[[str], None]) -> None:
             raise
     if status:
         last = (log.read_text().strip().splitlines() or ["no message"])[-1]
-        raise SmallkubeError(f"the image could not be made: {last}", hint=f"the whole output is in {log}")
+        raise SmallkubeError(f"the {what} could not be made: {last}", hint=f"the whole output is in {log}")
 
 
 def _apt_repositories() -> str:

@@ -1,35 +1,27 @@
-"""One machine of a lab: a systemd-nspawn container with a disk of its own over the shared image."""
+"""One machine of a lab, whatever it is made of: its files, the way to its sshd, and how commands run on it.
 
-import ctypes
-import errno
-import hashlib
+``lab/nspawn.py`` and ``lab/qemu.py`` have the two kinds.
+"""
+
 import json
 import os
 import shutil
-import signal
 import subprocess
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import ClassVar, cast
 
-from lab import cgroups, network, processes
+from lab import network, processes
 from lab.command import run
 from lab.removal import remove_tree
 from smallkube.core.errors import SmallkubeError
 from smallkube.core.files import write_file
 
-START = Path(__file__).with_name("start-node.sh")
 PROXY = "/lib/systemd/systemd-socket-proxyd"
-PROPAGATED = Path("/run/systemd/nspawn/propagate")
-"""Where systemd-nspawn makes a folder for each machine, which it removes when it ends in order."""
-INIT = "/opt/smallkube-lab/bin/init"
 HUB = "hub"
-INOTIFY = "fs.inotify.max_user_instances"
-VOLUMES = ("nix", "var/lib/containers", "var/lib/containerd")
-"""Folders that must not be on an overlay: container storage mounts its own, and Nix's database is faster without."""
 CLEAN_ENVIRONMENT = ("env", "-i", "HOME=/root", "LANG=C.UTF-8", f"PATH={processes.PATH}:/run/current-system/sw/bin")
 
 
@@ -43,8 +35,12 @@ class Result:
 
 
 @dataclass(frozen=True)
-class Machine:
+class Machine(ABC):
     """Machine ``index`` of the lab kept in folder ``lab``, which has ``number``."""
+
+    FOLDERS: ClassVar[Sequence[str]] = ()
+    """Of a machine of this kind, besides ``upper``: its own files, over those that all machines have."""
+    BOOT_SECONDS: ClassVar[float] = 120
 
     lab: Path
     number: int
@@ -69,15 +65,6 @@ class Machine:
         return (self.folder / "upper/etc/ssh/ssh_host_ed25519_key.pub").read_text().strip()
 
     @property
-    def group(self) -> str:
-        """The machine's control group, and its name on this machine.
-
-        Labs in other state folders may have the same name, hence the digest of the folder.
-        """
-        digest = hashlib.sha256(bytes(self.lab)).hexdigest()[:8]
-        return f"smallkube-lab-{self.lab.name}-{digest}-{self.name}"
-
-    @property
     def _role(self) -> str:
         return f"machine {self.name}"
 
@@ -89,7 +76,7 @@ class Machine:
         """Make the machine's disk, with host keys of its own and ``authorized_key`` let in (as root and as admin)."""
         remove_tree(self.folder)
         upper = self.folder / "upper"
-        for name in ("work", "root", *(f"volumes/{volume}" for volume in VOLUMES), "upper/etc/ssh"):
+        for name in (*self.FOLDERS, "upper/etc/ssh"):
             (self.folder / name).mkdir(parents=True)
         for folder in (self.folder, *self.folder.rglob("*")):
             folder.chmod(0o755)
@@ -106,7 +93,7 @@ class Machine:
                 os.chown(path, user, user)
 
     def start(self, lower: Sequence[Path]) -> None:
-        """Start the machine over the ``lower`` layers (uppermost first) and wait until its sshd answers.
+        """Start the machine over ``lower`` (see ``Lab.start_layers``) and wait until its sshd answers.
 
         Raises SmallkubeError with the console's last line when it does not come up.
         """
@@ -114,41 +101,14 @@ class Machine:
             hub = processes.find(self.lab, HUB)
             if not hub:
                 raise SmallkubeError("the lab's network is not there", where=self.name, hint="inv lab.up")
-            groups = [] if cgroups.systemd_is_here() else cgroups.create(self.group)
-            apart = ["nsenter", f"--net=/proc/{hub[0].pid}/ns/net", "unshare", "--mount", "--propagation=slave"]
-            disk = [
-                ":".join(str(layer) for layer in lower),
-                *(self.folder / name for name in ("upper", "work", "root")),
-            ]
-            argv = [*apart, "sh", START, self.group, *disk, ":".join(str(group) for group in groups), *self._nspawn()]
+            argv = ["nsenter", f"--net=/proc/{hub[0].pid}/ns/net", *self._program(lower)]
             processes.spawn(argv, self.lab, self._role, self.console)
         self._open_proxy()
-        self._await_ssh(seconds=120)
+        self._await_ssh(self.BOOT_SECONDS)
 
-    def _nspawn(self) -> list[str]:
-        binds = [f"--bind={self.folder}/volumes/{volume}:/{volume}" for volume in VOLUMES]
-        manager = [] if cgroups.systemd_is_here() else ["--keep-unit"]
-        return [
-            f"--hostname={self.name}",
-            "--register=no",
-            *manager,
-            # Should the supervisor be killed, the machine lives on: this is how it is found then.
-            f"--setenv={processes.LAB}={self.lab}",
-            f"--setenv={processes.ROLE}={self._role}",
-            f"--network-bridge={network.BRIDGE}",
-            "--capability=all",
-            "--system-call-filter=bpf keyctl mount",
-            "--bind=/dev/net/tun",
-            # The kubelet looks there for processes that the kernel ended; this machine's log is none of its business.
-            "--bind=/dev/null:/dev/kmsg",
-            *binds,
-            "--resolv-conf=off",
-            "--timezone=off",
-            "--link-journal=no",
-            "--console=pipe",
-            "--quiet",
-            INIT,
-        ]
+    @abstractmethod
+    def _program(self, lower: Sequence[Path]) -> list[object]:
+        """The command line that becomes the machine, in the lab's network namespace."""
 
     def _open_proxy(self) -> None:
         if processes.find(self.lab, self._proxy_role):
@@ -165,14 +125,17 @@ class Machine:
             if not processes.find(self.lab, self._role) or time.monotonic() > deadline:
                 lines = self.console.read_text(errors="replace").split("\n") if self.console.exists() else []
                 lines = [line.strip() for line in lines if line.strip()] or ["nothing"]
-                hint = f"see {self.console}" if inotify_left() else f"sysctl {INOTIFY}=1024"
-                raise SmallkubeError(f"did not start: {lines[-1]}", where=self.name, hint=hint)
+                raise SmallkubeError(f"did not start: {lines[-1]}", where=self.name, hint=self._hint())
             time.sleep(0.05)
 
+    def _hint(self) -> str:
+        """Where to look when the machine does not start."""
+        return f"see {self.console}"
+
     @property
+    @abstractmethod
     def init(self) -> int | None:
-        """The machine's process number 1 as numbered on this machine, None when it is off."""
-        return processes.first_inside(self.lab, self._role)
+        """The process on this machine that is the machine's first, or the whole machine; None when it is off."""
 
     @property
     def running(self) -> bool:
@@ -184,25 +147,21 @@ class Machine:
 
     def stop(self, seconds: float = 30) -> None:
         """Shut the machine down in order (what is left after ``seconds`` is cut off)."""
-        init = self.init
-        if init is not None:
-            os.kill(init, signal.SIGRTMIN + 4)
+        if self.running:
+            self._power_off(seconds)
             deadline = time.monotonic() + seconds
             while self.running and time.monotonic() < deadline:
                 time.sleep(0.05)
         self.kill()
 
+    @abstractmethod
+    def _power_off(self, seconds: float) -> None:
+        """Ask the running machine to shut down, for at most ``seconds``."""
+
     def kill(self) -> None:
         """Cut the machine's power: its processes end at once, its disk stays as it is."""
         processes.kill(self.lab, self._proxy_role)
         processes.kill(self.lab, self._role)
-        self.clear()
-
-    def clear(self) -> None:
-        """Remove what is left of the machine outside its folder when its processes were killed."""
-        cgroups.remove(self.group)
-        with suppress(FileNotFoundError):
-            (PROPAGATED / self.group).rmdir()
 
     def argv(self, command: Sequence[str], *, environment: Sequence[str] = ()) -> list[str]:
         """The command line that runs ``command`` inside the machine, as root.
@@ -212,9 +171,11 @@ class Machine:
         init = self.init
         if init is None:
             raise SmallkubeError("the machine is off", where=self.name, hint="inv lab.up starts it")
-        enter = ["nsenter", f"--target={init}", "--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup",
-                 "--root", "--wd"]  # fmt: skip
-        return [*enter, *CLEAN_ENVIRONMENT, *environment, *command]
+        return [*self._enter(init), *CLEAN_ENVIRONMENT, *environment, *command]
+
+    @abstractmethod
+    def _enter(self, init: int) -> list[str]:
+        """The words that run those after them on the machine."""
 
     def execute(self, command: Sequence[str], *, stdin: str = "", seconds: float = 300) -> Result:
         """Run a command inside the machine as root; its failure is a result, not an error."""
@@ -231,18 +192,16 @@ class Machine:
             raise SmallkubeError(f"{command[0]} failed with status {result.returncode}: {lines[-1]}", where=self.name)
         return result.stdout
 
+    @abstractmethod
+    def put(self, folder: Path, place: str) -> None:
+        """Copy ``folder`` to the machine, as ``place`` in one of its volumes; what was there goes.
+
+        Raises SmallkubeError when it fails.
+        """
+
     def report(self) -> dict[str, object]:
         """What of the running configuration the lab can't apply (see lab/node/report.py)."""
         return cast(dict[str, object], json.loads(self.check("lab-report", "--json")))
-
-
-def inotify_left() -> bool:
-    """Whether another inotify instance can be had; a machine with Kubernetes takes about twenty, of often only 128."""
-    library = ctypes.CDLL(None, use_errno=True)
-    descriptor = library.inotify_init1(os.O_CLOEXEC)
-    if descriptor >= 0:
-        os.close(descriptor)
-    return bool(descriptor >= 0 or ctypes.get_errno() != errno.EMFILE)
 
 
 def needed_here() -> list[str]:

@@ -1,107 +1,185 @@
-"""NixOS virtual machines instead of containers, for people who have Nix, nixpkgs and KVM.
+"""A machine that is a virtual machine of QEMU: a kernel and a disk of its own, from the same image as containers.
 
-The machines are NixOS as it comes, with sshd and the operator's key: the deploy makes them what they are to be. The
-operator reaches them where the container backend's are reached (127.88.K.N port 2222); among themselves a multicast
-socket on loopback joins them. Untested: this backend could not be tried where the rest of the lab was.
+Its network is a tap in the lab's network namespace, as a container's is: nothing on this machine's own network. The
+lab's commands go through serial ports (see lab/agent.py), since what is tested may break the network.
 """
 
+import os
+import platform
 import shutil
-import socket
 import subprocess
-import time
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
-from lab import network, processes, workspace
-from lab.cluster import Lab, Record
-from lab.command import run
+from lab import network, processes
+from lab.command import run, with_parent
+from lab.machine import Machine
 from smallkube.core.errors import SmallkubeError, UsageError
+from smallkube.core.files import write_file
 
-GROUP = "230.88.0.1"
-FIRST_PORT = 18800
-BOOT_SECONDS = 300
-HOST = """\
-# {name} of the lab, a virtual machine. What a real machine needs to boot and to be reached stands in a file like this.
-{{ modulesPath, ... }}:
-{{
-  imports = [ "${{modulesPath}}/virtualisation/qemu-vm.nix" ];
-  virtualisation = {{
-    graphics = false;
-    memorySize = 2048;
-    cores = 2;
-    writableStore = true;
-  }};
-  networking = {{
-    hostName = "{name}";
-    useNetworkd = true;
-    interfaces.eth1.ipv4.addresses = [ {{ address = "{address}"; prefixLength = {prefix}; }} ];
-  }};
-  nix.settings.experimental-features = [ "nix-command" "flakes" ];
-  services.openssh.enable = true;
-  users.users.root.openssh.authorizedKeys.keys = [ "{key}" ];
-  system.stateVersion = "25.11";
-}}
+START, AGENT = (Path(__file__).with_name(name) for name in ("start-qemu.sh", "agent.py"))
+QEMU = "qemu-system-x86_64"
+PLAIN = ("-nodefaults", "-no-user-config", "-display", "none")
+NEEDED_HERE = {QEMU: "qemu-system-x86", "qemu-img": "qemu-utils", "mkfs.ext4": "e2fsprogs"}
+"""Program to Debian's package of it."""
+ACCELERATOR = "accelerator"
+CPUS = {"kvm": "host", "tcg": "max"}
+PROBE_SECONDS = 15
+MEMORY = "2048"
+"""MiB."""
+KERNEL = (
+    "root=/dev/nvme0n1 rootfstype=ext4 rw init=/usr/sbin/lab-boot console=ttyS0 quiet mitigations=off panic=-1 "
+    "systemd.ssh_auto=no"  # it asks for a vsock, which is not there
+)
+COMMANDS_AT_ONCE = 8
+PATIENCE = "15min"
+LINK = "[Match]\nMACAddress={mac}\n\n[Link]\nName={name}\n"
+UNIT = """\
+[Unit]
+Description=Commands of the lab
+DefaultDependencies=no
+Conflicts=shutdown.target
+Before=shutdown.target
+
+[Service]
+ExecStart=/opt/smallkube-lab/lib/lab/node/lab-agent
+Restart=always
+KillMode=process
 """
+
+
+@dataclass(frozen=True)
+class VirtualMachine(Machine):
+    """A virtual machine; ``lower`` is the lab's own layer and a folder of lab/disk.py."""
+
+    BOOT_SECONDS = 1200
+
+    @property
+    def _mac(self) -> str:
+        return f"52:54:00:88:00:{self.index:02x}"
+
+    def create(self, authorized_key: str) -> None:
+        """Make the machine's own files, with host keys of its own and ``authorized_key`` let in."""
+        super().create(authorized_key)
+        units = self.folder / "upper/usr/lib/systemd/system"
+        write_file(units / "lab-agent.service", UNIT)
+        wants = units / "sysinit.target.wants"
+        wants.mkdir()
+        (wants / "lab-agent.service").symlink_to("../lab-agent.service")
+        # No login at the console: it shows only what the machine says.
+        (self.folder / "upper/etc/systemd/system").mkdir()
+        (self.folder / "upper/etc/systemd/system/serial-getty@ttyS0.service").symlink_to("/dev/null")
+        # Where cores are shared with much else, and translated for, nothing starts within systemd's 90 s.
+        write_file(
+            self.folder / "upper/etc/systemd/system.conf.d/lab.conf", f"[Manager]\nDefaultTimeoutStartSec={PATIENCE}\n"
+        )
+        link = LINK.format(mac=self._mac, name=network.INTERFACE)
+        write_file(self.folder / "upper/etc/systemd/network/05-lab.link", link)
+
+    def _program(self, lower: Sequence[Path]) -> list[object]:
+        layer, base = lower
+        disk = self.folder / "disk.qcow2"
+        if not disk.exists() or not disk.stat().st_size:
+            own = self.folder / "own.tar"
+            # They hold private keys; what fills them keeps the mode.
+            own.touch(0o600)
+            disk.touch(0o600)
+            run(["tar", "--create", f"--file={own}", "-C", layer, ".", "-C", self.folder / "upper", "."])
+            run(["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", base / "disk.img", disk])
+        accelerator = (self.lab / ACCELERATOR).read_text()
+        return ["sh", START, self._tap, network.BRIDGE, QEMU, *PLAIN, *self._machine(accelerator, base), *self._ports()]
+
+    @property
+    def _tap(self) -> str:
+        return f"tap-{self.name}"
+
+    def _machine(self, accelerator: str, base: Path) -> list[str]:
+        drive = "if=none,id"
+        return [
+            *("-machine", f"q35,accel={accelerator}", "-cpu", CPUS[accelerator], "-smp", "2", "-m", MEMORY),
+            *("-kernel", str(base / "vmlinuz"), "-append", KERNEL),
+            *("-drive", f"{drive}=disk,format=qcow2,discard=unmap,file={_option(self.folder / 'disk.qcow2')}"),
+            *("-device", "nvme,serial=lab,drive=disk"),
+            *("-drive", f"{drive}=own,format=raw,readonly=on,file={_option(self.folder / 'own.tar')}"),
+            *("-device", "virtio-blk-pci,drive=own"),
+            *("-netdev", f"tap,id=lab,ifname={self._tap},script=no,downscript=no"),
+            *("-device", f"virtio-net-pci,netdev=lab,mac={self._mac}"),
+            *("-chardev", f"file,id=console,append=on,path={_option(self.console)}", "-serial", "chardev:console"),
+            *("-object", "rng-random,id=random,filename=/dev/urandom", "-device", "virtio-rng-pci,rng=random"),
+        ]
+
+    def _ports(self) -> list[str]:
+        words = ["-device", "virtio-serial-pci"]
+        for number in range(COMMANDS_AT_ONCE):
+            path = _option(self.folder / f"agent-{number}.sock")
+            words += ["-chardev", f"socket,id=agent{number},server=on,wait=off,path={path}"]
+            words += ["-device", f"virtserialport,chardev=agent{number},name=lab.{number}"]
+        return words
+
+    @property
+    def init(self) -> int | None:
+        """The process of QEMU, None when the machine is off."""
+        found = (each.pid for each in processes.find(self.lab, self._role) if each.name.startswith("qemu"))
+        return next(found, None)
+
+    def _power_off(self, seconds: float) -> None:
+        with suppress(subprocess.TimeoutExpired):
+            self.execute(["systemctl", "poweroff"], seconds=seconds)
+
+    def _enter(self, init: int) -> list[str]:
+        return [sys.executable, str(AGENT), str(self.folder)]
+
+    def put(self, folder: Path, place: str) -> None:
+        self.check("rm", "-rf", place)
+        unpack = self.argv(["sh", "-c", 'mkdir -p "$1" && tar --extract --directory="$1"', "sh", place])
+        with subprocess.Popen(["tar", "--create", "--directory", folder, "."], stdout=subprocess.PIPE) as packed:
+            done = subprocess.run(unpack, stdin=packed.stdout, capture_output=True, text=True, check=False)
+        if done.returncode or packed.returncode:
+            raise SmallkubeError(f"{folder.name} could not be copied: {done.stderr.strip()}", where=self.name)
+
+
+def _option(path: Path) -> str:
+    """A path as QEMU takes it within an option."""
+    return str(path).replace(",", ",,")
 
 
 def check_prerequisites() -> None:
-    """Raises UsageError when there is no Nix, or no nixpkgs to build a machine from."""
-    if shutil.which("nix-build") is None:
-        raise UsageError("--backend qemu needs Nix", hint="install it, or leave --backend out")
-    argv = ["nix-instantiate", "--find-file", "nixpkgs/nixos"]
-    found = subprocess.run(argv, capture_output=True, text=True, check=False)
-    if found.returncode or not Path(found.stdout.strip()).is_dir():
-        hint = "set NIX_PATH=nixpkgs=/path/to/nixpkgs, or leave --backend out"
-        raise UsageError("--backend qemu needs nixpkgs, and NIX_PATH names none", hint=hint)
+    """Raises UsageError when this machine can't have virtual machines of the lab."""
+    if platform.machine() != "x86_64":
+        raise UsageError(f"--backend qemu: not on {platform.machine()}", hint="omit it")
+    missing = [name for name in NEEDED_HERE if shutil.which(name) is None]
+    if missing:
+        packages = " ".join(NEEDED_HERE[name] for name in missing)
+        raise UsageError(
+            f"--backend qemu needs {', '.join(missing)}", hint=f"make lab-qemu; or apt-get install {packages}"
+        )
 
 
-def up(lab: Lab, nodes: int, folder: Path | None, say: Callable[[str], None]) -> Path:
-    """Build and start the machines of a new lab; returns its workspace.
+def choose_accelerator(lab: Path, disk: Path, say: Callable[[str], None]) -> None:
+    """Write down for the machines of a new lab what they run under; ``say`` gets it when that is slow."""
+    found = accelerator(disk / "vmlinuz")
+    write_file(lab / ACCELERATOR, found)
+    if found != "kvm":
+        say("KVM is not usable here: the machines run under QEMU's translator (TCG), several times slower")
 
-    Raises UsageError when there is a lab of this name, or this machine can't have one of this kind.
+
+def accelerator(kernel: Path) -> str:
+    """``kvm`` where a guest makes progress under it, ``tcg`` (QEMU's own translator) elsewhere.
+
+    Without a disk the kernel panics, which ends this guest at once. KVM inside of another virtual machine may be there
+    and yet stop at an instruction that it can't emulate.
     """
-    check_prerequisites()
-    with lab.locked():
-        if lab.record is not None:
-            raise UsageError(f"there is a lab {lab.name} already", hint=f"inv lab.down --name {lab.name}")
-        with lab.undone_on_failure():
-            indices = range(1, nodes + 1)
-            with lab.begin(None, folder) as (record, claim):
-                public = Path(f"{lab.key}.pub").read_text().strip()
-                place = Path(record.workspace)
-                hosts = {index: _host(index, public) for index in indices}
-                workspace.write(place, record.number, hosts, lab.key, own_images=False)
-                for index in indices:
-                    say(f"building and starting node{index}")
-                    _start(lab, record.number, index, place, claim)
-            for index in indices:
-                _await_ssh(record.number, index)
-            lab.write(Record(record.number, "", record.workspace, tuple(indices), complete=True))
-            return place
-
-
-def _host(index: int, key: str) -> str:
-    address = network.peer_address(index)
-    return HOST.format(name=f"node{index}", address=address, prefix=network.PREFIX_LENGTH, key=key)
-
-
-def _start(lab: Lab, number: int, index: int, place: Path, claim: socket.socket) -> None:
-    name = f"node{index}"
-    folder = lab.folder / "nodes" / name
-    folder.mkdir(parents=True)
-    host = place / "nix/hosts" / f"{name}.nix"
-    run(["nix-build", "<nixpkgs/nixos>", "-A", "vm", "-I", f"nixos-config={host}", "--out-link", folder / "vm"])
-    reach = f"hostfwd=tcp:{network.operator_address(number, index)}:{network.SSH_PORT}-:22"
-    join = f"-nic socket,mcast={GROUP}:{FIRST_PORT + number},localaddr=127.0.0.1,mac=52:54:00:88:00:{index:02x}"
-    settings = [f"QEMU_NET_OPTS={reach}", f"QEMU_OPTS={join}", f"NIX_DISK_IMAGE={folder}/disk.qcow2"]
-    program = folder / "vm/bin" / f"run-{name}-vm"
-    argv, log = ["env", *settings, program], folder / "console.log"
-    processes.spawn(argv, lab.folder, f"machine {name}", log, inherited=[claim.fileno()])
-
-
-def _await_ssh(number: int, index: int) -> None:
-    deadline = time.monotonic() + BOOT_SECONDS
-    while not network.ssh_answers(number, index, seconds=2):
-        if time.monotonic() > deadline:
-            raise SmallkubeError(f"did not answer within {BOOT_SECONDS} s", where=f"node{index}")
-        time.sleep(1)
+    if not os.access("/dev/kvm", os.R_OK | os.W_OK):
+        return "tcg"
+    argv = [QEMU, *PLAIN, "-no-reboot", "-machine", "q35,accel=kvm", "-cpu", CPUS["kvm"], "-m", "256"]
+    argv += ["-kernel", str(kernel), "-append", "panic=-1"]
+    try:
+        done = subprocess.run(
+            with_parent(argv), stdin=subprocess.DEVNULL, capture_output=True, timeout=PROBE_SECONDS, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return "tcg"
+    return "tcg" if done.returncode else "kvm"

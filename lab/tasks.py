@@ -41,7 +41,7 @@ def up(
         str | None, "folder for inventory.yaml, keys/ and nix/ (default: in the lab's own folder)"
     ] = None,
     backend: Annotated[
-        str, "container (systemd-nspawn), or qemu (NixOS virtual machines; needs Nix and nixpkgs)"
+        str, "container (systemd-nspawn), qemu (virtual machines; make lab-qemu), or nixos (needs Nix and nixpkgs)"
     ] = "container",
     kubernetes: Annotated[bool, "leave out Kubernetes, also where it is built (make lab-kubernetes)"] = True,
     kubernetes_minor: Annotated[str | None, "of a new inventory (default: that of make lab-kubernetes)"] = None,
@@ -56,16 +56,17 @@ def up(
         raise UsageError(f"--nodes {nodes}: a cluster has 1 to 254 nodes")
     folder = Path(workspace).expanduser() if workspace else None
     lab = _lab(name)
-    if backend == "qemu":
-        from lab import qemu
+    if backend == "nixos":
+        from lab import nixos
 
-        place = qemu.up(lab, nodes, folder, ui.message)
-    elif backend == "container":
+        place = nixos.up(lab, nodes, folder, ui.message)
+    elif backend in ("container", "qemu"):
         with ui.Progress([f"node{index}" for index in range(1, nodes + 1)]) as progress:
             programs, minor = _programs(lab, kubernetes, kubernetes_minor)
-            place = lab.up(nodes, folder, ui.message, progress.step, programs, minor)
+            virtual = backend == "qemu"
+            place = lab.up(nodes, folder, ui.message, progress.step, programs, minor, virtual=virtual)
     else:
-        raise UsageError(f"--backend {backend}: container or qemu")
+        raise UsageError(f"--backend {backend}: container, qemu or nixos")
     ui.message("The machines are up. What comes next:")
     for line in (
         f"export SMALLKUBE_WORKSPACE={place}",

@@ -21,7 +21,7 @@ from smallkube.inventory.releases import PINS, RELEASES
 HOST = """\
 # {name} of the lab. What a real machine needs to boot and to be reached stands in a file like this.
 {{
-  boot.isContainer = true;
+{boot}
   nixpkgs.hostPlatform = "{system}";
   networking.hostName = "{name}";
   services.openssh.enable = true;
@@ -37,6 +37,12 @@ HOST = """\
 {more}  system.stateVersion = "25.11";
 }}
 """
+CONTAINER = "  boot.isContainer = true;"
+VIRTUAL = """\
+  # QEMU starts the lab's kernel itself. The key is there from the beginning, as it would be on a real machine.
+  boot.loader.external.enable = true;
+  fileSystems."/" = {{ device = "/dev/nvme0n1"; fsType = "ext4"; }};
+  users.users.root.openssh.authorizedKeys.keys = [ "{key}" ];"""
 UNIFIED_CGROUPS = Path("/sys/fs/cgroup/cgroup.controllers")
 NO_SWAP = """\
   # The kernel's control groups are of version 1 here, with which the kubelet can't limit swap, and does not start from
@@ -132,11 +138,13 @@ def write(
     return [line for index in lacking for line in node_lines(number, index)]
 
 
-def container_hosts(indices: Iterable[int]) -> dict[int, str]:
-    """The machines' own configuration in the container backend."""
+def hosts(indices: Iterable[int], key: str | None) -> dict[int, str]:
+    """The machines' own configuration: containers', or virtual machines' that let in the public ``key``."""
     system = f"{platform.machine()}-linux"
-    more = "" if UNIFIED_CGROUPS.exists() else NO_SWAP
-    return {index: HOST.format(name=f"node{index}", system=system, pause=PAUSE, more=more) for index in indices}
+    boot = VIRTUAL.format(key=key) if key else CONTAINER
+    more = "" if key or UNIFIED_CGROUPS.exists() else NO_SWAP
+    names = {index: f"node{index}" for index in indices}
+    return {i: HOST.format(name=name, boot=boot, system=system, pause=PAUSE, more=more) for i, name in names.items()}
 
 
 def pin(place: Path, machine: Machine) -> None:

@@ -19,7 +19,7 @@ ON_MACHINES = ("lab", "cluster")
 LONGEST = (
     *("test_trust", "test_smoke", "test_smoke_faults", "test_addons", "test_encryption", "test_upgrade"),
     *("test_readme", "test_rebuild", "test_survival", "test_revoke"),
-    *("test_deploy_faults", "test_lab"),
+    *("test_qemu", "test_deploy_faults", "test_lab"),
 )
 """Files that take minutes: begun first, so that no process is at one alone in the end."""
 

@@ -14,7 +14,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lab.machine import VOLUMES, Machine
+from lab.machine import Machine
+from lab.nspawn import VOLUMES
 from smallkube.core.workspace import REPOSITORY
 from smallkube.inventory.load import load
 from smallkube.inventory.models import Inventory

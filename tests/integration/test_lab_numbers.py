@@ -17,11 +17,12 @@ import sys, time
 from pathlib import Path
 from lab.cluster import Lab
 from lab.places import Places
+from lab.record import Parts
 
 lab = Lab(Places(Path(sys.argv[1], "cache"), Path(sys.argv[1], "state")), "lab")
 print(flush=True)
 sys.stdin.readline()
-with lab.begin(None, None) as (record, _):
+with lab.begin(Parts(), None) as (record, _):
     print(record.number, flush=True)
     sys.stdin.readline()
 """

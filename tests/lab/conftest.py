@@ -49,11 +49,11 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> Places:
 
 
 @contextmanager
-def made(places: Places, name: str, nodes: int) -> Iterator[Up]:
-    """A lab of this name while the block runs."""
+def made(places: Places, name: str, nodes: int, *, virtual: bool = False) -> Iterator[Up]:
+    """A lab of this name while the block runs, of containers or ``virtual`` machines."""
     lab = Lab(places, f"{name}-{os.getpid()}")
     try:
-        yield Up(lab, lab.up(nodes, None, lambda _text: None, lambda _node, _text: None))
+        yield Up(lab, lab.up(nodes, None, lambda _text: None, lambda _node, _text: None, virtual=virtual))
     finally:
         lab.down()
 

@@ -32,11 +32,15 @@ def await_(what: str, condition: Callable[[], Any], seconds: float = 60) -> Any:
 
 @dataclass(frozen=True)
 class Operator:
-    """Who deploys to ``lab`` from the workspace ``root``; ``within`` is put before each of his commands."""
+    """Who deploys to ``lab`` from the workspace ``root``.
+
+    ``within`` is put before each of his commands, which end within ``seconds``.
+    """
 
     lab: Lab
     root: Path
     within: tuple[str, ...] = ()
+    seconds: float = 240
 
     @property
     def workspace(self) -> Workspace:
@@ -63,10 +67,10 @@ class Operator:
             start_new_session=True,
         )
 
-    def end(self, process: subprocess.Popen[str], seconds: float = 240) -> Completed:
+    def end(self, process: subprocess.Popen[str], seconds: float | None = None) -> Completed:
         """Wait for a task that was started."""
         try:
-            out, err = process.communicate(timeout=seconds)
+            out, err = process.communicate(timeout=seconds or self.seconds)
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL)
             process.communicate()
@@ -78,7 +82,7 @@ class Operator:
         if self.within:
             done = self.end(self.start(*words))
         else:
-            done = forked.inv(*words, environment=self.environment, seconds=240)
+            done = forked.inv(*words, environment=self.environment, seconds=self.seconds)
         assert "Traceback" not in done.stderr, done.stderr
         return done
 

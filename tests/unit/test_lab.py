@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from lab import cgroups, containers, image, layer, network, removal, workspace
-from lab.machine import Machine
 from lab.node import files, toplevel
 from lab.node.system import System
+from lab.nspawn import Container
 from lab.places import Places
 from smallkube.core.errors import SmallkubeError
 from smallkube.inventory.load import load
@@ -35,9 +35,9 @@ def test_a_lab_gets_its_previous_or_the_first_free_number() -> None:
 
 
 def test_labs_of_one_name_have_groups_of_their_own() -> None:
-    groups = {Machine(Path(folder) / "lab", 1, index).group for folder in ("/one", "/two") for index in (1, 2)}
+    groups = {Container(Path(folder) / "lab", 1, index).group for folder in ("/one", "/two") for index in (1, 2)}
     assert len(groups) == 4
-    longest = Machine(Path("/state") / ("x" * 31), 254, 254).group
+    longest = Container(Path("/state") / ("x" * 31), 254, 254).group
     assert len(longest) <= 64, "the limit of a machine's name (see machine-info(5))"
 
 

@@ -10,15 +10,15 @@ from pathlib import Path
 import pytest
 
 from lab import cache, image, kubernetes, removal, toolchain
-from lab.cluster import Record
 from lab.places import Places
+from lab.record import Record
 from smallkube.core.errors import SmallkubeError
 from smallkube.core.workspace import REPOSITORY
 
-CURRENT = {"image-new", "kubernetes-new", "kubernetes-building-new", "go-1.2"}
+CURRENT = {"image-new", "disk-new", "kubernetes-new", "kubernetes-building-new", "go-1.2"}
 NAMES = {
     *CURRENT, "image-old", "kubernetes-old", "kubernetes-building-old", "go-1.1", "building-x7", "go-building-x7",
-    "image-old.removed", "notes",
+    "image-old.removed", "disk-old", "disk-building-x7", "notes",
 }  # fmt: skip
 
 
@@ -37,9 +37,10 @@ def test_prune_keeps_what_labs_use() -> None:
         Record(1, "/cache/image-old", "/w", (1,), complete=True, kubernetes="/cache/kubernetes-new"),
         Record(3, "/cache/image-old", "/w", (1,), complete=True, further=("/cache/kubernetes-1.36-old",)),
         Record(2, "", "/w", (1,), complete=True),
+        Record(4, "/cache/image-new", "/w", (1,), complete=True, disk="/cache/disk-old"),
     ]
     used = cache.needed(records)
-    assert used == {"image-old", "kubernetes-new", "kubernetes-1.36-old"}
+    assert used == {"image-old", "image-new", "kubernetes-new", "kubernetes-1.36-old", "disk-old"}
     assert removed(used, set(), current=True) == NAMES - used - {"notes"}
 
 
@@ -48,6 +49,7 @@ def test_prune_keeps_what_labs_use() -> None:
     [
         ("image.lock", {"building-x7"}),
         ("go.lock", {"go-building-x7"}),
+        ("disk.lock", {"disk-building-x7", "image-new", "image-old", "image-old.removed"}),
         (
             "kubernetes.lock",
             {"kubernetes-building-new", "kubernetes-building-old", "go-1.1", "go-1.2"},
