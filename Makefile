@@ -1,7 +1,7 @@
 # make demo: the main job, with real Kubernetes, on this machine.   make test: the tests.   make help: the rest.
 .POSIX:
 .PHONY: help setup venv lock demo demo-quick demo-down lab-kubernetes lab-qemu conformance
-.PHONY: lint test test-all test-newest bench clean
+.PHONY: lint test test-all test-newest test-minors bench clean
 
 VENV ?= .venv
 BIN = $(VENV)/bin
@@ -20,6 +20,7 @@ help:
 	@echo "make test            unit, integration and lab tests; skips state the reason"
 	@echo "make test-all        the same, and the cluster tests (real Kubernetes)"
 	@echo "make test-newest     unit tests with the newest versions of all dependencies"
+	@echo "make test-minors     from the oldest minor of Kubernetes to the newest and one back, in use (an hour)"
 	@echo "make lint            ruff, mypy --strict, shellcheck, nixfmt where there is one"
 	@echo "make bench           measurements, side by side (BENCH=--quick: each once, to see that it works)"
 	@echo "make lab-kubernetes  build Kubernetes for the lab and the tests (once)"
@@ -88,6 +89,10 @@ test-newest: setup
 	python3 -m venv --clear $(NEWEST)
 	$(NEWEST)/bin/pip install --quiet --disable-pip-version-check --editable '.[test]'
 	PATH="$(CURDIR)/$(NEWEST)/bin:$$PATH" pytest --numprocesses=2 tests/unit
+
+# Builds what the lab lacks: the tests of conformance, and each minor.
+test-minors: lab-kubernetes
+	pytest --capture=no tests/minors
 
 bench: setup
 	python -m bench $(BENCH)
