@@ -80,13 +80,13 @@ def _crio_extras(target: Path, builds: Sequence[gobuild.Build], go: gobuild.Go) 
 PROGRAMS = ProgramSet("kubernetes", "Kubernetes", RECIPES, from_path=True, finish=_crio_extras)
 """The folder as a whole is layered over a machine's disk, like the lab's own programs."""
 PREFIX = PROGRAMS.prefix
-MINOR = "1.34"
+MINOR = "1.36"
 """Of ``PROGRAMS``."""
 FURTHER = {
     minor: ProgramSet(
         f"kubernetes-{minor}", f"Kubernetes {minor}", (_kubernetes(f"kubernetes-{minor}"),), from_path=True
     )
-    for minor in ("1.35", "1.36", "1.37")
+    for minor in ("1.34", "1.35", "1.37")
 }
 """Minor → its programs."""
 place, built, ensure = PROGRAMS.place, PROGRAMS.built, PROGRAMS.ensure

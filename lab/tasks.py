@@ -92,7 +92,7 @@ def _programs(lab: "Lab", wanted: bool, minor: str | None) -> tuple[Path | None,
 
 @task()
 def kubernetes(
-    _context: object, minor: Annotated[str | None, "1.34 to 1.37 (default: that of make lab-kubernetes)"] = None
+    _context: object, minor: Annotated[str | None, "1.34 to 1.37 (default: the one of make lab-kubernetes)"] = None
 ) -> None:
     """Build Kubernetes for the lab's machines.
 

@@ -73,9 +73,7 @@ def stand_ins(cluster: ClusterSettings) -> dict[str, tuple[str, dict[str, str]]]
 
 
 def versions(minor: str) -> list[str]:
-    """The lines of inventory.yaml for a cluster of this minor, none for the default."""
-    if minor == MINOR:
-        return []
+    """The lines of inventory.yaml for a cluster of this minor."""
     nixos = next((release for release, own in RELEASES.items() if own == minor), max(RELEASES))
     named = [] if minor in (*PINS, RELEASES[nixos]) else [f"  kubernetes_nixpkgs: {UNSTABLE}"]
     return [f'  kubernetes: "{minor}"', f'  nixos: "{nixos}"', *named]

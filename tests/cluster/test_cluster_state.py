@@ -38,7 +38,7 @@ def problems(cluster: LabCluster) -> list[str]:
 
 
 def version(cluster: LabCluster) -> str:
-    """What all of the lab's Kubernetes is of, "v1.34.2"."""
+    """What all of the lab's Kubernetes is of, "v1.36.3"."""
     found: str = cluster.get("node", "node1.k8s.internal")["status"]["nodeInfo"]["kubeletVersion"]
     return found
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from lab import kubernetes
 from tests.cluster.conftest import LabCluster, is_ready, pod
 
 SERVE = ("sh", "-c", 'mkdir /www; hostname >/www/index.html; echo serving; exec httpd -f -p "[::]:8080" -h /www')
@@ -101,7 +102,7 @@ def test_pods_reach_the_api_through_its_service_and_verify_it(running: LabCluste
     assert trusted.strip() == (running.operator.workspace.keys_dir / "apiserver.crt").read_text().strip()
     command = ["wget", "--no-check-certificate", "-q", "-T", "5", "-O", "-"]
     named = running.inside(NAMESPACE, asking, *command, "--header", f"Authorization: Bearer {token}", API)
-    assert json.loads(named.stdout)["gitVersion"].startswith("v1.34.")
+    assert json.loads(named.stdout)["gitVersion"].startswith(f"v{kubernetes.MINOR}.")
     assert "401" in running.inside(NAMESPACE, asking, *command, API).stderr
 
 

@@ -5,6 +5,7 @@ identities, clients that list anew, pods that ran on; and that the state of a cl
 import json
 from typing import Any
 
+from lab import kubernetes
 from tests.cluster.conftest import LabCluster, pod
 
 CTL = "etcdctl --endpoints unix:///run/etcd/grpc --command-timeout 10s"
@@ -71,13 +72,13 @@ def test_status_reports_the_state_of_the_cluster(cluster: LabCluster) -> None:
 
 def test_an_upgrade_is_judged_by_what_runs(cluster: LabCluster) -> None:
     said = json.loads(cluster.operator.done("cluster.upgrade-check", "--json"))
-    assert said["runs"].startswith("v1.34.")
+    assert said["runs"].startswith(f"v{kubernetes.MINOR}.")
     file = cluster.operator.workspace.inventory_file
     text = file.read_text()
-    file.write_text(text.replace("cluster:\n", 'cluster:\n  kubernetes: "1.36"\n', 1))
+    file.write_text(text.replace(f'kubernetes: "{kubernetes.MINOR}"', 'kubernetes: "1.34"'))
     try:
         refused = cluster.operator.inv("cluster.upgrade-check", "--json")
     finally:
         file.write_text(text)
     assert refused.returncode == 1
-    assert "one minor at a time" in refused.stdout
+    assert "no rollback to 1.34" in refused.stdout

@@ -11,6 +11,7 @@ from contextlib import ExitStack, contextmanager
 
 import pytest
 
+from lab import kubernetes
 from lab.containers import BUSYBOX
 from tests.cluster.conftest import LabCluster, MakeCluster, ended, killed_at
 from tests.lab.operating import Completed
@@ -97,7 +98,7 @@ def test_killed_at_each_step_the_same_command_ends_it(three: LabCluster) -> None
 def test_what_the_guard_forbids_does_not_begin(three: LabCluster) -> None:
     file = three.operator.workspace.inventory_file
     before, text = marks(three), file.read_text()
-    file.write_text(text.replace("cluster:\n", 'cluster:\n  kubernetes: "1.36"\n', 1))
+    file.write_text(text.replace(f'kubernetes: "{kubernetes.MINOR}"', 'kubernetes: "1.34"'))
     try:
         done = three.operator.inv(*UPGRADE)
     finally:

@@ -32,6 +32,7 @@ from smallkube.conformance.outcome import PASSED
 from smallkube.core import ui
 from smallkube.core.errors import UsageError
 from smallkube.core.workspace import REPOSITORY, Workspace
+from smallkube.inventory.releases import MINORS
 from smallkube.kube import versions
 from tests.cluster.conftest import LabCluster, deploy
 from tests.cluster.load import by_kubeconfig
@@ -40,7 +41,6 @@ from tests.lab.operating import Operator
 
 DOCUMENT = REPOSITORY / "docs/compatibility.md"
 MARK = "<!-- the last complete result, written by make test-minors -->\n"
-MINORS = (kubernetes.MINOR, *kubernetes.FURTHER)
 NAMESPACE = "test-minors"
 REPLICAS = 2
 PAUSE_SECONDS = 0.2

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from lab import standins
+from lab.kubernetes import MINOR
 from smallkube.core import process
 from smallkube.core.checks import Result, failed
 from smallkube.core.errors import SmallkubeError
@@ -35,7 +36,7 @@ def settings(nixos: str, minor: str) -> dict[str, str]:
 @pytest.mark.parametrize(("nixos", "minor"), PAIRS)
 def test_each_pair_evaluates_without_complaint(nixos: str, minor: str, build: Build, describe: Describe) -> None:
     found = describe(build((1, 2), **settings(nixos, minor)))
-    folder = "kubernetes" if minor == "1.34" else f"kubernetes-{minor}"
+    folder = "kubernetes" if minor == MINOR else f"kubernetes-{minor}"
     for node in found.values():
         assert (node["failedAssertions"], node["warnings"], node["unsupported"]) == ([], [], [])
         for unit in UNITS if node["node"] == "node1" else UNITS[3:]:
