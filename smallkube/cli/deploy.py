@@ -61,12 +61,16 @@ def deploy(
 
 def _carry_out(here: Current, plan: "Plan") -> None:
     from smallkube.deploy import run
+    from smallkube.operations import identities
 
     with _outage_reported(here, plan), ui.Progress([each.name for each in plan.nodes]) as progress:
         reports = run.execute(plan, here.cluster, progress)
     _show(here, reports)
     if bad := ", ".join(f"{report.node} {report.outcome}" for report in reports if not report.good):
         raise SmallkubeError(f"not everything was deployed: {bad}")
+    if plan.activates and plan.generation is None and here.inventory.primary in plan.nodes:
+        with suppress(SmallkubeError):  # cluster.status tells what is left
+            identities.settle(here.cluster, here.connect)
 
 
 @contextmanager

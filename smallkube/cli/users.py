@@ -47,7 +47,7 @@ def add(
     with changing(here), here.connect(here.inventory.primary) as primary:
         if role and namespace:
             bindings.require_namespace(primary, namespace)
-        users.refuse_older(here.cluster, primary, name)
+        users.refuse_older(here.cluster, primary)
         added = users.add(here.cluster, wanted, datetime.now(UTC))
         person = added.person
         if added.issued:

@@ -44,6 +44,11 @@ class Systems:
     def last_deploy(self) -> Entry | None:
         return self.effective[0] if self.effective else None
 
+    @property
+    def keys(self) -> str:
+        """As ``history.keys``."""
+        return history.keys(history.parse(self.history))
+
 
 @dataclass(frozen=True)
 class Deployed(Systems):
@@ -57,11 +62,6 @@ class Deployed(Systems):
     wireguard: dict[str, str]
     rendered: tuple[str, ...]
     own_keys: tuple[str, ...]
-
-    @property
-    def keys(self) -> str:
-        """The id of the last change of keys/ that was deployed, "" when that is not known."""
-        return next((entry.keys for entry in self.effective if entry.keys), "")
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import socket
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 
 from pydantic import TypeAdapter
 
@@ -14,6 +15,7 @@ from smallkube.remote.host import Command, Host
 from smallkube.remote.scripts import HOME
 
 FILE = f"{HOME}/history.jsonl"
+_SENT = "sent"
 _WITHOUT_EFFECT = ("failed", "rolled back", "unknown")
 
 
@@ -39,6 +41,16 @@ class Entry:
 _ENTRY = TypeAdapter(Entry)
 
 
+def now() -> str:
+    """As the ``time`` of an entry."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def sent(keys: str) -> Entry:
+    """For certificates that were sent to the API server without a deploy. facts.sh shows the last of these only."""
+    return Entry(now(), operator(), "identities", "", "", "", _SENT, "", keys)
+
+
 def append(host: Host, entry: Entry) -> None:
     """Add ``entry`` to the machine's history, on a line of its own even after one that a power cut left unfinished."""
     line = "\n" + json.dumps(asdict(entry), ensure_ascii=False) + "\n"
@@ -62,7 +74,12 @@ def parse(lines: Iterable[str]) -> tuple[Entry, ...]:
 
 def effective(entries: Iterable[Entry]) -> tuple[Entry, ...]:
     """Those of deploys that took effect, newest first."""
-    return tuple(entry for entry in reversed([*entries]) if entry.outcome not in _WITHOUT_EFFECT)
+    return tuple(entry for entry in reversed([*entries]) if entry.outcome not in (*_WITHOUT_EFFECT, _SENT))
+
+
+def keys(entries: Iterable[Entry]) -> str:
+    """The id of the last change of keys/ that reached the machine, "" when that is not known."""
+    return next((one.keys for one in reversed([*entries]) if one.keys and one.outcome not in _WITHOUT_EFFECT), "")
 
 
 def operator() -> str:

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -235,11 +234,10 @@ class NodeDeploy:
     def record(self) -> None:
         report, last = self.report, self.facts.last_deploy
         known = report.outcome is NodeOutcome.UNCHANGED and last is not None and last.digest == self.digest
-        if known or report.outcome is NodeOutcome.UNKNOWN:
+        if (known and self.plan.keys in ("", self.facts.keys)) or report.outcome is NodeOutcome.UNKNOWN:
             return
-        when, kept = datetime.now(UTC).isoformat(timespec="seconds"), (report.system, report.generation)
-        result = (*kept, report.outcome, report.reason, self.plan.keys, self.plan.commit)
-        entry = history.Entry(when, operator(), self.plan.goal, self.digest, *result)
+        result = (report.system, report.generation, report.outcome, report.reason, self.plan.keys, self.plan.commit)
+        entry = history.Entry(history.now(), operator(), self.plan.goal, self.digest, *result)
         try:
             self._again(lambda: history.append(self.host, entry))
         except SmallkubeError as error:

@@ -60,7 +60,7 @@ def refuse_older_keys(found: Mapping[str, Deployed], states: Sequence[str]) -> N
     """
     if newer := [name for name, each in found.items() if each.keys and each.keys not in states]:
         raise UsageError(
-            f"{listed(newer)} was deployed with newer keys than this workspace has; nothing was sent",
+            f"{listed(newer)} has newer keys than this workspace; nothing was sent",
             where="keys/",
             hint="run `git pull` (inv deploy --force deploys the older keys)",
         )

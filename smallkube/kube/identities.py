@@ -22,12 +22,14 @@ from smallkube.secrets import identities, people, policy
 
 SECONDS = 10
 """Within this time the API server accepts what was sent, and refuses what was left out."""
-BUNDLE = "/var/lib/kube-identities/clients.crt"
-"""On the primary: what is accepted (nix/modules/identities.nix), each leaf after a line ``# FILE USER [GROUP]...``."""
 TOKEN = "token"
+_BUNDLE = "/var/lib/kube-identities/clients.crt"
 _NOT_FOUND = 127
 _SCRIPTS = Scripts(Path(__file__).with_name("scripts"))
-_PRINT = re.compile(r"[0-9a-f]{64}")
+_LEAF = re.compile(
+    r"^# ([\w/.@-]{1,100}) [^\n]*\n(-----BEGIN CERTIFICATE-----\n[^-]+-----END CERTIFICATE-----)", re.MULTILINE
+)
+"""In that bundle: each leaf after a line ``# FILE USER [GROUP]...`` (nix/modules/identities.sh)."""
 _LINE = re.compile(r"([a-z-]+) (token|[0-9a-f]{64})")
 
 
@@ -66,13 +68,16 @@ def send(primary: Host, text: str) -> bool:
     return True
 
 
-def pinned(primary: Host) -> frozenset[str]:
-    """The certificates that are accepted there now (SHA-256 of the DER, in hex). Raises SmallkubeError without any."""
-    command = Command(("cat", "/var/lib/kube-identities/prints"), root=False, title="read the accepted certificates")
-    found = frozenset(split_lines(primary.run_checked(command).text))
-    if not all(map(_PRINT.fullmatch, found)):
-        raise primary.error(f"{command.name}: not hashes of certificates")
-    return found
+def pinned(primary: Host) -> dict[str, str]:
+    """Of the certificates that are accepted there now: ``sha256`` → file in keys/ from which each came.
+
+    Raises SmallkubeError where there are none.
+    """
+    command = Command(("cat", _BUNDLE), root=False, title="read the accepted certificates")
+    try:
+        return {sha256(pem.encode()): file for file, pem in _LEAF.findall(primary.run_checked(command).text)}
+    except ValueError as error:
+        raise primary.error(f"{command.name}: not a bundle of certificates") from error
 
 
 def attempt(primary: Host, url: str, certificate: bytes, key: bytes) -> Answer:

@@ -14,8 +14,7 @@ from smallkube.core.workspace import IDENTITY
 from smallkube.etcd import catalog
 from smallkube.inventory import edit, load, positions
 from smallkube.inventory.cluster import Cluster
-from smallkube.kube import identities
-from smallkube.operations import admins, certificates, encryption, issuer, tokens, users, wireguard
+from smallkube.operations import admins, certificates, encryption, identities, issuer, tokens, users, wireguard
 from smallkube.operations.engine import Operation, Runbook, Step, not_abortable
 from smallkube.secrets import exposed, people, policy, transaction
 from smallkube.secrets.age import Master
@@ -220,7 +219,7 @@ def _people(run: Removal, rows: Sequence[Secret], _: Keys) -> Operation:
 
     def send() -> None:
         with run.connect(run.inventory.primary) as primary:
-            identities.send(primary, identities.document(run.cluster))
+            identities.send(run.cluster, primary)
 
     title = f"issue new keys for {listed(names)}: each needs inv users.kubeconfig again"
     accept = Step("have the API server accept their new certificates, and not the previous", send)

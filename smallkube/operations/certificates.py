@@ -168,7 +168,9 @@ class Rotation(Runbook):
         """Resumed, the keys of the others may be gone; then the API server's bundle alone tells."""
         self._await_used()
         if any(row.user for row in self.rows):
-            wait_until(lambda: identities.mismatched(self), SECONDS, "accepted, and not in keys/", hint=_HINT)
+            with self.connect(self.inventory.primary) as primary:
+                differences = partial(identities.mismatched, self.cluster, primary)
+                wait_until(differences, SECONDS, "the API server", hint=_HINT)
             wait_until(lambda: identities.accepted(self, self.others), SECONDS, "not refused", hint=_HINT)
 
     def _unswitched(self) -> list[str]:

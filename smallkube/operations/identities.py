@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from smallkube.core.errors import SmallkubeError
+from smallkube.deploy import history
 from smallkube.inventory.cluster import Cluster
 from smallkube.inventory.models import Inventory
 from smallkube.kube import identities
 from smallkube.kube.identities import TOKEN, Use
 from smallkube.operations.engine import Runbook
-from smallkube.remote.host import Connect
+from smallkube.remote.host import Connect, Host
 from smallkube.secrets import certificates, people, policy, transaction
 from smallkube.secrets import identities as leaves
 from smallkube.secrets.policy import Secret
@@ -35,21 +36,45 @@ def opened(runbook: Runbook, rows: Sequence[Secret], keys: Keys) -> list[tuple[s
     ]
 
 
-def mismatched(runbook: Runbook) -> list[str]:
-    """Where the certificates that the API server accepts differ from those in keys/, in words."""
-    workspace, files = runbook.cluster.workspace, set(runbook.keys.certificates)
+def send(cluster: Cluster, primary: Host) -> bool:
+    """``identities.send`` what keys/ has now, and record which change of keys/ that is, as a deploy does.
+
+    So no other clone takes back what this one has sent. False, and nothing sent: an earlier version was deployed.
+    """
+    sent = identities.send(primary, identities.document(cluster))
+    if sent:
+        history.append(primary, history.sent(next(iter(transaction.states(cluster.workspace)), "")))
+    return sent
+
+
+def mismatched(cluster: Cluster, primary: Host) -> list[str]:
+    """How the certificates that the API server accepts differ from those in keys/: what it does, in words."""
+    workspace, files = cluster.workspace, set(read_keys(cluster.workspace).certificates)
     users, valid = people.accepted(workspace), people.accepted(workspace, datetime.now(UTC))
     expired = {each.certificate for each in users if each not in valid}  # there or not, they are not accepted
     wanted = {
         identities.sha256(workspace.read(workspace.keys_dir / leaf.file) or b""): leaf.file
-        for leaf in leaves.leaves(runbook.inventory, files, users)
+        for leaf in leaves.leaves(cluster.inventory, files, users)
     }
-    with runbook.connect(runbook.inventory.primary) as primary:
-        found = identities.pinned(primary)
+    found = identities.pinned(primary)
     return [
-        *(f"a certificate {print[:12]}… that keys/ does not have" for print in sorted(found - wanted.keys())),
-        *(f"not {file}" for print, file in wanted.items() if print not in found and file not in expired),
+        *(
+            f"accepts a certificate that is not in keys/ ({found[each]})"
+            for each in sorted(found.keys() - wanted.keys())
+        ),
+        *(f"does not accept keys/{file}" for each, file in wanted.items() if each not in found and file not in expired),
     ]
+
+
+def settle(cluster: Cluster, connect: Connect) -> None:
+    """Have the API server accept exactly what keys/ has, after a deploy of the primary.
+
+    Its unit keeps what was sent since the same certificates were deployed (nix/modules/identities.sh): also a user
+    whose addition is no longer in keys/.
+    """
+    with connect(cluster.inventory.primary) as primary:
+        if mismatched(cluster, primary):
+            send(cluster, primary)
 
 
 def node_tokens(inventory: Inventory, keys: Keys) -> tuple[Secret, ...]:

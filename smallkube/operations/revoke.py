@@ -19,11 +19,10 @@ from smallkube.inventory import edit, positions
 from smallkube.inventory import load as inventories
 from smallkube.inventory.cluster import Cluster
 from smallkube.inventory.models import Inventory, Node
-from smallkube.kube import identities
+from smallkube.kube.identities import SECONDS
 from smallkube.kube.members import api_down, kubectl
-from smallkube.operations import tokens
+from smallkube.operations import identities, tokens
 from smallkube.operations.engine import Operation, Runbook, Step
-from smallkube.operations.identities import accepted, opened
 from smallkube.operations.machines import SCRIPTS
 from smallkube.remote import fleet
 from smallkube.remote.host import Command, Host
@@ -168,13 +167,15 @@ class Revocation(Runbook):
         ):
             return
         with self.connect(self.inventory.primary) as primary:
-            sent = identities.send(primary, identities.document(self.cluster))
+            sent = identities.send(self.cluster, primary)
         if sent and not api_down(self.inventory, self.connect):
-            wait_until(self._accepted, identities.SECONDS, "still accepted by the API server", hint=_AGAIN)
+            wait_until(self._accepted, SECONDS, "still accepted by the API server", hint=_AGAIN)
 
     def _accepted(self) -> list[str]:
         """Those of its certificates that the API server does not refuse, in words."""
-        return accepted(self, opened(self, [row for row in self._own(Kind.SERVING_KEY) if row.user], self.keys))
+        return identities.accepted(
+            self, identities.opened(self, [row for row in self._own(Kind.SERVING_KEY) if row.user], self.keys)
+        )
 
     def _verify_refused(self) -> None:
         tokens.verify(self, self._own(Kind.TOKEN), "refused")

@@ -15,11 +15,11 @@ from smallkube.inventory.cluster import Cluster
 from smallkube.inventory.models import Inventory, Node
 from smallkube.kube.kubectl import Api
 from smallkube.nix import bundle, flake, lockfile
-from smallkube.operations import cluster_facts
+from smallkube.operations import cluster_facts, identities
 from smallkube.operations.cluster_facts import KUBELET, Facts, Machine
 from smallkube.remote.host import Connect
 from smallkube.secrets import certificates, peers, people, policy
-from smallkube.secrets.transaction import Keys, read_keys
+from smallkube.secrets.transaction import Keys, read_keys, states
 
 _UNKNOWN = "?"
 
@@ -79,6 +79,7 @@ def read(cluster: Cluster, connect: Connect, now: datetime) -> Status:
     unknown_nodes = (found.api.members or {}).keys() - known
     problems = [
         *_control_plane_problems(inventory, found),
+        *key_problems(cluster, connect, found),
         *(f"{each.node}: {text}" for each in rows for text in each.problems),
         *(f"{name} is a node of the cluster, but not in inventory.yaml" for name in unknown_nodes),
         *faults,
@@ -99,6 +100,22 @@ def _control_plane_problems(inventory: Inventory, found: Facts[HostFacts]) -> It
     if found.api.version and found.api.members is None:
         yield "the API server does not list the nodes"
     yield from [str(found.etcd)] if isinstance(found.etcd, SmallkubeError) else etcd_status.problems(found.etcd)
+
+
+def key_problems(cluster: Cluster, connect: Connect, found: Facts[HostFacts]) -> Iterator[str]:
+    """Where keys/ differs from what the nodes were given and from what the API server accepts."""
+    known, primary = states(cluster.workspace), cluster.inventory.primary
+    reached = {name: each.facts for name, each in found.machines.items() if isinstance(each, Machine)}
+    newer = [name for name, facts in reached.items() if facts.keys and facts.keys not in known]
+    yield from (f"{name} has newer keys than this workspace (git pull)" for name in newer)
+    if primary.name in reached:
+        fix = "git pull" if newer else f"inv deploy --node {primary.name}"
+        try:
+            with connect(primary) as host:
+                differences = identities.mismatched(cluster, host)
+            yield from (f"the API server {each} ({fix})" for each in differences)
+        except SmallkubeError as error:
+            yield str(error)
 
 
 def row(

@@ -3,19 +3,20 @@
 keys/ comes first: what an interrupted command has not sent to the primary the same command sends, and so does a deploy.
 """
 
-import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from smallkube.core.errors import UsageError, listed
+from smallkube.core.errors import UsageError
 from smallkube.core.polling import wait_until
+from smallkube.deploy import facts, preflight
 from smallkube.inventory.cluster import Cluster
-from smallkube.kube import bindings, identities
+from smallkube.kube import bindings
+from smallkube.kube.identities import SECONDS
+from smallkube.operations import identities
 from smallkube.operations.engine import Operation, Runbook, Step
-from smallkube.operations.identities import accepted
-from smallkube.remote.host import Command, Host
+from smallkube.remote.host import Host
 from smallkube.secrets import age, certificates, client_certificates, people, transaction
 from smallkube.secrets.client_certificates import PublicKey
 from smallkube.secrets.people import Person
@@ -25,7 +26,6 @@ DAYS = 90
 """How long a certificate is valid, if nothing else is asked for."""
 MAX_DAYS = 3650
 NO_ROLE = "none"
-_LEAF = re.compile(r"^# (?:identity )?(\S+) [^\n]*\n-----BEGIN CERTIFICATE-----\n([^-]*)-----END", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -139,28 +139,17 @@ def send(cluster: Cluster, primary: Host, person: Person) -> None:
 
 
 def _send(cluster: Cluster, primary: Host) -> None:
-    if not identities.send(primary, identities.document(cluster)):
+    if not identities.send(cluster, primary):
         hint = f"inv nix.render and inv deploy --node {primary.node.name}"
         raise primary.error("an earlier version was deployed, which knows no users", hint)
 
 
-def refuse_older(cluster: Cluster, primary: Host, name: str) -> None:
-    """Raise UsageError when the primary accepts what keys/ here does not have, such as a user added by another clone.
+def refuse_older(cluster: Cluster, primary: Host) -> None:
+    """Raise UsageError when the primary has newer keys than keys/ here, such as with a user added by another clone.
 
-    All is replaced at once, so it would be accepted no more. Only the certificates of the user ``name`` don't matter.
+    All certificates are replaced at once, so what is not here would be accepted no more.
     """
-    there = _leaves(primary.run(Command(("cat", identities.BUNDLE), title="read identities")).text)
-    here = _leaves(identities.document(cluster))
-    users = {each.certificate for each in people.read(cluster.workspace).values()}
-    free = {*(users - here.keys()), f"users/{name}.crt"}
-    if other := [file for file, pem in there.items() if file not in free and pem != here.get(file)]:
-        problem = f"accepts certificates that are not in keys/ here: {listed(other)}; nothing was changed"
-        raise primary.error(problem, "run `git pull`; if keys/ here is the newer one, inv deploy", usage=True)
-
-
-def _leaves(text: str) -> dict[str, str]:
-    """File in keys/ → certificate in PEM without white space, of a document or of what the primary made of it."""
-    return {file: "".join(pem.split()) for file, pem in _LEAF.findall(text)}
+    preflight.refuse_older_keys({primary.node.name: facts.deployed(primary)}, transaction.states(cluster.workspace))
 
 
 @dataclass
@@ -196,7 +185,7 @@ class Removal(Runbook):
         return people.read(self.cluster.workspace)
 
     def _mark(self) -> None:
-        self._on_primary(lambda host: refuse_older(self.cluster, host, self.person.name))()
+        self._on_primary(lambda host: refuse_older(self.cluster, host))()
 
         def marked() -> Change:
             known = self._known()
@@ -217,7 +206,7 @@ class Removal(Runbook):
         pem = self.cluster.workspace.read(self.cluster.workspace.keys_dir / self.person.certificate) or b""
         pairs = [(self.person.name, pem, self.private or b"")]
         problem, hint = "the certificate is not refused", "run the same command again"
-        wait_until(lambda: accepted(self, pairs), identities.SECONDS, problem, hint=hint, interval=0.2)
+        wait_until(lambda: identities.accepted(self, pairs), SECONDS, problem, hint=hint, interval=0.2)
         self.refused = round(time.monotonic() - self._began, 1)
 
     def _delete(self) -> None:

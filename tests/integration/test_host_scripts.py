@@ -311,6 +311,11 @@ def test_what_was_deployed_is_told_before_anything_is_sent(run: Run, root: Path)
     assert preflight.last_values(found) == {"domain": "k8s.internal", "port": "6443", "nixpkgs.url": "25.11"}
     assert (found.effective, found.keys, found.public_key) == ((entry,), "id", "KEY=")
     assert found.wireguard == {BUNDLE.digest: hashlib.sha256(b"secret").hexdigest()}
+    sent = [history.sent(f"id{number}") for number in range(300)]
+    with (root / "lib/history.jsonl").open("a") as lines:
+        lines.writelines(f"\n{json.dumps(asdict(one))}\n" for one in sent)
+    found = facts.deployed(host(run))
+    assert (found.effective, found.keys, len(found.history)) == ((entry,), "id299", 2)
     assert found.peers == hashlib.sha256(b"[]").hexdigest()
 
 

@@ -12,6 +12,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from smallkube.core.workspace import REPOSITORY
+from smallkube.inventory.models import Node
+from smallkube.kube import identities
+from smallkube.remote.fake import FakeHost, reply
 from smallkube.secrets import certificates
 from smallkube.secrets.policy import Certificate
 
@@ -92,6 +95,11 @@ def test_the_bundle_has_exactly_the_leaves(tmp_path: Path) -> None:
     assert bundle(tmp_path) == pinned(one, other)
     assert (tmp_path / "state/clients.crt").stat().st_mode & 0o777 == 0o644
     assert not (tmp_path / "state/clients.crt").is_symlink()
+    host = FakeHost(
+        Node(name="node1", index=1, peer_ip="192.0.2.1"), lambda _: reply((tmp_path / "state/clients.crt").read_text())
+    )
+    wanted = {identities.sha256(one.encode()): "node_node2.crt", identities.sha256(other.encode()): "users/anna.crt"}
+    assert identities.pinned(host) == wanted
 
 
 BAD: dict[str, tuple[Callable[[], str], str]] = {

@@ -19,12 +19,14 @@ from smallkube.kube import kubectl
 from smallkube.kube.kubectl import Api, Lease
 from smallkube.kube.members import MARK, Member, parse_member
 from smallkube.operations import status
-from smallkube.operations.cluster_facts import Machine, Running
+from smallkube.operations.cluster_facts import Facts, Machine, Running
 from smallkube.operations.status import Row
 from smallkube.remote.fake import FakeHost, reply
 from smallkube.remote.host import Result
-from smallkube.secrets import certificates, policy
+from smallkube.secrets import certificates, policy, transaction
+from smallkube.secrets.policy import Certificate
 from smallkube.secrets.transaction import Keys
+from tests.unit.fake_cluster import FakeCluster
 
 TEXT = "cluster: {name: test}\nnodes: {node1: {peer_ip: 192.0.2.1}, node2: {peer_ip: 192.0.2.2}}\n"
 NOW = datetime.fromtimestamp(1_000_000, UTC)
@@ -231,3 +233,27 @@ def test_one_bad_certificate_does_not_hide_the_others() -> None:
         "keys/kubelet_node1.crt: missing (inv keys.generate)",
         "keys/kubelet_node2.crt: not a certificate in PEM (inv keys.rotate-certificates)",
     ]
+
+
+def test_keys_that_differ_from_what_is_accepted(cluster: FakeCluster) -> None:
+    newest = transaction.states(cluster.workspace)[0]
+
+    def problems(keys: str) -> list[str]:
+        machine = state(history=[json.dumps({**LAST, "digest": DIGEST, "system": "s", "keys": keys})])
+        etcd = SmallkubeError("not asked")
+        found = Facts[HostFacts]({"node1": machine, "node2": SmallkubeError("unreachable")}, Api(), etcd, None)
+        return [*status.key_problems(cluster.cluster, cluster.connect, found)]
+
+    assert problems(newest) == problems("") == []
+    ours = {*cluster.pinned}
+    cluster.pinned -= {(cluster.workspace.keys_dir / "node_node2.crt").read_bytes()}
+    lacks = "the API server does not accept keys/node_node2.crt"
+    assert problems(newest) == [f"{lacks} (inv deploy --node node1)"]
+    other = Certificate("x.crt", "x", "clientAuth")
+    cluster.pinned = {*ours, certificates.issue(other, certificates.new_key(), datetime.now(UTC))}
+    more = "the API server accepts a certificate that is not in keys/ (FILE)"
+    assert problems(newest) == [f"{more} (inv deploy --node node1)"]
+    older = "node1 has newer keys than this workspace (git pull)"
+    assert problems("newer") == [older, f"{more} (git pull)"]
+    cluster.off = {"node1"}
+    assert problems("newer") == [older, "can't be reached"]

@@ -126,6 +126,13 @@ def test_a_switch_runs_its_commands_in_order(deploy: Callable[..., Report], mach
     assert Entry(**json.loads(machine.history[-1])).outcome == "deployed"
 
 
+def test_an_unchanged_node_gets_the_id_of_newer_keys(deploy: Callable[..., Report], machine: Machine) -> None:
+    machine.answers["build"] = reply(OLD)
+    for keys in ("", "first", "first", "second"):
+        assert deploy(keys=keys).outcome is NodeOutcome.UNCHANGED
+    assert [Entry(**json.loads(line)).keys for line in machine.history] == ["", "first", "second"]
+
+
 @pytest.mark.parametrize("during", ["build", "switch-to-configuration", "activate", "confirm", "commit"])
 def test_the_lock_is_refreshed_whatever_takes_long(
     deploy: Callable[..., Report], machine: Machine, during: str, monkeypatch: pytest.MonkeyPatch

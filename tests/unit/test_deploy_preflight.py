@@ -57,7 +57,7 @@ def test_a_workspace_with_older_keys_is_refused(history: list[tuple[str, str]], 
     if {*last} <= had:
         preflight.refuse_older_keys(found, [*had])
     else:
-        with pytest.raises(UsageError, match=r"^keys/: node2 was deployed with newer keys .*; run `git pull`"):
+        with pytest.raises(UsageError, match=r"^keys/: node2 has newer keys .*; run `git pull`"):
             preflight.refuse_older_keys(found, [*had])
 
 

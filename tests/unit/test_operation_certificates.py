@@ -95,7 +95,7 @@ def test_a_certificate_that_stays_accepted_is_told(cluster: FakeCluster) -> None
         cluster.pinned |= before
 
     rotating.deploy = deploy
-    with pytest.raises(SmallkubeError, match="accepted, and not in keys/: a certificate"):
+    with pytest.raises(SmallkubeError, match="the API server: accepts a certificate that is not in keys/"):
         run(rotating.operation(cluster.keys, abort=False, pause=False), cluster.keys)
 
 

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +18,18 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from pyrage import x25519
 
 from smallkube.cli.program import main
-from smallkube.core.errors import SmallkubeError
+from smallkube.core.errors import SmallkubeError, UsageError
 from smallkube.core.workspace import Workspace
+from smallkube.deploy import facts, preflight
+from smallkube.inventory.cluster import Cluster
+from smallkube.inventory.load import load
 from smallkube.inventory.models import Node
 from smallkube.kube import audit_log
+from smallkube.operations import identities
 from smallkube.remote import ssh
 from smallkube.remote.fake import FakeHost, reply
 from smallkube.remote.host import Command, Result
-from smallkube.secrets import client_certificates, people
+from smallkube.secrets import client_certificates, people, transaction
 from tests.unit.fake_cluster import Killed, generate_keys
 
 INVENTORY = "cluster: {name: test}\nnodes: {node1: {peer_ip: 192.0.2.1}, node2: {peer_ip: 192.0.2.2}}\n"
@@ -36,7 +41,7 @@ class Primary:
 
     def __init__(self) -> None:
         self.bundle, self.bindings = "", dict[tuple[str, str], dict[str, Any]]()
-        self.fails, self.kill, self.commands = "", "", list[str]()
+        self.fails, self.kill, self.commands, self.history = "", "", list[str](), list[str]()
 
     def connect(self, _: object, node: Node) -> FakeHost:
         assert node.role == "primary"
@@ -53,7 +58,12 @@ class Primary:
             return reply(status=1, stderr="no\n")
         data = (command.stdin or b"").decode()
         match command.name:
-            case "read identities":
+            case "facts":
+                found = {"system": "s", "history": self.history, "peers": "", "public_key": ""}
+                return reply(json.dumps(found | {"wireguard": {}, "rendered": [], "own_keys": []}))
+            case "record":
+                self.history.append(data.strip())
+            case "read the accepted certificates":
                 return reply(self.bundle)
             case "replace identities":
                 assert re.search(r"^# end \d+\n\Z", data, re.MULTILINE)
@@ -286,7 +296,7 @@ def test_a_removal_in_its_order(run: Run, primary: Primary, here: Workspace) -> 
     found = json.loads(done(run, "users.remove", "alice", "--yes", "--json"))
     assert found["refused_after"] < 10
     order = [each for each in primary.commands if "date" not in each and "journal" not in each]
-    assert order == ["read identities", "replace identities", "publish identities", "try certificate",
+    assert order == ["facts", "replace identities", "publish identities", "record", "try certificate",
                      "kubectl get clusterrolebindings,rolebindings", "kubectl delete --ignore-not-found"]  # fmt: skip
     assert files(here, "alice") == [] and primary.users == ["bob"] and primary.rights == {"bob": ("view", "")}
     assert "no user 'alice'" in refused(run, "users.remove", "alice", "--yes")
@@ -314,7 +324,7 @@ def test_a_certificate_that_stays_accepted_is_an_error(
     run: Run, primary: Primary, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     done(run, "users.add", "alice")
-    monkeypatch.setattr("smallkube.kube.identities.SECONDS", 0)
+    monkeypatch.setattr("smallkube.operations.users.SECONDS", 0)
     monkeypatch.setattr(Primary, "answer", _stuck)
     assert "is not refused: alice is accepted" in run("users.remove", "alice", "--yes")[2]
 
@@ -326,6 +336,13 @@ def _stuck(primary: Primary, command: Command) -> Result:
     return reply("accepted") if command.name == "try certificate" else ANSWER(primary, command)
 
 
+def refuse_older(primary: Primary, here: Workspace) -> None:
+    """As a deploy does."""
+    node = load(here.inventory_file).primary
+    found = {node.name: facts.deployed(primary.connect(None, node))}
+    preflight.refuse_older_keys(found, transaction.states(here))
+
+
 def test_keys_that_are_older_send_nothing(run: Run, primary: Primary, here: Workspace, tmp_path: Path) -> None:
     done(run, "users.add", "carol")
     other = Workspace(shutil.copytree(here.root, tmp_path / "other"))
@@ -334,10 +351,32 @@ def test_keys_that_are_older_send_nothing(run: Run, primary: Primary, here: Work
     shutil.rmtree(here.root)
     shutil.copytree(other.root, here.root)
     line = refused(run, "users.add", "bob")
-    assert "users/alice.crt" in line and "git pull" in line
+    assert "node1 has newer keys than this workspace" in line and "git pull" in line
     assert "git pull" in run("users.remove", "carol", "--yes")[2]
     assert primary.bundle == before and files(here, "bob") == []
     assert not people.read(here)["carol"].removed
+    with pytest.raises(UsageError, match="node1 has newer keys"):
+        refuse_older(primary, here)
+
+
+def test_a_deploy_brings_what_a_lost_change_had_sent(run: Run, primary: Primary, here: Workspace) -> None:
+    """The change of keys/ is no longer there: what was sent to the primary is still accepted until then."""
+    shutil.copytree(here.keys_dir, here.root / "before")
+    cluster = Cluster(here, load(here.inventory_file))
+    done(run, "users.add", "alice")
+
+    def differences() -> list[str]:
+        return identities.mismatched(cluster, primary.connect(None, cluster.inventory.primary))
+
+    assert differences() == []
+    identities.settle(cluster, partial(primary.connect, None))
+    assert primary.commands.count("replace identities") == 1
+    shutil.rmtree(here.keys_dir)
+    shutil.copytree(here.root / "before", here.keys_dir)
+    assert differences() == ["accepts a certificate that is not in keys/ (users/alice.crt)"]
+    identities.settle(cluster, partial(primary.connect, None))
+    assert primary.users == [] and differences() == []
+    refuse_older(primary, here)
 
 
 def test_an_expired_user_is_left_out(run: Run, primary: Primary, here: Workspace) -> None:
@@ -368,8 +407,8 @@ def test_keys_check_finds_what_does_not_agree(run: Run, here: Workspace) -> None
     assert "its name is not alice alone" in found["users/alice.crt"]
     assert found["users/bob.crt"] == "missing"
     assert "stale" in found["users/eve.crt"] and "stale" in found["user_eve.key.age"]
-    assert "users/bob.crt: missing" in refused(run, "users.add", "alice", status=1)
-    shutil.copy(folder / "alice.crt", folder / "bob.crt")
+    line = run("users.add", "carol", "--role", "view")[2]
+    assert "keys/users/bob.crt: carol is in keys/, but" in line and "missing" in line
     assert "its name is not alice alone" in refused(run, "users.add", "alice", "--group", "dev")
 
 

@@ -22,7 +22,12 @@ systems() {
   current_generation | string generation
 }
 current_generation() { readlink "$profile" | sed 's/[^0-9]//g'; }
-history() { tail -n 200 "$home/history.jsonl" 2>/dev/null | list history; }
+history() { # what was sent without a deploy (smallkube/deploy/history.py) must not crowd out the deploys
+  awk '/"outcome": "sent"/ { delete line[sent]; sent = NR }
+    NF { line[NR] = $0 }
+    END { for (i = 1; i <= NR; i++) if (i in line) print line[i] }' "$home/history.jsonl" 2>/dev/null |
+    tail -n 200 | list history
+}
 
 deploy_facts() {
   flag has_bundle test -d "$home/bundles/$1"
