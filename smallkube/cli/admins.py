@@ -82,8 +82,9 @@ def remove(
 
     Lists all that they could read; encrypts every secret to the others alone;
     then rotates WireGuard keys, tokens, certificates and their keys, the
-    encryption key and the issuer's key, each as its own task does. Backups that
-    they could read stay readable for them. Needs another administrator's
+    encryption key and the issuer's key, each as its own task does. People whose
+    keys were made here get new ones and need inv users.kubeconfig again. Backups
+    that they could read stay readable for them. Needs another administrator's
     identity: SMALLKUBE_IDENTITY. After an interruption the same command resumes.
     """
     from smallkube.operations import admin_removal as removing

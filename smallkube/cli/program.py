@@ -101,7 +101,7 @@ def values(line: str) -> list[str]:
             return [node.name for node in here.inventory.nodes]
         if flag == "--tag":
             return sorted({tag for node in here.inventory.nodes for tag in node.tags})
-        if flag == "--role":
+        if flag == "--role" and not task.startswith("users."):
             return ["primary", "worker"]
         if flag == "--goal":
             from smallkube.deploy.plan import Goal

@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 def add(
     here: Current,
     name: Annotated[str, "user name: lower-case letters, digits and dashes"],
-    group: Annotated[list[str], "group of the user (repeatable, or separated by commas)"],
+    group: Annotated[list[str], "the user's groups (repeatable, or separated by commas), or none"],
     csr: Annotated[str | None, "certificate request (PEM) that the person made, or - for standard input"] = None,
     recipient: Annotated[str | None, "make a key for them, encrypted to this age or ssh-ed25519 key"] = None,
     new_key: Annotated[bool, "make a new key, as for a new user; the previous certificate is refused"] = False,
     role: Annotated[str | None, "view | edit | admin | cluster-admin, or none"] = None,
-    namespace: Annotated[str | None, "the role holds in this namespace only"] = None,
+    namespace: Annotated[str | None, "the role holds in this namespace only; '*': in all (default)"] = None,
     expires: Annotated[str | None, "how long the certificate is valid, such as 12h or 90d (new users: 90d)"] = None,
 ) -> None:
     """Add a person, or change what they may do.
@@ -32,9 +32,9 @@ def add(
     Effective at once, without a restart of the API server. The key is made by
     the person (--csr), or here: encrypted to the person (--recipient), else to
     the administrators. For a user who exists, what no flag names stays as it
-    is; a new certificate is issued only with --csr, --recipient, --new-key,
-    --group or --expires, and needs a new kubeconfig. Repeated, it restores the
-    bindings.
+    is, and --group names all groups there are to be; a new certificate is
+    issued only with --csr, --recipient, --new-key, --group or --expires, and
+    needs a new kubeconfig. Repeated, it restores the bindings.
     """
     from smallkube.kube import bindings
     from smallkube.operations import users
@@ -45,7 +45,7 @@ def add(
     groups = words(group) or None
     wanted = users.Wanted(name, groups, role, namespace, valid, _request(csr) if csr else None, recipient, new_key)
     with changing(here), here.connect(here.inventory.primary) as primary:
-        if role and namespace:
+        if namespace and namespace != users.EVERYWHERE:
             bindings.require_namespace(primary, namespace)
         users.refuse_older(here.cluster, primary)
         added = users.add(here.cluster, wanted, datetime.now(UTC))

@@ -39,7 +39,7 @@ def opened(runbook: Runbook, rows: Sequence[Secret], keys: Keys) -> list[tuple[s
 def send(cluster: Cluster, primary: Host) -> bool:
     """``identities.send`` what keys/ has now, and record which change of keys/ that is, as a deploy does.
 
-    So no other clone takes back what this one has sent. False, and nothing sent: an earlier version was deployed.
+    So no other clone undoes what this one has sent. False, and nothing sent: an earlier version was deployed.
     """
     sent = identities.send(primary, identities.document(cluster))
     if sent:

@@ -19,21 +19,24 @@ from smallkube.operations.engine import Operation, Runbook, Step
 from smallkube.remote.host import Host
 from smallkube.secrets import age, certificates, client_certificates, people, transaction
 from smallkube.secrets.client_certificates import PublicKey
-from smallkube.secrets.people import Person
+from smallkube.secrets.people import NONE, Person
 from smallkube.secrets.transaction import Change, read_keys
 
 DAYS = 90
 """How long a certificate is valid, if nothing else is asked for."""
 MAX_DAYS = 3650
-NO_ROLE = "none"
+EVERYWHERE = "*"
+"""What stands for no namespace, where one could be named."""
 
 
 @dataclass(frozen=True)
 class Wanted:
     """What is asked for; None stands for what is so already, or the default of a new user.
 
+    ``groups`` are all of them, or NONE alone; ``role`` may be NONE, and ``namespace`` EVERYWHERE.
+
     ``request``: a certificate request (PEM) by the person; ``recipient``: whom a key made here is encrypted to
-    ("age1…", "ssh-ed25519 …"). ``new_key``: one made here, also for a user who has one. ``role`` may be NO_ROLE.
+    ("age1…", "ssh-ed25519 …"). ``new_key``: one made here, also for a user who has one.
     """
 
     name: str
@@ -109,12 +112,10 @@ def _person(wanted: Wanted, before: Person | None, now: datetime) -> Person:
     if wanted.expires and not timedelta() < wanted.expires <= timedelta(days=MAX_DAYS):
         raise UsageError(f"--expires: {MAX_DAYS}d at most")
     start = before or Person(wanted.name, (), "", "", people.stamp(now), "")
-    role, namespace = start.role, start.namespace
-    if wanted.role is not None:
-        role, namespace = "" if wanted.role == NO_ROLE else wanted.role, wanted.namespace or ""
-    elif wanted.namespace:
-        raise UsageError("--namespace without --role", hint=f"--role: one of {', '.join(people.ROLES)}")
-    groups = start.groups if wanted.groups is None else wanted.groups
+    role = start.role if wanted.role is None else wanted.role if wanted.role != NONE else ""
+    namespace = start.namespace if role and wanted.namespace is None else wanted.namespace or ""
+    namespace = "" if namespace == EVERYWHERE else namespace
+    groups = start.groups if wanted.groups is None else wanted.groups if wanted.groups != (NONE,) else ()
     expires = start.expires
     if wanted.expires or not before:
         expires = people.stamp(now + (wanted.expires or timedelta(days=DAYS)))
@@ -147,7 +148,7 @@ def _send(cluster: Cluster, primary: Host) -> None:
 def refuse_older(cluster: Cluster, primary: Host) -> None:
     """Raise UsageError when the primary has newer keys than keys/ here, such as with a user added by another clone.
 
-    All certificates are replaced at once, so what is not here would be accepted no more.
+    All certificates are replaced at once, so what keys/ lacks would be accepted no more.
     """
     preflight.refuse_older_keys({primary.node.name: facts.deployed(primary)}, transaction.states(cluster.workspace))
 

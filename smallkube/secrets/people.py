@@ -21,6 +21,8 @@ ROLES = ("view", "edit", "admin", "cluster-admin")
 WARNING = timedelta(days=14)
 """So long before and after a person's certificate expires, ``cluster.status`` warns."""
 MAX_GROUPS = 20
+NONE = "none"
+"""The word that stands for no role and no group; no group has this name."""
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _GROUP = re.compile(r"[a-z0-9]([a-z0-9:._-]{0,62}[a-z0-9])?")
 _RESERVED = re.compile(r"root|front-proxy-client|(kube|kubelet|system)(-.*)?")
@@ -103,8 +105,8 @@ def require_valid(person: Person, where: str | None = None) -> None:
     if _RESERVED.fullmatch(person.name):
         raise refuse(f"{person.name} is a name of the cluster's own", "choose another")
     for group in person.groups:
-        if not _GROUP.fullmatch(group) or group.split(":")[0] == "system":
-            hint = "expected: letters in lower case, digits and . : _ - and not system:…, 64 characters at most"
+        if not _GROUP.fullmatch(group) or group.split(":")[0] in ("system", NONE):
+            hint = "expected: letters in lower case, digits and . : _ - and not system:… or none, 64 characters at most"
             raise refuse(f"no group for a user: {group[:80]!r}", hint)
     if len(person.groups) > MAX_GROUPS or len({*person.groups}) < len(person.groups):
         raise refuse(f"{person.name} has a group twice, or more than {MAX_GROUPS}", "name each group once")

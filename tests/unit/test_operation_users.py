@@ -233,6 +233,12 @@ def test_only_what_is_asked_for_changes(run: Run, primary: Primary, here: Worksp
     primary.bindings.clear()
     done(run, "users.add", "alice")
     assert primary.rights == {"alice": ("admin", "shop")}
+    done(run, "users.add", "alice", "--role", "edit")
+    assert primary.rights == {"alice": ("edit", "shop")}
+    done(run, "users.add", "alice", "--namespace", "*")
+    assert primary.rights == {"alice": ("edit", "")}
+    done(run, "users.add", "alice", "--namespace", "shop")
+    assert primary.rights == {"alice": ("edit", "shop")}
     done(run, "users.add", "alice", "--role", "none")
     assert primary.rights == {} and (here.keys_dir / "users/alice.crt").read_bytes() == certificate
     key = client_certificates.key_of(certificate, "a")
@@ -241,6 +247,12 @@ def test_only_what_is_asked_for_changes(run: Run, primary: Primary, here: Worksp
     assert renewed != certificate and primary.users == ["alice"]
     assert client_certificates.same_key([("alice", renewed)], key) == "alice"
     assert people.read(here)["alice"].groups == ("dev",)
+    done(run, "users.add", "alice", "--group", "ops", "--group", "qa")
+    assert people.read(here)["alice"].groups == ("ops", "qa")
+    done(run, "users.add", "alice", "--group", "none")
+    groupless = (here.keys_dir / "users/alice.crt").read_bytes()
+    assert client_certificates.faults(replace(people.read(here)["alice"], groups=()), groupless) == []
+    assert client_certificates.same_key([("alice", groupless)], key) == "alice"
 
 
 @pytest.mark.parametrize(
@@ -251,7 +263,8 @@ def test_only_what_is_asked_for_changes(run: Run, primary: Primary, here: Worksp
         (["root"], "a name of the cluster's own"),
         (["a", "--group", "system:masters"], "no group for a user"),
         (["a", "--role", "root"], "no role"),
-        (["a", "--namespace", "shop"], "--namespace without --role"),
+        (["a", "--namespace", "shop"], "a namespace without a role"),
+        (["a", "--group", "none,dev"], "no group for a user: 'none'"),
         (["a", "--role", "view", "--namespace", "missing"], "the cluster has no namespace missing"),
         (["a", "--expires", "0d"], "--expires 0d"),
         (["a", "--expires", "4000d"], "3650d at most"),
