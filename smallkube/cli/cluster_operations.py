@@ -1,6 +1,7 @@
 """Operations on the whole cluster: whether it may be upgraded, the upgrade, and a new primary for a lost one."""
 
 from datetime import UTC, datetime
+from functools import partial
 from typing import Annotated
 
 from smallkube.cli import output
@@ -10,22 +11,26 @@ from smallkube.cli.etcd import BackupName, require_restarted
 from smallkube.core import ui
 from smallkube.core.errors import UsageError
 
+NoRollback = Annotated[bool, "where etcd gets a new minor, the primary does not roll back automatically"]
+
 
 @task("json")
-def upgrade_check(here: Current) -> None:
+def upgrade_check(here: Current, no_rollback: NoRollback = False) -> None:
     """Check whether an upgrade may begin.
 
-    Compares cluster.kubernetes in inventory.yaml with the running versions: one
-    minor version at a time, the primary first, kubelets and kube-proxies within
-    upstream's version skew policy. Also checks nodes, etcd and backup. Exit
-    status: 0 it may begin; 1 it must not.
+    Compares cluster.kubernetes in inventory.yaml with the running versions, for
+    all minor versions on the way: known revisions, the primary first, kubelets
+    and kube-proxies within upstream's version skew policy, etcd's versions. Also
+    checks nodes, pods that cannot be evicted, etcd and backup. Exit status: 0 it
+    may begin; 1 it must not.
     """
-    from smallkube.operations import upgrade as upgrading
+    from smallkube.operations import upgrade_check as checking
+    from smallkube.operations.upgrade_path import evaluated
 
     inventory = here.inventory
-    facts = upgrading.read(here.cluster, here.connect)
-    checks = upgrading.check(inventory, facts, datetime.now(UTC))
-    about = {"runs": upgrading.server(inventory, facts), "target": inventory.cluster.kubernetes}
+    facts = checking.read(here.cluster, here.connect)
+    checks = checking.check(inventory, facts, datetime.now(UTC), evaluated(here.cluster), reversible=not no_rollback)
+    about = {"runs": checking.server(inventory, facts), "target": inventory.cluster.kubernetes}
     output.show_checks(here, checks, "an upgrade must not begin", facts=about, where=inventory.cluster.name)
 
 
@@ -37,34 +42,38 @@ def upgrade(
     image: Image = None,
     pull_policy: PullPolicyFlag = None,
     settle: Annotated[int, Limits(0), "seconds during which a failed smoke test is repeated after a stage"] = 120,
+    no_rollback: NoRollback = False,
 ) -> None:
-    """Upgrade Kubernetes to the inventory's version.
+    """Upgrade Kubernetes to the inventory's version, minor after minor.
 
-    Runs the checks of cluster.upgrade-check; backs up etcd; deploys to the
-    primary, then to drained workers in batches; runs the smoke test after each
-    stage. Stops at the first failed smoke test and says how to roll back. After
-    an interruption the same command resumes.
+    For each minor: runs the checks of cluster.upgrade-check; backs up etcd;
+    deploys to the primary, then to drained workers in batches; runs the smoke
+    test after each stage. Stops at the first failed smoke test and says how to
+    roll back. After an interruption the same command resumes.
     """
     from smallkube.operations import upgrade as upgrading
+    from smallkube.operations import upgrade_check as checking
+    from smallkube.operations.upgrade_path import evaluated
     from smallkube.secrets.age import require_master
     from smallkube.smoke import table
     from smallkube.smoke.context import Options
 
-    wanted = table.select((), words(skip))
-    inventory = here.inventory
+    wanted, inventory = table.select((), words(skip)), here.inventory
     options = Options(*image_of(inventory.cluster.smoke, image, pull_policy))
-    plan = upgrading.make(inventory, upgrading.read(here.cluster, here.connect), batch)
+    facts = partial(checking.read, here.cluster, here.connect)
+    plan = upgrading.make(here.cluster, facts(), batch, evaluated(here.cluster), reversible=not no_rollback)
+    for line in plan.about:
+        ui.message(line)
     master = None if here.dry_run else require_master(here.workspace, "to verify the backup")
 
     def smoke() -> list[str]:
         return [f"{one.check} ({one.detail})" for one in run_smoke(here, options, wanted) if one.bad]
 
     runner = output.Runner(here, "upgrade", rotation=False)
-    run = upgrading.Upgrade(here.cluster, master, here.connect, runner.deploy, plan, smoke, settle, runner.step)
+    run = upgrading.Upgrade(here.cluster, master, here.connect, runner.deploy, plan, smoke, facts, settle, runner.step)
     question = f"upgrade {inventory.cluster.name} from {plan.runs} to {inventory.cluster.kubernetes}?"
     if runner.run(run.operation(), question):
-        names = ", ".join(node.name for node in inventory.nodes)
-        text = f"all of {names} have Kubernetes {inventory.cluster.kubernetes} ({run.version}), and work"
+        text = f"all nodes have Kubernetes {inventory.cluster.kubernetes} ({run.version}), and work"
         runner.show({"version": run.version, "backup": run.backup}, text)
 
 

@@ -124,15 +124,17 @@ def rollback(
     """Roll back nodes to a previous generation.
 
     As in a deploy, a node returns to the present generation unless it is
-    confirmed.
+    confirmed. Across a minor version of Kubernetes, workers come first.
     """
     from smallkube.deploy import plan as planning
+    from smallkube.deploy import rollbacks
     from smallkube.deploy.facts import generations
     from smallkube.remote.fleet import raise_errors
 
     nodes = here.nodes
     if generation and not generation.isdecimal():
         raise UsageError(f"--generation {generation}: not a number", hint="see inv deploy.history")
+    rollbacks.refuse_skew(here.cluster, nodes, generation or "", here.connect)
     planned = planning.rollback(nodes, generation or "", planning.Options(confirm_seconds=confirm_timeout))
     if here.dry_run:
         raise_errors(here.ask(nodes, lambda host: generations(host).find(generation or "")))

@@ -44,11 +44,22 @@ class _Inside:
         return workspace.root / self._path
 
 
+class _Rendered(_Inside):
+    """What `inv nix.render` and Nix write: of an in-between minor of an upgrade in a folder of its own."""
+
+    def __get__(self, workspace: "Workspace", _: object) -> Path:
+        return (workspace.between_dir / workspace.minor if workspace.minor else workspace.root) / self._path
+
+
 @dataclass(frozen=True)
 class Workspace:
-    """A folder with ``inventory.yaml``, ``keys/`` and ``nix/``; the repository itself unless another is named."""
+    """A folder with ``inventory.yaml``, ``keys/`` and ``nix/``; the repository itself unless another is named.
+
+    ``minor``: of Kubernetes, "1.35", when what is rendered and locked is that of an in-between step of an upgrade.
+    """
 
     root: Path
+    minor: str = ""
 
     inventory_file = _Inside("inventory.yaml")
     keys_dir = _Inside("keys")
@@ -69,9 +80,11 @@ class Workspace:
     nix_dir = _Inside("nix")
     hosts_dir = _Inside("nix/hosts")
     """The operator's own NixOS configuration of each machine; never overwritten."""
-    rendered_dir = _Inside("nix/rendered")
-    flake_file = _Inside("nix/flake.nix")
-    flake_lock = _Inside("nix/flake.lock")
+    rendered_dir = _Rendered("nix/rendered")
+    flake_file = _Rendered("nix/flake.nix")
+    flake_lock = _Rendered("nix/flake.lock")
+    between_dir = _Inside(f"{STATE_FOLDER}/upgrade")
+    """A folder for each in-between minor of an upgrade that is under way."""
     keys_change = _Inside(f"{STATE_FOLDER}/keys-change.json")
     """The journal of a change of keys/ that has not been completed."""
     state_dir = _Inside(STATE_FOLDER)

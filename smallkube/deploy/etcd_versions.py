@@ -54,7 +54,7 @@ def refusal(found: EtcdFacts, *, reversible: bool) -> tuple[str, str] | None:
     if running and running[:2] < target[:2] and reversible:
         return (
             f"{name} raises the version of the data, and an automatic rollback to etcd {found.running} would fail",
-            "run `inv etcd.backup`, then deploy the primary with --no-rollback",
+            "back up first (inv etcd.backup), then pass --no-rollback",
         )
     return None
 

@@ -217,9 +217,8 @@ def prepare(
         versions = not options.upgrade and goal not in (Goal.BUILD, Goal.DRY_ACTIVATE)
         preflight.refuse_changes(cluster, found, whole.files, versions=versions)
     # Not before a change of versions is refused: it may need the network, or the primary.
-    second = cluster.inventory.cluster.kubernetes_input is not None
-    if may_lock and not lockfile.is_complete(whole.files.get(flake.LOCK_FILE), second=second):
-        whole = _locked(cluster, whole)
+    if may_lock:
+        whole = locked(cluster, whole)
     planned = make(nodes, whole, goal, options, new_peers=new_peers, left_out=tuple(others))
     warnings = tuple(preflight.warnings(cluster, nodes, found, whole))
     keys, commit = next(iter(states), ""), preflight.commit(cluster.workspace)
@@ -238,6 +237,16 @@ def require_current(cluster: Cluster) -> Mapping[str, Deployed]:
     files = {file: texts[cluster.workspace.root / file].encode() for file in preflight.FILES}
     preflight.refuse_changes(cluster, found, files, versions=True)
     return found
+
+
+def locked(cluster: Cluster, whole: Bundle) -> Bundle:
+    """``whole`` with every input of its flake locked: nix/flake.lock is made, or gets what it lacks.
+
+    Raises SmallkubeError when Nix can't do that, such as without network.
+    """
+    second = cluster.inventory.cluster.kubernetes_input is not None
+    complete = lockfile.is_complete(whole.files.get(flake.LOCK_FILE), second=second)
+    return whole if complete else _locked(cluster, whole)
 
 
 def _locked(cluster: Cluster, unlocked: Bundle) -> Bundle:

@@ -110,7 +110,12 @@ def values(text: str) -> dict[str, str]:
 
 def last_values(there: Deployed) -> dict[str, str]:
     """``values`` of what was deployed to this machine last, as far as it still has it."""
-    prefixes = [f"{there.last_deploy.digest}/{file}:" for file in FILES if there.last_deploy]
+    return values_of(there, there.last_deploy.digest if there.last_deploy else "")
+
+
+def values_of(there: Deployed, digest: str) -> dict[str, str]:
+    """``values`` of the bundle with this digest, as far as the machine still has it."""
+    prefixes = [f"{digest}/{file}:" for file in FILES if digest]
     lines = [line.removeprefix(prefix) for prefix in prefixes for line in there.rendered if line.startswith(prefix)]
     return values("\n".join(lines))
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 
-from smallkube.core.errors import MALFORMED
+from smallkube.core.errors import MALFORMED, SmallkubeError
 
 MAX_DAYS = 30
 """Security updates of a release arrive within days: an older pin lacks some (docs/operating.md, monthly updates)."""
@@ -52,6 +52,21 @@ def is_complete(text: bytes | None, *, second: bool) -> bool:
     Without, each node would take the newest revision of a branch by itself.
     """
     return text is not None and (not second or SECOND in inputs(text))
+
+
+def without_second(text: bytes) -> bytes:
+    """The lock file without what pins the second nixpkgs, for a flake that has another one, or none.
+
+    Raises SmallkubeError for a damaged one.
+    """
+    try:
+        lock = json.loads(text)
+        node = lock["nodes"][lock["root"]]["inputs"].pop(SECOND, None)
+        if node is not None:
+            del lock["nodes"][node]
+    except MALFORMED as error:
+        raise SmallkubeError("damaged", where="nix/flake.lock", hint="restore it from git") from error
+    return (json.dumps(lock, indent=2, sort_keys=True) + "\n").encode()
 
 
 def complaint(text: bytes | None, now: datetime) -> str:

@@ -1,7 +1,7 @@
 """Facts about the whole cluster: what can't be asked is an error in their place, and the rest is there."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 from smallkube.core.errors import SmallkubeError
@@ -9,7 +9,7 @@ from smallkube.etcd import catalog
 from smallkube.etcd import status as etcd_status
 from smallkube.etcd.record import Record
 from smallkube.inventory.cluster import Cluster
-from smallkube.kube import kubectl, versions
+from smallkube.kube import disruptions, kubectl, versions
 from smallkube.kube.kubectl import Api
 from smallkube.kube.versions import Deprecated
 from smallkube.operations.machines import SCRIPTS
@@ -44,7 +44,8 @@ class Machine(Generic[T]):
 class Facts(Generic[T]):
     """``machines`` by name; ``api`` has no version when it does not answer. ``backup``: the newest verified one here.
 
-    ``deprecated``: the APIs that were requested though they are deprecated, if that was to be asked.
+    ``deprecated``: the APIs that were requested though they are deprecated, ``budgets``: the PodDisruptionBudgets that
+    keep nodes from being drained, if that was to be asked.
     """
 
     machines: Mapping[str, Machine[T] | SmallkubeError]
@@ -52,6 +53,7 @@ class Facts(Generic[T]):
     etcd: etcd_status.Status | SmallkubeError
     backup: Record | None
     deprecated: tuple[Deprecated, ...] | SmallkubeError = ()
+    budgets: tuple[str, ...] | SmallkubeError = ()
 
     @property
     def api_faults(self) -> list[str]:
@@ -61,7 +63,7 @@ class Facts(Generic[T]):
         return [f"is not ready: {', '.join(self.api.failing)}"] if self.api.failing else []
 
 
-def read(cluster: Cluster, connect: Connect, ask: Callable[[Host], T], *, deprecated: bool = False) -> Facts[T]:
+def read(cluster: Cluster, connect: Connect, ask: Callable[[Host], T], *, upgrading: bool = False) -> Facts[T]:
     """``ask`` every machine, then API server and etcd; only a workspace that can't be read raises SmallkubeError."""
 
     def machine(host: Host) -> Machine[T]:
@@ -77,10 +79,14 @@ def read(cluster: Cluster, connect: Connect, ask: Callable[[Host], T], *, deprec
         with connect(primary) as host:
             api = kubectl.read(host)
             etcd = _or_error(lambda: etcd_status.read(host, _ETCD_SECONDS))
-            asked = _or_error(lambda: versions.deprecated(kubectl.metrics(host))) if deprecated else ()
-            return Facts(machines, api, etcd, backup, asked)
+            found = Facts(machines, api, etcd, backup)
+            if not upgrading:
+                return found
+            hosts = {cluster.inventory.addressing.node_host(node.index) for node in cluster.inventory.nodes}
+            asked = _or_error(lambda: versions.deprecated(kubectl.metrics(host)))
+            return replace(found, deprecated=asked, budgets=_or_error(lambda: disruptions.blocking(host, hosts)))
     except SmallkubeError as error:
-        return Facts(machines, Api(), error, backup, error)
+        return Facts(machines, Api(), error, backup, error, error)
 
 
 def _or_error(ask: Callable[[], T]) -> T | SmallkubeError:

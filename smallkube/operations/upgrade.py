@@ -1,212 +1,173 @@
-"""To the next minor version of Kubernetes: checked, backed up, in stages with a smoke test after each.
+"""To another minor version of Kubernetes, one after the other: backed up, in stages with a smoke test after each.
 
-The check compares the inventory with what runs, and looks at nodes, etcd and backup. Where an upgrade stands is what
-runs: deploying a stage again that is complete changes nothing.
+Where an upgrade stands is what runs: deploying a stage again that is complete changes nothing. A minor whose last smoke
+test may not have passed is repeated: its configuration is still there (``upgrade_path``).
 """
 
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import partial
 
-from smallkube.core.checks import Check, Result, failed
+from smallkube.core.checks import failed
 from smallkube.core.errors import SmallkubeError
 from smallkube.core.polling import wait_until
-from smallkube.deploy import checks
-from smallkube.deploy import facts as deploy_facts
 from smallkube.deploy.plan import Options
-from smallkube.etcd import status as etcd_status
-from smallkube.etcd.record import Record
 from smallkube.inventory.cluster import Cluster
 from smallkube.inventory.models import Inventory, Node
 from smallkube.kube import kubectl, versions
-from smallkube.kube.kubectl import Api
-from smallkube.kube.versions import Deprecated
-from smallkube.nix.bundle import Bundle
-from smallkube.operations import cluster_facts
-from smallkube.operations.cluster_facts import API_SERVER, KUBELET, PROXY, Facts
+from smallkube.operations import upgrade_path
+from smallkube.operations.cluster_facts import Facts
 from smallkube.operations.engine import Operation, Runbook, Step
+from smallkube.operations.upgrade_check import NOTHING, Readiness, check, known, server
 from smallkube.remote import fleet
-from smallkube.remote.host import Connect, Host
-from smallkube.secrets.host_keys import read_host_key
 
-RECENT = timedelta(days=1)
 _PAUSE_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
-class Readiness:
-    """What a deploy's own preflight finds: disk space, clock, host key. ``unfit``: why it would refuse, in words."""
+class Minor:
+    """One minor of the way, "1.35". ``back_up``: whether to begin with a backup. Not when the primary has it already:
+    it could not roll that back. ``keeps_etcd``: the minor of etcd is known to stay.
+    """
 
-    store_free_kib: int
-    unfit: Sequence[str] = ()
-
-
-def read(cluster: Cluster, connect: Connect) -> Facts[Readiness]:
-    """Ask every machine, API server and etcd; only a workspace that can't be read raises SmallkubeError."""
-
-    def ask(host: Host) -> Readiness:
-        found = deploy_facts.of_deploy(host, Bundle({}))
-        key = read_host_key(cluster.workspace, host.node.name)
-        return Readiness(found.store_free, checks.unfit(found, time.time(), key))
-
-    return cluster_facts.read(cluster, connect, ask, deprecated=True)
-
-
-def server(inventory: Inventory, facts: Facts[Readiness]) -> str:
-    """The API server's version: its own word, else that of the program that runs; "" when neither is known."""
-    found = facts.machines[inventory.primary.name]
-    program = "" if isinstance(found, SmallkubeError) else found.running.versions.get(API_SERVER, "")
-    version = facts.api.version or program
-    with suppress(SmallkubeError):
-        versions.minor(version)
-        return version
-    return ""
-
-
-def check(inventory: Inventory, facts: Facts[Readiness], now: datetime) -> tuple[Check, ...]:
-    """Everything that speaks for or against an upgrade to the inventory's version: what failed forbids it."""
-    target, runs = inventory.cluster.kubernetes, server(inventory, facts)
-    same = runs and versions.minor(target) == versions.minor(runs)
-    answers = [found.facts for found in facts.machines.values() if not isinstance(found, SmallkubeError)]
-    free = min((answer.store_free_kib for answer in answers), default=0)
-    table: Iterable[tuple[str, Iterable[str], str]] = (
-        ("API server", facts.api_faults, f"answers and is ready, {runs}"),
-        (
-            "minor step",
-            versions.step(target, runs) if runs else ["which version runs is not known"],
-            f"none: {runs} runs already" if same else f"from {runs} to {target}",
-        ),
-        ("version skew", _skew_faults(inventory, facts, runs), "all kubelets and kube-proxies fit"),
-        ("nodes", _node_faults(inventory, facts.api), f"all {len(inventory.nodes)} Ready"),
-        ("machines", _machine_faults(facts), f"at least {free >> 20} GiB free in /nix/store; clocks agree"),
-        ("etcd", *_etcd(facts.etcd)),
-    )
-    found = (Check.of("", name, faults, seen) for name, faults, seen in table)
-    return (*found, _backup(facts.backup, now), *_deprecated(facts.deprecated, target))
-
-
-def _skew_faults(inventory: Inventory, facts: Facts[Readiness], runs: str) -> Iterator[str]:
-    """Versions as the machines have them running; of a node that can't be asked, what the API server knows."""
-    others = {f"kubelet on {name}": member.kubelet for name, member in (facts.api.members or {}).items()}
-    for node in inventory.nodes:
-        found, name = facts.machines[node.name], inventory.addressing.node_host(node.index)
-        if not isinstance(found, SmallkubeError):
-            others |= {f"{unit} on {name}": found.running.versions.get(unit, "") for unit in (KUBELET, PROXY)}
-    yield from (f"{name} does not run" for name, version in others.items() if not version)
-    if not runs:
-        yield "there is nothing to compare with"
-    else:
-        known = {name: version for name, version in others.items() if version}
-        yield from versions.skew(inventory.cluster.kubernetes, runs, known)
-
-
-def _node_faults(inventory: Inventory, api: Api) -> Iterator[str]:
-    if api.members is None:
-        yield "the API server could not be asked which are Ready"
-        return
-    expected = [inventory.addressing.node_host(node.index) for node in inventory.nodes]
-    yield from (f"{name} is not in the cluster" for name in expected if name not in api.members)
-    yield from (f"{name} is not Ready" for name, member in api.members.items() if not member.ready)
-
-
-def _machine_faults(facts: Facts[Readiness]) -> Iterator[str]:
-    for name, found in facts.machines.items():
-        reasons = [found.message] if isinstance(found, SmallkubeError) else found.facts.unfit
-        yield from (f"{name}: {reason}" for reason in reasons)
-
-
-def _etcd(found: etcd_status.Status | SmallkubeError) -> tuple[Iterable[str], str]:
-    if isinstance(found, SmallkubeError):
-        return [str(found)], ""
-    return etcd_status.problems(found), f"{found.version}, {found.size >> 20} MiB, no alarm"
-
-
-def _backup(newest: Record | None, now: datetime) -> Check:
-    if newest and now - newest.time <= RECENT:
-        return Check("", "backup", Result.OK, f"{newest.name}, verified")
-    found = f"the newest verified one is of {newest.created}" if newest else "none here that was verified"
-    return Check("", "backup", Result.WARNING, f"{found} (inv etcd.backup)")
-
-
-def _deprecated(found: tuple[Deprecated, ...] | SmallkubeError, target: str) -> Iterator[Check]:
-    """An API that is gone in ``target`` forbids it; of others, those that have a date are a warning."""
-    name = "deprecated APIs"
-    if isinstance(found, SmallkubeError):
-        yield Check("", name, Result.WARNING, f"not known which are asked for: {found.message}")
-    elif not found:
-        yield Check("", name, Result.OK, "none was asked for")
-    else:
-        for each in found:
-            gone = each.removed and versions.minor(each.removed) <= versions.minor(target)
-            hint = ", and was asked for since the API server's last start" if gone else ""
-            result = Result.FAILED if gone else Result.WARNING if each.removed else Result.OK
-            yield Check("", name, result, f"{each}{hint}")
+    version: str
+    back_up: bool = True
+    keeps_etcd: bool = False
 
 
 @dataclass(frozen=True)
 class Plan:
-    """``runs``: the API server's version; ``stages``: the primary alone, then the workers in batches.
+    """``runs``: the API server's version; ``stages``: the primary alone, then the workers in batches; of each minor.
 
-    ``back_up``: whether to begin with a backup. Not when the primary is upgraded already: it could not roll that back.
+    ``about``: lines for a person. ``reversible`` False: the primary does not roll back where etcd may get a new minor.
     """
 
     runs: str
+    minors: tuple[Minor, ...]
     stages: tuple[tuple[Node, ...], ...]
-    back_up: bool
+    about: tuple[str, ...] = ()
+    reversible: bool = True
 
 
-def make(inventory: Inventory, facts: Facts[Readiness], batch: int) -> Plan:
-    """The stages. Raises SmallkubeError when the guard (see ``inv cluster.upgrade-check``) forbids to begin."""
-    if faults := [f"{each.check}: {each.detail}" for each in failed(check(inventory, facts, datetime.now(UTC)))]:
+def forbidden(
+    inventory: Inventory, facts: Facts[Readiness], packages: Mapping[str, str], *, reversible: bool
+) -> list[str]:
+    """Why an upgrade must not begin or go on."""
+    found = check(inventory, facts, datetime.now(UTC), packages, reversible=reversible)
+    return [f"{each.check}: {each.detail}" for each in failed(found)]
+
+
+def make(
+    cluster: Cluster,
+    facts: Facts[Readiness],
+    batch: int,
+    packages: Mapping[str, str] = NOTHING,
+    *,
+    reversible: bool = True,
+) -> Plan:
+    """The minors and stages; ``packages`` and ``reversible`` as in ``upgrade_check.check``.
+
+    Raises SmallkubeError when the guard (see ``inv cluster.upgrade-check``) forbids to begin.
+    """
+    inventory = cluster.inventory
+    if faults := forbidden(inventory, facts, packages, reversible=reversible):
         hint = "inv cluster.upgrade-check says more"
         raise SmallkubeError(f"must not begin: {'; '.join(faults)}", where=inventory.cluster.name, hint=hint)
-    runs, wanted = server(inventory, facts), versions.minor(inventory.cluster.kubernetes)
-    kubelets = [versions.minor(member.kubelet) for member in (facts.api.members or {}).values()]
-    half_way = versions.minor(runs) == wanted and any(kubelet != wanted for kubelet in kubelets)
-    return Plan(runs, fleet.stages(inventory.nodes, batch), not half_way)
+    runs, target = server(inventory, facts), inventory.cluster.kubernetes
+    present, etcd = f"1.{versions.minor(runs)}", getattr(facts.etcd, "version", "")
+    members = facts.api.members or {}
+    kubelets = [members[inventory.addressing.node_host(node.index)].kubelet for node in inventory.nodes]
+    half_way = any(versions.minor(kubelet) != versions.minor(runs) for kubelet in kubelets)
+    passed = upgrade_path.minors(target, runs)
+    unfinished = present != target and (half_way or upgrade_path.is_under_way(cluster.workspace, runs))
+    if unfinished:
+        upgrade_path.at(inventory, present)
+        passed = (present, *passed)
+    found = known(inventory, passed, packages)
+    minors = tuple(
+        Minor(
+            each,
+            back_up=each != present or not (half_way or unfinished),
+            keeps_etcd=upgrade_path.raises_etcd(etcd, there) is False,
+        )
+        for each, there in found
+    )
+    about = [line for each, there in found for line in upgrade_path.describe(inventory, each, there, etcd)]
+    return Plan(runs, minors, fleet.stages(inventory.nodes, batch), tuple(about), reversible)
 
 
 @dataclass
 class Upgrade(Runbook):
-    """Carries out ``plan``. ``smoke`` returns the checks that failed.
+    """Carries out ``plan``. ``smoke`` returns the checks that failed, ``facts`` what is so now.
 
-    ``settle``: for how many seconds after a stage a failed smoke test is repeated: what lost the API server comes back
-    to it in its own time (CoreDNS and the controllers try ever more rarely). ``on_failure`` gets each failed one.
+    ``settle``: for how many seconds after a stage a failed smoke test is repeated, and before another minor a check:
+    what lost the API server comes back to it in its own time (CoreDNS and the controllers try ever more rarely).
+    ``on_failure`` gets each failed one.
 
-    ``version`` is known once it has ended: what runs now.
+    ``version`` is known once the primary was deployed to: what its API server runs.
     """
 
     plan: Plan
     smoke: Callable[[], Sequence[str]]
+    facts: Callable[[], Facts[Readiness]]
     settle: int
     on_failure: Callable[[str], object]
     version: str = ""
 
     def operation(self) -> Operation:
-        """The steps; each may be repeated, and all of them are."""
-        steps = [Step("back up etcd and verify the backup", self.back_up)] if self.plan.back_up else []
-        for stage in self.plan.stages:
-            names = ", ".join(node.name for node in stage)
-            steps.append(Step(f"deploy {names}", partial(self._deploy, stage)))
-            steps.append(Step(f"smoke test after {names}", partial(self._smoke, stage)))
+        """The steps; each may be repeated, and of the minors that do not run everywhere all of them are."""
+        minors = [each.version for each in self.plan.minors]
+        between = [each for each in minors if each != self.inventory.cluster.kubernetes]
+        steps = []
+        if between:
+            title = f"render and lock the configuration of {', '.join(between)} (.smallkube/upgrade)"
+            steps.append(Step(title, partial(upgrade_path.prepare, self.cluster, between)))
+        for each in self.plan.minors:
+            prefix = f"{each.version}: " if between else ""
+            steps += [Step(f"{prefix}{title}", run) for title, run in self._steps(each)]
         return Operation(tuple(steps))
 
-    def _deploy(self, stage: Sequence[Node]) -> None:
-        """Raises SmallkubeError when the API server then has not the target's version."""
-        self.deploy(stage, options=Options(batch=len(stage), upgrade=True))
-        if self.version:
+    def _steps(self, minor: Minor) -> Iterator[tuple[str, Callable[[], object]]]:
+        cluster = upgrade_path.cluster_at(self.cluster, minor.version)
+        if minor is not self.plan.minors[0]:
+            yield "check what forbids it", partial(self._check, cluster)
+        if minor.back_up:
+            yield "back up etcd and verify the backup", self.back_up
+        for stage in self.plan.stages:
+            names = ", ".join(node.name for node in stage)
+            yield f"deploy {names}", partial(self._deploy, cluster, stage, minor)
+            yield f"smoke test after {names}", partial(self._smoke, cluster, stage)
+
+    def _check(self, cluster: Cluster) -> None:
+        target = cluster.inventory.cluster.kubernetes
+
+        def faults() -> Sequence[str]:
+            facts = self.facts()
+            runs = server(cluster.inventory, facts)
+            skipped = upgrade_path.minors(target, runs)[:-1] if runs else ()
+            missing = [f"minor step: {runs} runs, {each} comes first" for each in skipped]
+            return [*missing, *forbidden(cluster.inventory, facts, NOTHING, reversible=True)]
+
+        hint = "repair it and run the same command again"
+        wait_until(faults, self.settle, f"must not go on to {target}", hint=hint, interval=_PAUSE_SECONDS)
+
+    def _deploy(self, cluster: Cluster, stage: Sequence[Node], minor: Minor) -> None:
+        """Raises SmallkubeError when the API server then has not the minor's version."""
+        primary = self.inventory.primary
+        rollback = self.plan.reversible or minor.keeps_etcd or primary not in stage
+        options = Options(batch=len(stage), upgrade=True, rollback=rollback)
+        self.deploy(stage, cluster=cluster, options=options)
+        if primary not in stage:
             return
-        with self.connect(self.inventory.primary) as primary:
-            self.version = kubectl.read(primary).version
-        target, nixos = self.inventory.cluster.kubernetes, self.inventory.cluster.nixos
+        with self.connect(primary) as host:
+            self.version = kubectl.read(host).version
+        target, nixos = cluster.inventory.cluster.kubernetes, cluster.inventory.cluster.nixos
         if not self.version or versions.minor(self.version) != versions.minor(target):
             hint = f"does NixOS {nixos} have {target}? inv nix.render --update-lock"
             raise SmallkubeError(f"the API server runs {self.version or 'no version'}, not {target}", hint=hint)
 
-    def _smoke(self, stage: Sequence[Node]) -> None:
+    def _smoke(self, cluster: Cluster, stage: Sequence[Node]) -> None:
         def failing() -> Sequence[str]:
             if bad := self.smoke():
                 self.on_failure(f"smoke test failed: {', '.join(bad)}")
@@ -215,6 +176,8 @@ class Upgrade(Runbook):
         failure = f"after {', '.join(node.name for node in stage)} checks failed"
         hint = how_to_roll_back(stage, self.backup)
         wait_until(failing, self.settle, failure, hint=hint, interval=_PAUSE_SECONDS)
+        if stage is self.plan.stages[-1]:
+            upgrade_path.end(self.cluster.workspace, cluster.inventory.cluster.kubernetes)
 
 
 def how_to_roll_back(stage: Sequence[Node], backup: str) -> str:

@@ -37,6 +37,10 @@ HOSTS = {
 """Public host keys that nobody has the private half of."""
 
 
+VERSIONS = {"kubernetes": "", "kubernetes_nixpkgs": None}
+"""What differs on the way of an upgrade."""
+
+
 def generate_keys(workspace: Workspace) -> None:
     """All that keys/ of a workspace with two or three nodes needs."""
     workspace.hosts_keys_dir.mkdir(parents=True, exist_ok=True)
@@ -108,6 +112,7 @@ class FakeCluster:
             path.unlink()
         for path, data in moment.files.items():
             if files.get(path) != data:
+                path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(data)
         vars(self).update(copy.deepcopy(dict(moment.memory)))
 
@@ -141,7 +146,9 @@ class FakeCluster:
         options: Options = DEFAULT,
         goal: Goal = Goal.SWITCH,
     ) -> list[Report]:
-        assert cluster is None or cluster.inventory == self.inventory
+        wanted = (cluster or self.cluster).inventory.cluster.kubernetes
+        settings = (cluster or self.cluster).inventory.cluster
+        assert settings.model_copy(update=VERSIONS) == self.inventory.cluster.model_copy(update=VERSIONS)
         if goal is Goal.BUILD:
             return [Report(node.name, NodeOutcome.BUILT, system="/nix/store/system") for node in nodes or ()]
         if off := self.off & {node.name for node in (self.inventory.nodes if nodes is None else nodes)}:
@@ -150,9 +157,9 @@ class FakeCluster:
         deployed = [node.name for node in (self.inventory.nodes if nodes is None else nodes)]
         self.deployments.append(deployed)
         for name in deployed:
-            minor = f"v{self.inventory.cluster.kubernetes}."
+            minor = f"v{wanted}."
             assert options.upgrade or self.members.get(name, minor).startswith(minor)
-            self.members[name] = f"v{self.inventory.cluster.kubernetes}.0"
+            self.members[name] = f"v{wanted}.0"
             self.peers[name] = {*peers.public_keys(peers.read(self.workspace)).values()}
         return [Report(name, NodeOutcome.DEPLOYED) for name in deployed]
 

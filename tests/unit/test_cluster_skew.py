@@ -10,15 +10,16 @@ import pytest
 from smallkube.core.errors import SmallkubeError
 from smallkube.etcd.record import Record, timestamp
 from smallkube.etcd.status import Status
+from smallkube.inventory import releases
 from smallkube.inventory.load import parse as parse_inventory
 from smallkube.inventory.models import Inventory
 from smallkube.kube import versions
 from smallkube.kube.kubectl import Api
 from smallkube.kube.members import Member
 from smallkube.kube.versions import Deprecated
-from smallkube.operations import upgrade
+from smallkube.operations import upgrade_check as upgrade
 from smallkube.operations.cluster_facts import Facts, Machine, Running
-from smallkube.operations.upgrade import Readiness
+from smallkube.operations.upgrade_check import Readiness
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
@@ -29,8 +30,7 @@ NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
         ("1.34", "v1.34.2", ""),
         ("1.34", "v1.34.99", ""),
         ("1.35", "v1.34.2", ""),
-        ("1.36", "v1.34.2", "1.35 comes first"),
-        ("1.40", "v1.34.2", "1.35 comes first"),
+        ("1.36", "v1.34.2", ""),
         ("1.33", "v1.34.2", "no rollback to 1.33"),
         ("1.9", "v1.10.0", "no rollback to 1.9"),
         ("1.10", "v1.9.0", ""),
@@ -38,7 +38,7 @@ NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
         ("1.35", "v1.35.0-rc.1", ""),
     ],
 )
-def test_the_api_server_goes_one_minor_up_and_none_down(target: str, server: str, word: str) -> None:
+def test_the_api_server_goes_up_and_never_down(target: str, server: str, word: str) -> None:
     found = list(versions.step(target, server))
     assert len(found) == bool(word)
     assert not word or word in found[0]
@@ -134,12 +134,23 @@ def test_a_healthy_cluster_may_go_one_minor_up() -> None:
     assert results(healthy()) == {}
     checks = [each.check for each in upgrade.check(inventory(), healthy(), NOW)]
     assert checks == [
-        "API server", "minor step", "version skew", "nodes", "machines", "etcd", "backup", "deprecated APIs",
+        "API server", "minor step", "version skew", "nodes", "machines", "etcd", "etcd versions", "disruption budgets",
+        "backup", "deprecated APIs",
     ]  # fmt: skip
 
 
-def test_a_step_too_far_is_refused() -> None:
-    assert list(results(healthy(), "1.36")) == ["minor step"]
+def test_the_whole_way_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert outcome(healthy(), "minor step") == ["from v1.34.2 to 1.35, then 1.36"]
+    assert results(healthy(), "1.36") == {}
+    monkeypatch.setattr(releases, "PINS", {"1.36": releases.PINS["1.36"]})
+    found = results(healthy(), "1.36")
+    assert list(found) == ["minor step"]
+    assert "no revision of nixpkgs with 1.35, which comes before 1.36, is known here; set cluster." in str(found)
+
+
+def test_a_lower_minor_is_refused() -> None:
+    facts = replace(healthy(), api=replace(healthy().api, version="v1.36.0"))
+    assert results(facts)["minor step"].startswith("failed: the API server is v1.36.0: no rollback to 1.35")
 
 
 NODE2 = (healthy().api.members or {})["node2.k8s.internal"]
@@ -185,6 +196,7 @@ def asked_for(api: str, removed: str) -> Facts[Readiness]:
         (replace(healthy(), etcd=SmallkubeError("etcd does not answer")), "etcd", "failed: etcd does not answer"),
         (replace(healthy(), backup=None), "backup", "warning: none here"),
         (replace(healthy(), backup=record(timedelta(days=1, seconds=1))), "backup", "warning: the newest verified one"),
+        (replace(healthy(), budgets=("default/web",)), "disruption budgets", "failed: default/web allows no pod"),
         (asked_for("a/v1/b", "1.35"), "deprecated APIs", "failed: a/v1/b (gone in 1.35)"),
         (asked_for("a/v1/b", "1.36"), "deprecated APIs", "warning: a/v1/b (gone in 1.36)"),
         (replace(healthy(), deprecated=SmallkubeError("x")), "deprecated APIs", "warning: not known"),
@@ -209,13 +221,21 @@ def outcome(facts: Facts[Readiness], check: str) -> Sequence[str]:
 def test_without_the_api_server_its_program_is_compared() -> None:
     facts = replace(healthy(), api=Api())
     assert outcome(facts, "API server") == ["does not answer"]
-    assert "v1.34.2: one minor at a time" in outcome(facts, "minor step")[0]
+    assert outcome(facts, "minor step") == ["from v1.34.2 to 1.35, then 1.36"]
 
 
 def test_without_the_primary_nothing_is_guessed() -> None:
     error = SmallkubeError("unreachable")
-    facts = replace(healthy(), api=Api(), etcd=error, deprecated=error, machines={**healthy().machines, "node1": error})
+    facts = replace(
+        healthy(),
+        api=Api(),
+        etcd=error,
+        deprecated=error,
+        budgets=error,
+        machines={**healthy().machines, "node1": error},
+    )
     assert outcome(facts, "minor step") == ["which version runs is not known"]
     assert set(results(facts)) == {
-        "API server", "minor step", "version skew", "nodes", "machines", "etcd", "deprecated APIs",
+        "API server", "minor step", "version skew", "nodes", "machines", "etcd", "disruption budgets",
+        "deprecated APIs",
     }  # fmt: skip

@@ -10,12 +10,16 @@ from pathlib import Path
 import pytest
 
 from smallkube.core.errors import SmallkubeError
+from smallkube.core.workspace import Workspace
+from smallkube.inventory.cluster import Cluster
 from smallkube.inventory.load import parse
 from smallkube.inventory.models import Inventory
 from smallkube.kube.kubectl import Api
 from smallkube.kube.members import Member
 from smallkube.operations.cluster_facts import Facts
-from smallkube.operations.upgrade import Readiness, Upgrade, how_to_roll_back, make
+from smallkube.operations.upgrade import Plan, Upgrade, how_to_roll_back
+from smallkube.operations.upgrade import make as make_plan
+from smallkube.operations.upgrade_check import Readiness
 from tests.unit.fake_cluster import FakeCluster, run
 from tests.unit.test_cluster_skew import healthy, machine
 
@@ -32,6 +36,10 @@ TITLES = (
 def inventory(kubernetes: str = "1.35", nodes: int = 2) -> Inventory:
     rows = "".join(f"  node{index}: {{peer_ip: 192.0.2.{index}}}\n" for index in range(1, nodes + 1))
     return parse(f'cluster: {{name: test, kubernetes: "{kubernetes}"}}\nnodes:\n{rows}', Path("inventory.yaml"))
+
+
+def make(inventory: Inventory, found: Facts[Readiness], batch: int) -> Plan:
+    return make_plan(Cluster(Workspace(Path("/nowhere")), inventory), found, batch)
 
 
 def facts(nodes: int, server: str, *kubelets: str) -> Facts[Readiness]:
@@ -63,12 +71,16 @@ def outdated(cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> FakeClust
     return cluster
 
 
+def now(cluster: FakeCluster) -> Facts[Readiness]:
+    versions = [*cluster.members.values()]
+    return facts(2, versions[0], *versions)
+
+
 def upgrading(
     cluster: FakeCluster, faults: Sequence[Sequence[str]] = (), settle: int = 0, messages: list[str] | None = None
 ) -> Upgrade:
     """``faults``: what each smoke test finds, in order."""
-    versions = [*cluster.members.values()]
-    plan = make(cluster.inventory, facts(2, versions[0], *versions), 1)
+    plan = make_plan(cluster.cluster, now(cluster), 1)
     results = iter(faults)
     return Upgrade(
         cluster.cluster,
@@ -77,6 +89,7 @@ def upgrading(
         cluster.deploy,
         plan,
         lambda: next(results, ()),
+        lambda: now(cluster),
         settle,
         messages.append if messages is not None else lambda _: None,
     )
@@ -122,7 +135,7 @@ def test_a_smoke_test_that_recovers_does_not_end_it(outdated: FakeCluster, monke
 
 def test_another_version_than_the_target_ends_it(outdated: FakeCluster) -> None:
     found = upgrading(outdated)
-    found.deploy = lambda _nodes, options: None
+    found.deploy = lambda _nodes, **_: None
     with pytest.raises(SmallkubeError, match=r"the API server runs v1\.34\.2, not 1\.35; does NixOS"):
         run(found.operation(), outdated.keys)
 
@@ -145,15 +158,15 @@ def test_one_node_alone() -> None:
 
 
 def test_a_resumed_upgrade_takes_no_backup() -> None:
-    assert not make(inventory(), facts(2, NEW, NEW, OLD), 1).back_up
-    assert make(inventory(), facts(2, NEW, NEW, NEW), 1).back_up
-    assert make(inventory("1.34"), facts(2, OLD, OLD, OLD), 1).back_up
+    assert [each.back_up for each in make(inventory(), facts(2, NEW, NEW, OLD), 1).minors] == [False]
+    assert [each.back_up for each in make(inventory(), facts(2, NEW, NEW, NEW), 1).minors] == [True]
+    assert [each.back_up for each in make(inventory("1.34"), facts(2, OLD, OLD, OLD), 1).minors] == [True]
+    assert [each.back_up for each in make(inventory("1.36"), facts(2, NEW, NEW, OLD), 1).minors] == [False, True]
 
 
 @pytest.mark.parametrize(
     ("kubernetes", "found", "reason"),
     [
-        ("1.36", facts(2, OLD, OLD, OLD), "minor step: .*one minor at a time"),
         ("1.34", facts(2, NEW, NEW, NEW), "no rollback"),
         ("1.35", facts(2, OLD, OLD, NEW), "the primary comes first"),
     ],
