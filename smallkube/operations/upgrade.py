@@ -89,7 +89,7 @@ def make(
         Minor(
             each,
             back_up=each != present or not (half_way or unfinished),
-            keeps_etcd=upgrade_path.raises_etcd(etcd, there) is False,
+            keeps_etcd=upgrade_path.raises_etcd(each, etcd, there) is False,
         )
         for each, there in found
     )

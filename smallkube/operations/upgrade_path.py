@@ -31,6 +31,8 @@ from smallkube.nix.bundle import assemble
 
 PACKAGES = {"kubernetes": "Kubernetes", "etcd": "etcd", "cri-o": "CRI-O"}
 """Package of the flake → its name for a person."""
+FIRST_WITH_3_7 = 37
+"""Minor of Kubernetes."""
 NEW_ENOUGH = ".".join(map(str, etcd_versions.BEFORE_3_7))
 
 
@@ -105,10 +107,15 @@ def etcd_faults(runs: str, path: Sequence[tuple[str, Mapping[str, str]]], *, rev
         before = etcd or (before and NEW_ENOUGH)
 
 
-def raises_etcd(runs: str, packages: Mapping[str, str]) -> bool | None:
-    """Whether the minor of etcd is another one than that of ``runs``; None when that is not known."""
+def raises_etcd(minor: str, runs: str, packages: Mapping[str, str]) -> bool | None:
+    """Whether etcd's minor is another one than that of ``runs``; None when that is not known.
+
+    No nixpkgs has it together with a minor of Kubernetes before 1.37; where one does, the primary refuses it.
+    """
     etcd = packages.get("etcd", "")
-    return etcd.split(".")[:2] != runs.split(".")[:2] if etcd and runs else None
+    if etcd and runs:
+        return etcd.split(".")[:2] != runs.split(".")[:2]
+    return None if versions.minor(minor) >= FIRST_WITH_3_7 else False
 
 
 def prepare(cluster: Cluster, minors: Sequence[str]) -> None:
@@ -152,10 +159,10 @@ def describe(inventory: Inventory, minor: str, packages: Mapping[str, str], runs
     commands = [f"inv deploy.rollback {nodes}" for nodes in (workers, f"--node {inventory.primary.name}") if nodes]
     back = f"  rollback of {minor}: {', then '.join(commands)}"
     lower = f"etcdctl --endpoints {ENDPOINT} downgrade enable {'.'.join(runs_etcd.split('.')[:2]) or '3.6'}"
-    raised = raises_etcd(runs_etcd, packages)
+    raised = raises_etcd(minor, runs_etcd, packages)
     if raised:
         yield f"{back}, which etcd {packages['etcd']} makes impossible without `{lower}` on the primary before"
-    elif raised is None and minor >= "1.37":
+    elif raised is None:
         yield f"{back}; if it has etcd 3.7, impossible without `{lower}` on the primary before"
     else:
         yield back
