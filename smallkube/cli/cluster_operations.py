@@ -44,12 +44,13 @@ def upgrade(
     settle: Annotated[int, Limits(0), "seconds during which a failed smoke test is repeated after a stage"] = 120,
     no_rollback: NoRollback = False,
 ) -> None:
-    """Upgrade Kubernetes to the inventory's version, minor after minor.
+    """Upgrade Kubernetes to the inventory's version.
 
-    For each minor: runs the checks of cluster.upgrade-check; backs up etcd;
-    deploys to the primary, then to drained workers in batches; runs the smoke
-    test after each stage. Stops at the first failed smoke test and says how to
-    roll back. After an interruption the same command resumes.
+    One minor version after the other. For each: runs the checks of
+    cluster.upgrade-check; backs up etcd; deploys to the primary, then to drained
+    workers in batches; runs the smoke test after each stage. Stops at the first
+    failed smoke test and says how to roll back. After an interruption the same
+    command resumes.
     """
     from smallkube.operations import upgrade as upgrading
     from smallkube.operations import upgrade_check as checking

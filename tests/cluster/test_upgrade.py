@@ -1,7 +1,7 @@
 """Proves what `cluster.upgrade` does: the primary, then batches of workers, with a smoke test after each stage; the
-first that fails ends it and says how to roll back, and the same command resumes. The lab has one version of
-Kubernetes, so that what is brought to the machines here is another change; which versions may follow which is proven in
-tests/unit/test_cluster_skew.py.
+first that fails ends it and says how to roll back, and the same command resumes. One version of Kubernetes is built for
+CI, so that what is brought to the machines here is another change; which versions may follow which is proven in
+tests/unit/test_cluster_skew.py, and the way over several minors in tests/unit/test_operation_upgrade_path.py.
 """
 
 import json
@@ -13,7 +13,7 @@ import pytest
 
 from lab import kubernetes
 from lab.containers import BUSYBOX
-from tests.cluster.conftest import LabCluster, MakeCluster, ended, killed_at
+from tests.cluster.conftest import LabCluster, MakeCluster, ended, killed_at, pod
 from tests.lab.operating import Completed
 
 UPGRADE = ("cluster.upgrade", "--yes", "--image", BUSYBOX, "--skip", "egress")
@@ -95,16 +95,32 @@ def test_killed_at_each_step_the_same_command_ends_it(three: LabCluster) -> None
     three.eventually("all Ready", lambda: all(three.ready().values()))
 
 
-def test_what_the_guard_forbids_does_not_begin(three: LabCluster) -> None:
-    file = three.operator.workspace.inventory_file
-    before, text = marks(three), file.read_text()
-    file.write_text(text.replace(f'kubernetes: "{kubernetes.MINOR}"', 'kubernetes: "1.34"'))
-    try:
+def test_a_disruption_budget_that_blocks_is_named(three: LabCluster) -> None:
+    """Nothing is begun: neither with the version that runs, nor on the way to another."""
+    file, before = three.operator.workspace.inventory_file, marks(three)
+    text = file.read_text()
+    with three.namespace("budgets", wait=False) as namespace:
+        metadata = {"name": "web", "namespace": namespace}
+        spec = {
+            "minAvailable": 1,
+            "selector": {"matchExpressions": [{"key": "app", "operator": "In", "values": ["w"]}]},
+        }
+        budget = {"apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "metadata": metadata, "spec": spec}
+        one = pod("w", "node2")
+        one["metadata"]["namespace"] = namespace
+        three.apply(one, budget)
+        path = ("-n", namespace, "poddisruptionbudget", "web")
+        three.eventually("the pod counts", lambda: three.get(*path)["status"].get("currentHealthy") == 1)
         done = three.operator.inv(*UPGRADE)
-    finally:
-        file.write_text(text)
-    assert done.returncode == 1
-    assert "must not begin: minor step: " in done.stderr.splitlines()[-1]
+        file.write_text(text.replace(f'"{kubernetes.MINOR}"', '"1.37"\n  kubernetes_nixpkgs: nixos-unstable'))
+        try:
+            way = three.operator.inv("cluster.upgrade-check")
+        finally:
+            file.write_text(text)
+    assert done.returncode == way.returncode == 1
+    assert "must not begin: disruption budgets: budgets/web allows no pod to be evicted now" in done.stderr
+    assert "to 1.37" in way.stdout
+    assert "an upgrade must not begin: disruption budgets" in way.stderr.splitlines()[-1]
     assert marks(three) == before
 
 

@@ -18,7 +18,7 @@ from smallkube.etcd import catalog, signature
 from smallkube.inventory import edit
 from smallkube.inventory.models import Node
 from smallkube.nix import check, render
-from smallkube.operations import upgrade
+from smallkube.operations import upgrade_check
 from smallkube.remote import host, scan, ssh
 from smallkube.remote.fake import FakeHost, reply
 from smallkube.remote.scan import Scanned
@@ -86,7 +86,7 @@ def place(cluster: FakeCluster, request: pytest.FixtureRequest, monkeypatch: pyt
     scanned = Scanned(cluster.inventory.primary, key, key)
     monkeypatch.setattr(ssh, "SshHost", connect)
     monkeypatch.setattr(scan, "scan", lambda *_: (scanned,))
-    monkeypatch.setattr(upgrade, "read", lambda *_: healthy())
+    monkeypatch.setattr(upgrade_check, "read", lambda *_: healthy())
     monkeypatch.setattr(check, "check", lambda *_: ())
     monkeypatch.setenv("SMALLKUBE_WORKSPACE", str(root))
     render.plan(cluster.cluster).apply()
