@@ -62,7 +62,8 @@ def _usable(key: object, where: str) -> PublicKey:
 
 def fingerprint(key: PublicKey) -> str:
     """SHA-256 of a public key (SubjectPublicKeyInfo in DER), in hex, by which two people can compare it."""
-    return hashlib.sha256(_der(key)).hexdigest()
+    der = key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    return hashlib.sha256(der).hexdigest()
 
 
 def credential(certificate: x509.Certificate) -> str:
@@ -105,8 +106,7 @@ def belongs(pem: bytes, private: bytes, where: str) -> bool:
         key = serialization.load_pem_private_key(private, password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise UsageError("not a private key in PEM, or encrypted with a password", where=where) from error
-    public = key.public_key()
-    return _der(public) == _der(certificates.load(pem, where).public_key())
+    return key.public_key() == certificates.load(pem, where).public_key()
 
 
 def faults(person: Person, pem: bytes | None) -> list[str]:
@@ -136,10 +136,4 @@ def faults(person: Person, pem: bytes | None) -> list[str]:
 
 def same_key(pems: Sequence[tuple[str, bytes]], key: PublicKey) -> str | None:
     """Whose certificate of ``pems`` (name, PEM) is over this key, if any is."""
-    return next((name for name, pem in pems if _der(certificates.load(pem, name).public_key()) == _der(key)), None)
-
-
-def _der(key: object) -> bytes:
-    assert hasattr(key, "public_bytes")
-    found: bytes = key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
-    return found
+    return next((name for name, pem in pems if certificates.load(pem, name).public_key() == key), None)
