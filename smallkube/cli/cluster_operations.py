@@ -46,11 +46,10 @@ def upgrade(
 ) -> None:
     """Upgrade Kubernetes to the inventory's version.
 
-    One minor version after the other. For each: runs the checks of
-    cluster.upgrade-check; backs up etcd; deploys to the primary, then to drained
-    workers in batches; runs the smoke test after each stage. Stops at the first
-    failed smoke test and says how to roll back. After an interruption the same
-    command resumes.
+    For each minor version: runs the checks of cluster.upgrade-check; backs up
+    etcd; deploys to the primary, then to drained workers in batches; runs the
+    smoke test after each stage. Stops at the first failed one and says how to
+    roll back. After an interruption the same command resumes.
     """
     from smallkube.operations import upgrade as upgrading
     from smallkube.operations import upgrade_check as checking
@@ -74,8 +73,8 @@ def upgrade(
     run = upgrading.Upgrade(here.cluster, master, here.connect, runner.deploy, plan, smoke, facts, settle, runner.step)
     question = f"upgrade {inventory.cluster.name} from {plan.runs} to {inventory.cluster.kubernetes}?"
     if runner.run(run.operation(), question):
-        text = f"all nodes have Kubernetes {inventory.cluster.kubernetes} ({run.version}), and work"
-        runner.show({"version": run.version, "backup": run.backup}, text)
+        result = {"version": run.version, "backup": run.backup}
+        runner.show(result, f"all nodes have Kubernetes {inventory.cluster.kubernetes} ({run.version}), and work")
 
 
 @task(*CHANGE)
