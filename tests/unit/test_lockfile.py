@@ -51,6 +51,18 @@ def test_a_lock_without_the_second_nixpkgs_is_not_complete() -> None:
     assert [lockfile.is_complete(text, second=True) for text in (None, lock(), both)] == [False, False, True]
 
 
+def test_the_second_nixpkgs_alone_is_left_out() -> None:
+    both = lock(agenix="c" * 40, **{"kubernetes-nixpkgs": "e" * 40})
+    for text in (both, lock(agenix="c" * 40)):
+        assert json.loads(lockfile.without_second(text)) == json.loads(lock(agenix="c" * 40))
+
+
+@pytest.mark.parametrize("text", [b"", b"<<<<<<<", b"[]", b"{}", b'{"nodes": {"root": {}}, "root": "root"}'])
+def test_a_damaged_lock_is_not_taken_over(text: bytes) -> None:
+    with pytest.raises(SmallkubeError, match=r"^nix/flake\.lock: damaged; restore it from git"):
+        lockfile.without_second(text)
+
+
 def test_an_update_shows_each_input_that_it_changed() -> None:
     old = lock("2026-10-01", "a" * 40, agenix="c" * 40, gone="d" * 40)
     new = lock("2026-11-20", "b" * 40, agenix="c" * 40, **{"kubernetes-nixpkgs": "e" * 40})
