@@ -27,6 +27,8 @@ NEEDED_HERE = {QEMU: "qemu-system-x86", "qemu-img": "qemu-utils", "mkfs.ext4": "
 """Program to Debian's package of it."""
 ACCELERATOR = "accelerator"
 CPUS = {"kvm": "host", "tcg": "max"}
+CORES = {"kvm": "2", "tcg": "1"}
+"""With one, QEMU translates neither the memory barriers nor the atomic accesses that several need among them."""
 PROBE_SECONDS = 15
 MEMORY = "2048"
 """MiB."""
@@ -99,7 +101,8 @@ class VirtualMachine(Machine):
     def _machine(self, accelerator: str, base: Path) -> list[str]:
         drive = "if=none,id"
         return [
-            *("-machine", f"q35,accel={accelerator}", "-cpu", CPUS[accelerator], "-smp", "2", "-m", MEMORY),
+            *("-machine", f"q35,accel={accelerator}", "-cpu", CPUS[accelerator]),
+            *("-smp", CORES[accelerator], "-m", MEMORY),
             *("-kernel", str(base / "vmlinuz"), "-append", KERNEL),
             *("-drive", f"{drive}=disk,format=qcow2,discard=unmap,file={_option(self.folder / 'disk.qcow2')}"),
             *("-device", "nvme,serial=lab,drive=disk"),
