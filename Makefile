@@ -20,11 +20,11 @@ help:
 	@echo "make test            unit, integration and lab tests; skips state the reason"
 	@echo "make test-all        the same, and the cluster tests (real Kubernetes)"
 	@echo "make test-newest     unit tests with the newest versions of all dependencies"
-	@echo "make test-minors     from the oldest minor of Kubernetes to the newest and one back, in use (an hour)"
+	@echo "make test-minors     from the oldest minor of Kubernetes to the newest and one back, in use; QEMU"
 	@echo "make lint            ruff, mypy --strict, shellcheck, nixfmt where there is one"
 	@echo "make bench           measurements, side by side (BENCH=--quick: each once, to see that it works)"
 	@echo "make lab-kubernetes  build Kubernetes for the lab and the tests (once)"
-	@echo "make lab-qemu        QEMU for virtual machines in the lab (inv lab.up --backend qemu) and their test"
+	@echo "make lab-qemu        QEMU for virtual machines in the lab (inv lab.up --backend qemu)"
 	@echo "make setup           Debian's packages and the virtual environment (the others call it)"
 	@echo "make venv            the virtual environment alone: enough for clusters of your own"
 	@echo "make lock            renew requirements.txt: the newest versions, with hashes"
@@ -91,8 +91,8 @@ test-newest: setup
 	PATH="$(CURDIR)/$(NEWEST)/bin:$$PATH" pytest --numprocesses=2 tests/unit
 
 # Builds what the lab lacks: the tests of conformance, and each minor.
-test-minors: lab-kubernetes
-	pytest --capture=no tests/minors
+test-minors: lab-kubernetes lab-qemu
+	pytest --capture=no -m '' tests/minors tests/lab/test_qemu.py
 
 bench: setup
 	python -m bench $(BENCH)

@@ -1,7 +1,7 @@
 """Proves that the lab's machines are also virtual machines with a kernel of their own, on which a deploy, the tunnel, a
 rollback after a hard reset, a reboot and a full disk are the real ones.
 
-`pytest -m '' tests/lab/test_qemu.py` runs what is marked as long, too: a reboot, and the end of a machine.
+Long, because QEMU may have to translate: `make test-minors` runs it, or `pytest -m '' tests/lab/test_qemu.py`.
 """
 
 import json
@@ -21,6 +21,7 @@ from tests.conftest import require
 from tests.lab.conftest import Up, made
 from tests.lab.operating import Operator, await_
 
+pytestmark = pytest.mark.long
 NODES = ("node1", "node2")
 SECONDS = 900
 """For a task or a start where QEMU has no KVM and shares the cores with other tests."""
@@ -136,7 +137,6 @@ def test_a_hard_reset_before_the_confirmation_rolls_back(deployed: Operator) -> 
     assert deployed.leftovers("node2") == ""
 
 
-@pytest.mark.long
 def test_a_reboot_starts_the_kernel_anew(deployed: Operator) -> None:
     node1, before = deployed.lab.machine("node1"), boot_id(deployed, "node1")
     process, system = node1.init, deployed.runs("node1")
@@ -145,7 +145,6 @@ def test_a_reboot_starts_the_kernel_anew(deployed: Operator) -> None:
     assert (node1.init, deployed.runs("node1")) == (process, system)
 
 
-@pytest.mark.long
 def test_a_virtual_machine_shuts_down_in_order(virtual: Up) -> None:
     node2 = virtual.lab.machine("node2")
     node2.stop(seconds=SECONDS)
