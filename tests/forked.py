@@ -35,14 +35,14 @@ def inv(*words: str, environment: Mapping[str, str], seconds: float = 120) -> "s
         pid = os.fork()
         if pid == 0:
             _become(argv, environment, out.fileno(), err.fileno())
-        handle = os.pidfd_open(pid)
+        handle, ended = os.pidfd_open(pid), []
         try:
             ended = select.select([handle], [], [], seconds)[0]
         finally:
             os.close(handle)
-        if not ended:
-            os.kill(pid, signal.SIGKILL)
-        _, status = os.waitpid(pid, 0)
+            if not ended:  # also when the test is interrupted
+                os.kill(pid, signal.SIGKILL)
+            _, status = os.waitpid(pid, 0)
         for stream in (out, err):
             stream.seek(0)
         texts = [stream.read().decode(errors="surrogateescape") for stream in (out, err)]
