@@ -11,7 +11,7 @@ __all__ = ["MINORS", "OWN", "RELEASES", "SOURCE", "inputs", "write"]
 
 SOURCE = Path(__file__).with_name("nix")
 RELEASE = "release.nix"
-OWN = "25.11"
+OWN = "26.05"
 """What ``SOURCE`` itself stands in for."""
 
 

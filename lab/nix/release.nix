@@ -1,3 +1,3 @@
 # What this folder stands in for: a release of NixOS, and the minor of Kubernetes in its package set. lab/standins.py makes
 # copies of the folder that say something else here.
-{ nixos = "25.11"; kubernetes = "1.34"; }
+{ nixos = "26.05"; kubernetes = "1.36"; }

@@ -86,8 +86,9 @@ let
     '';
   };
 
-  # Before 1.36 the API server reads the certificates of kubelets at its start only (client-go transport: CAFile is loaded
-  # once). It is restarted when one comes that it does not know; one that goes can wait.
+  # Before 1.36 the API server reads the certificates of kubelets at its start only, since then again after five minutes at
+  # most (client-go transport: CAFile is loaded once; ca_rotation.go, caRefreshDuration). Until then it would answer none of
+  # exec, logs and metrics of a new node. It is restarted when one comes that it does not know; one that goes can wait.
   kubelets = pkgs.writeShellApplication {
     name = "kube-identities-kubelets";
     runtimeInputs = [
@@ -99,8 +100,6 @@ let
       file=${cfg.kubeletsFile}
       install -m 0644 "$1" "$file.new"
       mv -fT "$file.new" "$file"
-    ''
-    + lib.optionalString (lib.versionOlder cfg.package.version "1.36") ''
       if [ -e "$file.known" ] && grep -qvxFf "$file.known" "$file"; then
         echo "the API server restarts, to know the certificates of new kubelets"
         systemctl --no-block try-restart kube-apiserver.service

@@ -133,7 +133,7 @@ def test_a_revoked_node_is_refused_and_nobody_else(three: LabCluster, capsys: py
 
 
 def test_a_node_is_added_with_one_restart_at_most(three: LabCluster) -> None:
-    """For the serving certificate of its kubelet, before 1.36; its identities need no restart."""
+    """For the serving certificate of its kubelet; its identities need no restart."""
     inventory, other = three.operator.workspace.inventory_file, three.operator.node("node2")
     host, peer = (f"{address.rpartition('.')[0]}.3" for address in (other.ssh.host, other.peer_ip))
     entry = f"  node3:\n    peer_ip: {peer}\n    ssh: {{host: {host}, port: {other.ssh.port}}}\n"

@@ -99,7 +99,7 @@ def test_a_disruption_budget_that_blocks_is_named(three: LabCluster) -> None:
     """Nothing is begun: neither with the version that runs, nor on the way to another."""
     file, before = three.operator.workspace.inventory_file, marks(three)
     text = file.read_text()
-    with three.namespace("budgets", wait=False) as namespace:
+    with three.namespace("budgets") as namespace:
         metadata = {"name": "web", "namespace": namespace}
         spec = {
             "minAvailable": 1,

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
+from lab import standins
 from smallkube.core.workspace import REPOSITORY, Workspace
 from smallkube.inventory import cluster
 from smallkube.inventory.load import load
@@ -47,7 +48,8 @@ class PreparedWorkspace:
 
     def write_inventory(self, indices: Sequence[int], **cluster: Any) -> None:
         nodes = {f"node{index}": {"peer_ip": f"192.168.0.{index}"} for index in indices}
-        document = {"cluster": {"name": "test", **cluster}, "nodes": nodes}
+        newest = {"nixos": standins.OWN, "kubernetes": standins.RELEASES[standins.OWN]}
+        document = {"cluster": {"name": "test", **newest, **cluster}, "nodes": nodes}
         self.workspace.inventory_file.write_text(yaml.safe_dump(document))
 
     def new_host_key(self, node: str) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
+from lab import standins
 from lab.checks.evaluate import Description, evaluate
 from smallkube.core import process
 from smallkube.core.workspace import Workspace
@@ -46,6 +47,7 @@ class Tree:
 def make_tree(folder: Path, indices: Sequence[int], addresses: str, cluster: Mapping[str, Any]) -> Tree:
     workspace = Workspace(folder)
     own, settings = cluster.get("nodes", {}), {key: value for key, value in cluster.items() if key != "nodes"}
+    settings = {"nixos": standins.OWN, "kubernetes": standins.RELEASES[standins.OWN], **settings}
     nodes = {
         name: {"peer_ip": addresses.format(name[4:])} | own.get(name, {}) for name in map("node{}".format, indices)
     }

@@ -47,7 +47,6 @@ BREAKS = {
     "services.resolved.enable = lib.mkForce false;": "stub listener",
     'services.resolved.settings.Resolve.DNSStubListener = "no";': "stub listener",
     "services.resolved.settings.Resolve.DNSStubListener = false;": "stub listener",
-    'services.resolved.extraConfig = "DNS=192.0.2.1\\nDNSStubListener = no\\n";': "stub listener",
     "networking.enableIPv6 = false;": "pods need IPv6",
     'boot.kernel.sysctl."net.ipv4.conf.all.forwarding" = false;': "net.ipv4.conf.all.forwarding",
     'boot.kernel.sysctl."net.ipv4.ip_forward" = "0";': "net.ipv4.ip_forward",

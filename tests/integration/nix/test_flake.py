@@ -59,7 +59,7 @@ def test_the_rendered_flake_gives_the_same_description(build: Build, describe: D
 def test_the_toplevel_is_one_derivation(build: Build, flake: Flake) -> None:
     result = flake(build((1, 2)), "node1.config.system.build.toplevel")
     assert result.ok, result.stderr
-    assert re.fullmatch(r'"/nix/store/[a-z0-9]{32}-nixos-system-node1-25\.11"', result.stdout.strip())
+    assert re.fullmatch(r'"/nix/store/[a-z0-9]{32}-nixos-system-node1-26\.05"', result.stdout.strip())
 
 
 def test_a_failed_assertion_stops_the_build(build: Build, flake: Flake) -> None:

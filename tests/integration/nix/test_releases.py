@@ -64,9 +64,9 @@ def test_the_flake_evaluates_and_names_its_inputs(
 
 
 def test_a_package_of_another_minor_is_refused(build: Build, describe: Describe) -> None:
-    tree = build((1, 2)).replacing("nix/rendered/cluster.nix", 'kubernetesMinor = "1.34"', 'kubernetesMinor = "1.35"')
+    tree = build((1, 2)).replacing("nix/rendered/cluster.nix", 'kubernetesMinor = "1.36"', 'kubernetesMinor = "1.35"')
     (complaint,) = describe(tree)["node1"]["failedAssertions"]
-    assert "demands Kubernetes 1.35, but the package is 1.34.2; name a revision of nixpkgs" in complaint
+    assert "demands Kubernetes 1.35, but the package is 1.36.3; name a revision of nixpkgs" in complaint
 
 
 @pytest.mark.parametrize(
