@@ -19,7 +19,7 @@ DECLARED = (
         "services.rke2",
         "virtualisation.docker",
     ),
-    *("virtualisation.podman", "services.resolved.settings"),
+    "virtualisation.podman",
 )
 """Options that NixOS has and the lab has not."""
 OPTIONS = " ".join(f"options.{path} = lib.mkOption {{ type = lib.types.unspecified; }};" for path in DECLARED)
