@@ -20,7 +20,7 @@ help:
 	@echo "make test            unit, integration and lab tests; skips state the reason"
 	@echo "make test-all        the same, and the cluster tests (real Kubernetes)"
 	@echo "make test-newest     unit tests with the newest versions of all dependencies"
-	@echo "make test-minors     from the oldest minor of Kubernetes to the newest and one back, in use; QEMU"
+	@echo "make test-minors     from the oldest minor of Kubernetes to the newest and one back, under load; QEMU"
 	@echo "make lint            ruff, mypy --strict, shellcheck, nixfmt where there is one"
 	@echo "make bench           measurements, side by side (BENCH=--quick: each once, to see that it works)"
 	@echo "make lab-kubernetes  build Kubernetes for the lab and the tests (once)"

@@ -24,12 +24,10 @@ from smallkube.kube.versions import Deprecated
 from smallkube.nix import lockfile, render
 from smallkube.nix.bundle import Bundle, assemble
 from smallkube.operations import upgrade_path
-from smallkube.operations.cluster_facts import Facts
 from smallkube.operations.engine import Runbook
 from smallkube.operations.upgrade import Upgrade, make
-from smallkube.operations.upgrade_check import Readiness
 from tests.unit.fake_cluster import FakeCluster, Killed, Moment, run
-from tests.unit.test_operation_upgrade import facts
+from tests.unit.test_operation_upgrade import facts, now
 
 NAMED = "0123456789abcdef0123456789abcdef01234567"
 OLD, TARGET = "v1.34.2", "v1.37.0"
@@ -72,11 +70,6 @@ def walking(cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> FakeCluste
     cluster.members = dict.fromkeys(cluster.members, OLD)
     cluster.deployments.clear()
     return cluster
-
-
-def now(cluster: FakeCluster) -> Facts[Readiness]:
-    versions = [*cluster.members.values()]
-    return facts(2, versions[0], *versions)
 
 
 def upgrading(cluster: FakeCluster, deploy: Callable[..., Any] | None = None, **more: Any) -> Upgrade:
