@@ -272,11 +272,16 @@ def test_images_have_upstream_names_and_their_programs(tmp_path: Path) -> None:
                  tests / "nautilus/html/data.json"):  # fmt: skip
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(path.name)
-    names = ["gcr.io/k8s-authenticated-test/agnhost:2.6", "registry.k8s.io/pause:3.10.1"]
-    names += [f"registry.k8s.io/e2e-test-images/{name}" for name in ("agnhost:2.56", "httpd:1", "httpd:2", "perl:5.26")]
-    made = {image.name: image for image in conformance.images(names, programs, tmp_path, b"tools", b"bb", b"pause")}
-    assert set(made) == set(names) - {names[0], f"{conformance.REGISTRY}/perl:5.26"}
-    agnhost = made[f"{conformance.REGISTRY}/agnhost:2.56"]
+    own = ("agnhost:2.55", "agnhost:2.63.0", "busybox:1", "glibc-dns-testing:2.0.0", "nautilus:1", "nginx:1", "nginx:2",
+           "nonewprivs:1", "nonroot:1", "sample-apiserver:1")  # fmt: skip
+    names = [*(f"{conformance.REGISTRY}/{name}" for name in own), "registry.k8s.io/etcd:3", "registry.k8s.io/pause:3"]
+    others = ["gcr.io/k8s-authenticated-test/agnhost:2.6", f"{conformance.REGISTRY}/perl:5.26"]
+    layers = (programs, tmp_path, b"tools", b"bb", b"pause")
+    made = {image.name: image for image in conformance.images([*names, *others], *layers)}
+    assert set(made) == set(names)
+    with pytest.raises(SmallkubeError, match=r"names no registry\.k8s\.io/pause: upstream has other images"):
+        conformance.images(names[:-1], *layers)
+    agnhost = made[f"{conformance.REGISTRY}/agnhost:2.63.0"]
     assert (agnhost.entrypoint, agnhost.command) == (["/agnhost"], ["pause"])
     assert json.loads(json.dumps(agnhost.config))["Entrypoint"] == ["/agnhost"]
 
