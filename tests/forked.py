@@ -15,6 +15,7 @@ import tempfile
 import traceback
 from collections.abc import Mapping
 from functools import cache
+from pathlib import Path
 from typing import NoReturn
 
 import smallkube
@@ -54,9 +55,14 @@ def inv(*words: str, environment: Mapping[str, str], seconds: float = 120) -> "s
 def _become(argv: list[str], environment: Mapping[str, str], out: int, err: int) -> NoReturn:
     status: object = 1
     try:
-        null = os.open(os.devnull, os.O_RDONLY)
+        null = os.open(os.devnull, os.O_RDWR)
         for descriptor, own in enumerate((null, out, err)):
             os.dup2(own, descriptor)
+        # Another thread may just be starting a process: it waits until nobody holds its pipe any more. The numbers stay
+        # in use, or what still writes to one would write into a file that is opened here.
+        for descriptor in (int(entry.name) for entry in [*Path("/proc/self/fd").iterdir()]):
+            if descriptor > 2 and descriptor != null:
+                os.dup2(null, descriptor, inheritable=False)
         sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w"), open(2, "w")  # noqa: SIM115
         signal.signal(signal.SIGINT, signal.default_int_handler)
         os.environ.clear()
