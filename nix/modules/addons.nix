@@ -72,6 +72,8 @@ let
       kubectl --request-timeout=60s taint --overwrite node "$node" ${controlPlane}=:NoSchedule
       kubectl --request-timeout=60s taint node "$node" role:NoSchedule-
     fi
+    # With this request the API server reads the certificates of kubelets again (identities.nix).
+    kubectl --request-timeout=20s get --raw "/api/v1/nodes/$node/proxy/healthz" || true
     kubectl --request-timeout=60s label --overwrite nodes --selector='!${controlPlane}' ${role}=worker
   ''
   + cfg.marksScript;
@@ -207,6 +209,7 @@ in
     systemd.timers.kube-node-roles = lib.mkIf cfg.isPrimary {
       wantedBy = [ "timers.target" ];
       timerConfig.OnUnitInactiveSec = "5min";
+      timerConfig.AccuracySec = "1s";
     };
   };
 }

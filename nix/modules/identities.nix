@@ -86,23 +86,42 @@ let
     '';
   };
 
-  # Before 1.36 the API server reads the certificates of kubelets at its start only, since then again after five minutes at
-  # most (client-go transport: CAFile is loaded once; ca_rotation.go, caRefreshDuration). Until then it would answer none of
-  # exec, logs and metrics of a new node. It is restarted when one comes that it does not know; one that goes can wait.
+  # Until the API server knows a kubelet's certificate, exec, logs and metrics of its node fail. Before 1.36 it reads them at
+  # its start only (client-go transport: CAFile is loaded once), so it is restarted. Since then it reads them again with
+  # the first plain request to a kubelet that comes five minutes after it last did (ca_rotation.go, caRefreshDuration;
+  # exec is none, so kube-node-roles makes one). That is soon enough for a node that is new, but not for one that is about
+  # to change its certificate. One that goes can wait.
+  rereads = lib.versionAtLeast cfg.kubernetesMinor "1.36";
   kubelets = pkgs.writeShellApplication {
     name = "kube-identities-kubelets";
     runtimeInputs = [
       pkgs.coreutils
-      pkgs.gnugrep
+      pkgs.diffutils
+      pkgs.gawk
       config.systemd.package
     ];
     text = ''
       file=${cfg.kubeletsFile}
+      if cmp -s "$1" "$file"; then
+        exit 0
+      fi
       install -m 0644 "$1" "$file.new"
       mv -fT "$file.new" "$file"
-      if [ -e "$file.known" ] && grep -qvxFf "$file.known" "$file"; then
-        echo "the API server restarts, to know the certificates of new kubelets"
+      if ! [ -e "$file.known" ]; then
+        exit 0
+      fi
+      unknown=$(awk '
+        /^# / { node = $2; next }
+        /^-----BEGIN/ { leaf = ""; next }
+        !/^-----END/ { leaf = leaf $0; next }
+        FNR == NR { known[leaf]; knownNode[node]; next }
+        !(leaf in known) && (node in knownNode || ${toString (if rereads then 0 else 1)}) { print node }
+      ' "$file.known" "$file")
+      if [ "$unknown" ]; then
+        echo "the API server restarts, to know the certificates of kubelets:" "$unknown"
         systemctl --no-block try-restart kube-apiserver.service
+      else
+        cp "$file" "$file.known"
       fi
     '';
   };

@@ -8,13 +8,14 @@
   config,
   kubeLib,
   lib,
+  pkgs,
   ...
 }:
 let
   inherit (lib) mkOption types;
   cfg = config.kube;
   webhook = cfg.kubeletAuth == "webhook";
-  certificates = map ({ index, ... }: "kubelet_node${toString index}.crt") cfg.peers;
+  certificate = { index, ... }: "kubelet_node${toString index}.crt";
 in
 {
   options.kube = {
@@ -30,8 +31,12 @@ in
       type = types.path;
       internal = true;
       readOnly = true;
-      default = kubeLib.trustBundle certificates;
-      description = "The serving certificates of all kubelets.";
+      default = pkgs.writeText "kubelets.crt" (
+        lib.concatMapStrings (
+          peer: "# node${toString peer.index}\n" + kubeLib.trustText [ (certificate peer) ]
+        ) cfg.peers
+      );
+      description = "The serving certificates of all kubelets, those of each after a line with its node.";
     };
   };
 
@@ -51,6 +56,6 @@ in
       ))
     ];
     requiredPublic =
-      lib.optional webhook "kubelet-client.crt" ++ lib.optionals cfg.isPrimary certificates;
+      lib.optional webhook "kubelet-client.crt" ++ lib.optionals cfg.isPrimary (map certificate cfg.peers);
   };
 }

@@ -115,6 +115,8 @@ class Outage:
     @property
     def words(self) -> str:
         """For a person."""
+        if not self.restarts:
+            return "the API server did not restart"
         times = "once" if self.restarts == 1 else f"{self.restarts} times"
         return f"the API server restarted {times} and did not answer for {self.seconds:.0f} s in all"
 

@@ -33,8 +33,13 @@ Their pauses between tries double, also from one outage to the next if less than
 random). They may need two: the first watch begins at a revision that is too old for the new server's cache, so that
 they have to list again. The rest is for the requests.
 """
-_API_SERVER_AGE = """
+REREAD_SECONDS = 320
+"""How long after a node was added the API server may still not know its kubelet's certificate (identities.nix)."""
+UNKNOWN_KUBELET = "certificate signed by unknown authority"
+"""What kubectl says then, in the words of Go's crypto/x509."""
+_AGES = """
 systemctl show --timestamp=unix --property=ActiveEnterTimestamp --value kube-apiserver.service
+stat --format=@%Y /var/lib/kube-identities/kubelets.crt || echo @0
 date +@%s
 """
 _TIMED_OUT = 124
@@ -156,15 +161,22 @@ class SmokeContext:
     @property
     def reconnecting(self) -> float:
         """For how many seconds clients of the API server may still not have come back since it was started."""
-        return max(0.0, self._reconnected - time.monotonic())
+        return max(0.0, self._settled[0] - time.monotonic())
+
+    @property
+    def rereading(self) -> float:
+        """For how many seconds the API server may still not know each kubelet's certificate."""
+        return max(0.0, self._settled[1] - time.monotonic())
 
     @cached_property
-    def _reconnected(self) -> float:
-        """By when all have, on the monotonic clock."""
-        done = self.primary.run(Command(("/bin/sh", "-c", _API_SERVER_AGE), root=False))
+    def _settled(self) -> tuple[float, float]:
+        """By when all clients are back, and all kubelets known; on the monotonic clock."""
+        done = self.primary.run(Command(("/bin/sh", "-c", _AGES), root=False))
         times = [int(word) for word in re.findall(r"^@([0-9]{1,12})$", done.text, re.MULTILINE)]
-        age = times[1] - times[0] if len(times) == 2 else RECONNECT_SECONDS
-        return time.monotonic() + (RECONNECT_SECONDS - age if age >= 0 else 0)
+        if len(times) != 3 or max(times) != times[2]:  # nothing follows from times to come: the clock was set
+            return 0, 0
+        started, changed, _ = (moment - times[2] + time.monotonic() for moment in times)
+        return started + RECONNECT_SECONDS, changed + REREAD_SECONDS if changed > started else 0
 
     @cached_property
     def readyz(self) -> Result:

@@ -13,6 +13,7 @@ from smallkube.smoke import probes
 from smallkube.smoke.context import (
     LABEL,
     SCRIPTS,
+    UNKNOWN_KUBELET,
     Answers,
     Failed,
     NotReached,
@@ -185,7 +186,16 @@ def _create_services(context: SmokeContext) -> None:
 
 
 def logs(context: SmokeContext) -> str:
-    texts, faults = _ask_pods(context, lambda pod: context.kubectl("logs", pod.name, "-n", context.namespace))
+    """The first check that needs a kubelet's own API, so that it waits until the API server knows the kubelet."""
+
+    def ask(pod: Pod) -> str:
+        words = ("logs", pod.name, "-n", context.namespace)
+        if patience:
+            context.wait(lambda: [UNKNOWN_KUBELET] * (UNKNOWN_KUBELET in context.ask(*words).stderr), patience, 2)
+        return context.kubectl(*words)
+
+    patience = context.rereading
+    texts, faults = _ask_pods(context, ask)
     fail_if([*faults, *(f"{node}: other text" for node, text in texts.items() if text != "serving")])
     return ""
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.cluster.conftest import LabCluster, ended, killed_at
-from tests.cluster.load import Load, by_kubeconfig
+from tests.cluster.load import busy
 
 NAMESPACE, OTHER = "test-users", "default"
 SECONDS = 10
@@ -178,7 +178,7 @@ def test_an_expired_certificate_is_refused(people: LabCluster) -> None:
 
 
 def test_nobody_else_notices_who_comes_and_goes(people: LabCluster) -> None:
-    with Load(people).running({"root": by_kubeconfig("node1", "/run/kubeconfig-root")}) as load:
+    with busy(people, "test-users-load") as load:
         for _ in range(3):
             add(people, "frank", "--role", "view")
             install(people, "frank")
@@ -186,6 +186,11 @@ def test_nobody_else_notices_who_comes_and_goes(people: LabCluster) -> None:
             done = remove(people, "frank")
             assert done["refused_after"] < SECONDS and done["outage"]["restarts"] == 0
             say(f"frank refused after {done['refused_after']} s")
+        add(people, "frank", "--expires", "20s", "--role", "view")
+        install(people, "frank")
+        await_answer(people, "frank", "frank")
+        say(f"expired, frank is refused after {await_answer(people, 'frank', 'Unauthorized'):.1f} s")
+        remove(people, "frank")
     load.judge(restarts=0)
     assert not list(people.operator.workspace.keys_dir.rglob("*frank*"))
 

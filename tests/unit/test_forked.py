@@ -17,7 +17,7 @@ def test_a_forked_command_holds_no_pipe_of_the_test(tmp_path: Path) -> None:
     git.chmod(0o755)
     environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "HOME": str(tmp_path)}
     reading, writing = os.pipe()
-    pipe = os.readlink(f"/proc/self/fd/{writing}")
+    pipe = str(Path(f"/proc/self/fd/{writing}").readlink())
     forked.inv("doctor", environment={**environment, "SMALLKUBE_WORKSPACE": str(tmp_path)})
     os.close(reading)
     os.close(writing)

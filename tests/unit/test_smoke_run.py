@@ -21,7 +21,7 @@ from smallkube.inventory.models import Node
 from smallkube.remote.fake import FakeHost
 from smallkube.remote.host import Command, Result
 from smallkube.smoke import control, pods, runner, tokens
-from smallkube.smoke.context import SCRIPTS, Options, SmokeContext
+from smallkube.smoke.context import SCRIPTS, Failed, Options, Pod, SmokeContext
 from smallkube.smoke.report import SmokeResult
 from smallkube.smoke.table import NAMES
 
@@ -249,13 +249,13 @@ def claims(**said: object) -> str:
 @pytest.mark.parametrize(
     ("started", "left"),
     [
-        ("@1000\n@1000\n", 130),
-        ("@1000\n@1030\n", 100),
-        ("@1000\n@1130\n", 0),
-        ("@1000\n@90000\n", 0),
-        ("@1000\n@400\n", 0),  # the clock was set back
-        ("\n@1000\n", 0),  # it is not running
-        ("@n/a\n@1000\n", 0),
+        ("@1000\n@0\n@1000\n", 130),
+        ("@1000\n@0\n@1030\n", 100),
+        ("@1000\n@0\n@1130\n", 0),
+        ("@1000\n@0\n@90000\n", 0),
+        ("@1000\n@0\n@400\n", 0),  # the clock was set back
+        ("\n@0\n@1000\n", 0),  # it is not running
+        ("@n/a\n@0\n@1000\n", 0),
         ("", 0),
     ],
 )
@@ -273,6 +273,36 @@ def test_clients_of_a_restarted_api_server_are_waited_for(
     if left:
         (line,) = primary.did("exec --stdin")
         assert int(line.rsplit(" ", 1)[1]) in range(7 + left - 5, 9 + left)
+
+
+@pytest.mark.parametrize(
+    ("ages", "known"),
+    [
+        ("@1000\n@1200\n@1210\n", True),
+        ("@1000\n@1200\n@1600\n", False),  # it has read them again, and still does not know the kubelet
+        ("@1000\n@900\n@1010\n", False),  # they are what it began with
+        ("@1000\n@1200\n@1100\n", False),  # the clock was set back
+    ],
+)
+def test_the_certificate_of_a_new_kubelet_is_waited_for(
+    ages: str, known: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    unknown = Result(1, b"", "Error: tls: failed to verify certificate: x509: certificate signed by unknown authority")
+    said = [unknown, unknown, *[Result(0, b"serving", "")] * 2]
+
+    class Rereading(Primary):
+        def answer(self, command: Command) -> Result:
+            return said.pop(0) if " logs " in " ".join(command.argv) else super().answer(command)
+
+    found = context(Rereading({"ActiveEnterTimestamp": ages}))
+    found.pods = [Pod("probe", "node1", "", "")]
+    if known:
+        assert pods.logs(found) == ""
+    else:
+        with pytest.raises(Failed, match="unknown authority"):
+            pods.logs(found)
+        assert len(said) == 3
 
 
 def context(primary: Primary) -> SmokeContext:

@@ -115,3 +115,44 @@ def test_a_machine_may_replace_single_packages(build: Build, describe: Describe)
     assert "/pkgs/etcd_3_6/bin/etcd " in node["units"]["etcd.service"]["text"]
     assert "/pkgs/cri-o-unwrapped/bin/crio" in node["units"]["crio.service"]["text"]
     assert node["failedAssertions"] == []
+
+
+LEAF = "# {node}\n-----BEGIN CERTIFICATE-----\n{leaf}\n-----END CERTIFICATE-----\n"
+
+
+@pytest.mark.parametrize(
+    ("minor", "node", "restarts"),
+    [
+        ("1.35", "node2", True),
+        ("1.36", "node2", False),
+        ("1.36", "node1", True),  # a rotation
+    ],
+)
+def test_a_new_kubelet_is_known_without_a_restart_where_it_can(
+    minor: str, node: str, restarts: bool, build: Build, describe: Describe, tmp_path: Path
+) -> None:
+    """What systemctl does is the lab's to show: tests/cluster/test_identities.py."""
+    found = describe(build((1,), **settings("26.05", minor)))["node1"]
+    (script,) = [text for path, text in found["scripts"].items() if path.endswith("-kube-identities-kubelets")]
+    (tmp_path / "systemctl").write_text(f'#!/bin/sh\necho "$*" >>{tmp_path}/calls\n')
+    (tmp_path / "systemctl").chmod(0o755)
+    text = script.replace("export PATH=", f"PATH={tmp_path}:$PATH\nPATH_ON_NODES=")
+    text = text.replace("/var/lib/kube-identities/", f"{tmp_path}/")
+    given, file, known = tmp_path / "given", tmp_path / "kubelets.crt", tmp_path / "kubelets.crt.known"
+
+    def deploy(*leaves: tuple[str, str]) -> str:
+        given.write_text("".join(LEAF.format(node=node, leaf=leaf) for node, leaf in leaves))
+        (tmp_path / "calls").write_text("")
+        assert process.run(["bash", "-c", text, "kubelets", str(given)]).ok
+        assert file.read_text() == given.read_text()
+        return (tmp_path / "calls").read_text().strip()
+
+    first, new = ("node1", "AAAA"), (node, "BBBB")
+    does = "--no-block try-restart kube-apiserver.service" if restarts else ""
+    assert deploy(first) == ""  # before the first start
+    known.write_text(file.read_text())  # as the unit of the API server does
+    assert deploy(first, new) == does
+    assert deploy(first, new) == ""
+    assert (known.read_text() == file.read_text()) == (not restarts)
+    assert deploy(first) == ""
+    assert deploy(first, (node, "CCCC")) == does  # the same node, installed again

@@ -362,7 +362,7 @@ def test_nodes_get_their_roles_and_the_standard_taint(previous: bool, two: Clust
 def test_roles_are_set_again_for_nodes_that_join_later(two: Cluster) -> None:
     assert service(two["node1"], "kube-node-roles")["RemainAfterExit"] == ["false"]
     timer = two["node1"]["units"]["kube-node-roles.timer"]
-    assert section(timer["text"], "Timer").keys == {"OnUnitInactiveSec": ["5min"]}
+    assert section(timer["text"], "Timer").keys == {"OnUnitInactiveSec": ["5min"], "AccuracySec": ["1s"]}
     assert timer["wantedBy"] == ["timers.target"]
 
 
