@@ -54,7 +54,7 @@ lab-kubernetes: setup
 	$(WITH) inv lab.kubernetes
 
 lab-qemu: setup
-	./setup.sh qemu-system-x86 qemu-utils e2fsprogs
+	./setup.sh qemu-system-x86 qemu-utils e2fsprogs xz-utils
 
 conformance: lab-kubernetes
 	$(WITH) inv lab.conformance $(if $(FOCUS),--focus '$(FOCUS)') $(if $(RESUME),--resume) $(if $(EXTENDED),--extended) \
