@@ -1,12 +1,16 @@
 """Where the files of a workspace are."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from smallkube.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
 
 T = TypeVar("T")
 
@@ -32,6 +36,14 @@ def expanded(path: str) -> Path:
         return Path(path).expanduser()
     except RuntimeError as error:
         raise UsageError("no such home directory", where=path, hint="set HOME, or write the path out") from error
+
+
+@cache
+def _adapter(shape: Any) -> "TypeAdapter[Any]":
+    """Made once: that takes longer than what it then does to a small file."""
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(shape)
 
 
 class _Inside:
@@ -131,13 +143,14 @@ class Workspace:
 
         Raises UsageError with the ``hint`` when it is something else.
         """
-        from pydantic import TypeAdapter, ValidationError
+        from pydantic import ValidationError
 
         text = self.read_text(path)
         try:
-            return None if text is None else TypeAdapter(shape).validate_json(text, strict=True)
+            found: T | None = None if text is None else _adapter(cast(Hashable, shape)).validate_json(text, strict=True)
         except ValidationError as error:
             raise UsageError("damaged", where=self.relative(path), hint=hint) from error
+        return found
 
     def read_text(self, path: Path) -> str | None:
         """The same of UTF-8 text, without its BOM. Raises UsageError also when it is none, and quotes nothing of it."""

@@ -46,9 +46,10 @@ def read_keys(workspace: Workspace) -> Keys:
     """Everything in keys/ that is not the identity. Raises SmallkubeError on a file that can't be read."""
     folder = workspace.keys_dir
     found: dict[str, dict[str, bytes]] = {policy.SUFFIX: {}, ".crt": {}}
-    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-        if path.suffix in found and not path.name.startswith("."):
-            found[path.suffix][path.name] = workspace.read(path) or b""
+    for name in sorted(path.name for path in folder.iterdir()) if folder.is_dir() else ():
+        suffix = name[name.rfind(".") :]
+        if suffix in found and not name.startswith("."):
+            found[suffix][name] = workspace.read(folder / name) or b""
     return Keys(found[policy.SUFFIX], found[".crt"])
 
 
