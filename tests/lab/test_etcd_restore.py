@@ -115,7 +115,7 @@ class Primary:
 
     def cut_connections(self) -> None:
         """End each SSH session that is open on the machine."""
-        self.sh("for pid in $(pgrep -x sshd-session); do kill -9 $pid; done")
+        self.sh("pkill --signal KILL --exact sshd-session")
 
 
 @pytest.fixture(scope="module")
