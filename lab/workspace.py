@@ -17,6 +17,7 @@ from smallkube.core.workspace import Workspace
 from smallkube.inventory.load import load
 from smallkube.inventory.models import ClusterSettings
 from smallkube.inventory.releases import PINS, RELEASES
+from smallkube.operations import upgrade_path
 
 HOST = """\
 # {name} of the lab. What a real machine needs to boot and to be reached stands in a file like this.
@@ -145,10 +146,14 @@ def hosts(indices: Iterable[int], key: str | None) -> dict[int, str]:
     return {i: HOST.format(name=name, boot=boot, system=system, pause=PAUSE, more=more) for i, name in names.items()}
 
 
-def pin(place: Path, machine: Machine) -> None:
-    """Write nix/flake.lock for the inventory, with the hashes that Nix on a machine of the lab gives its stand-ins."""
-    space = Workspace(place)
-    cluster = load(space.inventory_file).cluster
+def pin(place: Path, machine: Machine, between: str = "") -> None:
+    """Write nix/flake.lock for the inventory, with the hashes that Nix on a machine of the lab gives its stand-ins.
+
+    ``between``: that of this minor on the way to the inventory's own (smallkube/operations/upgrade_path.py).
+    """
+    space = Workspace(place, between)
+    inventory = load(space.inventory_file)
+    cluster = upgrade_path.at(inventory, between or inventory.cluster.kubernetes).cluster
     found = stand_ins(cluster).items()
     hashes = {name: machine.check("nix", "hash", "path", path).strip() for name, (path, _) in found}
     write_file(space.flake_lock, flake_lock(cluster, hashes))
