@@ -5,6 +5,7 @@ Service with a replica on each worker. Each minor passes a slice of the conforma
 What was found is written to docs/compatibility.md. A single machine goes all the way in one command.
 """
 
+import json
 import os
 import re
 import time
@@ -188,7 +189,7 @@ def serve(cluster: LabCluster) -> str:
 
 def runs(cluster: LabCluster) -> set[str]:
     """The minors of the API server and of all kubelets."""
-    server = cluster.get("--raw", "/version")["gitVersion"]
+    server = json.loads(cluster.kubectl("get", "--raw", "/version"))["gitVersion"]
     kubelets = [item["status"]["nodeInfo"]["kubeletVersion"] for item in cluster.get("nodes")["items"]]
     return {f"1.{versions.minor(version)}" for version in (server, *kubelets)}
 
