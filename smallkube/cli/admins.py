@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 Name = Annotated[str, "as cluster.secrets.admins in inventory.yaml has it"]
 
 
-@task("json")
+@task("json", "wide")
 def list_(here: Current) -> None:
     """List administrators and what they cannot read.
 

@@ -40,7 +40,7 @@ def image_of(smoke: "Smoke", image: str | None, pull_policy: str | None) -> tupl
     return image or smoke.image, pull_policy or smoke.pull_policy
 
 
-@task("json")
+@task("json", "wide")
 def smoke(
     here: Current,
     only: Annotated[list[str], "only these checks or groups (repeatable, or separated by commas)"],
@@ -94,7 +94,7 @@ def run_smoke(
         return runner.run(here.inventory, here.connect, certificate, options, wanted, step, ui.message)
 
 
-@task("json")
+@task("json", "wide")
 def status(here: Current) -> None:
     """Show the state of nodes, API server and etcd.
 
@@ -105,7 +105,7 @@ def status(here: Current) -> None:
 
     now = datetime.now(UTC)
     found = reading.read(here.cluster, here.connect, now)
-    ui.json_result(_as_json(found, now)) if here.json else _show(found, now)
+    ui.json_result(_as_json(found, now)) if here.json else _show(found, now, here.wide)
     for warning in found.warnings:
         ui.warn(warning)
     if found.problems:
@@ -127,14 +127,15 @@ def _as_json(found: "Status", now: datetime) -> dict[str, Any]:
     }
 
 
-def _show(found: "Status", now: datetime) -> None:
+def _show(found: "Status", now: datetime, wide: bool) -> None:
     rows = []
     for row in found.rows:
         ready = f"{row.ready}, cordoned" if row.cordoned else row.ready
         lease = "none" if row.lease_seconds is None else f"{row.lease_seconds} s"
         deployed = f"{row.deployed} (drift)" if row.drift else row.deployed
         rows.append((row.node, row.role, row.kubelet, row.kernel, row.generation, ready, lease, row.tunnel, deployed))
-    ui.table(("NODE", "ROLE", "KUBELET", "KERNEL", "GENERATION", "READY", "LEASE", "TUNNEL", "DEPLOYED"), rows)
+    columns = ("NODE", "ROLE", "KUBELET", "KERNEL", "GENERATION", "READY", "LEASE", "TUNNEL", "DEPLOYED")
+    ui.table(columns, rows, spare=("KERNEL", "LEASE", "GENERATION"), wide=wide)
     api, etcd, backup = found.api, found.etcd, found.backup
     ready = f"not ready: {', '.join(api.failing)}" if api and api.failing else "ready"
     answer = f"{api.version}, {ready}" if api and api.version else "does not answer"
@@ -148,7 +149,7 @@ def _show(found: "Status", now: datetime) -> None:
     ui.result(f"last backup   {f'{backup.name}, {ui.age(now - backup.time)} old' if backup else 'none here'}")
 
 
-@task("json")
+@task("json", "wide")
 def audit(
     here: Current,
     user: Annotated[list[str], "only these users, such as root (repeatable, or separated by commas)"],
@@ -172,7 +173,7 @@ def audit(
     with here.connect(here.inventory.primary) as primary:
         found = audit_log.requests(primary, wanted)
     columns = ("TIME", "USER", "CREDENTIAL", "VERB", "OBJECT", "CODE", "FROM")
-    output.table(here, found, columns, [_row(one) for one in found])
+    output.table(here, found, columns, [_row(one) for one in found], spare=("CREDENTIAL", "FROM"))
 
 
 def _row(request: "Request") -> tuple[object, ...]:

@@ -14,7 +14,7 @@ from smallkube.core.errors import UsageError
 NoRollback = Annotated[bool, "where etcd gets a new minor, the primary does not roll back automatically"]
 
 
-@task("json")
+@task("json", "wide")
 def upgrade_check(here: Current, no_rollback: NoRollback = False) -> None:
     """Check whether an upgrade may begin.
 

@@ -23,7 +23,7 @@ Processes = Annotated[int, Limits(1, 64), "tests at the same time; serial and di
 PROCESSES = 4
 
 
-@task("json")
+@task("json", "wide")
 def conformance(
     here: Current,
     program: Annotated[

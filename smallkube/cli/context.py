@@ -59,6 +59,7 @@ COMMON = {
     **CHANGE,
     "local": "this machine is the primary: no SSH to it",
     "verbose": "show each command that is run",
+    "wide": "show every column of a table in full, however wide the terminal is",
 }
 """Flags that many tasks have, and their help; ``Current`` has their values."""
 
@@ -75,6 +76,7 @@ class Current:
     json: bool = False
     local: bool = False
     verbose: bool = False
+    wide: bool = False
 
     @cached_property
     def workspace(self) -> Workspace:

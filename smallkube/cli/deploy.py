@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 ConfirmTimeout = Annotated[int, Limits(10, 3600), "seconds after which a node rolls back unless confirmed"]
 
 
-@task(*SELECTION, "dry-run", "json")
+@task(*SELECTION, "dry-run", "json", "wide")
 def deploy(
     here: Current,
     goal: Annotated[str, "switch | boot | test | dry-activate | build, as in nixos-rebuild"] = "switch",
@@ -115,7 +115,7 @@ def plan(here: Current) -> None:
         raise SmallkubeError("the plan failed on some nodes")
 
 
-@task(*SELECTION, *CHANGE)
+@task(*SELECTION, *CHANGE, "wide")
 def rollback(
     here: Current,
     generation: Annotated[str | None, "number of the generation (default: the previous one)"] = None,
@@ -144,7 +144,7 @@ def rollback(
     _carry_out(here, planned)
 
 
-@task("node", "json")
+@task("node", "json", "wide")
 def history(here: Current) -> None:
     """Show what was deployed, when and by whom."""
     from smallkube.deploy.history import read
@@ -158,7 +158,7 @@ def history(here: Current) -> None:
     ]
     entries = {out.node.name: out.value or () for out in outcomes}
     columns = ("NODE", "TIME", "OPERATOR", "GOAL", "BUNDLE", "GENERATION", "OUTCOME")
-    output.table(here, entries, columns, rows)
+    output.table(here, entries, columns, rows, spare=("BUNDLE", "GOAL"))
     raise_errors(outcomes)
 
 
@@ -259,10 +259,10 @@ def _show(here: Current, reports: "Sequence[Report]") -> None:
         for check in report.unconfirmed:
             ui.message(f"{report.node}: not confirmed: {check}")
     rows = [(r.node, r.outcome, f"{r.seconds:.1f}", r.generation, r.reason) for r in reports]
-    ui.table(("NODE", "OUTCOME", "SECONDS", "GENERATION", "REASON"), rows)
+    ui.table(("NODE", "OUTCOME", "SECONDS", "GENERATION", "REASON"), rows, wide=here.wide)
 
 
-@task("node", "json")
+@task("node", "json", "wide")
 def status(here: Current) -> None:
     """Show what each node runs, and drift.
 

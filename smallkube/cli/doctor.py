@@ -6,7 +6,7 @@ from smallkube.core.checks import failed
 from smallkube.core.errors import SmallkubeError
 
 
-@task("json")
+@task("json", "wide")
 def doctor(here: Current) -> None:
     """Check which tools are installed and missing.
 
@@ -21,7 +21,7 @@ def doctor(here: Current) -> None:
     else:
         for part in diagnosis.PARTS:
             rows = [(one.check, one.result, one.detail, one.needed_for) for one in findings if one.subject == part]
-            ui.table(("WHAT", "RESULT", "FOUND", "NEEDED FOR"), rows, title=part)
+            ui.table(("WHAT", "RESULT", "FOUND", "NEEDED FOR"), rows, title=part, wide=here.wide)
             if part != diagnosis.PARTS[-1]:
                 ui.result("")
         for line in diagnosis.remedies(findings, found.family):

@@ -67,7 +67,7 @@ def _show(report: "Report") -> None:
         ui.result(f"removed here: {', '.join(report.removed)}")
 
 
-@task("json")
+@task("json", "wide")
 def list_(here: Current) -> None:
     """List the backups and why each is kept."""
     from smallkube.etcd import catalog, retention
@@ -86,10 +86,11 @@ def list_(here: Current) -> None:
         table.append((record.name, record.created, record.revision, _count(record.keys), *sizes, state))
     table += [(name, "", "", "", "", "", fault) for name, fault in there.faults.items()]
     columns = ("NAME", "TAKEN", "REVISION", "KEYS", "SIZE", "STORED", "KEPT")
-    output.table(here, {"folder": there.folder, "backups": rows, "faults": there.faults}, columns, table)
+    value = {"folder": there.folder, "backups": rows, "faults": there.faults}
+    output.table(here, value, columns, table, spare=("TAKEN", "REVISION", "SIZE"))
 
 
-@task("json")
+@task("json", "wide")
 def verify(here: Current, name: Annotated[list[str], "only these backups (repeatable; default: all)"]) -> None:
     """Verify the integrity of the backups.
 
@@ -151,7 +152,7 @@ def schedule(here: Current, at: Annotated[str, "time of day, as HH:MM"] = "03:17
     output.show(here, texts, "\n".join(f"# {name}\n{text}" for name, text in texts.items()).rstrip())
 
 
-@task("local", "json")
+@task("local", "json", "wide")
 def status(here: Current, timeout: Annotated[Seconds, "seconds for each request to etcd"] = 10) -> None:
     """Show etcd's health, size, alarms, last backup."""
     from smallkube.etcd import catalog
@@ -222,7 +223,7 @@ def require_restarted(problem: str, unrestarted: Mapping[str, str]) -> None:
         raise SmallkubeError(f"{problem}: {details}", hint="systemctl restart kubelet kube-proxy coredns there")
 
 
-@task("json")
+@task("json", "wide")
 def drill(
     here: Current,
     name: BackupName = None,

@@ -37,7 +37,7 @@ def schema(here: Current) -> None:
     ui.json_result(json_schema())
 
 
-@task("json")
+@task("json", "wide")
 def show(here: Current) -> None:
     """Show the nodes' roles, addresses and subnets."""
     inventory = here.inventory
@@ -58,4 +58,4 @@ def show(here: Current) -> None:
     ]
     columns = ("node", "role", "peer_ip", "host6", "host4", "subnet6", "subnet4", "tags")
     cells = [[row[name] for name in columns] for row in rows]
-    output.table(here, rows, [name.upper() for name in columns], cells)
+    output.table(here, rows, [name.upper() for name in columns], cells, spare=("SUBNET4", "HOST4", "SUBNET6"))

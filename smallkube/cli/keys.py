@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from smallkube.secrets.recipients import Finding
 
 
-@task("node", "yes", "json")
+@task("node", "yes", "json", "wide")
 def scan(
     here: Current,
     replace: Annotated[bool, "with --yes: also replace changed keys"] = False,
@@ -129,7 +129,7 @@ def _reasons(findings: "Iterable[Finding]") -> list[dict[str, str]]:
     return [{"file": item.secret.file, "why": "; ".join(item.faults)} for item in findings]
 
 
-@task("json")
+@task("json", "wide")
 def check(here: Current) -> None:
     """Verify who can decrypt each secret.
 
@@ -145,7 +145,7 @@ def check(here: Current) -> None:
         ui.json_result({"proofs": proven, "problems": report.problems})
     elif report.problems:
         rows = [[item.file, item.fault, proofs.get(item.file, ""), item.fix] for item in report.problems]
-        ui.table(["FILE IN keys/", "FAULT", "PROOF", "FIXED BY"], rows)
+        ui.table(["FILE IN keys/", "FAULT", "PROOF", "FIXED BY"], rows, wide=here.wide)
     else:
         counted = ", ".join(f"{number} {kind}" for kind, number in sorted(Counter(proofs.values()).items()))
         ui.result(f"{len(proofs)} secrets verified (proof: {counted})")
@@ -209,7 +209,7 @@ def prune(here: Current) -> None:
     ui.message(f"next: inv nix.render, inv deploy --node {here.inventory.primary.name}; it accepts them until then")
 
 
-@task("json")
+@task("json", "wide")
 def list_(here: Current) -> None:
     """List the secrets with content and recipients."""
     from smallkube.secrets import policy
@@ -232,7 +232,7 @@ def list_(here: Current) -> None:
         for row in policy.expected(here.inventory, existing)
     ]
     cells = [[row["name"], row["holds"], " ".join(row["readers"]), row["state"]] for row in rows]
-    output.table(here, rows, ["NAME", "HOLDS", "READ BY", "STATE"], cells)
+    output.table(here, rows, ["NAME", "HOLDS", "READ BY", "STATE"], cells, spare=["HOLDS"])
 
 
 @task()

@@ -4,7 +4,7 @@ from smallkube.cli import output
 from smallkube.cli.context import Current, task
 
 
-@task("node", "json")
+@task("node", "json", "wide")
 def check(here: Current) -> None:
     """Check the bridge, WireGuard and the tunnel.
 

@@ -62,7 +62,7 @@ def _update_lock(here: Current, files: Mapping[str, bytes]) -> None:
         ui.result(line)
 
 
-@task("node", "json")
+@task("node", "json", "wide")
 def check(
     here: Current,
     override_input: Annotated[list[str], "NAME=URL: evaluate with URL in place of an input of the flake (repeatable)"],

@@ -161,7 +161,7 @@ def exec_(
         raise ErrorGroup(faults)
 
 
-@task(*SELECTION, "yes", "json")
+@task(*SELECTION, "yes", "json", "wide")
 def drain(here: Current, timeout: Annotated[int, "seconds for the pods of a node to end"] = 300) -> None:
     """Cordon nodes and evict their pods."""
     from smallkube.kube import members
@@ -175,7 +175,7 @@ def drain(here: Current, timeout: Annotated[int, "seconds for the pods of a node
     _change(here, evict, NodeOutcome.DRAINED, stop, "evict all pods of")
 
 
-@task(*SELECTION, "json")
+@task(*SELECTION, "json", "wide")
 def uncordon(here: Current) -> None:
     """Make nodes schedulable again."""
     from smallkube.kube import members
@@ -200,7 +200,7 @@ def _change(
     output.show_reports(here, reports)
 
 
-@task(*SELECTION, *CHANGE)
+@task(*SELECTION, *CHANGE, "wide")
 def reboot(
     here: Current,
     timeout: Annotated[int, Limits(10, 86_400), "seconds for a machine to be back and Ready"] = 600,

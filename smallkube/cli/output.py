@@ -24,9 +24,11 @@ def show(here: "Current", value: Any, text: str) -> None:
     ui.json_result(value) if here.json else ui.result(text)
 
 
-def table(here: "Current", value: Any, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """The result: ``value`` as JSON, or the table."""
-    ui.json_result(value) if here.json else ui.table(columns, rows)
+def table(
+    here: "Current", value: Any, columns: Sequence[str], rows: Sequence[Sequence[object]], spare: Sequence[str] = ()
+) -> None:
+    """The result: ``value`` as JSON, or the table; ``spare``: see ``ui.table``."""
+    ui.json_result(value) if here.json else ui.table(columns, rows, spare=spare, wide=here.wide)
 
 
 def short_credential(text: str) -> str:

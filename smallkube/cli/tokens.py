@@ -52,7 +52,7 @@ def rotate(
         raise SmallkubeError(f"not deployed to {', '.join(off)}{tokens}", hint=hint)
 
 
-@task("json")
+@task("json", "wide")
 def status(here: Current) -> None:
     """Show who uses which token or certificate."""
     from smallkube.kube import identities as certificates

@@ -98,7 +98,7 @@ def _rights(person: "Person") -> str:
     return f"{person.role} in {person.namespace}" if person.namespace else f"{person.role} in all namespaces"
 
 
-@task("json")
+@task("json", "wide")
 def list_(
     here: Current,
     seen: Annotated[bool, "also ask the primary's audit log when each was last seen"] = False,
@@ -119,7 +119,7 @@ def list_(
     found = [_entry(here, person, now) | ({"seen": last.get(person.name, "")} if seen else {})
              for person in known.values()]  # fmt: skip
     columns = ("NAME", "GROUPS", "ROLE", "NAMESPACE", "EXPIRES", "KEY", "CREDENTIAL", *(("SEEN",) if seen else ()))
-    output.table(here, found, columns, [_row(each) for each in found])
+    output.table(here, found, columns, [_row(each) for each in found], spare=("CREDENTIAL", "GROUPS", "KEY"))
 
 
 def _entry(here: Current, person: "Person", now: datetime) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 Standard output carries the result and nothing else; all messages go to standard error.
 """
 
+import codecs
 import json
 import sys
 import threading
@@ -14,19 +15,37 @@ from importlib.util import find_spec
 from io import TextIOWrapper
 from typing import TYPE_CHECKING, Any, Self
 
+from smallkube.core import tables
 from smallkube.core.errors import HARMFUL, UsageError, one_line, visible
 
 if TYPE_CHECKING:
     from rich.live import Live
     from rich.table import Table
 
+_WIDE = 10_000
+"""Characters of a line that is not fitted."""
 GOOD = frozenset({"ok", "created", "deployed", "unchanged", "built", "kept", "running", "active", "done", "rebooted"})
 BAD = frozenset({"failed", "missing", "wrong", "stale", "unreachable", "rolled back", "unknown", "not run"})
 
 
+PLAIN = {"…": "...", "→": "->", "–": "-", "—": "-", "“": '"', "”": '"', "≤": "<=", "≥": ">="}
+"""What stands for characters of our own texts where a terminal's encoding lacks them."""
+
+
+def _replaced(error: UnicodeError) -> tuple[str | bytes, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    found = error.object[error.start]
+    plain = PLAIN.get(found) or found.encode("ascii", "backslashreplace").decode()
+    return plain, error.start + 1
+
+
+codecs.register_error("smallkube.plain", _replaced)
+
+
 def accept_any_text() -> None:
-    """What a terminal's encoding lacks is shown by its number, and what it can't decode is replaced."""
-    for stream, errors in ((sys.stdout, "backslashreplace"), (sys.stderr, "backslashreplace"), (sys.stdin, "replace")):
+    """What a terminal's encoding lacks is shown plainly or by its number, and what it can't decode is replaced."""
+    for stream, errors in ((sys.stdout, "smallkube.plain"), (sys.stderr, "smallkube.plain"), (sys.stdin, "replace")):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors=errors)
 
@@ -91,32 +110,48 @@ def age(age: timedelta) -> str:
     return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h" if minutes < 2880 else f"{minutes // 1440} days"
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, title: str | None = None) -> None:
-    """Print a table: coloured and fitted on a terminal, plain aligned columns elsewhere (and for want of rich)."""
-    if sys.stdout.isatty() and find_spec("rich"):
-        from rich.console import Console
+def table(
+    columns: Sequence[str],
+    rows: Sequence[Sequence[object]],
+    *,
+    title: str | None = None,
+    spare: Sequence[str] = (),
+    wide: bool = False,
+) -> None:
+    """Print a table: coloured and fitted on a terminal, plain aligned columns elsewhere (and for want of rich).
 
-        Console(highlight=False, markup=False, emoji=False).print(_rich_table(columns, rows, title))
+    Where it is fitted, the ``spare`` columns are left out if need be, the first of them first, and times and digests
+    are shortened. ``wide``: everything in full.
+    """
+    cells = [[one_line(str(cell)) for cell in row] for row in (columns, *rows)]
+    if sys.stdout.isatty() and find_spec("rich"):
+        _fitted(cells, title, spare, wide)
         return
     if title:
         print(title)
-    cells = [[one_line(str(cell)) for cell in row] for row in (columns, *rows)]
     widths = [max(len(row[position]) for row in cells) for position in range(len(columns))]
     for row in cells:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
-def _rich_table(columns: Sequence[str], rows: Sequence[Sequence[object]], title: str | None) -> "Table":
-    from rich import box
+def _fitted(cells: Sequence[Sequence[str]], title: str | None, spare: Sequence[str], wide: bool) -> None:
+    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    drawn = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in columns:
-        drawn.add_column(column, overflow="fold")
-    for row in rows:
-        drawn.add_row(*(Text(one_line(str(cell)), style=_style(str(cell))) for cell in row))
-    return drawn
+    console = Console(highlight=False, markup=False, emoji=False, width=_WIDE if wide else None)
+    code = sys.stdout.encoding
+    shorter = [[cell if wide else tables.short(cell) for cell in row] for row in cells]
+    shown = [[cell.encode(code, "smallkube.plain").decode(code) for cell in row] for row in shorter]
+    layout = tables.fit(shown, spare, console.width)
+    drawn = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, tables.GAP, 0, 0))
+    for at in layout.kept:
+        drawn.add_column(shown[0][at], overflow="fold", no_wrap=at not in layout.wrapped)
+    for full, row in zip(cells[1:], shown[1:], strict=True):
+        drawn.add_row(*(Text(row[at], style=_style(full[at])) for at in layout.kept))
+    console.print(drawn)
+    if missing := [name for at, name in enumerate(cells[0]) if at not in layout.kept]:
+        message(f"not shown at this width: {', '.join(missing)} (--wide)")
 
 
 def _style(cell: str) -> str:
