@@ -78,8 +78,8 @@ def smoke(
     output.table(here, results, ("CHECK", "RESULT", "SECONDS", "DETAIL"), rows)
     if junit:
         write_file(Path(junit), report.junit(results, cluster.name))
-    if bad := [one.check for one in results if one.bad]:
-        raise SmallkubeError(f"checks failed: {', '.join(bad)}", where=cluster.name)
+    if problem := report.summary(results):
+        raise SmallkubeError(problem, where=cluster.name)
 
 
 def run_smoke(

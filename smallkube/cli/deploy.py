@@ -59,11 +59,15 @@ def deploy(
     _carry_out(here, plan)
 
 
+def _progress(here: Current, plan: "Plan") -> ui.Progress:
+    return ui.Progress([each.name for each in plan.nodes], verbose=here.verbose)
+
+
 def _carry_out(here: Current, plan: "Plan") -> None:
     from smallkube.deploy import run
     from smallkube.operations import identities
 
-    with _outage_reported(here, plan), ui.Progress([each.name for each in plan.nodes]) as progress:
+    with _outage_reported(here, plan), _progress(here, plan) as progress:
         reports = run.execute(plan, here.cluster, progress)
     _show(here, reports)
     if bad := ", ".join(f"{report.node} {report.outcome}" for report in reports if not report.good):
@@ -102,7 +106,7 @@ def plan(here: Current) -> None:
         ui.warn(text)
     outcomes = here.ask(planned.nodes, lambda host: facts.changes(host, planned.bundle))
     changes = {outcome.node.name: outcome.value or facts.Changes(known=False) for outcome in outcomes}
-    with ui.Progress([each.name for each in planned.nodes]) as progress:
+    with _progress(here, planned) as progress:
         reports = run.execute(planned, here.cluster, progress)
     for report, outcome in zip(reports, outcomes, strict=True):
         if outcome.error and report.good:
@@ -110,7 +114,7 @@ def plan(here: Current) -> None:
     if here.json:
         ui.json_result([{**asdict(report), "files": changes[report.node]} for report in reports])
     else:
-        _show_preview(reports, changes)
+        _show_preview(here, reports, changes)
     if not all(report.good for report in reports):
         raise SmallkubeError("the plan failed on some nodes")
 
@@ -221,14 +225,22 @@ def _findings(checks: Sequence[Check]) -> Iterator[str]:
         yield f"not checked here: {names} ({skipped[0].detail})"
 
 
-def _show_preview(reports: "Sequence[Report]", changes: "Mapping[str, Changes]") -> None:
+def _difference(here: Current, report: "Report") -> list[str]:
+    """The difference between the closures as a count, or the packages with --verbose."""
+    count = len(report.difference.splitlines())
+    if here.verbose or not count:
+        return report.difference.splitlines()
+    return [f"{count} package{'s' if count != 1 else ''} differ{'' if count != 1 else 's'} (--verbose lists them)"]
+
+
+def _show_preview(here: Current, reports: "Sequence[Report]", changes: "Mapping[str, Changes]") -> None:
     for report in reports:
         files = changes[report.node]
         ui.result(f"== {report.node}: {_summary(report, files)}")
         for line in files.lines():
             ui.result(f"  {line}")
-        for title, text in (("closure", report.difference), ("activation", report.log)):
-            for line in _shortened(text):
+        for title, lines in (("closure", _difference(here, report)), ("activation", _shortened(report.log))):
+            for line in lines:
                 ui.result(f"  {title}: {line}")
 
 
@@ -253,9 +265,12 @@ def _show(here: Current, reports: "Sequence[Report]") -> None:
         ui.json_result(reports)
         return
     for report in reports:
-        for name, text in (("difference", report.difference), ("log", report.log)):
-            if text and (name == "difference" or not report.good or report.outcome == "checked"):
-                ui.message("\n".join((f"--- {report.node}: {name}", *_shortened(text))))
+        for line in _difference(here, report):
+            ui.message(f"{report.node}: {line}")
+        if report.log and (not report.good or report.outcome == "checked"):
+            ui.message("\n".join((f"--- {report.node}: log", *_shortened(report.log))))
+        for unit, text in report.journal.items():
+            ui.message(f"--- {report.node}: journal of {unit}\n{text}")
         for check in report.unconfirmed:
             ui.message(f"{report.node}: not confirmed: {check}")
     rows = [(r.node, r.outcome, f"{r.seconds:.1f}", r.generation, r.reason) for r in reports]

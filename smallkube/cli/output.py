@@ -105,7 +105,7 @@ class Runner:
         from smallkube.secrets.transaction import read_keys
 
         self.here, self.name, self.rotation = here, name, rotation
-        self.progress = ui.Progress([*(node.name for node in here.inventory.nodes), name])
+        self.progress = ui.Progress([*(node.name for node in here.inventory.nodes), name], verbose=here.verbose)
         self.outage: Outage | None = None
         # A change that a killed process had begun is completed first, or its step would be done twice.
         with changing(here):

@@ -163,11 +163,16 @@ def _style(cell: str) -> str:
 class Progress:
     """One live line per node on a terminal (its step, its seconds), plain lines elsewhere.
 
-    Safe to call from several threads.
+    Safe to call from several threads. ``verbose``: what programs print is shown as well.
     """
 
-    def __init__(self, nodes: Sequence[str]) -> None:
-        self._lock = threading.Lock()
+    PLAIN_EVERY = 20.0
+    """Seconds between the lines about a program's output where there is no terminal."""
+
+    def __init__(self, nodes: Sequence[str], *, verbose: bool = False) -> None:
+        self._lock, self._verbose = threading.Lock(), verbose
+        self._output: dict[str, str] = {}
+        self._shown: dict[str, float] = {}
         self._state = dict.fromkeys(nodes, "waiting")
         self._began: dict[str, float] = {}
         self._ended: dict[str, float] = {}
@@ -192,6 +197,8 @@ class Progress:
         with self._lock:
             self._began.setdefault(node, time.monotonic())
             self._state[node] = one_line(text)
+            self._output.pop(node, None)
+            self._shown[node] = time.monotonic()
         if not self._live:
             message(f"{node}: {one_line(text)}")
 
@@ -201,13 +208,28 @@ class Progress:
         with self._lock:
             self._ended[node] = time.monotonic()
 
-    def _draw(self) -> "Table":
-        from rich.table import Table
+    def output(self, node: str, line: str, counts: str) -> None:
+        """What a program on ``node`` prints, with how far it is: its last line is shown, all only if verbose."""
+        text = one_line(f"{counts}: {line}" if counts else line)
+        with self._lock:
+            self._output[node] = text
+            now, step = time.monotonic(), self._state.get(node, "")
+            due = not self._live and now - self._shown.get(node, 0.0) >= self.PLAIN_EVERY
+            if due:
+                self._shown[node] = now
+        if self._verbose:
+            message(f"{node}: {one_line(line)}")
+        elif due:
+            message(f"{node}: {step}: {text}")
 
-        drawn = Table.grid(padding=(0, 2))
+    def _draw(self) -> "Table":
+        from rich.table import Column, Table
+
+        drawn = Table.grid(Column(), Column(), Column(no_wrap=True, overflow="crop"), padding=(0, 2))
         with self._lock:
             for node, text in self._state.items():
                 began = self._began.get(node)
                 seconds = f"{self._ended.get(node, time.monotonic()) - began:.0f} s" if began else ""
-                drawn.add_row(node, seconds, text, style=_style(text))
+                shown = f"{text}: {self._output[node]}" if node in self._output else text
+                drawn.add_row(node, seconds, shown, style=_style(text))
         return drawn

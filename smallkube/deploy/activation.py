@@ -128,6 +128,7 @@ class Activation:
     examine: Callable[[Host], Sequence[str]] = lambda _: ()
     now: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
+    failed_units: Sequence[str] = ()
     _armed: bool = False
     _released: bool = False
     _due: float = 0.0
@@ -205,6 +206,7 @@ class Activation:
         """What is wrong with the new system, here or on another node of a lockstep deploy."""
         elsewhere = self.barrier.wait(self.node, SyncPoint.ACTIVATED, "", self._late)
         now = self._progress(host)
+        self.failed_units = checks.failed_units(self.before, now)
         here = ["interrupted"] if self.stopped() else list(checks.unhealthy(self.before, now, self.system))
         if not here and not elsewhere:
             here += self.examine(host)

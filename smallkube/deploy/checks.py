@@ -170,6 +170,11 @@ def unfit(facts: DeployFacts, now: float, expected: HostKey | None) -> Sequence[
     return reasons
 
 
+def failed_units(before: DeployFacts, now: Progress) -> Sequence[str]:
+    """Units that have failed since ``before``."""
+    return sorted(unit for unit in now.failed - before.failed if not unit.startswith(_OWN_UNITS))
+
+
 def unhealthy(before: DeployFacts, now: Progress, system: str) -> Sequence[str]:
     """What is wrong after the activation of ``system``, in words."""
     reasons = []
@@ -181,9 +186,8 @@ def unhealthy(before: DeployFacts, now: Progress, system: str) -> Sequence[str]:
         reasons.append(f"switch-to-configuration ended with status {now.status}{named}")
     if now.system != system:
         reasons.append(f"it runs {now.system}")
-    units = sorted(unit for unit in now.failed - before.failed if not unit.startswith(_OWN_UNITS))
-    if units:
-        reasons.append(f"failed units: {', '.join(units)}")
+    if failing := failed_units(before, now):
+        reasons.append(f"failed units: {', '.join(failing)}")
     return reasons
 
 

@@ -6,14 +6,14 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TypeVar
 
 from smallkube.core.errors import SmallkubeError
-from smallkube.core.workspace import make_folder
-from smallkube.deploy import checks, etcd_versions, facts, history, local_build
+from smallkube.deploy import checks, etcd_versions, facts, history, local_build, node_log
 from smallkube.deploy.activation import ROLLBACK_SECONDS, Activation, Barrier, script
 from smallkube.deploy.checks import Health
 from smallkube.deploy.drain import Drain
@@ -25,13 +25,14 @@ from smallkube.inventory.cluster import Cluster
 from smallkube.inventory.models import Node
 from smallkube.kube import members
 from smallkube.nix import flake
-from smallkube.remote import scripts
+from smallkube.remote import journal, scripts
 from smallkube.remote.fleet import NodeOutcome, Watcher, reason_of
 from smallkube.remote.host import Command, Host, Result
 from smallkube.remote.ssh import SshHost, connector
 from smallkube.secrets.host_keys import read_host_key
 
-TAIL_LINES = 20
+JOURNAL_LINES = 15
+"""Of each unit that failed."""
 COMMIT_SECONDS = 120
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _DIFFERENCE = ("nix", "--extra-experimental-features", "nix-command", "store", "diff-closures", "/run/current-system")
@@ -44,6 +45,8 @@ class DeployContext:
 
     def __init__(self, plan: Plan, cluster: Cluster, watcher: Watcher) -> None:
         self.plan, self.cluster, self.watcher = plan, cluster, watcher
+        self.began, self.logs = datetime.now(UTC), cluster.workspace.state_dir / "logs"
+        node_log.prune(self.logs)
         self.stop = threading.Event()
         self.barrier = Barrier([node.name for node in plan.nodes] if plan.lockstep else [])
         self.drain_slots = threading.BoundedSemaphore(plan.options.batch or 1)
@@ -59,7 +62,8 @@ class NodeDeploy:
         self.connect, self.step = partial(SshHost, self.workspace, node), partial(context.watcher.step, node.name)
         self.report, self.ended = Report(node.name, EXPECTED[self.plan.goal]), False
         self.digest = self.plan.digest
-        self.log_file = self.workspace.state_dir / "logs" / f"{self.plan.nonce}-{node.name}.log"
+        file = node_log.path(context.logs, context.began, node.name, self.plan.nonce)
+        self.log = node_log.NodeLog(file, partial(context.watcher.output, node.name))
         inventory, connect, left_out = context.cluster.inventory, connector(self.workspace), self.plan.left_out
         self.drain = Drain(inventory, node, connect, context.drain_slots)
         without_tunnel = f"{', '.join(left_out)} did not get the new peers" if left_out else ""
@@ -137,27 +141,18 @@ class NodeDeploy:
         """The build ends with the connection, and with Ctrl-C."""
         arguments = (self.plan.digest, self.node.name)
         command = SCRIPTS.pushed("build", *arguments, timeout=local_build.SILENCE_SECONDS, hold=True)
-        self._built(self.host.run(command, on_stderr=self._log, stopped=self.stopped))
+        self._built(self.host.run(command, on_stderr=self.log.build, stopped=self.stopped))
 
     def build_locally(self) -> None:
         folder = Path(self.cleanup.enter_context(TemporaryDirectory(prefix="smallkube-")))
         slots, bundle = self.context.build_slots, self.plan.bundle
-        self._built(local_build.build(bundle, self.node.name, folder, slots, self.stopped, self._log))
-
-    def _log(self, data: bytes) -> None:
-        """Append to the log of this deploy. Raises SmallkubeError when it can't be written."""
-        try:
-            make_folder(self.log_file.parent)
-            with self.log_file.open("ab") as file:
-                file.write(data)
-        except OSError as error:
-            raise SmallkubeError(f"{self.log_file} can't be written: {error.strerror}") from error
+        self._built(local_build.build(bundle, self.node.name, folder, slots, self.stopped, self.log.build))
 
     def _built(self, done: Result) -> None:
         system = done.text.rpartition("\n")[2]
         if not done.ok or not system.startswith("/nix/store/"):
-            self.report.log = _tail(done.stderr)
-            where = self.workspace.relative(self.log_file)
+            self.report.log = node_log.tail(done.stderr)
+            where = self.workspace.relative(self.log.file)
             raise SmallkubeError(f"the build failed: {flake.reason(done.stderr)}", hint=f"the whole log is in {where}")
         self._set_target_system(system)
 
@@ -216,10 +211,12 @@ class NodeDeploy:
         verdict = self.activation.confirm()
         self.report.unconfirmed = checks.unconfirmed(self.health.before, self.health.after)
         with suppress(SmallkubeError):  # the outcome matters more than its log
-            self._log(b"\n--- activation\n" + verdict.log.encode())
+            self.log.write(b"\n--- activation\n" + verdict.log.encode())
         if verdict.outcome:
             self._end(verdict.outcome, verdict.reason)
-            self.report.log = _tail(verdict.log)
+            self.report.log = node_log.tail(verdict.log)
+            with suppress(SmallkubeError):
+                self.report.journal = journal.ends(self.host, self.activation.failed_units[:3], JOURNAL_LINES)
 
     def commit(self) -> None:
         command = script("commit", self.report.system, timeout=COMMIT_SECONDS)
@@ -254,10 +251,6 @@ class NodeDeploy:
             if self.lock.taken and self.plan.drains:
                 self.drain.end_interrupted()
             self.lock.release(lambda: self.host)
-
-
-def _tail(log: str) -> str:
-    return "\n".join(log.splitlines()[-TAIL_LINES:])
 
 
 @dataclass(frozen=True)

@@ -141,7 +141,7 @@ class Report(fleet.Report):
     """How a deploy ended on a node.
 
     ``difference`` is Nix' closure difference, ``log`` the end of what failed; ``unconfirmed`` names the health checks
-    that were skipped, or had failed before already.
+    that were skipped, or had failed before already. ``journal``: unit that failed → the end of its journal.
     """
 
     system: str = ""
@@ -150,6 +150,7 @@ class Report(fleet.Report):
     difference: str = ""
     log: str = ""
     unconfirmed: tuple[str, ...] = ()
+    journal: Mapping[str, str] = field(default_factory=dict)
 
     def add_reason(self, reason: str) -> None:
         """One more reason; the outcome stays."""

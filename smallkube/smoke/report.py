@@ -24,6 +24,18 @@ class SmokeResult(Check):
         return self.result is Result.FAILED or not self.reached
 
 
+def summary(results: Sequence[SmokeResult]) -> str:
+    """What failed, and how many checks were not reached because of it, "" when all is in order."""
+    failed = [one.check for one in results if one.result is Result.FAILED]
+    missing = [one for one in results if not one.reached]
+    if not missing:
+        return f"checks failed: {', '.join(failed)}" if failed else ""
+    if failed:
+        cause = "it" if len(failed) == 1 else "them"
+        return f"checks failed: {', '.join(failed)}; {len(missing)} more not reached because of {cause}"
+    return f"{len(missing)} checks not reached, {missing[0].check} first: {missing[0].detail}"
+
+
 def junit(results: Sequence[SmokeResult], cluster: str) -> str:
     """The report for others; a check that was not reached is an error there."""
     ends = {"failed": "failure", "not reached": "error", "skipped": "skipped"}

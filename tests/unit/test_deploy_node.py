@@ -1,6 +1,7 @@
 """Verifies the steps of a deploy on one node, with a fake machine: which commands run, and what the report claims."""
 
 import json
+import re
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -39,6 +40,7 @@ class Machine:
     runs: str = OLD
     boots: str = OLD
     armed: list[str] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
     decision: str = ""
     history: list[str] = field(default_factory=list)
     answers: dict[str, Result] = field(default_factory=dict)
@@ -77,7 +79,7 @@ class Machine:
                 ended = {"begun": True, "status": 0, "outcome": self.decision, "rollback_status": None}
                 if self.decision == "rolled back":
                     ended["rollback_status"], self.runs = 0, OLD
-                return reply(json.dumps({**ended, "system": self.runs, "failed": [], "log": "log"}))
+                return reply(json.dumps({**ended, "system": self.runs, "failed": self.failed, "log": "log"}))
             case "confirm":
                 self.decision = "confirmed"
             case "trigger-rollback":
@@ -189,6 +191,26 @@ def test_an_unhealthy_node_rolls_back_and_is_recorded(deploy: Callable[..., Repo
     assert (report.outcome, report.reason, report.log) == (NodeOutcome.ROLLED_BACK, "etcd: no answer", "log")
     assert "commit" not in machine.did
     assert Entry(**json.loads(machine.history[-1])).outcome == "rolled back"
+
+
+def test_failed_units_are_reported_with_their_journal(deploy: Callable[..., Report], machine: Machine) -> None:
+    machine.failed = ["kubelet.service", "smallkube-rollback-1.service"]
+    machine.answers["journalctl"] = reply("".join(f"{n}\n" for n in range(30)) + f"why\x1b[2J{'x' * 1000}\n")
+    report = deploy()
+    assert (report.outcome, report.reason) == (NodeOutcome.ROLLED_BACK, "failed units: kubelet.service")
+    assert [*report.journal] == ["kubelet.service"]
+    lines = report.journal["kubelet.service"].splitlines()
+    assert len(lines) == deploying.JOURNAL_LINES
+    assert lines[-1].startswith(r"why\x1b[2Jxxx") and len(lines[-1]) < 600
+
+
+def test_log_of_a_deploy_is_named_by_its_date(
+    deploy: Callable[..., Report], machine: Machine, workspace: Workspace
+) -> None:
+    deploy()
+    (file,) = (workspace.state_dir / "logs").iterdir()
+    assert re.fullmatch(r"20\d\d-\d\d-\d\dT\d{6}Z-node2-[0-9a-f]{8}\.log", file.name)
+    assert file.read_bytes() == b"building\n\n--- activation\nlog"
 
 
 def test_a_failed_build_ends_with_its_log(deploy: Callable[..., Report], machine: Machine) -> None:

@@ -365,3 +365,23 @@ def test_the_report_is_xml_for_any_message(results: list[SmokeResult]) -> None:
     suite = ElementTree.fromstring(report.junit(results, "c").encode())
     assert suite.get("tests") == str(len(results)) == str(len(suite))
     assert suite.get("failures") == str(len(suite.findall("testcase/failure")))
+
+
+def ended(*outcomes: str) -> list[SmokeResult]:
+    """Checks named by their number that were ok (o), failed (f), skipped (s) or not reached (n)."""
+    results = {"o": Result.OK, "f": Result.FAILED, "s": Result.SKIPPED, "n": Result.SKIPPED}
+    return [SmokeResult("", str(at), results[one], "why", reached=one != "n") for at, one in enumerate(outcomes)]
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "wanted"),
+    [
+        ("oso", ""),
+        ("ofs", "checks failed: 1"),
+        ("ofnnn", "checks failed: 1; 3 more not reached because of it"),
+        ("ffn", "checks failed: 0, 1; 1 more not reached because of them"),
+        ("onn", "2 checks not reached, 1 first: why"),
+    ],
+)
+def test_summary_names_the_cause_once(outcomes: str, wanted: str) -> None:
+    assert report.summary(ended(*outcomes)) == wanted
