@@ -18,6 +18,7 @@ from smallkube.cli import (
     net,
     nix,
     nodes,
+    nodes_logs,
     tokens,
     users,
 )
@@ -25,7 +26,7 @@ from smallkube.core import ui
 
 NAMESPACES = {
     "inventory": (inventory,),
-    "nodes": (nodes,),
+    "nodes": (nodes, nodes_logs),
     "keys": (keys, keys_rotation),
     "admins": (admins,),
     "nix": (nix,),

@@ -54,6 +54,8 @@ CHANGE = {
     "yes": "do not ask for confirmation",
     "json": "print JSON",
 }
+SHORT = {"follow": ("f",)}
+"""Flags that have a letter too, as in other programs."""
 COMMON = {
     **SELECTION,
     **CHANGE,
@@ -192,6 +194,7 @@ class _Task(Task[Any]):
             arguments.append(Argument(name, kind=kind, default=kind(), help=COMMON[name], attr_name=attribute))
         for argument in arguments:
             Value.make(argument)
+            argument.names += SHORT.get(argument.names[0], ())
         return arguments
 
 

@@ -96,14 +96,16 @@ def raise_errors(outcomes: Sequence[Outcome[T]]) -> None:
         raise ErrorGroup(errors)
 
 
-def ask(nodes: Sequence[Node], connect: Connect, question: Callable[[Host], T]) -> tuple[Outcome[T], ...]:
-    """What each of ``nodes`` answers, over a connection of its own, all at once."""
+def ask(
+    nodes: Sequence[Node], connect: Connect, question: Callable[[Host], T], stop: threading.Event | None = None
+) -> tuple[Outcome[T], ...]:
+    """What each of ``nodes`` answers, over a connection of its own, all at once; ``stop``: see ``parallel``."""
 
     def work(node: Node) -> T:
         with connect(node) as host:
             return question(host)
 
-    return tuple(parallel(nodes, lambda node: _attempt(node, work)))
+    return tuple(parallel(nodes, lambda node: _attempt(node, work), stop))
 
 
 def unanswered(outcomes: Sequence[Outcome[T]]) -> dict[str, str]:

@@ -1,48 +1,23 @@
-"""The journal of machines, by journalctl(1)."""
+"""The journal of machines, by journalctl(1): in UTC, bounded, and made printable."""
 
 from collections.abc import Iterable
 
 from smallkube.core.errors import SmallkubeError, one_line
 from smallkube.remote.host import MAX_LINE, Command, Host
 
-_LIMIT = 8 << 20
+LIMIT = 8 << 20
+TIME_LENGTH = 26
+"""Characters of a line's time that sort, up to its microseconds: the offset that follows differs between versions."""
 
 
-def command(unit: str, *, lines: int, since: int = 0, follow: bool = False, timeout: float = 60.0) -> Command:
-    """What prints the last ``lines`` of a unit's journal since the machine started, or of the last ``since`` seconds.
-
-    ``follow``: and all that is appended, until the connection ends: then journalctl's standard input does, which the
-    shell around it waits for.
+def command(unit: str, *, lines: int, since: int = 0, follow: bool = False) -> Command:
+    """What prints the last ``lines`` (0: all) of a unit's journal since the machine started, or of the last ``since``
+    seconds; ``follow``: and all that is appended.
     """
     when = f"--since=-{since}s" if since else "--boot"
-    argv: tuple[str, ...] = (
-        "journalctl",
-        "--no-pager",
-        "--quiet",
-        "--output=short-iso",
-        f"--lines={lines}",
-        when,
-        f"--unit={unit}",
-    )
-    if follow:
-        argv = ("/bin/sh", "-c", _FOLLOW, "follow", *argv, "--follow")
-    return Command(argv, timeout=timeout, hold=follow, limit=_LIMIT, title="journalctl")
-
-
-_FOLLOW = """
-exec 3<&0
-"$@" </dev/null 3<&- &
-journal=$!
-trap 'kill "$journal" 2>/dev/null' EXIT
-{ cat >/dev/null; kill "$journal"; } <&3 >/dev/null 2>&1 &
-watch=$!
-exec 3<&-
-status=0
-wait "$journal" || status=$?
-kill "$watch" 2>/dev/null
-exit "$status"
-"""
-"""Runs "$@", and ends it when standard input ends."""
+    form = ("--no-pager", "--quiet", "--utc", "--output=short-iso-precise", f"--lines={lines or 'all'}")
+    argv = ("journalctl", *form, when, f"--unit={unit}", *(("--follow",) if follow else ()))
+    return Command(argv, limit=LIMIT, title="journalctl")
 
 
 def shown(line: str) -> str:

@@ -1,0 +1,97 @@
+"""The journal of a unit on many machines, in the order of time, or as it grows."""
+
+import heapq
+import re
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from smallkube.core.errors import UsageError, split_lines
+from smallkube.etcd.status import SCRIPTS
+from smallkube.inventory.models import Node
+from smallkube.remote import fleet, journal
+from smallkube.remote.fleet import Outcome
+from smallkube.remote.host import Connect, Host
+
+FOLLOW_SECONDS = 86_400
+"""Without a line for so long, a journal is followed no longer."""
+_UNIT = re.compile(r"(?!--)[\w:@.\\-]{1,255}", re.ASCII)
+_MAX_PART = 1 << 16
+
+Show = Callable[[str, str], object]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """``lines``: the last ones of each machine, 0 for all; of the last ``since`` seconds, 0 for since it started."""
+
+    unit: str
+    lines: int
+    since: int = 0
+
+    def __post_init__(self) -> None:
+        """Raises UsageError for what can't be the name of a unit (systemd.unit(5))."""
+        if not _UNIT.fullmatch(self.unit):
+            raise UsageError(f"{self.unit!r} is no unit", hint="expected a name, such as kubelet or etcd.service")
+
+
+def read(nodes: Sequence[Node], connect: Connect, wanted: Wanted, show: Show) -> tuple[Outcome[int], ...]:
+    """Give ``show`` node and line of each, oldest first; the value of an outcome is how many lines there were."""
+    command = journal.command(wanted.unit, lines=wanted.lines, since=wanted.since)
+    found: dict[str, list[tuple[str, str, str]]] = {}
+
+    def ask(host: Host) -> int:
+        lines = split_lines(host.run_checked(command).text)
+        found[host.node.name] = [*_timed(host.node.name, lines)]
+        return len(lines)
+
+    outcomes = fleet.ask(nodes, connect, ask)
+    for _, node, line in heapq.merge(
+        *(found[each.name] for each in nodes if each.name in found), key=lambda one: one[0]
+    ):
+        show(node, journal.shown(line))
+    return outcomes
+
+
+def _timed(node: str, lines: Sequence[str]) -> Iterator[tuple[str, str, str]]:
+    """The lines with their times; further lines of an entry have none of their own."""
+    time = ""
+    for line in lines:
+        if line[:4].isdecimal():
+            time = line[: journal.TIME_LENGTH]
+        yield time, node, line
+
+
+def follow(
+    nodes: Sequence[Node], connect: Connect, wanted: Wanted, show: Show, stop: threading.Event
+) -> tuple[Outcome[int], ...]:
+    """The same as it grows, until Ctrl-C or ``stop``: then what runs on the machines is ended.
+
+    When ``show`` fails, all is stopped.
+    """
+    plain = journal.command(wanted.unit, lines=wanted.lines, since=wanted.since, follow=True)
+    ended = SCRIPTS.sent("cancel-on-disconnect", *plain.argv, title=plain.name, timeout=FOLLOW_SECONDS)
+    command, lock = replace(ended, hold=True), threading.Lock()
+
+    def ask(host: Host) -> int:
+        part, count = b"", 0
+
+        def write(data: bytes) -> None:
+            nonlocal part, count
+            *lines, part = (part + data).split(b"\n")
+            part = part[-_MAX_PART:]
+            count += len(lines)
+            with lock:
+                for line in lines:
+                    try:
+                        show(host.node.name, journal.shown(line.decode(errors="replace")))
+                    except OSError:
+                        stop.set()
+                        raise
+
+        done = host.run(command, on_stdout=write, stopped=stop.is_set)
+        if not done.ok:
+            raise host.error(f"journalctl failed: {done.last_line}")
+        return count
+
+    return fleet.ask(nodes, connect, ask, stop)
