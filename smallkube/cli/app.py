@@ -19,6 +19,7 @@ from smallkube.cli import (
     nix,
     nodes,
     nodes_logs,
+    support,
     tokens,
     users,
 )
@@ -35,7 +36,7 @@ NAMESPACES = {
     "tokens": (tokens,),
     "users": (users,),
     "encryption": (encryption,),
-    "cluster": (cluster, cluster_operations, conformance),
+    "cluster": (cluster, cluster_operations, conformance, support),
     "net": (net,),
 }
 """Namespace → the modules with its tasks. A task called like its namespace is what the namespace alone runs."""
