@@ -78,8 +78,8 @@ def smoke(
     output.table(here, results, ("CHECK", "RESULT", "SECONDS", "DETAIL"), rows)
     if junit:
         write_file(Path(junit), report.junit(results, cluster.name))
-    if problem := report.summary(results):
-        raise SmallkubeError(problem, where=cluster.name)
+    if faults := report.faults(results):
+        raise SmallkubeError(f"checks failed: {', '.join(faults)}", where=cluster.name)
 
 
 def run_smoke(

@@ -55,7 +55,7 @@ def upgrade(
     from smallkube.operations import upgrade_check as checking
     from smallkube.operations.upgrade_path import evaluated
     from smallkube.secrets.age import require_master
-    from smallkube.smoke import table
+    from smallkube.smoke import report, table
     from smallkube.smoke.context import Options
 
     wanted, inventory = table.select((), words(skip)), here.inventory
@@ -67,7 +67,7 @@ def upgrade(
     master = None if here.dry_run else require_master(here.workspace, "to verify the backup")
 
     def smoke() -> list[str]:
-        return [f"{one.check} ({one.detail})" for one in run_smoke(here, options, wanted) if one.bad]
+        return report.faults(run_smoke(here, options, wanted), detailed=True)
 
     runner = output.Runner(here, "upgrade", rotation=False)
     run = upgrading.Upgrade(here.cluster, master, here.connect, runner.deploy, plan, smoke, facts, settle, runner.step)

@@ -19,21 +19,19 @@ class SmokeResult(Check):
         """The result in a word, in which what was not reached differs from what does not apply."""
         return self.result.value if self.reached else "not reached"
 
-    @property
-    def bad(self) -> bool:
-        return self.result is Result.FAILED or not self.reached
 
-
-def summary(results: Sequence[SmokeResult]) -> str:
-    """What failed, and how many checks were not reached because of it, "" when all is in order."""
-    failed = [one.check for one in results if one.result is Result.FAILED]
+def faults(results: Sequence[SmokeResult], *, detailed: bool = False) -> list[str]:
+    """What failed, with its details if ``detailed``, and how many checks were not reached because of it."""
+    failed = [
+        f"{one.check} ({one.detail})" if detailed else one.check for one in results if one.result is Result.FAILED
+    ]
     missing = [one for one in results if not one.reached]
-    if not missing:
-        return f"checks failed: {', '.join(failed)}" if failed else ""
-    if failed:
+    if failed and missing:
         cause = "it" if len(failed) == 1 else "them"
-        return f"checks failed: {', '.join(failed)}; {len(missing)} more not reached because of {cause}"
-    return f"{len(missing)} checks not reached, {missing[0].check} first: {missing[0].detail}"
+        failed[-1] += f"; {len(missing)} more not reached because of {cause}"
+    elif missing:
+        return [f"{len(missing)} not reached, {missing[0].check} first: {missing[0].detail}"]
+    return failed
 
 
 def junit(results: Sequence[SmokeResult], cluster: str) -> str:

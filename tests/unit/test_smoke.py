@@ -377,11 +377,15 @@ def ended(*outcomes: str) -> list[SmokeResult]:
     ("outcomes", "wanted"),
     [
         ("oso", ""),
-        ("ofs", "checks failed: 1"),
-        ("ofnnn", "checks failed: 1; 3 more not reached because of it"),
-        ("ffn", "checks failed: 0, 1; 1 more not reached because of them"),
-        ("onn", "2 checks not reached, 1 first: why"),
+        ("ofs", "1"),
+        ("ofnnn", "1; 3 more not reached because of it"),
+        ("ffn", "0, 1; 1 more not reached because of them"),
+        ("onn", "2 not reached, 1 first: why"),
     ],
 )
 def test_summary_names_the_cause_once(outcomes: str, wanted: str) -> None:
-    assert report.summary(ended(*outcomes)) == wanted
+    assert ", ".join(report.faults(ended(*outcomes))) == wanted
+
+
+def test_faults_of_an_upgrade_have_their_details() -> None:
+    assert report.faults(ended(*"ofnn"), detailed=True) == ["1 (why); 2 more not reached because of it"]

@@ -1,10 +1,12 @@
 """Tables on a terminal of 80 columns: nothing is cut off or broken within a word, and what does not fit is named."""
 
 import io
+import os
 import re
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -28,6 +30,8 @@ from smallkube.secrets import people
 from smallkube.secrets.people import Person
 from tests.unit.fake_cluster import FakeCluster
 
+GOLDEN = Path(__file__).with_name("golden")
+"""What each task prints at 80 columns and into a pipe, with the same data."""
 DIGEST = "0123456789abcdef" * 4
 TIME = "2026-11-27T07:22:34Z"
 
@@ -35,11 +39,12 @@ TIME = "2026-11-27T07:22:34Z"
 class Terminal(io.TextIOWrapper):
     """A terminal in memory."""
 
-    def __init__(self, encoding: str) -> None:
+    def __init__(self, encoding: str, tty: bool = True) -> None:
         super().__init__(io.BytesIO(), encoding)
+        self.tty = tty
 
     def isatty(self) -> bool:
-        return True
+        return self.tty
 
     @property
     def text(self) -> str:
@@ -53,13 +58,13 @@ Open = Callable[..., Terminal]
 
 @pytest.fixture
 def terminal(monkeypatch: pytest.MonkeyPatch) -> Open:
-    """Makes standard output a terminal of so many columns."""
+    """Makes standard output a terminal of so many columns, or a pipe."""
     for name in ("NO_COLOR", "FORCE_COLOR", "LINES"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("TERM", "xterm")
 
-    def made(columns: int = 80, encoding: str = "utf-8") -> Terminal:
-        opened = Terminal(encoding)
+    def made(columns: int = 80, encoding: str = "utf-8", tty: bool = True) -> Terminal:
+        opened = Terminal(encoding, tty)
         monkeypatch.setenv("COLUMNS", str(columns))
         monkeypatch.setattr(sys, "stdout", opened)
         ui.accept_any_text()
@@ -100,7 +105,7 @@ def show_status(_: FakeCluster, __: pytest.MonkeyPatch) -> None:
 
 
 def show_users(_: FakeCluster, patch: pytest.MonkeyPatch) -> None:
-    person = Person("alice.longname", ("developers", "operators"), "cluster-admin", "", TIME, TIME)
+    person = Person("alice.longname", ("developers", "operators"), "cluster-admin", "", TIME, "2020-01-01T00:00:00Z")
     patch.setattr(people, "read", lambda _: {person.name: person})
     patch.setattr(audit_log, "last_seen", lambda *_: {person.name: TIME})
     users.list_(Context(), seen=True)
@@ -148,6 +153,13 @@ def test_tables_fit_80_columns(
     long = [word for line in words for word in line.split() if len(word) > 24]
     broken = {word for line in lines for word in line.split()} - {word for line in words for word in line.split()}
     assert [word for word in broken if not any(word in each for each in long)] == []
+    piped = terminal(80, tty=False)
+    TASKS[task](cluster, monkeypatch)
+    assert "\x1b" not in piped.text
+    shown = "\n".join(("# 80 columns", *lines, "", "# piped", piped.text))
+    if os.environ.get("UPDATE_GOLDEN"):
+        (GOLDEN / f"{task}.txt").write_text(shown)
+    assert shown == (GOLDEN / f"{task}.txt").read_text(), "if that is wanted: UPDATE_GOLDEN=1"
 
 
 def test_spare_columns_go_first_and_are_named(terminal: Open, capsys: pytest.CaptureFixture[str]) -> None:
