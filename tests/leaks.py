@@ -253,6 +253,8 @@ NOT_TRACED = {
 ON_MACHINES = {
     "deploy.plan deploy.status deploy.history net.check etcd.status tokens.status": 0,
     "nodes.exec -- hostname": 0,
+    "nodes.logs systemd-networkd": 0,
+    "cluster.support": 0,
     "etcd.backup --verbose": 0,
     "etcd.restore --yes --verbose": 0,
     # There is no API server that could refuse its certificates.

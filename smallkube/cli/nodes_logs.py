@@ -5,6 +5,7 @@ from typing import Annotated
 
 from smallkube.cli.context import SELECTION, Current, Limits, task
 from smallkube.core import ui
+from smallkube.core.errors import SmallkubeError
 
 LINES = 100
 
@@ -37,12 +38,13 @@ def logs(
             ui.flush()
 
     if follow:
-        outcomes = journals.follow(here.nodes, here.connect, wanted, show, stop)
+        outcomes = journals.follow(here.nodes, here.connect, wanted, show, stop, lambda error: ui.warn(str(error)))
         if stop.is_set():
             ui.flush()  # raises where the reader has gone
-            return
-    else:
-        outcomes = journals.read(here.nodes, here.connect, wanted, show)
+        elif lost := [outcome.node.name for outcome in outcomes if outcome.error]:
+            raise SmallkubeError(f"not followed to the end: {', '.join(lost)}")
+        return
+    outcomes = journals.read(here.nodes, here.connect, wanted, show)
     for outcome in outcomes:
         if outcome.value == 0:
             ui.message(f"{outcome.node.name}: no entries of {unit}")

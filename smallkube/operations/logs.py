@@ -4,9 +4,10 @@ import heapq
 import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
-from smallkube.core.errors import UsageError, split_lines
+from smallkube.core.errors import SmallkubeError, UsageError, split_lines
 from smallkube.etcd.status import SCRIPTS
 from smallkube.inventory.models import Node
 from smallkube.remote import fleet, journal
@@ -63,11 +64,16 @@ def _timed(node: str, lines: Sequence[str]) -> Iterator[tuple[str, str, str]]:
 
 
 def follow(
-    nodes: Sequence[Node], connect: Connect, wanted: Wanted, show: Show, stop: threading.Event
+    nodes: Sequence[Node],
+    connect: Connect,
+    wanted: Wanted,
+    show: Show,
+    stop: threading.Event,
+    lost: Callable[[SmallkubeError], object],
 ) -> tuple[Outcome[int], ...]:
     """The same as it grows, until Ctrl-C or ``stop``: then what runs on the machines is ended.
 
-    When ``show`` fails, all is stopped.
+    ``lost`` is given at once why a machine can't be followed any more. When ``show`` fails, all is stopped.
     """
     plain = journal.command(wanted.unit, lines=wanted.lines, since=wanted.since, follow=True)
     ended = SCRIPTS.sent("cancel-on-disconnect", *plain.argv, title=plain.name, timeout=FOLLOW_SECONDS)
@@ -94,4 +100,14 @@ def follow(
             raise host.error(f"journalctl failed: {done.last_line}")
         return count
 
-    return fleet.ask(nodes, connect, ask, stop)
+    @contextmanager
+    def connected(node: Node) -> Iterator[Host]:
+        try:
+            with connect(node) as host:
+                yield host
+        except SmallkubeError as error:
+            if not stop.is_set():
+                lost(error)
+            raise
+
+    return fleet.ask(nodes, connected, ask, stop)

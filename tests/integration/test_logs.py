@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from smallkube.core import polling
+from smallkube.core.errors import SmallkubeError
 from smallkube.core.workspace import Workspace
 from smallkube.inventory.models import Node
 from smallkube.operations import logs
@@ -56,8 +57,8 @@ def test_following_ends_everywhere(end: str, bench: Bench, monkeypatch: pytest.M
             os.kill(os.getpid(), signal.SIGINT)
 
     monkeypatch.setattr(journal, "command", command)
-    stop = threading.Event()
-    outcomes = logs.follow(nodes, connector(bench.workspace), logs.Wanted("kubelet", 10), show, stop)
+    stop, lost = threading.Event(), list[SmallkubeError]()
+    outcomes = logs.follow(nodes, connector(bench.workspace), logs.Wanted("kubelet", 10), show, stop, lost.append)
     assert stop.is_set()
     assert sorted(seen) == ["node1", "node2"] and len([*pids.iterdir()]) == 2
     assert all(outcome.error for outcome in outcomes)

@@ -22,7 +22,7 @@ ENTRIES = {
 
 @pytest.fixture
 def asked(cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> list[Command]:
-    """What the machines were asked; node3 is down, if there is one."""
+    """What the machines were asked."""
     commands: list[Command] = []
 
     def answer(node: Node) -> FakeHost:
@@ -30,8 +30,6 @@ def asked(cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> list[Command
             commands.append(command)
             return reply("" if "--unit=none" in command.argv else ENTRIES[node.name])
 
-        if node.index == 3:
-            raise SmallkubeError("can't be reached", where=node.name)
         return FakeHost(node, reply_to)
 
     monkeypatch.setenv("SMALLKUBE_WORKSPACE", str(cluster.workspace.root))
@@ -63,6 +61,23 @@ def test_following_ends_with_the_connection(asked: list[Command], capsys: Captur
     nodes_logs.logs(Context(), unit="kubelet", follow=True)
     assert len(capsys.readouterr().out.splitlines()) == 4
     assert all(command.hold and "--follow" in command.argv and "setsid" in command.argv[2] for command in asked)
+
+
+def test_lost_nodes_are_named_at_once(asked: list[Command], monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    connect = Current.connect
+
+    def all_but_one(here: Current, node: Node) -> FakeHost:
+        if node.index == 2:
+            raise SmallkubeError("can't be reached", where=node.name)
+        found = connect(here, node)
+        assert isinstance(found, FakeHost)
+        return found
+
+    monkeypatch.setattr(Current, "connect", all_but_one)
+    with pytest.raises(Exit, match="not followed to the end: node2"):
+        nodes_logs.logs(Context(), unit="kubelet", follow=True)
+    out, err = capsys.readouterr()
+    assert len(out.splitlines()) == 3 and err == "warning: node2: can't be reached\n"
 
 
 def test_nodes_without_entries_are_named(asked: list[Command], capsys: Capture) -> None:

@@ -6,7 +6,7 @@ set -u
 role=$1
 shift
 
-secrets() { cat /run/agenix/* /etc/ssh/ssh_host_*_key 2>/dev/null | tr ' \t",' '[\n*]'; }
+secrets() { cat /run/agenix/* /run/agenix.d/*/* /etc/ssh/ssh_host_*_key 2>/dev/null | tr ' \t",' '[\n*]'; }
 masked() { # BYTES at most, in whole lines: a part of a secret would not be recognised
   { secrets; echo; echo =====; cat; } | LC_ALL=C awk -v most="$1" '
     !begun && $0 == "=====" { begun = 1; next }
