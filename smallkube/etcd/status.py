@@ -10,7 +10,7 @@ from typing import Any
 
 from smallkube.core.errors import MALFORMED
 from smallkube.etcd.record import Record
-from smallkube.remote.host import Command, Host
+from smallkube.remote.host import MAX_LINE, Command, Host
 from smallkube.remote.scripts import Scripts
 
 ENDPOINT = "unix:///run/etcd/grpc"
@@ -64,7 +64,7 @@ def parse(reply: str, alarms: str) -> Status:
         index=int(found.get("raftIndex", 0)),
         leader=found.get("leader") == found["header"]["member_id"],
         alarms=tuple(sorted(set(re.findall(r"alarm:(.*\S)", alarms)))),
-        errors=tuple(map(str, found.get("errors", ()))),
+        errors=tuple(str(error)[:MAX_LINE] for error in found.get("errors", ())),
     )
 
 
