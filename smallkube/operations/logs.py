@@ -63,6 +63,30 @@ def _timed(node: str, lines: Sequence[str]) -> Iterator[tuple[str, str, str]]:
         yield time, node, line
 
 
+@dataclass
+class _Lines:
+    """Gives ``show`` whole lines of ``node``, one node at a time; sets ``stop`` when that fails."""
+
+    node: str
+    show: Show
+    lock: threading.Lock
+    stop: threading.Event
+    count: int = 0
+    part: bytes = b""
+
+    def write(self, data: bytes) -> None:
+        *lines, part = (self.part + data).split(b"\n")
+        self.part = part[-_MAX_PART:]
+        self.count += len(lines)
+        with self.lock:
+            for line in lines:
+                try:
+                    self.show(self.node, journal.shown(line.decode(errors="replace")))
+                except OSError:
+                    self.stop.set()
+                    raise
+
+
 def follow(
     nodes: Sequence[Node],
     connect: Connect,
@@ -80,25 +104,11 @@ def follow(
     command, lock = replace(ended, hold=True), threading.Lock()
 
     def ask(host: Host) -> int:
-        part, count = b"", 0
-
-        def write(data: bytes) -> None:
-            nonlocal part, count
-            *lines, part = (part + data).split(b"\n")
-            part = part[-_MAX_PART:]
-            count += len(lines)
-            with lock:
-                for line in lines:
-                    try:
-                        show(host.node.name, journal.shown(line.decode(errors="replace")))
-                    except OSError:
-                        stop.set()
-                        raise
-
-        done = host.run(command, on_stdout=write, stopped=stop.is_set)
+        lines = _Lines(host.node.name, show, lock, stop)
+        done = host.run(command, on_stdout=lines.write, stopped=stop.is_set)
         if not done.ok:
             raise host.error(f"journalctl failed: {done.last_line}")
-        return count
+        return lines.count
 
     @contextmanager
     def connected(node: Node) -> Iterator[Host]:
