@@ -12,6 +12,7 @@ from smallkube.cli import (
     doctor,
     encryption,
     etcd,
+    init,
     inventory,
     keys,
     keys_rotation,
@@ -45,7 +46,7 @@ NAMESPACES = {
 def tree(*more: Collection) -> Collection:
     """Every task of the product, and the namespaces ``more``."""
     ui.accept_any_text()  # before Invoke prints help
-    root = Collection(doctor.doctor, *more)
+    root = Collection(doctor.doctor, init.init, *more)
     for name, modules in NAMESPACES.items():
         tasks = [each for module in modules for each in vars(module).values() if isinstance(each, Task)]
         root.add_collection(namespace := Collection(name))

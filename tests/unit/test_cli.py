@@ -26,7 +26,7 @@ SUMMARY = 48
 """Characters of a task's summary that the list shows on one line of 80 columns."""
 
 ON_THE_LAB = {name for name in TASKS if name.startswith("lab.")}
-ON_A_WORKSPACE = [name for name in TASKS if name not in {"inventory.schema", *ON_THE_LAB}]
+ON_A_WORKSPACE = [name for name in TASKS if name not in {"init", "inventory.schema", *ON_THE_LAB}]
 ON_AN_INVENTORY = [name for name in ON_A_WORKSPACE if name != "doctor"]
 WITH_NODE = [name for name in ON_AN_INVENTORY if "node" in FLAGS[name]]
 WITHOUT_NODE = [name for name in ON_AN_INVENTORY if "node" not in FLAGS[name]]
