@@ -196,11 +196,49 @@ def kubeconfig(
     """Write the administrator's kubeconfig.
 
     A file of mode 0600 with root's token and the API server's certificate, for
-    kubectl --kubeconfig FILE. --via HOST:PORT is for an SSH port-forward:
-    ssh -L PORT:api.k8s.internal:6443 root@node1
+    kubectl --kubeconfig FILE. --via HOST:PORT is for a tunnel of your own; see
+    cluster.connect too.
     """
     from smallkube.kube.kubeconfig import Credential
     from smallkube.secrets import edit
 
     target = kubeconfigs.Target(here, "root", out, merge, context or here.inventory.cluster.name, via, force)
     target.write(lambda: Credential.by_token("root", edit.show(here.cluster, "kube_token_root")))
+
+
+@task()
+def connect(
+    here: Current,
+    port: Annotated[int, Limits(0, 65535), "port of 127.0.0.1 to listen at; 0: a free one"] = 16443,
+) -> None:
+    """Reach the API server over SSH until Ctrl-C.
+
+    Writes a kubeconfig for the tunnel and shows how to use it; it is removed in
+    the end. Needs no open port but SSH, and no DNS name. When the connection is
+    lost, it is made again.
+    """
+    from smallkube.kube.kubeconfig import Credential
+    from smallkube.remote.ssh import SshHost
+    from smallkube.remote.tunnel import LOOPBACK, Tunnel, listen
+    from smallkube.secrets import edit
+
+    inventory = here.inventory
+    primary, name = inventory.primary, inventory.cluster.name
+    with listen(port) as listener:
+        port = listener.getsockname()[1]
+        file = here.workspace.state_dir / f"kubeconfig-{port}"
+        target = kubeconfigs.Target(here, "root", str(file), False, name, f"{LOOPBACK}:{port}", force=True)
+
+        def ready() -> None:
+            target.write(lambda: Credential.by_token("root", edit.show(here.cluster, "kube_token_root")))
+            ui.message("connected; Ctrl-C ends it")
+
+        api = (inventory.addressing.host6(primary.index), inventory.cluster.api.port)
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.default_int_handler)
+        try:
+            Tunnel(lambda: SshHost(here.workspace, primary), api, listener, ui.message).serve(ready)
+        except KeyboardInterrupt:
+            ui.message("disconnected")
+        finally:
+            file.unlink(missing_ok=True)

@@ -10,8 +10,12 @@ from smallkube.core.errors import ErrorGroup, UsageError
 def check(here: Current) -> None:
     """Validate inventory.yaml.
 
-    Reports every problem at once, each with file, line and key.
+    Reports every problem at once, each with file, line and key. Warns when the
+    API server can't be reached by cluster.api.external_host, which before the
+    first deploy it can't.
     """
+    from smallkube.inventory import external_host
+
     try:
         inventory = here.inventory
     except (ErrorGroup, UsageError) as error:
@@ -23,7 +27,10 @@ def check(here: Current) -> None:
         raise
     nodes = len(inventory.nodes)
     text = f"{here.workspace.inventory_file.name}: valid, {nodes} node{'s' if nodes > 1 else ''}"
-    output.show(here, {"problems": []}, text)
+    warnings = [f"cluster.api.external_host: {fault}"] if (fault := external_host.fault(inventory.cluster.api)) else []
+    output.show(here, {"problems": [], "warnings": warnings}, text)
+    for warning in warnings:
+        ui.warn(f"{warning}; once deployed, `inv cluster.connect` reaches the API server over SSH")
 
 
 @task()

@@ -1,6 +1,7 @@
 """Writing kubeconfigs, whose ever they are: where to, what may be replaced, and what they trust."""
 
 import os
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,8 +59,13 @@ class Target:
             return
         write_file(path, text, 0o600)
         ui.result(str(path))
-        if self.merge:
-            ui.message(f"use it by: kubectl --context {self.context}")
+        ui.message(f"use it by: {self._use(path.absolute())}")
+
+    def _use(self, path: Path) -> str:
+        """The command line that makes kubectl use the file."""
+        usual = os.environ.get("KUBECONFIG") or str(Path("~/.kube/config").expanduser())
+        export = "" if usual == str(path) else f"export KUBECONFIG={shlex.quote(str(path))}"
+        return " && ".join(filter(None, [export, f"kubectl --context {shlex.quote(self.context)}" * self.merge]))
 
     def _path(self) -> Path:
         if self.out:

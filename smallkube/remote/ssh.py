@@ -112,6 +112,24 @@ class SshHost(Host):
         if self._wire:
             self._wire.close()
 
+    @property
+    def is_connected(self) -> bool:
+        transport = self._fabric.transport
+        return transport is not None and transport.is_active()
+
+    def open_channel(self, target: tuple[str, int]) -> paramiko.Channel:
+        """A connection from the machine to ``target``, an address and a port (RFC 4254, 7.2). Raises SmallkubeError."""
+        named = f"{f'[{target[0]}]' if ':' in target[0] else target[0]}:{target[1]}"
+        try:
+            if (transport := self._fabric.transport) is None:
+                raise EOFError("not connected")
+            source = ("127.0.0.1", 0)
+            channel: paramiko.Channel = transport.open_channel("direct-tcpip", target, source, timeout=CONNECT_SECONDS)
+            return channel
+        except (paramiko.SSHException, OSError, EOFError) as error:
+            hint = "does something listen there, and does sshd allow it (AllowTcpForwarding)?"
+            raise self.error(f"does not connect us to {named}: {_reason(error)}", hint) from error
+
     def _run(self, streams: Streams) -> int:
         """Raises UsageError when sudo wants a password."""
         transport, command = self._fabric.transport, streams.command
