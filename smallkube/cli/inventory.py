@@ -1,7 +1,10 @@
 """inventory.yaml: validate it, show it, print its schema."""
 
+from difflib import unified_diff
+from typing import Annotated
+
 from smallkube.cli import output
-from smallkube.cli.context import Current, task
+from smallkube.cli.context import Current, changing, task
 from smallkube.core import ui
 from smallkube.core.errors import ErrorGroup, UsageError
 
@@ -31,6 +34,47 @@ def check(here: Current) -> None:
     output.show(here, {"problems": [], "warnings": warnings}, text)
     for warning in warnings:
         ui.warn(f"{warning}; once deployed, `inv cluster.connect` reaches the API server over SSH")
+
+
+@task("dry-run", "yes")
+def import_(
+    here: Current,
+    file: Annotated[str, "what `tofu output -json` has printed, or a peers.json"],
+    output: Annotated[str, "the output with the nodes"] = "nodes",
+) -> None:
+    """Take nodes from OpenTofu, Terraform, peers.json.
+
+    Adds new nodes to inventory.yaml and changes addresses of others; removes none.
+    Shows the change and asks. The output is {"node1": "ADDRESS", ...}, or objects
+    with peer_ip and ssh (host, port, user, become) in place of addresses.
+    """
+    from smallkube.core.workspace import expanded
+    from smallkube.inventory import edit, imports, load, positions
+    from smallkube.operations import revoke
+
+    known = {node.name for node in here.inventory.nodes}
+    found = imports.read(expanded(file), output)
+    path = here.workspace.inventory_file
+    before = positions.read_text(path)
+    after = imports.merged(before, found)
+    inventory = load.parse(after, path)
+    if only := sorted(known - set(found)):
+        ui.message(f"only in {path.name}: {', '.join(only)}; inv nodes.remove removes a node")
+    if after == before:
+        ui.message("nothing to do: the inventory has all of this")
+        return
+    diff = unified_diff(before.splitlines(True), after.splitlines(True), f"a/{path.name}", f"b/{path.name}")
+    ui.result("".join(diff).rstrip("\n"))
+    if here.dry_run:
+        return
+    ui.confirm(f"change {path.name}?", yes=here.yes)
+    added = [name for name in found if name not in known]
+    with changing(here):
+        for name in added:
+            revoke.forget(here.cluster, inventory, name)
+    edit.write(path, after)
+    scan = f"inv keys.scan --node {','.join(added)}, " if added else ""
+    ui.message(f"next: {scan}inv keys.generate, inv nix.render, inv deploy")
 
 
 @task()

@@ -19,8 +19,11 @@ if TYPE_CHECKING:
 def add(
     here: Current,
     name: Annotated[str, "nodeN, with N from 2 to 254"],
-    peer_ip: Annotated[str, "address where the other nodes reach it"],
+    peer_ip: Annotated[str | None, "address where the other nodes reach it"] = None,
     ssh_host: Annotated[str | None, "address where this machine reaches it (default: the peer IP)"] = None,
+    user: Annotated[str | None, "login user (default: root)"] = None,
+    port: Annotated[int, Limits(1, 65535), "port of its SSH server"] = 22,
+    become: Annotated[str | None, "how that user becomes root: none | sudo (default: none)"] = None,
 ) -> None:
     """Add a node to inventory.yaml.
 
@@ -31,8 +34,13 @@ def add(
     from smallkube.operations import revoke as revoking
 
     here.inventory  # noqa: B018 - refuse to edit a file that is wrong already
+    if peer_ip is None:
+        hint = f"give the address where the other nodes reach {name}, such as --peer-ip 192.168.0.3"
+        raise UsageError("no --peer-ip given", hint=hint)
+    given: dict[str, str | int | None] = {"host": ssh_host, "port": port, "user": user, "become": become}
+    ssh = {key: value for key, value in given.items() if value not in (None, 22)}
     file = here.workspace.inventory_file
-    text = edit.add_node(positions.read_text(file), name, peer_ip=peer_ip, ssh_host=ssh_host)
+    text = edit.add_node(positions.read_text(file), name, peer_ip=peer_ip, ssh=ssh)
     added = load.parse(text, file)
     with changing(here):
         removed = revoking.forget(here.cluster, added, name)

@@ -19,7 +19,7 @@ from smallkube.inventory import positions
 
 Edit = tuple[int, int, str]
 """Offsets of what is replaced, and by what."""
-Entry = str | Mapping[str, Any]
+Entry = str | int | Mapping[str, Any]
 
 _FILE = Path("inventory.yaml")
 _NODES = ("nodes",)
@@ -32,15 +32,33 @@ _PLAIN = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_.:-]*[A-Za-z0-9])?")
 """Text that needs no quotes, unless it is another type in YAML."""
 
 
-def add_node(text: str, name: str, *, peer_ip: str, ssh_host: str | None = None) -> str:
-    """``text`` with node ``name`` after the last one.
+def nodes(text: str) -> tuple[str, ...]:
+    """The names of the nodes in ``text``, which was validated."""
+    return tuple(_File(text, _NODES).entries)
+
+
+def add_node(text: str, name: str, *, peer_ip: str, ssh: Mapping[str, str | int] | None = None) -> str:
+    """``text`` with node ``name`` after the last one; ``ssh``: the keys that are not the default.
 
     Raises UsageError when it is there already. The caller validates the result.
     """
     file = _File(text, _NODES)
     if name in file.entries:
         raise UsageError(f"{name} is in the inventory already")
-    return file.with_new(name, {"peer_ip": peer_ip} | ({"ssh": {"host": ssh_host}} if ssh_host else {}))
+    return file.with_new(name, {"peer_ip": peer_ip} | ({"ssh": ssh} if ssh else {}))
+
+
+def change_node(text: str, name: str, path: Sequence[str], value: str | int) -> str:
+    """``text`` with another value at ``path`` of a node that is there. The caller validates the result."""
+    file = _File(text, (*_NODES, name, *path[:-1]))
+    if not file.missing and path[-1] in file.entries:
+        same = file.entries[path[-1]] == value
+        return text if same else file.with_value(path[-1], value)
+    first, *inner = (*file.missing, path[-1])
+    entry: Entry = value
+    for key in reversed(inner):
+        entry = {key: entry}
+    return file.with_new(first, entry, deep=0)
 
 
 def remove_node(text: str, name: str) -> str:
@@ -121,11 +139,11 @@ class _File:
         edits = self._in_flow(name, entry) if self.flow else self._in_block(name, entry, deep)
         return self._edited(edits, self.entries | {name: entry})
 
-    def with_value(self, name: str, text: str) -> str:
+    def with_value(self, name: str, value: str | int) -> str:
         """The text with another scalar as the value of ``name``."""
         node = self.values[list(self.entries).index(name)]
-        edit = (node.start_mark.index, node.end_mark.index, _scalar(text, getattr(node, "style", None) == '"'))
-        return self._edited([edit], self.entries | {name: text})
+        edit = (node.start_mark.index, node.end_mark.index, _scalar(value, getattr(node, "style", None) == '"'))
+        return self._edited([edit], self.entries | {name: value})
 
     def without(self, name: str) -> str:
         """The text without ``name``."""
@@ -215,7 +233,7 @@ def _with(data: Mapping[str, Any], path: Sequence[str], value: Any) -> Any:
 
 def _block(name: str, entry: Entry, indent: int, step: int, deep: int) -> list[str]:
     """The lines of an entry, ``deep`` levels of which are blocks."""
-    if isinstance(entry, str) or not deep:
+    if isinstance(entry, str | int) or not deep:
         return [f"{' ' * indent}{_scalar(name)}: {_flow(entry)}"]
     inner = (_block(key, value, indent + step, step, deep - 1) for key, value in entry.items())
     return [f"{' ' * indent}{_scalar(name)}:", *chain.from_iterable(inner)]
@@ -234,13 +252,15 @@ def _end(node: yaml.Node) -> int:
     return int(node.end_mark.index)
 
 
-def _scalar(value: str, quoted: bool = False) -> str:
+def _scalar(value: str | int, quoted: bool = False) -> str:
+    if isinstance(value, int):
+        return str(value)
     plain = not quoted and _PLAIN.fullmatch(value) and yaml.safe_load(value) == value
     return value if plain else json.dumps(value, ensure_ascii=False)
 
 
 def _flow(value: Entry, quoted: bool = False) -> str:
-    if isinstance(value, str):
+    if isinstance(value, str | int):
         return _scalar(value, quoted)
     pairs = (f"{_scalar(key, quoted)}: {_flow(each, quoted)}" for key, each in value.items())
     return f"{{{', '.join(pairs)}}}"

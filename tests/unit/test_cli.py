@@ -31,6 +31,7 @@ ON_AN_INVENTORY = [name for name in ON_A_WORKSPACE if name != "doctor"]
 WITH_NODE = [name for name in ON_AN_INVENTORY if "node" in FLAGS[name]]
 WITHOUT_NODE = [name for name in ON_AN_INVENTORY if "node" not in FLAGS[name]]
 ARGUMENTS = {
+    "inventory.import": ["/dev/null"],
     "admins.add": ["bob", "--recipient", RECIPIENT],
     "admins.remove": ["bob", "--yes"],
     "nodes.add": ["node9", "--peer-ip", "192.0.2.9"],

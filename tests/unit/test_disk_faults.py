@@ -30,6 +30,7 @@ from tests.unit.test_etcd_retention import START, record
 TASKS = {
     "doctor": ["doctor"],
     "init": ["init", "new"],
+    "inventory.import": ["inventory.import", "peers.json", "--yes"],
     "inventory.show": ["inventory.show"],
     "nodes.add": ["nodes.add", "node9", "--peer-ip", "192.0.2.9"],
     "nodes.remove": ["nodes.remove", "node2", "--yes"],
@@ -165,6 +166,7 @@ def place(task: str, template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
         (root / "keys" / "kube_token_system_kube-scheduler.age").unlink()
     (root / "backups").mkdir()
     (root / "backups" / "orphan.db.zst.age").write_text("no record")
+    (root / "peers.json").write_text('["192.168.0.1", "192.168.0.2", "192.168.0.3"]')
     editor = tmp_path / "editor"
     editor.write_text('#!/bin/sh\nprintf %064d 7 >"$1"\n')
     editor.chmod(0o755)

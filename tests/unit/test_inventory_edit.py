@@ -39,7 +39,7 @@ def test_an_added_node_is_the_only_change() -> None:
 
 
 def test_an_ssh_host_is_written_when_it_differs() -> None:
-    changed = add_node(TEXT, "node4", peer_ip="192.168.0.4", ssh_host="node4.example.com")
+    changed = add_node(TEXT, "node4", peer_ip="192.168.0.4", ssh={"host": "node4.example.com"})
     assert changed.endswith("  node4:\n    peer_ip: 192.168.0.4\n    ssh: {host: node4.example.com}\n")
 
 
@@ -126,14 +126,14 @@ def test_nodes_in_braces_keep_their_layout(text: str, added: str, removed: str) 
 
 
 def test_json_stays_json() -> None:
-    changed = add_node('{"nodes": {"node1": {"peer_ip": "::1"}}}\n', "node2", peer_ip="::2", ssh_host="x")
+    changed = add_node('{"nodes": {"node1": {"peer_ip": "::1"}}}\n', "node2", peer_ip="::2", ssh={"host": "x"})
     assert changed == '{"nodes": {"node1": {"peer_ip": "::1"}, "node2": {"peer_ip": "::2", "ssh": {"host": "x"}}}}\n'
 
 
 @pytest.mark.parametrize("value", ["a: b", "x # y", "1.5", "12:30", "fd00::", "no", "", "a\nnodes: {}", '"', "é", "~"])
 def test_each_value_is_written_so_that_it_is_read(value: str) -> None:
     for text in (TEXT, "nodes: {node1: {a: 1}}\n"):
-        changed = add_node(text, "node4", peer_ip=value, ssh_host=f"{value}x")
+        changed = add_node(text, "node4", peer_ip=value, ssh={"host": f"{value}x"})
         nodes = positions.parse(changed, Path("x")).data["nodes"]
         assert nodes["node4"] == {"peer_ip": value, "ssh": {"host": f"{value}x"}}
 
