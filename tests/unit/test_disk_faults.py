@@ -29,8 +29,8 @@ from tests.unit.test_etcd_retention import START, record
 
 TASKS = {
     "doctor": ["doctor"],
-    "init": ["init", "new"],
-    "inventory.import": ["inventory.import", "peers.json", "--yes"],
+    "init": ["init", "WORKSPACE/new"],
+    "inventory.import": ["inventory.import", "WORKSPACE/peers.json", "--yes"],
     "inventory.show": ["inventory.show"],
     "nodes.add": ["nodes.add", "node9", "--peer-ip", "192.0.2.9"],
     "nodes.remove": ["nodes.remove", "node2", "--yes"],
@@ -54,7 +54,7 @@ TASKS = {
     "keys.rotate-master": ["keys.rotate-master", "--yes"],
     "keys.rotate-wireguard": ["keys.rotate-wireguard", "--yes"],
 }
-"""Those that have something to do without machines."""
+"""Those that have something to do without machines; WORKSPACE stands for its folder."""
 REACHING = {
     "admins.remove": ["bob", "--yes"],
     "cluster.audit": [],
@@ -174,7 +174,6 @@ def place(task: str, template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.delenv("VISUAL", raising=False)
     monkeypatch.delenv("SMALLKUBE_DEBUG", raising=False)
     monkeypatch.setenv("SMALLKUBE_WORKSPACE", str(root))
-    monkeypatch.chdir(root)
     monkeypatch.setattr(os, "fsync", lambda _: None)
     return Workspace(root)
 
@@ -193,6 +192,7 @@ def only(task: str) -> Collection:
 
 def run(words: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, list[str]]:
     status: object = 0
+    words = [word.replace("WORKSPACE", os.environ["SMALLKUBE_WORKSPACE"]) for word in words]
     try:
         SmallkubeProgram(name="smallkube", namespace=only(words[0])).run(["smallkube", *words])
     except SystemExit as end:
