@@ -247,6 +247,7 @@ NOT_TRACED = {
     "lab.kubernetes": "builds programs; reads nothing in keys/",
     "lab.addons": "builds programs and imports their images; reads nothing in keys/",
     "lab.conformance": "takes an hour; runs other tasks, which are traced, and cluster.conformance",
+    "nodes.adopt": "reads a machine and writes nix/hosts; reads nothing in keys/ but the host key",
     "inventory.import": "adds nodes as nodes.add does, which is traced",
     "cluster.connect": "runs until it is interrupted; writes a kubeconfig as cluster.kubeconfig, which is traced",
     "cluster.conformance": "runs a program of others with the kubeconfig that it is given; reads nothing in keys/",

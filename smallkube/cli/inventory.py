@@ -44,9 +44,9 @@ def import_(
 ) -> None:
     """Take nodes from OpenTofu, Terraform, peers.json.
 
-    Adds new nodes to inventory.yaml and changes addresses of others; removes none.
-    Shows the change and asks. The output is {"node1": "ADDRESS", ...}, or objects
-    with peer_ip and ssh (host, port, user, become) in place of addresses.
+    Adds new nodes to inventory.yaml, changes addresses of others, removes none.
+    Shows the change and asks. The output is {"node1": "ADDRESS"}, or an object
+    with peer_ip and ssh (host, port, user, become) in place of an address.
     """
     from smallkube.core.workspace import expanded
     from smallkube.inventory import edit, imports, load, positions

@@ -1,6 +1,8 @@
 """The machines of the cluster: add and remove them, run commands on them, drain and reboot them."""
 
 from collections.abc import Callable
+from difflib import unified_diff
+from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, Annotated
 
@@ -48,6 +50,40 @@ def add(
         ui.message(f"removed from keys/ what an earlier {name} had left: {', '.join(removed)}")
     edit.write(file, text)
     ui.message(f"added {name}; next: inv keys.scan --node {name}, inv keys.generate, inv nix.render, inv deploy")
+
+
+@task("node", "dry-run", "yes")
+def adopt(here: Current) -> None:
+    """Take over a machine's boot, SSH and network.
+
+    Of a machine that runs NixOS: writes its hardware configuration, boot loader,
+    SSH keys and network to nix/hosts/. Shows the change and asks. Needs the host
+    key of the machine (keys.scan), and changes nothing on it.
+    """
+    from smallkube.core.files import write_file
+    from smallkube.operations import adopt as adopting
+
+    if not here.node:
+        raise UsageError("no node selected", hint="give --node")
+    workspace = here.workspace
+    wanted: dict[Path, str] = {}
+    for node in here.nodes:
+        with here.connect(node) as host:
+            wanted |= adopting.files(workspace, node, adopting.read(host))
+    changed = {path: text for path, text in wanted.items() if workspace.read_text(path) != text}
+    if not changed:
+        ui.message("nothing to do: nix/hosts has all of this")
+        return
+    for path, text in changed.items():
+        name, before = workspace.relative(path), workspace.read_text(path) or ""
+        diff = unified_diff(before.splitlines(True), text.splitlines(True), f"a/{name}", f"b/{name}")
+        ui.result("".join(diff).rstrip("\n"))
+    if here.dry_run:
+        return
+    ui.confirm(f"write {', '.join(map(workspace.relative, changed))}?", yes=here.yes)
+    for path, text in changed.items():
+        write_file(path, text)
+    ui.message("next: read what was written; inv keys.generate, inv nix.render, inv nix.check, inv deploy --goal test")
 
 
 @task(*CHANGE)

@@ -83,6 +83,7 @@ REACHING = {
     "keys.scan": [],
     "net.check": [],
     "nix.check": [],
+    "nodes.adopt": ["--node", "node2", "--yes"],
     "nodes.drain": ["--node", "node2", "--yes"],
     "nodes.exec": ["--", "true"],
     "nodes.logs": ["kubelet"],

@@ -1,0 +1,63 @@
+#!/bin/sh
+# What this machine needs to boot and to be reached, as JSON: adopt.sh USER [ROOT]. Changes nothing.
+set -u
+user=$1
+root=${2-}
+
+hardware() {
+  cat "$root/etc/nixos/hardware-configuration.nix" 2>/dev/null ||
+    nixos-generate-config --show-hardware-config 2>/dev/null
+}
+state_version() {
+  sed -n 's/^[^#]*system\.stateVersion *= *[a-zA-Z. ]*"\([0-9.]*\)".*/\1/p' "$root"/etc/nixos/*.nix 2>/dev/null | head -n 1
+}
+ssh_keys() { # where sshd of NixOS reads them
+  home=$(getent passwd "$user" | cut -d : -f 6)
+  cat "$root$home/.ssh/authorized_keys" "$root/etc/ssh/authorized_keys.d/$user" 2>/dev/null | sed '/^ *#/d'
+}
+loader() {
+  for folder in boot boot/efi efi boot/EFI; do
+    if [ -f "$root/$folder/loader/loader.conf" ]; then
+      echo systemd-boot
+      return
+    fi
+  done
+  if [ -f "$root/boot/extlinux/extlinux.conf" ]; then
+    echo extlinux
+  elif [ -f "$root/boot/grub/grub.cfg" ] && [ -d "$root/sys/firmware/efi" ]; then
+    echo grub-efi
+  elif [ -f "$root/boot/grub/grub.cfg" ]; then
+    echo grub
+  fi
+}
+boot_disk() {
+  source=$(findmnt --noheadings --output SOURCE --target "$root/boot" 2>/dev/null)
+  lsblk -lspno NAME,TYPE "${source%%\[*}" 2>/dev/null | awk '$2 == "disk" { print $1; exit }'
+}
+network() { # NAME, what `ip` is asked
+  name=$1
+  shift
+  found=$(ip -j "$@" 2>/dev/null)
+  printf ', "%s": %s' "$name" "${found:-[]}"
+}
+name_servers() {
+  for file in run/systemd/resolve/resolv.conf etc/resolv.conf; do
+    [ -f "$root/$file" ] || continue
+    awk '$1 == "nameserver" && $2 !~ /^127\./ && $2 != "::1" { print $2 }' "$root/$file"
+    return
+  done
+}
+
+begin adopt
+flag nixos test -e "$root/etc/NIXOS"
+uname -m | string machine
+hardware | string hardware
+state_version | string state_version
+ssh_keys | list ssh_keys
+loader | string loader
+boot_disk | string boot_disk
+network interfaces address show
+network routes route show default
+network routes6 -6 route show default
+name_servers | list name_servers
+end
