@@ -15,6 +15,7 @@ from smallkube.cli import (
     init,
     inventory,
     keys,
+    keys_hosts,
     keys_rotation,
     net,
     nix,
@@ -29,7 +30,7 @@ from smallkube.core import ui
 NAMESPACES = {
     "inventory": (inventory,),
     "nodes": (nodes, nodes_logs),
-    "keys": (keys, keys_rotation),
+    "keys": (keys, keys_hosts, keys_rotation),
     "admins": (admins,),
     "nix": (nix,),
     "deploy": (deploy,),

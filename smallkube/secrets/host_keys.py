@@ -10,6 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
 from smallkube.core.errors import UsageError, split_lines
 from smallkube.core.workspace import Workspace
 from smallkube.inventory.cluster import Cluster
@@ -39,6 +42,13 @@ class HostKey:
     def tag(self) -> str:
         """What an age header calls this key: the first 4 bytes of its SHA-256, unpadded base64."""
         return base64.b64encode(hashlib.sha256(self.wire).digest()[:4]).decode().rstrip("=")
+
+
+def make() -> tuple[bytes, HostKey]:
+    """A new key pair; the private half as sshd reads it (openssh-key-v1)."""
+    key = Ed25519PrivateKey.generate()
+    private = key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption())
+    return private, HostKey(_WIRE_PREFIX + key.public_key().public_bytes_raw())
 
 
 def parse_host_key(text: str, where: str) -> HostKey:

@@ -42,6 +42,7 @@ ARGUMENTS = {
     "nodes.reboot": ["--yes"],
     "nodes.exec": ["--", "true"],
     "cluster.conformance": ["--program", "e2e.test"],
+    "keys.new-host": ["node2", "/nonexistent"],
     "keys.show": ["kube_token_root"],
     "keys.edit": ["kube_token_root"],
     "users.add": ["alice"],

@@ -44,6 +44,7 @@ TASKS = {
     "keys.generate": ["keys.generate"],
     "keys.rekey": ["keys.rekey"],
     "keys.edit": ["keys.edit", "kube_token_root"],
+    "keys.new-host": ["keys.new-host", "node2", "--out", "WORKSPACE/new", "--replace"],
     "nix.render": ["nix.render"],
     "cluster.kubeconfig": ["cluster.kubeconfig"],
     "etcd.list": ["etcd.list"],
@@ -269,7 +270,7 @@ def test_no_refusal_is_a_traceback(
 
 
 @pytest.mark.parametrize(
-    "task", [task for task in TASKS if task not in (*READ_ONLY, "etcd.backup", "etcd.verify", "init")]
+    "task", [task for task in TASKS if task not in (*READ_ONLY, "etcd.backup", "etcd.verify", "init", "keys.new-host")]
 )
 def test_a_disk_that_fills_up_is_one_line(task: str, place: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
     """Whichever write is the first that is refused; the same command completes it, and leaves nothing behind."""
