@@ -120,7 +120,9 @@ def flags(name: str) -> set[str]:
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(REPOSITORY)))
 def test_tasks_and_flags_exist(path: Path) -> None:
     wrong = []
-    for name, rest in re.findall(r"\binv\s([a-z]+[a-z.-]*[a-z])([^`#|&\n]*)", path.read_text()):
+    for name, rest in re.findall(
+        r"\b(?:inv|smallkube(?=\s[a-z]+\.[a-z]))\s([a-z]+[a-z.-]*[a-z])([^`#|&\n]*)", path.read_text()
+    ):
         if name not in TASKS:
             wrong.append(f"inv {name}")
             continue
