@@ -36,7 +36,7 @@ def check(here: Current) -> None:
         ui.warn(f"{warning}; once deployed, `inv cluster.connect` reaches the API server over SSH")
 
 
-@task("dry-run", "yes")
+@task("yes")
 def import_(
     here: Current,
     file: Annotated[str, "what `tofu output -json` has printed, or a peers.json"],
@@ -65,8 +65,6 @@ def import_(
         return
     diff = unified_diff(before.splitlines(True), after.splitlines(True), f"a/{path.name}", f"b/{path.name}")
     ui.result("".join(diff).rstrip("\n"))
-    if here.dry_run:
-        return
     ui.confirm(f"change {path.name}?", yes=here.yes)
     added = [name for name in found if name not in known]
     with changing(here):

@@ -52,7 +52,7 @@ def add(
     ui.message(f"added {name}; next: inv keys.scan --node {name}, inv keys.generate, inv nix.render, inv deploy")
 
 
-@task("node", "dry-run", "yes")
+@task("node", "yes")
 def adopt(here: Current) -> None:
     """Take over a machine's boot, SSH and network.
 
@@ -78,8 +78,6 @@ def adopt(here: Current) -> None:
         name, before = workspace.relative(path), workspace.read_text(path) or ""
         diff = unified_diff(before.splitlines(True), text.splitlines(True), f"a/{name}", f"b/{name}")
         ui.result("".join(diff).rstrip("\n"))
-    if here.dry_run:
-        return
     ui.confirm(f"write {', '.join(map(workspace.relative, changed))}?", yes=here.yes)
     for path, text in changed.items():
         write_file(path, text)

@@ -207,10 +207,10 @@ def test_the_task_shows_a_diff_and_asks(
         return int(str(status or 0)), *capsys.readouterr()
 
     assert run()[::2] == (2, "no node selected; give --node\n")
-    for words, status in ((("--dry-run",), 0), ((), 2)):
-        code, output, _ = run("--node", "node1", *words)
-        assert code == status and "-{ }\n" in output and "+++ b/nix/hosts/node1-hardware.nix" in output
-        assert [*own.parent.iterdir()] == [own] and own.read_text() == "{ }\n"
+    code, output, errors = run("--node", "node1")
+    assert code == 2 and "pass --yes" in errors
+    assert "-{ }\n" in output and "+++ b/nix/hosts/node1-hardware.nix" in output
+    assert [*own.parent.iterdir()] == [own] and own.read_text() == "{ }\n"
     assert run("--node", "node1", "--yes")[0] == 0
     assert (own.parent / "node1-hardware.nix").read_text() == HARDWARE
     assert run("--node", "node1", "--yes")[2].startswith("nothing to do")
