@@ -40,7 +40,10 @@ fi
 run inv etcd.backup --verbose
 run inv etcd.list
 run inv etcd.drill --etcd-dir "$(python -m lab.etcd)"
-[ "$quick" ] || run inv cluster.status
+if [ -z "$quick" ]; then
+  run inv cluster.status
+  run inv cluster.report --out "$SMALLKUBE_WORKSPACE/report.html"
+fi
 
 if [ -z "$quick" ]; then
   shown="both nodes Ready, the smoke test passed, etcd backed up and the backup restored as a drill"

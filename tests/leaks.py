@@ -271,7 +271,7 @@ ON_MACHINES = {
 }
 """Tasks that tests/lab runs, in this order, and their exit status; a line may have several tasks."""
 ON_CLUSTER = {
-    "cluster.status cluster.audit cluster.upgrade-check": 0,
+    "cluster.status cluster.report --json cluster.audit cluster.upgrade-check": 0,
     "cluster.smoke --image smallkube.lab/busybox:1 --pull-policy Never --skip egress": 0,
     "cluster.upgrade --yes --image smallkube.lab/busybox:1 --skip egress,pods,kubelet,network,dns,secrets": 0,
     "nodes.drain --node node2 --yes": 0,

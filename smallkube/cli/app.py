@@ -7,6 +7,7 @@ from smallkube.cli import (
     admins,
     cluster,
     cluster_operations,
+    cluster_report,
     conformance,
     deploy,
     doctor,
@@ -38,7 +39,7 @@ NAMESPACES = {
     "tokens": (tokens,),
     "users": (users,),
     "encryption": (encryption,),
-    "cluster": (cluster, cluster_operations, conformance, support),
+    "cluster": (cluster, cluster_report, cluster_operations, conformance, support),
     "net": (net,),
 }
 """Namespace → the modules with its tasks. A task called like its namespace is what the namespace alone runs."""

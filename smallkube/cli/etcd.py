@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 from smallkube.cli import output
 from smallkube.cli.context import CHANGE, Current, Seconds, task, words
 from smallkube.core import ui
+from smallkube.core.checks import failed
 from smallkube.core.errors import SmallkubeError, listed
 from smallkube.core.workspace import REPOSITORY
 
@@ -236,8 +237,9 @@ def drill(
     this machine, but neither root nor the cluster.
     """
     from smallkube.core.process import signals_as_errors
-    from smallkube.etcd import catalog, ephemeral
+    from smallkube.etcd import catalog, drills, ephemeral
     from smallkube.etcd import drill as drilling
+    from smallkube.etcd.record import timestamp
     from smallkube.secrets.age import require_master
 
     began = time.monotonic()
@@ -246,9 +248,19 @@ def drill(
     master = require_master(here.workspace, "to open backups")
     programs = ephemeral.find_programs(Path(etcd_dir) if etcd_dir else None, record.minor)
     tidy = signals_as_errors("the drill is cleaned up")
+
+    def note(fault: str) -> None:
+        result = drills.Drill(timestamp(datetime.now(UTC)), round(time.monotonic() - began, 1), fault)
+        drills.note(here.workspace, there, record.name, result)
+
     with tidy, output.steps(record.name, shown=sys.stderr.isatty()) as step:
-        checks = drilling.drill(there, record, master, programs, here.workspace.state_dir, timeout, step)
+        try:
+            checks = drilling.drill(there, record, master, programs, here.workspace.state_dir, timeout, step)
+        except SmallkubeError as error:
+            note(error.message)
+            raise
     seconds, problem = time.monotonic() - began, "differs from what was recorded"
+    note(listed(f"{check.check}: {check.detail}" for check in failed(checks)))
     if not here.json:
         ui.result(f"{record.name} restored in {seconds:.1f} s")
     facts = {"name": record.name, "seconds": seconds}

@@ -6,6 +6,7 @@ must match it: CRI-O, crictl and etcd. `inv nix.render` writes that as the input
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from datetime import date
 from typing import Annotated
 
 from pydantic import AfterValidator, StringConstraints
@@ -18,6 +19,19 @@ RELEASES: Mapping[str, str] = {"25.11": "1.34", "26.05": "1.36"}
 """
 MINORS = ("1.34", "1.35", "1.36", "1.37")
 """The minors of Kubernetes that nix/modules/releases.nix knows."""
+
+END_OF_SUPPORT: Mapping[str, date] = {
+    "25.11": date(2026, 6, 30),
+    "26.05": date(2026, 12, 31),
+    "1.34": date(2026, 10, 27),
+    "1.35": date(2027, 2, 28),
+    "1.36": date(2027, 6, 28),
+    "1.37": date(2027, 10, 28),
+}
+"""Release of NixOS or minor of Kubernetes → the last day with security updates; without an entry, it is not known.
+
+Kubernetes: "End Of Life Date" of kubernetes.io/releases/1.34 to 1.37. NixOS: endoflife.date/nixos.
+"""
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from smallkube.inventory.cluster import Cluster
 from smallkube.inventory.models import Inventory, Node
 from smallkube.kube.kubectl import Api
 from smallkube.nix import bundle, flake, lockfile
+from smallkube.nix.bundle import Bundle
 from smallkube.operations import cluster_facts, identities
 from smallkube.operations.cluster_facts import KUBELET, Facts, Machine
 from smallkube.remote.host import Connect
@@ -70,9 +71,14 @@ def read(cluster: Cluster, connect: Connect, now: datetime) -> Status:
     Raises SmallkubeError when the workspace itself can't be read.
     """
     inventory, whole = cluster.inventory, bundle.assemble(cluster)
-    digest = whole.digest
+    found = cluster_facts.read(cluster, connect, lambda host: facts.of_host(host, inventory, whole.digest))
+    return of_facts(cluster, connect, whole, found, now)
+
+
+def of_facts(cluster: Cluster, connect: Connect, whole: Bundle, found: Facts[HostFacts], now: datetime) -> Status:
+    """What ``read`` makes of the facts, of which the workspace's bundle is ``whole``; asks the primary for its keys."""
+    inventory, digest = cluster.inventory, whole.digest
     keys = peers.public_keys(peers.read(cluster.workspace))
-    found = cluster_facts.read(cluster, connect, lambda host: facts.of_host(host, inventory, digest))
     rows = tuple(row(inventory, node, found.machines[node.name], found.api, digest, keys) for node in inventory.nodes)
     days, faults = expiries(inventory, read_keys(cluster.workspace), now)
     known = {inventory.addressing.node_host(node.index) for node in inventory.nodes}

@@ -77,6 +77,23 @@ def test_all_that_matters_is_in_one_table(well: LabCluster) -> None:
     assert "0 min old" in lines[6]
 
 
+def test_report_shows_what_runs(well: LabCluster, tmp_path: Path) -> None:
+    done = well.operator.inv("cluster.report", "--json", "--out", str(tmp_path / "report.html"))
+    found = json.loads(done.stdout)
+    assert (done.returncode, found["api"]) == (0, version(well))
+    assert [each["subject"] for each in found["findings"] if each["severity"] == "problem"] == []
+    assert {link["state"] for link in found["links"]} == {"ok"}
+    assert "default kubernetes" in [f"{each['namespace']} {each['name']}" for each in found["services"]]
+    for node in found["nodes"]:
+        assert node["answers"] and node["pods"] is not None
+        assert 0 < node["usage"]["memory_free"] < node["usage"]["memory"]
+    clients = {client for each in found["credentials"] for client in each["clients"]}
+    assert {"kubelet@node1", "kubelet@node2"} <= clients
+    assert "deployed" in {each["entry"]["outcome"] for each in found["deploys"]}
+    page = (tmp_path / "report.html").read_text()
+    assert all(node["name"] in page for node in found["nodes"])
+
+
 def test_without_the_api_server_the_rest_is_reported(well: LabCluster) -> None:
     runs = version(well)
     with broken(well, "node1", "systemctl stop kube-apiserver", "systemctl start kube-apiserver"):

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from smallkube.core.workspace import Workspace
-from smallkube.etcd import catalog, signature
+from smallkube.etcd import catalog, drills, signature
 from smallkube.etcd.record import EncryptionKey, Record
 from tests.conftest import require
 from tests.integration.conftest import Completed, PreparedWorkspace
@@ -151,6 +151,8 @@ def test_a_good_backup_passes(version: str, ready: PreparedWorkspace, tmp_path: 
     assert details["revision"] == str(drill.record.revision)
     assert details["keys"] == "60"
     assert details["encryption"] == "20 Secrets: 20 need key1"
+    kept = drills.read(drill.cluster.workspace)[drill.record.name]
+    assert (kept.fault, kept.seconds > 0) == ("", True)
 
 
 EVERYTHING = ("", "--from-key")
@@ -254,6 +256,7 @@ def test_a_difference_is_named(changes: dict[str, Any], check: str, drill: Drill
     done = drill.inv()
     assert {name for name, result in drill.results(done, 1).items() if result == "failed"} == {check}
     assert f"differs from what was recorded: {check}" in done.stderr
+    assert drills.read(drill.cluster.workspace)[drill.record.name].fault.startswith(f"{check}: ")
 
 
 def test_a_secret_in_clear_fails(ready: PreparedWorkspace, tmp_path: Path, needs: Needs) -> None:

@@ -31,6 +31,7 @@ TASKS: dict[str, dict[str, object]] = {
     "deploy.status": {},
     "net.check": {},
     "cluster.status": {},
+    "cluster.report": {},
     "deploy.history": {},
     "deploy": {"dry_run": True},
     "deploy.plan": {},
@@ -47,6 +48,8 @@ BEFORE = {"has_bundle": True, "has_scripts": True, "host_key": "", "store_free":
 BEFORE |= {"failed": ["x.service"], "armed": ["x.timer"]}
 LEASE = {"renewTime": STAMP, "leaseDurationSeconds": 40}
 ETCD = {"version": "3.6.5", "header": {"revision": 5, "member_id": 1}, "dbSize": 9, "dbSizeInUse": 9, "leader": 1}
+USAGE = {"cpus": 2, "load": 0.5, "memory": 9, "memory_free": 8, "store": 9, "store_free": 8, "state": 9}
+USAGE |= {"state_free": 8, "uptime": 7}
 ANSWERS: dict[str, Any] = {
     "facts": FACTS
     | DEPLOYED
@@ -59,6 +62,9 @@ ANSWERS: dict[str, Any] = {
     "leases": {"items": [{"metadata": name, "spec": LEASE} for name in NAMES]},
     "status": [{"Status": {**ETCD, "errors": ["none"], "dbSizeQuota": 1, "raftTerm": 2, "raftIndex": 3}}],
     "cat": FACTS["history"],
+    "usage": USAGE,
+    "pods": ["node2.k8s.internal Running True default web", "<none> Pending <none> default waits"],
+    "services": ["ClusterIP 10.88.0.1 443 <none> default kubernetes"],
     "tokens-in-use": ["kubelet " + "a" * 64],
     "hostname": ["x"],
     "find": ["a" * 64 + "  /var/lib/smallkube/bundles/b/nix/flake.nix"],
@@ -66,7 +72,7 @@ ANSWERS: dict[str, Any] = {
     "diff-closures": ["x: 1 → 2"],
     "dry-activate": ["would restart x"],
 }
-LINES = ("cat", "tokens-in-use", "hostname", "find", "build", "diff-closures", "dry-activate")
+LINES = ("pods", "services", "cat", "tokens-in-use", "hostname", "find", "build", "diff-closures", "dry-activate")
 HOSTILE: list[Any] = [
     *(None, True, -1, 1 << 70, 10**400, 1e308, float("inf"), float("nan")),
     *("", "x", "\x1b]52;c;eA==\x07\n[/etc/foo]", "\ud800", "9" * 5000, "0001-01-01T00:00:00", "[" * 50_000),
@@ -174,6 +180,8 @@ def of_node(task: str, found: Any, node: str) -> Iterator[Any]:
             yield from (row["check"] for row in found["checks"] if node in row["detail"])
         case "deploy":
             yield from (node in found["not_asked"], found["targets"][node])
+        case "cluster.report":
+            yield from ({**row["state"], "usage": row["usage"]} for row in found["nodes"] if row["name"] == node)
         case _:
             listed = found["nodes"] if task == "cluster.status" else found
             yield from (row for row in listed if node in (row.get("node"), row.get("subject")))

@@ -62,6 +62,7 @@ REACHING = {
     "cluster.connect": ["--port", "0"],
     "cluster.conformance": ["--program", "/bin/true", "--kubeconfig", "/bin/true", "--kubectl", "/bin/true"],
     "cluster.rebuild-primary": ["--yes"],
+    "cluster.report": [],
     "cluster.smoke": [],
     "cluster.status": [],
     "cluster.support": [],
