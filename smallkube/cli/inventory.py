@@ -1,6 +1,5 @@
 """inventory.yaml: validate it, show it, print its schema."""
 
-from difflib import unified_diff
 from typing import Annotated
 
 from smallkube.cli import output
@@ -48,6 +47,7 @@ def import_(
     Shows the change and asks. The output is {"node1": "ADDRESS"}, or an object
     with peer_ip and ssh (host, port, user, become) in place of an address.
     """
+    from smallkube.core.files import diff
     from smallkube.core.workspace import expanded
     from smallkube.inventory import edit, imports, load, positions
     from smallkube.operations import revoke
@@ -63,8 +63,7 @@ def import_(
     if after == before:
         ui.message("nothing to do: the inventory has all of this")
         return
-    diff = unified_diff(before.splitlines(True), after.splitlines(True), f"a/{path.name}", f"b/{path.name}")
-    ui.result("".join(diff).rstrip("\n"))
+    ui.result(diff(path.name, before, after).rstrip("\n"))
     ui.confirm(f"change {path.name}?", yes=here.yes)
     added = [name for name in found if name not in known]
     with changing(here):

@@ -1,8 +1,6 @@
 """The machines of the cluster: add and remove them, run commands on them, drain and reboot them."""
 
 from collections.abc import Callable
-from difflib import unified_diff
-from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, Annotated
 
@@ -60,24 +58,22 @@ def adopt(here: Current) -> None:
     SSH keys and network to nix/hosts/. Shows the change and asks. Needs the host
     key of the machine (keys.scan), and changes nothing on it.
     """
-    from smallkube.core.files import write_file
+    from smallkube.core.files import diff, write_file
     from smallkube.operations import adopt as adopting
+    from smallkube.remote.fleet import raise_errors
 
     if not here.node:
         raise UsageError("no node selected", hint="give --node")
     workspace = here.workspace
-    wanted: dict[Path, str] = {}
-    for node in here.nodes:
-        with here.connect(node) as host:
-            wanted |= adopting.files(workspace, node, adopting.read(host))
+    outcomes = here.ask(here.nodes, lambda host: adopting.files(workspace, host.node, adopting.read(host)))
+    raise_errors(outcomes)
+    wanted = {path: text for outcome in outcomes for path, text in (outcome.value or {}).items()}
     changed = {path: text for path, text in wanted.items() if workspace.read_text(path) != text}
     if not changed:
         ui.message("nothing to do: nix/hosts has all of this")
         return
     for path, text in changed.items():
-        name, before = workspace.relative(path), workspace.read_text(path) or ""
-        diff = unified_diff(before.splitlines(True), text.splitlines(True), f"a/{name}", f"b/{name}")
-        ui.result("".join(diff).rstrip("\n"))
+        ui.result(diff(workspace.relative(path), workspace.read_text(path) or "", text).rstrip("\n"))
     ui.confirm(f"write {', '.join(map(workspace.relative, changed))}?", yes=here.yes)
     for path, text in changed.items():
         write_file(path, text)

@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from difflib import unified_diff
 from pathlib import Path
 from typing import TextIO
 
@@ -15,6 +16,12 @@ from smallkube.core.workspace import make_folder
 
 TEMPORARY_PREFIX = ".tmp-"
 _AT_ONCE = 16
+
+
+def diff(name: str, before: str, after: str) -> str:
+    """How the text of the file ``name`` changes, as a unified diff; "" when it does not."""
+    old, new = (text.splitlines(True) for text in (before, after))
+    return "".join(unified_diff(old, new, f"a/{name}", f"b/{name}"))
 
 
 def write_file(path: Path, data: bytes | str, mode: int = 0o644) -> bool:

@@ -2,10 +2,9 @@
 
 from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass
-from difflib import unified_diff
 from pathlib import Path
 
-from smallkube.core.files import write_file
+from smallkube.core.files import diff, write_file
 from smallkube.core.workspace import Workspace
 from smallkube.inventory.cluster import Cluster
 from smallkube.inventory.models import Inventory
@@ -30,12 +29,9 @@ class Plan:
 
     def diff(self, root: Path) -> str:
         """The change as a unified diff, with paths relative to ``root``."""
-        parts: list[str] = []
-        for path in self.changed:
-            name = path.relative_to(root)
-            old, new = (text.splitlines(True) for text in (_read(path) or "", self.files.get(path, "")))
-            parts += unified_diff(old, new, f"a/{name}", f"b/{name}")
-        return "".join(parts)
+        return "".join(
+            diff(str(path.relative_to(root)), _read(path) or "", self.files.get(path, "")) for path in self.changed
+        )
 
     def apply(self) -> None:
         """Write what differs and remove what is obsolete."""

@@ -10,11 +10,10 @@ from smallkube.core.errors import UsageError
 from smallkube.core.workspace import Workspace
 from smallkube.inventory.models import Node
 from smallkube.nix.literal import literal
+from smallkube.operations.machines import SCRIPTS
 from smallkube.remote import scripts
 from smallkube.remote.host import Host
-from smallkube.remote.scripts import Scripts
 
-_SCRIPTS = Scripts(Path(__file__).with_name("scripts"))
 _KEY = re.compile(r"(?:[a-z].* )?(?:ssh|ecdsa|sk-ssh|sk-ecdsa)-[a-z0-9@.-]+ [A-Za-z0-9+/=]+(?: .*)?")
 """A line of authorized_keys (sshd(8))."""
 _OURS = ("wgkube", "brkube")
@@ -75,9 +74,9 @@ class Found:
 
 def read(host: Host) -> Found:
     """Ask the machine. Raises SmallkubeError, also for one that could not be reached again after a deploy."""
-    found = scripts.read(host, _SCRIPTS.sent("adopt", host.node.ssh.user), Found)
+    found = scripts.read(host, SCRIPTS.sent("adopt", host.node.ssh.user), Found)
     if not found.nixos:
-        raise host.error("does not run NixOS", "install it: docs/getting-started.md")
+        raise host.error("does not run NixOS", "install it: docs/operating.md, Install NixOS on a new machine")
     if not found.hardware.strip():
         raise host.error("has no hardware configuration", "run nixos-generate-config on it")
     if not [key for key in found.ssh_keys if _KEY.fullmatch(key)]:
