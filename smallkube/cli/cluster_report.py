@@ -1,6 +1,7 @@
 """The page that shows the whole cluster."""
 
 import time
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -9,7 +10,7 @@ from smallkube.cli.context import Current, Limits, task
 from smallkube.core import ui
 from smallkube.core.errors import UsageError
 from smallkube.core.files import write_file
-from smallkube.core.workspace import STATE_FOLDER
+from smallkube.core.workspace import STATE_FOLDER, expanded
 
 PAGE = "report.html"
 
@@ -27,23 +28,29 @@ def report(
     does not answer is a finding. --json prints the same data. Exit status: 0 it
     is written, whatever it shows.
     """
+    path = expanded(out) if out else None if here.json else here.workspace.state_dir / PAGE
+    if path and path.is_dir():
+        raise UsageError(f"--out {path}: is a folder", hint="name a file")
+    if not watch:
+        _write(here, path, watch)
+        return
+    with suppress(KeyboardInterrupt):
+        while True:
+            began = time.monotonic()
+            _write(here, path, watch)
+            ui.flush()
+            time.sleep(max(0.0, began + watch - time.monotonic()))
+
+
+def _write(here: Current, path: Path | None, watch: int) -> None:
     from smallkube.operations import report_page
     from smallkube.operations.report_facts import Reader
 
-    path = Path(out) if out else None if here.json else here.workspace.state_dir / PAGE
-    if path and path.is_dir():
-        raise UsageError(f"--out {path}: is a folder", hint="name a file")
-    while True:
-        began = time.monotonic()
-        found = Reader(here.cluster, here.connect, datetime.now(UTC)).read()
-        if path:
-            write_file(path, report_page.render(found, watch))
-        if here.json:
-            ui.json_result(found)
-        elif path:
-            counts = f"{len(found.findings)} finding{'' if len(found.findings) == 1 else 's'}"
-            ui.result(f"{path}: {found.cluster}, {counts}")
-        if not watch:
-            return
-        ui.flush()
-        time.sleep(max(0.0, began + watch - time.monotonic()))
+    found = Reader(here.cluster, here.connect, datetime.now(UTC)).read()
+    if path:
+        write_file(path, report_page.render(found, watch))
+    if here.json:
+        ui.json_result(found)
+    elif path:
+        counts = f"{len(found.findings)} finding{'' if len(found.findings) == 1 else 's'}"
+        ui.result(f"{path}: {found.cluster}, {counts}")

@@ -1,7 +1,6 @@
 """The archive of what explains a fault."""
 
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Annotated
 
 from smallkube.cli import output
@@ -9,7 +8,7 @@ from smallkube.cli.context import Current, task
 from smallkube.core import ui
 from smallkube.core.errors import ErrorGroup, SmallkubeError, UsageError
 from smallkube.core.files import write_file
-from smallkube.core.workspace import make_folder
+from smallkube.core.workspace import expanded, make_folder
 
 
 @task("json")
@@ -27,7 +26,7 @@ def support(
 
     now = datetime.now(UTC)
     default = here.workspace.state_dir / "support" / f"{now:%Y-%m-%dT%H%M%SZ}.tar.gz"
-    file = Path(out) if out else default
+    file = expanded(out) if out else default
     if file.exists():
         raise UsageError(f"--out {file}: exists", hint="name a new file")
     found = collecting.collect(here.cluster, here.connect, now)

@@ -280,9 +280,7 @@ def test_watch_writes_again_until_interrupted(inside: Path, fleet: Fleet, monkey
         (inside / "report.html").write_text("old")
 
     monkeypatch.setattr("time.sleep", sleep)
-    with pytest.raises(Exit) as end:
-        run(watch=30)
-    assert end.value.code == 130
+    run(watch=30)
     assert len({*times}) == 2
     assert 'content="30"' in (inside / "report.html").read_text()
 
