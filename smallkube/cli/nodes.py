@@ -173,7 +173,7 @@ def exec_(
     """Run a command on the nodes, in parallel.
 
     The command follows --:
-    inv nodes.exec --node node2 -- journalctl --boot --unit kubelet
+    inv nodes.exec --node node2 -- systemctl status kubelet
     inv nodes.exec -- sh -c 'df / | tail -1'
     """
     from smallkube.operations import machines

@@ -50,9 +50,9 @@ def _runs(name: str, component: str) -> SmokeCheck:
     return SmokeCheck(name, Needs.API, work, f"systemctl status {component} on the primary")
 
 
-_ETCD = "systemctl status etcd and journalctl -u etcd on the primary"
+_ETCD = "inv nodes.logs etcd --role primary"
 _ALARMS = "compact, defragment, then etcdctl alarm disarm (etcd.io/docs/v3.6/op-guide/maintenance)"
-_API = "systemctl status kube-apiserver and journalctl -u kube-apiserver on the primary"
+_API = "inv nodes.logs kube-apiserver --role primary"
 _ANONYMOUS = "--anonymous-auth must be false (nix/modules/apiserver.nix)"
 _LEASES = "is the kubelet running there, and the tunnel up (inv net.check)?"
 _ISSUER = "the API server refuses them: name their issuer in cluster.api.previous_issuers, or wait an hour for new ones"
@@ -70,7 +70,7 @@ CHECKS = (
     SmokeCheck("api.anonymous", PRIMARY, control.api_anonymous, _ANONYMOUS),
     SmokeCheck("api.certificate", PRIMARY, control.api_certificate, "inv deploy"),
     SmokeCheck("nodes.inventory", API, control.nodes_inventory),
-    SmokeCheck("nodes.ready", API, control.nodes_ready, "journalctl -u kubelet there"),
+    SmokeCheck("nodes.ready", API, control.nodes_ready, "inv nodes.logs kubelet"),
     SmokeCheck("nodes.versions", API, control.nodes_versions, "inv deploy --node … brings them in line"),
     SmokeCheck("nodes.leases", API, control.nodes_leases, _LEASES),
     _runs("control.scheduler", "kube-scheduler"),

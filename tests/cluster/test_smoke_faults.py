@@ -164,7 +164,7 @@ def test_a_kubelet_that_is_stopped(cluster: LabCluster) -> None:
         cluster.eventually("node2 is missed", lambda: not cluster.ready()["node2.k8s.internal"])
         found = smoke(cluster, *BRIEF, status=1)
     messages = judged(found, {"nodes.ready", "nodes.leases", "pods.rollout"}, ALONE)
-    assert "journalctl -u kubelet" in messages
+    assert "inv nodes.logs kubelet" in messages
 
 
 def test_a_tunnel_that_is_down_is_all_that_is_named(cluster: LabCluster) -> None:
