@@ -117,6 +117,7 @@ class Allowed:
         return bool(re.search(self.where, place) and re.fullmatch(self.names, name))
 
 
+KUBECONFIG = Allowed(r"/\.smallkube/(\.tmp-)?kubeconfig", "kube_token_root", "the operator asked for it; mode 0600")
 KEPT = (
     Allowed(r"/keys/(\.tmp-)?master_key", MASTER, "where the identities are kept, 0600"),
     Allowed(r"/\.smallkube/ssh_key$", "ssh_key", "where it is kept, 0600"),
@@ -240,7 +241,6 @@ def available() -> bool:
 RECIPIENT = "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p"
 """Of age's documentation."""
 NOT_TRACED = {
-    "keys.new-host": "writes the one private key where the operator asks for it; reads no secret",
     "init": "makes a workspace without keys/",
     "lab.up": "makes machines and a workspace without keys/",
     "lab.down": "removes machines; reads nothing in keys/",
@@ -249,8 +249,6 @@ NOT_TRACED = {
     "lab.addons": "builds programs and imports their images; reads nothing in keys/",
     "lab.conformance": "takes an hour; runs other tasks, which are traced, and cluster.conformance",
     "nodes.adopt": "reads a machine and writes nix/hosts; reads nothing in keys/ but the host key",
-    "inventory.import": "adds nodes as nodes.add does, which is traced",
-    "cluster.connect": "runs until it is interrupted; writes a kubeconfig as cluster.kubeconfig, which is traced",
     "cluster.conformance": "runs a program of others with the kubeconfig that it is given; reads nothing in keys/",
     "lab.prune": "removes images that other tests need, so that only its dry run is traced; reads nothing in keys/",
 }
@@ -286,3 +284,5 @@ ON_CLUSTER = {
 """Those that tests/cluster runs, because they need an API server."""
 ON_NEW_PRIMARY = "cluster.rebuild-primary --yes --json --host-key "
 """What tests/cluster/test_rebuild.py runs, with the fingerprint of the new machine."""
+UNTIL_INTERRUPTED = "cluster.connect"
+"""What tests/integration/test_tunnel.py traces, at a real sshd."""

@@ -52,6 +52,13 @@ class PreparedWorkspace:
         document = {"cluster": {"name": "test", **newest, **cluster}, "nodes": nodes}
         self.workspace.inventory_file.write_text(yaml.safe_dump(document))
 
+    def close_machines(self) -> None:
+        """Let each node be a port of this machine that nothing listens at."""
+        document = yaml.safe_load(self.workspace.inventory_file.read_text())
+        for port, node in enumerate(document["nodes"].values(), 1):
+            node["ssh"] = {"host": "127.0.0.1", "port": port}
+        self.workspace.inventory_file.write_text(yaml.safe_dump(document))
+
     def new_host_key(self, node: str) -> None:
         """Give ``node`` a new host key and store its public half in the workspace."""
         path = self.private / node

@@ -18,13 +18,13 @@ from tests import age_plugin, leaks
 from tests.integration.conftest import PreparedWorkspace
 from tests.integration.etcd import like_kubernetes
 from tests.integration.test_etcd_backup import server
-from tests.leaks import Allowed, Canaries, Traced
+from tests.leaks import KUBECONFIG, Allowed, Canaries, Traced
 
 Needs = Callable[[str, object, str], None]
 MEMORY = Path("/dev/shm") / f"smallkube-leaks-{os.getpid()}"
 IDENTITIES = Allowed(r"/keys/\.tmp-master_key\.|/keys/master_key$", "master_key", "where the identities are kept, 0600")
 ASKED = "the operator asked for it"
-KUBECONFIG = Allowed(r"/\.smallkube/(\.tmp-)?kubeconfig", "kube_token_root", f"{ASKED}; mode 0600")
+NEW_KEY = Allowed(r"/host/etc/ssh/(\.tmp-)?ssh_host_ed25519_key", "host key", f"{ASKED}; mode 0600")
 SUBSTITUTES = " ".join(
     f"--override-input {name}=path:{REPOSITORY}/lab/nix{folder}"
     for name, folder in (("nixpkgs", ""), ("agenix", "/agenix"))
@@ -34,7 +34,9 @@ RUNS: tuple[tuple[str, tuple[Allowed, ...]], ...] = (
     ("inventory.check", ()),
     ("inventory.schema", ()),
     ("inventory.show", ()),
+    ("inventory.import {folder}/nodes.json --yes", ()),
     ("keys.generate", (IDENTITIES,)),
+    ("keys.new-host node2 --replace --out {folder}/host", (NEW_KEY,)),
     ("keys.check --json", ()),
     ("keys.rekey", ()),
     ("keys.list --json", ()),
@@ -52,12 +54,14 @@ RUNS: tuple[tuple[str, tuple[Allowed, ...]], ...] = (
     ("nodes.add node3 --peer-ip 192.168.0.3", ()),
     ("nodes.remove node2 --yes", ()),
     ("nodes.remove node2 --revoke --dry-run", ()),
+    # No machine answers; tests/cluster traces it with all that they do.
+    ("cluster.report", ()),
     ("cluster.kubeconfig", (KUBECONFIG,)),
     ("cluster.kubeconfig --out -", (Allowed(r"/stdout$", "kube_token_root", ASKED),)),
     ("lab.status", ()),
     ("lab.prune --dry-run", ()),
 )
-"""What is run, and where a secret may be written, to which the reason belongs."""
+"""What is run, and where a secret may be written, to which the reason belongs; {folder} is not in the workspace."""
 AT_ETCD = (
     "etcd.backup --local",
     "etcd.list",
@@ -120,7 +124,8 @@ def test_every_task_is_traced_or_named(tmp_path: Path) -> None:
     tree = json.loads(subprocess.run(argv, capture_output=True, check=True, cwd=tmp_path).stdout)
     tasks = {f"{group['name']}.{task['name']}" for group in tree["collections"] for task in group["tasks"]}
     tasks |= {task["name"] for task in tree["tasks"]}
-    lines = (*(line for line, _ in RUNS), *AT_ETCD, *leaks.ON_MACHINES, *leaks.ON_CLUSTER, leaks.ON_NEW_PRIMARY)
+    lines = (*(line for line, _ in RUNS), *AT_ETCD, *leaks.ON_MACHINES, *leaks.ON_CLUSTER, leaks.ON_NEW_PRIMARY,
+             leaks.UNTIL_INTERRUPTED)  # fmt: skip
     words = {word for line in lines if "--dry-run" not in line for word in line.split()}
     carried_out = {"deploy.deploy" if word == "deploy" else word for word in words}
     assert tasks - carried_out == set(leaks.NOT_TRACED)
@@ -170,10 +175,16 @@ def test_a_task_leaks_no_secret(line: str, allowed: tuple[Allowed, ...], operato
             operator.cluster.new_host_key(f"node{index}")
     if line.startswith("keys.rekey"):
         operator.cluster.new_host_key("node2")
-    if line.startswith(("nix.check", "nodes.remove")):
+    if line.startswith(("nix.check", "nodes.remove", "cluster.report")):
         operator.cluster.done("nix.render")
-    done = operator.run(line, **editor(operator.cluster))
+    if line.startswith("inventory.import"):
+        (operator.folder / "nodes.json").write_text('{"node1": "192.168.0.1", "node3": "192.168.0.3"}')
+    if line.startswith("cluster.report"):
+        operator.cluster.close_machines()
+    done = operator.run(line.format(folder=operator.folder), **editor(operator.cluster))
     assert done.status == 0, done.stderr.read_text()
+    if line.startswith("keys.new-host"):
+        operator.canaries.add("host key", (operator.folder / "host/etc/ssh/ssh_host_ed25519_key").read_bytes())
     assert len(operator.canaries.texts) > 10
     assert operator.leaks(done, allowed) == []
     assert all(any(one.covers(*seen) for seen in done.trace.seen(operator.canaries)) for one in allowed), "not needed"

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,9 @@ import yaml
 
 from smallkube.core.errors import SmallkubeError, UsageError
 from smallkube.remote.tunnel import listen
+from tests import leaks
 from tests.integration.sshd import SSHD, Bench, Require, Server, free_port
+from tests.leaks import KUBECONFIG, Canaries, Trace
 
 HERE = """\
 import sys
@@ -82,10 +85,11 @@ def bench(ready: Any, api: int, tmp_path: Path, needs: Require) -> Iterator[Benc
 class Connected:
     """`cluster.connect` as a process; ``said`` are its messages."""
 
-    def __init__(self, bench: Bench) -> None:
+    def __init__(self, bench: Bench, *before: str) -> None:
         environment = {**os.environ, "SMALLKUBE_WORKSPACE": str(bench.workspace.root)}
+        argv, pipe = [*before, sys.executable, "-c", HERE], subprocess.PIPE
         self.process = subprocess.Popen(
-            [sys.executable, "-c", HERE], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+            argv, stdout=pipe, stderr=pipe, text=True, env=environment, start_new_session=True
         )
         self.said: list[str] = []
 
@@ -103,17 +107,26 @@ class Connected:
         return Path(line.strip().partition("KUBECONFIG=")[2])
 
     def ended(self, number: int) -> int:
-        self.process.send_signal(number)
+        os.killpg(self.process.pid, number)
         self.said += (self.process.communicate(timeout=30)[1] or "").splitlines(True)
         return self.process.returncode
 
 
+@contextmanager
+def connecting(bench: Bench, *before: str) -> Iterator[Connected]:
+    made = Connected(bench, *before)
+    try:
+        yield made
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(made.process.pid, signal.SIGKILL)
+        made.process.communicate()
+
+
 @pytest.fixture
 def connected(bench: Bench) -> Iterator[Connected]:
-    made = Connected(bench)
-    yield made
-    made.process.kill()
-    made.process.communicate()
+    with connecting(bench) as made:
+        yield made
 
 
 def talk(file: Path) -> bytes:
@@ -139,6 +152,19 @@ def test_kubectl_reaches_the_api_server_by_what_is_printed(connected: Connected)
     assert connected.ended(signal.SIGINT) == 0
     assert connected.said[-1] == "disconnected\n"
     assert not file.exists()
+
+
+def test_the_kubeconfig_alone_has_the_token(bench: Bench, tmp_path: Path, needs: Require) -> None:
+    needs("integration", leaks.available(), "strace, with the right to trace")
+    canaries = Canaries()
+    canaries.read(bench.workspace)
+    with connecting(bench, *leaks.STRACE, f"--output={tmp_path}/trace") as made:
+        made.wait_for("Ctrl-C ends it")
+        talk(made.kubeconfig)
+        assert made.ended(signal.SIGINT) == 0
+    trace = Trace.read(tmp_path / "trace")
+    assert trace.leaks(canaries, (KUBECONFIG,)) == []
+    assert {name for _, name in trace.seen(canaries)} == {"kube_token_root"}
 
 
 def test_the_tunnel_comes_back_when_it_breaks(connected: Connected, bench: Bench) -> None:
