@@ -16,6 +16,7 @@ DOCUMENTS = [
     REPOSITORY / "README.md",
     REPOSITORY / "CHANGELOG.md",
     REPOSITORY / "keys/README.md",
+    REPOSITORY / "nix/templates/workspace/README.md",
     *sorted((REPOSITORY / "docs").glob("*.md")),
 ]
 CODE = ["smallkube", "lab"]
