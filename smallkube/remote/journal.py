@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from smallkube.core.errors import SmallkubeError, one_line
+from smallkube.core.errors import SmallkubeError, one_line, split_lines
 from smallkube.remote.host import MAX_LINE, Command, Host
 
 LIMIT = 8 << 20
@@ -34,5 +34,5 @@ def ends(host: Host, units: Iterable[str], lines: int) -> dict[str, str]:
         except SmallkubeError:
             continue
         if done.ok and done.text:
-            found[unit] = "\n".join(shown(line) for line in done.text.splitlines()[-lines:])
+            found[unit] = "\n".join(shown(line) for line in split_lines(done.text)[-lines:])
     return found
