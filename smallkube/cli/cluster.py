@@ -209,12 +209,12 @@ def kubeconfig(
 @task()
 def connect(
     here: Current,
-    port: Annotated[int, Limits(0, 65535), "port of 127.0.0.1 to listen at; 0: a free one"] = 16443,
+    port: Annotated[int, Limits(0, 65535), "port of 127.0.0.1 to listen at (default: 16443; 0: a free one)"] = 16443,
 ) -> None:
     """Reach the API server over SSH until Ctrl-C.
 
-    Writes a kubeconfig for the tunnel and shows how to use it; it is removed in
-    the end. Needs no open port but SSH, and no DNS name. When the connection is
+    Writes a kubeconfig for the tunnel, which is removed at the end, and shows how
+    to use it. Needs no open port but SSH, and no DNS name. When the connection is
     lost, it is made again.
     """
     from smallkube.kube.kubeconfig import Credential

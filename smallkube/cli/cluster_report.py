@@ -25,8 +25,8 @@ def report(
 
     One HTML file that needs nothing else: topology, nodes, findings with the
     command for each, versions, certificates and tokens, backups, deploys. What
-    does not answer is a finding. --json prints the same data. Exit status: 0 it
-    is written, whatever it shows.
+    does not answer is a finding. --json prints the same data. Exit status: 0
+    once it is written, whatever it shows.
     """
     path = expanded(out) if out else None if here.json else here.workspace.state_dir / PAGE
     if path and path.is_dir():

@@ -39,7 +39,7 @@ def check(here: Current) -> None:
 def import_(
     here: Current,
     file: Annotated[str, "what `tofu output -json` has printed, or a peers.json"],
-    output: Annotated[str, "the output with the nodes"] = "nodes",
+    output: Annotated[str, "the output with the nodes (default: nodes)"] = "nodes",
 ) -> None:
     """Take nodes from OpenTofu, Terraform, peers.json.
 

@@ -22,7 +22,7 @@ def add(
     peer_ip: Annotated[str | None, "address where the other nodes reach it"] = None,
     ssh_host: Annotated[str | None, "address where this machine reaches it (default: the peer IP)"] = None,
     user: Annotated[str | None, "login user (default: root)"] = None,
-    port: Annotated[int, Limits(1, 65535), "port of its SSH server"] = 22,
+    port: Annotated[int, Limits(1, 65535), "port of its SSH server (default: 22)"] = 22,
     become: Annotated[str | None, "how that user becomes root: none | sudo (default: none)"] = None,
 ) -> None:
     """Add a node to inventory.yaml.
