@@ -136,7 +136,7 @@ FAULTS = {
         "node1",
         "kube-apiserver",
         {"api.ready"},
-        "systemctl status kube-apiserver",
+        "inv nodes.logs kube-apiserver",
         [name for name in NAMES if name not in ("etcd.health", "etcd.alarms", "api.ready", "cleanup.done")],
     ),
     "image missing": Fault(
