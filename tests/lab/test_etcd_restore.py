@@ -113,9 +113,9 @@ class Primary:
         state = "systemctl is-active smallkube-etcd-restore || true"
         await_("the end of the swap", lambda: self.sh(state) == "inactive")
 
-    def cut_connections(self) -> None:
-        """End each SSH session that is open on the machine."""
-        self.sh("pkill --signal KILL --exact sshd-session")
+    def cut_connections(self) -> bool:
+        """End each SSH session that is open on the machine; whether there was one."""
+        return self.sh("pkill --signal KILL --exact sshd-session && echo cut || true") == "cut"
 
 
 @pytest.fixture(scope="module")
@@ -203,7 +203,8 @@ def test_a_lost_connection_changes_nothing(primary: Primary) -> None:
     with primary.drop_in("etcd", WAITS):
         process = primary.operator.start("etcd.restore", "--yes", "--json")
         primary.await_held()
-        primary.cut_connections()
+        # Who waits for the swap opens one for each question.
+        await_("a connection", primary.cut_connections)
         primary.sh("touch /run/go")
         done = primary.operator.end(process)
     assert done.returncode == 0, done.stderr
