@@ -264,7 +264,8 @@ def test_decrypting_alone_detects_damage(site: Site) -> None:
 def test_a_damaged_backup_fails_and_does_not_count(site: Site) -> None:
     bad = site.taken()["record"]["name"]
     path = site.folder / f"{bad}.db.zst.age"
-    path.write_bytes(path.read_bytes()[:-1] + b"\0")
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     done = site.cluster.inv("etcd.verify")
     assert done.returncode == 1
     assert f"not sound: {bad}" in done.stderr

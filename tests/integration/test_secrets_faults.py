@@ -48,7 +48,8 @@ CHECKOUT = "git checkout -- keys/"
 def test_rekey_reports_what_it_cannot_open_and_fixes_the_rest(ready: Any) -> None:
     ready.new_host_key("node2")
     damaged = ready.keys / "node_node2.key.age"
-    damaged.write_bytes(damaged.read_bytes()[:-1] + b"x")
+    whole = damaged.read_bytes()
+    damaged.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     before = damaged.read_bytes()
     run = ready.inv("keys.rekey")
     assert run.returncode == 1 and "node_node2.key.age is kept as it is" in run.stderr
