@@ -84,7 +84,8 @@ def test_a_unit_that_fails_is_rolled_back_at_once(machine: Operator) -> None:
 
 def test_a_firewall_that_drops_ssh_is_rolled_back_in_time(machine: Operator) -> None:
     report = rolled_back(machine, NO_SSH)
-    assert "no new connection to it" in report["reason"]
+    # The latter where the machine is so busy that the rules are there before the end of the activation was told.
+    assert re.search("no new connection to it|the activation did not end in time", report["reason"])
     assert machine.inv("deploy", "--node", "node2").returncode == 0
 
 
