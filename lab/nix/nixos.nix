@@ -2,6 +2,7 @@
 # Options: ./options; what becomes of them: ./nixos. The result is config.system.build.description.
 {
   imports = [
+    ./options/hardware.nix
     ./options/networking.nix
     ./options/services.nix
     ./options/system.nix

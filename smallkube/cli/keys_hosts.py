@@ -7,9 +7,6 @@ from smallkube.cli.context import Current, changing, task
 from smallkube.core import ui
 from smallkube.core.errors import UsageError
 
-_PATH = "etc/ssh/ssh_host_ed25519_key"
-"""Where sshd of NixOS has it, below the root of the machine."""
-
 
 @task()
 def new_host(
@@ -22,8 +19,8 @@ def new_host(
 
     Stores the public half in keys/hosts, so that its secrets are encrypted to it
     and no other key is ever accepted, and writes the private half to
-    OUT/etc/ssh, for nixos-anywhere --extra-files OUT. Remove OUT once the
-    machine is installed.
+    OUT/etc/ssh, for nodes.install, which removes OUT, or nixos-anywhere
+    --extra-files OUT.
     """
     from smallkube.core.files import write_file
     from smallkube.core.workspace import expanded
@@ -39,13 +36,14 @@ def new_host(
     with changing(here):
         root.mkdir(mode=0o700, parents=True)
         try:
-            write_file(root / f"{_PATH}.pub", f"{public} {name}\n")
-            write_file(root / _PATH, private, 0o600)
+            write_file(root / f"{host_keys.FILE}.pub", f"{public} {name}\n")
+            write_file(root / host_keys.FILE, private, 0o600)
+            for folder in (root / "etc", root / "etc/ssh"):
+                folder.chmod(0o755)  # whatever the umask: the machine gets its modes
             transaction.commit(here.workspace, {f"hosts/{name}.pub": f"{public} {name}\n".encode()})
         except BaseException:
             shutil.rmtree(root, ignore_errors=True)
             raise
     ui.message(f"written: keys/hosts/{name}.pub ({public.fingerprint})")
-    ui.message(
-        f"next: inv keys.generate, {'inv keys.rekey, ' if stored else ''}inv nix.render; then install with {out}"
-    )
+    rekey = "inv keys.rekey, " if stored else ""
+    ui.message(f"next: inv keys.generate, {rekey}inv nix.render; then inv nodes.install {name} --extra-files {out}")

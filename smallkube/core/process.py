@@ -186,12 +186,15 @@ def _echo(source: IO[bytes]) -> str:
     return kept.decode(errors="replace")
 
 
-def run_interactive(argv: Sequence[str | Path]) -> int:
-    """Run ``argv`` on our terminal, with our environment and without limits; its exit status. Raises NotStarted."""
+def run_interactive(argv: Sequence[str | Path], *, messages: bool = False) -> int:
+    """Run ``argv`` on our terminal, with our environment and without limits; its exit status. Raises NotStarted.
+
+    ``messages``: what it prints is no result, and goes to standard error.
+    """
     words = [str(word) for word in argv]
     with logged(words[0]) as ended:
         try:
-            status = subprocess.run(words, check=False).returncode
+            status = subprocess.run(words, check=False, stdout=2 if messages else None).returncode
         except OSError as error:
             raise NotStarted(f"can't be started: {error.strerror}", where=words[0]) from error
         ended(f"exit status {status}")

@@ -90,8 +90,8 @@ def warn(text: str) -> None:
     message(f"warning: {text}")
 
 
-def confirm(question: str, *, yes: bool = False) -> None:
-    """Return when the operator agrees, or did so beforehand (``yes``).
+def confirm(question: str, *, yes: bool = False, word: str = "") -> None:
+    """Return when the operator agrees, or did so beforehand (``yes``); ``word``: by typing it.
 
     Raises UsageError otherwise, and without a terminal.
     """
@@ -99,8 +99,9 @@ def confirm(question: str, *, yes: bool = False) -> None:
         return
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         raise UsageError(f"{question} confirmation required", hint="pass --yes")
-    print(f"{one_line(question)} [y/N] ", end="", file=sys.stderr, flush=True)
-    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+    wanted = f"[type {word}]" if word else "[y/N]"
+    print(f"{one_line(question)} {wanted} ", end="", file=sys.stderr, flush=True)
+    if sys.stdin.readline().strip().lower() not in ((word,) if word else ("y", "yes")):
         raise UsageError("nothing was changed: not confirmed")
 
 

@@ -198,8 +198,8 @@ def prepare(
     check_rendered(cluster, render.plan(cluster).changed)
     whole = assemble(cluster)
     flake.require_sound_lock(whole.files)
-    findings = _findings(cluster)
-    check_secrets(nodes, findings)
+    found_secrets = findings(cluster)
+    check_secrets(nodes, found_secrets)
     if may_lock and flake.LOCK_FILE not in whole.files:
         whole = _locked(cluster, whole)
     asked = [*nodes, *(node for node in (cluster.inventory.primary,) if node not in nodes)]
@@ -208,7 +208,7 @@ def prepare(
     if options.with_peers and others:
         nodes = cluster.inventory.select([*(node.name for node in nodes), *others])
         found, new_peers, others = found | others, True, {}
-        check_secrets(nodes, findings)
+        check_secrets(nodes, found_secrets)
     states = transaction.states(cluster.workspace)
     if not options.force:
         preflight.refuse_older_keys(found, states)
@@ -264,7 +264,7 @@ def _lock(cluster: Cluster, unlocked: Bundle) -> bytes:
         return host.run_checked(SCRIPTS.sent("lock-flake", unlocked.digest, timeout=flake.SECONDS)).stdout
 
 
-def _findings(cluster: Cluster) -> Sequence[Finding]:
+def findings(cluster: Cluster) -> Sequence[Finding]:
     """What the files show of their recipients; a deploy does not need the master key."""
     keys = transaction.read_keys(cluster.workspace)
     known = find_keyring(cluster, None) or of_master("", host_keys.load_hosts(cluster))

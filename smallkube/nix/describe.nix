@@ -46,6 +46,8 @@ in
     unless (config.fileSystems or { } ? "/") "no file system"
     ++ unless hasLoader "no boot loader"
     ++ unless (builtins.any hasKey (attrValues config.users.users)) "no authorized SSH key";
+  # What disko erases.
+  disks = mapAttrs (_: disk: disk.device) (config.disko.devices.disk or { });
   inherit failedAssertions;
   inherit (config) warnings;
   # The derivation that is deployed; a failed assertion throws here.

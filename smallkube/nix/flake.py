@@ -22,6 +22,8 @@ FOLDER = "nix"
 LOCK_FILE = "nix/flake.lock"
 FEATURES = ("--extra-experimental-features", "nix-command flakes")
 SECONDS = 600.0
+_PATHS = (2, 19)
+"""Since this version, Nix takes `path:TREE?dir=FOLDER`."""
 _DESCRIBE = Path(__file__).with_name("describe.nix")
 _VERSIONS = """
   { config, ... }: builtins.mapAttrs (_: package: package.version or "") {
@@ -48,14 +50,17 @@ _GIT = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
 
 def url(nix: str, tree: Path) -> str:
     """The flake in TREE/nix, with which this ``nix`` sees the whole tree. Raises UsageError when that needs git."""
-    place = urllib.parse.quote(str(tree))
-    if not require_git(nix):
-        return f"path:{place}?dir={FOLDER}"
-    for words in (("init", "--quiet"), ("add", "--all", "--force")):
+    for words in (("init", "--quiet"), ("add", "--all", "--force")) if require_git(nix) else ():
         done = process.run(["git", "-C", tree, *words], environment=_GIT)
         if not done.ok:
             raise SmallkubeError(f"git {words[0]} failed: {done.stderr.strip()}")
-    return f"git+file://{place}?dir={FOLDER}"
+    return address(nix, tree)
+
+
+def address(nix: str, tree: Path) -> str:
+    """``url`` of a tree that is prepared for it."""
+    kind = "git+file://" if version(nix) < _PATHS else "path:"
+    return f"{kind}{urllib.parse.quote(str(tree))}?dir={FOLDER}"
 
 
 def require_git(nix: str) -> bool:
@@ -63,7 +68,7 @@ def require_git(nix: str) -> bool:
 
     Until 2.18 it does not take `path:TREE?dir=FOLDER`; of a git tree it sees all files whose names are in the index.
     """
-    needed = version(nix) < (2, 19)
+    needed = version(nix) < _PATHS
     if needed and process.find("git") is None:
         raise UsageError("the Nix here is older than 2.19 and needs git", hint="install Nix 2.19 or newer, or git")
     return needed

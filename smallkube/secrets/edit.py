@@ -82,7 +82,7 @@ def run_editor(command: Sequence[str], folders: Sequence[Path], name: str, plain
 
 @contextmanager
 def _private_folder(folders: Sequence[Path]) -> Iterator[Path]:
-    base = next((folder for folder in folders if _in_memory(folder)), None)
+    base = next((folder for folder in folders if in_memory(folder)), None)
     if base is None:
         raise UsageError(
             "no folder in memory (tmpfs) to edit secrets in", hint="mount /dev/shm, or set XDG_RUNTIME_DIR"
@@ -93,10 +93,10 @@ def _private_folder(folders: Sequence[Path]) -> Iterator[Path]:
         with process.signals_as_errors("nothing was changed"):
             yield folder
     finally:
-        _wipe(folder)
+        wipe(folder)
 
 
-def _in_memory(folder: Path) -> bool:
+def in_memory(folder: Path) -> bool:
     """Whether ``folder`` can be written to and is on tmpfs or ramfs."""
     if not (folder.is_dir() and os.access(folder, os.W_OK)):
         return False
@@ -109,10 +109,10 @@ def _sweep(base: Path) -> None:
         owner = folder.name.removeprefix(_PREFIX).split("-")[0]
         ours = folder.is_dir() and not folder.is_symlink() and folder.stat().st_uid == os.getuid()
         if ours and owner.isdecimal() and not Path(f"/proc/{owner}").exists():
-            _wipe(folder)
+            wipe(folder)
 
 
-def _wipe(folder: Path) -> None:
+def wipe(folder: Path) -> None:
     """Overwrite, then remove: the editor's own backup files too."""
     for path in folder.rglob("*"):
         if path.is_file() and not path.is_symlink():

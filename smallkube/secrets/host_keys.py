@@ -18,6 +18,8 @@ from smallkube.core.workspace import Workspace
 from smallkube.inventory.cluster import Cluster
 
 ED25519 = "ssh-ed25519"
+FILE = "etc/ssh/ssh_host_ed25519_key"
+"""Where sshd of NixOS has the private half, below the root of the machine."""
 _TYPE = re.compile(r"(?:ssh|ecdsa|sk-ssh|sk-ecdsa)-[a-z0-9@.-]+")
 _EXPECTED = "expected: ssh-ed25519 AAAA… [comment]"
 _WIRE_PREFIX = len(ED25519).to_bytes(4, "big") + ED25519.encode() + (32).to_bytes(4, "big")
@@ -47,8 +49,12 @@ class HostKey:
 def make() -> tuple[bytes, HostKey]:
     """A new key pair; the private half as sshd reads it (openssh-key-v1)."""
     key = Ed25519PrivateKey.generate()
-    private = key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption())
-    return private, HostKey(_WIRE_PREFIX + key.public_key().public_bytes_raw())
+    return key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()), of_private(key)
+
+
+def of_private(key: Ed25519PrivateKey) -> HostKey:
+    """The public half."""
+    return HostKey(_WIRE_PREFIX + key.public_key().public_bytes_raw())
 
 
 def parse_host_key(text: str, where: str) -> HostKey:

@@ -18,7 +18,10 @@ let
     [ "systemd" "sysusers" "enable" ]
     [ "users" "mutableUsers" ]
     [ "virtualisation" "cri-o" "extraPackages" ]
-  ];
+  ] ++ declared [ ] (import ../options/hardware.nix { inherit config lib; }).options;
+  declared = path: set: lib.concatLists (lib.mapAttrsToList
+    (name: each: let here = path ++ [ name ]; in if lib.isOption each then [ here ] else declared here each)
+    set);
   isSet = path:
     let option = lib.attrByPath path { isDefined = false; } options; in
     option.isDefined && option.highestPrio < (lib.mkOptionDefault null).priority;
