@@ -1,6 +1,7 @@
 # An image to boot a machine that has no Linux, or none that lets you in: NixOS' installer with your SSH key in it.
-#   nix build ./nix/installer#x86_64-linux     the image is then in result/iso
-# Built on a machine of the same architecture. Then `inv nodes.install`.
+#   nix build ./nix/installer                                   the image is in result/iso
+#   nix build ./nix/installer#packages.aarch64-linux.default    needs a builder of that architecture
+# Write it to a USB stick (dd), or attach it as a CD. Then `inv nodes.install`.
 {
   inputs.nixpkgs.url = "github:NixOS/nixpkgs/nixos-26.05";
 
@@ -27,8 +28,6 @@
     in
     {
       nixosConfigurations = systems;
-      packages = nixpkgs.lib.genAttrs [ "x86_64-linux" "aarch64-linux" ] (
-        system: builtins.mapAttrs (_: each: each.config.system.build.isoImage) systems
-      );
+      packages = builtins.mapAttrs (_: each: { default = each.config.system.build.isoImage; }) systems;
     };
 }
