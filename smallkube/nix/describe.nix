@@ -32,8 +32,11 @@ let
     ++ attrValues activation
     ++ map (file: if file.text or null == null then toString (file.source or "") else file.text) (attrValues etc);
 
-  loaders = [ "grub" "systemd-boot" "generic-extlinux-compatible" "initScript" "external" "limine" "refind" ];
-  hasLoader = builtins.any (name: config.boot.loader.${name}.enable or false) loaders;
+  loaders = [ "systemd-boot" "generic-extlinux-compatible" "initScript" "external" "limine" "refind" ];
+  grub = config.boot.loader.grub or { };
+  # It is enabled by default, and does nothing without a disk.
+  hasGrub = grub.enable or false && (grub.device or "" != "" || grub.devices or [ ] != [ ] || grub.mirroredBoots or [ ] != [ ]);
+  hasLoader = hasGrub || builtins.any (name: config.boot.loader.${name}.enable or false) loaders;
   hasKey = user: user.openssh.authorizedKeys.keys != [ ] || user.openssh.authorizedKeys.keyFiles != [ ];
   unless = condition: text: if condition then [ ] else [ text ];
 in
