@@ -249,6 +249,7 @@ NOT_TRACED = {
     "lab.addons": "builds programs and imports their images; reads nothing in keys/",
     "lab.conformance": "takes an hour; runs other tasks, which are traced, and cluster.conformance",
     "nodes.adopt": "reads a machine and writes nix/hosts; reads nothing in keys/ but the host key",
+    "nodes.install": "gives the host key to nixos-anywhere; its own test looks for it in what is left",
     "cluster.conformance": "runs a program of others with the kubeconfig that it is given; reads nothing in keys/",
     "lab.prune": "removes images that other tests need, so that only its dry run is traced; reads nothing in keys/",
 }

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated
 from smallkube.cli import output
 from smallkube.cli.context import CHANGE, Current, Limits, changing, task
 from smallkube.core import ui
-from smallkube.core.errors import UsageError
 from smallkube.core.files import lock
 from smallkube.core.workspace import expanded
 
@@ -38,12 +37,8 @@ def install(
     """
     from smallkube.operations import install as installing
 
-    if build_on not in installing.BUILD_ON:
-        hint = f"pass one of {', '.join(installing.BUILD_ON)}"
-        raise UsageError(f"--build-on {build_on!r}: unknown", hint=hint)
     node = installing.target(here.inventory.node(name), target, port)
-    others = [each for each in (here.inventory.primary,) if each.name != name]
-    output.announce(here, [*others, node])
+    output.announce(here, [*(each for each in (here.inventory.primary,) if each.name != name), node])
     with changing(here):
         pass  # completes what a killed process had begun
     folder = expanded(extra_files).absolute()

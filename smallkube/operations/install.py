@@ -1,7 +1,8 @@
 """Installing NixOS by nixos-anywhere on a machine that has none, with the host key that `keys.new-host` made for it.
 
 Its flags: github.com/nix-community/nixos-anywhere, src/nixos-anywhere.sh at 1.13.0 and at 91fc9b7 (2026-07-22). It
-asks SSH for no host key of the system that it replaces, and tries for ever to log in to it: that is tried here before.
+verifies no host key of the system that it replaces, and repeats a login that fails until it is stopped: so the login
+is tried here first.
 """
 
 import os
@@ -20,7 +21,7 @@ from cryptography.hazmat.primitives.serialization import load_ssh_private_key
 from pydantic import ValidationError
 
 from smallkube.core import process
-from smallkube.core.errors import MALFORMED, SmallkubeError, UsageError, listed, one_line
+from smallkube.core.errors import MALFORMED, SmallkubeError, UsageError, listed, one_line, split_lines
 from smallkube.core.files import write_file
 from smallkube.deploy import plan
 from smallkube.inventory.cluster import Cluster
@@ -91,6 +92,8 @@ def prepare(cluster: Cluster, node: Node, extra_files: Path, build_on: str, *, m
 
     Raises UsageError or ErrorGroup when the key, the secrets or the configuration are not fit to be installed.
     """
+    if build_on not in BUILD_ON:
+        raise UsageError(f"--build-on {build_on!r}: unknown", hint=f"pass one of {', '.join(BUILD_ON)}")
     _nix()
     require_key(cluster, node, extra_files)
     plan.check_rendered(cluster, render.plan(cluster).changed)
@@ -170,7 +173,7 @@ def require_installable(node: Node, disks: Sequence[str]) -> None:
         hint = f"see `ssh {where} lsblk`; /dev/disk/by-id has names that do not change"
         raise UsageError(f"has no disk {said}, which nix/hosts/{node.name}.nix names", where=where, hint=hint)
     if not done.ok:
-        last = next(reversed(done.stderr.strip().splitlines()), f"exit status {done.status}")
+        last = split_lines(done.stderr.strip() or f"exit status {done.status}")[-1]
         hint = "start its installer or rescue system, with your SSH key in it; --target and --port name another way"
         raise UsageError(f"can't log in to the machine: {one_line(last)[:200]}", where=where, hint=hint)
 
@@ -191,7 +194,7 @@ def member_state(cluster: Cluster, node: Node, connect: Connect) -> str:
     except SmallkubeError as error:
         return str(error)
     if found and found.ready:
-        hint = f"inv nodes.remove {node.name} first, if its machine is to be installed anew"
+        hint = f"inv nodes.remove {node.name} first, to install its machine again"
         raise UsageError(f"{node.name} is a member of the running cluster, and Ready", hint=hint)
     return ""
 

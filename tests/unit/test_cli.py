@@ -35,6 +35,7 @@ ARGUMENTS = {
     "admins.add": ["bob", "--recipient", RECIPIENT],
     "admins.remove": ["bob", "--yes"],
     "nodes.add": ["node9", "--peer-ip", "192.0.2.9"],
+    "nodes.install": ["node2", "/nonexistent"],
     "nodes.logs": ["kubelet"],
     "nodes.remove": ["node2", "--yes"],
     "nodes.drain": ["--node", "node2", "--yes"],

@@ -18,7 +18,7 @@ from smallkube.etcd import catalog, signature
 from smallkube.inventory import edit
 from smallkube.inventory.models import Node
 from smallkube.nix import check, render
-from smallkube.operations import upgrade_check
+from smallkube.operations import install, upgrade_check
 from smallkube.remote import host, scan, ssh
 from smallkube.remote.fake import FakeHost, reply
 from smallkube.remote.scan import Scanned
@@ -47,6 +47,7 @@ TASKS: Mapping[str, tuple[str, set[str]]] = {
     "keys.rotate-issuer": ("", {*BOTH}),
     "keys.rotate-master": ("", set()),
     "keys.rotate-wireguard": ("", {*BOTH}),
+    "nodes.install": ("node2 /nonexistent", {*BOTH}),
     "nodes.reboot": ("", {*BOTH}),
     "nodes.remove": ("node2 --revoke", {"node1"}),
     "tokens.rotate": ("--all", {*BOTH}),
@@ -88,6 +89,10 @@ def place(cluster: FakeCluster, request: pytest.FixtureRequest, monkeypatch: pyt
     monkeypatch.setattr(scan, "scan", lambda *_: (scanned,))
     monkeypatch.setattr(upgrade_check, "read", lambda *_: healthy())
     monkeypatch.setattr(check, "check", lambda *_: ())
+    monkeypatch.setattr(install, "require_key", lambda *_: key)
+    monkeypatch.setattr(install, "member_state", lambda *_: "")
+    monkeypatch.setattr(install, "examine", lambda *_: {"main": "/dev/vda"})
+    monkeypatch.setattr(install, "require_installable", lambda *_: None)
     monkeypatch.setenv("SMALLKUBE_WORKSPACE", str(root))
     render.plan(cluster.cluster).apply()
     cluster.workspace.flake_lock.write_text('{"nodes": {"root": {}}, "root": "root", "version": 7}')
