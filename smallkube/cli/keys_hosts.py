@@ -1,6 +1,7 @@
 """Host keys of machines that are not there yet."""
 
 import shutil
+from contextlib import suppress
 from typing import Annotated
 
 from smallkube.cli.context import Current, changing, task
@@ -38,8 +39,9 @@ def new_host(
         try:
             write_file(root / f"{host_keys.FILE}.pub", f"{public} {name}\n")
             write_file(root / host_keys.FILE, private, 0o600)
-            for folder in (root / "etc", root / "etc/ssh"):
-                folder.chmod(0o755)  # whatever the umask: the machine gets its modes
+            with suppress(OSError):  # the machine gets these modes, and not those of our umask
+                for folder in (root / "etc", root / "etc/ssh"):
+                    folder.chmod(0o755)
             transaction.commit(here.workspace, {f"hosts/{name}.pub": f"{public} {name}\n".encode()})
         except BaseException:
             shutil.rmtree(root, ignore_errors=True)

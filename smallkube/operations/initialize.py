@@ -12,8 +12,9 @@ from smallkube.inventory import load
 SCHEMA = "inventory.schema.json"
 MODELINE = f"# yaml-language-server: $schema={SCHEMA}\n"
 """For editors with the YAML language server: github.com/redhat-developer/yaml-language-server, "inlined schema"."""
-COPIES = ("modules", "addons")
-"""Folders of nix/ that a flake evaluates; templates are only for rendering."""
+COPIES = ("modules", "addons", "examples")
+"""Folders of nix/ that a flake evaluates, and what machines start from; templates are only for rendering."""
+_INSTALLER = "nix/installer/flake.nix"
 _OURS = ("nix", SCHEMA, ".gitignore", "README.md", "inventory.yaml")
 _TEMPLATES = REPOSITORY / "nix/templates/workspace"
 
@@ -50,11 +51,12 @@ def _write(workspace: Workspace, name: str, inventory: str) -> None:
     update(workspace)
     write_file(workspace.root / ".gitignore", (REPOSITORY / ".gitignore").read_bytes())
     write_file(workspace.root / "README.md", (_TEMPLATES / "README.md").read_text().replace("CLUSTER", name, 1))
+    write_file(workspace.root / _INSTALLER, (REPOSITORY / _INSTALLER).read_bytes())
     write_file(workspace.inventory_file, inventory)
 
 
 def update(workspace: Workspace) -> None:
-    """Replace what a workspace has of smallkube: nix/modules, nix/addons and the schema. Raises SmallkubeError."""
+    """Replace what a workspace has of smallkube: COPIES and the schema. Raises SmallkubeError."""
     if workspace.root == REPOSITORY:
         raise UsageError("is the checkout of smallkube itself", where=str(REPOSITORY), hint="update it by git")
     for name in COPIES:

@@ -30,7 +30,7 @@ def test_a_new_workspace_has_all_that_nix_evaluates(tmp_path: Path) -> None:
     cluster = load(workspace.inventory_file).cluster
     newest = max(releases.RELEASES)
     assert (cluster.name, cluster.nixos, cluster.kubernetes) == ("home", newest, releases.RELEASES[newest])
-    for name in ("modules", "addons"):
+    for name in initialize.COPIES:
         assert workspace.nix_sources(name) == workspace.root / "nix" / name
         assert tree(workspace.root / "nix" / name) == tree(REPOSITORY / "nix" / name)
 
@@ -125,3 +125,14 @@ def test_update_needs_a_workspace_that_is_not_the_checkout(tmp_path: Path) -> No
     assert "no workspace: it has no inventory.yaml" in inv(str(tmp_path), "--update", "--yes").stderr
     with pytest.raises(UsageError, match="checkout of smallkube"):
         initialize.update(Workspace(REPOSITORY))
+
+
+def test_an_update_keeps_the_key_in_the_installer(tmp_path: Path) -> None:
+    workspace = initialize.create(tmp_path / "home", "home")
+    file = workspace.nix_dir / "installer/flake.nix"
+    assert file.read_text() == (REPOSITORY / "nix/installer/flake.nix").read_text()
+    file.write_text("mine")
+    (workspace.nix_dir / "examples/cloud.nix").write_text("old")
+    initialize.update(workspace)
+    assert file.read_text() == "mine"
+    assert "disko" in (workspace.nix_dir / "examples/cloud.nix").read_text()

@@ -3,6 +3,7 @@ nixos-anywhere are stand-ins, so that no machine is erased."""
 
 import json
 import os
+import pty
 import re
 import shutil
 import signal
@@ -271,6 +272,23 @@ def test_without_a_terminal_nothing_is_erased(site: Site) -> None:
     run = site.run()
     assert run.returncode == 2 and "confirmation required; pass --yes" in run.stderr
     assert (site.out / HOST_KEY).is_file() and not site.report.exists()
+
+
+@pytest.mark.parametrize(("typed", "installed"), [("y", False), ("node1", False), ("node2", True)])
+def test_the_name_of_the_node_must_be_typed(typed: str, installed: bool, site: Site) -> None:
+    ours, terminal = pty.openpty()
+    argv, environment = site.ready.command(*site.words), site.ready.environment(PATH=site.path)
+    with subprocess.Popen(argv, env=environment, stdin=terminal, stderr=terminal, stdout=subprocess.PIPE) as run:
+        said = b""
+        while b"[type node2]" not in said:
+            said += os.read(ours, 4096)
+        assert not site.report.exists()
+        os.write(ours, f"{typed}\n".encode())
+        assert run.wait(60) == (0 if installed else 2)
+    assert f"erase {site.disk} (main) of root@127.0.0.1 and install node2?".encode() in said
+    assert (site.report.exists(), site.out.exists()) == (installed, not installed)
+    for end in (ours, terminal):
+        os.close(end)
 
 
 def test_wrong_words_are_refused(site: Site) -> None:
