@@ -198,7 +198,7 @@ def test_an_interruption_removes_the_key(number: int, site: Site) -> None:
             time.sleep(0.05)
         assert (site.out / HOST_KEY).is_file()
         os.killpg(run.pid, number)  # as a terminal does it
-        _, errors = run.communicate(timeout=60)
+        _, errors = run.communicate(timeout=120)
     assert "Traceback" not in errors
     assert run.returncode == (130 if number == signal.SIGINT else 1), errors
     assert "the host key was removed" in errors.replace("its host key was removed", "the host key was removed")
@@ -284,7 +284,7 @@ def test_the_name_of_the_node_must_be_typed(typed: str, installed: bool, site: S
             said += os.read(ours, 4096)
         assert not site.report.exists()
         os.write(ours, f"{typed}\n".encode())
-        assert run.wait(60) == (0 if installed else 2)
+        assert run.wait(120) == (0 if installed else 2)
     assert f"erase {site.disk} (main) of root@127.0.0.1 and install node2?".encode() in said
     assert (site.report.exists(), site.out.exists()) == (installed, not installed)
     for end in (ours, terminal):
