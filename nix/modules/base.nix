@@ -10,6 +10,8 @@
 let
   inherit (lib) mkOption types;
   cfg = config.kube;
+  loader = config.boot.loader;
+  bootEntries = lib.mkDefault 20;
 in
 {
   options.kube = {
@@ -57,6 +59,11 @@ in
       "net.bridge.bridge-nf-call-iptables" = kubeLib.mkSysctl 1;
       "net.bridge.bridge-nf-call-ip6tables" = kubeLib.mkSysctl 1;
     };
+
+    # Each entry may keep a kernel and an initrd on the boot partition, which must not be full when a deploy commits. NixOS
+    # has no limit for systemd-boot, and 100 for GRUB. `inv nodes.gc` keeps fewer generations.
+    boot.loader.systemd-boot.configurationLimit = lib.mkIf loader.systemd-boot.enable bootEntries;
+    boot.loader.grub.configurationLimit = lib.mkIf loader.grub.enable bootEntries;
 
     assertions = [
       {

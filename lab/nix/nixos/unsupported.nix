@@ -5,6 +5,8 @@
 let
   # Declared so that modules can read and set them; nothing acts on them.
   declaredOnly = [
+    [ "boot" "loader" "grub" "enable" ]
+    [ "boot" "loader" "systemd-boot" "enable" ]
     [ "networking" "domain" ]
     [ "networking" "enableIPv6" ]
     [ "networking" "networkmanager" "enable" ]
