@@ -21,6 +21,7 @@ from smallkube.cli import (
     net,
     nix,
     nodes,
+    nodes_clean,
     nodes_install,
     nodes_logs,
     support,
@@ -31,7 +32,7 @@ from smallkube.core import ui
 
 NAMESPACES = {
     "inventory": (inventory,),
-    "nodes": (nodes, nodes_install, nodes_logs),
+    "nodes": (nodes, nodes_clean, nodes_install, nodes_logs),
     "keys": (keys, keys_hosts, keys_rotation),
     "admins": (admins,),
     "nix": (nix,),

@@ -58,7 +58,7 @@ def backup(
 
 def _show(report: "Report") -> None:
     record = report.record
-    size = f"{_size(record.size)} (stored: {_size(record.stored_size)})"
+    size = f"{ui.size(record.size)} (stored: {ui.size(record.stored_size)})"
     ui.result(f"{record.name}: revision {record.revision}, {_count(record.keys)} keys, {size}")
     for copied in report.copies:
         if not copied.error:
@@ -83,7 +83,7 @@ def list_(here: Current) -> None:
     for record in there.records:
         state = record.problem or ", ".join(kept.get(record.name, ("next prune removes it",)))
         state += "" if record.signed or record.problem else f" ({record.state})"
-        sizes = (_size(record.size), _size(record.stored_size))
+        sizes = (ui.size(record.size), ui.size(record.stored_size))
         table.append((record.name, record.created, record.revision, _count(record.keys), *sizes, state))
     table += [(name, "", "", "", "", "", fault) for name, fault in there.faults.items()]
     columns = ("NAME", "TAKEN", "REVISION", "KEYS", "SIZE", "STORED", "KEPT")
@@ -265,10 +265,6 @@ def drill(
         ui.result(f"{record.name} restored in {seconds:.1f} s")
     facts = {"name": record.name, "seconds": seconds}
     output.show_checks(here, checks, problem, subject="BACKUP", facts=facts, where=record.name)
-
-
-def _size(count: int) -> str:
-    return f"{count / (1 << 20):.1f} MiB" if count >= 1 << 20 else f"{count / (1 << 10):.1f} KiB"
 
 
 def _count(keys: int | None) -> str:

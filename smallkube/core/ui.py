@@ -111,6 +111,11 @@ def age(age: timedelta) -> str:
     return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h" if minutes < 2880 else f"{minutes // 1440} days"
 
 
+def size(count: int) -> str:
+    """A number of bytes: "1.5 KiB", "20.0 MiB"."""
+    return f"{count / (1 << 20):.1f} MiB" if count >= 1 << 20 else f"{count / (1 << 10):.1f} KiB"
+
+
 def table(
     columns: Sequence[str],
     rows: Sequence[Sequence[object]],

@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 
 from smallkube.core.errors import SmallkubeError
 from smallkube.deploy.facts import SCRIPTS
@@ -15,7 +15,7 @@ REFRESH_SECONDS = 240
 class MachineLock:
     """Refreshed over new connections, whatever the deploy does or waits for meanwhile. ``connect`` makes one."""
 
-    def __init__(self, connect: Callable[[], Host], nonce: str) -> None:
+    def __init__(self, connect: Callable[[], AbstractContextManager[Host]], nonce: str) -> None:
         self.connect, self.nonce = connect, nonce
         self.taken, self._ended = False, threading.Event()
 

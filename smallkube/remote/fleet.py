@@ -131,6 +131,7 @@ class NodeOutcome(StrEnum):
     REBOOTED = "rebooted"
     DRAINED = "drained"
     UNCORDONED = "uncordoned"
+    CLEANED = "cleaned"
     FAILED = "failed"
     UNKNOWN = "unknown"
     NOT_RUN = "not run"

@@ -29,6 +29,7 @@ from tests.leaks import RECIPIENT
 from tests.unit.fake_cluster import HOSTS, FakeCluster, Killed
 from tests.unit.test_cluster_skew import healthy
 from tests.unit.test_etcd_retention import START, record
+from tests.unit.test_nodes_gc import FACTS
 
 BOTH = {"node1": "root@192.168.0.1:22", "node2": "root@192.168.0.2:22"}
 TASKS: Mapping[str, tuple[str, set[str]]] = {
@@ -47,6 +48,7 @@ TASKS: Mapping[str, tuple[str, set[str]]] = {
     "keys.rotate-issuer": ("", {*BOTH}),
     "keys.rotate-master": ("", set()),
     "keys.rotate-wireguard": ("", {*BOTH}),
+    "nodes.gc": ("", {*BOTH}),
     "nodes.install": ("node2 /nonexistent", {*BOTH}),
     "nodes.reboot": ("", {*BOTH}),
     "nodes.remove": ("node2 --revoke", {"node1"}),
@@ -56,7 +58,7 @@ TASKS: Mapping[str, tuple[str, set[str]]] = {
 """Task → its arguments, and the machines that it would connect to."""
 
 Capture = pytest.CaptureFixture[str]
-ASKED = {"deployed", "generations", "is-active"}
+ASKED = {"deployed", "generations", "is-active", "gc"}
 """What machines are asked for a plan; none of it changes anything."""
 
 
@@ -75,6 +77,10 @@ def place(cluster: FakeCluster, request: pytest.FixtureRequest, monkeypatch: pyt
     def answer(asking: host.Command) -> host.Result:
         asked = ASKED & {*asking.argv}
         assert asked, asking
+        if "measure" in asking.argv:
+            return reply('{"paths": 1, "bytes": 2}')
+        if "gc" in asked:
+            return reply(json.dumps(FACTS))
         if "generations" in asked:
             return reply(json.dumps({"current": "7", "systems": {"6": "/nix/store/a"}}))
         facts = {"system": "/nix/store/x", "history": [], "peers": "", "public_key": "", "wireguard": {}}

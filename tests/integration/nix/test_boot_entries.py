@@ -19,6 +19,6 @@ pytestmark = pytest.mark.integration
 )
 def test_limit_of_boot_entries(loader: str, settings: str, expected: str, build: Build, describe: Describe) -> None:
     shown = f"builtins.toJSON config.boot.loader.{loader}.configurationLimit"
-    own = f'{{ config, ... }}: {{ boot.loader.{loader} = {{ {settings} }}; environment.etc.limit.text = {shown}; }}'
+    own = f"{{ config, ... }}: {{ boot.loader.{loader} = {{ {settings} }}; environment.etc.limit.text = {shown}; }}"
     found = describe(build([1, 2]).with_file("nix/hosts/node1.nix", own))
     assert found["node1"]["etc"]["limit"]["text"] == expected
