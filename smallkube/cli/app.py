@@ -24,6 +24,7 @@ from smallkube.cli import (
     nodes_clean,
     nodes_install,
     nodes_logs,
+    nodes_removal,
     support,
     tokens,
     users,
@@ -32,7 +33,7 @@ from smallkube.core import ui
 
 NAMESPACES = {
     "inventory": (inventory,),
-    "nodes": (nodes, nodes_clean, nodes_install, nodes_logs),
+    "nodes": (nodes, nodes_clean, nodes_install, nodes_logs, nodes_removal),
     "keys": (keys, keys_hosts, keys_rotation),
     "admins": (admins,),
     "nix": (nix,),

@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 from smallkube.cli import output
 from smallkube.cli.context import CHANGE, SELECTION, Current, Limits, after_dashes, changing, task
 from smallkube.core import ui
-from smallkube.core.errors import ErrorGroup, SmallkubeError, UsageError
+from smallkube.core.errors import ErrorGroup, UsageError
 
 if TYPE_CHECKING:
-    from smallkube.inventory.models import Node
     from smallkube.remote.fleet import NodeOutcome
     from smallkube.remote.host import Host
 
@@ -78,90 +77,6 @@ def adopt(here: Current) -> None:
     for path, text in changed.items():
         write_file(path, text)
     ui.message("next: read what was written; inv keys.generate, inv nix.render, inv nix.check, inv deploy --goal test")
-
-
-@task(*CHANGE)
-def remove(
-    here: Current,
-    name: Annotated[str, "nodeN"],
-    revoke: Annotated[bool, "the node is compromised: also revoke its access, and verify that it is refused"] = False,
-) -> None:
-    """Remove a node, or revoke a compromised one.
-
-    Removes it from inventory.yaml; the other nodes keep their numbers. A member
-    of the running cluster must be drained first (nodes.drain). With --revoke also
-    from the running cluster: its certificates are refused and its tunnel closed
-    at once, then all that others know of it is removed, and its keys. After an
-    interruption the same command resumes. --dry-run and --json are for --revoke.
-    """
-    from smallkube.inventory import edit, load, positions
-    from smallkube.kube.members import KUBECTL
-
-    if revoke:
-        _revoke(here, name)
-        return
-    if here.dry_run or here.json:
-        raise UsageError("--dry-run and --json are for --revoke")
-    node = here.inventory.node(name)
-    file = here.workspace.inventory_file
-    text = edit.remove_node(positions.read_text(file), name)
-    load.parse(text, file)
-    member = _drained_member(here, node)
-    ui.confirm(f"remove {name} from {file.name}?", yes=here.yes)
-    edit.write(file, text)
-    ui.message(f"removed {name}; its files in keys/ are left (inv keys.check lists them); next: inv keys.generate,")
-    ui.message("inv nix.render, inv deploy, which removes it from the other nodes")
-    if member:
-        command = f"inv nodes.exec --node {here.inventory.primary.name} -- {' '.join(KUBECTL)} delete node {member}"
-        ui.message(f"then delete its Node object: {command}")
-    ui.message(f"the machine of {name} still runs its system and has its secrets: shut it down or reinstall it")
-
-
-def _drained_member(here: Current, node: "Node") -> str:
-    """The name of its Node object, "" where there is none. Raises UsageError when that has not been drained."""
-    from smallkube.kube import members
-
-    host, primary = here.inventory.addressing.node_host(node.index), here.inventory.primary
-    try:
-        if reason := members.api_down(here.inventory, here.connect):
-            raise SmallkubeError(reason)
-        with here.connect(primary) as machine:
-            found = members.member(machine, host)
-    except SmallkubeError as error:
-        ui.warn(f"not known whether {node.name} is a member of the cluster: {error.message}")
-        return ""
-    if found and not found.cordoned:
-        hint = f"inv nodes.drain --node {node.name} first; or inv nodes.remove {node.name} --revoke, which does it all"
-        raise UsageError(f"{node.name} is a member of the running cluster, which may have pods on it", hint=hint)
-    return host if found else ""
-
-
-def _revoke(here: Current, name: str) -> None:
-    from smallkube.operations import revoke as revoking
-    from smallkube.operations.master import reissue
-    from smallkube.secrets.age import require_master
-
-    runner = output.Runner(here, "revoke", rotation=False)
-    plan = revoking.make(here.cluster, name)
-    master = None if here.dry_run else require_master(here.workspace, "to try the node's certificates")
-    revocation = revoking.Revocation(plan.others, master, here.connect, runner.deploy, plan)
-    if not runner.run(revocation.operation(), f"revoke {name}, and end its pods?", plan.others.inventory.nodes):
-        return
-    shared = [row.name for row in plan.shared]
-    value = {"node": name, "removed": revocation.removed, "shared": shared, "exposed": revocation.exposed}
-    lines = [f"{name} is revoked: its certificates are refused, no other node has its WireGuard key"]
-    lines += [f"removed keys/{file}" for file in revocation.removed]
-    runner.show(value, "\n".join(lines))
-    if revocation.exposed is None:
-        ui.warn("the API server did not run: which Secrets the pods on it used is not known")
-    elif revocation.exposed:
-        ui.warn(f"pods on {name} used these Secrets, change them at their source: {', '.join(revocation.exposed)}")
-    ui.message(f"so could pods that ran on {name} earlier; commit inventory.yaml, keys/ and nix/")
-    ui.message(f"the machine itself is unchanged: take it off the network; nix/hosts/{name}.nix is left")
-    if shared:
-        details = "; ".join(f"{command} ({', '.join(names)})" for command, names in reissue(plan.shared).items())
-        message = f"{name} is revoked, but keys/ had let it read more than its own"
-        raise SmallkubeError(message, hint=f"replace it: {details}")
 
 
 @task(*SELECTION, "json")

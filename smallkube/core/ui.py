@@ -105,6 +105,17 @@ def confirm(question: str, *, yes: bool = False, word: str = "") -> None:
         raise UsageError("nothing was changed: not confirmed")
 
 
+def confirm_name(question: str, name: str, *, yes: bool = False) -> None:
+    """``confirm`` for what can't be undone: the operator types ``name``."""
+    if yes:
+        return
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise UsageError(f"{question}: confirmation required", hint="pass --yes")
+    print(f"{one_line(question)}; type {name} to confirm: ", end="", file=sys.stderr, flush=True)
+    if sys.stdin.readline().strip() != name:
+        raise UsageError("nothing was changed: not confirmed")
+
+
 def age(age: timedelta) -> str:
     """How long ago, in the largest unit that says enough: "5 min", "30 h", "3 days"."""
     minutes = max(0, int(age.total_seconds())) // 60

@@ -118,6 +118,22 @@ def uncordon(primary: Host, host: str) -> None:
     primary.run_checked(kubectl("annotate", "node", host, f"{MARK}-"))
 
 
+def pods_on(host: str) -> tuple[str, ...]:
+    """Words for kubectl that select all pods on a node."""
+    return ("--all-namespaces", f"--field-selector=spec.nodeName={host}")
+
+
+def delete(primary: Host, host: str) -> None:
+    """Delete the Node ``host`` and what is left of its pods, which are not waited for: only its kubelet could report
+    that they have ended. Raises SmallkubeError when it still exists.
+    """
+    primary.run_checked(kubectl("delete", "node", host, "--ignore-not-found", "--wait=false"))
+    primary.run_checked(kubectl("delete", "pods", "--grace-period=0", "--force", "--wait=false", *pods_on(host)))
+    left = primary.run_checked(kubectl("get", "node", host, "--ignore-not-found", "--output=name")).text.strip()
+    if left:
+        raise SmallkubeError(f"{left} still exists", hint="run the same command again")
+
+
 def mark(primary: Host, host: str, purpose: str) -> None:
     """Note on the node that it is we who cordon it, before we do."""
     primary.run_checked(kubectl("annotate", "node", host, f"{MARK}={purpose}", "--overwrite"))

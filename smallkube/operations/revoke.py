@@ -19,6 +19,7 @@ from smallkube.inventory import edit, positions
 from smallkube.inventory import load as inventories
 from smallkube.inventory.cluster import Cluster
 from smallkube.inventory.models import Inventory, Node
+from smallkube.kube import members
 from smallkube.kube.identities import SECONDS
 from smallkube.kube.members import api_down, kubectl
 from smallkube.operations import identities, tokens
@@ -63,7 +64,7 @@ def make(cluster: Cluster, name: str) -> Plan:
     if name == inventory.primary.name:
         raise UsageError(f"{name} is the primary and can't be removed")
     inside = any(node.name == name for node in inventory.nodes)
-    node = inventory.node(name) if inside else _removed_node(inventory, name)
+    node = inventory.node(name) if inside else removed_node(inventory, name)
     rest = tuple(each for each in inventory.nodes if each.name != name)
     with_it = inventory.model_copy(update={"nodes": (*rest, node)})
     own, certificates = _files_of(with_it, name, keys)
@@ -100,7 +101,7 @@ def forget(cluster: Cluster, added: Inventory, name: str) -> tuple[str, ...]:
     return (*(row.file for row in own), *certificates)
 
 
-def _removed_node(inventory: Inventory, name: str) -> Node:
+def removed_node(inventory: Inventory, name: str) -> Node:
     """One that is in the inventory no more; where it was reached no longer matters."""
     match = inventories.NODE_NAME.fullmatch(name)
     if not match or int(match[1]) > inventories.MAX_INDEX:
@@ -156,7 +157,7 @@ class Revocation(Runbook):
         for row in self.plan.own:
             self.open(row)
         if not api_down(self.inventory, self.connect):
-            self.exposed = secrets_of_pods(self._kubectl("get", "pods", "--output=json", *self._on))
+            self.exposed = secrets_of_pods(self._kubectl("get", "pods", "--output=json", *members.pods_on(self._host)))
 
     def _refuse_certificates(self) -> None:
         """At once, and without a restart; where nodes have only tokens yet, the deploy of the primary does it."""
@@ -216,14 +217,9 @@ class Revocation(Runbook):
             self.deploy(workers, cluster=self.cluster, options=replace(UNDRAINED, upgrade=True))
 
     def _delete_node(self) -> None:
-        """Its token is refused by now, so that its kubelet can't create the Node object again.
-
-        Its pods are not waited for: only its kubelet could report that they have ended.
-        """
-        self._kubectl("delete", "node", self._host, "--ignore-not-found", "--wait=false")
-        self._kubectl("delete", "pods", "--grace-period=0", "--force", "--wait=false", *self._on)
-        if left := self._kubectl("get", "node", self._host, "--ignore-not-found", "--output=name").strip():
-            raise SmallkubeError(f"{left} still exists", hint=_AGAIN)
+        """Its token is refused by now, so that its kubelet can't create the Node object again."""
+        with self.connect(self.inventory.primary) as primary:
+            members.delete(primary, self._host)
 
     def _verify_forgotten(self) -> None:
         public = {kinds.wireguard_public(self.open(row), row.file) for row in self._own(Kind.WIREGUARD)}
@@ -244,10 +240,6 @@ class Revocation(Runbook):
             public.append(host_key)
         self.change(lambda: Change(removed=self.plan.own, public=dict.fromkeys(public)))
         self.removed = (*(row.file for row in self.plan.own), *public)
-
-    @property
-    def _on(self) -> tuple[str, ...]:
-        return ("--all-namespaces", f"--field-selector=spec.nodeName={self._host}")
 
     def _kubectl(self, *arguments: str) -> str:
         with self.connect(self.inventory.primary) as primary:

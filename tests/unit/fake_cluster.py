@@ -74,7 +74,9 @@ class FakeCluster:
     ``deployments`` says who was deployed to, in order; ``peers`` are the WireGuard keys that a machine accepts.
     ``etcd`` is what seed.sh finds, ``host_key`` that of the primary, ``restarted`` are the nodes whose clients were.
     ``off``: the machines that can't be reached, which a deploy in lockstep does not survive; ``cordoned``: nodes.
-    ``api``: the state of the API server's unit. Only an upgrade may change the members' minor version.
+    ``down``: nodes that are not Ready; ``stuck``: why a drain fails. ``admits``: a Node object may be deleted although
+    its kubelet could make it anew. ``api``: the state of the API server's unit. Only an upgrade may change the members'
+    minor version.
     """
 
     def __init__(self, workspace: Workspace) -> None:
@@ -92,7 +94,8 @@ class FakeCluster:
         self.deployments: list[list[str]] = []
         self.members = {node.name: "v1.34.2" for node in self.inventory.nodes}
         self.exposed, self.off, self.cordoned = "db", set[str](), set[str]()
-        self.api = "active"
+        self.api, self.stuck, self.admits, self.down = "active", "", False, set[str]()
+        self.drained: list[str] = []
         self.etcd, self.host_key, self.restarted = "new", HOSTS["node1"], list[str]()
         self.deploy()
         self.pod_tokens = {node.name: self.issuers[0] for node in self.inventory.nodes}
@@ -319,19 +322,24 @@ class FakeCluster:
                 return reply(json.dumps(self._object("nodes", name)) if as_json else f"node/{name}\n")
             case [*_, "delete", "node", host]:
                 name = host.partition(".")[0]
-                assert self.used.get(name) not in self.accepted, "its kubelet would make its Node object anew"
-                assert self.pinned.isdisjoint(self.services[name].values()), "the same"
+                if not self.admits:
+                    assert self.used.get(name) not in self.accepted, "its kubelet would make its Node object anew"
+                    assert self.pinned.isdisjoint(self.services[name].values()), "the same"
                 self.members.pop(name, None)
                 return reply()
             case [*_, "delete", "pods"]:
                 return reply()
+            case [*_, "drain", host]:
+                self.cordoned.add(name := host.partition(".")[0])
+                self.drained.append(name)
+                return reply(status=1, stderr=self.stuck) if self.stuck else reply()
         raise AssertionError(words)
 
     def _object(self, kind: str, name: str) -> dict[str, object]:
         metadata = {"name": self.inventory.addressing.node_host(int(name.removeprefix("node")))}
         if kind == "leases":
             return {"metadata": metadata, "spec": {"renewTime": datetime.now(UTC).isoformat()}}
-        ready = [{"type": "Ready", "status": "True"}]
+        ready = [{"type": "Ready", "status": str(name not in self.down)}]
         return {
             "metadata": metadata,
             "spec": {"unschedulable": name in self.cordoned},

@@ -1,5 +1,6 @@
 """Removing a node leads to what else it needs, and a node that is added again shares no key with the earlier one."""
 
+import json
 import re
 from collections.abc import Callable
 
@@ -7,7 +8,7 @@ import pytest
 from invoke.context import Context
 from invoke.exceptions import Exit
 
-from smallkube.cli import nodes
+from smallkube.cli import nodes, nodes_removal
 from smallkube.cli.context import Current
 from smallkube.inventory.cluster import Cluster
 from smallkube.operations import revoke
@@ -15,20 +16,24 @@ from smallkube.secrets import generate, peers, transaction
 from smallkube.secrets.transaction import changing_keys
 from tests.unit.fake_cluster import FakeCluster
 
+Capture = pytest.CaptureFixture[str]
+FORGET = "remove node2 from inventory.yaml"
+DELETE = "delete the Node object of node2 and the pods that are left on it"
+
 
 @pytest.fixture
 def inv(cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> FakeCluster:
     monkeypatch.setenv("SMALLKUBE_WORKSPACE", str(cluster.workspace.root))
     monkeypatch.setattr(Current, "connect", lambda _, node: cluster.connect(node))
+    cluster.admits = True
     return cluster
 
 
 def remove() -> None:
-    nodes.remove(Context(), name="node2", yes=True)
+    nodes_removal.remove(Context(), name="node2", yes=True)
 
 
 def leave_inventory(cluster: FakeCluster) -> Cluster:
-    cluster.cordoned.add("node2")
     remove()
     return cluster.cluster
 
@@ -38,42 +43,77 @@ def generated(cluster: FakeCluster) -> None:
         generate.act(cluster.cluster, generate.plan(cluster.cluster))
 
 
-def test_a_member_with_pods_is_not_removed(inv: FakeCluster) -> None:
-    before = inv.workspace.inventory_file.read_text()
-    with pytest.raises(Exit, match=r"node2 is a member.* inv nodes.drain --node node2 first; .* --revoke") as refused:
-        remove()
-    assert refused.value.code == 2
-    assert inv.workspace.inventory_file.read_text() == before
+def steps(capsys: Capture, name: str = "node2") -> list[str]:
+    capsys.readouterr()
+    nodes_removal.remove(Context(), name=name, dry_run=True, json=True)
+    found: list[str] = json.loads(capsys.readouterr().out)
+    return found
 
 
 @pytest.mark.parametrize(
-    ("cordoned", "joined", "api", "off", "says"),
+    ("down", "joined", "api", "expected"),
     [
-        (True, True, "active", False, "delete node node2.k8s.internal"),
-        (False, False, "active", False, None),
-        (False, True, "inactive", False, "not known whether node2 is a member of the cluster: kube-apiserver.service"),
-        (False, True, "active", True, "not known whether node2 is a member of the cluster: can't be reached"),
+        (False, True, "active", ["drain node2", FORGET, DELETE]),
+        (True, True, "active", [FORGET, f"{DELETE}: node2 is not Ready, so they are not waited for"]),
+        (False, False, "active", [FORGET]),
+        (False, True, "inactive", [FORGET]),
     ],
 )
-def test_what_a_removal_leaves_is_said(
-    cordoned: bool,
-    joined: bool,
-    api: str,
-    off: bool,
-    says: str | None,
-    inv: FakeCluster,
-    capsys: pytest.CaptureFixture[str],
+def test_steps_of_a_removal(
+    down: bool, joined: bool, api: str, expected: list[str], inv: FakeCluster, capsys: Capture
 ) -> None:
-    inv.cordoned.update(["node2"] if cordoned else [])
-    inv.off.update(["node1"] if off else [])
-    inv.api = api
+    inv.api, inv.down = api, {"node2"} if down else set()
     if not joined:
         del inv.members["node2"]
+    before = inv.workspace.inventory_file.read_text()
+    assert steps(capsys) == expected
+    assert (inv.drained, inv.workspace.inventory_file.read_text()) == ([], before)
+
+
+def test_a_member_is_drained_removed_and_deleted(inv: FakeCluster, capsys: Capture) -> None:
+    remove()
+    assert (inv.drained, [*inv.members], len(inv.inventory.nodes)) == (["node2"], ["node1"], 1)
+    said = capsys.readouterr().err
+    assert "inv nodes.reset --node node2 --ssh-host 192.168.0.2, or shut it down" in said
+    with pytest.raises(Exit, match="no node 'node2' in the inventory"):
+        remove()
+
+
+def test_nothing_is_removed_that_cannot_be_drained(inv: FakeCluster) -> None:
+    before, inv.stuck = inv.workspace.inventory_file.read_text(), "error: a budget forbids it"
+    hint = "run the same command again, or inv nodes.uncordon --node node2"
+    with pytest.raises(Exit, match=f"node2 is cordoned, but can't be drained: a budget forbids it; {hint}") as failed:
+        remove()
+    assert (failed.value.code, "node2" in inv.members) == (1, True)
+    assert inv.workspace.inventory_file.read_text() == before
+    inv.stuck = ""
+    remove()
+    assert [*inv.members] == ["node1"]
+
+
+@pytest.mark.parametrize(("api", "off"), [("inactive", False), ("active", True)])
+def test_a_removal_resumes_once_the_api_server_runs(api: str, off: bool, inv: FakeCluster, capsys: Capture) -> None:
+    inv.api, inv.off = api, {"node1"} if off else set()
     remove()
     said = capsys.readouterr().err
-    assert "the machine of node2 still runs its system and has its secrets" in said
-    assert says in said if says else "delete node" not in said
-    assert [node.name for node in inv.inventory.nodes] == ["node1"]
+    assert "not known whether node2 is a member of the cluster: " in said
+    assert "once the API server runs: inv nodes.remove node2, which deletes its Node object if there is one" in said
+    assert ([node.name for node in inv.inventory.nodes], inv.drained) == (["node1"], [])
+    with pytest.raises(Exit, match="no node 'node2' in the inventory"):
+        remove()
+    inv.api, inv.off = "active", set()
+    assert steps(capsys) == [DELETE]
+    remove()
+    assert [*inv.members] == ["node1"]
+    assert "--ssh-host ADDRESS" in capsys.readouterr().err
+
+
+def test_the_primary_and_unknown_names_are_refused(inv: FakeCluster) -> None:
+    for name, reason in {"node1": "primary", "node9": "no node 'node9'", "web": "no node 'web'"}.items():
+        with pytest.raises(Exit, match=reason) as refused:
+            nodes_removal.remove(Context(), name=name, yes=True)
+        assert refused.value.code == 2
+    assert len(inv.inventory.nodes) == 2
 
 
 def rotate_token(cluster: FakeCluster) -> None:
@@ -109,5 +149,5 @@ def test_the_bytes_of_the_inventory_stay_as_they_are(inv: FakeCluster) -> None:
     file.write_bytes(before)
     nodes.add(Context(), name="node9", peer_ip="10.0.0.9")
     assert file.read_bytes() == before + b"  node9:\r\n    peer_ip: 10.0.0.9\r\n"
-    nodes.remove(Context(), name="node9", yes=True)
+    nodes_removal.remove(Context(), name="node9", yes=True)
     assert file.read_bytes() == before
