@@ -74,7 +74,8 @@ def reset(
     given: dict[str, str | int | None] = {"host": ssh_host, "port": port, "user": user, "become": become}
     ssh = {key: value for key, value in given.items() if value not in (None, 22)}
     if len(names := words(here.node)) != 1:
-        raise UsageError("one node at a time", hint="give --node nodeN")
+        given_names = f", not {listed(names)}" if names else ""
+        raise UsageError(f"one node at a time{given_names}", hint="give --node nodeN")
     found = resetting.target(here.cluster, names[0], ssh, force=force)
     node = found.node
     output.announce(here, [node])
@@ -100,8 +101,10 @@ def _show_reset(here: Current, name: str, done: "Done") -> None:
     if done.left:
         hint = "run the same command again; a restart of the machine ends what is stuck"
         raise SmallkubeError(f"not everything was removed: {listed(done.left)}", where=name, hint=hint)
-    ui.message("its NixOS starts the services again when the machine does, empty and without access: install it anew,")
-    ui.message("switch it to a configuration without the cluster, or leave it off")
+    ui.message(
+        "its NixOS starts the services again when the machine does, empty and without access: reinstall it, switch"
+    )
+    ui.message("it to a configuration without the cluster, or leave it off")
 
 
 def _revoke(here: Current, name: str) -> None:

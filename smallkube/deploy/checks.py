@@ -153,7 +153,7 @@ def unfit(facts: DeployFacts, now: float, expected: HostKey | None) -> Sequence[
     """Why this machine must not be deployed to, in words; ``now`` in seconds since 1970, ``expected`` its host key."""
     reasons = []
     if facts.store_free < MIN_STORE_KIB:
-        reasons.append(f"only {facts.store_free >> 10} MiB free in /nix/store; run nix-collect-garbage there")
+        reasons.append(f"only {facts.store_free >> 10} MiB free in /nix/store; run inv nodes.gc")
     if facts.state_free < MIN_STATE_KIB:
         reasons.append(f"only {facts.state_free >> 10} MiB free in /var/lib")
     if abs(facts.clock - now) > MAX_CLOCK_SECONDS:

@@ -7,12 +7,14 @@ the machine does.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from pydantic import ValidationError
+
 from smallkube.core.errors import SmallkubeError, UsageError
-from smallkube.inventory import edit, load, positions
 from smallkube.inventory.cluster import Cluster
-from smallkube.inventory.models import Inventory, Node
+from smallkube.inventory.models import Inventory, Node, Ssh
 from smallkube.kube import members
 from smallkube.operations.machines import SCRIPTS
+from smallkube.operations.revoke import removed_node
 from smallkube.remote import scripts
 from smallkube.remote.host import Connect, Host
 from smallkube.secrets import policy
@@ -34,7 +36,6 @@ class Target:
     """The machine ``node``, and the ``secrets`` (names under /run/agenix) that the cluster delivered to it."""
 
     node: Node
-    inside: bool
     secrets: tuple[str, ...]
 
 
@@ -54,22 +55,32 @@ def target(cluster: Cluster, name: str, ssh: Mapping[str, str | int], *, force: 
 
     Raises UsageError for a node of the inventory, unless with ``force``, and where it is not known how to reach it.
     """
-    inventory, file = cluster.inventory, cluster.workspace.inventory_file
+    inventory = cluster.inventory
     inside = any(node.name == name for node in inventory.nodes)
     if inside and not force:
         hint = f"remove it first: inv nodes.remove {name}; or --force"
         raise UsageError(f"{name} is a node of inventory.yaml", hint=hint)
     if inside and ssh:
-        raise UsageError(
-            f"inventory.yaml says how {name} is reached", hint="leave out --ssh-host, --user, --port and --become"
-        )
+        hint = "leave out --ssh-host, --user, --port and --become"
+        raise UsageError(f"inventory.yaml says how {name} is reached", hint=hint)
     if not inside and "host" not in ssh:
         raise UsageError(f"{name} is not in inventory.yaml", hint="give the address where it is reached: --ssh-host")
-    with_it = inventory
-    if not inside:
-        text = edit.add_node(positions.read_text(file), name, peer_ip=str(ssh["host"]), ssh=ssh)
-        with_it = load.parse(text, file)
-    return Target(with_it.node(name), inside, _secrets(with_it, name))
+    node = inventory.node(name) if inside else _outside(inventory, name, ssh)
+    return Target(node, _secrets(inventory.model_copy(update={"nodes": (*inventory.nodes, node)}), name))
+
+
+def _outside(inventory: Inventory, name: str, ssh: Mapping[str, str | int]) -> Node:
+    """A node that is not in the inventory, reached as ``ssh`` says."""
+    try:
+        reached = Ssh.model_validate(dict(ssh))
+    except ValidationError as error:
+        first = error.errors()[0]
+        flag = "--ssh-host" if first["loc"][0] == "host" else f"--{first['loc'][0]}"
+        raise UsageError(f"{flag} {first['input']}: {first['msg']}") from error
+    for node in inventory.nodes:
+        if (node.ssh.host, node.ssh.port) == (reached.host, reached.port):
+            raise UsageError(f"at {reached.host}, port {reached.port}, is {node.name} of inventory.yaml")
+    return removed_node(inventory, name).model_copy(update={"ssh": reached})
 
 
 def _secrets(inventory: Inventory, name: str) -> tuple[str, ...]:

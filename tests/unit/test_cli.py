@@ -38,6 +38,7 @@ ARGUMENTS = {
     "nodes.install": ["node2", "/nonexistent"],
     "nodes.logs": ["kubelet"],
     "nodes.remove": ["node2", "--yes"],
+    "nodes.reset": ["--node", "node3", "--ssh-host", "192.0.2.3", "--yes"],
     "nodes.drain": ["--node", "node2", "--yes"],
     "nodes.uncordon": ["--node", "node2"],
     "nodes.reboot": ["--yes"],

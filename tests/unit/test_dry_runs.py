@@ -52,6 +52,7 @@ TASKS: Mapping[str, tuple[str, set[str]]] = {
     "nodes.install": ("node2 /nonexistent", {*BOTH}),
     "nodes.reboot": ("", {*BOTH}),
     "nodes.remove": ("node2 --revoke", {"node1"}),
+    "nodes.reset": ("--node node2 --force", {"node2"}),
     "tokens.rotate": ("--all", {*BOTH}),
     "users.remove": ("alice", {"node1"}),
 }

@@ -70,10 +70,10 @@ def test_a_removed_node_is_reached_as_its_flags_say(machines: Machines, capsys: 
         (("node2", "node3"), {}, "one node at a time"),
         (("node2",), {}, "node2 is a node of inventory.yaml; remove it first: inv nodes.remove node2; or --force"),
         (("node3",), {}, "node3 is not in inventory.yaml; give the address where it is reached: --ssh-host"),
-        (("node3",), {"ssh_host": "192.168.0.2"}, "192.168.0.2"),
-        (("node3",), {"ssh_host": "192.168.0.3", "become": "su"}, "become"),
+        (("node3",), {"ssh_host": "192.168.0.2"}, "at 192.168.0.2, port 22, is node2 of inventory.yaml"),
+        (("node3",), {"ssh_host": "192.168.0.3", "become": "su"}, "--become su: "),
         (("node2",), {"ssh_host": "192.168.0.3", "force": True}, "inventory.yaml says how node2 is reached"),
-        (("web",), {"ssh_host": "192.168.0.3"}, "a node is named nodeN"),
+        (("web",), {"ssh_host": "192.168.0.3"}, "no node 'web' in the inventory"),
     ],
 )
 def test_what_is_not_reset(nodes: tuple[str, ...], flags: dict[str, object], reason: str, machines: Machines) -> None:
@@ -91,7 +91,7 @@ def test_a_node_of_the_inventory_is_reset_by_force(machines: Machines) -> None:
 
 def test_a_node_object_that_is_left_is_refused(machines: Machines) -> None:
     machines.cluster.members["node3"] = "v1.34.2"
-    with pytest.raises(Exit, match="node3 still has a Node object in the cluster; delete it: inv nodes.remove node3"):
+    with pytest.raises(Exit, match=r"node3 still has a Node object in the cluster; delete it: inv nodes.remove node3"):
         reset("node3", ssh_host="192.168.0.3")
     assert machines.reset == []
     reset("node3", ssh_host="192.168.0.3", force=True)
@@ -127,7 +127,7 @@ def test_without_a_terminal_it_needs_yes(machines: Machines) -> None:
 
 def test_what_is_left_is_a_failure(machines: Machines, capsys: Capture) -> None:
     machines.answer["left"] = ["/var/lib/kubelet: /var/lib/kubelet/x is still mounted"]
-    with pytest.raises(Exit, match="node3: not everything was removed: /var/lib/kubelet: .*; run the same") as failed:
+    with pytest.raises(Exit, match=r"node3: not everything was removed: /var/lib/kubelet: .*; run the same") as failed:
         reset("node3", ssh_host="192.168.0.3")
     assert failed.value.code == 1
     assert "left: /var/lib/kubelet: " in capsys.readouterr().out
@@ -135,7 +135,7 @@ def test_what_is_left_is_a_failure(machines: Machines, capsys: Capture) -> None:
 
 def test_a_machine_that_refuses_is_a_failure(machines: Machines) -> None:
     machines.refusal = "a deploy is not confirmed: smallkube-rollback-1.timer"
-    with pytest.raises(Exit, match="a deploy is not confirmed: smallkube-rollback-1.timer") as failed:
+    with pytest.raises(Exit, match=r"a deploy is not confirmed: smallkube-rollback-1.timer") as failed:
         reset("node3", ssh_host="192.168.0.3")
     assert failed.value.code == 1
 

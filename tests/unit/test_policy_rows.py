@@ -140,6 +140,7 @@ def test_new_rows_of_a_removed_node_go_with_it(extended: FakeCluster) -> None:
     assert "kube_token_agent_node2.age" in steps[-1] and "agent_node2.key.age" in steps[-1]
     own = revoke.make(extended.cluster, "node2").own
     assert {row.name for row in own} >= {"kube_token_agent_node2", "agent_node2.key"}
+    extended.admits = True
     inv(extended, "nodes.remove", "node2", "--yes")
     stale = {row["file"] for row in _problems(extended)}
     assert stale >= {"kube_token_agent_node2.age", "agent_node2.key.age", "agent_node2.crt"}

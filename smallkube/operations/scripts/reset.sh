@@ -9,7 +9,7 @@ first="kube-node-roles.timer kube-node-roles.service kube-activation.service kub
   generate-kubeconfig-root.service generate-kubeconfig-node.service wgkube-handshakes.service"
 last="crio.service etcd.service"
 folders="/var/lib/kubelet /var/lib/crio /var/lib/containers /var/lib/cni /var/lib/etcd /var/lib/kube-apiserver
-  /var/lib/kube-identities /var/lib/smallkube /var/log/kube-apiserver /var/log/pods /var/log/containers /run/crio
+  /var/lib/kube-identities /var/lib/kube-node-roles /var/lib/smallkube /var/log/kube-apiserver /var/log/pods /var/log/containers /run/crio
   /run/containers"
 tables="inet:kube-guard ip:kube-nat ip6:kube-nat ip:kube-proxy ip6:kube-proxy"
 faults=$(mktemp)
