@@ -58,8 +58,8 @@ def _show(here: Current, rows: "Sequence[Freed]") -> None:
         (
             each.node,
             each.outcome,
-            listed(each.generations) or "-",
-            ui.size(each.store_bytes),
+            len(each.generations) or "-",
+            ui.size(each.store_bytes) if each.paths else "-",
             f"{each.images} ({ui.size(each.image_bytes)})" if each.images else "-",
             each.reason,
         )

@@ -123,7 +123,9 @@ def age(age: timedelta) -> str:
 
 
 def size(count: int) -> str:
-    """A number of bytes: "1.5 KiB", "20.0 MiB"."""
+    """A number of bytes: "1.5 KiB", "20.0 MiB", "3.0 GiB"."""
+    if count >= 1 << 30:
+        return f"{count / (1 << 30):.1f} GiB"
     return f"{count / (1 << 20):.1f} MiB" if count >= 1 << 20 else f"{count / (1 << 10):.1f} KiB"
 
 

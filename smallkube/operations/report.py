@@ -240,12 +240,14 @@ def of_machines(machines: Iterable[Machine]) -> Iterator[Finding]:
         sizes = {"memory": (use.memory, use.memory_free), "/nix/store": (use.store, use.store_free)} if use else {}
         if use:
             sizes["/var/lib"] = (use.state, use.state_free)
-        commands = {"memory": "systemd-cgtop --iterations=1 --batch", "/nix/store": "nix-collect-garbage"}
+        on_it = f"inv nodes.exec --node {each.name} --"
+        commands = {"memory": f"{on_it} systemd-cgtop --iterations=1 --batch"}
+        commands["/nix/store"] = f"inv nodes.gc --node {each.name}"
         for name, (total, free) in sizes.items():
             if free < total * FULL:
-                command = commands.get(name, "du --max-depth=2 /var/lib")
+                command = commands.get(name, f"{on_it} du --max-depth=2 /var/lib")
                 text = f"{name}: {free >> 10} of {total >> 10} MiB are free"
-                yield Finding(WARNING, each.name, text, f"inv nodes.exec --node {each.name} -- {command}")
+                yield Finding(WARNING, each.name, text, command)
         if each.bad_pods:
             text = f"{each.bad_pods} of {each.pods} pods are not ready"
             yield Finding(WARNING, each.name, text, "kubectl get pods --all-namespaces --output=wide")

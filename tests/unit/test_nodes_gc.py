@@ -108,7 +108,7 @@ def test_a_dry_run_shows_it_and_changes_nothing(machines: Machines, capsys: Capt
     nodes_clean.gc(Context(), dry_run=True)
     out, err = capsys.readouterr()
     assert [line.split() for line in out.splitlines()[1:]] == [
-        [name, "checked", "1", "1024.0", "MiB", "1", "(3.0", "MiB)"] for name in ("node1", "node2")
+        [name, "checked", "1", "1.0", "GiB", "1", "(3.0", "MiB)"] for name in ("node1", "node2")
     ]
     assert "would connect to node2 (root@192.168.0.2:22)" in err
     assert machines.done == []
@@ -126,7 +126,7 @@ def test_both_are_cleaned_under_the_lock_of_deploys(machines: Machines, capsys: 
         ("node2", "cleaned", ["1", "3", "4"]),
     ]
     assert (found[0]["store_bytes"], found[0]["images"], found[0]["image_bytes"]) == (2 << 20, 1, 2 << 20)
-    assert "- node1: generations: 1, 3, 4; 12 store paths, 1024.0 MiB; 1 images, at most 3.0 MiB" in err
+    assert "- node1: generations: 1, 3, 4; 12 store paths, 1.0 GiB; 1 images, at most 3.0 MiB" in err
 
 
 def test_it_asks_before_it_changes_anything(machines: Machines) -> None:

@@ -13,7 +13,7 @@ import pytest
 from invoke.context import Context
 
 from smallkube.cli import cluster as cluster_tasks
-from smallkube.cli import deploy, inventory, keys, output, users
+from smallkube.cli import deploy, inventory, keys, nodes_clean, output, users
 from smallkube.cli.context import Current
 from smallkube.core import tables, ui
 from smallkube.core.checks import Check, Result
@@ -23,6 +23,7 @@ from smallkube.deploy.history import Entry
 from smallkube.deploy.plan import Report
 from smallkube.kube import audit_log
 from smallkube.kube.audit_log import Request
+from smallkube.operations.gc import Freed
 from smallkube.operations.status import Row, Status
 from smallkube.remote.fake import FakeHost, reply
 from smallkube.remote.fleet import NodeOutcome
@@ -125,6 +126,17 @@ def show_reports(_: FakeCluster, __: pytest.MonkeyPatch) -> None:
     deploy._show(Current(), [Report("node2", NodeOutcome.ROLLED_BACK, 341.2, why, generation="17")])
 
 
+def show_freed(_: FakeCluster, __: pytest.MonkeyPatch) -> None:
+    old = tuple(map(str, range(101, 113)))
+    waits = "a deploy is not confirmed: smallkube-rollback-1a2b3c4d.timer; wait until it is confirmed"
+    rows = [
+        Freed("node2", NodeOutcome.CHECKED, 0.0, "", old, 1200, 3 << 30, 14, 1 << 30),
+        Freed("node10", NodeOutcome.FAILED, 0.0, waits),
+    ]
+    with pytest.raises(SmallkubeError, match="node10 failed"):
+        nodes_clean._show(Current(), rows)
+
+
 TASKS: dict[str, Callable[[FakeCluster, pytest.MonkeyPatch], Any]] = {
     "audit": show_audit,
     "history": show_history,
@@ -132,6 +144,7 @@ TASKS: dict[str, Callable[[FakeCluster, pytest.MonkeyPatch], Any]] = {
     "users": show_users,
     "checks": show_checks,
     "reports": show_reports,
+    "freed": show_freed,
     "inventory": lambda _, __: inventory.show(Context()),
     "keys": lambda _, __: keys.list_(Context()),
 }
