@@ -47,6 +47,7 @@ let
     "containerd" "coredns" "coreutils" "cri-o" "cri-o-unwrapped" "cri-tools" "crun" "curl" "diffutils" "dig" "dnsutils" "e2fsprogs"
     "etcd" "etcd_3_6" "ethtool" "findutils" "gawk" "getent" "gettext" "git" "glibc" "gnugrep" "gnused" "gnutar" "gzip" "hostname" "iproute2" "iptables"
     "iputils" "jq" "kmod" "kubectl" "kubernetes" "less" "mount" "nano" "nettools" "nftables" "nix" "openssh" "openssl" "procps"
+    "prometheus-node-exporter"
     "python3" "rsync" "runc" "shadow" "socat" "sudo" "systemd" "tcpdump" "tzdata" "umount" "unzip" "util-linux" "vim"
     "wget" "wireguard-go" "wireguard-tools" "xz" "yq" "zstd"
   ];

@@ -107,7 +107,7 @@ let
   prune = ''
     kubectl --request-timeout=60s delete ${kinds} --all-namespaces --ignore-not-found --wait=false \
       --selector='smallkube/addon,smallkube/addon notin (${
-        lib.concatStringsSep "," ([ "none" ] ++ lib.optional nodeTokens "node-tokens" ++ chosen)
+        lib.concatStringsSep "," ([ "none" ] ++ lib.optional nodeTokens "node-tokens" ++ lib.optional cfg.monitoring "monitoring" ++ chosen)
       })'
   '';
 
@@ -165,6 +165,7 @@ in
         ../addons/kube-proxy.yaml
       ]
       ++ lib.optional (cfg.kubeletAuth == "webhook") ../addons/kubelet-api-admin.yaml
+      ++ lib.optional cfg.monitoring ../addons/monitoring.yaml
       ++ map (addon: if lib.elem addon chosen then manifest addon else addon) cfg.userAddons
     );
     kube.activationScript =

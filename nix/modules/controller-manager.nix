@@ -1,4 +1,4 @@
-# The controller manager, on the primary; like the scheduler it listens nowhere and holds no lease. Pods get the API
+# The controller manager, on the primary; like the scheduler it listens for metrics at most, and holds no lease. Pods get the API
 # server's certificate as the authority that they trust (kube-root-ca.crt), always the one in use.
 {
   config,
@@ -42,19 +42,21 @@ in
           # As a credential, because the certificate of api.tls = "insecure" is in a folder of the API server's own.
           LoadCredential = kubeLib.loadSecrets secrets ++ [ "apiserver.crt:${cfg.apiserver.trusted}" ];
           ExecStartPre = "${lib.getExe cfg.mkkubeconfig} %d/${token}";
-          ExecStart = kubeLib.commandLine "${cfg.package}/bin/kube-controller-manager" {
-            inherit kubeconfig;
-            use-service-account-credentials = "true";
-            root-ca-file = "%d/apiserver.crt";
-            service-account-private-key-file = "%d/issuer.key";
-            leader-elect = "false";
-            secure-port = "0";
-            # Its default is under /usr, where nothing can be made.
-            flex-volume-plugin-dir = "/run/kube-controller-manager/flexvolume";
-            profiling = "false";
-            # Pods that failed or succeeded stay as objects until there are so many, also those that a shutdown ended.
-            terminated-pod-gc-threshold = "100";
-          };
+          ExecStart = kubeLib.commandLine "${cfg.package}/bin/kube-controller-manager" (
+            {
+              inherit kubeconfig;
+              use-service-account-credentials = "true";
+              root-ca-file = "%d/apiserver.crt";
+              service-account-private-key-file = "%d/issuer.key";
+              leader-elect = "false";
+              # Its default is under /usr, where nothing can be made.
+              flex-volume-plugin-dir = "/run/kube-controller-manager/flexvolume";
+              profiling = "false";
+              # Pods that failed or succeeded stay as objects until there are so many, also those that a shutdown ended.
+              terminated-pod-gc-threshold = "100";
+            }
+            // kubeLib.metricsListener kubeconfig kubeLib.metricsPorts.kube-controller-manager
+          );
         }
       ];
     };

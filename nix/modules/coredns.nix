@@ -53,7 +53,7 @@ in
         . {
           bind ${cfg.hostIp4} ${cfg.hostIp6}
           errors
-          ${rewrites}local
+          ${lib.optionalString cfg.monitoring "prometheus ${kubeLib.metricsAddress "coredns"}\n  "}${rewrites}local
           ${noSingleLabel "A"}
           ${noSingleLabel "AAAA"}
           hosts ${cfg.podHostsFile} ${lib.concatStringsSep " " zones} {

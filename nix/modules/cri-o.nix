@@ -39,6 +39,11 @@ in
     virtualisation.cri-o = {
       enable = true;
       settings.crio.runtime.log_to_journald = lib.mkDefault true;
+      settings.crio.metrics = lib.mkIf cfg.monitoring {
+        enable_metrics = true;
+        metrics_host = lib.head cfg.hostIps;
+        metrics_port = kubeLib.metricsPorts.crio;
+      };
       package = lib.mkIf (cfg.crioPackage != null) cfg.crioPackage;
     };
     # NixOS puts CRI-O's example here (nixos/modules/virtualisation/cri-o.nix).

@@ -32,5 +32,6 @@
     ./kubelet.nix
     ./node-limits.nix
     ./node-shutdown.nix
+    ./monitoring.nix
   ];
 }

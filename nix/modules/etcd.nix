@@ -43,16 +43,20 @@ in
           # Sockets become 0770: membership of the group is the access control.
           UMask = "0007";
           LimitNOFILE = lib.mkDefault 65536;
-          ExecStart = kubeLib.commandLine "${cfg.etcdPackage}/bin/etcd" {
-            name = cfg.nodeHost;
-            data-dir = "/var/lib/etcd";
-            listen-peer-urls = "unix://peer";
-            listen-client-urls = "unix:///run/etcd/grpc";
-            listen-client-http-urls = "unix:///run/etcd/http";
-            # Required, and unused.
-            advertise-client-urls = "http://localhost:2379";
-            auto-compaction-retention = "8h";
-          };
+          ExecStart = kubeLib.commandLine "${cfg.etcdPackage}/bin/etcd" (
+            {
+              name = cfg.nodeHost;
+              data-dir = "/var/lib/etcd";
+              listen-peer-urls = "unix://peer";
+              listen-client-urls = "unix:///run/etcd/grpc";
+              listen-client-http-urls = "unix:///run/etcd/http";
+              # Required, and unused.
+              advertise-client-urls = "http://localhost:2379";
+              auto-compaction-retention = "8h";
+            }
+            # A socket of its own, because "http" serves all keys, too; bound as that of the peers is.
+            // lib.optionalAttrs cfg.monitoring { listen-metrics-urls = "unix://metrics"; }
+          );
         }
       ];
     };

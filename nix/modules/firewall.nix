@@ -39,6 +39,14 @@ let
     iifname "wgkube" ip saddr ${kubeLib.mkHostIp4 1} tcp dport 10250 accept comment "kubelet: API server"
     tcp dport 10250 reject comment "kubelet: nobody else"
   '';
+  # Also not through a Service, of this node or, which the DSCP tells, of another.
+  metricsOnTunnel = map (name: kubeLib.metricsPorts.${name}) kubeLib.withMetrics;
+  metricsPorts = set (map toString metricsOnTunnel);
+  metricsRules = optionalString cfg.monitoring ''
+    iifname "wgkube" ip6 saddr ${kubeLib.mkHostIp6 1} ip6 dscp != ${translated} tcp dport ${metricsPorts} accept comment "metrics: primary"
+    iifname "wgkube" ip saddr ${kubeLib.mkHostIp4 1} ip dscp != ${translated} tcp dport ${metricsPorts} accept comment "metrics: primary"
+    tcp dport ${metricsPorts} reject comment "metrics: nobody else"
+  '';
   apiRules = optionalString cfg.isPrimary (
     ''
       iifname "brkube" tcp dport ${apiPort} accept comment "API: pods of the primary"
@@ -90,6 +98,12 @@ in
         message = "network.open_to_pods contains 10250: the kubelet's port stays closed to pods; remove it";
       }
       {
+        assertion = !cfg.monitoring || lib.intersectLists metricsOnTunnel cfg.openToPods == [ ];
+        message = "network.open_to_pods contains a port of monitoring (${
+          lib.concatMapStringsSep ", " toString metricsOnTunnel
+        }), which stays closed to pods; remove it";
+      }
+      {
         assertion = cfg.nodePorts != [ ];
         message = "kube.nodePorts is empty, which kube-proxy would take for every address of the machine";
       }
@@ -98,6 +112,7 @@ in
     networking.firewall.extraInputRules = lib.mkBefore (
       from tunnelSources ''udp dport ${toString cfg.wgPort} accept comment "WireGuard: peers"''
       + kubeletRules
+      + metricsRules
       + apiRules
       + ''
         iifname "brkube" ip6 saddr ${cfg.nodeCidr6} meta l4proto { tcp, udp } th dport 53 accept comment "DNS: own pods"

@@ -84,7 +84,8 @@ in
           pod-bridge-interface = "brkube";
           nodeport-addresses = lib.concatStringsSep "," nodePortAddresses;
           healthz-bind-address = "[::1]:10256";
-          metrics-bind-address = "[::1]:10249";
+          metrics-bind-address =
+            if cfg.monitoring then kubeLib.metricsAddress "kube-proxy" else "[::1]:10249";
           # The kernel's settings stay the machine's own, so that this service needs no right to change any.
           conntrack-max-per-core = "0";
           conntrack-tcp-timeout-established = "0s";

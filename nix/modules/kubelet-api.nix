@@ -1,7 +1,7 @@
 # Who may talk to a kubelet, and how the API server knows that it talks to the right one.
 #
-# webhook: the API server shows a client certificate, which kubelets trust as the only one, and the cluster's own rules
-# decide (nix/addons/kubelet-api-admin.yaml). firewall: kubelets authorize every request, and only the firewall
+# webhook: the API server shows a client certificate, which kubelets trust as the only one beside that of monitoring, and
+# the cluster's own rules decide (nix/addons/kubelet-api-admin.yaml). firewall: kubelets authorize every request, and only the firewall
 # stands before them; any local user and any pod in the host's network can then run commands in every pod of the node.
 # In both cases the API server accepts exactly the nodes' own certificates.
 {
@@ -51,7 +51,9 @@ in
       })
       (lib.mkIf webhook (
         kubeLib.deepDefaults {
-          authentication.x509.clientCAFile = "${kubeLib.trustBundle [ "kubelet-client.crt" ]}";
+          authentication.x509.clientCAFile = "${
+            kubeLib.trustBundle ([ "kubelet-client.crt" ] ++ lib.optional cfg.monitoring "monitoring.crt")
+          }";
         }
       ))
     ];

@@ -69,6 +69,18 @@ let
       }
     );
 
+  # Where metrics are served, besides the ports of API server and kubelets: the usual ports.
+  metricsPorts = {
+    etcd = 2381;
+    node = 9100;
+    coredns = 9153;
+    crio = 9537;
+    kube-proxy = 10249;
+    kube-controller-manager = 10257;
+    kube-scheduler = 10259;
+  };
+  bracketed = host: if lib.hasInfix ":" host then "[${host}]" else host;
+
   # Settings that a plain definition replaces, lists as a whole: that of a service of ours, or of the machine's own file.
   defaults = lib.mapAttrs (_: lib.mkDefault);
   deepDefaults = lib.mapAttrsRecursive (_: lib.mkDefault);
@@ -145,6 +157,32 @@ in
     # What a client that is shown one of these certificates trusts: also the one that replaces it, or that it has replaced.
     inherit trustText;
     inherit trustBundle;
+
+    inherit metricsPorts bracketed;
+    # Those of them that every node has (monitoring.nix).
+    withMetrics = [
+      "node"
+      "coredns"
+      "crio"
+      "kube-proxy"
+    ];
+    # Address and port of one of these.
+    metricsAddress =
+      name: "${bracketed (lib.head cfg.hostIps)}:${toString metricsPorts.${name}}";
+    # Flags of the scheduler and the controller manager: where they listen, and for whom. 0 is accepted and serves nothing
+    # (cmd/kube-scheduler/app/options). Without --authentication-kubeconfig no token is accepted, only the certificate.
+    metricsListener =
+      kubeconfig: port:
+      if cfg.monitoring then
+        {
+          secure-port = toString port;
+          bind-address = "127.0.0.1";
+          client-ca-file = "${trustBundle [ "monitoring.crt" ]}";
+          authentication-skip-lookup = "true";
+          authorization-kubeconfig = kubeconfig;
+        }
+      else
+        { secure-port = "0"; };
 
     inherit kubeconfig;
     # The kubeconfig of a program that identifies itself by a certificate in keys/. It holds no secret: the key is in the

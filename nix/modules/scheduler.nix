@@ -1,4 +1,4 @@
-# The scheduler, on the primary. It listens nowhere: --secure-port=0 serves nothing (cmd/kube-scheduler/app/options).
+# The scheduler, on the primary. It listens nowhere but for metrics (monitoring.nix).
 # There is one of it, so it needs no lease, which would cost seconds after each restart.
 {
   config,
@@ -46,10 +46,9 @@ in
           RuntimeDirectoryMode = "0700";
           LoadCredential = kubeLib.loadSecrets [ secret ];
           ExecStartPre = "${lib.getExe cfg.mkkubeconfig} %d/${secret}";
-          ExecStart = kubeLib.commandLine "${cfg.package}/bin/kube-scheduler" {
-            config = "${configFile}";
-            secure-port = "0";
-          };
+          ExecStart = kubeLib.commandLine "${cfg.package}/bin/kube-scheduler" (
+            { config = "${configFile}"; } // kubeLib.metricsListener kubeconfig kubeLib.metricsPorts.kube-scheduler
+          );
         }
       ];
     };

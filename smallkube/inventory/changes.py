@@ -13,7 +13,7 @@ class Kind(StrEnum):
 
 
 _FREE = (
-    *("cluster.name", "cluster.addons", "cluster.kubelet_auth"),
+    *("cluster.name", "cluster.addons", "cluster.monitoring", "cluster.kubelet_auth"),
     "cluster.secrets.admins",
     *("cluster.api.tls", "cluster.api.allow_from", "cluster.api.previous_issuers"),
     *("cluster.network.open_to_pods", "cluster.network.node_ports", "cluster.network.private", "cluster.network.mtu"),

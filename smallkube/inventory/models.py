@@ -186,6 +186,7 @@ class ClusterSettings(Model):
     pod_security: PodSecurity = PodSecurity()
     secrets: Secrets = Secrets()
     addons: tuple[Annotated[str, AfterValidator(_addon)], ...] = ()
+    monitoring: bool = False
     backup: Backup = Backup()
     smoke: Smoke = Smoke()
 

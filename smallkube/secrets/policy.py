@@ -248,6 +248,15 @@ def _cluster_secrets(inventory: "Inventory") -> Iterator[Secret]:
     if inventory.cluster.kubelet_auth == "webhook":
         client = Certificate("kubelet-client.crt", "kube-apiserver-kubelet-client", "clientAuth")
         yield row("kubelet-client.key", Kind.SERVING_KEY, over=client)
+    if inventory.cluster.monitoring:
+        yield _monitoring_secret(primary)
+
+
+def _monitoring_secret(primary: str) -> Secret:
+    """By which a Prometheus on the primary, if there is one, reads metrics (nix/addons/monitoring.yaml)."""
+    user = User("system:metrics-scraper", "monitoring")
+    certificate, access = Certificate("monitoring.crt", user.name, "clientAuth"), Access("0440", group="prometheus")
+    return Secret("monitoring.key", Kind.SERVING_KEY, primary, (primary,), certificate, user=user, access=access)
 
 
 def _node_secrets(inventory: "Inventory", node: "Node") -> Iterator[Secret]:

@@ -5,6 +5,7 @@ let
   inherit (lib) mkIf;
   coredns = config.services.coredns;
   corefile = pkgs.writeText "Corefile" coredns.config;
+  exporter = config.services.prometheus.exporters.node;
   crio = config.virtualisation.cri-o;
   crioConfig = (pkgs.formats.toml { }).generate "00-default.conf" crio.settings;
   ssh = config.services.openssh;
@@ -41,6 +42,20 @@ in
             + lib.optionalString (coredns.extraArgs != [ ]) " ${lib.escapeShellArgs coredns.extraArgs}";
           ExecReload = "${pkgs.coreutils}/bin/kill -SIGUSR1 $MAINPID";
           Restart = "on-failure";
+        };
+      };
+    })
+    (mkIf exporter.enable {
+      users.groups.node-exporter = { };
+      users.users.node-exporter = { isSystemUser = true; group = "node-exporter"; };
+      systemd.services.prometheus-node-exporter = {
+        after = [ "network.target" ];
+        wantedBy = [ "multi-user.target" ];
+        serviceConfig = {
+          User = "node-exporter";
+          Group = "node-exporter";
+          Restart = "always";
+          ExecStart = "${pkgs.prometheus-node-exporter}/bin/node_exporter ${lib.concatMapStringsSep " " (name: "--collector.${name}") exporter.enabledCollectors} --web.listen-address ${exporter.listenAddress}:${toString exporter.port}";
         };
       };
     })

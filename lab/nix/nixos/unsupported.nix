@@ -11,6 +11,7 @@ let
     [ "networking" "enableIPv6" ]
     [ "networking" "networkmanager" "enable" ]
     [ "networking" "useDHCP" ]
+    [ "services" "prometheus" "enable" ]
     [ "services" "userborn" "enable" ]
     [ "systemd" "network" "wait-online" "anyInterface" ]
     [ "systemd" "network" "wait-online" "enable" ]

@@ -30,6 +30,22 @@ in
       extraArgs = mkOption { type = types.listOf types.str; default = [ ]; };
     };
 
+    # services/monitoring/prometheus/default.nix, exporters.nix, exporters/node.nix
+    services.prometheus = {
+      enable = flag false;
+      listenAddress = mkOption { type = types.str; default = "0.0.0.0"; };
+      checkConfig = mkOption { type = types.either types.bool (types.enum [ "syntax-only" ]); default = true; };
+      globalConfig = mkOption { type = (pkgs.formats.json { }).type; default = { }; };
+      scrapeConfigs = mkOption { type = types.listOf types.attrs; default = [ ]; };
+      ruleFiles = mkOption { type = types.listOf types.path; default = [ ]; };
+      exporters.node = {
+        enable = flag false;
+        listenAddress = mkOption { type = types.str; default = "0.0.0.0"; };
+        port = mkOption { type = types.port; default = 9100; };
+        enabledCollectors = mkOption { type = types.listOf types.str; default = [ ]; };
+      };
+    };
+
     virtualisation.containers.enable = flag false;
     virtualisation.cri-o = {
       enable = flag false;
