@@ -107,7 +107,12 @@ let
   prune = ''
     kubectl --request-timeout=60s delete ${kinds} --all-namespaces --ignore-not-found --wait=false \
       --selector='smallkube/addon,smallkube/addon notin (${
-        lib.concatStringsSep "," ([ "none" ] ++ lib.optional nodeTokens "node-tokens" ++ lib.optional cfg.monitoring "monitoring" ++ chosen)
+        lib.concatStringsSep "," (
+          [ "none" ]
+          ++ lib.optional nodeTokens "node-tokens"
+          ++ lib.optional cfg.monitoring "monitoring"
+          ++ chosen
+        )
       })'
   '';
 

@@ -26,7 +26,8 @@ let
     inherit targets;
     labels.instance = "node${toString index}";
   };
-  everywhere = port: map ({ index, ... }: target index [ (join (kubeLib.mkNodeHost index) port) ]) cfg.peers;
+  everywhere =
+    port: map ({ index, ... }: target index [ (join (kubeLib.mkNodeHost index) port) ]) cfg.peers;
   here = port: [ (target cfg.nodeIndex [ (join "127.0.0.1" port) ]) ];
   identified = tls: {
     scheme = "https";
@@ -40,7 +41,9 @@ let
   # With a certificate of its own that it makes at each start, on the loopback address.
   unverified = identified { insecure_skip_verify = true; };
 
-  job = job_name: static_configs: more: { inherit job_name static_configs; } // more;
+  job =
+    job_name: static_configs: more:
+    { inherit job_name static_configs; } // more;
   plain = name: job name (everywhere ports.${name}) { };
   kubelets = verified cfg.kubeletsFile;
   jobs = [
@@ -82,10 +85,12 @@ in
         enabledCollectors = [ "systemd" ];
       };
       # Its address may not be there yet.
-      systemd.services.prometheus-node-exporter = lib.mkIf config.services.prometheus.exporters.node.enable {
-        unitConfig = kubeLib.noStartLimit;
-        serviceConfig.RestartSec = lib.mkDefault 5;
-      };
+      systemd.services.prometheus-node-exporter =
+        lib.mkIf config.services.prometheus.exporters.node.enable
+          {
+            unitConfig = kubeLib.noStartLimit;
+            serviceConfig.RestartSec = lib.mkDefault 5;
+          };
     })
     (lib.mkIf (cfg.monitoring && cfg.isPrimary) {
       kube.requiredSecrets = [ "monitoring.key" ];

@@ -47,7 +47,8 @@ in
           LoadCredential = kubeLib.loadSecrets [ secret ];
           ExecStartPre = "${lib.getExe cfg.mkkubeconfig} %d/${secret}";
           ExecStart = kubeLib.commandLine "${cfg.package}/bin/kube-scheduler" (
-            { config = "${configFile}"; } // kubeLib.metricsListener kubeconfig kubeLib.metricsPorts.kube-scheduler
+            { config = "${configFile}"; }
+            // kubeLib.metricsListener kubeconfig kubeLib.metricsPorts.kube-scheduler
           );
         }
       ];

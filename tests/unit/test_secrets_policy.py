@@ -17,6 +17,7 @@ from smallkube.secrets.policy import Kind
 
 def inventory(tmp_path: Path, indices: tuple[int, ...] = (1, 2, 4), **cluster: Any) -> Inventory:
     nodes = {f"node{index}": {"peer_ip": f"192.168.0.{index}"} for index in indices}
+    tmp_path.mkdir(exist_ok=True)
     path = tmp_path / "inventory.yaml"
     path.write_text(yaml.safe_dump({"cluster": {"name": "test", **cluster}, "nodes": nodes}))
     return load(path)
@@ -96,6 +97,15 @@ def test_options_that_need_fewer_secrets(tmp_path: Path, cluster: dict[str, Any]
     assert set(readers(inventory(tmp_path))) - set(found) == {absent}
 
 
+def test_monitoring_has_an_identity_on_the_primary_alone(tmp_path: Path) -> None:
+    given = inventory(tmp_path, monitoring=True)
+    (name,) = set(readers(given)) - set(readers(inventory(tmp_path / "default")))
+    row = next(row for row in policy.identities(given) if row.file == name)
+    assert (row.name, row.readers, str(row.access)) == ("monitoring.key", ("node1",), "440 root prometheus")
+    assert row.certificate and row.certificate.usage == "clientAuth" and row.certificate.groups == ()
+    assert row.user and row.user.name == row.certificate.common_name == "system:metrics-scraper"
+
+
 def test_names_on_a_node(tmp_path: Path) -> None:
     given = inventory(tmp_path)
     assert files_on(given, "node2", ()) == {
@@ -148,7 +158,12 @@ def test_every_secret_has_its_own_node_among_the_readers(tmp_path: Path) -> None
 def table() -> list[str]:
     """The table in docs/security.md: the primary's secrets, then those of a node N."""
     text = "cluster: {name: test%s}\nnodes: {node1: {peer_ip: 192.0.2.1}, node2: {peer_ip: 192.0.2.2}}\n"
-    options = {"api.tls: pinned": ", api: {tls: insecure}", "kubelet_auth: webhook": ", kubelet_auth: firewall"}
+    on = ", monitoring: true"
+    options = {
+        "api.tls: pinned": f"{on}, api: {{tls: insecure}}",
+        "kubelet_auth: webhook": f"{on}, kubelet_auth: firewall",
+    }
+    options |= {"monitoring: true": ""}
     without = {
         option: {row.name for row in policy.secrets_of(parse(text % other, Path("inventory.yaml")))}
         for option, other in options.items()
@@ -157,7 +172,7 @@ def table() -> list[str]:
         "| secret | nodes | mode, owner, group | used by | API user (groups) | rotated by |",
         "|---|---|---|---|---|---|",
     ]
-    for row in policy.secrets_of(parse(text % "", Path("inventory.yaml"))):
+    for row in policy.secrets_of(parse(text % on, Path("inventory.yaml"))):
         if row.node == "node1" and ("node1" in row.name or row.kind is Kind.WIREGUARD):
             continue
         name = f"`{row.name}`" + "".join(f" (`{option}`)" for option, names in without.items() if row.name not in names)
