@@ -135,6 +135,8 @@ def make(layer: Path, image: Path, *, with_kubernetes: bool = False, repository_
         containers.write(prefix / "images", layer, image)
         (prefix / "pkgs/cri-o").mkdir(parents=True)
         (prefix / "pkgs/cri-o/etc").symlink_to(f"/{kubernetes.PREFIX}/etc")
+    (prefix / "pkgs/systemd").mkdir(parents=True)
+    (prefix / "pkgs/systemd/lib").symlink_to("/usr/lib")
     for package, links in links_of.items():
         folder = prefix / "pkgs" / package / "bin"
         folder.mkdir(parents=True)
