@@ -250,6 +250,7 @@ NOT_TRACED = {
     "lab.conformance": "takes an hour; runs other tasks, which are traced, and cluster.conformance",
     "nodes.gc": "removes what later tests build with, so that only its dry run is traced; reads nothing in keys/",
     "nodes.reset": "removes what a machine has of the cluster; reads nothing in keys/ but the host key",
+    "net.bench": "loads the network; reads nothing in keys/",
     "nodes.adopt": "reads a machine and writes nix/hosts; reads nothing in keys/ but the host key",
     "nodes.install": "gives the host key to nixos-anywhere; its own test looks for it in what is left",
     "cluster.conformance": "runs a program of others with the kubeconfig that it is given; reads nothing in keys/",

@@ -83,6 +83,7 @@ REACHING = {
     "keys.rotate-certificates": ["--yes"],
     "keys.rotate-issuer": ["--yes"],
     "keys.scan": [],
+    "net.bench": [],
     "net.check": [],
     "nix.check": [],
     "nodes.adopt": ["--node", "node2", "--yes"],
