@@ -12,15 +12,18 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from smallkube.core.workspace import REPOSITORY
+from smallkube.inventory.load import parse
 from smallkube.inventory.models import Node
 from smallkube.kube import identities
 from smallkube.remote.fake import FakeHost, reply
-from smallkube.secrets import certificates
+from smallkube.secrets import certificates, policy
+from smallkube.secrets.identities import document as identity_document
 from smallkube.secrets.policy import Certificate
 
 pytestmark = pytest.mark.integration
 
 SCRIPT = REPOSITORY / "nix/modules/identities.sh"
+MONITORED = "cluster: {name: test, monitoring: true}\nnodes: {node1: {peer_ip: 192.0.2.1}}\n"
 USER, GROUP = "system:node:node2.k8s.internal", "system:nodes"
 
 
@@ -170,3 +173,19 @@ def test_a_leaf_that_was_revoked_comes_back_by_no_rollback(tmp_path: Path) -> No
 def test_wrong_arguments_are_a_usage_error(words: tuple[str, ...], tmp_path: Path) -> None:
     done = run(tmp_path, *words)
     assert (done.returncode, done.stderr[:6]) == (64, "usage:")
+
+
+def test_the_identity_of_monitoring_is_taken(tmp_path: Path) -> None:
+    """It has no group."""
+    inventory = parse(MONITORED, Path("inventory.yaml"))
+    (tmp_path / "keys").mkdir()
+    for row in policy.identities(inventory):
+        assert row.certificate
+        issued = certificates.issue(row.certificate, certificates.new_key(), datetime.now(UTC))
+        (tmp_path / "keys" / row.certificate.file).write_bytes(issued)
+    text = identity_document(inventory, tmp_path / "keys", ())
+    assert "# identity monitoring.crt system:metrics-scraper\n" in text
+    done = install(tmp_path, text)
+    assert done.returncode == 0, done.stderr
+    subjects = [each.subject.rfc4514_string() for each in bundle(tmp_path)]
+    assert len(subjects) == 4 and [one for one in subjects if one.endswith(",CN=system:metrics-scraper")]

@@ -192,7 +192,8 @@ class FakeCluster:
             self._replace(kube_identities.document(self.cluster))
         for row in policy.identities(self.inventory):
             if row.node in {node.name for node in deployed} and row.certificate:
-                self.services.setdefault(row.node, {})[row.units[0]] = found[row.certificate.file]
+                used = dict.fromkeys(row.units, found[row.certificate.file])
+                self.services.setdefault(row.node, {}).update(used)
 
     def _versions(self, kind: Kind, keys: Keys) -> list[Secret]:
         """The current secret of this kind, and those that are accepted as well."""
