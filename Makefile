@@ -1,7 +1,7 @@
 # make demo: the main job, with real Kubernetes, on this machine.   make test: the tests.   make help: the rest.
 .POSIX:
 .PHONY: help setup venv lock demo demo-quick demo-down lab-kubernetes lab-qemu conformance
-.PHONY: lint test test-all test-newest test-minors bench clean
+.PHONY: lint docs test test-all test-newest test-minors bench clean
 
 VENV ?= .venv
 BIN = $(VENV)/bin
@@ -22,6 +22,7 @@ help:
 	@echo "make test-newest     unit tests with the newest versions of all dependencies"
 	@echo "make test-minors     from the oldest minor of Kubernetes to the newest and one back, under load; QEMU"
 	@echo "make lint            ruff, mypy --strict, shellcheck, nixfmt where there is one"
+	@echo "make docs            docs/inventory.md and docs/tasks.md, made from the models and the tasks"
 	@echo "make bench           measurements, side by side (BENCH=--quick: each once, to see that it works)"
 	@echo "make lab-kubernetes  build Kubernetes for the lab and the tests (once)"
 	@echo "make lab-qemu        QEMU for virtual machines in the lab (inv lab.up --backend qemu)"
@@ -76,6 +77,9 @@ lint: setup
 	shellcheck setup.sh .ci/run $$(git ls-files '*.sh')
 	@if command -v nixfmt >/dev/null; then nixfmt --check $$(git ls-files 'nix/modules/*.nix'); \
 	else echo "lint: no nixfmt, so the layout of nix/modules is not checked (cargo install nixfmt_rs has one)"; fi
+
+docs: setup
+	python -m docs.reference
 
 # More processes than cores: most tests wait for machines. The longest first.
 test: setup

@@ -16,7 +16,7 @@ from smallkube.core.errors import ErrorGroup, SmallkubeError, UsageError
 from smallkube.core.files import lock, write_file
 
 if TYPE_CHECKING:
-    from smallkube.inventory.models import Smoke
+    from smallkube.inventory.sections import Smoke
     from smallkube.kube.audit_log import Request
     from smallkube.operations.status import Status
     from smallkube.smoke.context import Options
@@ -31,7 +31,7 @@ def image_of(smoke: "Smoke", image: str | None, pull_policy: str | None) -> tupl
 
     Raises UsageError when a flag has a value that the inventory could not have.
     """
-    from smallkube.inventory.models import PullPolicy
+    from smallkube.inventory.fields import PullPolicy
 
     if image is not None and not re.fullmatch(r"\S+", image):
         raise UsageError(f"--image {image!r}", hint="expected the name of an image, such as busybox:1.37")
@@ -47,7 +47,7 @@ def smoke(
     skip: Annotated[list[str], "skip these checks or groups"],
     image: Image = None,
     pull_policy: PullPolicyFlag = None,
-    egress: Annotated[str, "HOST:PORT outside the cluster that pods should reach"] = "",
+    egress: Annotated[str, "HOST:PORT outside the cluster that pods should reach (default: none is tried)"] = "",
     timeout: Annotated[Seconds, "seconds for the whole test, clean-up excluded"] = 300,
     rollout: Annotated[Seconds, "seconds for the pods to start"] = 90,
     keep: Annotated[bool, "keep the pods for inspection; the next run removes them"] = False,

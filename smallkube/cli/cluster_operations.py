@@ -81,7 +81,9 @@ def upgrade(
 def rebuild_primary(
     here: Current,
     backup: BackupName = None,
-    host_key: Annotated[str | None, "fingerprint SHA256:… on the new machine's own console; --yes needs it"] = None,
+    host_key: Annotated[
+        str | None, "fingerprint SHA256:… on the new machine's own console (default: ask; --yes needs it)"
+    ] = None,
     timeout: Annotated[Seconds, "seconds for all nodes to be Ready"] = 300,
 ) -> None:
     """Rebuild a lost primary on a new machine.

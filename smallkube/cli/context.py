@@ -20,6 +20,7 @@ from invoke.parser.argument import Argument
 from invoke.tasks import Task
 from invoke.tasks import task as invoke_task
 
+from smallkube.cli.arguments import complete
 from smallkube.core import ui
 from smallkube.core.errors import SmallkubeError, UsageError, listed, of_os
 from smallkube.core.workspace import Workspace
@@ -54,8 +55,6 @@ CHANGE = {
     "yes": "do not ask for confirmation",
     "json": "print JSON",
 }
-SHORT = {"follow": ("f",)}
-"""Flags that have a letter too, as in other programs."""
 COMMON = {
     **SELECTION,
     **CHANGE,
@@ -144,57 +143,19 @@ def after_dashes() -> Sequence[str]:
     return sys.argv[sys.argv.index("--") + 1 :] if "--" in sys.argv else ()
 
 
-class Value(Argument):
-    """A flag with a value: never an empty one, which would mean what no flag at all means, such as every node.
-
-    Of a word where a whole number belongs Invoke (2.2) makes a traceback, and of a repeatable flag without a value
-    none at all.
-    """
-
-    @classmethod
-    def make(cls, argument: Argument) -> None:
-        """Turn an argument that Invoke has made into one of these, if it takes a value."""
-        if argument.takes_value and not argument.optional:
-            argument.__class__ = cls
-
-    @property
-    def raw_value(self) -> Any:
-        """What Invoke looks at to see whether the flag just passed has got its value."""
-        given = self.__dict__["raw_value"]
-        if self.kind is list and not given:
-            raise self._error("no value given")
-        return given
-
-    @raw_value.setter
-    def raw_value(self, value: Any) -> None:
-        self.__dict__["raw_value"] = value
-
-    def set_value(self, value: Any, cast: bool = True) -> None:
-        if isinstance(value, str):
-            given = value.split(",") if self.kind is list else [value]
-            if not all(word.strip() for word in given):
-                raise self._error("empty value")
-        try:
-            super().set_value(value, cast)
-        except ValueError as error:
-            raise self._error(f"{value!r} is not a whole number") from error
-
-    def _error(self, text: str) -> Exit:
-        return Exit(f"--{self.names[0].replace('_', '-')}: {text}", UsageError.exit_status)
-
-
 class _Task(Task[Any]):
     common: Sequence[str] = ()
 
     def get_arguments(self, ignore_unknown_help: bool | None = None) -> list[Argument]:
+        texts = dict(self.help)
         arguments: list[Argument] = super().get_arguments(ignore_unknown_help)
+        self.help = texts  # Invoke (2.2) takes each out
         for name in self.common:
             kind = list if name in SELECTION else bool
             attribute = name.replace("-", "_") if "-" in name else None
             arguments.append(Argument(name, kind=kind, default=kind(), help=COMMON[name], attr_name=attribute))
         for argument in arguments:
-            Value.make(argument)
-            argument.names += SHORT.get(argument.names[0], ())
+            complete(argument)
         return arguments
 
 

@@ -28,7 +28,9 @@ def backup(
     allow_older_revision: Annotated[bool, "also when etcd's revision is lower than in the last backup"] = False,
     timeout: Annotated[Seconds, "seconds for each request to etcd"] = 300,
     endpoint: Annotated[str | None, "endpoint of etcd on the primary (default: its unix socket)"] = None,
-    scratch: Annotated[str | None, "folder on the primary for the temporary snapshot"] = None,
+    scratch: Annotated[
+        str | None, "folder on the primary for the snapshot (default: /var/lib/smallkube/snapshots)"
+    ] = None,
 ) -> None:
     """Take a verified, encrypted snapshot of etcd.
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 Out = Annotated[str | None, "file to write, or - (default: a file of its own in .smallkube)"]
 Merge = Annotated[bool, "add to a kubeconfig, keeping all else: --out, else $KUBECONFIG, else ~/.kube/config"]
-Context = Annotated[str | None, "name of the context"]
+Context = Annotated[str | None, "name of the context (default: that of the cluster; of a person, CLUSTER-NAME)"]
 Via = Annotated[str, "external | tunnel | HOST[:PORT]: where to reach the API server"]
 Force = Annotated[bool, "replace a file or an entry that this task has not written"]
 

@@ -65,7 +65,9 @@ def _update_lock(here: Current, files: Mapping[str, bytes]) -> None:
 @task("node", "json", "wide")
 def check(
     here: Current,
-    override_input: Annotated[list[str], "NAME=URL: evaluate with URL in place of an input of the flake (repeatable)"],
+    override_input: Annotated[
+        list[str], "NAME=URL in place of an input of the flake (repeatable; default: flake.lock's)"
+    ],
 ) -> None:
     """Parse and evaluate the flake that deploy builds.
 

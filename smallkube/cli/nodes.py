@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def add(
     here: Current,
     name: Annotated[str, "nodeN, with N from 2 to 254"],
-    peer_ip: Annotated[str | None, "address where the other nodes reach it"] = None,
+    peer_ip: Annotated[str | None, "address where the other nodes reach it (no default)"] = None,
     ssh_host: Annotated[str | None, "address where this machine reaches it (default: the peer IP)"] = None,
     user: Annotated[str | None, "login user (default: root)"] = None,
     port: Annotated[int, Limits(1, 65535), "port of its SSH server (default: 22)"] = 22,

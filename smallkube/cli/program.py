@@ -15,7 +15,8 @@ from invoke.program import Program
 
 from smallkube import __version__
 from smallkube.cli.app import tree
-from smallkube.cli.context import Current, Value
+from smallkube.cli.arguments import Value
+from smallkube.cli.context import Current
 from smallkube.core import ui
 from smallkube.core.errors import SmallkubeError, UsageError
 

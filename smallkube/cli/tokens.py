@@ -12,7 +12,7 @@ from smallkube.core.errors import SmallkubeError
 @task(*CHANGE)
 def rotate(
     here: Current,
-    user: Annotated[list[str], "root, kube-scheduler, kube-controller-manager, nodeN (repeatable)"],
+    user: Annotated[list[str], "root, kube-scheduler, kube-controller-manager (repeatable; no default)"],
     all: Annotated[bool, "the tokens of all users"] = False,
     abort: Annotated[bool, "undo a rotation under way: the previous tokens stay"] = False,
     timeout: Annotated[Seconds, "seconds for clients to use their new token"] = 120,

@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 def add(
     here: Current,
     name: Annotated[str, "user name: lower-case letters, digits and dashes"],
-    group: Annotated[list[str], "the user's groups (repeatable, or separated by commas), or none"],
-    csr: Annotated[str | None, "certificate request (PEM) that the person made, or - for standard input"] = None,
-    recipient: Annotated[str | None, "make a key for them, encrypted to this age or ssh-ed25519 key"] = None,
+    group: Annotated[list[str], "their groups (repeatable, or separated by commas), or none (default: unchanged)"],
+    csr: Annotated[str | None, "certificate request (PEM), or - for standard input (default: make a key here)"] = None,
+    recipient: Annotated[str | None, "age or ssh-ed25519 key that gets the key (default: the administrators)"] = None,
     new_key: Annotated[bool, "make a new key, as for a new user; the previous certificate is refused"] = False,
-    role: Annotated[str | None, "view | edit | admin | cluster-admin, or none"] = None,
+    role: Annotated[str | None, "view | edit | admin | cluster-admin, or none (default: unchanged)"] = None,
     namespace: Annotated[str | None, "the role holds in this namespace only; '*': in all (default)"] = None,
-    expires: Annotated[str | None, "how long the certificate is valid, such as 12h or 90d (new users: 90d)"] = None,
+    expires: Annotated[str | None, "validity of the certificate, such as 12h (default: unchanged; new: 90d)"] = None,
 ) -> None:
     """Add a person, or change what they may do.
 
@@ -159,7 +159,9 @@ def _row(entry: dict[str, Any]) -> tuple[object, ...]:
 def kubeconfig(
     here: Current,
     name: Annotated[str, "user name"],
-    key: Annotated[str | None, "path of the person's private key, as the kubeconfig is to name it"] = None,
+    key: Annotated[
+        str | None, "path of their private key, for the kubeconfig to name (default: the key itself, if made here)"
+    ] = None,
     out: kubeconfigs.Out = None,
     merge: kubeconfigs.Merge = False,
     context: kubeconfigs.Context = None,

@@ -11,7 +11,7 @@ from smallkube.etcd import signature
 from smallkube.etcd.catalog import Catalog
 from smallkube.etcd.record import RECORD_LIMIT, RECORD_SUFFIX, Record, parse
 from smallkube.etcd.retention import kept
-from smallkube.inventory.models import Keep
+from smallkube.inventory.sections import Keep
 from smallkube.remote.fleet import reason_of
 from smallkube.remote.sftp import PART, Destination, Folder, folder
 

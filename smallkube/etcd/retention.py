@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
 from smallkube.etcd.record import Record
-from smallkube.inventory.models import Keep
+from smallkube.inventory.sections import Keep
 
 BUCKETS: dict[str, Callable[[datetime], object]] = {
     "daily": lambda time: time.date(),

@@ -4,7 +4,7 @@ import queue
 import socket
 import threading
 
-from smallkube.inventory.models import Api
+from smallkube.inventory.sections import Api
 
 SECONDS = 5.0
 _RESERVED = ("example", "example.com", "example.net", "example.org", "invalid", "test")

@@ -12,10 +12,11 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from smallkube.core.errors import ErrorGroup, UsageError, listed
-from smallkube.inventory import admins, positions
+from smallkube.inventory import admins, positions, releases
 from smallkube.inventory.addressing import is_address
-from smallkube.inventory.models import ClusterSettings, Inventory, Model, Node, NodeEntry
+from smallkube.inventory.models import ClusterSettings, Inventory, Node, NodeEntry
 from smallkube.inventory.positions import Document, KeyPath
+from smallkube.inventory.sections import Model
 
 NODE_NAME = re.compile(r"node([1-9][0-9]{0,2})")
 MAX_INDEX = 254
@@ -63,9 +64,15 @@ def json_schema() -> dict[str, Any]:
         "title": "smallkube inventory",
         "type": "object",
         "properties": {
-            "cluster": {"$ref": "#/$defs/Cluster"},
+            "cluster": {
+                "$ref": "#/$defs/Cluster",
+                "description": "What holds for all nodes.",
+                "examples": [{"name": "home", "kubernetes": releases.RELEASES["26.05"], "nixos": "26.05"}],
+            },
             "nodes": {
                 "type": "object",
+                "description": f"The machines: nodeN, with N from 1 to {MAX_INDEX}, is the name. node1 is the primary.",
+                "examples": [{"node1": {"peer_ip": "192.168.0.1"}, "node2": {"peer_ip": "192.168.0.2"}}],
                 "patternProperties": {rf"^{NODE_NAME.pattern}$": {"$ref": "#/$defs/Node"}},
                 "additionalProperties": False,
                 "required": ["node1"],

@@ -1,173 +1,19 @@
-"""The models of inventory.yaml, field by field: types, ranges, defaults."""
+"""The models of inventory.yaml: each key with its type, default, description and example.
 
-import ipaddress
-import re
+The JSON Schema is made from these, and docs/inventory.md from that by `make docs`.
+"""
+
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import ConfigDict
 
 from smallkube.core.errors import UsageError
-from smallkube.inventory import releases
-from smallkube.inventory.addressing import Addressing, is_address
-from smallkube.inventory.admins import Admins
+from smallkube.inventory import fields, releases
+from smallkube.inventory.addressing import Addressing
+from smallkube.inventory.fields import CATALOGUE
 from smallkube.inventory.marks import Labels, Taints
-
-
-def _network(value: str) -> str:
-    """As it is in a rule: in no other words than the library's own."""
-    if "%" in value:
-        raise ValueError(f"{value} has a zone, which no rule can have; give the bare network")
-    return str(ipaddress.ip_network(value))
-
-
-def _address(value: str) -> str:
-    address = ipaddress.ip_address(value)
-    if address.is_unspecified or address.is_loopback or address.is_multicast or address.is_link_local:
-        raise ValueError(f"{value} is not an address that other machines can reach")
-    if "%" in value:
-        raise ValueError(f"{value} has a zone; give the bare address")
-    return value
-
-
-def _prefix4(value: str) -> str:
-    network = ipaddress.ip_network(f"{value}.0.0/16")
-    if not network.is_private:
-        raise ValueError(f"{network} is not a private range (RFC 1918)")
-    return value
-
-
-def _host(value: str) -> str:
-    address, _, zone = value.partition("%")
-    if not is_address(address) and (not re.fullmatch(DNS_NAME, value) or len(value) > 253):
-        raise ValueError("neither an address nor a DNS name")
-    if address != value and not re.fullmatch(r"[\w.-]{1,15}", zone, re.ASCII):  # a ProxyCommand is a shell's
-        raise ValueError("the zone is not the name of a network interface")
-    return value
-
-
-def _domain(value: str) -> str:
-    if value.rsplit(".", maxsplit=1)[-1] == "local":
-        raise ValueError(".local belongs to multicast DNS (RFC 6762); use another top level, such as .internal")
-    return value
-
-
-def _argv(value: tuple[str, ...]) -> tuple[str, ...]:
-    if not value or not value[0]:
-        raise ValueError("a check is a list of words, the first of which is the program")
-    return value
-
-
-CATALOGUE = ("local-path", "metrics-server", "network-policy")
-"""The add-ons that are ours to name: manifests in nix/addons/catalogue."""
-
-
-def _addon(value: str) -> str:
-    if not set("/.") & set(value) and value not in CATALOGUE:
-        raise ValueError(f"{value} is not in the catalogue ({', '.join(CATALOGUE)}); a path has a slash or a dot")
-    if Path(value).is_absolute() or ".." in Path(value).parts:
-        raise ValueError("must be a path inside the workspace")
-    return value
-
-
-LABEL = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
-DNS_NAME = rf"{LABEL}(\.{LABEL})*"
-
-
-Cidr = Annotated[str, AfterValidator(_network)]
-Cidr4 = Annotated[Cidr, AfterValidator(lambda value: str(ipaddress.IPv4Network(value)))]
-Cidr6 = Annotated[Cidr, AfterValidator(lambda value: str(ipaddress.IPv6Network(value)))]
-Port = Annotated[int, Field(ge=1, le=65535)]
-Count = Annotated[int, Field(ge=0, le=10_000)]
-DnsName = Annotated[str, StringConstraints(pattern=rf"^{DNS_NAME}$", max_length=253)]
-SecurityLevel = Literal["privileged", "baseline", "restricted"]
-PullPolicy = Literal["Always", "IfNotPresent", "Never"]
-Issuer = Annotated[str, StringConstraints(pattern=rf"^https://{DNS_NAME}:[1-9][0-9]{{0,4}}$", max_length=267)]
-Word = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9_.-]{0,61}[a-z0-9])?$")]
-
-
-class Model(BaseModel):
-    """Strict (no guessing of types), frozen, and closed to unknown keys."""
-
-    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", hide_input_in_errors=True)
-
-
-class Api(Model):
-    """Where clients find the API server, and how they know it is the right one."""
-
-    external_host: DnsName = "test-kube.example.com"
-    port: Port = 6443
-    tls: Literal["pinned", "insecure"] = "pinned"
-    allow_from: tuple[Cidr, ...] = ()
-    previous_issuers: tuple[Issuer, ...] = ()
-
-    @property
-    def issuer(self) -> str:
-        """What new tokens of service accounts name as their issuer (kube.api.externalUrl in nix/modules/api.nix)."""
-        return f"https://{self.external_host}:{self.port}"
-
-
-class Network(Model):
-    """The cluster's networks and the tunnel."""
-
-    prefix6: Annotated[str, StringConstraints(pattern=r"^f[cd][0-9a-f]{2}$")] = "fd88"
-    prefix4: Annotated[str, StringConstraints(pattern=r"^[0-9]{1,3}\.[0-9]{1,3}$"), AfterValidator(_prefix4)] = "10.88"
-    services4: Cidr4 | None = None
-    services6: Cidr6 | None = None
-    prefer: Literal["ipv4", "ipv6"] = "ipv4"
-    open_to_pods: tuple[Port, ...] = ()
-    node_ports: Annotated[tuple[Literal["tunnel", "lan"], ...], Field(min_length=1)] = ("tunnel",)
-    external_ips: bool = False
-    private: tuple[Cidr, ...] = ()
-    mtu: Annotated[int, Field(ge=1280, le=65455)] = 1420
-    wireguard_port: Port = 51820
-    persistent_keepalive: Annotated[int, Field(ge=1, le=65535)] | None = None
-
-
-class PodSecurity(Model):
-    """Which Pod Security Standard pods must meet where their namespace has no label; ``warn`` defaults to the same."""
-
-    enforce: SecurityLevel = "baseline"
-    warn: SecurityLevel | None = None
-    exempt_namespaces: tuple[Annotated[str, StringConstraints(pattern=rf"^{LABEL}$")], ...] = ("kube-system",)
-
-
-class Secrets(Model):
-    """How secrets are laid out; without ``admins``, the identity in keys/master_key alone reads all."""
-
-    admins: Admins = {}
-
-    encrypted_resources: Annotated[
-        tuple[Annotated[str, StringConstraints(pattern=r"^[a-z0-9*]([a-z0-9.*-]*[a-z0-9*])?$")], ...],
-        Field(min_length=1),
-    ] = ("secrets",)
-
-
-class Keep(Model):
-    """How many backups of each kind are kept."""
-
-    last: Annotated[int, Field(ge=1, le=10_000)] = 7
-    daily: Count = 14
-    weekly: Count = 8
-    monthly: Count = 12
-
-
-class Backup(Model):
-    """Where etcd's snapshots go, and what is notified."""
-
-    dir: Annotated[str, Field(min_length=1)] = "backups"
-    keep: Keep = Keep()
-    ping_url: Annotated[str, StringConstraints(pattern=r"^https?://\S+$")] | None = None
-    metrics_file: Annotated[str, Field(min_length=1)] | None = None
-    copy_to: tuple[Annotated[str, StringConstraints(pattern=r"^sftp://\S+$")], ...] = ()
-
-
-class Smoke(Model):
-    """What the pods of the smoke test run: the image of a busybox that every node can get."""
-
-    image: Annotated[str, StringConstraints(pattern=r"^\S+$")] = "docker.io/library/busybox:1.37"
-    pull_policy: PullPolicy = "IfNotPresent"
+from smallkube.inventory.sections import Api, Backup, Model, Network, PodSecurity, Secrets, Smoke, key
 
 
 class ClusterSettings(Model):
@@ -175,20 +21,62 @@ class ClusterSettings(Model):
 
     model_config = ConfigDict(title="Cluster")
 
-    name: Word
-    domain: Annotated[DnsName, AfterValidator(_domain)] = "k8s.internal"
-    kubernetes: releases.Minor = "1.34"
-    nixos: releases.Release = "25.11"
-    kubernetes_nixpkgs: releases.Nixpkgs | None = None
-    api: Api = Api()
-    kubelet_auth: Literal["webhook", "firewall"] = "webhook"
-    network: Network = Network()
-    pod_security: PodSecurity = PodSecurity()
-    secrets: Secrets = Secrets()
-    addons: tuple[Annotated[str, AfterValidator(_addon)], ...] = ()
-    monitoring: bool = False
-    backup: Backup = Backup()
-    smoke: Smoke = Smoke()
+    name: Annotated[fields.Word, key("Name of the cluster, in kubeconfigs, backups and messages.", "home")]
+    domain: Annotated[
+        fields.Domain,
+        key(
+            "Domain of nodes and Services; of 40 characters at most in a cluster of up to nine nodes. Not `.local`, "
+            "which is reserved for multicast DNS.",
+            "k8s.example.com",
+        ),
+    ] = "k8s.internal"
+    kubernetes: Annotated[
+        releases.Minor,
+        key(
+            "Minor version of Kubernetes on the nodes, in quotes (YAML reads 1.30 as 1.3). Name it: the default is "
+            "that of inventories that never did.",
+            "1.36",
+        ),
+    ] = "1.34"
+    nixos: Annotated[
+        releases.Release, key("Release of NixOS on the nodes, in quotes. Name it, as `kubernetes`.", "26.05")
+    ] = "25.11"
+    kubernetes_nixpkgs: Annotated[
+        releases.Nixpkgs | None,
+        key(
+            "Branch or revision of NixOS/nixpkgs that has this minor. `null`: that of the release, else the known one.",
+            "nixos-unstable",
+        ),
+    ] = None
+    api: Annotated[Api, key("How clients reach the API server.", {"external_host": "kube.example.com"})] = Api()
+    kubelet_auth: Annotated[
+        Literal["webhook", "firewall"],
+        key(
+            "Who may use the API of the kubelets. `webhook`: who the API server says. `firewall`: any local user of a "
+            "node can run commands in every pod of it.",
+            "webhook",
+        ),
+    ] = "webhook"
+    network: Annotated[Network, key("Addresses, NodePorts and the tunnel.", {"mtu": 1340})] = Network()
+    pod_security: Annotated[
+        PodSecurity, key("Which pods are refused.", {"exempt_namespaces": ["kube-system", "storage"]})
+    ] = PodSecurity()
+    secrets: Annotated[
+        Secrets, key("Administrators, and encryption in etcd.", {"encrypted_resources": ["secrets", "configmaps"]})
+    ] = Secrets()
+    addons: Annotated[
+        tuple[fields.Addon, ...],
+        key(
+            f"What the primary applies besides what the cluster needs; names of the catalogue ({', '.join(CATALOGUE)}) "
+            "and manifests of your own, as paths in the workspace.",
+            ["metrics-server", "local-path"],
+        ),
+    ] = ()
+    monitoring: Annotated[
+        bool, key("Whether the primary can read the metrics of all components (see Monitoring in operating.md).", True)
+    ] = False
+    backup: Annotated[Backup, key("Backups of etcd.", {"dir": "/srv/backups"})] = Backup()
+    smoke: Annotated[Smoke, key("The smoke test.", {"pull_policy": "Never"})] = Smoke()
 
     @property
     def kubernetes_input(self) -> str | None:
@@ -208,23 +96,45 @@ class ClusterSettings(Model):
 
 
 class Ssh(Model):
-    """How the operator's machine reaches a node; the host defaults to the node's peer_ip."""
+    """How the operator's machine reaches a node."""
 
-    host: Annotated[str, AfterValidator(_host)] = ""
-    port: Port = 22
-    user: Annotated[str, StringConstraints(pattern=r"^[a-z_][a-z0-9_-]{0,31}$")] = "root"
-    become: Literal["none", "sudo"] = "none"
+    host: Annotated[
+        fields.Host,
+        key("Address, DNS name, or `Host` of ~/.ssh/config. Without it: the `peer_ip`.", "node2.example.com"),
+    ] = ""
+    port: Annotated[fields.Port, key("Port of the SSH server.", 2222)] = 22
+    user: Annotated[fields.Login, key("User to log in as.", "admin")] = "root"
+    become: Annotated[
+        Literal["none", "sudo"], key("How that user becomes root; `sudo` must ask for no password.", "sudo")
+    ] = "none"
 
 
 class NodeEntry(Model):
     """One node as the file has it; ``taints`` None: as its kubelet registers, with the standard one on the primary."""
 
-    peer_ip: Annotated[str, AfterValidator(_address)]
-    ssh: Ssh = Ssh()
-    tags: tuple[Word, ...] = ()
-    labels: Labels = ()
-    taints: Taints | None = None
-    checks: tuple[Annotated[tuple[str, ...], AfterValidator(_argv)], ...] = ()
+    peer_ip: Annotated[
+        fields.Address,
+        key("Address where the other nodes reach it, IPv4 or IPv6, outside of the tunnel.", "192.168.0.2"),
+    ]
+    ssh: Annotated[Ssh, key("How the operator's machine reaches it.", {"user": "admin", "become": "sudo"})] = Ssh()
+    tags: Annotated[tuple[fields.Word, ...], key("Words for `--tag`, which selects nodes.", ["rack1"])] = ()
+    labels: Annotated[Labels, key("Labels of the Node object, as KEY=VALUE.", ["example.com/disk=ssd"])] = ()
+    taints: Annotated[
+        Taints | None,
+        key(
+            "Taints of the Node object, as KEY=VALUE:EFFECT or KEY:EFFECT. `null`: the standard taint on the primary, "
+            "none elsewhere. `[]`: none, so that pods run on the primary, too.",
+            ["example.com/gpu=yes:NoSchedule"],
+        ),
+    ] = None
+    checks: Annotated[
+        tuple[fields.Argv, ...],
+        key(
+            "Health checks of your own, which a deploy runs on the node as root: each a list of words, the program "
+            "first. It rolls back when one fails.",
+            [["systemctl", "is-active", "nginx"]],
+        ),
+    ] = ()
 
 
 class Node(NodeEntry):

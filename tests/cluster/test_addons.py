@@ -8,7 +8,7 @@ import pytest
 from lab import addons
 from smallkube.cli.bar import Bar
 from smallkube.core.errors import SmallkubeError
-from smallkube.inventory.models import CATALOGUE
+from smallkube.inventory.fields import CATALOGUE
 from tests.cluster.conftest import LabCluster, is_ready, pod
 from tests.conftest import require
 

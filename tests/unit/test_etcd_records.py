@@ -26,7 +26,7 @@ from smallkube.etcd import backup, catalog, copies, drill, notify, schedule, sig
 from smallkube.etcd.record import EncryptionKey, Record, Snapshot, dump, parse
 from smallkube.etcd.stream import encrypt, verify_backup
 from smallkube.inventory.cluster import Cluster
-from smallkube.inventory.models import Keep
+from smallkube.inventory.sections import Keep
 from smallkube.remote import scripts
 from smallkube.remote.sftp import PART, Destination, Folder
 from smallkube.secrets import age

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from smallkube.etcd import retention
 from smallkube.etcd.record import Record, timestamp
-from smallkube.inventory.models import Keep
+from smallkube.inventory.sections import Keep
 
 
 def record(sequence: int, time: datetime, *, sound: bool = True, signed: bool = True) -> Record:

@@ -9,7 +9,7 @@ import pytest
 from smallkube.cli.program import main
 from smallkube.core.workspace import Workspace
 from smallkube.inventory import external_host
-from smallkube.inventory.models import Api
+from smallkube.inventory.sections import Api
 
 
 @pytest.mark.parametrize("host", ["test-kube.example.com", "example.org", "kube.example", "a.b.test", "x.invalid"])

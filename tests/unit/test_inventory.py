@@ -13,7 +13,8 @@ from smallkube.core.errors import ErrorGroup, SmallkubeError, UsageError
 from smallkube.core.workspace import REPOSITORY
 from smallkube.inventory import positions
 from smallkube.inventory.load import json_schema, load
-from smallkube.inventory.models import Api, Inventory
+from smallkube.inventory.models import Inventory
+from smallkube.inventory.sections import Api
 
 LEAST = """\
 cluster:

@@ -9,7 +9,7 @@ import yaml
 
 from lab.checks.evaluate import Description
 from smallkube.core.workspace import REPOSITORY
-from smallkube.inventory.models import CATALOGUE
+from smallkube.inventory.fields import CATALOGUE
 from tests.integration.nix.conftest import Build, Describe
 
 FOLDER = REPOSITORY / "nix/addons/catalogue"
