@@ -3,9 +3,8 @@
 import difflib
 import os
 import re
-import shlex
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +15,9 @@ from invoke.program import Program
 from smallkube import __version__
 from smallkube.cli.app import tree
 from smallkube.cli.arguments import Value
-from smallkube.cli.context import Current
+from smallkube.cli.completion import values
 from smallkube.core import ui
-from smallkube.core.errors import SmallkubeError, UsageError
+from smallkube.core.errors import UsageError
 
 VARIABLE = "SMALLKUBE_WORKSPACE"
 
@@ -89,30 +88,6 @@ def _unknown(text: str, word: str, known: list[str], hint: str = "") -> str:
 def workspace_above(folder: Path) -> Path | None:
     """The nearest of ``folder`` and those above it that has an inventory."""
     return next((each for each in (folder, *folder.parents) if (each / "inventory.yaml").is_file()), None)
-
-
-def values(line: str) -> list[str]:
-    """What the flag at the end of a command ``line`` may be given; nothing when that is not known."""
-    words = shlex.split(line)
-    task = next((word for word in words[1:] if not word.startswith("-")), "")
-    flag = next((word for word in reversed(words[-2:]) if word.startswith("--")), "")
-    here = Current()
-    with suppress(SmallkubeError):
-        if flag == "--node":
-            return [node.name for node in here.inventory.nodes]
-        if flag == "--tag":
-            return sorted({tag for node in here.inventory.nodes for tag in node.tags})
-        if flag == "--role" and not task.startswith("users."):
-            return ["primary", "worker"]
-        if flag == "--goal":
-            from smallkube.deploy.plan import Goal
-
-            return [*Goal]
-        if flag == "--name" and task.startswith("etcd."):
-            from smallkube.etcd import catalog
-
-            return [record.name for record in catalog.read(catalog.folder_of(here.cluster)).records]
-    return []
 
 
 def main(argv: list[str] | None = None) -> Any:

@@ -1,14 +1,22 @@
 """`smallkube`: the workspace, wrong words, and what the shell completes."""
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from smallkube import __version__
+from smallkube.cli.app import tree
+from smallkube.cli.completion import FLAGS, WORDS, values
 from smallkube.cli.program import main, workspace_above
 from smallkube.core.workspace import Workspace
+from smallkube.secrets import people
+from tests.leaks import RECIPIENT
+from tests.unit.fake_cluster import FakeCluster
+
+TREE = tree()
 
 Smallkube = Callable[..., tuple[int, str, str]]
 
@@ -85,6 +93,56 @@ def test_values_of_flags_are_completed(smallkube: Smallkube, workspace: Workspac
     status, out, _ = smallkube("--complete", "--", f"smallkube {line}")
     assert status == 0
     assert [word for word in out.split() if "." not in word and word not in ("doctor", "deploy")] == words
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("nodes.remove", {"node1", "node2"}),
+        ("nodes.remove no", {"node1", "node2"}),
+        ("nodes.logs ku", {"kubelet", "etcd", "kube-apiserver"}),
+        ("keys.show", {"kube_token_root", "wgkube2.key"}),
+        ("keys.edit", {"EncryptionConfiguration.yaml"}),
+        ("tokens.rotate --user", {"root", "kube-scheduler"}),
+        ("cluster.smoke --only", {"network", "api.ready"}),
+        ("cluster.smoke --only network,a", {"network,api.ready", "network,dns"}),
+        ("users.add alice --role", {"view", "cluster-admin"}),
+        ("users.remove", {"alice"}),
+        ("admins.remove", {"anna"}),
+        ("cluster.smoke --pull-policy", {"Never"}),
+        ("deploy --node node1,", {"node1,node2"}),
+        ("deploy --build-on", {"target", "local"}),
+    ],
+)
+def test_names_are_those_of_the_workspace(
+    cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch, line: str, expected: set[str]
+) -> None:
+    workspace = cluster.workspace
+    monkeypatch.setenv("SMALLKUBE_WORKSPACE", str(workspace.root))
+    text = workspace.inventory_file.read_text()
+    admins = f"  secrets: {{admins: {{anna: {RECIPIENT}}}}}\n"
+    workspace.inventory_file.write_text(text.replace("cluster:\n", f"cluster:\n{admins}"))
+    alice = people.Person("alice", (), "edit", "", "2026-01-01T00:00:00Z", "2027-01-01T00:00:00Z")
+    workspace.users_file.write_bytes(people.render({"alice": alice}))
+    assert expected <= {*values(f"smallkube {line}")}
+
+
+@pytest.mark.parametrize(
+    "line", ["", "deploy", "nodes.remove node2 --yes", "deploy --batch", "cluster.audit --limit 5", "keys.show 'kube"]
+)
+def test_what_is_not_known_is_not_completed(workspace: Workspace, monkeypatch: pytest.MonkeyPatch, line: str) -> None:
+    monkeypatch.setenv("SMALLKUBE_WORKSPACE", str(workspace.root))
+    assert values(f"smallkube {line}") == []
+
+
+def test_a_flag_with_few_values_is_completed() -> None:
+    """Its help has them as "this | that"; and what is completed exists."""
+    flags = {(task, f"--{flag.names[0]}"): flag for task in TREE.task_names for flag in TREE[task].get_arguments()}
+    few = {key for key, flag in flags.items() if flag.takes_value and re.search(r"\w \| \w", flag.help)}
+    assert few and all(f"{task} {flag}" in FLAGS or flag in FLAGS for task, flag in few)
+    assert {name for name in FLAGS if " " in name} <= {" ".join(key) for key in flags}
+    assert {name for name in FLAGS if " " not in name} <= {flag for _, flag in flags}
+    assert WORDS.keys() <= TREE.task_names.keys()
 
 
 def test_a_broken_inventory_completes_nothing(smallkube: Smallkube, workspace: Workspace) -> None:
