@@ -188,6 +188,12 @@ def test_another_kind_of_machine_is_refused(machine: Machine, tmp_path: Path) ->
         adopt.files(Workspace(tmp_path), node(), found)
 
 
+@pytest.mark.parametrize("name", ["x86_64", "aarch64"])
+def test_the_architecture_is_that_of_the_machine(name: str, machine: Machine, written: Callable[..., str]) -> None:
+    machine.program("uname", f"echo {name}")
+    assert f'nixpkgs.hostPlatform = lib.mkDefault "{name}-linux";' in written()
+
+
 def test_the_task_shows_a_diff_and_asks(
     machine: Machine, workspace: Workspace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
