@@ -57,7 +57,7 @@ def remove(
 @task("node", *CHANGE)
 def reset(
     here: Current,
-    ssh_host: Annotated[str | None, "address where this machine reaches a node that is removed"] = None,
+    ssh_host: Annotated[str | None, "address of a node that is removed (default: of the inventory)"] = None,
     user: Annotated[str | None, "login user (default: root)"] = None,
     port: Annotated[int, Limits(1, 65535), "port of its SSH server (default: 22)"] = 22,
     become: Annotated[str | None, "how that user becomes root: none | sudo (default: none)"] = None,
