@@ -92,8 +92,6 @@ in
     boot.isContainer = flag false;
     # A lab node has no boot loader; in NixOS grub.enable is true but for containers (system/boot/loader/grub/grub.nix,
     # system/boot/loader/systemd-boot/systemd-boot.nix).
-    boot.loader.systemd-boot = { enable = flag false; configurationLimit = optional types.int; };
-    boot.loader.grub = { enable = flag false; configurationLimit = mkOption { type = types.int; default = 100; }; };
     boot.kernelModules = strings;
     boot.kernel.sysctl = mkOption {
       default = { };
