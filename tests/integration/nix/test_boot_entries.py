@@ -14,7 +14,7 @@ pytestmark = pytest.mark.integration
         ("systemd-boot", "enable = true; configurationLimit = 5;", "5"),
         ("systemd-boot", "", "null"),
         ("grub", "enable = true;", "20"),
-        ("grub", "", "100"),
+        ("grub", "enable = false;", "100"),
     ],
 )
 def test_limit_of_boot_entries(loader: str, settings: str, expected: str, build: Build, describe: Describe) -> None:
