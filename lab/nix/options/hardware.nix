@@ -35,7 +35,6 @@ in
       loader = {
         timeout = mkOption { type = types.nullOr types.int; default = 5; };
         systemd-boot.enable = flag false;
-        systemd-boot.configurationLimit = optional types.int;
         efi.canTouchEfiVariables = flag false;
         efi.efiSysMountPoint = mkOption { type = types.str; default = "/boot"; };
         grub = {
@@ -44,7 +43,6 @@ in
           devices = strings;
           efiSupport = flag false;
           efiInstallAsRemovable = flag false;
-          configurationLimit = mkOption { type = types.int; default = 100; };
         };
         generic-extlinux-compatible.enable = flag false;
         generic-extlinux-compatible.configurationLimit = mkOption { type = types.int; default = 20; };

@@ -90,8 +90,9 @@ in
     };
 
     boot.isContainer = flag false;
-    # A lab node has no boot loader; in NixOS grub.enable is true but for containers (system/boot/loader/grub/grub.nix,
-    # system/boot/loader/systemd-boot/systemd-boot.nix).
+    # Our modules set them (system/boot/loader/grub/grub.nix, systemd-boot/systemd-boot.nix); a lab node has no boot loader.
+    boot.loader.systemd-boot.configurationLimit = optional types.int;
+    boot.loader.grub.configurationLimit = mkOption { type = types.int; default = 100; };
     boot.kernelModules = strings;
     boot.kernel.sysctl = mkOption {
       default = { };
