@@ -41,6 +41,8 @@ class Machine(ABC):
     FOLDERS: ClassVar[Sequence[str]] = ()
     """Of a machine of this kind, besides ``upper``: its own files, over those that all machines have."""
     BOOT_SECONDS: ClassVar[float] = 120
+    SSH_SECONDS: ClassVar[float] = 2
+    """Within which the SSH server of a machine that is up answers."""
 
     lab: Path
     number: int
@@ -121,7 +123,7 @@ class Machine(ABC):
 
     def _await_ssh(self, seconds: float) -> None:
         deadline = time.monotonic() + seconds
-        while not network.ssh_answers(self.number, self.index, seconds=2):
+        while not network.ssh_answers(self.number, self.index, seconds=self.SSH_SECONDS):
             if not processes.find(self.lab, self._role) or time.monotonic() > deadline:
                 lines = self.console.read_text(errors="replace").split("\n") if self.console.exists() else []
                 lines = [line.strip() for line in lines if line.strip()] or ["nothing"]
@@ -143,7 +145,7 @@ class Machine(ABC):
 
     @property
     def ssh_reachable(self) -> bool:
-        return network.ssh_answers(self.number, self.index, seconds=2)
+        return network.ssh_answers(self.number, self.index, seconds=self.SSH_SECONDS)
 
     def stop(self, seconds: float = 30) -> None:
         """Shut the machine down in order (what is left after ``seconds`` is cut off)."""

@@ -58,6 +58,7 @@ class VirtualMachine(Machine):
     """A virtual machine; ``lower`` is the lab's own layer and a folder of lab/disk.py."""
 
     BOOT_SECONDS = 1200
+    SSH_SECONDS = 20
 
     @property
     def _mac(self) -> str:
