@@ -18,7 +18,7 @@ help:
 	@echo "make conformance     the official conformance tests on three machines (FOCUS='sig-auth', RESUME=1)"
 	@echo "                     (EXTENDED=1: others of sig-network, sig-storage; OPERATIONS=1: after rotations, reboots)"
 	@echo "make test            unit, integration and lab tests; skips state the reason"
-	@echo "make test-all        the same, and the cluster tests (real Kubernetes)"
+	@echo "make test-all        the same, and the tests of virtual machines and clusters (real Kubernetes)"
 	@echo "make test-newest     unit tests with the newest versions of all dependencies"
 	@echo "make test-minors     from the oldest minor of Kubernetes to the newest and one back, under load; QEMU"
 	@echo "make lint            ruff, mypy --strict, shellcheck, nixfmt where there is one"
@@ -87,7 +87,7 @@ test: setup
 
 # Clusters wait less and compute more: fewer processes.
 test-all: test lab-kubernetes
-	pytest --numprocesses=3 tests/cluster
+	pytest --numprocesses=3 tests/virtual tests/cluster
 
 test-newest: setup
 	python3 -m venv --clear $(NEWEST)
@@ -96,7 +96,7 @@ test-newest: setup
 
 # Builds what the lab lacks: the tests of conformance, and each minor.
 test-minors: lab-kubernetes lab-qemu
-	pytest --capture=no -m '' tests/minors tests/lab/test_qemu.py
+	pytest --capture=no -m '' tests/minors tests/virtual
 
 bench: setup
 	python -m bench $(BENCH)

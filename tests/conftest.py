@@ -12,14 +12,14 @@ from hypothesis import HealthCheck, settings
 from smallkube.core.workspace import Workspace
 
 TESTS = Path(__file__).parent
-TIERS = ("integration", "lab", "cluster")
-ON_MACHINES = ("lab", "cluster")
+TIERS = ("integration", "lab", "virtual", "cluster")
+ON_MACHINES = ("lab", "virtual", "cluster")
 """One process runs a file of these whole; the machines that several files share are made once for each process."""
 
 LONGEST = (
     *("test_trust", "test_smoke", "test_smoke_faults", "test_addons", "test_encryption", "test_upgrade"),
     *("test_readme", "test_rebuild", "test_survival", "test_revoke"),
-    *("test_qemu", "test_deploy_faults", "test_lab"),
+    *("test_one_machine", "test_deploy_faults", "test_lab"),
 )
 """Files that take minutes: begun first, so that no process is at one alone in the end."""
 

@@ -1,11 +1,9 @@
-"""Proves that the lab's machines are also virtual machines with a kernel of their own, on which a deploy, the tunnel, a
-rollback after a hard reset, a reboot and a full disk are the real ones.
+"""Proves that with two virtual machines the tunnel, a rollback after a hard reset and a reboot are the real ones.
 
-Long, because QEMU may have to translate: `make test-minors` runs it, or `pytest -m '' tests/lab/test_qemu.py`.
+Long, because QEMU may have to translate: `make test-minors` runs it, or `pytest -m '' tests/virtual`.
 """
 
 import json
-import platform
 import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,38 +13,28 @@ import pytest
 
 from lab import processes, qemu
 from lab.machine import HUB
-from lab.places import Places
-from smallkube.core.errors import SmallkubeError, UsageError
-from tests.conftest import require
-from tests.lab.conftest import Up, made
+from smallkube.core.errors import SmallkubeError
+from tests.lab.conftest import Up
 from tests.lab.operating import Operator, await_
+
+from .conftest import SECONDS, MakeVirtual, all_is_of_the_kernel, deploy
 
 pytestmark = pytest.mark.long
 NODES = ("node1", "node2")
-SECONDS = 900
-"""For a task or a start where QEMU has no KVM and shares the cores with other tests."""
 SLOW = 'system.activationScripts.slow.text = "touch /run/slow; while [ -e /run/slow ]; do sleep 0.1; done";'
 
 
 @pytest.fixture(scope="module")
-def virtual(places: Places) -> Iterator[Up]:
+def virtual(make_virtual: MakeVirtual) -> Iterator[Up]:
     """Two virtual machines."""
-    try:
-        qemu.check_prerequisites()
-    except UsageError as error:
-        require("lab", False, str(error))
-    with made(places, "qemu", 2, virtual=True) as up:
+    with make_virtual("two", 2) as up:
         yield up
 
 
 @pytest.fixture(scope="module")
 def deployed(virtual: Up) -> Operator:
     """Both run what the workspace holds."""
-    operator = Operator(virtual.lab, virtual.workspace, seconds=SECONDS)
-    for words in (("keys.scan", "--yes"), ("keys.generate",), ("nix.render",)):
-        operator.done(*words)
-    assert operator.outcomes() == dict.fromkeys(NODES, "deployed")
-    return operator
+    return deploy(virtual)
 
 
 def boot_id(operator: Operator, node: str) -> str:
@@ -62,28 +50,6 @@ def test_virtual_machines_are_within_the_labs_network(virtual: Up) -> None:
         assert virtual.ssh(machine.name, "hostname").stdout.strip() == machine.name
         assert machine.check("ip", "route", "show", "default") == ""
     assert [status.state for status in virtual.lab.status()] == ["running", "running"]
-
-
-def test_a_virtual_machine_has_a_kernel_and_a_disk(virtual: Up) -> None:
-    node1 = virtual.lab.machine("node1")
-    assert node1.check("uname", "--kernel-release").strip() != platform.release()
-    assert node1.check("stat", "--file-system", "--format=%T", "/sys/fs/cgroup").strip() == "cgroup2fs"
-    assert node1.check("findmnt", "--noheadings", "--output=FSTYPE", "/").strip() == "ext4"
-    assert node1.check("findmnt", "--noheadings", "--list", "--output=TARGET").find("/proc/sys/vm") < 0
-    node1.check("nft", "--check", "table inet t { chain c { queue to 100; }; }")
-
-
-def test_a_full_disk_is_a_disk(virtual: Up) -> None:
-    node1 = virtual.lab.machine("node1")
-    free, size = (int(node1.check("stat", "--file-system", f"--format={what}", "/")) for what in ("%f", "%S"))
-    # ext4 gives no file the last 4096 blocks of the free ones (its s_resv_clusters).
-    node1.check("fallocate", "--length", str((free - 8192) * size), "/fill")
-    try:
-        assert (
-            "No space left on device" in node1.execute(["dd", "if=/dev/zero", "of=/more", "bs=1M", "count=64"]).stderr
-        )
-    finally:
-        node1.check("rm", "/fill", "/more")
 
 
 def test_commands_need_no_network_and_run_side_by_side(virtual: Up) -> None:
@@ -114,11 +80,7 @@ def test_the_kernels_wireguard_carries_full_sized_packets(deployed: Operator) ->
     found = json.loads(deployed.done("net.check", "--json"))
     assert found and not [each for each in found if each.get("result") not in (None, "ok")], found
     for node in NODES:
-        assert "wireguard" in deployed.say(node, "ip", "-details", "link", "show", "wgkube")
-        assert deployed.lab.machine(node).execute(["pgrep", "wireguard-go"]).returncode == 1
-        assert deployed.say(node, "cat", "/proc/sys/net/bridge/bridge-nf-call-iptables") == "1"
-        report = deployed.lab.machine(node).report()
-        assert (report["wireguard"], report["kernel"]) == ([], [])
+        all_is_of_the_kernel(deployed, node)
 
 
 def test_a_hard_reset_before_the_confirmation_rolls_back(deployed: Operator) -> None:
