@@ -215,10 +215,10 @@ def _needs(here: Current, plan: "Plan") -> Iterator[str]:
 
 def _findings(checks: Sequence[Check]) -> Iterator[str]:
     """What is wrong with the configuration and what was not checked, beyond what a deploy warns of itself."""
-    from smallkube.nix.check import BOOT
+    from smallkube.nix.check import BOOT, LOCK
 
     for check in checks:
-        if check.result in (Result.WARNING, Result.FAILED) and check.check != BOOT:
+        if check.result in (Result.WARNING, Result.FAILED) and check.check not in (BOOT, LOCK):
             yield f"{check.subject} {check.check}: {check.result}: {check.detail}".strip()
     if skipped := [check for check in checks if check.result is Result.SKIPPED]:
         names = ", ".join(dict.fromkeys(check.check for check in skipped))

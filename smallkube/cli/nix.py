@@ -22,22 +22,27 @@ def render(
 
     Writes nix/flake.nix and nix/rendered/.
     """
-    from smallkube.nix import bundle, render
+    from smallkube.nix import bundle, lockfile, render
 
-    plan = render.plan(here.cluster)
+    plan, place = render.plan(here.cluster), here.workspace
     changed = plan.changed
+    lock = lockfile.stale_line(place.read(place.flake_lock), plan.files[place.flake_file].encode())
     if diff and changed:
         ui.result(plan.diff(here.workspace.root).rstrip("\n"))
     names = [here.workspace.relative(path) for path in changed]
     if check:
         if names:
             raise SmallkubeError(f"stale: {', '.join(names)}", hint="run `inv nix.render`")
+        if lock:
+            raise SmallkubeError(lock)
         return
     plan.apply()
     for name, path in zip(names, changed, strict=True):
         ui.message(f"{'removed' if path in plan.obsolete else 'written'} {name}")
     if update_lock:
         _update_lock(here, bundle.assemble(here.cluster).files)
+    elif lock:
+        ui.warn(lock)
     elif not names:
         ui.message("nothing to do: everything rendered is current")
 

@@ -189,7 +189,7 @@ def choose(kind: type[E], flag: str, text: str) -> E:
 def prepare(
     cluster: Cluster, nodes: Sequence[Node], goal: Goal, options: Options = DEFAULT, *, may_lock: bool = True
 ) -> Plan:
-    """The plan of a deploy. ``may_lock``: make nix/flake.lock, or add an input that it lacks.
+    """The plan of a deploy. ``may_lock``: make nix/flake.lock, or pin the inputs that it lacks or has of elsewhere.
 
     Raises UsageError or ErrorGroup when the workspace is not fit to be deployed.
     """
@@ -217,11 +217,11 @@ def prepare(
         # A preview may be of an upgrade: nothing is activated.
         versions = not options.upgrade and goal not in (Goal.BUILD, Goal.DRY_ACTIVATE)
         preflight.refuse_changes(cluster, found, whole.files, versions=versions)
+    warnings = tuple(preflight.warnings(cluster, nodes, found, whole))
     # Not before a change of versions is refused: it may need the network, or the primary.
     if may_lock:
         whole = locked(cluster, whole)
     planned = make(nodes, whole, goal, options, new_peers=new_peers, left_out=tuple(others))
-    warnings = tuple(preflight.warnings(cluster, nodes, found, whole))
     keys, commit = next(iter(states), ""), preflight.commit(cluster.workspace)
     not_asked = tuple(node.name for node in asked if node.name not in found)
     return replace(planned, warnings=warnings, not_asked=not_asked, keys=keys, commit=commit)
@@ -241,12 +241,11 @@ def require_current(cluster: Cluster) -> Mapping[str, Deployed]:
 
 
 def locked(cluster: Cluster, whole: Bundle) -> Bundle:
-    """``whole`` with every input of its flake locked: nix/flake.lock is made, or gets what it lacks.
+    """``whole`` with every input of its flake locked: nix/flake.lock is made, or gets what is ``stale``.
 
     Raises SmallkubeError when Nix can't do that, such as without network.
     """
-    second = cluster.inventory.cluster.kubernetes_input is not None
-    complete = lockfile.is_complete(whole.files.get(flake.LOCK_FILE), second=second)
+    complete = lockfile.is_complete(whole.files.get(flake.LOCK_FILE), whole.files[flake.FILE])
     return whole if complete else _locked(cluster, whole)
 
 

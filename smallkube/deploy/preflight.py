@@ -14,7 +14,7 @@ from smallkube.inventory.addressing import Addressing
 from smallkube.inventory.changes import KINDS, Kind
 from smallkube.inventory.cluster import Cluster
 from smallkube.inventory.models import Node
-from smallkube.nix import hosts
+from smallkube.nix import flake, hosts, lockfile
 from smallkube.nix.bundle import Bundle
 from smallkube.remote import fleet
 from smallkube.remote.ssh import connector
@@ -204,6 +204,8 @@ def warnings(cluster: Cluster, nodes: Sequence[Node], found: Mapping[str, Deploy
     yield from unknown_commits(cluster.workspace, found)
     yield from host_warnings(nodes, whole)
     yield from addon_warnings(cluster.inventory.cluster.addons, whole)
+    if stale := lockfile.stale_line(whole.files.get(flake.LOCK_FILE), whole.files[flake.FILE]):
+        yield f"{stale} shows what changes; else the deploy pins the newest, which needs the network"
 
 
 def preferred_family(found: Mapping[str, Deployed], files: Mapping[str, bytes]) -> Iterator[str]:

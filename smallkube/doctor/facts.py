@@ -27,7 +27,7 @@ class Facts:
     ``packages`` are the installed Python packages with versions, ``required`` and ``required_for_tests`` the
     requirements of pyproject.toml. ``inventory`` is None when there is no such file, else "" or what is wrong with it,
     and then no ``nodes`` are known; ``master_mode`` is that of the file ``identity``, None when there is none;
-    ``exposed``: see ``core.git``. ``lock`` is None without nix/flake.lock, else "" or what is wrong with its age.
+    ``exposed``: see ``core.git``. ``lock`` is None without nix/flake.lock, else "" or what is wrong with it.
     """
 
     family: Family
@@ -53,7 +53,7 @@ def read(workspace: Workspace) -> Facts:
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
     where, distribution = _distribution()
     wrong, nodes = _inventory(workspace)
-    master, lock = workspace.identity_file, workspace.flake_lock
+    master, lock = workspace.identity_file, workspace.read(workspace.flake_lock)
     with ThreadPoolExecutor() as pool:
         programs = {name: version for found in pool.map(_installed, TOOLS) for name, version in found.items()}
     return Facts(
@@ -72,8 +72,12 @@ def read(workspace: Workspace) -> Facts:
         identity=workspace.relative(master),
         master_mode=master.stat().st_mode & 0o7777 if master.is_file() else None,
         exposed=git.exposed(workspace),
-        lock=lockfile.complaint(lock.read_bytes(), datetime.now(UTC)) if lock.is_file() else None,
+        lock=None if lock is None else _lock_fault(workspace, lock),
     )
+
+
+def _lock_fault(workspace: Workspace, lock: bytes) -> str:
+    return lockfile.complaint(lock, workspace.read(workspace.flake_file) or b"", datetime.now(UTC))
 
 
 def _installed(tool: Tool) -> dict[str, str]:

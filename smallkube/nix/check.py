@@ -17,7 +17,7 @@ from pathlib import Path
 from smallkube.core import process
 from smallkube.core.checks import Check, Result
 from smallkube.core.errors import SmallkubeError, UsageError, listed
-from smallkube.nix import flake, hosts
+from smallkube.nix import flake, hosts, lockfile
 from smallkube.nix.bundle import write_tree
 from smallkube.nix.flake import Description, Flake
 
@@ -25,6 +25,8 @@ AT_ONCE = 2
 """Evaluations at a time: each of a whole system, which takes about a gigabyte."""
 BOOT = "boot and SSH"
 """The check of what a machine needs to boot and to be reached."""
+LOCK = "lock"
+"""The check whether nix/flake.lock is that of nix/flake.nix; a deploy says it, too."""
 _NETWORKD_TIMEOUT = 20
 _STUB = "/bin/true"
 
@@ -47,7 +49,14 @@ def check(files: Mapping[str, bytes], nodes: Sequence[str], overrides: Mapping[s
         described = dict[str, Description]()
         checks = [*_checks(tree, nodes, overrides, described)]
     words = hosts.lacking(files, nodes)
-    return (*checks, *(_needs(node, words[node], described.get(node)) for node in nodes))
+    return (*_lock(files, overrides), *checks, *(_needs(node, words[node], described.get(node)) for node in nodes))
+
+
+def _lock(files: Mapping[str, bytes], overrides: Collection[str]) -> Iterator[Check]:
+    """Inputs that were evaluated, and are not what nix/flake.lock pins."""
+    for name, words in lockfile.stale(files.get(flake.LOCK_FILE), files[flake.FILE]).items():
+        if name not in overrides:
+            yield Check("", LOCK, Result.WARNING, f"stale: {name} {words}: inv nix.render --update-lock")
 
 
 def _needs(node: str, words: Sequence[str], description: Description | None) -> Check:

@@ -19,6 +19,7 @@ Description = dict[str, Any]
 """What ``describe.nix`` says of one node, and ``scripts``: name → text of each generated shell script; JSON only."""
 
 FOLDER = "nix"
+FILE = "nix/flake.nix"
 LOCK_FILE = "nix/flake.lock"
 FEATURES = ("--extra-experimental-features", "nix-command flakes")
 SECONDS = 600.0

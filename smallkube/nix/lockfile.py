@@ -1,6 +1,7 @@
-"""nix/flake.lock: what it pins, how old that is, and what an update of it changes."""
+"""nix/flake.lock: what it pins, whether that is what flake.nix names, how old it is, and what an update changes."""
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
@@ -11,9 +12,10 @@ MAX_DAYS = 30
 """Security updates of a release arrive within days: an older pin lacks some (docs/operating.md, monthly updates)."""
 UPDATED = "nixpkgs"
 """The input whose branch moves as long as its release is supported. The age of a fixed revision tells nothing."""
-
-
 SECOND = "kubernetes-nixpkgs"
+_URL = re.compile(rb'^ *([\w-]+)\.url = "github:([\w.-]+)/([\w.-]+)(?:/([\w.-]+))?";$', re.MULTILINE)
+"""An input as `inv nix.render` writes it."""
+_REVISION = re.compile("[0-9a-f]{40}")
 
 
 @dataclass(frozen=True)
@@ -46,12 +48,55 @@ def _pinned(locked: Mapping[str, object]) -> Pinned:
     return Pinned(str(locked.get("rev", "")), day)
 
 
-def is_complete(text: bytes | None, *, second: bool) -> bool:
-    """Whether there is a lock file, with the ``second`` nixpkgs where the flake has one.
+def stale(text: bytes | None, flake: bytes) -> dict[str, str]:
+    """Input of ``flake`` (flake.nix) that the lock file does not pin, or of another branch or revision → in words.
 
-    Without, each node would take the newest revision of a branch by itself.
+    Nix does not use such a pin, so each node would take the newest revision of the branch by itself: ``lockFlake``
+    compares ``original`` with the URL (src/libexpr/flake/flake.cc). Empty without a lock file.
     """
-    return text is not None and (not second or SECOND in inputs(text))
+    found = {} if text is None else {name.decode(): _place(*rest) for name, *rest in _URL.findall(flake)}
+    pinned = _originals(text or b"")
+    return {
+        name: f"pins {_url(pinned[name])}, flake.nix names {_url(place)}" if name in pinned else "is not pinned"
+        for name, place in found.items()
+        if pinned.get(name) != place
+    }
+
+
+def stale_line(text: bytes | None, flake: bytes) -> str:
+    """The same as one line with the command, "" when nothing is stale."""
+    found = [f"{name} {words}" for name, words in stale(text, flake).items()]
+    return f"nix/flake.lock is stale: {'; '.join(found)}: inv nix.render --update-lock" if found else ""
+
+
+def is_complete(text: bytes | None, flake: bytes) -> bool:
+    """Whether there is a lock file that pins all that ``flake`` names."""
+    return text is not None and not stale(text, flake)
+
+
+def _place(owner: bytes, repo: bytes, last: bytes) -> dict[str, object]:
+    """A URL ``github:OWNER/REPO/LAST`` as Nix writes it in the lock file: what looks like a revision is one."""
+    place: dict[str, object] = {"type": "github", "owner": owner.decode(), "repo": repo.decode()}
+    if last:
+        place["rev" if _REVISION.fullmatch(last.decode()) else "ref"] = last.decode()
+    return place
+
+
+def _url(place: object) -> str:
+    parts = place if isinstance(place, Mapping) else {}
+    words = [str(parts[key]) for key in ("owner", "repo", "ref", "rev") if key in parts]
+    plain = parts.get("type") == "github" and all(re.fullmatch(r"[\w.-]{1,60}", word) for word in words)
+    return "/".join(word[:12] if _REVISION.fullmatch(word) else word for word in words) if plain else "another place"
+
+
+def _originals(text: bytes) -> dict[str, object]:
+    """Input → what flake.nix named when it was pinned; nothing of a damaged lock file."""
+    try:
+        nodes = json.loads(text)["nodes"]
+        names = {name: node for name, node in nodes["root"]["inputs"].items() if isinstance(node, str)}
+        return {name: nodes[node]["original"] for name, node in names.items()}
+    except MALFORMED:
+        return {}
 
 
 def without_second(text: bytes) -> bytes:
@@ -69,8 +114,10 @@ def without_second(text: bytes) -> bytes:
     return (json.dumps(lock, indent=2, sort_keys=True) + "\n").encode()
 
 
-def complaint(text: bytes | None, now: datetime) -> str:
-    """What is wrong with the age of the lock file, "" when nothing is, or its age is unknown."""
+def complaint(text: bytes | None, flake: bytes, now: datetime) -> str:
+    """What is wrong with the lock file of ``flake``: it is stale, or old; "" when nothing is, or its age is unknown."""
+    if line := stale_line(text, flake):
+        return line
     pinned = inputs(text or b"").get(UPDATED)
     days = (now.date() - pinned.day).days if pinned and pinned.day else 0
     if days <= MAX_DAYS:

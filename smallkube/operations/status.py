@@ -90,7 +90,7 @@ def of_facts(cluster: Cluster, connect: Connect, whole: Bundle, found: Facts[Hos
         *(f"{name} is a node of the cluster, but not in inventory.yaml" for name in unknown_nodes),
         *faults,
         *etcd_status.remarks(found.backup, now),
-        *filter(None, [lockfile.complaint(whole.files.get(flake.LOCK_FILE), now)]),
+        *filter(None, [lockfile.complaint(whole.files.get(flake.LOCK_FILE), whole.files[flake.FILE], now)]),
     ]
     unreachable = isinstance(found.machines[inventory.primary.name], SmallkubeError)
     etcd = None if isinstance(found.etcd, SmallkubeError) else found.etcd

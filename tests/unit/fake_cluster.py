@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 
+from lab.workspace import flake_lock, stand_ins
 from smallkube.core.errors import SmallkubeError
 from smallkube.core.workspace import Workspace
 from smallkube.deploy.plan import DEFAULT, Goal, Options, Report
@@ -39,6 +40,12 @@ HOSTS = {
 
 VERSIONS = {"kubernetes": "", "kubernetes_nixpkgs": None}
 """What differs on the way of an upgrade."""
+
+
+def lock_of(cluster: Cluster) -> bytes:
+    """nix/flake.lock that pins all that the rendered flake.nix names."""
+    settings = cluster.inventory.cluster
+    return flake_lock(settings, dict.fromkeys(stand_ins(settings), "sha256-a")).encode()
 
 
 def generate_keys(workspace: Workspace) -> None:

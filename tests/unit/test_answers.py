@@ -23,7 +23,7 @@ from smallkube.nix import check, render
 from smallkube.remote import ssh
 from smallkube.remote.fake import FakeHost, reply
 from smallkube.remote.host import Command, Result
-from tests.unit.fake_cluster import HOSTS
+from tests.unit.fake_cluster import HOSTS, lock_of
 from tests.unit.test_cluster_status import FACTS, UNITS
 
 COLLECTION = app.tree()
@@ -146,8 +146,9 @@ def fleet(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fl
     monkeypatch.setenv("SMALLKUBE_WORKSPACE", str(shutil.copytree(template, tmp_path / "workspace")))
     monkeypatch.delenv("SMALLKUBE_DEBUG", raising=False)
     place = Workspace(tmp_path / "workspace")
-    render.plan(Cluster(place, load(place.inventory_file))).apply()
-    place.flake_lock.write_text('{"nodes": {"root": {}}, "root": "root", "version": 7}')
+    cluster = Cluster(place, load(place.inventory_file))
+    render.plan(cluster).apply()
+    place.flake_lock.write_bytes(lock_of(cluster))
     monkeypatch.setattr(check, "check", lambda *_: ())
     monkeypatch.setattr("time.time", lambda: float(FACTS["clock"]))
     monkeypatch.setattr("sys.argv", ["smallkube", "nodes.exec", "--", "hostname"])

@@ -13,13 +13,14 @@ from smallkube.core.errors import ErrorGroup, SmallkubeError, UsageError
 from smallkube.deploy import plan, preflight
 from smallkube.deploy.plan import Goal, Options
 from smallkube.deploy.run import UNDRAINED
+from smallkube.inventory.cluster import Cluster
 from smallkube.inventory.models import Node
-from smallkube.nix import bundle, check, render
+from smallkube.nix import bundle, check, flake, render
 from smallkube.remote import ssh
 from smallkube.remote.fake import FakeHost, reply
 from smallkube.remote.host import Command, Result
 from smallkube.secrets import transaction
-from tests.unit.fake_cluster import FakeCluster
+from tests.unit.fake_cluster import FakeCluster, lock_of
 
 SYSTEM = "/nix/store/x"
 ENTRY = {"time": "t", "operator": "o", "goal": "switch", "digest": "d", "system": SYSTEM, "generation": "1"}
@@ -47,8 +48,8 @@ def keys_of(cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[d
     monkeypatch.setattr("smallkube.remote.ssh.SshHost", connect)
     monkeypatch.setenv("SMALLKUBE_WORKSPACE", str(cluster.workspace.root))
     render.plan(cluster.cluster).apply()
-    nodes = '"root": {"inputs": {"kubernetes-nixpkgs": "other"}}, "other": {"locked": {}}'
-    cluster.workspace.flake_lock.write_text(f'{{"nodes": {{{nodes}}}, "root": "root", "version": 7}}')
+    cluster.workspace.flake_lock.write_bytes(lock_of(cluster.cluster))
+    monkeypatch.setattr(plan, "_lock", lambda cluster, _: lock_of(cluster))
     lines = [
         (file, line) for file in preflight.FILES for line in (cluster.workspace.root / file).read_text().split("\n")
     ]
@@ -120,6 +121,37 @@ def test_a_plain_deploy_does_not_change_versions(
         *((Goal.SWITCH, options) for options in (Options(upgrade=True), Options(accept_changes=True))),
     ):
         plan.prepare(cluster.cluster, cluster.inventory.nodes, goal, options)
+
+
+@pytest.mark.parametrize(("lock", "warned"), [("stale", True), ("none", False), ("current", False)])
+def test_a_deploy_pins_what_flake_nix_names_now(
+    lock: str, warned: bool, cluster: FakeCluster, keys_of: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A plan that may not lock changes nothing, and warns of the same."""
+    file, old = cluster.workspace.inventory_file, cluster.workspace.flake_lock.read_bytes()
+    file.write_text(file.read_text().replace("cluster:\n", f"cluster:\n  kubernetes_nixpkgs: {'b' * 40}\n"))
+    render.plan(cluster.cluster).apply()
+    current, made = lock_of(cluster.cluster), list[bytes | None]()
+    before = {"stale": old, "none": None, "current": current}[lock]
+    cluster.workspace.flake_lock.unlink()
+    if before:
+        cluster.workspace.flake_lock.write_bytes(before)
+
+    def make(cluster: Cluster, unlocked: bundle.Bundle) -> bytes:
+        made.append(unlocked.files.get(flake.LOCK_FILE))
+        return lock_of(cluster)
+
+    monkeypatch.setattr(plan, "_lock", make)
+    line = (
+        "nix/flake.lock is stale: kubernetes-nixpkgs is not pinned: inv nix.render --update-lock shows what changes;"
+        " else the deploy pins the newest, which needs the network"
+    )
+    for may_lock in (False, True):
+        planned = plan.prepare(cluster.cluster, cluster.inventory.nodes, Goal.SWITCH, may_lock=may_lock)
+        assert [text for text in planned.warnings if "flake.lock" in text] == [line] * warned
+        assert planned.bundle.files.get(flake.LOCK_FILE) == (current if may_lock else before)
+    assert made == ([] if lock == "current" else [before])
+    assert cluster.workspace.flake_lock.read_bytes() == current
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", "7", "<<<<<<<\n{}", '{"nodes": [], "root": "root"}', "[" * 100_000])

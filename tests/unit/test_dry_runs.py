@@ -26,7 +26,7 @@ from smallkube.secrets import people, transaction
 from smallkube.secrets.host_keys import parse_host_key
 from smallkube.secrets.people import Person
 from tests.leaks import RECIPIENT
-from tests.unit.fake_cluster import HOSTS, FakeCluster, Killed
+from tests.unit.fake_cluster import HOSTS, FakeCluster, Killed, lock_of
 from tests.unit.test_cluster_skew import healthy
 from tests.unit.test_etcd_retention import START, record
 from tests.unit.test_nodes_gc import FACTS
@@ -102,7 +102,7 @@ def place(cluster: FakeCluster, request: pytest.FixtureRequest, monkeypatch: pyt
     monkeypatch.setattr(install, "require_installable", lambda *_: None)
     monkeypatch.setenv("SMALLKUBE_WORKSPACE", str(root))
     render.plan(cluster.cluster).apply()
-    cluster.workspace.flake_lock.write_text('{"nodes": {"root": {}}, "root": "root", "version": 7}')
+    cluster.workspace.flake_lock.write_bytes(lock_of(cluster.cluster))
     if "admins.remove" in request.node.name:
         text = edit.add_admin(cluster.workspace.inventory_file.read_text(), "bob", RECIPIENT)
         edit.write(cluster.workspace.inventory_file, edit.add_admin(text, "me", cluster.master.recipient))

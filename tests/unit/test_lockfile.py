@@ -1,4 +1,4 @@
-"""Verifies what nix/flake.lock tells: the inputs, their age, and what an update changes."""
+"""Verifies what nix/flake.lock tells: inputs, whether flake.nix names them, their age, and what an update changes."""
 
 import json
 from collections.abc import Mapping
@@ -14,6 +14,7 @@ from smallkube.nix import flake, lockfile, render
 from tests.unit.fake_cluster import FakeCluster
 
 NOW = datetime(2026, 11, 27, tzinfo=UTC)
+FLAKE = b'    nixpkgs.url = "github:NixOS/nixpkgs/nixos-26.05";'
 
 
 def lock(day: str | None = "2026-11-20", revision: str = "a" * 40, **more: str) -> bytes:
@@ -38,17 +39,119 @@ def lock(day: str | None = "2026-11-20", revision: str = "a" * 40, **more: str) 
     ],
 )
 def test_a_lock_older_than_thirty_days_is_told(text: bytes | None, days: int | None) -> None:
-    found = lockfile.complaint(text, NOW)
+    found = lockfile.complaint(text, b"", NOW)
     assert found.startswith(f"nix/flake.lock has nixpkgs of {days} days ago: inv nix.render --update-lock") == (
         days is not None
     )
     assert days is not None or found == ""
 
 
-def test_a_lock_without_the_second_nixpkgs_is_not_complete() -> None:
-    both = lock(**{"kubernetes-nixpkgs": "e" * 40})
-    assert [lockfile.is_complete(text, second=False) for text in (None, lock(), both)] == [False, True, True]
-    assert [lockfile.is_complete(text, second=True) for text in (None, lock(), both)] == [False, False, True]
+OLD, NEW = "8110df5ad7abf5d4c0f6fb0f8f978390e77f9685", "044bfe75bfe4c7bbe043dc17b5e42ea823b84a09"
+PLACES = {
+    "nixos-25.11": {"type": "github", "owner": "NixOS", "repo": "nixpkgs", "ref": "nixos-25.11"},
+    "nixos-26.05": {"type": "github", "owner": "NixOS", "repo": "nixpkgs", "ref": "nixos-26.05"},
+    OLD: {"type": "github", "owner": "NixOS", "repo": "nixpkgs", "rev": OLD},
+    "agenix": {"type": "github", "owner": "ryantm", "repo": "agenix"},
+}
+
+
+def pinning(**places: object) -> bytes:
+    """A lock file of inputs that were pinned when flake.nix named these places."""
+    names = {"agenix": PLACES["agenix"], **{name.replace("_", "-"): place for name, place in places.items()}}
+    nodes = {f"{name}_2": {"locked": {"rev": "a" * 40}, "original": place} for name, place in names.items()}
+    root = {"root": {"inputs": {name: f"{name}_2" for name in names}}}
+    return json.dumps({"nodes": {**nodes, **root}, "root": "root", "version": 7}).encode()
+
+
+def flake_nix(cluster: FakeCluster, **settings: str) -> bytes:
+    """The rendered flake.nix of another inventory."""
+    file = cluster.workspace.inventory_file
+    lines = "".join(f"  {key}: '{value}'\n" for key, value in settings.items())
+    file.write_text(file.read_text().replace("cluster:\n", f"cluster:\n{lines}"))
+    return render.plan(cluster.cluster).files[cluster.workspace.flake_file].encode()
+
+
+NAMES = "flake.nix names NixOS/nixpkgs"
+
+
+@pytest.mark.parametrize(
+    ("second", "pinned", "found"),
+    [
+        (None, {}, []),
+        (None, {"kubernetes_nixpkgs": PLACES[OLD]}, []),
+        (OLD, {"kubernetes_nixpkgs": PLACES[OLD]}, []),
+        (OLD, {}, ["kubernetes-nixpkgs is not pinned"]),
+        (
+            NEW,
+            {"kubernetes_nixpkgs": PLACES[OLD]},
+            [f"kubernetes-nixpkgs pins NixOS/nixpkgs/{OLD[:12]}, {NAMES}/{NEW[:12]}"],
+        ),
+        (
+            OLD,
+            {"nixpkgs": PLACES["nixos-25.11"], "kubernetes_nixpkgs": {**PLACES[OLD], "owner": "me"}},
+            [
+                f"nixpkgs pins NixOS/nixpkgs/nixos-25.11, {NAMES}/nixos-26.05",
+                f"kubernetes-nixpkgs pins me/nixpkgs/{OLD[:12]}, {NAMES}/{OLD[:12]}",
+            ],
+        ),
+        (
+            None,
+            {"nixpkgs": {"type": "github", "owner": "NixOS", "repo": "nixpkgs"}},
+            [f"nixpkgs pins NixOS/nixpkgs, {NAMES}/nixos-26.05"],
+        ),
+        (
+            None,
+            {"nixpkgs": {"type": "path", "path": "/x"}, "agenix": "\x1b[2J"},
+            [
+                f"nixpkgs pins another place, {NAMES}/nixos-26.05",
+                "agenix pins another place, flake.nix names ryantm/agenix",
+            ],
+        ),
+    ],
+)
+def test_a_pin_of_another_place_is_stale(
+    second: str | None, pinned: dict[str, object], found: list[str], cluster: FakeCluster
+) -> None:
+    more = {"kubernetes_nixpkgs": second} if second else {}
+    flake = flake_nix(cluster, nixos="26.05", kubernetes="1.36", **more)
+    text = pinning(**{"nixpkgs": PLACES["nixos-26.05"], **pinned})
+    line = f"nix/flake.lock is stale: {'; '.join(found)}: inv nix.render --update-lock" if found else ""
+    assert lockfile.stale_line(text, flake) == line
+    assert lockfile.is_complete(text, flake) == (not found)
+    assert lockfile.complaint(text, flake, NOW) == line
+
+
+def test_no_lock_is_not_stale_and_not_complete(cluster: FakeCluster) -> None:
+    flake = flake_nix(cluster)
+    assert (lockfile.stale(None, flake), lockfile.is_complete(None, flake)) == ({}, False)
+    for damaged in (b"", b"<<<<<<<", b"[]", b'{"nodes": {"root": {"inputs": {"nixpkgs": "gone"}}}}'):
+        assert lockfile.stale(damaged, flake) == dict.fromkeys(("nixpkgs", "agenix"), "is not pinned")
+
+
+def test_render_tells_a_stale_lock_and_what_mends_it(cluster: FakeCluster, capsys: pytest.CaptureFixture[str]) -> None:
+    flake_nix(cluster, nixos="26.05", kubernetes="1.36")
+
+    def rendered(*words: str) -> tuple[int, str]:
+        status: object = 0
+        try:
+            main(["smallkube", "--workspace", str(cluster.workspace.root), "nix.render", *words])
+        except SystemExit as end:
+            status = end.code
+        return int(str(status or 0)), capsys.readouterr().err
+
+    line = "pins NixOS/nixpkgs/nixos-25.11, flake.nix names NixOS/nixpkgs/nixos-26.05: inv nix.render --update-lock"
+    cluster.workspace.nix_dir.mkdir(exist_ok=True)
+    cluster.workspace.flake_lock.write_bytes(pinning(nixpkgs=PLACES["nixos-25.11"]))
+    status, said = rendered("--check")
+    assert (status, "run `inv nix.render`" in said) == (1, True)
+    status, said = rendered()
+    assert (status, line in said) == (0, True)
+    status, said = rendered("--check")
+    assert (status, said.count("\n"), line in said) == (1, 1, True)
+    cluster.workspace.flake_lock.write_bytes(pinning(nixpkgs=PLACES["nixos-26.05"]))
+    assert rendered("--check") == (0, "")
+    cluster.workspace.flake_lock.unlink()
+    assert rendered("--check") == (0, "")
 
 
 def test_the_second_nixpkgs_alone_is_left_out() -> None:
@@ -106,4 +209,5 @@ def test_update_lock_prints_inputs_and_versions(
 def test_any_json_is_read(value: object) -> None:
     nested = {"nodes": {"root": {"inputs": {"nixpkgs": "n"}}, "n": {"locked": value}}}
     for each in (value, nested):
-        assert isinstance(lockfile.complaint(json.dumps(each).encode(), NOW), str)
+        assert isinstance(lockfile.complaint(json.dumps(each).encode(), b"", NOW), str)
+        assert set(lockfile.stale(json.dumps(each).encode(), FLAKE)) == {"nixpkgs"}

@@ -4,6 +4,7 @@ that it ends well from wherever it was killed, and never leaves the operator's f
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -42,14 +43,17 @@ TITLES = (
 
 
 def lock(_: Cluster, bundle: Bundle) -> bytes:
-    """What Nix does: an input that is missing is added, and no other is changed."""
+    """What Nix does: an input that is missing or of another place is pinned, and no other (tests/integration/nix)."""
     flake = bundle.files["nix/flake.nix"].decode()
     found = json.loads(bundle.files.get("nix/flake.lock", b'{"nodes": {"root": {"inputs": {}}}, "root": "root"}'))
-    inputs = found["nodes"]["root"]["inputs"]
-    for name in ("nixpkgs", "kubernetes-nixpkgs"):
-        if f" {name}.url = " in flake and name not in inputs:
-            url = flake.partition(f" {name}.url = ")[2].split('"')[1].rpartition("/")[2]
-            inputs[name], found["nodes"][name] = name, {"locked": {"rev": url}}
+    nodes = found["nodes"]
+    for name, url in re.findall(r'([\w-]+)\.url = "github:(.+)";', flake):
+        owner, repo, *last = url.split("/")
+        original = {"type": "github", "owner": owner, "repo": repo}
+        original |= {"rev" if len(word) == 40 else "ref": word for word in last}
+        if nodes.get(name, {}).get("original") != original:
+            nodes["root"]["inputs"][name] = name
+            nodes[name] = {"locked": {"rev": (last or ["newest"])[0]}, "original": original}
     return json.dumps(found).encode()
 
 
@@ -191,11 +195,29 @@ def test_a_renewed_lock_is_that_of_the_next_minors(walking: FakeCluster) -> None
     """An input that nix/flake.lock has another revision of is that one, also where a minor is locked already."""
     assert not run(upgrading(walking).operation(), walking.keys, TITLES[1])
     file = walking.workspace.flake_lock
-    file.write_bytes(file.read_bytes().replace(b'"nixos-26.05"', b'"newer"'))
+    file.write_bytes(file.read_bytes().replace(b'"rev": "nixos-26.05"', b'"rev": "newer"'))
     upgrade_path.prepare(walking.cluster, ["1.35", "1.36"])
     for minor in ("1.35", "1.36"):
         pinned = upgrade_path.cluster_at(walking.cluster, minor).workspace.flake_lock.read_bytes()
         assert lockfile.inputs(pinned)["nixpkgs"].revision == "newer"
+
+
+def test_another_known_revision_is_pinned_anew(walking: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next version of smallkube, while an upgrade is under way."""
+    assert not run(upgrading(walking).operation(), walking.keys, TITLES[1])
+    pin = replace(releases.PINS["1.35"], revision="e" * 40)
+    monkeypatch.setattr(releases, "PINS", {**releases.PINS, "1.35": pin})
+    upgrade_path.prepare(walking.cluster, ["1.35", "1.36"])
+    pinned = upgrade_path.cluster_at(walking.cluster, "1.35").workspace.flake_lock.read_bytes()
+    assert lockfile.inputs(pinned)["kubernetes-nixpkgs"].revision == "e" * 40
+
+
+def test_a_stale_lock_is_pinned_before_the_first_minor(walking: FakeCluster) -> None:
+    """inventory.yaml names the next release, and `inv nix.render --update-lock` was left out."""
+    file = walking.workspace.flake_lock
+    file.write_bytes(file.read_bytes().replace(b"nixos-26.05", b"nixos-25.11"))
+    assert run(upgrading(walking).operation(), walking.keys)
+    assert lockfile.inputs(file.read_bytes())["nixpkgs"].revision == "nixos-26.05"
 
 
 def test_what_forbids_the_next_minor_ends_it_there(walking: FakeCluster) -> None:
