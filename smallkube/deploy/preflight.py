@@ -205,7 +205,7 @@ def warnings(cluster: Cluster, nodes: Sequence[Node], found: Mapping[str, Deploy
     yield from host_warnings(nodes, whole)
     yield from addon_warnings(cluster.inventory.cluster.addons, whole)
     if stale := lockfile.stale_line(whole.files.get(flake.LOCK_FILE), whole.files[flake.FILE]):
-        yield f"{stale} shows what changes; else the deploy pins the newest, which needs the network"
+        yield f"{stale} shows what changes; else the deploy locks it again, which may need the network"
 
 
 def preferred_family(found: Mapping[str, Deployed], files: Mapping[str, bytes]) -> Iterator[str]:

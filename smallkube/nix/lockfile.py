@@ -52,11 +52,13 @@ def stale(text: bytes | None, flake: bytes) -> dict[str, str]:
     """Input of ``flake`` (flake.nix) that the lock file does not pin, or of another branch or revision → in words.
 
     Nix does not use such a pin, so each node would take the newest revision of the branch by itself: ``lockFlake``
-    compares ``original`` with the URL (src/libexpr/flake/flake.cc). Empty without a lock file.
+    compares ``original`` with the URL (src/libexpr/flake/flake.cc). Of a second nixpkgs that flake.nix no longer names,
+    each would write another lock file into its copy of the bundle. Empty without a lock file.
     """
     found = {} if text is None else {name.decode(): _place(*rest) for name, *rest in _URL.findall(flake)}
     pinned = _originals(text or b"")
-    return {
+    surplus = SECOND in pinned and SECOND.encode() not in flake
+    return ({SECOND: "is pinned, flake.nix does not name it"} if surplus else {}) | {
         name: f"pins {_url(pinned[name])}, flake.nix names {_url(place)}" if name in pinned else "is not pinned"
         for name, place in found.items()
         if pinned.get(name) != place

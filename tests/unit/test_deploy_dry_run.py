@@ -144,7 +144,7 @@ def test_a_deploy_pins_what_flake_nix_names_now(
     monkeypatch.setattr(plan, "_lock", make)
     line = (
         "nix/flake.lock is stale: kubernetes-nixpkgs is not pinned: inv nix.render --update-lock shows what changes;"
-        " else the deploy pins the newest, which needs the network"
+        " else the deploy locks it again, which may need the network"
     )
     for may_lock in (False, True):
         planned = plan.prepare(cluster.cluster, cluster.inventory.nodes, Goal.SWITCH, may_lock=may_lock)

@@ -78,7 +78,7 @@ NAMES = "flake.nix names NixOS/nixpkgs"
     ("second", "pinned", "found"),
     [
         (None, {}, []),
-        (None, {"kubernetes_nixpkgs": PLACES[OLD]}, []),
+        (None, {"kubernetes_nixpkgs": PLACES[OLD]}, ["kubernetes-nixpkgs is pinned, flake.nix does not name it"]),
         (OLD, {"kubernetes_nixpkgs": PLACES[OLD]}, []),
         (OLD, {}, ["kubernetes-nixpkgs is not pinned"]),
         (

@@ -259,17 +259,18 @@ def test_what_is_stale_is_what_nix_would_not_take(change: str, place: Place, git
     assert (accepts(was), accepts(copied(place, "", tmp_path / "is"))) == (not stale, True)
 
 
-def test_an_input_that_was_left_out_is_no_reason_to_lock(place: Place, github: GitHub) -> None:
-    """Nix ignores what it pins; all others are used as they are."""
-    place.set(kubernetes="1.36")
-    file = place.cluster.workspace.inventory_file
-    file.write_text(re.sub("(?m)^  kubernetes_nixpkgs: .*\n", "", file.read_text()))
-    render.plan(place.cluster).apply()
-    files = assemble(place.cluster).files
-    assert lockfile.is_complete(files[flake.LOCK_FILE], files[flake.FILE])
-    github.branches = dict.fromkeys(github.branches, MOVED)
+def test_a_second_input_that_was_left_out_is_removed(place: Place, github: GitHub, tmp_path: Path) -> None:
+    """Without a request."""
+    file, before = place.cluster.workspace.inventory_file, place.lock()
+    text = file.read_text().replace("kubernetes: '1.37'", "kubernetes: '1.36'")
+    file.write_text(re.sub("(?m)^  kubernetes_nixpkgs: .*\n", "", text))
+    place.set()
+    was, github.branches = copied(place, "", tmp_path / "was"), {}
+    files = plan.locked(place.cluster, assemble(place.cluster)).files
+    assert place.lock() == without(before, "kubernetes-nixpkgs")
     assert flake.versions(files, "node1")["kubernetes"] == "1.36.3"
     assert github.taken() == []
+    assert (accepts(was), accepts(copied(place, "", tmp_path / "is"))) == (False, True)
 
 
 def test_without_network_nothing_is_written(place: Place, github: GitHub) -> None:
