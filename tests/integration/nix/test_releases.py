@@ -43,7 +43,7 @@ def test_each_pair_evaluates_without_complaint(nixos: str, minor: str, build: Bu
             assert f"/pkgs/{folder}/bin/{unit} " in node["units"][f"{unit}.service"]["text"]
 
 
-@pytest.mark.parametrize(("nixos", "minor"), [("25.11", "1.35"), ("26.05", "1.36"), ("26.05", "1.37")])
+@pytest.mark.parametrize(("nixos", "minor"), PAIRS)
 def test_the_flake_evaluates_and_names_its_inputs(
     nixos: str, minor: str, build: Build, tmp_path: Path, store: str
 ) -> None:
@@ -53,7 +53,9 @@ def test_the_flake_evaluates_and_names_its_inputs(
     checks = check(tree.files, tree.nodes, inputs)
     assert failed(checks) == ()
     (used,) = [each.detail for each in checks if each.check == "inputs"]
-    assert ("kubernetes-nixpkgs path:" in used) == (RELEASES[nixos] != minor)
+    names = [name for name, _, _ in (word.partition(" path:") for word in used.split(", "))]
+    second = ["kubernetes-nixpkgs"] if RELEASES[nixos] != minor else []
+    assert sorted(names) == sorted(["nixpkgs", "agenix", *second])
     assert [each.result for each in checks if each.check == "evaluation"] == [Result.OK, Result.OK]
     program = process.find("nix")
     assert program
