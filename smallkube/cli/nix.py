@@ -1,14 +1,18 @@
 """The Nix configuration: render it from the inventory, check it."""
 
 import re
-from collections.abc import Mapping
-from typing import Annotated
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated
 
 from smallkube.cli import output
 from smallkube.cli.context import Current, task
 from smallkube.core import ui
 from smallkube.core.errors import SmallkubeError, UsageError
 from smallkube.core.files import write_file
+from smallkube.core.workspace import expanded
+
+if TYPE_CHECKING:
+    from smallkube.nix.advisories import Advisory
 
 
 @task()
@@ -17,13 +21,18 @@ def render(
     check: Annotated[bool, "write nothing; exit status 1 when a file is stale"] = False,
     diff: Annotated[bool, "show the changes as a unified diff"] = False,
     update_lock: Annotated[bool, "update nix/flake.lock (needs Nix and network here)"] = False,
+    advisories: Annotated[str, "with --update-lock: folder with advisories of Kubernetes in OSV's format"] = "",
 ) -> None:
     """Render the Nix configuration from the inventory.
 
     Writes nix/flake.nix and nix/rendered/.
     """
     from smallkube.nix import bundle, lockfile, render
+    from smallkube.nix.advisories import read
 
+    if advisories and not update_lock:
+        raise UsageError("--advisories is for --update-lock")
+    known = read(expanded(advisories)) if advisories else ()
     plan, place = render.plan(here.cluster), here.workspace
     changed = plan.changed
     lock = lockfile.stale_line(place.read(place.flake_lock), plan.files[place.flake_file].encode())
@@ -40,31 +49,45 @@ def render(
     for name, path in zip(names, changed, strict=True):
         ui.message(f"{'removed' if path in plan.obsolete else 'written'} {name}")
     if update_lock:
-        _update_lock(here, bundle.assemble(here.cluster).files)
+        _update_lock(here, bundle.assemble(here.cluster).files, known)
     elif lock:
         ui.warn(lock)
     elif not names:
         ui.message("nothing to do: everything rendered is current")
 
 
-def _update_lock(here: Current, files: Mapping[str, bytes]) -> None:
+def _update_lock(here: Current, files: Mapping[str, bytes], known: "Sequence[Advisory]") -> None:
     """Renew nix/flake.lock and show what that changes: inputs, and versions as far as they can be evaluated."""
     from smallkube.nix import flake, lockfile
 
     old, new = files.get(flake.LOCK_FILE), flake.lock(files, update=True)
-    if not write_file(here.workspace.flake_lock, new):
-        ui.message("nix/flake.lock is the newest there is")
+    changed = write_file(here.workspace.flake_lock, new)
+    ui.message("nix/flake.lock is renewed" if changed else "nix/flake.lock is the newest there is")
+    if not changed and not known:
         return
-    ui.message("nix/flake.lock is renewed")
     lines = list(lockfile.changes(old, new))
     try:
         node = here.cluster.inventory.primary.name
         before, after = (flake.versions({**files, flake.LOCK_FILE: text}, node) for text in (old or new, new))
         lines += lockfile.version_changes(before, after)
+        lines += _advisories(known, before.get("kubernetes", ""), after.get("kubernetes", "")) if known else ()
     except SmallkubeError as error:
         ui.warn(f"versions of packages are unknown: {error.message}")
     for line in lines:
         ui.result(line)
+
+
+def _advisories(known: "Sequence[Advisory]", before: str, after: str) -> Iterator[str]:
+    from smallkube.nix.advisories import compare
+
+    newest = max(each.day for each in known)
+    ui.message(f"advisories of Kubernetes read: {len(known)}, the newest of {newest}")
+    try:
+        found = list(compare(known, before, after))
+    except ValueError as error:
+        ui.warn(f"advisories were not compared: {error}")
+        return
+    yield from found or [f"no advisory for Kubernetes {after}"]
 
 
 @task("node", "json", "wide")
