@@ -21,7 +21,7 @@ def render(
     check: Annotated[bool, "write nothing; exit status 1 when a file is stale"] = False,
     diff: Annotated[bool, "show the changes as a unified diff"] = False,
     update_lock: Annotated[bool, "update nix/flake.lock (needs Nix and network here)"] = False,
-    advisories: Annotated[str, "folder with advisories of Kubernetes in OSV's format, for --update-lock (default: none)"] = "",
+    advisories: Annotated[str, "for --update-lock: folder with advisories of Kubernetes, as OSV (default: none)"] = "",
 ) -> None:
     """Render the Nix configuration from the inventory.
 

@@ -85,10 +85,12 @@ def known(settings: ClusterSettings) -> Mapping[str, str]:
 def evaluated(cluster: Cluster) -> Mapping[str, str]:
     """Package → version in the operator's own configuration: by the table, else by Nix, where the revision is named.
 
-    Empty where that can't be done here, such as without Nix or network.
+    Empty where that can't be done here, such as without Nix or network, or before `inv nix.render`.
     """
     if (found := known(cluster.inventory.cluster)) or not cluster.inventory.cluster.kubernetes_nixpkgs:
         return found
+    if render.plan(cluster).changed:
+        return {}
     with suppress(SmallkubeError):
         return flake.versions(assemble(cluster).files, cluster.inventory.primary.name)
     return {}

@@ -22,7 +22,7 @@ from smallkube.inventory import releases
 from smallkube.inventory.cluster import Cluster
 from smallkube.inventory.models import Node
 from smallkube.kube.versions import Deprecated
-from smallkube.nix import lockfile, render
+from smallkube.nix import flake, lockfile, render
 from smallkube.nix.bundle import Bundle, assemble
 from smallkube.operations import upgrade_path
 from smallkube.operations.engine import Runbook
@@ -44,10 +44,10 @@ TITLES = (
 
 def lock(_: Cluster, bundle: Bundle) -> bytes:
     """What Nix does: an input that is missing or of another place is pinned, and no other (tests/integration/nix)."""
-    flake = bundle.files["nix/flake.nix"].decode()
+    rendered = bundle.files["nix/flake.nix"].decode()
     found = json.loads(bundle.files.get("nix/flake.lock", b'{"nodes": {"root": {"inputs": {}}}, "root": "root"}'))
     nodes = found["nodes"]
-    for name, url in re.findall(r'([\w-]+)\.url = "github:(.+)";', flake):
+    for name, url in re.findall(r'([\w-]+)\.url = "github:(.+)";', rendered):
         owner, repo, *last = url.split("/")
         original = {"type": "github", "owner": owner, "repo": repo}
         original |= {"rev" if len(word) == 40 else "ref": word for word in last}
@@ -265,6 +265,15 @@ def test_what_can_not_be_rolled_back_is_said_before(
     assert about[4].startswith("1.37: NixOS 26.05, ")
     assert about[4].endswith(f" from nixpkgs {NAMED[:12]}")
     assert rolls_back in about[5]
+
+
+def test_a_flake_of_another_inventory_is_not_evaluated(walking: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """inventory.yaml has changed and was not rendered: that etcd is 3.6 in it says nothing."""
+    monkeypatch.setattr(flake, "versions", lambda _files, _node: {"etcd": "3.6.14"})
+    assert upgrade_path.evaluated(walking.cluster) == {"etcd": "3.6.14"}
+    file = walking.workspace.inventory_file
+    file.write_text(file.read_text().replace(NAMED, "e" * 40))
+    assert upgrade_path.evaluated(walking.cluster) == {}
 
 
 def test_only_a_primary_whose_etcd_may_be_raised_stays(walking: FakeCluster) -> None:
