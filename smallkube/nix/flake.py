@@ -90,7 +90,9 @@ def lock(files: Mapping[str, bytes], *, update: bool) -> bytes:
     """
     nix = process.find("nix")
     if nix is None:
-        raise UsageError("Nix is not installed here", hint="see `inv doctor`, or let the first deploy do it")
+        raise UsageError(
+            "Nix is not installed here", hint="see `inv doctor`, or let the next deploy do it on the primary"
+        )
     with tempfile.TemporaryDirectory(prefix="smallkube-") as name:
         folder, flake = Path(name), f"path:{name}"
         for file in ("flake.nix",) if update else ("flake.nix", "flake.lock"):

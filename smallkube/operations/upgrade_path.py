@@ -14,6 +14,7 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 
 from smallkube.core.errors import SmallkubeError
 from smallkube.core.files import write_file
@@ -123,19 +124,28 @@ def raises_etcd(minor: str, runs: str, packages: Mapping[str, str]) -> bool | No
 def prepare(cluster: Cluster, minors: Sequence[str]) -> None:
     """Render and lock the operator's configuration, and that of each in-between one of ``minors``.
 
-    Raises SmallkubeError when an input can't be locked.
+    Raises SmallkubeError when an input can't be locked, UsageError when nix/flake.lock is damaged.
     """
     render.plan(cluster).apply()
-    lock = locked(cluster, assemble(cluster)).files[flake.LOCK_FILE]
+    whole = assemble(cluster)
+    flake.require_sound_lock(whole.files)
+    lock = locked(cluster, whole).files[flake.LOCK_FILE]
     common = lockfile.without_second(lock)
     for minor in minors:
         between = cluster_at(cluster, minor)
         if between is not cluster:
             render.plan(between).apply()
             file = between.workspace.flake_lock
-            if not file.is_file() or lockfile.without_second(file.read_bytes()) != common:
+            if _others(file) != common:
                 write_file(file, common)
             locked(between, assemble(between))
+
+
+def _others(file: Path) -> bytes | None:
+    """What a lock file of a minor has besides the second nixpkgs; None when it is missing or damaged."""
+    with suppress(SmallkubeError, FileNotFoundError):
+        return lockfile.without_second(file.read_bytes())
+    return None
 
 
 def is_under_way(workspace: Workspace, runs: str) -> bool:

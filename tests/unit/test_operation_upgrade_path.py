@@ -191,6 +191,20 @@ def test_killed_while_a_configuration_is_removed(walking: FakeCluster, monkeypat
     assert ended(walking)
 
 
+def test_only_a_damaged_lock_of_the_operators_own_stops(walking: FakeCluster) -> None:
+    upgrade_path.prepare(walking.cluster, ["1.35", "1.36"])
+    file = upgrade_path.cluster_at(walking.cluster, "1.35").workspace.flake_lock
+    good = file.read_bytes()
+    file.write_bytes(b"<<<<<<<")
+    upgrade_path.prepare(walking.cluster, ["1.35", "1.36"])
+    assert file.read_bytes() == good
+    walking.workspace.flake_lock.write_bytes(b"<<<<<<<")
+    with pytest.raises(
+        SmallkubeError, match=r"^nix/flake\.lock: damaged; restore it from git, or run `inv nix\.render"
+    ):
+        upgrade_path.prepare(walking.cluster, ["1.35", "1.36"])
+
+
 def test_a_renewed_lock_is_that_of_the_next_minors(walking: FakeCluster) -> None:
     """An input that nix/flake.lock has another revision of is that one, also where a minor is locked already."""
     assert not run(upgrading(walking).operation(), walking.keys, TITLES[1])
