@@ -4,6 +4,7 @@ etcd 3.7 starts on data of 3.6.11 or later only (etcd.io/docs/v3.7/upgrades/upgr
 once. etcd 3.6 then refuses it, until `etcdctl downgrade enable 3.6` has lowered it.
 """
 
+import re
 from dataclasses import dataclass
 
 from smallkube.core.errors import SmallkubeError
@@ -60,4 +61,6 @@ def refusal(found: EtcdFacts, *, reversible: bool) -> tuple[str, str] | None:
 
 
 def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(map(int, version.split("."))) if version else ()
+    """Also of what comes before a release, such as 3.7.0-rc.0; empty for what is no version."""
+    found = re.match(r"(\d{1,6})\.(\d{1,6})(?:\.(\d{1,6}))?(?![\d.])", version)
+    return tuple(int(each) for each in found.groups() if each) if found else ()

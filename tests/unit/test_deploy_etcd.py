@@ -18,6 +18,8 @@ from smallkube.remote.fake import FakeHost, reply
         ("3.7.3", "3.6.0", "3.6.14"),
         ("3.6.11", "", ""),
         ("", "", "3.7.3"),
+        ("3.6.14", "3.6.0", "unknown"),
+        ("3.6.14", "3..0", "3.6.14"),
     ],
 )
 def test_a_deploy_that_etcd_survives_goes_on(running: str, data: str, target: str) -> None:
@@ -30,6 +32,8 @@ def test_a_deploy_that_etcd_survives_goes_on(running: str, data: str, target: st
         ("3.7.3", "3.7.0", "3.6.14", "does not start on data of etcd 3.7.0", "downgrade enable 3.6` there"),
         ("3.6.10", "3.6.0", "3.7.3", "needs data of etcd 3.6.11 or later, not 3.6.10", "deploy etcd 3.6.11 first"),
         ("3.6.14", "3.6.0", "3.7.3", "rollback to etcd 3.6.14 would fail", "--no-rollback"),
+        ("3.6.14", "3.6.0", "3.7.0-rc.0", "rollback to etcd 3.6.14 would fail", "--no-rollback"),
+        ("3.7.0-rc.0", "3.7.0", "3.6.14", "does not start on data of etcd 3.7.0", "downgrade enable 3.6` there"),
     ],
 )
 def test_a_deploy_after_which_etcd_fails_is_refused(
