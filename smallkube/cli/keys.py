@@ -145,7 +145,7 @@ def check(here: Current) -> None:
         ui.json_result({"proofs": proven, "problems": report.problems})
     elif report.problems:
         rows = [[item.file, item.fault, proofs.get(item.file, ""), item.fix] for item in report.problems]
-        ui.table(["FILE IN keys/", "FAULT", "PROOF", "FIXED BY"], rows, wide=here.wide)
+        ui.table(["FILE IN keys/", "FAULT", "PROOF", "FIXED BY"], rows, spare=["PROOF"], wide=here.wide)
     else:
         counted = ", ".join(f"{number} {kind}" for kind, number in sorted(Counter(proofs.values()).items()))
         ui.result(f"{len(proofs)} secrets verified (proof: {counted})")

@@ -7,7 +7,17 @@ from smallkube.cli.context import Current, Limits, task
 from smallkube.core import ui
 from smallkube.core.errors import SmallkubeError
 
-HEADINGS = ("FROM", "TO", "TUNNEL Mbit/s", "DIRECT", "COST", "TUNNEL ms", "DIRECT", "TUNNEL CPU s/GiB", "DIRECT")
+HEADINGS = (
+    "FROM",
+    "TO",
+    "TUNNEL Mbit/s",
+    "DIRECT Mbit/s",
+    "COST",
+    "TUNNEL ms",
+    "DIRECT ms",
+    "TUNNEL CPU s/GiB",
+    "DIRECT CPU s/GiB",
+)
 
 
 @task("node", "json", "wide")

@@ -67,11 +67,11 @@ def status(here: Current) -> None:
     rows, others = tokens.status(here.cluster, found, now), identities.status(here.cluster, uses, now)
     table = [
         *((row.user, "token", f"{row.days} d old", row.overlap, row.clients) for row in rows),
-        *((row.user, "certificate", f"expires in {row.days} d", row.overlap, row.clients) for row in others),
+        *((row.user, "certificate", f"{row.days} d left", row.overlap, row.clients) for row in others),
     ]
     cells = [(*row[:3], "yes" if row[3] else "no", _clients(row[4])) for row in table]
     value = {"tokens": rows, "certificates": others, "unreachable": unreachable}
-    output.table(here, value, ("USER", "BY", "AGE", "OVERLAP", "CLIENTS"), cells)
+    output.table(here, value, ("USER", "BY", "AGE", "OVERLAP", "CLIENTS"), cells, spare=("BY", "OVERLAP"))
     if left := identities.node_tokens(here.inventory, read_keys(here.workspace)):
         ui.warn(f"tokens of nodes are still accepted: {', '.join(row.name for row in left)}; inv keys.prune")
     if unreachable:

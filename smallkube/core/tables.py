@@ -30,7 +30,7 @@ def short(text: str) -> str:
 
 
 def fit(cells: Sequence[Sequence[str]], spare: Sequence[str], room: int) -> Layout:
-    """What is shown of ``cells``, whose first row is the heading, on ``room`` columns of a terminal.
+    """What is shown of ``cells``, whose first row is the heading, each another, on ``room`` columns of a terminal.
 
     Columns that are ``spare`` are left out one by one, the first of them first, until the others fit. If they do not
     fit even then, each may wrap: nothing is cut off.
