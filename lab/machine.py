@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, cast
 
-from lab import network, processes
+from lab import installed, network, processes
 from lab.command import run
 from lab.removal import remove_tree
 from smallkube.core.errors import SmallkubeError
@@ -40,6 +40,8 @@ class Machine(ABC):
 
     FOLDERS: ClassVar[Sequence[str]] = ()
     """Of a machine of this kind, besides ``upper``: its own files, over those that all machines have."""
+    HARDWARE: ClassVar[str]
+    """What nixos-generate-config would find of it, as lines of Nix."""
     BOOT_SECONDS: ClassVar[float] = 120
     SSH_SECONDS: ClassVar[float] = 2
     """Within which the SSH server of a machine that is up answers."""
@@ -87,6 +89,8 @@ class Machine(ABC):
         write_file(upper / "etc/systemd/network/05-lab.network", network.network_file(self.index))
         write_file(upper / "etc/hostname", f"{self.name}\n")
         write_file(upper / "etc/hosts", f"127.0.0.1 localhost\n::1 localhost\n127.0.0.2 {self.name}\n")
+        for file, text in installed.files(self.name, self.HARDWARE).items():
+            write_file(upper / "etc" / file, text)
         for home, user in (("root", 0), ("home/admin", 1000)):
             keys = upper / home / ".ssh/authorized_keys"
             write_file(keys, f"{authorized_key}\n", 0o600)

@@ -28,6 +28,7 @@ VOLUMES = ("nix", "var/lib/containers", "var/lib/containerd")
 class Container(Machine):
     """A container; its kernel is this machine's."""
 
+    HARDWARE = "  boot.isContainer = true;"
     FOLDERS = ("work", "root", *(f"volumes/{volume}" for volume in VOLUMES))
 
     @property

@@ -57,6 +57,7 @@ KillMode=process
 class VirtualMachine(Machine):
     """A virtual machine; ``lower`` is the lab's own layer and a folder of lab/disk.py."""
 
+    HARDWARE = '  fileSystems."/" = { device = "/dev/nvme0n1"; fsType = "ext4"; };'
     BOOT_SECONDS = 1200
     SSH_SECONDS = 20
 

@@ -26,8 +26,12 @@ HOST = """\
   nixpkgs.hostPlatform = "{system}";
   networking.hostName = "{name}";
   services.openssh.enable = true;
+{more}  system.stateVersion = "25.11";
+}}
+"""
+NO_REGISTRY = f"""\
   # No machine of the lab reaches a registry: this image is there already.
-  virtualisation.cri-o.pauseImage = "{pause}";
+  virtualisation.cri-o.pauseImage = "{PAUSE}";
   # Nor do its other images come back. The disk is this machine's, whose owner cares for its free space: 100 is never,
   # and so is 0 %.
   kube.kubeletSettings = {{
@@ -35,8 +39,6 @@ HOST = """\
     evictionSoft = {{ "nodefs.available" = "0%"; "imagefs.available" = "0%"; }};
     evictionHard = {{ "nodefs.available" = "0%"; "imagefs.available" = "0%"; }};
   }};
-{more}  system.stateVersion = "25.11";
-}}
 """
 CONTAINER = "  boot.isContainer = true;"
 VIRTUAL = """\
@@ -141,9 +143,14 @@ def hosts(indices: Iterable[int], key: str | None) -> dict[int, str]:
     """The machines' own configuration: containers', or virtual machines' that let in the public ``key``."""
     system = f"{platform.machine()}-linux"
     boot = VIRTUAL.format(key=key) if key else CONTAINER
-    more = "" if key or UNIFIED_CGROUPS.exists() else NO_SWAP
+    more = peculiar(virtual=bool(key))
     names = {index: f"node{index}" for index in indices}
-    return {i: HOST.format(name=name, boot=boot, system=system, pause=PAUSE, more=more) for i, name in names.items()}
+    return {i: HOST.format(name=name, boot=boot, system=system, more=more) for i, name in names.items()}
+
+
+def peculiar(*, virtual: bool = False) -> str:
+    """What the own configuration of a lab's machine must say, and that of a real one need not."""
+    return NO_REGISTRY + ("" if virtual or UNIFIED_CGROUPS.exists() else NO_SWAP)
 
 
 def pin(place: Path, machine: Machine, between: str = "") -> None:

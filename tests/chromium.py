@@ -17,6 +17,12 @@ _FLAGS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-
 _PATIENCE = 120
 """Seconds."""
 
+_TOO_SMALL = """[...document.querySelectorAll("svg text")].filter(text => text.checkVisibility()
+  && text.getBoundingClientRect().height < 10 && !text.closest("g").querySelector("circle[cx]:not([cx='16'])")
+).map(text => text.textContent).join()"""
+_TOO_WIDE = """[...document.querySelectorAll("main *")].filter(part => part.checkVisibility()
+  && part.getBoundingClientRect().right > innerWidth + 1).map(part => part.outerHTML.slice(0, 80)).join()"""
+
 
 class Browser:
     """One page. ``complaints``: what its console and the browser's log say, and what it asked of elsewhere."""
@@ -100,3 +106,10 @@ def browser(folder: Path) -> Iterator[Browser]:
             process.wait(30)
             os.close(to_send)
             os.close(from_read)
+
+
+def misfits(shown: Browser, width: int) -> list[str]:
+    """What of the page that is ``shown`` is too wide for a window of this width, or too small to be read."""
+    over = shown.value("document.documentElement.scrollWidth") - width
+    found = [f"the page: {over} pixels"] if over > 0 else []
+    return [*found, *filter(None, (shown.value(_TOO_WIDE), shown.value(_TOO_SMALL)))]

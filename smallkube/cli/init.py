@@ -13,7 +13,7 @@ def init(
     here: Current,
     folder: Annotated[str, "the folder: a new one, or an empty one"],
     name: Annotated[str | None, "name of the cluster (default: that of the folder)"] = None,
-    update: Annotated[bool, "renew nix/modules, addons, examples and the schema of a workspace"] = False,
+    update: Annotated[bool, "renew nix/modules, addons, examples, tasks.py and the schema of a workspace"] = False,
 ) -> None:
     """Make a workspace: inventory, modules, README.
 
@@ -32,6 +32,6 @@ def init(
     workspace = Workspace(root)
     if not workspace.inventory_file.is_file():
         raise UsageError("no workspace: it has no inventory.yaml", where=str(root), hint="make one without --update")
-    ui.confirm(f"replace nix/modules, nix/addons and nix/examples in {root}?", yes=here.yes)
+    ui.confirm(f"replace nix/modules, nix/addons, nix/examples and tasks.py in {root}?", yes=here.yes)
     initialize.update(workspace)
     ui.message("renewed the schema and these folders; next: smallkube nix.render, then git diff")

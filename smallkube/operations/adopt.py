@@ -16,6 +16,8 @@ from smallkube.remote.host import Host
 
 _KEY = re.compile(r"(?:[a-z].* )?(?:ssh|ecdsa|sk-ssh|sk-ecdsa)-[a-z0-9@.-]+ [A-Za-z0-9+/=]+(?: .*)?")
 """A line of authorized_keys (sshd(8))."""
+_HOST_NAME = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9])?)?")
+"""Of networking.hostName: empty where DHCP may give it (nixpkgs, nixos/modules/tasks/network-interfaces.nix)."""
 _OURS = ("wgkube", "brkube")
 SYSTEMS = {"x86_64": "x86_64-linux", "aarch64": "aarch64-linux"}
 
@@ -66,6 +68,7 @@ class Found:
     ssh_keys: tuple[str, ...]
     loader: str
     boot_disk: str
+    host_name: str
     interfaces: tuple[Interface, ...]
     routes: tuple[Route, ...]
     routes6: tuple[Route, ...]
@@ -147,11 +150,13 @@ def _login(node: Node, found: Found) -> Iterator[str]:
 
 
 def _net(node: Node, found: Found) -> Iterator[str]:
-    """Static addresses and gateways of the interfaces that matter; DHCP, which is NixOS' default, for the others."""
+    """The host name, and static addresses and gateways of the interfaces that matter; DHCP, the default, for others."""
     routes = (("defaultGateway", found.routes), ("defaultGateway6", found.routes6))
     wanted = {route.dev for _, each in routes for route in each} - {*_OURS}
     ours = {node.peer_ip, node.ssh.host}
     wanted |= {each.ifname for each in found.interfaces if ours & {one.local for one in each.addr_info}}
+    if _HOST_NAME.fullmatch(found.host_name):
+        yield _setting("networking.hostName", found.host_name)
     named = False
     for interface in (each for each in found.interfaces if each.ifname in wanted - {*_OURS}):
         four, six = interface.static("inet"), interface.static("inet6")

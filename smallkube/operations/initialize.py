@@ -12,10 +12,21 @@ from smallkube.inventory import load
 SCHEMA = "inventory.schema.json"
 MODELINE = f"# yaml-language-server: $schema={SCHEMA}\n"
 """For editors with the YAML language server: github.com/redhat-developer/yaml-language-server, "inlined schema"."""
+TASKS = """\
+# Lets `inv TASK` do in this folder what `smallkube TASK` does: messages and documentation name tasks in that way.
+import os
+from pathlib import Path
+
+from smallkube.cli.app import tree
+
+os.environ.setdefault("SMALLKUBE_WORKSPACE", str(Path(__file__).resolve().parent))
+namespace = tree()
+"""
+"""tasks.py of a workspace: Invoke takes the nearest one (docs.pyinvoke.org, concepts/loading)."""
 COPIES = ("modules", "addons", "examples")
 """Folders of nix/ that a flake evaluates, and what machines start from; templates are only for rendering."""
 _INSTALLER = "nix/installer/flake.nix"
-_OURS = ("nix", SCHEMA, ".gitignore", "README.md", "inventory.yaml")
+_OURS = ("nix", SCHEMA, "tasks.py", ".gitignore", "README.md", "inventory.yaml")
 _TEMPLATES = REPOSITORY / "nix/templates/workspace"
 
 
@@ -56,7 +67,7 @@ def _write(workspace: Workspace, name: str, inventory: str) -> None:
 
 
 def update(workspace: Workspace) -> None:
-    """Replace what a workspace has of smallkube: COPIES and the schema. Raises SmallkubeError."""
+    """Replace what a workspace has of smallkube: COPIES, tasks.py and the schema. Raises SmallkubeError."""
     if workspace.root == REPOSITORY:
         raise UsageError("is the checkout of smallkube itself", where=str(REPOSITORY), hint="update it by git")
     for name in COPIES:
@@ -70,4 +81,5 @@ def update(workspace: Workspace) -> None:
                 path.unlink()
         for folder, files in folders.items():
             write_files(folder, files)
+    write_file(workspace.root / "tasks.py", TASKS)
     write_file(workspace.root / SCHEMA, json.dumps(load.json_schema(), indent=2) + "\n")

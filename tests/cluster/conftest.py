@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -18,6 +19,7 @@ from lab.containers import BUSYBOX
 from lab.machine import Machine, Result
 from lab.places import Places
 from smallkube.core.errors import UsageError
+from smallkube.core.workspace import REPOSITORY
 from tests.conftest import require
 from tests.lab.operating import Operator
 
@@ -165,6 +167,36 @@ def pod(name: str, node: str, *command: str, **spec: Any) -> dict[str, Any]:
             **spec,
         },
     }
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory, programs: Path) -> Path:
+    """A clone of what is committed and what is not, without anything that was made here."""
+    folder = tmp_path_factory.mktemp("clone") / "smallkube"
+    listed = subprocess.run(
+        ["git", "-C", REPOSITORY, "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        capture_output=True,
+        check=True,
+    ).stdout
+    names = b"\0".join(name for name in listed.split(b"\0") if (REPOSITORY / os.fsdecode(name)).exists())
+    folder.mkdir()
+    packed = subprocess.run(
+        ["tar", "-C", REPOSITORY, "--null", "--files-from=-", "-c"], input=names, capture_output=True, check=True
+    ).stdout
+    subprocess.run(["tar", "-C", folder, "-x"], input=packed, check=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """A newcomer's: labs of its own, the user's cache, nothing of this checkout on PATH."""
+    state = tmp_path_factory.mktemp("state")
+    path = ":".join(entry for entry in os.environ["PATH"].split(":") if not entry.startswith(str(REPOSITORY)))
+    dropped = ("SMALLKUBE_", "PYTEST_", "PYTHON", "MAKE", "MFLAGS", "VIRTUAL_ENV")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(dropped)}
+    yield {**kept, "PATH": path, "XDG_STATE_HOME": str(state), "TERM": "xterm", "COLUMNS": "80"}
+    for folder in (state / "smallkube/lab").glob("*/"):
+        Lab(Places(Places.find(os.environ).cache, folder.parent), folder.name).down()
 
 
 MakeCluster = Callable[[str, int], AbstractContextManager[LabCluster]]

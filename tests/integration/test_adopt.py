@@ -46,6 +46,7 @@ class Machine:
         self.root, self.bin = folder / "root", folder / "bin"
         self.bin.mkdir(parents=True)
         self.file("etc/NIXOS")
+        self.file("etc/hostname", "node1\n")
         self.file("etc/nixos/hardware-configuration.nix", HARDWARE)
         self.file(
             "etc/nixos/configuration.nix", '# system.stateVersion = "1.0";\n  system.stateVersion = "25.11"; # first\n'
@@ -133,7 +134,19 @@ def test_static_addresses_are_kept_and_leases_are_not(written: Callable[..., str
 
 def test_a_machine_with_leases_needs_nothing(machine: Machine, written: Callable[..., str]) -> None:
     machine.network([LEASED, TUNNEL], [{**GATEWAY, "dev": "wlan0", "protocol": "dhcp"}])
-    assert "networking." not in written()
+    text = written()
+    assert "# DHCP, which is the default." in text and text.count("networking.") == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [("web1\n", 'networking.hostName = "web1";'), (None, 'networking.hostName = "";'), ("no name\n", "")],
+)
+def test_the_host_name_stays(content: str | None, expected: str, machine: Machine, written: Callable[..., str]) -> None:
+    (machine.root / "etc/hostname").unlink()
+    if content:
+        machine.file("etc/hostname", content)
+    assert expected in (text := written()) and ("hostName" in text) is bool(expected)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -53,6 +54,16 @@ def test_git_takes_all_but_the_master_key(tmp_path: Path) -> None:
     assert sorted(shown) == sorted(
         {*tree(root)} - {name for name in tree(root) if name.startswith(".git/")} - {"keys/master_key"}
     )
+
+
+def test_inv_works_on_the_workspace_it_is_typed_in(tmp_path: Path) -> None:
+    workspace = initialize.create(tmp_path / "home", "home")
+    environment = {name: value for name, value in os.environ.items() if name != "SMALLKUBE_WORKSPACE"}
+    for folder in (workspace.root, workspace.nix_dir):
+        argv = [sys.executable, "-m", "invoke", "keys.new-host", "node9", "--out", "out"]
+        done = subprocess.run(argv, cwd=folder, env=environment, capture_output=True, text=True)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert "node9" in done.stderr and "node1" in done.stderr, done.stderr
 
 
 @pytest.mark.parametrize("taken", ["notes.txt", ".hidden", "inventory.yaml"])

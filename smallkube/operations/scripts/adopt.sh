@@ -34,6 +34,9 @@ boot_disk() {
   source=$(findmnt --noheadings --output SOURCE --target "$root/boot" 2>/dev/null)
   lsblk -lspno NAME,TYPE "${source%%\[*}" 2>/dev/null | awk '$2 == "disk" { print $1; exit }'
 }
+host_name() { # NixOS has this file unless networking.hostName is empty (tasks/network-interfaces.nix)
+  cat "$root/etc/hostname" 2>/dev/null
+}
 network() { # NAME, what `ip` is asked
   name=$1
   shift
@@ -56,6 +59,7 @@ state_version | string state_version
 ssh_keys | list ssh_keys
 loader | string loader
 boot_disk | string boot_disk
+host_name | string host_name
 network interfaces address show
 network routes route show default
 network routes6 -6 route show default
