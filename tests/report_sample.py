@@ -129,7 +129,12 @@ def troubled() -> Report:
         Finding(PROBLEM, "node2", f"system: {drift}", "inv deploy --node node2"),
         Finding(PROBLEM, damaged.name, f"backup: {damaged.fault}", "inv etcd.backup"),
         Finding(WARNING, "node2", "memory: 292 of 7812 MiB are free", "inv nodes.exec --node node2 -- systemd-cgtop"),
-        Finding(WARNING, "", "the support of NixOS 26.05 ends on 2026-12-31", "inv nix.render --update-lock"),
+        Finding(
+            WARNING,
+            "",
+            "the support of NixOS 26.05 ends on 2026-12-31; set cluster.nixos to a newer release",
+            "inv nix.render --update-lock",
+        ),
     )
     return replace(
         found,

@@ -229,7 +229,9 @@ def of_versions(versions: Iterable[Version]) -> Iterator[Finding]:
         if each.days is not None and each.days <= SOON:
             name = f"{each.component} {each.version}"
             text = f"ends on {each.until}" if each.days >= 0 else f"ended on {each.until}: no more security updates"
-            command = "inv nix.render --update-lock" if each.component == "NixOS" else "inv cluster.upgrade-check"
+            command = "inv cluster.upgrade-check"
+            if each.component == "NixOS":
+                text, command = f"{text}; set cluster.nixos to a newer release", "inv nix.render --update-lock"
             yield Finding(WARNING, "", f"the support of {name} {text}", command)
 
 

@@ -56,6 +56,8 @@ def lab(environment: dict[str, str], programs: Path) -> Lab:
     places = Places(Places.find(os.environ).cache, Path(environment["XDG_STATE_HOME"], "smallkube/lab"))
     made = Lab(places, "started")
     made.up(2, None, lambda _text: None, lambda _node, _text: None, programs)
+    ours = ["sh", "-c", "ls -d /var/lib/smallkube /run/agenix 2>/dev/null"]
+    assert [machine.execute(ours).stdout for machine in made.machines] == ["", ""]
     return made
 
 
