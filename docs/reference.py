@@ -1,8 +1,11 @@
-"""Writes docs/inventory.md from the JSON Schema of inventory.yaml and docs/tasks.md from the tasks: `make docs`."""
+"""`make docs`: docs/inventory.md from the JSON Schema of inventory.yaml; docs/tasks.md from the tasks, and of each its
+module and line, which `inv --list` shows without importing it (smallkube/cli/manifest.py, lab/manifest.py)."""
 
+import json
 import re
 import textwrap
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import yaml
@@ -10,7 +13,7 @@ from invoke.collection import Collection
 from invoke.parser.argument import Argument
 
 from lab.tasks import collection as lab
-from smallkube.cli.app import NAMESPACES, tree
+from smallkube.cli.app import NAMESPACES, lines, tree
 from smallkube.cli.context import COMMON
 from smallkube.core.files import write_file
 from smallkube.core.workspace import REPOSITORY
@@ -154,7 +157,7 @@ def tasks() -> str:
     ]
     for task in sorted(root.tasks.values(), key=lambda task: str(task.name)):
         parts += _task(root, str(task.name))
-    for namespace in (*NAMESPACES, "lab"):
+    for namespace in (*filter(None, NAMESPACES), "lab"):
         parts.append(f"## {namespace}")
         names = root.collections[namespace].task_names
         for name in names:
@@ -208,9 +211,26 @@ def _table(rows: list[tuple[str, str]]) -> str:
     return "\n".join(["| | |", "|---|---|", *lines])
 
 
-PAGES = {"inventory.md": inventory, "tasks.md": tasks}
-"""File in docs → its text."""
+def manifest(package: str) -> str:
+    """The module with ``app.Lines`` of the tasks of ``package``."""
+    entries = [
+        f"    {json.dumps(module)}: {{\n"
+        + "".join(f"        {json.dumps(name)}: {json.dumps(text)},\n" for name, text in tasks.items())
+        + "    },\n"
+        for module, tasks in lines(tree(lab), package).items()
+    ]
+    head = '"""Each task by its module, with its line in `inv --list`. Made by `make docs`; edits are overwritten."""'
+    return f"{head}\n\nLINES = {{\n{''.join(entries)}}}\n"
+
+
+PAGES = {
+    "docs/inventory.md": inventory,
+    "docs/tasks.md": tasks,
+    "smallkube/cli/manifest.py": partial(manifest, "smallkube"),
+    "lab/manifest.py": partial(manifest, "lab"),
+}
+"""File in the repository → its text."""
 
 if __name__ == "__main__":
     for file, page in PAGES.items():
-        write_file(REPOSITORY / "docs" / file, page())
+        write_file(REPOSITORY / file, page())

@@ -1,60 +1,97 @@
-"""The tree of tasks under their final names."""
+"""The tree of tasks under their final names: all of it, or as much as a command line needs."""
+
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any
 
 from invoke.collection import Collection
 from invoke.tasks import Task
 
-from smallkube.cli import (
-    admins,
-    cluster,
-    cluster_operations,
-    cluster_report,
-    conformance,
-    deploy,
-    doctor,
-    encryption,
-    etcd,
-    init,
-    inventory,
-    keys,
-    keys_hosts,
-    keys_rotation,
-    net,
-    nix,
-    nodes,
-    nodes_clean,
-    nodes_install,
-    nodes_logs,
-    nodes_removal,
-    support,
-    tokens,
-    users,
-)
+from smallkube.cli.manifest import LINES
 from smallkube.core import ui
 
 NAMESPACES = {
-    "inventory": (inventory,),
-    "nodes": (nodes, nodes_clean, nodes_install, nodes_logs, nodes_removal),
-    "keys": (keys, keys_hosts, keys_rotation),
-    "admins": (admins,),
-    "nix": (nix,),
-    "deploy": (deploy,),
-    "etcd": (etcd,),
-    "tokens": (tokens,),
-    "users": (users,),
-    "encryption": (encryption,),
-    "cluster": (cluster, cluster_report, cluster_operations, conformance, support),
-    "net": (net,),
+    "": ("doctor", "init"),
+    "inventory": ("inventory",),
+    "nodes": ("nodes", "nodes_clean", "nodes_install", "nodes_logs", "nodes_removal"),
+    "keys": ("keys", "keys_hosts", "keys_rotation"),
+    "admins": ("admins",),
+    "nix": ("nix",),
+    "deploy": ("deploy",),
+    "etcd": ("etcd",),
+    "tokens": ("tokens",),
+    "users": ("users",),
+    "encryption": ("encryption",),
+    "cluster": ("cluster", "cluster_report", "cluster_operations", "conformance", "support"),
+    "net": ("net",),
 }
-"""Namespace → the modules with its tasks. A task called like its namespace is what the namespace alone runs."""
+"""Namespace → the modules of this package with its tasks. A task called like its namespace is its default."""
+
+Lines = Mapping[str, Mapping[str, str]]
+"""Module → its tasks (``deploy.plan``) → their lines in `inv --list`: what `make docs` makes (docs/reference.py)."""
 
 
 def tree(*more: Collection) -> Collection:
     """Every task of the product, and the namespaces ``more``."""
     ui.accept_any_text()  # before Invoke prints help
-    root = Collection(doctor.doctor, init.init, *more)
-    for name, modules in NAMESPACES.items():
-        tasks = [each for module in modules for each in vars(module).values() if isinstance(each, Task)]
-        root.add_collection(namespace := Collection(name))
-        for task in tasks:
-            namespace.add_task(task, default=task.name == name)
+    root = Collection(*more)
+    for namespace, modules in NAMESPACES.items():
+        for task in (task for module in modules for task in _tasks(f"{__package__}.{module}").values()):
+            _add(root, namespace, task)
     return root
+
+
+def needed(line: str, *more: Lines) -> Collection:
+    """The same for one command ``line``: imported are the modules of those tasks alone that it names.
+
+    The others have their names and what `inv --list` shows; a command line that doesn't name them asks for no more.
+    """
+    ui.accept_any_text()
+    root = Collection()
+    for module, texts in ((module, texts) for lines in (LINES, *more) for module, texts in lines.items()):
+        made = _tasks(module) if any(_typed(name) in line for name in texts) else {}
+        for name, text in texts.items():
+            namespace, _, own = name.rpartition(".")
+            _add(root, namespace, made[own] if made else _Listed(own, text))
+    return root
+
+
+def lines(root: Collection, package: str) -> Lines:
+    """Those of the tasks of ``root`` that are defined in ``package``."""
+    found: dict[str, dict[str, str]] = {}
+    for name in root.task_names:
+        task = root[name]
+        if task.__module__.startswith(f"{package}."):
+            found.setdefault(task.__module__, {})[name] = (task.__doc__ or "").strip().partition("\n")[0]
+    return found
+
+
+class _Listed(Task[Any]):
+    """A task that is not imported."""
+
+    def __init__(self, name: str, text: str) -> None:
+        super().__init__(_not_imported, name)
+        self.__doc__ = text
+
+
+def _not_imported(_context: object) -> None:
+    raise NotImplementedError
+
+
+def _tasks(module: str) -> dict[str, Task[Any]]:
+    """Name → task, in the order of the module."""
+    found = (each for each in vars(import_module(module)).values() if isinstance(each, Task))
+    return {Collection().transform(task.name): task for task in found}
+
+
+def _typed(name: str) -> str:
+    """What is typed for it at least: the namespace alone for its default."""
+    namespace, _, own = name.partition(".")
+    return namespace if namespace == own else name
+
+
+def _add(root: Collection, namespace: str, task: Task[Any]) -> None:
+    if namespace and namespace not in root.collections:
+        root.add_collection(Collection(namespace))
+    place = root.collections[namespace] if namespace else root
+    place.add_task(task, default=task.name == namespace)

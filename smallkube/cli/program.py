@@ -3,6 +3,7 @@
 import difflib
 import os
 import re
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,9 +14,8 @@ from invoke.parser.argument import Argument
 from invoke.program import Program
 
 from smallkube import __version__
-from smallkube.cli.app import tree
+from smallkube.cli.app import needed
 from smallkube.cli.arguments import Value
-from smallkube.cli.completion import values
 from smallkube.core import ui
 from smallkube.core.errors import UsageError
 
@@ -51,6 +51,8 @@ class SmallkubeProgram(Program):
             with self._usage():
                 super().parse_cleanup()
             return
+        from smallkube.cli.completion import values
+
         if words := values(self.core.remainder):
             ui.result("\n".join(words))
             raise Exit
@@ -92,4 +94,5 @@ def workspace_above(folder: Path) -> Path | None:
 
 def main(argv: list[str] | None = None) -> Any:
     """The command's entry point."""
-    SmallkubeProgram(name="smallkube", binary="smallkube", namespace=tree(), version=__version__).run(argv)
+    tasks = needed(" ".join(argv or sys.argv[1:]))
+    SmallkubeProgram(name="smallkube", binary="smallkube", namespace=tasks, version=__version__).run(argv)

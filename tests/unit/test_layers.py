@@ -24,8 +24,11 @@ STREAMING = {
 }
 """What runs programs that serve or are read while they run; core.process runs all others to their end."""
 
-LAB_TASKS = {"lab", "lab.tasks"}
+LAB_LISTED = {"lab", "lab.manifest"}
 """What the list of tasks needs of the lab."""
+
+CLI_LISTED = {f"smallkube.cli{name}" for name in ("", ".app", ".manifest")}
+"""And of the tasks of the product."""
 
 
 @cache
@@ -96,9 +99,19 @@ def test_only_tasks_use_the_user_interface() -> None:
     assert wrong == []
 
 
-def test_the_list_of_tasks_loads_nothing_heavy() -> None:
-    code = "import tasks, sys; print(*sys.modules)"
+@cache
+def loaded(code: str) -> set[str]:
+    """The modules after ``code`` has run."""
+    code += "; import sys; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY, check=True)
-    loaded = set(done.stdout.split())
-    assert loaded & set(HEAVY) == set()
-    assert {name for name in loaded if name.split(".")[0] == "lab"} <= LAB_TASKS
+    return set(done.stdout.split())
+
+
+def test_the_list_of_tasks_imports_no_task() -> None:
+    found = loaded("import tasks")
+    assert {name for name in found if name.startswith("smallkube.cli")} == CLI_LISTED
+    assert {name for name in found if name.split(".")[0] == "lab"} == LAB_LISTED
+
+
+def test_no_module_with_tasks_loads_anything_heavy() -> None:
+    assert loaded("import lab.tasks; from smallkube.cli.app import tree; tree()") & set(HEAVY) == set()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from smallkube import __version__
-from smallkube.cli.app import tree
+from smallkube.cli.app import needed, tree
 from smallkube.cli.completion import FLAGS, WORDS, values
 from smallkube.cli.program import main, workspace_above
 from smallkube.core.workspace import Workspace
@@ -155,3 +155,24 @@ def test_the_completion_script_is_for_the_shell(smallkube: Smallkube) -> None:
     status, script, error = smallkube("--print-completion-script", "bash")
     assert (status, error) == (0, "")
     assert "complete -F _complete_smallkube" in script
+
+
+@pytest.mark.parametrize("name", TREE.task_names)
+def test_a_named_task_has_all_its_flags(name: str) -> None:
+    typed = ([*TREE.task_names[name], name])[0]
+    flags = [(each.names, each.help, each.kind) for each in TREE[name].get_arguments()]
+    found = needed(f"--help {typed}")
+    assert [(each.names, each.help, each.kind) for each in found[typed].get_arguments()] == flags
+    assert found.task_names == TREE.task_names
+
+
+def test_a_task_that_is_not_named_is_only_listed() -> None:
+    found = needed("keys.check")
+    assert found["nodes.logs"].get_arguments() == []
+    assert found["nodes.logs"].__doc__ == "Show the journal of a unit on the nodes."
+
+
+@pytest.mark.parametrize("line", ["deploy --nod"])
+def test_flags_of_a_task_are_completed(smallkube: Smallkube, line: str) -> None:
+    words = smallkube("--complete", "--", f"smallkube {line}")[1].split()
+    assert {"--node", "--dry-run", "--goal"} <= set(words)
