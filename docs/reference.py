@@ -4,7 +4,7 @@ module and line, which `inv --list` shows without importing it (smallkube/cli/ma
 import json
 import re
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -223,7 +223,7 @@ def manifest(package: str) -> str:
     return f"{head}\n\nLINES = {{\n{''.join(entries)}}}\n"
 
 
-PAGES = {
+PAGES: Mapping[str, Callable[[], str]] = {
     "docs/inventory.md": inventory,
     "docs/tasks.md": tasks,
     "smallkube/cli/manifest.py": partial(manifest, "smallkube"),

@@ -1,11 +1,14 @@
 """inventory.yaml: validate it, show it, print its schema."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from smallkube.cli import output
 from smallkube.cli.context import Current, changing, task
 from smallkube.core import ui
 from smallkube.core.errors import ErrorGroup, UsageError
+
+if TYPE_CHECKING:
+    from smallkube.inventory.verified import Verified
 
 
 @task("json")
@@ -16,10 +19,24 @@ def check(here: Current) -> None:
     API server can't be reached by cluster.api.external_host, which before the
     first deploy it can't.
     """
-    from smallkube.inventory import external_host
+    from smallkube.inventory import external_host, verified
+
+    digest = verified.digest(here.workspace)
+    found = verified.recall(here.workspace, digest) or _validate(here, digest)
+    text = f"{here.workspace.inventory_file.name}: valid, {found.nodes} node{'s' if found.nodes > 1 else ''}"
+    fault = external_host.fault(found.external_host, found.port)
+    warnings = [f"cluster.api.external_host: {fault}"] if fault else []
+    output.show(here, {"problems": [], "warnings": warnings}, text)
+    for warning in warnings:
+        ui.warn(f"{warning}; once deployed, `inv cluster.connect` reaches the API server over SSH")
+
+
+def _validate(here: Current, digest: str) -> "Verified":
+    """Raises what is wrong, having printed it as JSON if that is asked for."""
+    from smallkube.inventory import verified
 
     try:
-        inventory = here.inventory
+        cluster, nodes = here.inventory.cluster, here.inventory.nodes
     except (ErrorGroup, UsageError) as error:
         if here.json:
             problems = error.problems if isinstance(error, ErrorGroup) else (error,)
@@ -27,12 +44,10 @@ def check(here: Current) -> None:
                 {"problems": [{"where": item.where, "message": item.message, "hint": item.hint} for item in problems]}
             )
         raise
-    nodes = len(inventory.nodes)
-    text = f"{here.workspace.inventory_file.name}: valid, {nodes} node{'s' if nodes > 1 else ''}"
-    warnings = [f"cluster.api.external_host: {fault}"] if (fault := external_host.fault(inventory.cluster.api)) else []
-    output.show(here, {"problems": [], "warnings": warnings}, text)
-    for warning in warnings:
-        ui.warn(f"{warning}; once deployed, `inv cluster.connect` reaches the API server over SSH")
+    found = verified.Verified(len(nodes), cluster.api.external_host, cluster.api.port)
+    if not cluster.addon_files and digest == verified.digest(here.workspace):  # unchanged while it was read
+        verified.keep(here.workspace, digest, found)
+    return found
 
 
 @task("yes")

@@ -99,6 +99,8 @@ class Workspace:
     """A folder for each in-between minor of an upgrade that is under way."""
     keys_change = _Inside(f"{STATE_FOLDER}/keys-change.json")
     """The journal of a change of keys/ that has not been completed."""
+    verified_file = _Inside(f"{STATE_FOLDER}/inventory.json")
+    """What inventory.check found valid last."""
     state_dir = _Inside(STATE_FOLDER)
     """Logs, locks and credentials of this machine; not tracked in git (``make_folder``)."""
 

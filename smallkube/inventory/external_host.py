@@ -4,25 +4,22 @@ import queue
 import socket
 import threading
 
-from smallkube.inventory.sections import Api
-
 SECONDS = 5.0
 _RESERVED = ("example", "example.com", "example.net", "example.org", "invalid", "test")
 """Names that never are a real machine's (RFC 2606; RFC 6761, section 6)."""
 
 
-def fault(api: Api) -> str:
+def fault(host: str, port: int) -> str:
     """Why clients can't connect to it from here, "" if they can; takes up to SECONDS."""
-    host = api.external_host
     if any(f".{host}".endswith(f".{name}") for name in _RESERVED):
         return f"{host} is a placeholder"
     answers: queue.Queue[str] = queue.Queue()
-    threading.Thread(target=lambda: answers.put(_connect(host, api.port)), daemon=True).start()
+    threading.Thread(target=lambda: answers.put(_connect(host, port)), daemon=True).start()
     try:
         reason = answers.get(timeout=SECONDS)  # the limit of a connection does not include DNS
     except queue.Empty:
         reason = "no answer"
-    return reason and f"{host}:{api.port} is not reachable from here ({reason})"
+    return reason and f"{host}:{port} is not reachable from here ({reason})"
 
 
 def _connect(host: str, port: int) -> str:

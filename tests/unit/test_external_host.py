@@ -9,20 +9,19 @@ import pytest
 from smallkube.cli.program import main
 from smallkube.core.workspace import Workspace
 from smallkube.inventory import external_host
-from smallkube.inventory.sections import Api
 
 
 @pytest.mark.parametrize("host", ["test-kube.example.com", "example.org", "kube.example", "a.b.test", "x.invalid"])
 def test_a_reserved_name_is_a_placeholder(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(socket, "create_connection")
-    assert external_host.fault(Api(external_host=host)) == f"{host} is a placeholder"
+    assert external_host.fault(host, 6443) == f"{host} is a placeholder"
 
 
 def test_what_answers_is_no_fault_and_what_is_closed_is() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        api = Api(external_host="localhost", port=listening.getsockname()[1])
-        assert external_host.fault(api) == ""
-    assert external_host.fault(api) == f"localhost:{api.port} is not reachable from here (Connection refused)"
+        port = listening.getsockname()[1]
+        assert external_host.fault("localhost", port) == ""
+    assert external_host.fault("localhost", port) == f"localhost:{port} is not reachable from here (Connection refused)"
 
 
 def test_a_name_server_that_is_silent_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -34,7 +33,7 @@ def test_a_name_server_that_is_silent_is_given_up(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(external_host, "SECONDS", 0.1)
     monkeypatch.setattr(socket, "create_connection", silent)
-    assert "not reachable from here (no answer)" in external_host.fault(Api(external_host="notexample.com"))
+    assert "not reachable from here (no answer)" in external_host.fault("notexample.com", 6443)
     never.set()
 
 
