@@ -3,11 +3,8 @@
 import errno
 import fcntl
 import os
-import tempfile
-from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from difflib import unified_diff
 from pathlib import Path
 from typing import TextIO
 
@@ -15,11 +12,14 @@ from smallkube.core.errors import UsageError, of_os
 from smallkube.core.workspace import make_folder
 
 TEMPORARY_PREFIX = ".tmp-"
-_AT_ONCE = 16
+_FEW = 16
+"""Files that are made durable one by one, without waiting for what others write to the same disk."""
 
 
 def diff(name: str, before: str, after: str) -> str:
     """How the text of the file ``name`` changes, as a unified diff; "" when it does not."""
+    from difflib import unified_diff
+
     old, new = (text.splitlines(True) for text in (before, after))
     return "".join(unified_diff(old, new, f"a/{name}", f"b/{name}"))
 
@@ -32,46 +32,67 @@ def write_file(path: Path, data: bytes | str, mode: int = 0o644) -> bool:
     """
     content = data.encode() if isinstance(data, str) else data
     try:
-        if path.is_file() and path.stat().st_mode & 0o7777 == mode and path.read_bytes() == content:
+        if _is_current(path, content, mode):
             return False
-        _replace(path.parent, {path.name: content}, mode)
+        _replace({path: content}, mode)
     except OSError as error:
         raise of_os(error, "can't be written", path) from error
     return True
 
 
-def write_files(folder: Path, files: Mapping[str, bytes], mode: int = 0o644) -> None:
-    """Write ``files`` (name → content) into ``folder``, each as ``write_file`` does, without waiting for the disk once
-    for each; all are durable before the call returns, so that a crash can't reverse the order of batches.
+def _is_current(path: Path, content: bytes, mode: int) -> bool:
+    return path.is_file() and path.stat().st_mode & 0o7777 == mode and path.read_bytes() == content
 
-    Raises SmallkubeError when the disk is full or the folder not writable.
+
+def write_files(files: Mapping[Path, bytes], mode: int = 0o644) -> None:
+    """Write ``files``, each as ``write_file`` does, but all before the first is renamed, with one wait for the disk.
+
+    All are durable before the call returns, so that a crash can't reverse the order of batches. Raises SmallkubeError
+    when the disk is full or a folder not writable.
     """
-    if not files:
-        return
     try:
-        _replace(folder, files, mode)
+        if changed := {path: data for path, data in files.items() if not _is_current(path, data, mode)}:
+            _replace(changed, mode)
     except OSError as error:
-        raise of_os(error, "can't be written", folder) from error
+        raise of_os(error, "can't be written", next(iter(files)).parent) from error
 
 
-def _replace(folder: Path, files: Mapping[str, bytes], mode: int) -> None:
-    make_folder(folder)
-    temporaries: dict[str, Path] = {}
+def _replace(files: Mapping[Path, bytes], mode: int) -> None:
+    folders = {path.parent: None for path in files}
+    for folder in folders:
+        make_folder(folder)
+    unique, written = os.urandom(4).hex(), dict[str, Path]()
     try:
-        for name, content in files.items():
-            handle, temporary = tempfile.mkstemp(prefix=f"{TEMPORARY_PREFIX}{name}.", dir=folder)
-            temporaries[name] = Path(temporary)
+        for path, content in files.items():
+            temporary = f"{path.parent}/{TEMPORARY_PREFIX}{path.name}.{unique}"
+            handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            written[temporary] = path
             with os.fdopen(handle, "wb") as file:
                 _set_mode(handle, mode)
                 file.write(content)
-        with ThreadPoolExecutor(_AT_ONCE) as pool:
-            list(pool.map(sync, temporaries.values()))
-        for name, written in temporaries.items():
-            written.replace(folder / name)
+        _sync_contents(written)
+        for temporary in [*written]:
+            os.replace(temporary, written[temporary])  # noqa: PTH105 - a thousand of them
+            del written[temporary]
     finally:
-        for written in temporaries.values():
-            written.unlink(missing_ok=True)
-    sync(folder)
+        for temporary in written:
+            Path(temporary).unlink(missing_ok=True)
+    for folder in folders:
+        sync(folder)
+
+
+def _sync_contents(files: Collection[str]) -> None:
+    """Make these durable: many with one wait for the disk, where that can be."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    from smallkube.core.syncfs import sync_file_system
+
+    if len(files) > _FEW:
+        folders = {folder.stat().st_dev: folder for folder in {Path(path).parent for path in files}}
+        if all(map(sync_file_system, folders.values())):
+            return
+    with ThreadPoolExecutor(_FEW) as pool:
+        list(pool.map(sync, map(Path, files)))
 
 
 def _set_mode(handle: int, mode: int) -> None:

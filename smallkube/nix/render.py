@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from smallkube.core.files import diff, write_file
+from smallkube.core.files import diff, write_files
 from smallkube.core.workspace import Workspace
 from smallkube.inventory.cluster import Cluster
 from smallkube.inventory.models import Inventory
@@ -35,8 +35,7 @@ class Plan:
 
     def apply(self) -> None:
         """Write what differs and remove what is obsolete."""
-        for path, text in self.files.items():
-            write_file(path, text)
+        write_files({path: text.encode() for path, text in self.files.items()})
         for path in self.obsolete:
             path.unlink(missing_ok=True)
 
@@ -59,6 +58,7 @@ def plan(cluster: Cluster) -> Plan:
     }
     existing = frozenset(path.name for path in workspace.keys_dir.glob("*.*"))
     secrets = policy.secrets_by_node(inventory, existing)
+    primary = {"token_users": _token_users(inventory, existing), "identities": _identities(cluster, existing)}
     for node in inventory.nodes:
         own = secrets[node.name].items()
         files[rendered / f"{node.name}.nix"] = template(
@@ -66,8 +66,7 @@ def plan(cluster: Cluster) -> Plan:
             node=node,
             secret_files={name: NixPath(f"../../keys/{row.file}") for name, row in own},
             secret_access={name: access for name, row in own if (access := _access(row))},
-            token_users=_token_users(inventory, existing),
-            identities=_identities(cluster, existing),
+            **(primary if node.role == "primary" else {}),
         )
         files[rendered / "channel" / f"{node.name}.nix"] = template("channel", node=node)
         if not (host := workspace.hosts_dir / f"{node.name}.nix").exists():

@@ -72,14 +72,10 @@ def update(workspace: Workspace) -> None:
         raise UsageError("is the checkout of smallkube itself", where=str(REPOSITORY), hint="update it by git")
     for name in COPIES:
         source, target = REPOSITORY / "nix" / name, workspace.nix_dir / name
-        folders: dict[Path, dict[str, bytes]] = {}
-        for path in source.rglob("*"):
-            if path.is_file():
-                folders.setdefault(target / path.parent.relative_to(source), {})[path.name] = path.read_bytes()
+        files = {target / path.relative_to(source): path.read_bytes() for path in source.rglob("*") if path.is_file()}
         for path in target.rglob("*"):
-            if path.name not in folders.get(path.parent, {}) and path.is_file():
+            if path not in files and path.is_file():
                 path.unlink()
-        for folder, files in folders.items():
-            write_files(folder, files)
+        write_files(files)
     write_file(workspace.root / "tasks.py", TASKS)
     write_file(workspace.root / SCHEMA, json.dumps(load.json_schema(), indent=2) + "\n")

@@ -3,14 +3,15 @@
 The master identity is written before all else. A public half that is missing is derived again from its secret.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 from smallkube.core.errors import ErrorGroup, UsageError, listed
 from smallkube.inventory.cluster import Cluster
 from smallkube.secrets import age, certificates, kinds, peers, policy, transaction
 from smallkube.secrets.age import MASTER_RECIPIENT
-from smallkube.secrets.host_keys import load_hosts
+from smallkube.secrets.host_keys import HostKey, load_hosts
 from smallkube.secrets.keyring import Keyring, find_keyring, of_master, require_host_keys
 from smallkube.secrets.policy import Secret
 from smallkube.secrets.recipients import Finding, State
@@ -25,6 +26,7 @@ class Plan:
     derive: tuple[Secret, ...]
     kept: int
     rekey: tuple[Finding, ...]
+    hosts: Mapping[str, HostKey]
     keyring: Keyring | None
     keys: Keys
 
@@ -32,7 +34,7 @@ class Plan:
     def new_master(self) -> bool:
         return self.keyring is None
 
-    @property
+    @cached_property
     def created(self) -> tuple[str, ...]:
         """Names of the files that do not exist yet: encrypted ones and certificates."""
         return (*(row.file for row in self.create), *policy.certificate_files((*self.create, *self.derive)))
@@ -53,7 +55,8 @@ def plan(cluster: Cluster, nodes: Collection[str] = ()) -> Plan:
     """
     keys = transaction.read_keys(cluster.workspace)
     master = age.read_master(cluster.workspace)
-    keyring = find_keyring(cluster, master)
+    hosts = load_hosts(cluster)
+    keyring = find_keyring(cluster, master, hosts)
     if keyring is None and keys.files:
         raise UsageError(
             f"{len(keys.files)} secrets found, but neither master_key nor {MASTER_RECIPIENT}",
@@ -62,14 +65,14 @@ def plan(cluster: Cluster, nodes: Collection[str] = ()) -> Plan:
         )
     table = policy.expected(cluster.inventory, keys.files)
     wanted = [row for row in table if not nodes or row.node in nodes]
-    require_host_keys(cluster.workspace, keyring or of_master("", load_hosts(cluster)), wanted)
+    require_host_keys(cluster.workspace, keyring or of_master("", hosts), wanted)
     present = tuple(row for row in wanted if row.file in keys.files)
     create = tuple(row for row in wanted if row.file not in keys.files)
     public = _public_halves(cluster, wanted, keys)
     contradictions = [
         UsageError(f"missing, but {half}", where=f"keys/{row.file}", hint=f"restore it from git, or {instead}")
         for row, (half, instead) in public.items()
-        if row in create
+        if row.file not in keys.files
     ]
     if contradictions:  # A public half without its private one is never replaced silently: others may rely on it.
         raise ErrorGroup(contradictions)
@@ -83,7 +86,7 @@ def plan(cluster: Cluster, nodes: Collection[str] = ()) -> Plan:
         )
     findings = transaction.examined(cluster, keys, table, keyring) if keyring else ()
     rekey = tuple(finding for finding in findings if finding.state is State.WRONG_SET)
-    return Plan(create, derive, len(present), rekey, keyring, keys)
+    return Plan(create, derive, len(present), rekey, hosts, keyring, keys)
 
 
 def _public_halves(cluster: Cluster, rows: Iterable[Secret], keys: Keys) -> dict[Secret, tuple[str, str]]:
@@ -108,7 +111,7 @@ def act(cluster: Cluster, planned: Plan) -> Outcome:
     if keyring is None:
         identity, recipient = age.new_identity()
         transaction.write_identities(workspace, identity)
-        keyring = of_master(recipient, load_hosts(cluster))
+        keyring = of_master(recipient, planned.hosts)
     resources = cluster.inventory.cluster.secrets.encrypted_resources
     created = {row: kinds.make(row.kind, resources) for row in planned.create}
     plaintexts = dict(created)
@@ -121,5 +124,6 @@ def act(cluster: Cluster, planned: Plan) -> Outcome:
     if not (workspace.keys_dir / ".gitignore").exists():  # in whatever git work tree keys/ is
         public[".gitignore"] = transaction.IGNORED.encode()
     written = transaction.apply(cluster, Change(created, public=public), keys=planned.keys, keyring=keyring)
-    updated = tuple(name for name in written if name not in (*planned.created, peers.FILE))
+    known = {*planned.created, peers.FILE}
+    updated = tuple(name for name in written if name not in known)
     return Outcome(found.words, updated)

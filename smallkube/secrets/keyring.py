@@ -87,12 +87,12 @@ def admins_of(cluster: Cluster, master: Master | None = None) -> Mapping[str, st
     return {MASTER: recipient} if recipient else {}
 
 
-def find_keyring(cluster: Cluster, master: Master | None) -> Keyring | None:
-    """What new secrets are encrypted to; None where no administrator is known yet.
+def find_keyring(cluster: Cluster, master: Master | None, hosts: Mapping[str, HostKey] | None = None) -> Keyring | None:
+    """What new secrets are encrypted to; None where no administrator is known yet. ``hosts``: if they are read already.
 
     Raises UsageError on host keys or a public key that are damaged or contradict each other.
     """
-    hosts, admins = load_hosts(cluster), admins_of(cluster, master)
+    hosts, admins = load_hosts(cluster) if hosts is None else hosts, admins_of(cluster, master)
     nodes = {str(key): node for node, key in hosts.items()}
     for name, each in admins.items():
         if each in nodes:

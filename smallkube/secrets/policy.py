@@ -185,10 +185,11 @@ def node_tokens(inventory: "Inventory") -> tuple[Secret, ...]:
 
 def expected(inventory: "Inventory", existing_files: Collection[str]) -> tuple[Secret, ...]:
     """The table, with what may be beside: other versions of each secret, earlier tokens of nodes, keys of people."""
+    staged = [file for file in existing_files if file.endswith(tuple(word + SUFFIX for word in (OLD, NEW, RETIRED)))]
     rows: list[Secret] = []
     for secret in secrets_of(inventory):
-        rows += [secret, *(row for row in secret.versions if row.file in existing_files)]
-    earlier = (each for row in node_tokens(inventory) for each in (row, *row.versions))
+        rows += [secret, *(row for row in (secret.versions if staged else ()) if row.file in existing_files)]
+    earlier = (each for row in node_tokens(inventory) for each in (row, *(row.versions if staged else ())))
     names = (file[5:-8] for file in sorted(existing_files) if file.startswith("user_") and file.endswith(".key.age"))
     return (*rows, *(row for row in earlier if row.file in existing_files), *map(person_key, names))
 

@@ -181,15 +181,16 @@ def commit(
     before[state] = workspace.read(workspace.state_file)
     changed = tuple(changes)
     changes[state] = (json.dumps(ids, indent=0) + "\n").encode()
+    replaces = {name: _hash(before[name]) for name in changes}
     document = {
         "version": 2,
         "nodes": list(subjects or changed),
         "files": {name: base64.b64encode(data).decode() for name, data in changes.items() if data is not None},
         "gone": [name for name, data in changes.items() if data is None],
-        "replaces": {name: _hash(before[name]) for name in changes},
+        "replaces": replaces,
     }
     write_file(workspace.keys_change, json.dumps(document, indent=1) + "\n", 0o600)
-    complete(workspace)
+    complete(workspace, _Journal(tuple(subjects) or changed, changes, replaces))
     return changed
 
 
@@ -209,29 +210,30 @@ def refuse_unfinished(workspace: Workspace) -> None:
         raise UsageError("a change of keys was interrupted", where=where, hint=hint)
 
 
-def complete(workspace: Workspace) -> tuple[str, ...]:
+def complete(workspace: Workspace, begun: "_Journal | None" = None) -> tuple[str, ...]:
     """Carry out a change that was interrupted, and return its subjects; call it under the lock on keys/.
 
-    Raises UsageError when the journal is damaged or keys/ has changed since, and SmallkubeError when a file can't be
-    written.
+    ``begun``: what is in the journal, from who has just written it. Raises UsageError when the journal is damaged or
+    keys/ has changed since, and SmallkubeError when a file can't be written.
     """
     path = workspace.keys_change
-    remove_temporaries(path.parent, path.name)
-    found = _read(workspace)
-    if found is None:
-        return ()
-    _refuse_newer(workspace, found)
-    files = {workspace.keys_dir / name: data for name, data in found.files.items()}
-    for folder in _folders(workspace):
-        here = {file.name: data for file, data in files.items() if data is not None and file.parent == folder}
-        write_files(folder, here)
+    if begun is None:
+        remove_temporaries(path.parent, path.name)
+        begun = _read(workspace)
+        if begun is None:
+            return ()
+        _refuse_newer(workspace, begun)
+    files = {workspace.keys_dir / name: data for name, data in begun.files.items()}
+    write_files({file: data for file, data in files.items() if data is not None})
     try:
-        for removed in (*(file for file, data in files.items() if data is None), path):
-            removed.unlink(missing_ok=True)
-            sync(removed.parent)
+        for gone in ([file for file, data in files.items() if data is None], [path]):
+            for removed in gone:
+                removed.unlink(missing_ok=True)
+            for folder in {removed.parent for removed in gone}:
+                sync(folder)
     except OSError as error:
         raise SmallkubeError(f"can't be removed: {error.strerror}", where=workspace.relative(path)) from error
-    return found.subjects
+    return begun.subjects
 
 
 def _folders(workspace: Workspace) -> tuple[Path, ...]:

@@ -165,7 +165,7 @@ def test_a_dry_run_completes_no_interrupted_change(
     assert "keys: a change of keys was interrupted; run `inv keys.generate`, which completes it" in err
 
 
-def killed(_: Workspace) -> None:
+def killed(*_: object) -> None:
     raise Killed
 
 

@@ -96,7 +96,7 @@ def test_a_full_disk_leaves_nothing(there: bool, tmp_path: Path, monkeypatch: py
     home = tmp_path / "home"
     if there:
         home.mkdir()
-    whole, left = files.sync, iter(range(40))
+    whole, left = files.sync, iter(range(5))
 
     def full(path: Path) -> None:
         if next(left, None) is None:

@@ -1,6 +1,7 @@
 """Proves on a cluster in memory, with real keys/, that a rotation of tokens ends well from wherever it was killed."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
@@ -195,10 +196,10 @@ def test_a_change_of_keys_that_was_killed_is_completed_first(
 ) -> None:
     complete = transaction.complete
 
-    def killed(workspace: Workspace) -> tuple[str, ...]:
+    def killed(workspace: Workspace, *begun: Any) -> tuple[str, ...]:
         if (workspace.state_dir / "keys-change.json").exists():
             raise Killed
-        return complete(workspace)
+        return complete(workspace, *begun)
 
     with monkeypatch.context() as patch:
         patch.setattr(transaction, "complete", killed)

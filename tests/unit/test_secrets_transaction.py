@@ -24,7 +24,7 @@ def interrupted(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> Callab
 
     def begin() -> None:
         with monkeypatch.context() as context:
-            context.setattr(transaction, "complete", lambda _: ())
+            context.setattr(transaction, "complete", lambda *_: ())
             transaction.commit(workspace, FILES, ["node1"])
 
     return begin
@@ -129,7 +129,7 @@ def test_damage_never_crashes(tmp_path_factory: pytest.TempPathFactory, data: by
 
 
 def test_the_journal_holds_nothing_that_is_secret(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transaction, "complete", lambda _: ())
+    monkeypatch.setattr(transaction, "complete", lambda *_: ())
     wireguard.act(cluster, wireguard.plan(cluster))
     document = json.loads((cluster.workspace.state_dir / "keys-change.json").read_text())
     assert set(document["files"]) == {

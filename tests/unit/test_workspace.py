@@ -157,7 +157,7 @@ def test_whatever_makes_the_state_folder_git_ignores_it(tmp_path: Path, first: s
     elif first == "kubeconfig":
         write_file(state / "kubeconfig", "token", 0o600)
     else:
-        write_files(state / "batch", {"x": b"x"})
+        write_files({state / "batch" / "x": b"x"})
     write_file(state / "ssh_key", "key", 0o600)
     run_git(tmp_path, "add", "-A")
     assert run_git(tmp_path, "ls-files") == ""
