@@ -8,11 +8,14 @@ on the files in a network and mount namespace of its own and stopped once it has
 
 import os
 import re
+import resource
 import tempfile
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from itertools import chain
 from pathlib import Path
+from typing import NamedTuple
 
 from smallkube.core import process
 from smallkube.core.checks import Check, Result
@@ -22,13 +25,22 @@ from smallkube.nix.bundle import write_tree
 from smallkube.nix.flake import Description, Flake
 
 AT_ONCE = 2
-"""Evaluations at a time: each of a whole system, which takes about a gigabyte."""
+"""Evaluations at a time: of NixOS each takes about a gigabyte."""
+BATCH = 10
+"""Most nodes that one evaluation is of."""
 BOOT = "boot and SSH"
 """The check of what a machine needs to boot and to be reached."""
 LOCK = "lock"
 """The check whether nix/flake.lock is that of nix/flake.nix; a deploy says it, too."""
 _NETWORKD_TIMEOUT = 20
 _STUB = "/bin/true"
+
+
+class Described(NamedTuple):
+    """What is kept of a node's description: the NixOS that evaluated it, and what the machine lacks to boot."""
+
+    nixos: str
+    lacking: Sequence[str]
 
 
 class _Unavailable(SmallkubeError):
@@ -46,7 +58,7 @@ def check(files: Mapping[str, bytes], nodes: Sequence[str], overrides: Mapping[s
     with tempfile.TemporaryDirectory(prefix="smallkube-") as name:
         tree = Path(name).resolve() / "tree"
         write_tree(files, tree)
-        described = dict[str, Description]()
+        described = dict[str, Described]()
         checks = [*_checks(tree, nodes, overrides, described)]
     words = hosts.lacking(files, nodes)
     return (*_lock(files, overrides), *checks, *(_needs(node, words[node], described.get(node)) for node in nodes))
@@ -59,16 +71,16 @@ def _lock(files: Mapping[str, bytes], overrides: Collection[str]) -> Iterator[Ch
             yield Check("", LOCK, Result.WARNING, f"stale: {name} {words}: inv nix.render --update-lock")
 
 
-def _needs(node: str, words: Sequence[str], description: Description | None) -> Check:
+def _needs(node: str, words: Sequence[str], description: Described | None) -> Check:
     """Whether the machine can boot and be reached: NixOS' own answer, else that of the ``words`` in nix/hosts."""
-    exact = bool(description and description["nixos"])
-    if missing := ", ".join(description["lacking"] if description and exact else words):
+    exact = bool(description and description.nixos)
+    if missing := ", ".join(description.lacking if description and exact else words):
         return Check(node, BOOT, Result.WARNING, f"nix/hosts: {missing}; {hosts.HINT}")
     return Check(node, BOOT, Result.OK, "" if exact else "only the words in nix/hosts were compared")
 
 
 def _checks(
-    tree: Path, nodes: Sequence[str], overrides: Mapping[str, str], described: dict[str, Description]
+    tree: Path, nodes: Sequence[str], overrides: Mapping[str, str], described: dict[str, Described]
 ) -> Iterator[Check]:
     """``described`` gets the nodes that could be evaluated."""
     parser, nix = process.find("nix-instantiate"), process.find("nix")
@@ -87,18 +99,34 @@ def _checks(
         hint = f"the inputs are {', '.join(inputs)}"
         raise UsageError(f"no input {', '.join(sorted(unknown))} to override", where="nix/flake.nix", hint=hint)
     yield Check("", "inputs", Result.OK, ", ".join(f"{name} {origin}" for name, origin in inputs.items()))
+    found = _nodes(evaluated, nodes[:1], tree.parent, described)
+    size = _batch()
+    batches = [nodes[start : start + size] for start in range(1, len(nodes), size)]
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        each_node = [*pool.map(lambda node: _node(evaluated, node, tree.parent / node, described), nodes)]
+        found += chain.from_iterable(pool.map(lambda each: _nodes(evaluated, each, tree.parent, described), batches))
     if described:
         yield _evaluator(nix, described.values())
-    yield from chain.from_iterable(each_node)
+    yield from found
 
 
-def _evaluator(nix: str, descriptions: Collection[Description]) -> Check:
+def _batch() -> int:
+    """How many nodes to evaluate in one process, now that one was: half of the memory is for as much as it took each.
+
+    A further node takes less than the first (of the stand-ins a quarter), in bytes per processor (getrusage(2): KiB).
+    """
+    took = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss << 10
+    try:
+        free = int(re.findall(r"MemAvailable: +(\d+) kB", Path("/proc/meminfo").read_text())[0]) << 10
+    except (OSError, IndexError):
+        free = 2 << 30
+    return max(1, min(BATCH, free // 2 // AT_ONCE // max(took, 1)))
+
+
+def _evaluator(nix: str, descriptions: Collection[Described]) -> Check:
     """What evaluated the nodes."""
     name = f"Nix {'.'.join(map(str, flake.version(nix)))}"
-    if all(each["nixos"] for each in descriptions):
-        versions = ", ".join(sorted({f"NixOS {each['nixos']}" for each in descriptions}))
+    if all(each.nixos for each in descriptions):
+        versions = ", ".join(sorted({f"NixOS {each.nixos}" for each in descriptions}))
         return Check("", "evaluator", Result.OK, f"{name}, {versions}")
     detail = f"{name}, with inputs that are not NixOS: its options, assertions and packages were not checked"
     return Check("", "evaluator", Result.WARNING, detail)
@@ -115,23 +143,30 @@ def _syntax_errors(parser: str, tree: Path) -> list[str]:
     return [f"{file.relative_to(tree)}: {reason}" for file, reason in said.items()]
 
 
-def _node(evaluated: Flake, node: str, work: Path, described: dict[str, Description]) -> list[Check]:
+def _nodes(evaluated: Flake, nodes: Sequence[str], work: Path, described: dict[str, Described]) -> list[Check]:
+    """All about ``nodes``, evaluated together, or one by one when one of them can't be."""
     try:
-        description = described[node] = evaluated.describe(node)
+        found = evaluated.describe(nodes)
     except SmallkubeError as error:
-        return [Check(node, "evaluation", Result.FAILED, error.message)]
-    checks = [Check(node, "evaluation", Result.OK), *_of(node, "assertions", description["failedAssertions"])]
-    checks += [Check(node, "warnings", Result.WARNING, text) for text in description["warnings"]]
+        if len(nodes) == 1:
+            return [Check(nodes[0], "evaluation", Result.FAILED, error.message)]
+        return [check for node in nodes for check in _nodes(evaluated, [node], work, described)]
+    described |= {node: Described(each["nixos"], each["lacking"]) for node, each in found.items()}
+    return [check for node in nodes for check in _node(node, found.pop(node), work)]
+
+
+def _node(node: str, description: Description, work: Path) -> Iterator[Check]:
+    yield Check(node, "evaluation", Result.OK)
+    yield from _of(node, "assertions", description["failedAssertions"])
+    yield from (Check(node, "warnings", Result.WARNING, text) for text in description["warnings"])
     if unknown := description["unknown"]:
-        checks.append(Check(node, "options", Result.SKIPPED, f"unknown to these inputs: {listed(unknown, 5)}"))
+        yield Check(node, "options", Result.SKIPPED, f"unknown to these inputs: {listed(unknown, 5)}")
     for name, ask in _TOOLS.items():
-        folder = work / name.replace(" ", "-")
-        folder.mkdir(parents=True)
-        try:
-            checks += _of(node, name, ask(description, folder))
-        except _Unavailable as error:
-            checks.append(Check(node, name, Result.SKIPPED, error.message))
-    return checks
+        with tempfile.TemporaryDirectory(dir=work) as folder:
+            try:
+                yield from _of(node, name, ask(description, Path(folder)))
+            except _Unavailable as error:
+                yield Check(node, name, Result.SKIPPED, error.message)
 
 
 def _of(subject: str, check: str, complaints: Iterable[str]) -> list[Check]:
@@ -216,12 +251,34 @@ def _generated_scripts(description: Description, folder: Path) -> Iterable[str]:
     scripts = {f"{name}.sh": text for name, text in description["scripts"].items()}
     activation = {name: text for name, text in description["activationScripts"].items() if text}
     scripts |= {f"activation-{name}.sh": f"#!/bin/bash\n{text}\n" for name, text in activation.items()}
-    if not scripts:
+    faulty = {name: text for name, text in scripts.items() if _shellcheck(program, _shape(text))}
+    if not faulty:
         return ()
-    _write(folder, scripts)
-    result = process.run([program, "--shell=bash", "--format=gcc", *(folder / name for name in sorted(scripts))])
+    _write(folder, faulty)
+    result = process.run([program, "--shell=bash", "--format=gcc", *(folder / name for name in sorted(faulty))])
     complaints = result.stdout.replace(f"{folder}/", "").splitlines()
     return complaints or (() if result.ok else [result.stderr.strip() or "shellcheck failed"])
+
+
+@cache
+def _shellcheck(program: str, text: str) -> bool:
+    """Whether it complains about ``text``; asked once, though every node has such a script."""
+    with tempfile.NamedTemporaryFile("w", encoding="utf-8", prefix="smallkube-") as file:
+        file.write(text)
+        file.flush()
+        return not process.run([program, "--shell=bash", file.name]).ok
+
+
+_STORE = re.compile(r"(?<=/nix/store/)[a-z0-9]{32}(?=-)")
+_KEY = re.compile(r"[A-Za-z0-9+/]{43}=")
+_ADDRESS = re.compile(r"\d+(?:\.\d+){3}|\b[0-9a-f]{1,4}:[0-9a-f:]*:[0-9a-f]*")
+_REPEATED = re.compile(r"(?<!\S)((?:\S+ ){0,8}?\S+)(?: \1){2,}(?!\S)")
+
+
+def _shape(script: str) -> str:
+    """``script`` with the same words in the place of other nodes' addresses and keys, and two for more of them."""
+    same = _ADDRESS.sub("192.0.2.1", _KEY.sub("0" * 43 + "=", _STORE.sub("0" * 32, script)))
+    return _REPEATED.sub(r"\1 \1", same)
 
 
 _TOOLS: Mapping[str, Callable[[Description, Path], Iterable[str]]] = {

@@ -5,8 +5,9 @@ import os
 import re
 import tempfile
 import urllib.parse
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -152,30 +153,37 @@ class Flake:
         place = locked.get("path") or locked.get("url") or f"{locked.get('owner')}/{locked.get('repo')}"
         return f"{locked['type']}:{place}" + (f"/{locked['rev'][:12]}" if "rev" in locked else "")
 
-    def describe(self, node: str) -> Description:
-        """Raises SmallkubeError with the evaluation's own first error."""
-        installable, apply = f"{self.url}#nixosConfigurations.{node}", _DESCRIBE.read_text()
+    def describe(self, nodes: Sequence[str]) -> dict[str, Description]:
+        """Evaluate ``nodes`` in one process. Raises SmallkubeError with the evaluation's own first error."""
+        each = f"name: {{ inherit name; value = ({_DESCRIBE.read_text()}) all.${{name}}; }}"
+        apply = f"all: builtins.listToAttrs (map ({each}) {literal(list(nodes))})"
+        installable = f"{self.url}#nixosConfigurations"
         answer = self._ask("eval", "--option", "eval-cache", "false", "--json", installable, "--apply", apply)
-        description: Description = json.loads(answer)
-        description["scripts"] = self._scripts(description.pop("derivations"))
-        return description
+        described: dict[str, Description] = json.loads(answer)
+        texts = self._texts({path for each in described.values() for path in each["derivations"]})
+        for description in described.values():
+            description["scripts"] = _scripts(description.pop("derivations"), texts)
+        return described
 
     def versions(self, node: str) -> dict[str, str]:
         """Package → version, of what matters on ``node``. Raises SmallkubeError with the evaluation's first error."""
         answer = self._ask("eval", "--json", f"{self.url}#nixosConfigurations.{node}", "--apply", _VERSIONS)
         return {str(name): str(version) for name, version in json.loads(answer).items() if version}
 
-    def _scripts(self, derivations: Sequence[str]) -> dict[str, str]:
-        """The shell scripts among ``derivations``, and those that they start."""
-        verb = ("derivation", "show") if version(self.nix) >= (2, 14) else ("show-derivation",)
-        found: dict[str, str] = {}
+    def _texts(self, derivations: Iterable[str]) -> "Texts":
+        """Those that ``derivations`` write, and the derivations that these name."""
+        found: Texts = {}
         seen: set[str] = set()
         while pending := {path for path in derivations if path.endswith(".drv")} - seen:
             seen |= pending
-            texts = generated_texts(_run(self.nix, *verb, *sorted(pending)))
-            found |= {Path(path).stem: text for path, (text, _) in texts.items() if re.match(r"#!\S*sh(\s|$)", text)}
-            derivations = [path for _, inputs in texts.values() for path in inputs]
+            new = generated_texts(_run(self.nix, *self._show, *sorted(pending)))
+            found |= new
+            derivations = [path for _, inputs in new.values() for path in inputs]
         return found
+
+    @cached_property
+    def _show(self) -> tuple[str, ...]:
+        return ("derivation", "show") if version(self.nix) >= (2, 14) else ("show-derivation",)
 
     def _ask(self, *words: str) -> str:
         overrides = [word for pair in self.overrides.items() for word in ("--override-input", *pair)]
@@ -191,8 +199,28 @@ def _run(nix: str, *words: str) -> str:
     return result.stdout
 
 
-def generated_texts(shown: str) -> dict[str, tuple[str, tuple[str, ...]]]:
-    """Derivation → the text that it writes, and the derivations that the text names; of `nix derivation show`.
+def _scripts(derivations: Sequence[str], texts: "Texts") -> dict[str, str]:
+    """The shell scripts among ``derivations``, and those that they start."""
+    found: dict[str, str] = {}
+    waiting, seen = [*derivations], set[str]()
+    while waiting:
+        path = waiting.pop()
+        if path in seen or path not in texts:
+            continue
+        seen.add(path)
+        text, inputs = texts[path]
+        waiting += inputs
+        if re.match(r"#!\S*sh(\s|$)", text):
+            found[Path(path).stem] = text
+    return found
+
+
+Texts = dict[str, tuple[str, tuple[str, ...]]]
+"""Derivation → the text that it writes, and the derivations that the text names."""
+
+
+def generated_texts(shown: str) -> Texts:
+    """Those in the output of `nix derivation show`.
 
     Paths are base names since version 3 of its format (Nix 2.32), inputs and the whole are nested since version 4.
     """

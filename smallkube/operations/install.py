@@ -141,7 +141,7 @@ def examine(installation: Installation, tree: Path) -> Mapping[str, str]:
     nix, name = _nix(), installation.node.name
     where = f"nix/hosts/{name}.nix"
     try:
-        described = flake.Flake(nix, flake.url(nix, tree), {}).describe(name)
+        described = flake.Flake(nix, flake.url(nix, tree), {}).describe([name])[name]
     except SmallkubeError as error:
         raise UsageError(f"can't be evaluated: {error.message}", where=where, hint="see `inv nix.check`") from error
     if problems := [*described["failedAssertions"], *described["lacking"]]:
