@@ -4,8 +4,9 @@ import argparse
 import signal
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
-from bench import etcd, nix, secrets, startup
+from bench import etcd, nix, results, secrets, startup
 from bench.harness import FULL, QUICK, Benchmark, measure, scratch
 from smallkube.core import ui
 
@@ -30,9 +31,18 @@ def main(arguments: Sequence[str]) -> int:
     )
     help_ = "run each benchmark once, on small sizes, to check that it works (about half a minute)"
     parser.add_argument("--quick", action="store_true", help=help_)
-    quick = parser.parse_args(arguments).quick
+    parser.add_argument("--output", type=Path, help="a Markdown file whose sections of these benchmarks are renewed")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"only these: {', '.join(BENCHMARKS)}")
+    given = parser.parse_args(arguments)
+    if unknown := set(given.names) - set(BENCHMARKS):
+        parser.error(f"no benchmark {', '.join(sorted(unknown))}")
+    quick, plan = given.quick, QUICK if given.quick else FULL
     with scratch():
-        rows, failed = measure(BENCHMARKS, QUICK if quick else FULL)
+        found, failed = measure({name: BENCHMARKS[name] for name in given.names or BENCHMARKS}, plan)
+    for name, measured in found.items():
+        if given.output and not quick:
+            results.write(given.output, name, measured, plan.runs)
+    rows = [row for measured in found.values() for row in measured]
     shown = COLUMNS[:-1] if quick else COLUMNS
     cells = [
         (row.work, f"{row.ours:.3f}", row.against, f"{row.theirs:.3f}" if row.theirs else "", row.ratio, row.goal)

@@ -43,13 +43,14 @@ QUICK = Plan(runs=1, warm_up=False, nodes=(3,), evaluated=(1, 3), megabytes=(5,)
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the report: medians in seconds, the goal in words."""
+    """One line of the report: medians in seconds, the goal in words, the least and the most of each side."""
 
     work: str
     ours: float
     against: str
     theirs: float | None
     goal: str
+    spreads: tuple[tuple[float, float], ...] = ()
 
     @property
     def ratio(self) -> str:
@@ -59,14 +60,15 @@ class Row:
 Benchmark = Callable[[Plan], Iterator[Row]]
 
 
-def measure(benchmarks: Mapping[str, Benchmark], plan: Plan) -> tuple[list[Row], list[str]]:
-    """The rows of all ``benchmarks``, and the names of those that failed, which do not keep the others from running."""
-    rows, failed = [], []
+def measure(benchmarks: Mapping[str, Benchmark], plan: Plan) -> tuple[dict[str, list[Row]], list[str]]:
+    """The rows of each of ``benchmarks``, and the names of those that failed, which do not keep others from running."""
+    rows: dict[str, list[Row]] = {}
+    failed = []
     for name, benchmark in benchmarks.items():
         try:
             for row in benchmark(plan):
                 ui.message(f"measured: {row.work}")
-                rows.append(row)
+                rows.setdefault(name, []).append(row)
         except Exception as error:
             ui.message(f"{name} failed: {one_line(str(error)) or type(error).__name__}")
             failed.append(name)
@@ -84,7 +86,21 @@ def compare(plan: Plan, work: str, ours: Work, against: str = "", theirs: Work |
             if run >= 0:
                 taken.append(time.perf_counter() - began)
     medians = [statistics.median(taken) for taken in times]
-    return Row(work, medians[0], against, medians[1] if theirs else None, goal)
+    spreads = tuple((min(taken), max(taken)) for taken in times)
+    return Row(work, medians[0], against, medians[1] if theirs else None, goal, spreads)
+
+
+def prepared(plan: Plan, make: Callable[[int], Work]) -> Work:
+    """A piece of work of which each run has its own place, and all places are made before the first run.
+
+    Files that were just removed make the kernel slow to make new ones (ext4 passes over their inodes for seconds).
+    """
+    works = iter([make(number) for number in range(plan.runs + plan.warm_up)])
+
+    def work() -> None:
+        next(works)()
+
+    return work
 
 
 def command(argv: Sequence[str | Path], *, cwd: Path | None = None, env: Mapping[str, str] | None = None) -> Work:

@@ -12,7 +12,6 @@ import resource
 import tempfile
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
 from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
@@ -20,7 +19,7 @@ from typing import NamedTuple
 from smallkube.core import process
 from smallkube.core.checks import Check, Result
 from smallkube.core.errors import SmallkubeError, UsageError, listed
-from smallkube.nix import flake, hosts, lockfile
+from smallkube.nix import flake, hosts, lockfile, shellcheck
 from smallkube.nix.bundle import write_tree
 from smallkube.nix.flake import Description, Flake
 
@@ -251,34 +250,13 @@ def _generated_scripts(description: Description, folder: Path) -> Iterable[str]:
     scripts = {f"{name}.sh": text for name, text in description["scripts"].items()}
     activation = {name: text for name, text in description["activationScripts"].items() if text}
     scripts |= {f"activation-{name}.sh": f"#!/bin/bash\n{text}\n" for name, text in activation.items()}
-    faulty = {name: text for name, text in scripts.items() if _shellcheck(program, _shape(text))}
+    faulty = {name: text for name, text in scripts.items() if not shellcheck.is_clean(program, text)}
     if not faulty:
         return ()
     _write(folder, faulty)
     result = process.run([program, "--shell=bash", "--format=gcc", *(folder / name for name in sorted(faulty))])
     complaints = result.stdout.replace(f"{folder}/", "").splitlines()
     return complaints or (() if result.ok else [result.stderr.strip() or "shellcheck failed"])
-
-
-@cache
-def _shellcheck(program: str, text: str) -> bool:
-    """Whether it complains about ``text``; asked once, though every node has such a script."""
-    with tempfile.NamedTemporaryFile("w", encoding="utf-8", prefix="smallkube-") as file:
-        file.write(text)
-        file.flush()
-        return not process.run([program, "--shell=bash", file.name]).ok
-
-
-_STORE = re.compile(r"(?<=/nix/store/)[a-z0-9]{32}(?=-)")
-_KEY = re.compile(r"[A-Za-z0-9+/]{43}=")
-_ADDRESS = re.compile(r"\d+(?:\.\d+){3}|\b[0-9a-f]{1,4}:[0-9a-f:]*:[0-9a-f]*")
-_REPEATED = re.compile(r"(?<!\S)((?:\S+ ){0,8}?\S+)(?: \1){2,}(?!\S)")
-
-
-def _shape(script: str) -> str:
-    """``script`` with the same words in the place of other nodes' addresses and keys, and two for more of them."""
-    same = _ADDRESS.sub("192.0.2.1", _KEY.sub("0" * 43 + "=", _STORE.sub("0" * 32, script)))
-    return _REPEATED.sub(r"\1 \1", same)
 
 
 _TOOLS: Mapping[str, Callable[[Description, Path], Iterable[str]]] = {

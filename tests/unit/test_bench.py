@@ -55,7 +55,7 @@ def test_a_row_without_the_other_side_has_no_ratio() -> None:
 
 def test_a_failing_benchmark_does_not_stop_the_others(capsys: pytest.CaptureFixture[str]) -> None:
     rows, failed = measure({"bad": broken, "good": lambda _: iter([ROW])}, QUICK)
-    assert (rows, failed) == ([ROW, ROW], ["bad"])
+    assert (rows, failed) == ({"bad": [ROW], "good": [ROW]}, ["bad"])
     assert "bad failed: here: it broke" in capsys.readouterr().err.splitlines()
 
 

@@ -3,7 +3,7 @@ systemd-networkd and shellcheck, what evaluation alone accepts; and that it says
 
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,7 @@ from smallkube.core.checks import Check, Result, failed
 from smallkube.core.errors import UsageError
 from smallkube.core.workspace import REPOSITORY
 from smallkube.nix.check import BOOT, check
+from smallkube.nix.flake import Description, Flake
 
 from .conftest import CLUSTERS, Build, Tree
 
@@ -196,6 +197,24 @@ def test_a_node_that_does_not_evaluate_leaves_the_others_checked(tree: Tree, nix
     assert "/nix/store" not in details(checks, "evaluation")
     assert results(checks)["node1", "units"] is Result.OK
     assert ("node2", "units") not in results(checks)
+
+
+def test_the_others_of_its_batch_are_checked_too(build: Build, nix: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, ...]] = []
+    describe = Flake.describe
+
+    def counted(self: Flake, nodes: Sequence[str]) -> dict[str, Description]:
+        asked.append(tuple(nodes))
+        return describe(self, nodes)
+
+    monkeypatch.setattr(Flake, "describe", counted)
+    monkeypatch.setattr("smallkube.nix.check.BATCH", 3)
+    tree = build((1, 2, 3, 4, 5)).with_file(HOST, "{ systemd.services.x.scirpt = 1; }")
+    checks = checked(tree)
+    single = [(node,) for node in tree.nodes]
+    assert sorted(asked) == sorted([*single, ("node2", "node3", "node4")])
+    assert {each.subject for each in checks if each.check == "units"} == {"node1", "node3", "node4", "node5"}
+    assert [each.subject for each in failed(checks)] == ["node2"]
 
 
 def test_syntax_errors_are_reported_for_every_file(tree: Tree, nix: str) -> None:
