@@ -161,9 +161,10 @@ def _node(node: str, description: Description, work: Path) -> Iterator[Check]:
     if unknown := description["unknown"]:
         yield Check(node, "options", Result.SKIPPED, f"unknown to these inputs: {listed(unknown, 5)}")
     for name, ask in _TOOLS.items():
-        with tempfile.TemporaryDirectory(dir=work) as folder:
+        with tempfile.TemporaryDirectory(dir=work) as holder:
+            (folder := Path(holder) / "files").mkdir()  # networkd, which is not root, must be able to read it
             try:
-                yield from _of(node, name, ask(description, Path(folder)))
+                yield from _of(node, name, ask(description, folder))
             except _Unavailable as error:
                 yield Check(node, name, Result.SKIPPED, error.message)
 

@@ -45,6 +45,7 @@ in
           efiInstallAsRemovable = flag false;
         };
         generic-extlinux-compatible.enable = flag false;
+        generic-extlinux-compatible.configurationLimit = mkOption { type = types.int; default = 20; };
       };
       initrd.availableKernelModules = strings;
       initrd.kernelModules = strings;
