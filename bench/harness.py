@@ -132,22 +132,24 @@ def absent(work: str, *programs: str | Path) -> bool:
 def scratch() -> Iterator[None]:
     """Have all temporary files in a folder that is removed at the end; what killed benchmarks left is removed first.
 
-    The folder is locked as long as its process lives: benchmarks of another working copy may run at the same time.
+    So is what Python compiles, which it keeps as it does for users. The folder is locked as long as its process lives:
+    benchmarks of another working copy may run at the same time.
     """
     for leftover in Path(tempfile.gettempdir()).glob(f"{PREFIX}*/"):
         with _locked(leftover) as unused:
             if unused:
                 shutil.rmtree(leftover, ignore_errors=True)
-    before = tempfile.tempdir, os.environ.get("TMPDIR")
+    before, environment = tempfile.tempdir, dict(os.environ)
     with tempfile.TemporaryDirectory(prefix=PREFIX) as name, _locked(Path(name)):
         tempfile.tempdir = os.environ["TMPDIR"] = name
+        os.environ["PYTHONPYCACHEPREFIX"] = f"{name}/compiled"
+        os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
         try:
             yield
         finally:
-            tempfile.tempdir, inherited = before
-            os.environ.pop("TMPDIR")
-            if inherited:
-                os.environ["TMPDIR"] = inherited
+            tempfile.tempdir = before
+            os.environ.clear()
+            os.environ.update(environment)
 
 
 @contextmanager
