@@ -26,10 +26,13 @@ from smallkube.core.errors import SmallkubeError, UsageError, listed, of_os
 from smallkube.core.workspace import Workspace
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from smallkube.inventory.cluster import Cluster
     from smallkube.inventory.models import Inventory, Node
     from smallkube.remote.fleet import Outcome
     from smallkube.remote.host import Host
+    from smallkube.remote.pool import Pool
 
 Answer = TypeVar("Answer")
 
@@ -96,8 +99,14 @@ class Current:
 
         return Cluster(self.workspace, self.inventory)
 
-    def connect(self, node: "Node") -> "Host":
-        """A connection to ``node`` while the block runs."""
+    @cached_property
+    def pool(self) -> "Pool":
+        """The connections of this task, which are closed when it ends."""
+        from smallkube.remote.pool import Pool
+
+        return Pool(self._connect)
+
+    def _connect(self, node: "Node") -> "Host":
         if self.local and node.role == "primary":
             from smallkube.remote.local import LocalHost
 
@@ -105,6 +114,10 @@ class Current:
         from smallkube.remote.ssh import SshHost
 
         return SshHost(self.workspace, node)
+
+    def connect(self, node: "Node") -> "AbstractContextManager[Host]":
+        """A connection to ``node`` while the block runs."""
+        return self.pool.connect(node)
 
     def ask(self, nodes: "Sequence[Node]", question: "Callable[[Host], Answer]") -> "tuple[Outcome[Answer], ...]":
         """What each of ``nodes`` answers, asked in parallel."""
@@ -208,6 +221,9 @@ def _guard(body: Callable[..., Any]) -> Callable[..., Any]:
             except KeyboardInterrupt as error:
                 code = 128 + signal.SIGINT  # as shells give it
                 raise Exit("interrupted; run the same command again to complete it", code) from error
+            finally:
+                if "pool" in vars(here):
+                    here.pool.close()
 
     return guarded
 

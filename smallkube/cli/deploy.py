@@ -45,7 +45,8 @@ def deploy(
     drain, rollback = not no_drain, not no_rollback
     safety = (confirm_timeout, rollback, drain, with_peers, where, accept_changes, force)
     options = Options(batch or None, max_failures, *safety)
-    plan = prepare(here.cluster, nodes, choose(Goal, "goal", goal), options, may_lock=not here.dry_run)
+    target, connect = choose(Goal, "goal", goal), here.connect
+    plan = prepare(here.cluster, nodes, target, options, may_lock=not here.dry_run, connect=connect)
     if left_out := ", ".join(plan.left_out):
         ui.warn(f"the peers have changed; {left_out} will not get the new ones; --with-peers includes them")
     for text in plan.warnings:
@@ -68,7 +69,7 @@ def _carry_out(here: Current, plan: "Plan") -> None:
     from smallkube.operations import identities
 
     with _outage_reported(here, plan), _progress(here, plan) as progress:
-        reports = run.execute(plan, here.cluster, progress)
+        reports = run.execute(plan, here.cluster, progress, here.pool)
     _show(here, reports)
     if bad := ", ".join(f"{report.node} {report.outcome}" for report in reports if not report.good):
         raise SmallkubeError(f"not everything was deployed: {bad}")
@@ -101,13 +102,13 @@ def plan(here: Current) -> None:
     from smallkube.deploy.plan import Goal, prepare
     from smallkube.remote.fleet import NodeOutcome, reason_of
 
-    planned = prepare(here.cluster, here.nodes, Goal.DRY_ACTIVATE)
+    planned = prepare(here.cluster, here.nodes, Goal.DRY_ACTIVATE, connect=here.connect)
     for text in planned.warnings:
         ui.warn(text)
     outcomes = here.ask(planned.nodes, lambda host: facts.changes(host, planned.bundle))
     changes = {outcome.node.name: outcome.value or facts.Changes(known=False) for outcome in outcomes}
     with _progress(here, planned) as progress:
-        reports = run.execute(planned, here.cluster, progress)
+        reports = run.execute(planned, here.cluster, progress, here.pool)
     for report, outcome in zip(reports, outcomes, strict=True):
         if outcome.error and report.good:
             report.outcome, report.reason = NodeOutcome.FAILED, reason_of(outcome.error)

@@ -32,7 +32,7 @@ def rotate_wireguard(here: Current) -> None:
     output.announce(here, here.inventory.nodes)
     with changing(here) as completed:
         planned = wireguard.plan(here.cluster, nodes, completed)
-        for text in wireguard.warnings(here.cluster) if planned else ():
+        for text in wireguard.warnings(here.cluster, here.connect) if planned else ():
             ui.warn(text)
         if planned and not here.dry_run:
             ui.confirm(f"replace the WireGuard keys of {listed(row.node for row in planned)}?", yes=here.yes)

@@ -122,7 +122,8 @@ class Runner:
         from smallkube.deploy.run import roll_out
 
         cluster = cluster or self.here.cluster
-        return roll_out(cluster, cluster.inventory.nodes if nodes is None else nodes, self.progress, **options)
+        nodes = cluster.inventory.nodes if nodes is None else nodes
+        return roll_out(cluster, nodes, self.progress, pool=self.here.pool, **options)
 
     def run(self, operation: "Operation", question: str, nodes: "Sequence[Node] | None" = None) -> bool:
         """Print the steps that remain, or run just those; whether they ran. Raises UsageError when not confirmed."""
@@ -131,7 +132,7 @@ class Runner:
         if self.rotation and not self.here.dry_run:
             from smallkube.deploy.plan import require_current
 
-            require_current(self.here.cluster)
+            require_current(self.here.cluster, self.here.connect)
         if operation.under_way(self.keys):
             ui.message("resumes the operation that is under way")
         nodes = self.here.inventory.nodes if nodes is None else nodes

@@ -6,7 +6,7 @@ The machine decides: the first that creates /run/smallkube/NONCE/decision, its t
 import threading
 import time
 from collections.abc import Callable, Collection, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import TypeVar
@@ -112,12 +112,12 @@ class Verdict:
 
 @dataclass
 class Activation:
-    """One activation of ``system`` on ``node``. ``connect`` makes a new, unopened connection each time.
+    """One activation of ``system`` on ``node``. ``connect`` makes a new connection each time.
 
     ``examine`` checks the health of the new system and returns its faults. ``barrier``: of a lockstep deploy.
     """
 
-    connect: Callable[[], Host]
+    connect: Callable[[], AbstractContextManager[Host]]
     nonce: str
     system: str
     before: DeployFacts

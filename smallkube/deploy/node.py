@@ -28,7 +28,7 @@ from smallkube.nix import flake
 from smallkube.remote import journal, scripts
 from smallkube.remote.fleet import NodeOutcome, Watcher, reason_of
 from smallkube.remote.host import Command, Host, Result
-from smallkube.remote.ssh import SshHost, connector
+from smallkube.remote.pool import Pool
 from smallkube.secrets.host_keys import read_host_key
 
 JOURNAL_LINES = 15
@@ -43,8 +43,8 @@ T = TypeVar("T")
 class DeployContext:
     """What all nodes of one deploy share."""
 
-    def __init__(self, plan: Plan, cluster: Cluster, watcher: Watcher) -> None:
-        self.plan, self.cluster, self.watcher = plan, cluster, watcher
+    def __init__(self, plan: Plan, cluster: Cluster, watcher: Watcher, pool: Pool) -> None:
+        self.plan, self.cluster, self.watcher, self.pool = plan, cluster, watcher, pool
         self.began, self.logs = datetime.now(UTC), cluster.workspace.state_dir / "logs"
         node_log.prune(self.logs)
         self.stop = threading.Event()
@@ -59,12 +59,12 @@ class NodeDeploy:
     def __init__(self, context: DeployContext, node: Node) -> None:
         self.context, self.node, self.plan = context, node, context.plan
         self.workspace, self.stopped = context.cluster.workspace, context.stop.is_set
-        self.connect, self.step = partial(SshHost, self.workspace, node), partial(context.watcher.step, node.name)
+        self.step, self.connect = partial(context.watcher.step, node.name), partial(context.pool.connect_anew, node)
         self.report, self.ended = Report(node.name, EXPECTED[self.plan.goal]), False
         self.digest = self.plan.digest
         file = node_log.path(context.logs, context.began, node.name, self.plan.nonce)
         self.log = node_log.NodeLog(file, partial(context.watcher.output, node.name))
-        inventory, connect, left_out = context.cluster.inventory, connector(self.workspace), self.plan.left_out
+        inventory, connect, left_out = context.cluster.inventory, context.pool.connect, self.plan.left_out
         self.drain = Drain(inventory, node, connect, context.drain_slots)
         without_tunnel = f"{', '.join(left_out)} did not get the new peers" if left_out else ""
         self.health = Health(inventory, node, connect, self.plan.lockstep, without_tunnel)
@@ -72,8 +72,8 @@ class NodeDeploy:
         self.facts: DeployFacts
         self.activation: Activation
         self._host: Host | None = None
-        self.cleanup = ExitStack()
-        self.cleanup.callback(self._disconnect)
+        self.cleanup, self._lent = ExitStack(), ExitStack()
+        self.cleanup.push(self._lent)
         self.cleanup.callback(self.lock.end)
 
     def execute(self) -> Report:
@@ -97,17 +97,19 @@ class NodeDeploy:
 
     @property
     def host(self) -> Host:
-        """The connection to the node, made when there is none."""
+        """A connection to the node, that of the step before where there is one."""
         if self._host is None:
-            host = self.connect()
-            host.open()
-            self._host = host
+            self._host = self._lent.enter_context(self.context.pool.connect(self.node))
         return self._host
+
+    def _give_back(self) -> None:
+        self._host = None
+        self._lent.close()
 
     def _disconnect(self) -> None:
         if self._host:
             self._host.close()
-            self._host = None
+        self._give_back()
 
     def _again(self, attempt: Callable[[], T]) -> T:
         """``attempt`` and, should it fail, once more over a new connection."""
@@ -249,6 +251,7 @@ class NodeDeploy:
             except SmallkubeError as error:
                 self.report.add_reason(reason_of(error))
             if self.lock.taken and self.plan.drains:
+                self._give_back()
                 self.drain.end_interrupted()
             self.lock.release(lambda: self.host)
 

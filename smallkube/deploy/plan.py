@@ -1,17 +1,13 @@
-"""What a deploy will do, as a value, and all that can be found wrong before a machine is changed.
-
-The steps on each node are in ``deploy.node``.
-"""
+"""What a deploy will do, as a value, and all that can be found wrong before a machine is changed. Steps: ``node``."""
 
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from pathlib import Path
 from typing import TypeVar
 
 from smallkube.core import process
-from smallkube.core.errors import ErrorGroup, UsageError, listed
+from smallkube.core.errors import ErrorGroup, UsageError
 from smallkube.core.files import write_file
 from smallkube.deploy import preflight
 from smallkube.deploy.facts import SCRIPTS, Deployed
@@ -21,7 +17,8 @@ from smallkube.nix import build, flake, lockfile, render
 from smallkube.nix.bundle import Bundle, assemble
 from smallkube.remote import fleet, scripts
 from smallkube.remote.fleet import NodeOutcome
-from smallkube.remote.ssh import SshHost
+from smallkube.remote.host import Connect
+from smallkube.remote.ssh import SshHost, connector
 from smallkube.secrets import host_keys, policy, transaction
 from smallkube.secrets.keyring import find_keyring, of_master
 from smallkube.secrets.recipients import Finding, State
@@ -187,7 +184,13 @@ def choose(kind: type[E], flag: str, text: str) -> E:
 
 
 def prepare(
-    cluster: Cluster, nodes: Sequence[Node], goal: Goal, options: Options = DEFAULT, *, may_lock: bool = True
+    cluster: Cluster,
+    nodes: Sequence[Node],
+    goal: Goal,
+    options: Options = DEFAULT,
+    *,
+    may_lock: bool = True,
+    connect: Connect | None = None,
 ) -> Plan:
     """The plan of a deploy. ``may_lock``: make nix/flake.lock, or pin the inputs that it lacks or has of elsewhere.
 
@@ -195,16 +198,14 @@ def prepare(
     """
     if options.build_on is BuildOn.LOCAL:
         build.require_nix()
-    check_rendered(cluster, render.plan(cluster).changed)
-    whole = assemble(cluster)
-    flake.require_sound_lock(whole.files)
-    found_secrets = findings(cluster)
+    whole, found_secrets = _workspace(cluster), findings(cluster)
     check_secrets(nodes, found_secrets)
     if may_lock and flake.LOCK_FILE not in whole.files:
         whole = _locked(cluster, whole)
+    connect = connect or connector(cluster.workspace)
     asked = [*nodes, *(node for node in (cluster.inventory.primary,) if node not in nodes)]
-    found = preflight.ask(cluster, asked)
-    new_peers, others = preflight.stale_peers(cluster, nodes, found, whole.files["keys/peers.json"])
+    found = preflight.ask(asked, connect)
+    new_peers, others = preflight.stale_peers(cluster, nodes, found, whole.files["keys/peers.json"], connect)
     if options.with_peers and others:
         nodes = cluster.inventory.select([*(node.name for node in nodes), *others])
         found, new_peers, others = found | others, True, {}
@@ -227,12 +228,19 @@ def prepare(
     return replace(planned, warnings=warnings, not_asked=not_asked, keys=keys, commit=commit)
 
 
-def require_current(cluster: Cluster) -> Mapping[str, Deployed]:
+def _workspace(cluster: Cluster) -> Bundle:
+    preflight.check_rendered(cluster, render.plan(cluster).changed)
+    whole = assemble(cluster)
+    flake.require_sound_lock(whole.files)
+    return whole
+
+
+def require_current(cluster: Cluster, connect: Connect) -> Mapping[str, Deployed]:
     """What was deployed to each machine that can be asked: before keys/ is changed for a deploy.
 
     Raises UsageError for older keys, and ErrorGroup for values, that the deploy would refuse.
     """
-    found = preflight.ask(cluster, cluster.inventory.nodes)
+    found = preflight.ask(cluster.inventory.nodes, connect)
     preflight.refuse_older_keys(found, transaction.states(cluster.workspace))
     texts = render.plan(cluster).files
     files = {file: texts[cluster.workspace.root / file].encode() for file in preflight.FILES}
@@ -281,13 +289,3 @@ def check_secrets(nodes: Sequence[Node], findings: Sequence[Finding]) -> None:
             problems.append(UsageError(problem, where=f"keys/{finding.secret.file}", hint=f"run `{command}`"))
     if problems:
         raise ErrorGroup(problems)
-
-
-def check_rendered(cluster: Cluster, stale: Sequence[Path]) -> None:
-    """Raise UsageError when ``stale`` files are not rendered from the inventory as it is."""
-    if stale:
-        names = listed([cluster.workspace.relative(path) for path in stale], 3)
-        raise UsageError(
-            f"not rendered from the inventory as it is now ({cluster.inventory.cluster.name}): {names}",
-            hint="run `inv nix.render`",
-        )

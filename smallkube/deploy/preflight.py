@@ -4,6 +4,7 @@ import hashlib
 import json
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
 
 from smallkube.core import git
 from smallkube.core.errors import ErrorGroup, UsageError, listed
@@ -17,7 +18,7 @@ from smallkube.inventory.models import Node
 from smallkube.nix import flake, hosts, lockfile
 from smallkube.nix.bundle import Bundle
 from smallkube.remote import fleet
-from smallkube.remote.ssh import connector
+from smallkube.remote.host import Connect
 from smallkube.secrets import age, kinds, peers, policy, transaction
 
 FILES = ("nix/rendered/cluster.nix", "nix/flake.nix")
@@ -47,9 +48,19 @@ _COMMIT = re.compile(r"[0-9a-f]{40,64}")
 _NETWORK_POLICY = re.compile(rb"""^[^#\n]*\bkind["']?\s*:\s*["']?NetworkPolicy\b""", re.MULTILINE)
 
 
-def ask(cluster: Cluster, nodes: Sequence[Node]) -> dict[str, Deployed]:
+def check_rendered(cluster: Cluster, stale: Sequence[Path]) -> None:
+    """Raise UsageError when ``stale`` files are not rendered from the inventory as it is."""
+    if stale:
+        names = listed([cluster.workspace.relative(path) for path in stale], 3)
+        raise UsageError(
+            f"not rendered from the inventory as it is now ({cluster.inventory.cluster.name}): {names}",
+            hint="run `inv nix.render`",
+        )
+
+
+def ask(nodes: Sequence[Node], connect: Connect) -> dict[str, Deployed]:
     """What was deployed to ``nodes``, by name; machines that can't be asked are left out."""
-    outcomes = fleet.ask(nodes, connector(cluster.workspace), facts.deployed)
+    outcomes = fleet.ask(nodes, connect, facts.deployed)
     return {outcome.node.name: outcome.value for outcome in outcomes if outcome.value}
 
 
@@ -178,7 +189,7 @@ def _other_index(node: Node, there: Deployed) -> Iterator[UsageError]:
 
 
 def stale_peers(
-    cluster: Cluster, nodes: Sequence[Node], found: Mapping[str, Deployed], wanted: bytes
+    cluster: Cluster, nodes: Sequence[Node], found: Mapping[str, Deployed], wanted: bytes, connect: Connect
 ) -> tuple[bool, dict[str, Deployed]]:
     """Whether one of ``nodes`` has an older peers.json than ``wanted``, and which other nodes have one, and what else.
 
@@ -188,7 +199,7 @@ def stale_peers(
     digest = hashlib.sha256(wanted).hexdigest()
     selected = {found[node.name].peers for node in nodes if node.name in found} - {digest}
     others = [node for node in cluster.inventory.nodes if node not in nodes] if selected else []
-    known = ask(cluster, others) if others else {}
+    known = ask(others, connect) if others else {}
     stale = {name: each for name, each in known.items() if each.peers not in ("", digest)}
     return any(selected), stale
 

@@ -23,7 +23,7 @@ from pydantic import ValidationError
 from smallkube.core import process
 from smallkube.core.errors import MALFORMED, SmallkubeError, UsageError, listed, one_line, split_lines
 from smallkube.core.files import write_file
-from smallkube.deploy import plan
+from smallkube.deploy import plan, preflight
 from smallkube.inventory.cluster import Cluster
 from smallkube.inventory.models import Node, Ssh
 from smallkube.kube import members
@@ -96,7 +96,7 @@ def prepare(cluster: Cluster, node: Node, extra_files: Path, build_on: str, *, m
         raise UsageError(f"--build-on {build_on!r}: unknown", hint=f"pass one of {', '.join(BUILD_ON)}")
     _nix()
     require_key(cluster, node, extra_files)
-    plan.check_rendered(cluster, render.plan(cluster).changed)
+    preflight.check_rendered(cluster, render.plan(cluster).changed)
     whole = assemble(cluster)
     flake.require_sound_lock(whole.files)
     plan.check_secrets((node,), plan.findings(cluster))

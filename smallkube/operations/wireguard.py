@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from smallkube.core.errors import listed
 from smallkube.deploy.plan import require_current
 from smallkube.inventory.cluster import Cluster
+from smallkube.remote.host import Connect
 from smallkube.secrets import keyring, kinds, peers, policy, transaction
 from smallkube.secrets.policy import Kind, Secret
 from smallkube.secrets.transaction import Change
@@ -23,12 +24,12 @@ class Outcome:
     peers: tuple[str, ...]
 
 
-def warnings(cluster: Cluster) -> Iterator[str]:
+def warnings(cluster: Cluster, connect: Connect) -> Iterator[str]:
     """Ask all machines, to which new keys must be deployed in lockstep, what they have.
 
     Raises as ``require_current``.
     """
-    found, entries = require_current(cluster), peers.public_keys(peers.read(cluster.workspace))
+    found, entries = require_current(cluster, connect), peers.public_keys(peers.read(cluster.workspace))
     nodes = cluster.inventory.nodes
     if silent := [node.name for node in nodes if node.name not in found]:
         yield f"no answer from {listed(silent)}: new keys can't be deployed before all nodes can be reached"

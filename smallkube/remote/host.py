@@ -158,6 +158,10 @@ class Host(ABC):
     def close(self) -> None:  # noqa: B027
         """Disconnect; what was started detached on the machine goes on."""
 
+    def answers(self) -> bool:
+        """Whether the connection still carries what is said to the machine."""
+        return True
+
     def run(
         self,
         command: Command,

@@ -25,6 +25,8 @@ from smallkube.secrets import host_keys
 KEEPALIVE_SECONDS = 15
 SILENCE_SECONDS = 60
 """A connection on which nothing was acknowledged for so long is lost."""
+ANSWER_SECONDS = 3
+"""A connection that has waited for work is given up when the machine is silent on it for so long."""
 UNEXPECTED = "the other end sent what is not SSH"
 """Paramiko (5.0) then raises what comes of reading it."""
 _SUDO_REFUSED = 1
@@ -116,6 +118,16 @@ class SshHost(Host):
     def is_connected(self) -> bool:
         transport = self._fabric.transport
         return transport is not None and transport.is_active()
+
+    def answers(self) -> bool:
+        """Asks for the beginning of a session, with which nothing runs there yet."""
+        try:
+            if (transport := self._fabric.transport) is None:
+                return False
+            transport.open_session(timeout=ANSWER_SECONDS).close()
+            return True
+        except (paramiko.SSHException, OSError, EOFError):
+            return False
 
     def open_channel(self, target: tuple[str, int]) -> paramiko.Channel:
         """A connection from the machine to ``target``, an address and a port (RFC 4254, 7.2). Raises SmallkubeError."""

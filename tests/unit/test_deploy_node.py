@@ -22,6 +22,7 @@ from smallkube.nix.bundle import Bundle
 from smallkube.remote.fake import FakeHost, reply
 from smallkube.remote.fleet import NodeOutcome
 from smallkube.remote.host import Command, Result
+from smallkube.remote.pool import Pool
 from tests.unit.world import Silent
 
 OLD, NEW = "/nix/store/old", "/nix/store/new"
@@ -96,8 +97,6 @@ class Machine:
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
     made = Machine()
-    monkeypatch.setattr(deploying, "SshHost", lambda _, node: FakeHost(node, made.answer))
-    monkeypatch.setattr(deploying, "connector", lambda _: lambda node: FakeHost(node, made.answer))
     monkeypatch.setattr("time.time", lambda: 1_000.0)
     return made
 
@@ -113,7 +112,8 @@ def deploy(machine: Machine, workspace: Workspace) -> Callable[..., Report]:
         made = replace(plan.make([node], Bundle({}), goal), **more)
         if generation is not None:
             made = plan.rollback([node], generation, Options())
-        context = deploying.DeployContext(made, cluster, Silent())
+        pool = Pool(lambda node: FakeHost(node, machine.answer))
+        context = deploying.DeployContext(made, cluster, Silent(), pool)
         context.stop = machine.stop
         with lock(workspace.state_dir / "locks" / node.name, "deploying"):
             return deploying.NodeDeploy(context, node).execute()

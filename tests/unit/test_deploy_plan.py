@@ -6,7 +6,7 @@ import pytest
 
 from smallkube.core.errors import ErrorGroup, UsageError
 from smallkube.core.workspace import Workspace
-from smallkube.deploy import plan
+from smallkube.deploy import plan, preflight
 from smallkube.deploy.node import steps
 from smallkube.deploy.plan import BuildOn, Goal, Options, choose
 from smallkube.inventory.cluster import Cluster
@@ -135,6 +135,6 @@ def test_each_unreadable_secret_is_reported_with_its_command(inventory: Inventor
 
 def test_what_is_not_rendered_is_not_deployed(workspace: Workspace, inventory: Inventory) -> None:
     cluster = Cluster(workspace, inventory)
-    plan.check_rendered(cluster, [])
+    preflight.check_rendered(cluster, [])
     with pytest.raises(UsageError, match=r"a, b, c and 2 more; run `inv nix\.render`"):
-        plan.check_rendered(cluster, [workspace.root / name for name in "abcde"])
+        preflight.check_rendered(cluster, [workspace.root / name for name in "abcde"])

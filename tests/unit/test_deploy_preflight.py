@@ -20,6 +20,7 @@ from smallkube.inventory.models import Inventory, Node
 from smallkube.nix.bundle import Bundle
 from smallkube.remote.fake import FakeHost, reply
 from smallkube.remote.host import Command
+from smallkube.remote.ssh import connector
 
 SYSTEM = "/nix/store/aaa-nixos-system-node2"
 ENTRY = {"time": "t", "operator": "o", "goal": "switch", "digest": "d", "system": SYSTEM, "generation": "1"}
@@ -114,7 +115,8 @@ def test_nodes_with_older_peers_are_found(
 
     monkeypatch.setattr("smallkube.remote.ssh.SshHost", connect)
     cluster, nodes = Cluster(workspace, inventory), [inventory.nodes[index - 1] for index in selected]
-    new, others = preflight.stale_peers(cluster, nodes, preflight.ask(cluster, nodes), b"peers")
+    ask = connector(workspace)
+    new, others = preflight.stale_peers(cluster, nodes, preflight.ask(nodes, ask), b"peers", ask)
     assert (new, tuple(others)) == stale
 
 
@@ -126,7 +128,7 @@ def test_a_machine_that_answers_anything_else_is_left_out(
         return reply('{"system": 1}')
 
     monkeypatch.setattr("smallkube.remote.ssh.SshHost", lambda _, node: FakeHost(node, answer))
-    assert preflight.ask(Cluster(workspace, inventory), inventory.nodes) == {}
+    assert preflight.ask(inventory.nodes, connector(workspace)) == {}
 
 
 def test_a_commit_that_this_clone_lacks_is_reported(workspace: Workspace) -> None:

@@ -16,7 +16,8 @@ import pytest
 
 from smallkube.core.errors import SmallkubeError
 from smallkube.deploy import plan as planning
-from smallkube.deploy.plan import Options, Report, check_rendered
+from smallkube.deploy.plan import Options, Report
+from smallkube.deploy.preflight import check_rendered
 from smallkube.etcd.status import Status
 from smallkube.inventory import releases
 from smallkube.inventory.cluster import Cluster
