@@ -5,6 +5,9 @@ from collections.abc import Callable, Sequence
 
 from smallkube.core.errors import SmallkubeError
 
+FIRST_PAUSE = 0.1
+"""In seconds."""
+
 
 def wait_until(
     missing: Callable[[], Sequence[str]],
@@ -18,10 +21,12 @@ def wait_until(
 ) -> None:
     """Ask until nothing is ``missing``, at least once and for at most ``seconds``.
 
+    The pauses grow from FIRST_PAUSE to ``interval``: what is soon there is seen soon, what is not costs little.
     Raises ``error``, whose text lists what was missing last after ``failure``, and whatever ``missing`` raises.
     """
-    deadline = time.monotonic() + seconds
+    deadline, pause = time.monotonic() + seconds, min(FIRST_PAUSE, interval)
     while found := missing():
-        if time.monotonic() + interval > deadline:
+        if time.monotonic() + pause > deadline:
             raise error(f"{failure}: {', '.join(found)}", where=where, hint=hint)
-        time.sleep(interval)
+        time.sleep(pause)
+        pause = min(1.5 * pause, interval)

@@ -17,7 +17,8 @@ from smallkube.deploy.facts import SCRIPTS, DeployFacts, Progress
 from smallkube.remote.fleet import NodeOutcome
 from smallkube.remote.host import Command, Host
 
-POLL_SECONDS = 0.5
+POLL_SECONDS = 0.1
+RECONNECT_SECONDS = 0.5
 BARRIER_SECONDS = 1.0
 GRACE_SECONDS = 60
 """How long after the rollback was due an unreachable machine is still asked for the outcome."""
@@ -274,7 +275,7 @@ class Activation:
                 if self.stopped():
                     return None
             host = None
-            self.sleep(POLL_SECONDS)
+            self.sleep(RECONNECT_SECONDS)
         return None
 
     def _deadline(self) -> float:

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated
@@ -15,7 +15,7 @@ from smallkube.deploy.history import Entry
 from smallkube.inventory.models import Inventory, Node
 from smallkube.nix.bundle import Bundle
 from smallkube.remote import scripts
-from smallkube.remote.host import Command, Host
+from smallkube.remote.host import Command, Host, Result
 from smallkube.remote.scripts import HOME, Scripts
 
 SCRIPTS = Scripts(Path(__file__).with_name("scripts"))
@@ -162,13 +162,27 @@ class Generations:
         return found
 
 
-def of_deploy(host: Host, bundle: Bundle) -> DeployFacts:
-    """Needs nothing of ours on the machine. Raises SmallkubeError when it is not a NixOS machine."""
-    command = SCRIPTS.sent("facts", "deploy", bundle.digest, SCRIPTS.bundle.digest)
-    found = scripts.read(host, command, DeployFacts)
+def inspection(bundle: Bundle, *lock: str) -> Command:
+    """What ``inspected`` reads; needs nothing of ours on the machine.
+
+    ``lock``: owner, nonce and holder of the deploy's lock, which it takes first; it fails when another one holds it.
+    """
+    what, digests = "locked" if lock else "deploy", (bundle.digest, SCRIPTS.bundle.digest)
+    command = SCRIPTS.sent("facts", what, *lock, *digests, title="lock" if lock else "")
+    return replace(command, limit=scripts.OUTPUT_LIMIT)
+
+
+def inspected(host: Host, done: Result) -> DeployFacts:
+    """From the answer to ``inspection``. Raises SmallkubeError when the machine is not a NixOS machine."""
+    found = scripts.parse(done.text, DeployFacts, "facts", host.where)
     if not found.system.startswith("/nix/store/"):
         raise SmallkubeError("not a NixOS machine: it has no /run/current-system")
     return found
+
+
+def of_deploy(host: Host, bundle: Bundle) -> DeployFacts:
+    """Both at once, without the lock."""
+    return inspected(host, host.run_checked(inspection(bundle)))
 
 
 def deployed(host: Host) -> Deployed:

@@ -3,13 +3,15 @@
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
+from functools import partial
 
 from smallkube.core.errors import SmallkubeError
 from smallkube.deploy.facts import SCRIPTS
 from smallkube.deploy.history import operator
-from smallkube.remote.host import Host
+from smallkube.remote.host import Command, Host, Result
 
 REFRESH_SECONDS = 240
+_TAKE = partial(SCRIPTS.sent, "activation", "lock", title="lock")
 
 
 class MachineLock:
@@ -19,14 +21,17 @@ class MachineLock:
         self.connect, self.nonce = connect, nonce
         self.taken, self._ended = False, threading.Event()
 
-    def take(self, host: Host, workspace: str) -> None:
-        """Take it. Raises SmallkubeError when the deploy of another ``workspace`` holds it."""
-        holder = f"{operator()} {workspace}"
-        taken = host.run(SCRIPTS.sent("activation", "lock", operator(), self.nonce, holder, title="lock"))
+    def take(self, host: Host, workspace: str, command: Callable[..., Command] = _TAKE) -> Result:
+        """Take it by ``command``, which is made of owner, nonce and holder; what that printed.
+
+        Raises SmallkubeError when the deploy of another ``workspace`` holds it.
+        """
+        taken = host.run(command(operator(), self.nonce, f"{operator()} {workspace}"))
         if not taken.ok:
             raise SmallkubeError(taken.last_line, hint="wait for that deploy to end")
         self.taken = True
         threading.Thread(target=self._keep, daemon=True).start()
+        return taken
 
     def _keep(self) -> None:
         while not self._ended.wait(REFRESH_SECONDS):

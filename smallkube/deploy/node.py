@@ -121,8 +121,8 @@ class NodeDeploy:
 
     def preflight(self) -> None:
         file = (self.workspace.state_dir / "locks" / self.node.name).stat()
-        self.lock.take(self.host, f"{file.st_dev}:{file.st_ino}")
-        self.facts = facts.of_deploy(self.host, self.plan.bundle)
+        holder, inspection = f"{file.st_dev}:{file.st_ino}", partial(facts.inspection, self.plan.bundle)
+        self.facts = facts.inspected(self.host, self.lock.take(self.host, holder, inspection))
         expected = read_host_key(self.workspace, self.node.name)
         if reasons := checks.unfit(self.facts, time.time(), expected):
             raise SmallkubeError("; ".join(reasons))

@@ -129,8 +129,8 @@ def test_the_newest_are_kept_and_leftovers_go(run: Run, root: Path) -> None:
     assert kept == {bundle.digest for bundle in (*bundles[-4:], BUNDLE)}
 
 
-def take(run: Run, owner: str, nonce: str, holder: str) -> tuple[int, str]:
-    done = run("activation", "lock", owner, nonce, holder)
+def take(run: Run, owner: str, nonce: str, holder: str, *words: str) -> tuple[int, str]:
+    done = run(*(words or ("activation", "lock")), owner, nonce, holder, *(["bundle", "scripts"] if words else []))
     return done.returncode, done.stderr.decode().strip()
 
 
@@ -143,6 +143,14 @@ def test_the_holder_of_the_lock_is_named_to_others(run: Run, root: Path) -> None
     assert take(run, "bob@desk", "2", "there")[0] == 75
     run("activation", "unlock", "1")
     assert take(run, "bob@desk", "2", "there") == (0, "")
+
+
+def test_the_lock_is_taken_and_facts_read_at_once(run: Run, root: Path) -> None:
+    assert take(run, "ann@laptop", "1", "here", "facts", "locked")[0] == 0
+    status, said = take(run, "bob@desk", "2", "there", "facts", "locked")
+    assert (status, said.startswith("locked by ann@laptop since ")) == (75, True)
+    assert json.loads(run("facts", "locked", "ann", "3", "here", "b", "s").stdout)["has_bundle"] is False
+    assert (root / "run/smallkube/lock/nonce").read_text().strip() == "3"
 
 
 def test_the_lock_of_a_killed_process_is_taken_over(run: Run, root: Path) -> None:

@@ -1,6 +1,7 @@
 #!/bin/sh
-# Facts about this machine, as JSON. Changes nothing.
+# Facts about this machine, as JSON. Changes nothing but the lock of a deploy, when it is to take that.
 #   facts.sh deploy BUNDLE_DIGEST SCRIPTS_DIGEST
+#   facts.sh locked OWNER NONCE HOLDER BUNDLE_DIGEST SCRIPTS_DIGEST    the same, once it has the lock, which it takes
 #   facts.sh deployed INDEX
 #   facts.sh host MTU BUNDLE_DIGEST UNITS... -- TUNNEL_ADDRESSES...
 #   facts.sh progress NONCE
@@ -161,11 +162,18 @@ etcd_versions() { # SYSTEM ENDPOINT
     sed -n 's/.*"storageVersion":"\([0-9][0-9.]*[0-9]\)".*/\1/p' | string data
 }
 
-begin facts
 what=$1
 shift
+if [ "$what" = locked ]; then
+  set -e
+  lock "$1" "$2" "$3"
+  set +e
+  exec 9>&-
+  shift 3
+fi
+begin facts
 case $what in
-deploy) deploy_facts "$@" ;;
+deploy | locked) deploy_facts "$@" ;;
 deployed) deployed "$@" ;;
 host) host_facts "$@" ;;
 progress) progress "$@" ;;
