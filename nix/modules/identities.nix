@@ -72,14 +72,14 @@ let
     text = ''
       authentication() { kubectl --request-timeout=20s --namespace=kube-system "$@"; }
       leaves() { awk '/^-----BEGIN/ { leaf = ""; inside = 1; next } /^-----END/ { print leaf; inside = 0 } inside { leaf = leaf $0 }' | sort; }
-      for ((try = 1; try <= 20; try++)); do
+      while ((SECONDS < 20)); do
         published=$(authentication get configmap extension-apiserver-authentication --ignore-not-found \
           --output='jsonpath={.data.client-ca-file}' | leaves)
         if [ -z "$(comm -23 <(printf '%s\n' "$published") <({ echo; leaves <${state}/clients.crt; } | sort -u))" ]; then
           exit 0
         fi
         authentication delete configmap extension-apiserver-authentication --ignore-not-found
-        sleep 1
+        sleep 0.1
       done
       echo "aggregated API servers are still told of certificates that were removed" >&2
       exit 1

@@ -1,5 +1,6 @@
 """Deploys: the plan, the run with automatic rollback, what was deployed and what differs."""
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
@@ -83,13 +84,12 @@ def _outage_reported(here: Current, plan: "Plan") -> Iterator[None]:
     """Say in the end how often the API server restarted, where the primary is deployed to and can be asked."""
     from smallkube.operations import engine
 
-    primary, began = here.inventory.primary, ""
-    with suppress(SmallkubeError):
-        began = engine.clock(here.connect, primary) if primary in plan.nodes else ""
+    primary, began = here.inventory.primary, time.monotonic()
     yield
     with suppress(SmallkubeError):
-        if began:
-            ui.message(engine.outage_since(here.connect, primary, began).words)
+        if primary in plan.nodes:
+            seconds = int(time.monotonic() - began) + 1
+            ui.message(engine.outage_of_last(here.connect, primary, seconds).words)
 
 
 @task(*SELECTION, "json")

@@ -12,7 +12,7 @@ from smallkube.core.checks import Check, Result, failed
 from smallkube.core.errors import SmallkubeError, UsageError
 from smallkube.deploy.facts import SCRIPTS, DeployFacts, HostFacts, Progress, units_of
 from smallkube.inventory.models import Inventory, Node
-from smallkube.remote import scripts
+from smallkube.remote import fleet, scripts
 from smallkube.remote.host import Command, Connect, Host
 from smallkube.remote.scripts import UnexpectedOutputError
 from smallkube.secrets import policy
@@ -216,7 +216,9 @@ class Health:
 
     def measure_before(self, host: Host) -> None:
         """The operator's own checks count whatever they found before, so they run only afterwards."""
-        self.before = (*self._checks(host, 1, tunnel=not self.new_peers), *self._ready(host, 1))
+        tunnel = not self.new_peers
+        both = fleet.together(lambda: self._checks(host, 1, tunnel=tunnel), lambda: self._ready(host, 1))
+        self.before = (*both[0], *both[1])
 
     def measure_after(self, host: Host) -> list[str]:
         """What is wrong with the new system, in words."""

@@ -75,9 +75,8 @@ class Drain:
         to drain it. If that can't be done now, the next deploy does it.
         """
         with suppress(SmallkubeError):
-            if self.begun or members.api_down(self.inventory, self.connect):
+            if self.begun:
                 return
             with self.connect(self.inventory.primary) as primary:
-                found = members.member(primary, self.host)
-                if found and found.marked:
+                if members.is_marked(primary, self.host):
                     members.uncordon(primary, self.host)

@@ -91,9 +91,9 @@ class HostFacts(Systems):
     ``profile``, ``generation``, ``clock``: as in DeployFacts. ``bridge``: the addresses of brkube. ``ping``, ``mtu``:
     address → milliseconds of a small and of a full-sized packet, None when it is lost. ``handshakes``: WireGuard key →
     time of the last one, 0 when there was none. ``secrets``: name under /run/agenix → "MODE OWNER GROUP".
-    ``readable``: which files of the bundle the host key decrypts, None without age. ``etcd``: "healthy", what is wrong,
-    or "". ``units``: from systemctl(1). ``sources``: address of a peer → address from which the tunnel sends to it.
-    ``dropping``: "FAMILY TABLE CHAIN" of those whose policy drops what is forwarded.
+    ``readable``: which files of the bundle the host key decrypts, None without age or if it was not tried. ``etcd``:
+    "healthy", what is wrong, or "". ``units``: from systemctl(1). ``sources``: address of a peer → address from which
+    the tunnel sends to it. ``dropping``: "FAMILY TABLE CHAIN" of those whose policy drops what is forwarded.
     """
 
     profile: str
@@ -190,8 +190,11 @@ def deployed(host: Host) -> Deployed:
     return scripts.read(host, SCRIPTS.sent("facts", "deployed", str(host.node.index)), Deployed)
 
 
-def of_host(host: Host, inventory: Inventory, bundle_digest: str) -> HostFacts:
-    """Also pings every other node through the tunnel, in both families and with full-sized packets."""
+def of_host(host: Host, inventory: Inventory, bundle_digest: str = "") -> HostFacts:
+    """Also pings every other node through the tunnel, in both families and with full-sized packets.
+
+    Without a bundle it is not tried which files the host key decrypts, of which each costs a process.
+    """
     plan, others = inventory.addressing, [node for node in inventory.nodes if node != host.node]
     targets = [address for node in others for address in (plan.host6(node.index), plan.host4(node.index))]
     units = [f"{unit}.service" for unit in units_of(host.node)]

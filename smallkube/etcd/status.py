@@ -10,6 +10,7 @@ from typing import Any
 
 from smallkube.core.errors import MALFORMED
 from smallkube.etcd.record import Record
+from smallkube.remote import fleet
 from smallkube.remote.host import MAX_LINE, Command, Host
 from smallkube.remote.scripts import Scripts
 
@@ -40,8 +41,10 @@ class Status:
 
 def read(primary: Host, seconds: int) -> Status:
     """Raises SmallkubeError when etcd gives no answer within ``seconds``."""
-    reply = _ask(primary, seconds, "endpoint", "status", "--write-out", "json")
-    alarms = _ask(primary, seconds, "alarm", "list")
+    reply, alarms = fleet.together(
+        lambda: _ask(primary, seconds, "endpoint", "status", "--write-out", "json"),
+        lambda: _ask(primary, seconds, "alarm", "list"),
+    )
     try:
         return parse(reply, alarms)
     except MALFORMED as error:

@@ -10,6 +10,7 @@ from typing import Any
 
 from smallkube.core.errors import MALFORMED, SmallkubeError
 from smallkube.kube.members import KUBECTL, Member, parse_member
+from smallkube.remote import fleet
 from smallkube.remote.host import Command, Host, Result
 
 _LEASE_SECONDS = 40
@@ -40,14 +41,19 @@ class Api:
 
 def read(primary: Host) -> Api:
     """Everything that can be had; what does not answer is left out. Raises SmallkubeError without a connection."""
+    version, ready, nodes, leases = fleet.together(
+        lambda: _get(primary, "--raw", "/version"),
+        lambda: _get(primary, "--raw", "/readyz?verbose"),
+        lambda: _get(primary, "nodes", "--output=json"),
+        lambda: _get(primary, "leases", "--namespace=kube-node-lease", "--output=json"),
+    )
     found = Api()
     with suppress(*MALFORMED):
-        found = Api(version=str(_get_json(primary, "--raw", "/version")["gitVersion"]))
-        found = replace(found, failing=parse_ready(_get(primary, "--raw", "/readyz?verbose")))
-        nodes = _get_json(primary, "nodes", "--output=json")["items"]
-        found = replace(found, members={str(item["metadata"]["name"]): parse_member(item) for item in nodes})
-        leases = _get_json(primary, "leases", "--namespace=kube-node-lease", "--output=json")["items"]
-        found = replace(found, leases=parse_leases(leases))
+        found = Api(version=str(_json(version)["gitVersion"]))
+        found = replace(found, failing=parse_ready(ready))
+        items = _json(nodes)["items"]
+        found = replace(found, members={str(item["metadata"]["name"]): parse_member(item) for item in items})
+        found = replace(found, leases=parse_leases(_json(leases)["items"]))
     return found
 
 
@@ -63,9 +69,8 @@ def _get(primary: Host, *words: str) -> Result:
     return primary.run(Command(("timeout", "20", *KUBECTL, "--request-timeout=10s", "get", *words), timeout=30))
 
 
-def _get_json(primary: Host, *words: str) -> Any:
+def _json(reply: Result) -> Any:
     """None without an answer: kubectl then fails, but may print an empty list all the same."""
-    reply = _get(primary, *words)
     return json.loads(reply.text) if reply.ok else None
 
 

@@ -6,7 +6,7 @@ Flags: https://kubernetes.io/docs/reference/kubectl/generated/kubectl_drain/ (1.
 import json
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from smallkube.core.errors import MALFORMED, SmallkubeError
@@ -72,9 +72,24 @@ def change(
     return fleet.report([[node] for node in nodes], work, watcher, stop, kind=Report, max_failures=tolerated)
 
 
+def is_marked(primary: Host, host: str) -> bool:
+    """Whether the node called ``host`` is there and marked; by one command, and False while no API server runs.
+
+    Raises SmallkubeError without an answer.
+    """
+    asking = kubectl("get", "node", host, "--ignore-not-found", "--output=json")
+    script = f'systemctl is-active --quiet {API_UNIT} || exit 0; exec "$@"'
+    argv = ("/bin/sh", "-c", script, "kubectl", *asking.argv)
+    found = _parsed(primary.run_checked(replace(asking, argv=argv, title="is it marked")).text)
+    return bool(found and found.marked)
+
+
 def member(primary: Host, host: str) -> Member | None:
     """The node called ``host``, None when the cluster has no such node. Raises SmallkubeError without an answer."""
-    text = primary.run_checked(kubectl("get", "node", host, "--ignore-not-found", "--output=json")).text
+    return _parsed(primary.run_checked(kubectl("get", "node", host, "--ignore-not-found", "--output=json")).text)
+
+
+def _parsed(text: str) -> Member | None:
     try:
         return parse_member(json.loads(text)) if text.strip() else None
     except MALFORMED as error:

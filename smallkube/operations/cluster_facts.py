@@ -1,8 +1,8 @@
 """Facts about the whole cluster: what can't be asked is an error in their place, and the rest is there."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from typing import Generic, TypeVar
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
 from smallkube.core.errors import SmallkubeError
 from smallkube.etcd import catalog
@@ -64,29 +64,40 @@ class Facts(Generic[T]):
 
 
 def read(cluster: Cluster, connect: Connect, ask: Callable[[Host], T], *, upgrading: bool = False) -> Facts[T]:
-    """``ask`` every machine, then API server and etcd; only a workspace that can't be read raises SmallkubeError."""
+    """``ask`` every machine, API server and etcd, all at once.
+
+    Only a workspace that can't be read raises SmallkubeError.
+    """
 
     def machine(host: Host) -> Machine[T]:
         units = (API_SERVER, KUBELET, PROXY) if host.node.role == "primary" else (KUBELET, PROXY)
-        return Machine(ask(host), scripts.read(host, SCRIPTS.sent("running", *units), Running))
+        running = SCRIPTS.sent("running", *units)
+        found: list[Any] = fleet.together(lambda: ask(host), lambda: scripts.read(host, running, Running))
+        return Machine(*found)
 
-    outcomes = fleet.ask(cluster.inventory.nodes, connect, machine)
+    asked: list[Any] = fleet.together(
+        lambda: fleet.ask(cluster.inventory.nodes, connect, machine),
+        lambda: _or_error(lambda: _control_plane(cluster, connect, upgrading)),
+    )
+    outcomes, control = asked
     machines = {one.node.name: one.value or one.error or SmallkubeError("not reached") for one in outcomes}
-    backup, primary = catalog.of(cluster).newest, cluster.inventory.primary
-    try:
-        if isinstance(error := machines[primary.name], SmallkubeError):
-            raise error
-        with connect(primary) as host:
-            api = kubectl.read(host)
-            etcd = _or_error(lambda: etcd_status.read(host, _ETCD_SECONDS))
-            found = Facts(machines, api, etcd, backup)
-            if not upgrading:
-                return found
-            hosts = {cluster.inventory.addressing.node_host(node.index) for node in cluster.inventory.nodes}
-            asked = _or_error(lambda: versions.deprecated(kubectl.metrics(host)))
-            return replace(found, deprecated=asked, budgets=_or_error(lambda: disruptions.blocking(host, hosts)))
-    except SmallkubeError as error:
+    backup, here = catalog.of(cluster).newest, machines[cluster.inventory.primary.name]
+    if error := next((one for one in (here, control) if isinstance(one, SmallkubeError)), None):
         return Facts(machines, Api(), error, backup, error, error)
+    return Facts(machines, control[0], control[1], backup, *control[2:])
+
+
+def _control_plane(cluster: Cluster, connect: Connect, upgrading: bool) -> tuple[Any, ...]:
+    """The last fields of ``Facts``, but for the backup. Raises SmallkubeError when the primary can't be reached."""
+    hosts = {cluster.inventory.addressing.node_host(node.index) for node in cluster.inventory.nodes}
+    with connect(cluster.inventory.primary) as host:
+        questions: list[Callable[[], Any]] = [
+            lambda: kubectl.read(host),
+            lambda: _or_error(lambda: etcd_status.read(host, _ETCD_SECONDS)),
+            lambda: _or_error(lambda: versions.deprecated(kubectl.metrics(host))),
+            lambda: _or_error(lambda: disruptions.blocking(host, hosts)),
+        ]
+        return tuple(fleet.together(*questions[: 4 if upgrading else 2]))
 
 
 def _or_error(ask: Callable[[], T]) -> T | SmallkubeError:

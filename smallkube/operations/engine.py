@@ -27,7 +27,7 @@ from smallkube.secrets.transaction import Change, Keys, changing_keys, read_keys
 
 T = TypeVar("T")
 
-REACHED = "verify that every node reaches the API server at its cluster IP"
+REACHED = "verify that every node reaches the API server at its cluster IP, restarting kube-proxy where it does not"
 """Title of the step that runs ``Runbook.await_service``."""
 
 # Message ids of systemd (sd-messages.h): a unit is being stopped, its main process has ended, it has started. The API
@@ -124,26 +124,21 @@ class Outage:
 @contextmanager
 def outage_of(connect: Connect, primary: Node) -> Iterator[Outage]:
     """The API server's while the block runs, by systemd's journal; known once the block has ended without an error."""
-    began, outage = clock(connect, primary), Outage()
-    yield outage
-    outage.add(_journal_since(connect, primary, began))
-
-
-def clock(connect: Connect, primary: Node) -> str:
-    """The time there, for ``outage_since``."""
     with connect(primary) as machine:
-        return machine.run_checked(Command(("date", "+%s"), root=False)).text.strip()
+        began, outage = machine.run_checked(Command(("date", "+%s"), root=False)).text.strip(), Outage()
+    yield outage
+    outage.add(_journal_since(connect, primary, f"@{began}"))
 
 
-def outage_since(connect: Connect, primary: Node, began: str) -> Outage:
-    """The API server's since then."""
+def outage_of_last(connect: Connect, primary: Node, seconds: int) -> Outage:
+    """The API server's in the last ``seconds``, by the primary's own clock."""
     outage = Outage()
-    outage.add(_journal_since(connect, primary, began))
+    outage.add(_journal_since(connect, primary, f"-{seconds}s"))
     return outage
 
 
-def _journal_since(connect: Connect, primary: Node, began: str) -> str:
-    argv = ("journalctl", "--unit=kube-apiserver.service", f"--since=@{began}", "--output=json", "--no-pager")
+def _journal_since(connect: Connect, primary: Node, since: str) -> str:
+    argv = ("journalctl", "--unit=kube-apiserver.service", f"--since={since}", "--output=json", "--no-pager")
     with connect(primary) as machine:
         return machine.run_checked(Command((*argv, "--output-fields=MESSAGE_ID"), title="read the journal")).text
 
@@ -229,17 +224,27 @@ class Runbook:
     def await_service(self, seconds: float, off: Collection[str] = ()) -> None:
         """Wait until every node but those ``off`` reaches the API server at its cluster IP.
 
-        After both were restarted: kube-proxy 1.34 and 1.35 can lose it permanently (nix/modules/kube-proxy.nix).
+        An API server that stops withdraws its own endpoint. After two restarts kube-proxy asks again only after up to
+        half a minute (client-go, see smoke/context.py), and 1.34 and 1.35 can lose the endpoint permanently
+        (nix/modules/kube-proxy.nix). So it is restarted, once, where that is so; its rules stay meanwhile.
         """
         ip = self.inventory.addressing.api_service_ip
         url = f"https://{f'[{ip}]' if ':' in ip else ip}/api"
         command = Command(
             ("curl", "--silent", "--insecure", "--max-time", "5", "--output", "/dev/null", url), root=False
         )
-        nodes = [node for node in self.inventory.nodes if node.name not in off]
+        restart = Command(("systemctl", "try-restart", "kube-proxy.service"))
+        nodes, restarted = [node for node in self.inventory.nodes if node.name not in off], set[str]()
+
+        def reaches(host: Host) -> bool:
+            reached = host.run(command).ok
+            if not reached and host.node.name not in restarted:
+                restarted.add(host.node.name)
+                host.run(restart)
+            return reached
 
         def without() -> list[str]:
-            outcomes = fleet.ask(nodes, self.connect, lambda host: host.run(command).ok)
+            outcomes = fleet.ask(nodes, self.connect, reaches)
             return [outcome.node.name for outcome in outcomes if not outcome.value]
 
         hint = "on these nodes: systemctl restart kube-proxy; then run the same command again"

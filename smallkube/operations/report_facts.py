@@ -45,7 +45,7 @@ class Reader:
         """Raises SmallkubeError only when the workspace itself can't be read."""
         cluster, inventory = self.cluster, self.cluster.inventory
         whole = bundle.assemble(cluster)
-        found = cluster_facts.read(cluster, self.connect, lambda host: self._machine(host, whole.digest))
+        found = cluster_facts.read(cluster, self.connect, self._machine)
         state = status.of_facts(cluster, self.connect, whole, found, self.now)
         reached = {name: each.facts for name, each in found.machines.items() if not isinstance(each, SmallkubeError)}
         pods, services = self._workloads(found)
@@ -80,8 +80,8 @@ class Reader:
             findings=tuple(sorted(dict.fromkeys(findings), key=lambda each: each.severity != PROBLEM)),
         )
 
-    def _machine(self, host: Host, digest: str) -> HostFacts:
-        found = facts.of_host(host, self.cluster.inventory, digest)
+    def _machine(self, host: Host) -> HostFacts:
+        found = facts.of_host(host, self.cluster.inventory)
         with suppress(SmallkubeError):
             self.usage[host.node.name] = scripts.read(host, SCRIPTS.sent("usage"), Usage)
         return found

@@ -179,7 +179,7 @@ class Revocation(Runbook):
         )
 
     def _verify_refused(self) -> None:
-        tokens.verify(self, self._own(Kind.TOKEN), "refused")
+        tokens.verify(self, dict.fromkeys(self._own(Kind.TOKEN), "refused"))
         if wrong := self._accepted():
             raise SmallkubeError(f"the API server: {', '.join(wrong)}", hint=_AGAIN)
 

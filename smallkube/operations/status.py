@@ -66,12 +66,12 @@ class Status:
 
 
 def read(cluster: Cluster, connect: Connect, now: datetime) -> Status:
-    """Ask every machine, then API server and etcd; what can't be asked is a problem, and the rest is reported.
+    """Ask every machine, API server and etcd; what can't be asked is a problem, and the rest is reported.
 
     Raises SmallkubeError when the workspace itself can't be read.
     """
     inventory, whole = cluster.inventory, bundle.assemble(cluster)
-    found = cluster_facts.read(cluster, connect, lambda host: facts.of_host(host, inventory, whole.digest))
+    found = cluster_facts.read(cluster, connect, lambda host: facts.of_host(host, inventory))
     return of_facts(cluster, connect, whole, found, now)
 
 

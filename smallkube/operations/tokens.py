@@ -89,11 +89,11 @@ class Rotation(Overlap):
         self.deploy([node for node in self.inventory.nodes if node.name not in self.off])
 
     def _verify_both(self) -> None:
-        verify(self, [*self.rows, *self.others(self.keys).values()], "accepted")
+        verify(self, dict.fromkeys([*self.rows, *self.others(self.keys).values()], "accepted"))
 
     def _verify_refused(self) -> None:
-        verify(self, [row.retired for row in self.rows], "refused")
-        verify(self, self.rows, "accepted")
+        retired: dict[Secret, Answer] = {row.retired: "refused" for row in self.rows}
+        verify(self, {**retired, **dict.fromkeys(self.rows, "accepted")})
 
     def _await_clients(self) -> None:
         wanted = {user: sha256(self.open(row)) for user, row in self.users.items()}
@@ -107,14 +107,17 @@ class Rotation(Overlap):
         wait_until(outdated, self.seconds, "not seen with the current token", hint=hint)
 
 
-def verify(runbook: Runbook, rows: Sequence[Secret], wanted: Answer) -> None:
+def verify(runbook: Runbook, wanted: Mapping[Secret, Answer]) -> None:
     """Raise SmallkubeError unless the API server answers as ``wanted`` to each of these tokens."""
-    tokens = {row.name: runbook.open(row) for row in rows}
+    tokens = {row.name: runbook.open(row) for row in wanted}
     with runbook.connect(runbook.inventory.primary) as primary:
         found = token_clients.attempt(primary, tokens)
-    if wrong := [f"{name} is {answer}" for name, answer in found.items() if answer != wanted]:
+    expected = {row.name: answer for row, answer in wanted.items()}
+    wrong = {name: answer for name, answer in found.items() if answer != expected[name]}
+    if wrong:
         hint = "run the same command again; inv tokens.status says more"
-        raise SmallkubeError(f"the API server: {', '.join(wrong)}, not {wanted}", hint=hint)
+        words = ", ".join(f"{name} is {answer}, not {expected[name]}" for name, answer in wrong.items())
+        raise SmallkubeError(f"the API server: {words}", hint=hint)
 
 
 @dataclass(frozen=True)

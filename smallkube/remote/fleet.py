@@ -17,6 +17,7 @@ MAX_PARALLEL = 32
 _TURN_SECONDS = 0.5
 
 T = TypeVar("T")
+K = TypeVar("K")
 R = TypeVar("R", bound="Report")
 
 
@@ -40,16 +41,16 @@ def stages(nodes: Sequence[Node], batch: int | None = None) -> tuple[tuple[Node,
 
 
 def parallel(
-    nodes: Sequence[Node], work: Callable[[Node], T], stop: threading.Event | None = None, at_once: int = MAX_PARALLEL
+    nodes: Sequence[K], work: Callable[[K], T], stop: threading.Event | None = None, at_once: int = MAX_PARALLEL
 ) -> list[T]:
-    """``work`` on every node, ``at_once`` at most; what it raises is raised once all have ended.
+    """``work`` on every node, or whatever it is, ``at_once`` at most; what it raises is raised once all have ended.
 
     Ctrl-C sets ``stop``, which the work checks between its steps; without ``stop``, or a second time, it is raised
     at once and whatever is under way ends with the process.
     """
     slots = threading.Semaphore(at_once)
 
-    def one(node: Node, future: Future[T]) -> None:
+    def one(node: K, future: Future[T]) -> None:
         with slots:
             try:
                 future.set_result(work(node))
@@ -73,6 +74,11 @@ def parallel(
         stop.set()
         _wait(futures)
     return [future.result() for future in futures]
+
+
+def together(*works: Callable[[], T]) -> list[T]:
+    """What each of ``works`` gives, done at the same time; as ``parallel``."""
+    return parallel(works, lambda work: work())
 
 
 def _wait(futures: Sequence[Future[T]]) -> None:

@@ -30,7 +30,7 @@ KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIFjg0kLwIy6BBWg6t5Jn9BA4BzzA3oDQfUWr4
 PREPARE = ["lock", "receive", "receive", "build", "difference"]
 ACTIVATE = ["health checks", "node Ready", "switch-to-configuration", "arm", "activate", "progress"]
 CONFIRM = ["progress", "progress", "health checks", "node Ready", "confirm"]
-END = ["systemctl", "unlock"]
+END = ["is it marked", "unlock"]
 """Whether the primary can say that an interrupted deploy has left the node cordoned."""
 
 
@@ -48,10 +48,17 @@ class Machine:
     fails_once: set[str] = field(default_factory=set)
     on: Callable[[str], object] = lambda _: None
     stop: threading.Event = field(default_factory=threading.Event)
-    did: list[str] = field(default_factory=list)
+    ran: list[str] = field(default_factory=list)
+
+    @property
+    def did(self) -> list[str]:
+        """The commands in order; before an activation, the two that are asked at the same time in that of the table."""
+        both = ["node Ready", "health checks"]
+        at = next((at for at in range(len(self.ran)) if self.ran[at : at + 2] == both), None)
+        return self.ran if at is None else [*self.ran[:at], *both[::-1], *self.ran[at + 2 :]]
 
     def answer(self, command: Command) -> Result:
-        self.did.append(command.name)
+        self.ran.append(command.name)
         self.on(command.name)
         answer = self.answers.get(command.name) or self._act(command)
         if command.name in self.fails_once:

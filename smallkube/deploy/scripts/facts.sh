@@ -126,7 +126,7 @@ host_facts() {
   dropping | list dropping
   nft list tables 2>/dev/null | sed 's/^table //' | list tables
   (cd /run/agenix && stat -L -c '"%n": "%a %U %G"' -- *) 2>/dev/null | object secrets
-  if command -v age >/dev/null; then readable "$bundle" | list readable; else number readable null; fi
+  if [ "$bundle" ] && command -v age >/dev/null; then readable "$bundle" | list readable; else number readable null; fi
   if [ -S /run/etcd/grpc ]; then etcd_health; fi | string etcd
   # shellcheck disable=SC2086 # one word per unit
   systemctl show --property=Id,LoadState,ActiveState,ConditionResult,ConditionTimestampMonotonic $units 2>/dev/null |

@@ -67,7 +67,7 @@ once() {
 try() {
   until once "$@"; do
     [ "$(date +%s)" -lt "$last" ] || return
-    sleep 1
+    sleep 0.3 2>/dev/null || sleep 1
   done
 }
 
