@@ -105,13 +105,17 @@ def raise_errors(outcomes: Sequence[Outcome[T]]) -> None:
 def ask(
     nodes: Sequence[Node], connect: Connect, question: Callable[[Host], T], stop: threading.Event | None = None
 ) -> tuple[Outcome[T], ...]:
-    """What each of ``nodes`` answers, over a connection of its own, all at once; ``stop``: see ``parallel``."""
+    """What each of ``nodes`` answers, over a connection of its own; ``stop``: see ``parallel``.
+
+    All are connected to at once: those that are silent are waited for together. MAX_PARALLEL at a time are asked.
+    """
+    slots = threading.Semaphore(MAX_PARALLEL)
 
     def work(node: Node) -> T:
-        with connect(node) as host:
+        with connect(node) as host, slots:
             return question(host)
 
-    return tuple(parallel(nodes, lambda node: _attempt(node, work), stop))
+    return tuple(parallel(nodes, lambda node: _attempt(node, work), stop, max(1, len(nodes))))
 
 
 def unanswered(outcomes: Sequence[Outcome[T]]) -> dict[str, str]:

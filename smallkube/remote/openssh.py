@@ -16,7 +16,9 @@ from smallkube.core.errors import UsageError, split_lines
 from smallkube.inventory.models import Node, Ssh
 
 CONNECT_SECONDS = 10
-"""Time limit for connecting, where the configuration has no ConnectTimeout."""
+"""Time limit for what a server says first, where the configuration has no ConnectTimeout."""
+SILENT_SECONDS = 3
+"""The same for the answer of a machine's kernel: Linux asks it again after one second, and after another two."""
 BATCH = ("-o", "BatchMode=yes", "-o", "ServerAliveInterval=15", "-o", "ServerAliveCountMax=4")
 """Ask nothing, and give up a connection that is silent for a minute (ssh_config(5))."""
 _AGENT = ("SSH_AUTH_SOCK", "USER", "SHELL")
@@ -85,6 +87,7 @@ class Route:
 
     def dial(self, seconds: float = 0) -> "Wire":
         """A connection to the machine's SSH server, within ``seconds`` instead of the usual limit. Raises OSError."""
+        silent = seconds or (self.seconds if self.option("connecttimeout") else SILENT_SECONDS)
         seconds = seconds or self.seconds
         if jumps := self.option("proxyjump"):
             *before, last = [jump if jump.startswith("ssh://") else f"ssh://{jump}" for jump in jumps.split(",")]
@@ -95,7 +98,7 @@ class Route:
             return Wire.of([os.environ.get("SHELL", "/bin/sh"), "-c", f"exec {command}"])
         source = self.option("bindaddress")
         address = (source, 0) if source else None
-        wire = socket.create_connection((self.hostname, self.ssh.port), seconds, address)
+        wire = socket.create_connection((self.hostname, self.ssh.port), silent, address)
         # A request is several packets: the last would else wait for the server's delayed acknowledgement, 40 ms.
         wire.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return Wire(wire)

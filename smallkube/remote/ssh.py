@@ -31,6 +31,9 @@ UNEXPECTED = "the other end sent what is not SSH"
 """Paramiko (5.0) then raises what comes of reading it."""
 _SUDO_REFUSED = 1
 """sudo's exit status when it does not run the command (sudo(8), "Exit value"); the command's own may be the same."""
+HANDSHAKES = 32
+"""Connections that are made at a time: each costs processor time here, unlike one that a machine does not answer."""
+_handshaking = threading.BoundedSemaphore(HANDSHAKES)
 _CHUNK = 1 << 16
 _POLL_SECONDS = 1.0
 _MAX_NOISE = 1 << 20
@@ -46,7 +49,8 @@ class SshHost(Host):
     """A node over SSH; ``where`` has its address."""
 
     def __init__(self, workspace: Workspace, node: Node) -> None:
-        self._route = Route.to(node)
+        with _handshaking:
+            self._route = Route.to(node)
         super().__init__(node, f"{node.name} ({self._route})")
         known, own_key = host_keys.read_host_key(workspace, node.name), workspace.state_dir / "ssh_key"
         if known is None:
@@ -70,13 +74,8 @@ class SshHost(Host):
         """Connect and authenticate; nothing is sent before the host key was found to be the expected one."""
         try:
             self._wire = self._route.dial()
-            self._fabric.connect_kwargs = {
-                "sock": self._wire.socket,
-                "auth_strategy": self._identities,
-                "banner_timeout": self._route.seconds,
-                "transport_factory": _transport,
-            }
-            self._fabric.open()
+            with _handshaking:
+                self._shake_hands(self._wire)
         except BaseException as error:
             refused = self._refused(error)
             self.close()
@@ -87,6 +86,15 @@ class SshHost(Host):
         wire = self._fabric.transport.sock
         if wire.family != socket.AF_UNIX and hasattr(socket, "TCP_USER_TIMEOUT"):
             wire.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, SILENCE_SECONDS * 1000)
+
+    def _shake_hands(self, wire: Wire) -> None:
+        self._fabric.connect_kwargs = {
+            "sock": wire.socket,
+            "auth_strategy": self._identities,
+            "banner_timeout": self._route.seconds,
+            "transport_factory": _transport,
+        }
+        self._fabric.open()
 
     def _refused(self, error: BaseException) -> SmallkubeError | None:
         """Why there is no connection; None for a fault that is not the connection's."""

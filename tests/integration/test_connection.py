@@ -16,7 +16,8 @@ import pytest
 from smallkube.core.errors import SmallkubeError, UsageError
 from smallkube.core.workspace import Workspace
 from smallkube.remote.host import Command
-from smallkube.remote.ssh import SshHost
+from smallkube.remote.pool import Pool
+from smallkube.remote.ssh import SshHost, connector
 from tests.integration.sshd import SSHD, Bench, Require, Server, free_port, make_key
 
 pytestmark = pytest.mark.integration
@@ -270,6 +271,24 @@ def test_a_connection_that_breaks_is_one_line(bench: Bench) -> None:
         assert re.fullmatch(r"node1 \(\S+\): connection lost while sh ran: .*", str(caught.value))
         with pytest.raises(SmallkubeError, match="connection lost while true ran"):
             session.run(Command(("true",)))
+
+
+def test_a_connection_tells_whether_the_machine_still_answers(bench: Bench) -> None:
+    with bench.session() as session:
+        assert session.answers()
+        assert session.run(sh("echo here")).text == "here"
+        bench.server.kill_sessions()
+        assert not session.answers()
+    assert not session.answers()
+
+
+def test_a_lost_connection_is_replaced_when_it_is_lent(bench: Bench) -> None:
+    with Pool(connector(bench.workspace)) as pool:
+        for _ in range(2):
+            with pool.connect(bench.node()) as session:
+                assert session.run(sh("echo here")).text == "here"
+            bench.server.kill_sessions()
+    assert bench.server.log.count("Accepted publickey") == 2
 
 
 def test_a_session_that_was_never_opened_is_an_error_too(bench: Bench) -> None:

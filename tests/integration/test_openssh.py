@@ -4,6 +4,7 @@ as ssh passes them, the keys are offered that ssh would offer, and each fault na
 
 import os
 import shutil
+import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ import pytest
 
 from smallkube.core.errors import SmallkubeError, UsageError
 from smallkube.core.workspace import Workspace
-from smallkube.remote import identities, scan
+from smallkube.remote import identities, openssh, scan
 from smallkube.remote.host import Command
 from smallkube.remote.openssh import Route
 from tests.integration.sshd import SSHD, Bench, Require, Server, make_key
@@ -126,6 +127,19 @@ def test_without_ssh_the_package_is_named(client: Client, monkeypatch: pytest.Mo
 def test_the_time_limit_for_connecting_is_the_configured_one(client: Client) -> None:
     client.configure("Host slow\n  ConnectTimeout 33\n")
     assert [Route.to(client.bench.node(host=name)).seconds for name in ("slow", "other")] == [33, 10]
+
+
+@pytest.mark.parametrize(("name", "seconds"), [("slow", 33), ("other", openssh.SILENT_SECONDS)])
+def test_a_silent_machine_is_soon_given_up(
+    client: Client, monkeypatch: pytest.MonkeyPatch, name: str, seconds: float
+) -> None:
+    def silent(_address: object, timeout: float, _source: object) -> None:
+        raise TimeoutError(f"after {timeout} s")
+
+    client.configure("Host slow\n  ConnectTimeout 33\n")
+    monkeypatch.setattr(socket, "create_connection", silent)
+    with pytest.raises(SmallkubeError, match=rf"^node1 \(.*@{name}:.*\): can't be reached: after {seconds} s"):
+        client.bench.session(host=name).open()
 
 
 @contextmanager

@@ -94,6 +94,27 @@ def test_no_more_than_the_limit_run_at_the_same_time() -> None:
     assert most <= fleet.MAX_PARALLEL
 
 
+def test_all_are_connected_to_at_once_and_asked_in_turns() -> None:
+    many = [node(index) for index in range(1, 101)]
+    connecting, lock, running, most = threading.Barrier(len(many), timeout=30), threading.Lock(), 0, 0
+
+    def connect(each: Node) -> Host:
+        connecting.wait()
+        return FakeHost(each, lambda _: reply())
+
+    def question(_: Host) -> None:
+        nonlocal running, most
+        with lock:
+            running += 1
+            most = max(most, running)
+        time.sleep(0.001)
+        with lock:
+            running -= 1
+
+    assert fleet.unanswered(fleet.ask(many, connect, question)) == {}
+    assert most <= fleet.MAX_PARALLEL
+
+
 def test_a_fault_of_our_own_is_raised_once_the_others_have_ended() -> None:
     ended: list[str] = []
 
