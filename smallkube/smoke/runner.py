@@ -4,11 +4,12 @@ import secrets
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
-from itertools import chain, repeat
+from itertools import chain, groupby, repeat
 
 from smallkube.core.checks import Result
-from smallkube.core.errors import SmallkubeError, UsageError
+from smallkube.core.errors import MALFORMED, SmallkubeError, UsageError
 from smallkube.inventory.models import Inventory
+from smallkube.remote.fleet import parallel
 from smallkube.remote.host import Connect
 from smallkube.smoke import pods
 from smallkube.smoke.context import MARK, NotReached, Options, Skipped, SmokeContext
@@ -48,9 +49,9 @@ def run(
         results: list[SmokeResult] = []
         try:
             needed = max(check.needs for check in CHECKS if check.name in wanted)
-            for check in CHECKS[:-1]:
-                if check.name in wanted or (check.provides and check.provides <= needed):
-                    results.append(_make(check, context, step))
+            made = [c for c in CHECKS[:-1] if c.name in wanted or (c.provides and c.provides <= needed)]
+            for _, group in groupby(made, _together):
+                results += _make_all([*group], context, step)
             if any(one.result is Result.FAILED and one.check in _WITH_PODS.intersection(wanted) for one in results):
                 with suppress(SmallkubeError):
                     explain(pods.evidence(context))
@@ -58,6 +59,21 @@ def run(
             context.deadline = time.monotonic() + CLEANING_SECONDS
             results.append(_make(CHECKS[-1], context, step))
         return tuple(result for result in results if result.check in wanted)
+
+
+def _together(check: SmokeCheck) -> object:
+    """Neighbours of which this is the same are made at the same time: they only ask, and not for what pods found."""
+    return check.needs if check.needs <= Needs.API and not check.provides else check
+
+
+def _make_all(
+    checks: Sequence[SmokeCheck], context: SmokeContext, step: Callable[[str], object]
+) -> Sequence[SmokeResult]:
+    # What several of them need is asked for once, before them.
+    if checks[0].needs >= Needs.API and not context.api_fault and len(checks) > 1:
+        with suppress(SmallkubeError, *MALFORMED):
+            _ = context.nodes
+    return parallel(checks, lambda check: _make(check, context, step))
 
 
 def _make(check: SmokeCheck, context: SmokeContext, step: Callable[[str], object]) -> SmokeResult:
