@@ -6,12 +6,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench import etcd, nix, results, secrets, startup
+from bench import connections, etcd, nix, results, secrets, startup
 from bench.harness import FULL, QUICK, Benchmark, measure, scratch
 from smallkube.core import ui
 
 BENCHMARKS: dict[str, Benchmark] = {
     "startup": startup.rows,
+    "connections": connections.rows,
     "secrets": secrets.rows,
     "nix": nix.rows,
     "etcd": etcd.rows,
