@@ -29,12 +29,14 @@ def cluster(cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> FakeCluste
     return FakeCluster(cluster.workspace)
 
 
-def operation(cluster: FakeCluster, wanted: Sequence[str] = CHOSEN, *, abort: bool = False) -> Operation:
+def operation(
+    cluster: FakeCluster, wanted: Sequence[str] = CHOSEN, *, abort: bool = False, seconds: int = 0
+) -> Operation:
     everybody, off = policy.tokens(cluster.inventory), cluster.off
     chosen, _ = tokens.affected(
         cluster.keys, {user: everybody[user] for user in wanted if user in everybody}, everybody, off
     )
-    rotation = tokens.Rotation(cluster.cluster, cluster.master, cluster.connect, cluster.deploy, chosen, 0, off)
+    rotation = tokens.Rotation(cluster.cluster, cluster.master, cluster.connect, cluster.deploy, chosen, seconds, off)
     return rotation.operation(cluster.keys, abort=abort)
 
 
@@ -142,8 +144,24 @@ def test_a_node_that_lost_the_api_service_is_named(cluster: FakeCluster) -> None
     cluster.without_service = {"node2"}
     with pytest.raises(SmallkubeError, match=r"^no answer at the cluster IP of the API server \(10\.88\.0\.1\): node2"):
         rotate(cluster)
+    assert cluster.restarted == ["node2"]
     cluster.without_service.clear()
     assert rotate(cluster)
+    assert_rotated(cluster, before)
+
+
+def test_kube_proxy_is_restarted_where_it_lost_the_api(cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    answer = cluster._answer
+
+    def restart(node: Node, command: Command) -> Result:
+        if command.argv == ("systemctl", "try-restart", "kube-proxy.service"):
+            cluster.without_service.discard(node.name)
+        return answer(node, command)
+
+    monkeypatch.setattr(cluster, "_answer", restart)
+    before, cluster.without_service = current(cluster), {"node2"}
+    assert run(operation(cluster, seconds=10), cluster.keys)
+    assert cluster.restarted == ["node2"]
     assert_rotated(cluster, before)
 
 
