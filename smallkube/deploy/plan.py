@@ -192,13 +192,11 @@ def prepare(
     may_lock: bool = True,
     connect: Connect | None = None,
 ) -> Plan:
-    """The plan of a deploy. ``may_lock``: make nix/flake.lock, or pin the inputs that it lacks or has of elsewhere.
+    """The plan of a deploy. ``may_lock``: make nix/flake.lock, or pin what it lacks or has of elsewhere.
 
     Raises UsageError or ErrorGroup when the workspace is not fit to be deployed.
     """
-    if options.build_on is BuildOn.LOCAL:
-        build.require_nix()
-    whole, found_secrets = _workspace(cluster), findings(cluster)
+    whole, found_secrets = _workspace(cluster, options.build_on), findings(cluster)
     check_secrets(nodes, found_secrets)
     if may_lock and flake.LOCK_FILE not in whole.files:
         whole = _locked(cluster, whole)
@@ -228,7 +226,9 @@ def prepare(
     return replace(planned, warnings=warnings, not_asked=not_asked, keys=keys, commit=commit)
 
 
-def _workspace(cluster: Cluster) -> Bundle:
+def _workspace(cluster: Cluster, build_on: BuildOn) -> Bundle:
+    if build_on is BuildOn.LOCAL:
+        build.require_nix()
     preflight.check_rendered(cluster, render.plan(cluster).changed)
     whole = assemble(cluster)
     flake.require_sound_lock(whole.files)

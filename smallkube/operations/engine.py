@@ -224,9 +224,8 @@ class Runbook:
     def await_service(self, seconds: float, off: Collection[str] = ()) -> None:
         """Wait until every node but those ``off`` reaches the API server at its cluster IP.
 
-        An API server that stops withdraws its own endpoint. After two restarts kube-proxy asks again only after up to
-        half a minute (client-go, see smoke/context.py), and 1.34 and 1.35 can lose the endpoint permanently
-        (nix/modules/kube-proxy.nix). So it is restarted, once, where that is so; its rules stay meanwhile.
+        An API server that stops withdraws its endpoint. After two restarts kube-proxy pauses for up to half a minute
+        (smoke/context.py), and 1.34 and 1.35 can lose it for good (nix/modules/kube-proxy.nix): it is restarted once.
         """
         ip = self.inventory.addressing.api_service_ip
         url = f"https://{f'[{ip}]' if ':' in ip else ip}/api"
