@@ -11,7 +11,7 @@ def left(operator: Operator, node: str) -> str:
 
 
 def test_machines_are_measured_and_closed_again(deployed: Operator) -> None:
-    rows = json.loads(deployed.done("net.bench", "--seconds", "1", "--json"))
+    rows = json.loads(deployed.done("net.bench", "--seconds", "3", "--json"))
     assert {(row["sender"], row["receiver"]) for row in rows} == {("node1", "node2"), ("node2", "node1")}
     for row in rows:
         for path in ("tunnel", "direct"):

@@ -62,8 +62,9 @@ nothing='"bytes": null, "seconds": null'
 measure_one() { # NAME ADDRESS
   ms=$(ping -n -q -c 10 -i 0.2 -W 2 "$2" 2>/dev/null | sed -n 's|^rtt [^=]*= [0-9.]*/\([0-9.]*\)/.*|\1|p')
   before=$(ticks)
+  # Without --foreground, dd gets the signal twice, and the second one ends it before it says how much it copied.
   # shellcheck disable=SC2016 # for bash
-  read='exec 3<>"/dev/tcp/$1/$2" && timeout --signal=INT "$3" dd bs=128k of=/dev/null <&3 2>&1'
+  read='exec 3<>"/dev/tcp/$1/$2" && timeout --foreground --signal=INT "$3" dd bs=128k of=/dev/null <&3 2>&1'
   said=$(timeout $((seconds + 10)) bash -c "$read" - "$2" "$port" "$seconds" 2>/dev/null) || true
   spent=$(($(ticks) - before))
   copied=$(printf '%s\n' "$said" | sed -n 's/^\([0-9]*\) bytes .* copied, \([0-9.e-]*\) s,.*/"bytes": \1, "seconds": \2/p')

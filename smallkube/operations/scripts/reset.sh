@@ -41,6 +41,8 @@ empty() { # FOLDER
   left=$(mounts "$real" | head -n 1)
   if [ -n "$left" ]; then
     echo "$1: $left is still mounted" >>"$faults"
+  elif [ -z "$(find "$real/" -xdev -mindepth 1 -print -quit)" ]; then
+    if rmdir "$real" 2>/dev/null; then echo "$1" >>"$removed"; fi
   elif find "$real/" -xdev -mindepth 1 -delete 2>/dev/null; then
     rmdir "$real" 2>/dev/null # a mount point, or a link's target, may stay
     echo "$1" >>"$removed"
