@@ -53,7 +53,7 @@ def test_a_healthy_node_leaves_and_its_machine_is_reset(three: LabCluster) -> No
         assert machine.execute(["sh", "-c", f"ls -A /var/lib/{folder} | grep ."]).returncode == 1
     assert "kubepods" not in machine.check("sh", "-c", "cat /proc/[0-9]*/cgroup")
     assert "kube" not in machine.check("nft", "list", "tables")
-    operator.done("cluster.status")
+    operator.done("deploy.status")
 
 
 def test_a_node_that_is_off_leaves_without_waiting(three: LabCluster) -> None:
