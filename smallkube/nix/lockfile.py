@@ -88,7 +88,12 @@ def _url(place: object) -> str:
     parts = place if isinstance(place, Mapping) else {}
     words = [str(parts[key]) for key in ("owner", "repo", "ref", "rev") if key in parts]
     plain = parts.get("type") == "github" and all(re.fullmatch(r"[\w.-]{1,60}", word) for word in words)
-    return "/".join(word[:12] if _REVISION.fullmatch(word) else word for word in words) if plain else "another place"
+    return "/".join(map(short, words)) if plain else "another place"
+
+
+def short(name: str) -> str:
+    """A revision as its first 12 digits, a branch as it is."""
+    return name[:12] if _REVISION.fullmatch(name) else name
 
 
 def _originals(text: bytes) -> dict[str, object]:

@@ -163,7 +163,7 @@ def end(workspace: Workspace, minor: str) -> None:
 def describe(inventory: Inventory, minor: str, packages: Mapping[str, str], runs_etcd: str) -> Iterator[str]:
     """Lines for a person: the versions of this minor, where they are from, and how it is rolled back."""
     settings = at(inventory, minor).cluster
-    origin = f"nixpkgs {settings.kubernetes_input[:12]}" if settings.kubernetes_input else "the release"
+    origin = f"nixpkgs {lockfile.short(settings.kubernetes_input)}" if settings.kubernetes_input else "the release"
     names = ", ".join(f"{PACKAGES[name]} {packages[name]}" for name in PACKAGES if name in packages)
     own = "" if settings is inventory.cluster else f", rendered in .smallkube/upgrade/{minor}"
     yield f"{minor}: NixOS {settings.nixos}, {names or f'Kubernetes {minor}'} from {origin}{own}"

@@ -291,6 +291,13 @@ def test_a_flake_of_another_inventory_is_not_evaluated(walking: FakeCluster, mon
     assert upgrade_path.evaluated(walking.cluster) == {}
 
 
+def test_a_branch_is_named_in_full(walking: FakeCluster) -> None:
+    file = walking.workspace.inventory_file
+    file.write_text(file.read_text().replace(NAMED, "nixos-unstable"))
+    about = upgrading(walking).plan.about
+    assert about[4] == "1.37: NixOS 26.05, Kubernetes 1.37 from nixpkgs nixos-unstable"
+
+
 def test_only_a_primary_whose_etcd_may_be_raised_stays(walking: FakeCluster) -> None:
     """Without --no-rollback, every deploy rolls back automatically."""
     seen: list[tuple[str, str, bool]] = []
