@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from smallkube.cli.program import main
+from smallkube.core import process
 from smallkube.core.errors import SmallkubeError
-from smallkube.nix import flake, lockfile, render
+from smallkube.nix import check, flake, lockfile, render
 from tests.unit.fake_cluster import FakeCluster
 
 NOW = datetime(2026, 11, 27, tzinfo=UTC)
@@ -126,6 +127,21 @@ def test_no_lock_is_not_stale_and_not_complete(cluster: FakeCluster) -> None:
     assert (lockfile.stale(None, flake), lockfile.is_complete(None, flake)) == ({}, False)
     for damaged in (b"", b"<<<<<<<", b"[]", b'{"nodes": {"root": {"inputs": {"nixpkgs": "gone"}}}}'):
         assert lockfile.stale(damaged, flake) == dict.fromkeys(("nixpkgs", "agenix"), "is not pinned")
+
+
+def test_a_check_names_each_stale_input(cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not one that is overridden: something else is evaluated in its place."""
+    monkeypatch.setattr(process, "find", lambda *_: None)
+    files = {flake.FILE: flake_nix(cluster, nixos="26.05", kubernetes="1.36")}
+
+    def found(lock: bytes | None, **overrides: str) -> list[str]:
+        given = {**files, flake.LOCK_FILE: lock} if lock else files
+        return [str(each.detail) for each in check.check(given, [], overrides) if each.check == check.LOCK]
+
+    (line,) = found(pinning(nixpkgs=PLACES["nixos-25.11"]))
+    assert line == f"stale: nixpkgs pins NixOS/nixpkgs/nixos-25.11, {NAMES}/nixos-26.05: inv nix.render --update-lock"
+    assert found(pinning(nixpkgs=PLACES["nixos-25.11"]), nixpkgs="path:/x") == []
+    assert found(pinning(nixpkgs=PLACES["nixos-26.05"])) == found(None) == []
 
 
 def test_render_tells_a_stale_lock_and_what_mends_it(cluster: FakeCluster, capsys: pytest.CaptureFixture[str]) -> None:
