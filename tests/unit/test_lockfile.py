@@ -11,7 +11,12 @@ from hypothesis import strategies as st
 from smallkube.cli.program import main
 from smallkube.core import process
 from smallkube.core.errors import SmallkubeError
-from smallkube.nix import check, flake, lockfile, render
+from smallkube.deploy.facts import HostFacts
+from smallkube.doctor import facts
+from smallkube.kube.kubectl import Api
+from smallkube.nix import bundle, check, flake, lockfile, render
+from smallkube.operations import status
+from smallkube.operations.cluster_facts import Facts
 from tests.unit.fake_cluster import FakeCluster
 
 NOW = datetime(2026, 11, 27, tzinfo=UTC)
@@ -142,6 +147,25 @@ def test_a_check_names_each_stale_input(cluster: FakeCluster, monkeypatch: pytes
     assert line == f"stale: nixpkgs pins NixOS/nixpkgs/nixos-25.11, {NAMES}/nixos-26.05: inv nix.render --update-lock"
     assert found(pinning(nixpkgs=PLACES["nixos-25.11"]), nixpkgs="path:/x") == []
     assert found(pinning(nixpkgs=PLACES["nixos-26.05"])) == found(None) == []
+
+
+def test_status_and_doctor_report_a_stale_lock(cluster: FakeCluster) -> None:
+    flake_nix(cluster, nixos="26.05", kubernetes="1.36")
+    render.plan(cluster.cluster).apply()
+    off = SmallkubeError("no answer")
+    found: Facts[HostFacts] = Facts({node.name: off for node in cluster.inventory.nodes}, Api(), off, None)
+
+    def reported() -> list[str]:
+        whole = bundle.assemble(cluster.cluster)
+        problems = status.of_facts(cluster.cluster, cluster.connect, whole, found, NOW).problems
+        lines = [line for line in problems if line.startswith("nix/flake.lock")]
+        assert (facts.read(cluster.workspace).lock or "") == "".join(lines)
+        return lines
+
+    assert reported() == []
+    for nixos, stale in (("nixos-26.05", False), ("nixos-25.11", True)):
+        cluster.workspace.flake_lock.write_bytes(pinning(nixpkgs=PLACES[nixos]))
+        assert [line.startswith("nix/flake.lock is stale: nixpkgs pins") for line in reported()] == [True] * stale
 
 
 def test_render_tells_a_stale_lock_and_what_mends_it(cluster: FakeCluster, capsys: pytest.CaptureFixture[str]) -> None:
