@@ -192,9 +192,8 @@ def prepare(
     may_lock: bool = True,
     connect: Connect | None = None,
 ) -> Plan:
-    """The plan of a deploy. ``may_lock``: make nix/flake.lock, or pin what it lacks or has of elsewhere.
-
-    Raises UsageError or ErrorGroup when the workspace is not fit to be deployed.
+    """The plan of a deploy. ``may_lock``: make nix/flake.lock, or pin what it lacks or has of elsewhere. Raises
+    UsageError or ErrorGroup when the workspace is not fit to be deployed.
     """
     whole, found_secrets = _workspace(cluster, options.build_on), findings(cluster)
     check_secrets(nodes, found_secrets)

@@ -122,7 +122,7 @@ def show_plan(shown: FakeCluster, patch: Patch) -> None:
         ),
     ]
     changed = Changes(True, ("keys/wgkube2.key.age",), ("nix/rendered/node2.nix",))
-    patch.setattr(plan, "prepare", lambda *_: SimpleNamespace(nodes=nodes, warnings=(), bundle=None))
+    patch.setattr(plan, "prepare", lambda *_, **__: SimpleNamespace(nodes=nodes, warnings=(), bundle=None))
     patch.setattr(run, "execute", lambda *_: reports)
     patch.setattr(facts, "changes", lambda host, _: changed if host.node.name == "node2" else Changes(True))
     deploy.plan(Context())

@@ -72,7 +72,7 @@ def show_etcd(_: FakeCluster, patch: Patch) -> None:
 
 
 def show_inventory_check(_: FakeCluster, patch: Patch) -> None:
-    patch.setattr(external_host, "fault", lambda _: "")
+    patch.setattr(external_host, "fault", lambda *_: "")
     inventory.check(Context())
 
 
