@@ -23,7 +23,8 @@ help:
 	@echo "make test-minors     from the oldest minor of Kubernetes to the newest and one back, under load; QEMU"
 	@echo "make lint            ruff, mypy --strict, shellcheck, nixfmt where there is one"
 	@echo "make docs            docs/inventory.md and docs/tasks.md, made from the models and the tasks"
-	@echo "make bench           measurements, side by side (BENCH=--quick: each once, to see that it works)"
+	@echo "make bench           measurements, side by side, into bench/RESULTS.md (BENCH='startup nix': only these;"
+	@echo "                     BENCH=--quick: each once, to see that it works)"
 	@echo "make lab-kubernetes  build Kubernetes for the lab and the tests (once)"
 	@echo "make lab-qemu        QEMU for virtual machines in the lab (inv lab.up --backend qemu)"
 	@echo "make setup           Debian's packages and the virtual environment (the others call it)"
@@ -99,7 +100,7 @@ test-minors: lab-kubernetes lab-qemu
 	pytest --capture=no -m '' tests/minors tests/virtual
 
 bench: setup
-	python -m bench $(BENCH)
+	python -m bench --output bench/RESULTS.md $(BENCH)
 
 clean:
 	rm -rf $(VENV) $(NEWEST) *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -18,7 +18,7 @@ from bench import __main__ as program
 from bench import harness
 from bench.harness import FULL, PREFIX, QUICK, Plan, Row, absent, command, compare, measure, scratch
 
-ROW = Row("work", 1.5, "theirs", 3.0, "a goal")
+ROW = Row("work", 1.5, "theirs", 3.0, "a goal", ((1.0, 2.0), (3.0, 3.0)))
 
 
 @pytest.fixture
@@ -94,11 +94,27 @@ def test_a_failing_benchmark_is_status_1(
     assert captured.err.splitlines()[-1] == "failed: bad"
 
 
-@pytest.mark.parametrize("arguments", [["--fast"], ["startup"], ["--quic"]])
+@pytest.mark.parametrize("arguments", [["--fast"], ["nonsense"], ["--quic"]])
 def test_wrong_usage_is_status_2(arguments: list[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         program.main(arguments)
     assert ended.value.code == 2
+
+
+def test_only_named_benchmarks_run(benchmarks: object, capsys: pytest.CaptureFixture[str]) -> None:
+    assert program.main(["last"]) == 0
+    assert capsys.readouterr().err.count("measured: ") == 1
+
+
+def test_results_renew_their_section(benchmarks: object, tmp_path: Path) -> None:
+    file = tmp_path / "RESULTS.md"
+    file.write_text("# Results\n\nA note.\n\n## first\n\nold\n\n## first of all\n\nkept\n")
+    assert program.main(["--output", str(file), "first"]) == 0
+    text = file.read_text()
+    assert text.startswith("# Results\n\nA note.\n\n## first of all\n\nkept\n\n## first\n\n") and "old" not in text
+    assert "| work | 1.500 (1.000 to 2.000) | theirs | 3.000 (3.000 to 3.000) | 0.50 | a goal |" in text
+    assert program.main(["--output", str(file), "--quick"]) == 0
+    assert file.read_text() == text
 
 
 def test_temporary_files_are_gone_at_the_end(temporary: Path) -> None:
