@@ -42,7 +42,7 @@ def main(arguments: Sequence[str]) -> int:
         found, failed = measure({name: BENCHMARKS[name] for name in given.names or BENCHMARKS}, plan)
     for name, measured in found.items():
         if given.output and not quick:
-            results.write(given.output, name, measured, plan.runs)
+            results.write(given.output, name, measured)
     rows = [row for measured in found.values() for row in measured]
     shown = COLUMNS[:-1] if quick else COLUMNS
     cells = [

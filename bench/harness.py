@@ -43,7 +43,10 @@ QUICK = Plan(runs=1, warm_up=False, nodes=(3,), evaluated=(1, 3), megabytes=(5,)
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the report: medians in seconds, the goal in words, the least and the most of each side."""
+    """One line of the report: medians in seconds, the goal in words; the least and the most of each side.
+
+    ``paired``: the median of the ratios of runs that followed one another, which other work on the machine slows alike.
+    """
 
     work: str
     ours: float
@@ -51,10 +54,12 @@ class Row:
     theirs: float | None
     goal: str
     spreads: tuple[tuple[float, float], ...] = ()
+    paired: float = 0.0
+    runs: int = 1
 
     @property
     def ratio(self) -> str:
-        return f"{self.ours / self.theirs:.2f}" if self.theirs else ""
+        return f"{self.paired or self.ours / self.theirs:.2f}" if self.theirs else ""
 
 
 Benchmark = Callable[[Plan], Iterator[Row]]
@@ -87,7 +92,8 @@ def compare(plan: Plan, work: str, ours: Work, against: str = "", theirs: Work |
                 taken.append(time.perf_counter() - began)
     medians = [statistics.median(taken) for taken in times]
     spreads = tuple((min(taken), max(taken)) for taken in times)
-    return Row(work, medians[0], against, medians[1] if theirs else None, goal, spreads)
+    paired = statistics.median(times[0][run] / times[-1][run] for run in range(plan.runs))
+    return Row(work, medians[0], against, medians[1] if theirs else None, goal, spreads, paired, plan.runs)
 
 
 def prepared(plan: Plan, make: Callable[[int], Work]) -> Work:

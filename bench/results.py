@@ -14,25 +14,26 @@ from smallkube.core import process
 PROGRAMS = {"age": "--version", "nix": "--version", "etcd": "--version", "ssh": "-V"}
 
 
-def write(file: Path, name: str, rows: Sequence[Row], runs: int) -> None:
+def write(file: Path, name: str, rows: Sequence[Row]) -> None:
     """Put the section of the benchmark ``name`` into ``file``, in the place of the one that is there."""
     text = file.read_text() if file.exists() else "# Results of `make bench`\n"
-    section = "\n".join((f"## {name}", "", *_section(rows, runs)))
+    section = "\n".join((f"## {name}", "", *_section(rows)))
     parts = re.split(r"(?m)^(?=## )", text)
     kept = [part for part in parts if not part.startswith(f"## {name}\n")]
     file.write_text("\n\n".join(part.strip() for part in (*kept, section)) + "\n")
 
 
-def _section(rows: Sequence[Row], runs: int) -> Iterator[str]:
-    yield f"{date.today()}, medians of {runs} runs in seconds (least to most), the sides alternating. {_machine()}"
+def _section(rows: Sequence[Row]) -> Iterator[str]:
+    yield f"{date.today()}; medians in seconds (least to most); ratio: the median of those of neighbouring runs."
+    yield _machine()
     yield ""
-    yield "| work | seconds | against | seconds | ratio | goal |"
-    yield "|---|---|---|---|---|---|"
+    yield "| work | seconds | against | seconds | ratio | runs | goal |"
+    yield "|---|---|---|---|---|---|---|"
     for row in rows:
         sides = [f"{low:.3f} to {high:.3f}" for low, high in row.spreads]
         ours, theirs = f"{row.ours:.3f} ({sides[0]})", f"{row.theirs:.3f} ({sides[1]})" if row.theirs else ""
         against = row.against.replace("|", "\\|")
-        yield f"| {row.work} | {ours} | {against} | {theirs} | {row.ratio} | {row.goal} |"
+        yield f"| {row.work} | {ours} | {against} | {theirs} | {row.ratio} | {row.runs} | {row.goal} |"
 
 
 def _machine() -> str:

@@ -112,7 +112,7 @@ def test_results_renew_their_section(benchmarks: object, tmp_path: Path) -> None
     assert program.main(["--output", str(file), "first"]) == 0
     text = file.read_text()
     assert text.startswith("# Results\n\nA note.\n\n## first of all\n\nkept\n\n## first\n\n") and "old" not in text
-    assert "| work | 1.500 (1.000 to 2.000) | theirs | 3.000 (3.000 to 3.000) | 0.50 | a goal |" in text
+    assert "| work | 1.500 (1.000 to 2.000) | theirs | 3.000 (3.000 to 3.000) | 0.50 | 1 | a goal |" in text
     assert program.main(["--output", str(file), "--quick"]) == 0
     assert file.read_text() == text
 
