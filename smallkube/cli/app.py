@@ -1,5 +1,6 @@
 """The tree of tasks under their final names: all of it, or as much as a command line needs."""
 
+import gc
 from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
@@ -46,6 +47,7 @@ def needed(line: str, *more: Lines) -> Collection:
 
     The others have their names and what `inv --list` shows; a command line that doesn't name them asks for no more.
     """
+    gc.set_threshold(10_000)  # hardly anything that is imported is garbage, but it would be looked through often
     ui.accept_any_text()
     root = Collection()
     for module, texts in ((module, texts) for lines in (LINES, *more) for module, texts in lines.items()):
