@@ -29,7 +29,7 @@ MAX_CLOCK_SECONDS = 30
 READY_SECONDS = 90
 """Of the 120 until a node rolls back by default: after restarts of the API server kubelets pause between tries."""
 TRIES_AFTER = 20
-"""How often a check is tried after an activation, about a second apart: services need time to start."""
+"""In how many seconds of the clock a check may fail after an activation: services need time to start."""
 _OWN_UNITS = ("smallkube-activate-", "smallkube-rollback-")
 _UNITS_FAILED = re.compile(r"the following units failed: (.*)")
 """How switch-to-configuration(8) names them, also those that are to be started again."""

@@ -190,6 +190,18 @@ def test_of_many_at_once_exactly_one_gets_the_lock(run: Run, root: Path, stale: 
     assert (root / "run/smallkube/lock/nonce").read_text().strip() == str(winner)
 
 
+@pytest.mark.parametrize(("seconds", "result"), [(1, "failed"), (20, "ok")])
+def test_a_check_is_tried_again_within_its_seconds(run: Run, root: Path, seconds: int, result: str) -> None:
+    """More often than once in each of them; a single one is a single try."""
+    tried = root / "tried"
+    active = f'echo x >>{tried}; [ "$(wc -l <{tried})" -gt 22 ] && echo active'
+    stub = f'#!/bin/sh\ncase "$*" in\n*=LoadState*) echo loaded ;;\nis-active*) {active} ;;\nesac\n'
+    (root / "bin/systemctl").write_text(stub)
+    (kubelet,) = json.loads(run("checks", "node", "worker", str(seconds)).stdout)["checks"]
+    assert (kubelet["check"], kubelet["result"]) == ("kubelet", result)
+    assert len(tried.read_text().split()) == (23 if result == "ok" else 1)
+
+
 def test_a_sent_script_gets_no_standard_input(root: Path) -> None:
     """Otherwise a command of it could read, and so skip, the rest of it."""
     (root / "x.sh").write_text('cat; echo "$1"; exit 3\n')
