@@ -87,10 +87,12 @@ class LabCluster:
         double, up to a minute. A pod that is reached through a Service waits for two of them, one after the other:
         the kubelet and kube-proxy.
         """
-        deadline = time.monotonic() + seconds
+        deadline, pause = time.monotonic() + seconds, 0.1
         while not (value := condition()):
             assert time.monotonic() < deadline, f"in vain: {what}{self.state()}"
-            time.sleep(1)  # each kubectl takes some tenths of a second of a core from what is waited for
+            time.sleep(pause)
+            # Each kubectl takes some tenths of a second of a core from what is waited for.
+            pause = min(1.5 * pause, 1)
         return value
 
     def ready(self) -> dict[str, bool]:
