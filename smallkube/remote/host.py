@@ -159,7 +159,7 @@ class Host(ABC):
         """Disconnect; what was started detached on the machine goes on."""
 
     def answers(self) -> bool:
-        """Whether the connection still carries what is sent to the machine."""
+        """Whether the connection still reaches the machine."""
         return True
 
     def run(
