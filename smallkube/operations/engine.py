@@ -225,7 +225,7 @@ class Runbook:
         """Wait until every node but those ``off`` reaches the API server at its cluster IP.
 
         An API server that stops withdraws its endpoint. After two restarts kube-proxy pauses for up to half a minute
-        (smoke/context.py), and 1.34 and 1.35 can lose it permanently (nix/modules/kube-proxy.nix): it is restarted once.
+        (smoke/context.py), and 1.34 and 1.35 can lose it permanently (nix/modules/kube-proxy.nix): it is restarted.
         """
         ip = self.inventory.addressing.api_service_ip
         url = f"https://{f'[{ip}]' if ':' in ip else ip}/api"
