@@ -53,7 +53,7 @@ def made(places: Places, name: str, nodes: int, programs: Path | None = None, *,
     """A lab of this name while the block runs, of containers or ``virtual`` machines; ``programs``: Kubernetes'."""
     lab = Lab(places, f"{name}-{os.getpid()}")
     try:
-        yield Up(lab, lab.up(nodes, None, lambda _text: None, lambda _node, _text: None, programs, virtual=virtual))
+        yield Up(lab, lab.up(nodes, None, lambda _text: None, lambda _node, _text: None, virtual=virtual))
     finally:
         lab.down()
 

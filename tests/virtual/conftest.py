@@ -2,22 +2,20 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from pathlib import Path
 
 import pytest
 
 from lab import qemu
 from lab.places import Places
 from smallkube.core.errors import UsageError
-from tests.cluster.conftest import programs
 from tests.conftest import require
 from tests.lab.conftest import Up, made, places
 from tests.lab.operating import Operator
 
-__all__ = ["places", "programs"]
+__all__ = ["places"]
 SECONDS = 900
 """For a task or a start where QEMU has no KVM and shares the cores with other tests."""
-MakeVirtual = Callable[..., AbstractContextManager[Up]]
+MakeVirtual = Callable[[str, int], AbstractContextManager[Up]]
 
 
 @pytest.fixture(scope="session")
@@ -29,8 +27,8 @@ def make_virtual(places: Places) -> MakeVirtual:
         require("virtual", False, str(error))
 
     @contextmanager
-    def make(name: str, nodes: int, programs: Path | None = None) -> Iterator[Up]:
-        with made(places, name, nodes, programs, virtual=True) as up:
+    def make(name: str, nodes: int) -> Iterator[Up]:
+        with made(places, name, nodes, virtual=True) as up:
             yield up
 
     return make
