@@ -49,8 +49,8 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> Places:
 
 
 @contextmanager
-def made(places: Places, name: str, nodes: int, programs: Path | None = None, *, virtual: bool = False) -> Iterator[Up]:
-    """A lab of this name while the block runs, of containers or ``virtual`` machines; ``programs``: Kubernetes'."""
+def made(places: Places, name: str, nodes: int, *, virtual: bool = False) -> Iterator[Up]:
+    """A lab of this name while the block runs, of containers or ``virtual`` machines."""
     lab = Lab(places, f"{name}-{os.getpid()}")
     try:
         yield Up(lab, lab.up(nodes, None, lambda _text: None, lambda _node, _text: None, virtual=virtual))
