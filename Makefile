@@ -86,9 +86,9 @@ docs: setup
 test: setup
 	pytest --numprocesses=5 tests/lab tests/integration tests/unit
 
-# Clusters wait less and compute more: fewer processes.
+# Clusters wait less and compute more: fewer processes. The longest first.
 test-all: test lab-kubernetes
-	pytest --numprocesses=3 tests/virtual tests/cluster
+	pytest --numprocesses=4 tests/virtual tests/cluster
 
 test-newest: setup
 	python3 -m venv --clear $(NEWEST)

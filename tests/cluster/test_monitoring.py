@@ -35,6 +35,8 @@ def monitored(cluster: LabCluster) -> Iterator[LabCluster]:
     """The shared cluster with monitoring, and without it again."""
     operator, file = cluster.operator, cluster.operator.workspace.inventory_file
     before = file.read_text()
+    # Those of another file may still be ending, and stand in the way of the drain.
+    cluster.eventually("no pod", lambda: not cluster.get("pods", "--all-namespaces")["items"])
     with ExitStack() as stack:
         for node in cluster.nodes:
             stack.enter_context(operator.extra(node, "services.prometheus.exporters.node.enable = false;"))

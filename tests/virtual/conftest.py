@@ -13,7 +13,7 @@ from tests.lab.conftest import Up, made, places
 from tests.lab.operating import Operator
 
 __all__ = ["places"]
-SECONDS = 900
+SECONDS = 1800
 """For a task or a start where QEMU has no KVM and shares the cores with other tests."""
 MakeVirtual = Callable[[str, int], AbstractContextManager[Up]]
 
@@ -39,7 +39,7 @@ def deploy(up: Up) -> Operator:
     operator = Operator(up.lab, up.workspace, seconds=SECONDS)
     for words in (("keys.scan", "--yes"), ("keys.generate",), ("nix.render",)):
         operator.done(*words)
-    assert set(operator.outcomes().values()) == {"deployed"}
+    assert set(operator.outcomes("--confirm-timeout", str(SECONDS)).values()) == {"deployed"}
     return operator
 
 

@@ -86,7 +86,7 @@ def test_the_kernels_wireguard_carries_full_sized_packets(deployed: Operator) ->
 def test_a_hard_reset_before_the_confirmation_rolls_back(deployed: Operator) -> None:
     before = deployed.runs("node2"), boot_id(deployed, "node2")
     with deployed.extra("node2", SLOW):
-        deploying = deployed.start("deploy", "--json", "--node", "node2", "--confirm-timeout", "600")
+        deploying = deployed.start("deploy", "--json", "--node", "node2", "--confirm-timeout", str(SECONDS))
         # One command that waits there: asked again and again, the machine would do little else under TCG.
         begun = ["sh", "-c", "until [ -e /run/slow ]; do sleep 1; done"]
         assert deployed.lab.machine("node2").execute(begun, seconds=SECONDS).returncode == 0
