@@ -124,12 +124,12 @@ def test_killed_before_each_step_the_same_command_ends_it(company: Company) -> N
 def test_killed_twice_it_ends_and_keeps_what_has_ended(company: Company) -> None:
     before = plaintexts(company, bob())
     titles = operation(company).titles(company.keys)
-    for first in titles[4::7]:
+    for first in titles[4::11]:
         moment = company.moment()
         assert not remove(company, first)
         rest = operation(company).titles(company.keys)
         assert len(rest) <= len(titles)
-        for second in rest[2::9]:
+        for second in rest[2::13]:
             between = company.moment()
             assert not remove(company, second)
             assert remove(company)
