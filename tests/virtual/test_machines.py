@@ -103,7 +103,7 @@ def test_a_reboot_starts_the_kernel_anew(deployed: Operator) -> None:
     node1, before = deployed.lab.machine("node1"), boot_id(deployed, "node1")
     process, system = node1.init, deployed.runs("node1")
     node1.execute(["systemctl", "reboot"])
-    await_("another boot", lambda: node1.ssh_reachable and boot_id(deployed, "node1") != before, SECONDS)
+    await_("another boot", lambda: boot_id(deployed, "node1") != before and node1.ssh_reachable, SECONDS)
     assert (node1.init, deployed.runs("node1")) == (process, system)
 
 
