@@ -21,12 +21,12 @@ let
   taint =
     text:
     let
-      words = lib.splitString ":" text;
-      pair = lib.splitString "=" (lib.head words);
+      parts = lib.splitString ":" text;
+      pair = lib.splitString "=" (lib.head parts);
     in
     {
       key = lib.head pair;
-      effect = lib.last words;
+      effect = lib.last parts;
     }
     // lib.optionalAttrs (lib.length pair > 1) { value = lib.last pair; };
   configFile = pkgs.writeText "kubelet.json" (builtins.toJSON cfg.kubeletSettings);

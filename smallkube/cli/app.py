@@ -77,7 +77,8 @@ class _Listed(Task[Any]):
 
 
 def _not_imported(_context: object) -> None:
-    raise NotImplementedError
+    """Never runs: a command line that names a task imports it."""
+    raise RuntimeError("a task runs that the command line does not name")
 
 
 def _tasks(module: str) -> dict[str, Task[Any]]:

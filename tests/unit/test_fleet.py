@@ -77,42 +77,37 @@ def test_the_nodes_of_a_stage_run_at_the_same_time() -> None:
     fleet.parallel(NODES, lambda _: together.wait())
 
 
-def test_no_more_than_the_limit_run_at_the_same_time() -> None:
-    many = [node(index) for index in range(1, 101)]
-    lock, running, most = threading.Lock(), 0, 0
+class Crowd:
+    """``most``: how many calls of it ran at the same time."""
 
-    def work(_: Node) -> None:
-        nonlocal running, most
-        with lock:
-            running += 1
-            most = max(most, running)
+    def __init__(self) -> None:
+        self.lock, self.running, self.most = threading.Lock(), 0, 0
+
+    def __call__(self, _: object) -> None:
+        with self.lock:
+            self.running += 1
+            self.most = max(self.most, self.running)
         time.sleep(0.001)
-        with lock:
-            running -= 1
+        with self.lock:
+            self.running -= 1
 
-    assert len(fleet.parallel(many, work)) == 100
-    assert most <= fleet.MAX_PARALLEL
+
+def test_no_more_than_the_limit_run_at_the_same_time() -> None:
+    many, crowd = [node(index) for index in range(1, 101)], Crowd()
+    assert len(fleet.parallel(many, crowd)) == 100
+    assert crowd.most <= fleet.MAX_PARALLEL
 
 
 def test_all_are_connected_to_at_once_and_asked_in_turns() -> None:
     many = [node(index) for index in range(1, 101)]
-    connecting, lock, running, most = threading.Barrier(len(many), timeout=30), threading.Lock(), 0, 0
+    connecting, crowd = threading.Barrier(len(many), timeout=30), Crowd()
 
     def connect(each: Node) -> Host:
         connecting.wait()
         return FakeHost(each, lambda _: reply())
 
-    def question(_: Host) -> None:
-        nonlocal running, most
-        with lock:
-            running += 1
-            most = max(most, running)
-        time.sleep(0.001)
-        with lock:
-            running -= 1
-
-    assert fleet.unanswered(fleet.ask(many, connect, question)) == {}
-    assert most <= fleet.MAX_PARALLEL
+    assert fleet.unanswered(fleet.ask(many, connect, crowd)) == {}
+    assert crowd.most <= fleet.MAX_PARALLEL
 
 
 def test_a_fault_of_our_own_is_raised_once_the_others_have_ended() -> None:
