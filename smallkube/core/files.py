@@ -24,6 +24,18 @@ def diff(name: str, before: str, after: str) -> str:
     return "".join(unified_diff(old, new, f"a/{name}", f"b/{name}"))
 
 
+def read_given(path: Path, limit: int) -> bytes:
+    """What a person names, of at most ``limit`` bytes. Raises UsageError for more, or what can't be read."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(limit + 1)
+    except OSError as error:
+        raise UsageError(f"can't be read: {error.strerror}", where=str(path)) from error
+    if len(data) > limit:
+        raise UsageError(f"larger than {limit:,} bytes", where=str(path))
+    return data
+
+
 def write_file(path: Path, data: bytes | str, mode: int = 0o644) -> bool:
     """Write ``data`` atomically: temporary file beside it, fsync, rename, fsync of the folder.
 

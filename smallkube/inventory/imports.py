@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from smallkube.core.errors import UsageError, listed
+from smallkube.core.files import read_given
 from smallkube.inventory import edit, load
 
 Fields = dict[tuple[str, ...], str | int]
@@ -30,14 +31,8 @@ MAX_BYTES = 4 << 20
 
 def read(path: Path, output: str) -> dict[str, Fields]:
     """Name of a node → its fields, in a file; ``output``: which output of OpenTofu. Raises UsageError."""
+    data = read_given(path, MAX_BYTES)
     try:
-        with path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise UsageError(f"can't be read: {error.strerror}", where=str(path)) from error
-    try:
-        if len(data) > MAX_BYTES:
-            raise ValueError
         found = json.loads(data.decode("utf-8-sig"))
     except (ValueError, RecursionError):
         raise UsageError("not JSON", where=str(path), hint="write it by `tofu output -json`") from None

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from smallkube.core.errors import MALFORMED, UsageError
+from smallkube.core.files import read_given
 
 Version = tuple[int, int, int, bool]
 """The last is False for what comes before the release of these numbers, such as 1.37.0-rc.1."""
@@ -70,14 +71,8 @@ def read(place: Path) -> tuple[Advisory, ...]:
 
 
 def _read(file: Path) -> Advisory | None:
+    text = read_given(file, MAX_BYTES)
     try:
-        with file.open("rb") as opened:
-            text = opened.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise UsageError(f"can't be read: {error.strerror}", where=str(file)) from error
-    try:
-        if len(text) > MAX_BYTES:
-            raise ValueError(f"larger than {MAX_BYTES:,} bytes")
         record = json.loads(text)
         ours = [each for each in record.get("affected", []) if _is_ours(each["package"])]
         if "withdrawn" in record or not ours:

@@ -108,13 +108,18 @@ FEED = {"version": "https://jsonfeed.org/version/1.1", "items": [{"id": "CVE-202
         json.dumps(record({"introduced": "0"}, modified="soon")),
         json.dumps(record(affected=[{"package": OURS, "ranges": []}])),
         json.dumps(record(affected=[{"package": OURS, "ranges": [{"type": "GIT", "events": []}]}])),
-        json.dumps(record({"introduced": "0"}, details="x" * advisories.MAX_BYTES)),
     ],
 )
 def test_what_is_no_advisory_is_named(text: str, folder: Path) -> None:
     (write(folder, record({"introduced": "0"})) / "vulns/CVE-0.json").write_text(text)
     with pytest.raises(UsageError, match=r"vulns/CVE-0\.json: no advisory in the format of OSV; name a copy of"):
         read(folder)
+
+
+def test_an_advisory_that_is_too_large_is_named(folder: Path) -> None:
+    large = record({"introduced": "0"}, details="x" * advisories.MAX_BYTES)
+    with pytest.raises(UsageError, match=r"CVE-\S+\.json: larger than 5,000,000 bytes"):
+        read(write(folder, large))
 
 
 def test_a_place_without_advisories_is_refused(folder: Path) -> None:
