@@ -11,7 +11,9 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import paramiko
 import pytest
+from paramiko.common import MSG_CHANNEL_CLOSE, MSG_CHANNEL_DATA, MSG_CHANNEL_EOF
 
 from smallkube.core.errors import SmallkubeError, UsageError
 from smallkube.core.workspace import Workspace
@@ -184,6 +186,32 @@ def test_a_command_need_not_read_what_it_is_given(bench: Bench) -> None:
     with bench.session() as session:
         assert session.run(sh("exit 5", stdin=bytes(MEGABYTES << 20))).status == 5
         assert session.run(sh("exec 0<&-; echo here", stdin=bytes(MEGABYTES << 20))).text == "here"
+
+
+@pytest.mark.parametrize("given", [None, b"x"], ids=["its end", "data"])
+def test_nothing_is_sent_to_a_command_that_has_ended(
+    given: bytes | None, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """sshd would close the connection, under the commands that run beside it."""
+    closed, real = threading.Event(), paramiko.Transport._send_user_message  # type: ignore[attr-defined]
+    script, late = [MSG_CHANNEL_DATA], [MSG_CHANNEL_DATA if given else MSG_CHANNEL_EOF]
+
+    def send(transport: paramiko.Transport, message: paramiko.Message) -> None:
+        kind = message.asbytes()[0]
+        if kind in script:
+            script.clear()
+        elif kind in late:
+            late.clear()
+            closed.wait(1)
+        real(transport, message)
+        if kind == MSG_CHANNEL_CLOSE:
+            closed.set()
+
+    with bench.session() as session:
+        monkeypatch.setattr(paramiko.Transport, "_send_user_message", send)
+        assert session.run(sh("exit 3", stdin=given)).status == 3
+        assert closed.wait(10)
+        assert session.run(sh("echo still there")).text == "still there"
 
 
 def test_a_stream_arrives_whole_after_what_was_given(bench: Bench, tmp_path: Path) -> None:
