@@ -35,32 +35,6 @@ let
   kubeconfig = "/run/kube-apiserver/kubeconfig";
   # In memory: no disk gets tokens in clear.
   tokens = "/run/kube-apiserver/tokens.csv";
-
-  awaitAnswer = pkgs.writeShellApplication {
-    name = "kube-apiserver-await";
-    runtimeInputs = [
-      pkgs.coreutils
-      cfg.package
-      cfg.mkkubeconfig
-    ];
-    text = ''
-      mkkubeconfig "$CREDENTIALS_DIRECTORY/kube_token_root"
-      # In sixty seconds of the clock, however long each takes, and several times in each where it fails at once.
-      failed=0 second=
-      while ((failed < 60)); do
-        if kubectl --request-timeout=5s get namespace default >/dev/null 2>&1; then
-          exit 0
-        fi
-        now=$(date +%s)
-        if [ "$now" != "$second" ]; then
-          failed=$((failed + 1)) second=$now
-        fi
-        sleep 0.1
-      done
-      echo "the API server does not answer on ${cfg.api.internalUrl}:" >&2
-      kubectl --request-timeout=5s get namespace default
-    '';
-  };
 in
 {
   options.kube.apiserver.flags = mkOption {
@@ -167,8 +141,7 @@ in
         kubeLib.restart
         {
           Type = "notify";
-          # sixty tries of the check that follows, each of which may take some seconds itself
-          TimeoutStartSec = lib.mkDefault 480;
+          TimeoutStartSec = kubeLib.awaitSeconds;
           User = "kube-apiserver";
           Group = "etcd";
           StateDirectory = "kube-apiserver";
@@ -185,7 +158,10 @@ in
           ]
           ++ lib.optional (!pinned) (lib.getExe cfg.apiserver.makeCertificate);
           ExecStart = kubeLib.commandLine "${cfg.package}/bin/kube-apiserver" cfg.apiserver.flags;
-          ExecStartPost = lib.getExe awaitAnswer;
+          ExecStartPost = [
+            "${lib.getExe cfg.mkkubeconfig} %d/kube_token_root"
+            (lib.getExe (kubeLib.awaitApi "kube-apiserver" "get namespace default"))
+          ];
         }
       ];
     };

@@ -41,7 +41,13 @@ in
           RuntimeDirectoryMode = "0700";
           # As a credential, because the certificate of api.tls = "insecure" is in a folder of the API server's own.
           LoadCredential = kubeLib.loadSecrets secrets ++ [ "apiserver.crt:${cfg.apiserver.trusted}" ];
-          ExecStartPre = "${lib.getExe cfg.mkkubeconfig} %d/${token}";
+          TimeoutStartSec = kubeLib.awaitSeconds;
+          ExecStartPre = [
+            "${lib.getExe cfg.mkkubeconfig} %d/${token}"
+            # In a new cluster nobody has rights before the API server has made the default roles. Without them this gives
+            # up after ten seconds (WaitForAPIServer in its app package), and later it waits long between its tries.
+            (lib.getExe (kubeLib.awaitApi "kube-controller-manager" "auth can-i --quiet watch namespaces"))
+          ];
           ExecStart = kubeLib.commandLine "${cfg.package}/bin/kube-controller-manager" (
             {
               inherit kubeconfig;

@@ -225,6 +225,35 @@ in
     # A kernel setting: NixOS has some of them as mkDefault, and refuses two definitions of the same priority.
     mkSysctl = lib.mkOverride 900;
 
+    # A program of the unit NAME that ends once kubectl succeeds with these WORDS and $KUBECONFIG; TimeoutStartSec= of the
+    # unit is to be more than its sixty seconds, in each of which kubectl may take several itself.
+    awaitApi =
+      name: words:
+      pkgs.writeShellApplication {
+        name = "${name}-await";
+        runtimeInputs = [
+          pkgs.coreutils
+          cfg.package
+        ];
+        text = ''
+          # Sixty seconds of the clock, however long each try takes, and several in each where they fail at once.
+          failed=0 second=
+          while ((failed < 60)); do
+            if kubectl --request-timeout=5s ${words} >/dev/null 2>&1; then
+              exit 0
+            fi
+            now=$(date +%s)
+            if [ "$now" != "$second" ]; then
+              failed=$((failed + 1)) second=$now
+            fi
+            sleep 0.1
+          done
+          echo "\"kubectl ${words}\" fails on ${cfg.api.internalUrl}:" >&2
+          kubectl --request-timeout=5s ${words}
+        '';
+      };
+    awaitSeconds = lib.mkDefault 480;
+
     # [Unit] settings of a service that is started again however often it failed.
     noStartLimit = defaults { StartLimitIntervalSec = 0; };
     # [Service] settings of a service that comes back ten seconds after it ended, for whatever reason. Nothing is bound to

@@ -45,7 +45,12 @@ in
           RuntimeDirectory = "kube-scheduler";
           RuntimeDirectoryMode = "0700";
           LoadCredential = kubeLib.loadSecrets [ secret ];
-          ExecStartPre = "${lib.getExe cfg.mkkubeconfig} %d/${secret}";
+          TimeoutStartSec = kubeLib.awaitSeconds;
+          ExecStartPre = [
+            "${lib.getExe cfg.mkkubeconfig} %d/${secret}"
+            # As the controller manager does, for a new cluster's roles.
+            (lib.getExe (kubeLib.awaitApi "kube-scheduler" "auth can-i --quiet watch pods"))
+          ];
           ExecStart = kubeLib.commandLine "${cfg.package}/bin/kube-scheduler" (
             { config = "${configFile}"; }
             // kubeLib.metricsListener kubeconfig kubeLib.metricsPorts.kube-scheduler
