@@ -225,8 +225,7 @@ in
     # A kernel setting: NixOS has some of them as mkDefault, and refuses two definitions of the same priority.
     mkSysctl = lib.mkOverride 900;
 
-    # A program of the unit NAME that ends once kubectl succeeds with these WORDS and $KUBECONFIG; TimeoutStartSec= of the
-    # unit is to be more than its sixty seconds, in each of which kubectl may take several itself.
+    # A program of the unit NAME that ends once kubectl succeeds with these WORDS and $KUBECONFIG.
     awaitApi =
       name: words:
       pkgs.writeShellApplication {
@@ -236,9 +235,11 @@ in
           cfg.package
         ];
         text = ''
-          # Sixty seconds of the clock, however long each try takes, and several in each where they fail at once.
+          # Sixty seconds of the clock, however long each try takes, and several in each where they fail at once. After a
+          # long one it pauses as long: a slow machine is to get on with what this waits for.
           failed=0 second=
           while ((failed < 60)); do
+            began=$(date +%s)
             if kubectl --request-timeout=5s ${words} >/dev/null 2>&1; then
               exit 0
             fi
@@ -246,13 +247,14 @@ in
             if [ "$now" != "$second" ]; then
               failed=$((failed + 1)) second=$now
             fi
-            sleep 0.1
+            sleep "$((now - began)).1"
           done
           echo "\"kubectl ${words}\" fails on ${cfg.api.internalUrl}:" >&2
           kubectl --request-timeout=5s ${words}
         '';
       };
-    awaitSeconds = lib.mkDefault 480;
+    # TimeoutStartSec= of such a unit: sixty tries, each of ten seconds at most and with as long a pause.
+    awaitSeconds = lib.mkDefault 1200;
 
     # [Unit] settings of a service that is started again however often it failed.
     noStartLimit = defaults { StartLimitIntervalSec = 0; };

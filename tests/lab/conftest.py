@@ -49,11 +49,11 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> Places:
 
 
 @contextmanager
-def made(places: Places, name: str, nodes: int, *, virtual: bool = False) -> Iterator[Up]:
-    """A lab of this name while the block runs, of containers or ``virtual`` machines."""
+def made(places: Places, name: str, nodes: int, *, virtual: bool = False, programs: Path | None = None) -> Iterator[Up]:
+    """A lab of this name while the block runs, of containers or ``virtual`` machines, which have these ``programs``."""
     lab = Lab(places, f"{name}-{os.getpid()}")
     try:
-        yield Up(lab, lab.up(nodes, None, lambda _text: None, lambda _node, _text: None, virtual=virtual))
+        yield Up(lab, lab.up(nodes, None, lambda _text: None, lambda _node, _text: None, programs, virtual=virtual))
     finally:
         lab.down()
 

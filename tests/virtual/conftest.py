@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -15,31 +16,31 @@ from tests.lab.operating import Operator
 __all__ = ["places"]
 SECONDS = 1800
 """For a task or a start where QEMU has no KVM and shares the cores with other tests."""
-MakeVirtual = Callable[[str, int], AbstractContextManager[Up]]
+MakeVirtual = Callable[..., AbstractContextManager[Up]]
 
 
 @pytest.fixture(scope="session")
 def make_virtual(places: Places) -> MakeVirtual:
-    """Makes a lab of this name and so many virtual machines, which is there while the block runs."""
+    """Makes a lab of this name and so many virtual machines, for a block; with ``programs`` of Kubernetes."""
     try:
         qemu.check_prerequisites()
     except UsageError as error:
         require("virtual", False, str(error))
 
     @contextmanager
-    def make(name: str, nodes: int) -> Iterator[Up]:
-        with made(places, name, nodes, virtual=True) as up:
+    def make(name: str, nodes: int, programs: Path | None = None) -> Iterator[Up]:
+        with made(places, name, nodes, virtual=True, programs=programs) as up:
             yield up
 
     return make
 
 
-def deploy(up: Up) -> Operator:
+def deploy(up: Up, seconds: int = SECONDS) -> Operator:
     """Who has deployed what the workspace holds to all machines."""
-    operator = Operator(up.lab, up.workspace, seconds=SECONDS)
+    operator = Operator(up.lab, up.workspace, seconds=seconds)
     for words in (("keys.scan", "--yes"), ("keys.generate",), ("nix.render",)):
         operator.done(*words)
-    assert set(operator.outcomes("--confirm-timeout", str(SECONDS)).values()) == {"deployed"}
+    assert set(operator.outcomes("--confirm-timeout", str(seconds)).values()) == {"deployed"}
     return operator
 
 
