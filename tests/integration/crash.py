@@ -47,15 +47,15 @@ def _changes(folder: Path, event: str, arguments: tuple[Any, ...]) -> bool:
 
 Files = dict[Path, tuple[bytes, int]]
 """Content and mode."""
-_watched: list[tuple[Path, list[Files]]] = []
+_watched: list[tuple[Path, Callable[[], object]]] = []
 
 
 @cache
 def _watch() -> None:
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
-        for folder, found in _watched:
+        for folder, act in _watched:
             if _changes(folder, event, arguments):
-                found.append(_files(folder))
+                act()
 
     sys.addaudithook(hook)
 
@@ -64,17 +64,22 @@ def _files(folder: Path) -> Files:
     return {path: (path.read_bytes(), path.stat().st_mode) for path in folder.rglob("*") if path.is_file()}
 
 
-def kills(folder: Path, work: Callable[[], None]) -> Iterator[int]:
-    """Do ``work`` once; then ``folder`` is as a kill before each change there would have left it (the step), at last
-    as the work did (0). The steps are those of ``killed_at``, which does the work again for each.
-    """
+def before_changes(folder: Path, act: Callable[[], object], work: Callable[[], object]) -> None:
+    """Do ``work``, and ``act`` before each change that it makes in ``folder``."""
     _watch()
-    found: list[Files] = []
-    _watched.append((folder, found))
+    _watched.append((folder, act))
     try:
         work()
     finally:
         _watched.clear()
+
+
+def kills(folder: Path, work: Callable[[], None]) -> Iterator[int]:
+    """Do ``work`` once; then ``folder`` is as a kill before each change there would have left it (the step), at last
+    as the work did (0). The steps are those of ``killed_at``, which does the work again for each.
+    """
+    found: list[Files] = []
+    before_changes(folder, lambda: found.append(_files(folder)), work)
     for step, files in [*enumerate(found, 1), (0, _files(folder))]:
         there = _files(folder)
         for path in there.keys() - files.keys():
