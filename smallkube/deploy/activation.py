@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import TypeVar
 
+from smallkube.core import polling
 from smallkube.core.errors import SmallkubeError
 from smallkube.deploy import checks, facts
 from smallkube.deploy.facts import SCRIPTS, DeployFacts, Progress
@@ -134,6 +135,7 @@ class Activation:
     _released: bool = False
     _due: float = 0.0
     _last: Progress | None = None
+    _took: float = 0.0
     _lost: str = ""
 
     def arm(self, host: Host) -> None:
@@ -253,7 +255,9 @@ class Activation:
         return self._last.log if self._last else ""
 
     def _progress(self, host: Host) -> Progress:
+        began = self.now()
         self._last, self._lost = facts.progress(host, self.nonce), ""
+        self._took = self.now() - began
         return self._last
 
     def _ask(
@@ -269,7 +273,7 @@ class Activation:
                     while self.now() < deadline():
                         if answer := question(asked):
                             return answer
-                        self.sleep(POLL_SECONDS)
+                        self.sleep(polling.rest(POLL_SECONDS, self._took))
             except SmallkubeError as error:
                 self._lost = f"no new connection to it: {error.message}"
                 if self.stopped():

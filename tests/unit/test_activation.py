@@ -28,6 +28,7 @@ class Machine:
     """What a machine does: activates in ``takes`` seconds, rolls back by itself, restarts at ``restarts``."""
 
     takes: float = 5
+    answers_in: float = 0
     status: int = 0
     rollback_takes: float = 3
     rollback_status: int = 0
@@ -92,6 +93,7 @@ class Machine:
                 if self.restarted or not self.decide("confirmed"):
                     return Result(3, b"", "too late\n")
             case "progress":
+                self.sleep(self.answers_in)
                 return Result(0, self.progress().encode(), "")
         return Result(0, b"", "")
 
@@ -197,6 +199,13 @@ def test_a_healthy_machine_is_confirmed() -> None:
     assert deploy(machine) == Verdict(None, log="the log")
     assert (machine.did[:2], machine.did[-1]) == (["arm", "activate"], "confirm")
     assert machine.time < SECONDS
+
+
+@pytest.mark.parametrize(("answers_in", "asked"), [(0, 302), (1, 17), (4, 6)])
+def test_a_machine_is_busy_half_the_time_with_answers(answers_in: float, asked: int) -> None:
+    machine = Machine(takes=30, answers_in=answers_in)
+    assert deploy(machine).outcome is None
+    assert machine.did.count("progress") == pytest.approx(asked, abs=1)
 
 
 @pytest.mark.parametrize(

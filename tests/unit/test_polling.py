@@ -26,6 +26,31 @@ def test_a_short_interval_is_the_pause(pauses: list[float]) -> None:
     assert pauses == [0.05] * 3
 
 
+def test_who_answers_slowly_is_left_alone_as_long(pauses: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = [0.05, 0.4, 3.0, 60.0, 0.0]
+    asked = list[float]()
+
+    def missing() -> list[str]:
+        asked.append(answers[len(asked)])
+        return ["it"] if len(asked) < len(answers) else []
+
+    monkeypatch.setattr("time.monotonic", lambda: sum(pauses) + sum(asked))
+    polling.wait_until(missing, 100, "not there")
+    assert pauses == pytest.approx([0.1, 0.4, 3.0, polling.SLOWEST_PAUSE])
+
+
+def test_a_slow_answer_is_asked_for_until_the_end(pauses: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = list[float]()
+
+    def missing() -> list[str]:
+        asked.append(4.0)
+        return [] if len(asked) == 2 else ["it"]
+
+    monkeypatch.setattr("time.monotonic", lambda: sum(pauses) + sum(asked))
+    polling.wait_until(missing, 5, "not there")
+    assert pauses == [1.0]
+
+
 @pytest.mark.parametrize("seconds", [0, 1, 30])
 def test_it_ends_in_time_with_what_is_missing(pauses: list[float], seconds: float) -> None:
     with pytest.raises(SmallkubeError, match="not there: this, that"):
