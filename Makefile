@@ -10,6 +10,8 @@ NEWEST = $(VENV)-newest
 # What a command starts ends with it, also when it is killed: a second run never meets the remains of the first.
 WITH = $(shell command -v setpriv >/dev/null && echo setpriv --pdeathsig KILL --)
 export PATH := $(CURDIR)/$(BIN):$(PATH)
+# Hundreds of processes load the same modules: each finds what another has compiled, whatever the environment says.
+export PYTHONDONTWRITEBYTECODE =
 
 help:
 	@echo "make demo            the main job on two machines of the lab, with real Kubernetes (root; Debian)"
