@@ -202,9 +202,9 @@ def of_host(host: Host, inventory: Inventory, bundle_digest: str = "") -> HostFa
     return scripts.read(host, SCRIPTS.sent("facts", *arguments, timeout=120), HostFacts)
 
 
-def progress(host: Host, nonce: str) -> Progress:
-    """How the activation of this deploy stands."""
-    command = SCRIPTS.pushed("facts", "progress", nonce, title="progress", timeout=PROGRESS_SECONDS)
+def progress(host: Host, nonce: str, tenths: int = 0) -> Progress:
+    """How the activation of this deploy stands: once it has ended or is held, or after ``tenths`` of a second."""
+    command = SCRIPTS.pushed("facts", "progress", nonce, str(tenths), title="progress", timeout=PROGRESS_SECONDS)
     return scripts.read(host, command, Progress)
 
 

@@ -359,8 +359,8 @@ def host(run: Run) -> FakeHost:
     return FakeHost(Node(name="node1", index=1, peer_ip="192.168.0.1"), answer)
 
 
-def progress(run: Run, nonce: str) -> facts.Progress:
-    return facts.progress(host(run), nonce)
+def progress(run: Run, nonce: str, tenths: int = 0) -> facts.Progress:
+    return facts.progress(host(run), nonce, tenths)
 
 
 def test_either_confirmation_or_rollback_decides(run: Run, root: Path) -> None:
@@ -400,6 +400,20 @@ def test_an_activation_records_its_status_and_log(run: Run, root: Path, status: 
     now = progress(run, "n")
     assert (now.begun, now.status, now.outcome) == (True, status, "")
     assert (root / "switched").read_text() == "test\n"
+
+
+@pytest.mark.parametrize("event", ["status", "held"])
+def test_the_end_of_an_activation_is_waited_for(run: Run, root: Path, event: str) -> None:
+    state = root / "run/smallkube/n"
+    scripted(
+        root, "sleep", f'echo "$1" >>{root}/slept\n[ "$(grep -c . {root}/slept)" -lt 3 ] || echo 4 >{state}/{event}'
+    )
+    assert not progress(run, "n", 50).begun
+    state.mkdir(parents=True)
+    assert progress(run, "n", 2).status is None
+    now = progress(run, "n", 50)
+    assert (now.status, now.held) == ((4, False) if event == "status" else (None, True))
+    assert (root / "slept").read_text() == "0.1\n" * 3
 
 
 def test_activation_and_rollback_run_in_units_of_their_own(run: Run, root: Path) -> None:

@@ -4,7 +4,7 @@
 #   facts.sh locked OWNER NONCE HOLDER BUNDLE_DIGEST SCRIPTS_DIGEST    the same, once it has the lock, which it takes
 #   facts.sh deployed INDEX
 #   facts.sh host MTU BUNDLE_DIGEST UNITS... -- TUNNEL_ADDRESSES...
-#   facts.sh progress NONCE
+#   facts.sh progress NONCE [TENTHS]    once the activation goes on no further by itself, or so many tenths of a second later
 #   facts.sh generations
 #   facts.sh etcd SYSTEM ENDPOINT
 set -u
@@ -133,8 +133,13 @@ host_facts() {
     string units
 }
 
-progress() {
-  state=/run/smallkube/$1
+progress() { # NONCE [TENTHS]
+  state=/run/smallkube/$1 left=${2:-0}
+  while [ "$left" -gt 0 ] && [ -d "$state" ] && ! [ -e "$state/status" ] && ! [ -L "$state/decision" ] &&
+    ! [ -e "$state/held" ]; do
+    sleep 0.1
+    left=$((left - 1))
+  done
   flag begun test -d "$state"
   flag held test -e "$state/held"
   number clock "$(date +%s%6N)"
