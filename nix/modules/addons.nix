@@ -13,7 +13,6 @@
 let
   inherit (lib) mkOption types;
   cfg = config.kube;
-  kubectl = "${cfg.package}/bin/kubectl";
 
   # A service that does one thing with root's kubeconfig, once the API answers, and again until it succeeds.
   job = name: text: after: {
@@ -40,10 +39,7 @@ let
         RuntimeDirectory = name;
         RuntimeDirectoryMode = "0700";
         LoadCredential = kubeLib.loadSecrets [ "kube_token_root" ];
-        ExecStartPre = [
-          "${lib.getExe cfg.mkkubeconfig} %d/kube_token_root"
-          "${kubectl} --request-timeout=30s get --output=name namespace default"
-        ];
+        ExecStartPre = "${lib.getExe cfg.mkkubeconfig} %d/kube_token_root";
         ExecStart = lib.getExe (
           pkgs.writeShellApplication {
             inherit name text;
@@ -67,14 +63,16 @@ let
   setRoles = ''
     node=${cfg.nodeHost}
     kubectl wait --for=create --timeout=60s "node/$node"
-    kubectl --request-timeout=60s label --overwrite node "$node" ${controlPlane}= ${role}=primary
-    if [ "$(kubectl --request-timeout=60s get node "$node" --output=jsonpath=${lib.escapeShellArg previousTaint})" = primary ]; then
+    taint=$(kubectl --request-timeout=60s label --overwrite node "$node" ${controlPlane}= ${role}=primary \
+      --output=jsonpath=${lib.escapeShellArg previousTaint})
+    if [ "$taint" = primary ]; then
       kubectl --request-timeout=60s taint --overwrite node "$node" ${controlPlane}=:NoSchedule
       kubectl --request-timeout=60s taint node "$node" role:NoSchedule-
     fi
     # With this request the API server reads the certificates of kubelets again (identities.nix).
-    kubectl --request-timeout=20s get --raw "/api/v1/nodes/$node/proxy/healthz" || true
+    kubectl --request-timeout=20s get --raw "/api/v1/nodes/$node/proxy/healthz" &
     kubectl --request-timeout=60s label --overwrite nodes --selector='!${controlPlane}' ${role}=worker
+    wait
   ''
   + cfg.marksScript;
 

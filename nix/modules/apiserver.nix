@@ -160,7 +160,7 @@ in
           ExecStart = kubeLib.commandLine "${cfg.package}/bin/kube-apiserver" cfg.apiserver.flags;
           ExecStartPost = [
             "${lib.getExe cfg.mkkubeconfig} %d/kube_token_root"
-            (lib.getExe (kubeLib.awaitApi "kube-apiserver" "get namespace default"))
+            (lib.getExe (kubeLib.awaitApi "kube-apiserver" "get --raw /api/v1/namespaces/default"))
           ];
         }
       ];

@@ -46,7 +46,7 @@ in
             "${lib.getExe cfg.mkkubeconfig} %d/${token}"
             # In a new cluster nobody has rights before the API server has made the default roles. Without them this gives
             # up after ten seconds (WaitForAPIServer in its app package), and later it waits long between its tries.
-            (lib.getExe (kubeLib.awaitApi "kube-controller-manager" "auth can-i --quiet watch namespaces"))
+            (lib.getExe (kubeLib.awaitApi "kube-controller-manager" "get --raw '/api/v1/namespaces?limit=1'"))
           ];
           ExecStart = kubeLib.commandLine "${cfg.package}/bin/kube-controller-manager" (
             {

@@ -74,7 +74,10 @@ in
           # Fails where it, or the node, is removed already.
           kubectl --request-timeout=60s "$kind" node "$node" "$name-" || true
         done
-        registered=" $(kubectl --request-timeout=60s get nodes --output='jsonpath={.items[*].metadata.name}') "
+        registered=
+        if [ "$marks" != ${lib.escapeShellArg registered} ]; then
+          registered=" $(kubectl --request-timeout=60s get nodes --output='jsonpath={.items[*].metadata.name}') "
+        fi
         while read -r kind node _ mark; do
           if [ "$mark" != - ] && [ "$registered" != "''${registered/ $node /}" ]; then
             kubectl --request-timeout=60s "$kind" --overwrite node "$node" "$mark"

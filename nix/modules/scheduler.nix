@@ -49,7 +49,7 @@ in
           ExecStartPre = [
             "${lib.getExe cfg.mkkubeconfig} %d/${secret}"
             # As the controller manager does, for a new cluster's roles.
-            (lib.getExe (kubeLib.awaitApi "kube-scheduler" "auth can-i --quiet watch pods"))
+            (lib.getExe (kubeLib.awaitApi "kube-scheduler" "get --raw '/api/v1/pods?limit=1'"))
           ];
           ExecStart = kubeLib.commandLine "${cfg.package}/bin/kube-scheduler" (
             { config = "${configFile}"; }

@@ -343,12 +343,12 @@ def test_nodes_get_their_roles_and_the_standard_taint(previous: bool, two: Clust
     (script,) = [text for path, text in two["node1"]["scripts"].items() if path.endswith("-kube-node-roles")]
     kubectl = tmp_path / "kubectl"
     kubectl.write_text(
-        f'#!/bin/sh\necho "$@" >>{tmp_path}/calls\ncase "$*" in *" get "*) echo {"primary" * previous};; esac'
+        f'#!/bin/sh\necho "$@" >>{tmp_path}/calls\ncase "$*" in *jsonpath=*) echo {"primary" * previous};; esac'
     )
     kubectl.chmod(0o755)
     text = script.replace("export PATH=", f"PATH={tmp_path}:$PATH\nPATH_ON_NODES=")
     assert process.run(["bash", "-c", text], environment={"STATE_DIRECTORY": str(tmp_path)}).ok
-    changes = re.findall(r"(?:label|taint) .*", (tmp_path / "calls").read_text())
+    changes = re.findall(r"(?:label|taint) .*?(?= --output|$)", (tmp_path / "calls").read_text(), re.MULTILINE)
     role, node = "node-role.kubernetes.io/control-plane", "node1.k8s.internal"
     restricted = "node-restriction.kubernetes.io/role"
     taints = [f"taint --overwrite node {node} {role}=:NoSchedule", f"taint node {node} role:NoSchedule-"]
