@@ -140,7 +140,11 @@ class NodeDeploy:
             self.report.pushed = True
 
     def build(self) -> None:
-        """The build ends with the connection, and with Ctrl-C."""
+        """The build ends with the connection, and with Ctrl-C. A system that runs is not built again of its bundle."""
+        last, running = self.facts.last_deploy, self.facts.system
+        if last and (last.digest, last.system, self.facts.profile) == (self.digest, running, running):
+            self._set_target_system(running)
+            return
         arguments = (self.plan.digest, self.node.name)
         command = SCRIPTS.pushed("build", *arguments, timeout=local_build.SILENCE_SECONDS, hold=True)
         self._built(self.host.run(command, on_stderr=self.log.build, stopped=self.stopped))

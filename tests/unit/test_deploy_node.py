@@ -4,7 +4,7 @@ import json
 import re
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -160,13 +160,34 @@ def test_the_lock_is_refreshed_whatever_takes_long(
     assert deploy().outcome is NodeOutcome.DEPLOYED
 
 
+@pytest.mark.parametrize(
+    ("change", "boots", "builds"),
+    [
+        ({}, OLD, False),
+        ({"digest": "0" * 64}, OLD, True),
+        ({"system": NEW}, OLD, True),
+        ({"outcome": "rolled back"}, OLD, True),
+        ({}, NEW, True),
+    ],
+)
+def test_what_runs_of_the_same_bundle_is_not_built(
+    change: dict[str, str], boots: str, builds: bool, deploy: Callable[..., Report], machine: Machine
+) -> None:
+    entry = Entry("2026-01-01T00:00:00+00:00", "me", "switch", Bundle({}).digest, OLD, "7", "deployed", "")
+    machine.history, machine.boots = [json.dumps(asdict(replace(entry, **change)))], boots
+    machine.answers["build"] = reply(OLD)
+    report = deploy()
+    assert ("build" in machine.did) == builds
+    assert (report.outcome is NodeOutcome.UNCHANGED, report.system) == (boots == OLD, OLD)
+
+
 def test_the_same_system_is_unchanged(deploy: Callable[..., Report], machine: Machine) -> None:
     machine.runs = machine.boots = NEW
     report = deploy()
     assert (report.outcome, report.generation) == (NodeOutcome.UNCHANGED, "7")
     assert machine.did == [*PREPARE[:-1], "record", *END]
     deploy()
-    assert machine.did[len(PREPARE) + 2 :] == [*PREPARE[:-1], *END]
+    assert machine.did[len(PREPARE) + 2 :] == [*PREPARE[:-2], *END]
 
 
 @pytest.mark.parametrize(
