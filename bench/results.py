@@ -24,10 +24,11 @@ def write(file: Path, name: str, rows: Sequence[Row]) -> None:
 
 
 def _section(rows: Sequence[Row]) -> Iterator[str]:
-    yield f"{date.today()}; medians in seconds (least to most); ratio: the median of those of neighbouring runs."
+    yield f"{date.today()}; medians (least to most), in seconds if nothing else is said; ratio: the median of those of"
+    yield "neighbouring runs."
     yield _machine()
     yield ""
-    yield "| work | seconds | against | seconds | ratio | runs | goal |"
+    yield "| work | median | against | median | ratio | runs | goal |"
     yield "|---|---|---|---|---|---|---|"
     for row in rows:
         sides = [f"{low:.3f} to {high:.3f}" for low, high in row.spreads]

@@ -18,7 +18,8 @@ from smallkube.core.files import lock, write_file
 if TYPE_CHECKING:
     from smallkube.inventory.sections import Smoke
     from smallkube.kube.audit_log import Request
-    from smallkube.operations.status import Status
+    from smallkube.operations.cluster_facts import Use
+    from smallkube.operations.status import Row, Status
     from smallkube.smoke.context import Options
     from smallkube.smoke.report import SmokeResult
 
@@ -98,8 +99,10 @@ def run_smoke(
 def status(here: Current) -> None:
     """Show the state of nodes, API server and etcd.
 
-    With versions, tunnel, certificates and last backup. Exit status: 0 all
-    healthy; 1 something is not healthy or not reachable (one line for each).
+    With versions, tunnel, certificates and last backup; --wide and --json also
+    with what each service uses: resident memory, and percent of a core since it
+    started. Exit status: 0 all healthy; 1 something is not healthy or not
+    reachable (one line for each).
     """
     from smallkube.operations import status as reading
 
@@ -136,6 +139,8 @@ def _show(found: "Status", now: datetime, wide: bool) -> None:
         rows.append((row.node, row.role, row.kubelet, row.kernel, row.generation, ready, lease, row.tunnel, deployed))
     columns = ("NODE", "ROLE", "KUBELET", "KERNEL", "GENERATION", "READY", "LEASE", "TUNNEL", "DEPLOYED")
     ui.table(columns, rows, spare=("KERNEL", "LEASE", "GENERATION"), wide=wide)
+    if wide:
+        show_uses(found.rows)
     api, etcd, backup = found.api, found.etcd, found.backup
     ready = f"not ready: {', '.join(api.failing)}" if api and api.failing else "ready"
     answer = f"{api.version}, {ready}" if api and api.version else "does not answer"
@@ -147,6 +152,19 @@ def _show(found: "Status", now: datetime, wide: bool) -> None:
     days = (f"{file.removesuffix('.crt')} {left[file]}" for file in found.certificates if file not in kubelets[1:])
     ui.result(f"certificates  days left: {', '.join(days)}")
     ui.result(f"last backup   {f'{backup.name}, {ui.age(now - backup.time)} old' if backup else 'none here'}")
+
+
+def show_uses(nodes: "Sequence[Row]") -> None:
+    """Resident memory, and percent of a core since the service started; "-" where it does not run."""
+    services = list(dict.fromkeys(service for row in nodes for service in row.uses))
+    each = [[[row.uses[service]] if service in row.uses else [] for service in services] for row in nodes]
+    rows = [(row.node, *map(_sum, (list(row.uses.values()), *alone))) for row, alone in zip(nodes, each, strict=True)]
+    ui.table(("NODE", "ALL SERVICES", *(service.upper() for service in services)), rows, wide=True)
+
+
+def _sum(uses: Sequence["Use"]) -> str:
+    memory, share = sum(use.memory for use in uses), sum(use.share for use in uses)
+    return f"{memory >> 10} MiB {share:.1f} %" if uses else "-"
 
 
 @task("json", "wide")

@@ -1,14 +1,18 @@
 """Facts about the whole cluster: what can't be asked is an error in their place, and the rest is there."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Generic, TypeVar
+
+from pydantic import Field
 
 from smallkube.core.errors import SmallkubeError
+from smallkube.deploy.facts import units_of
 from smallkube.etcd import catalog
 from smallkube.etcd import status as etcd_status
 from smallkube.etcd.record import Record
 from smallkube.inventory.cluster import Cluster
+from smallkube.inventory.models import Node
 from smallkube.kube import disruptions, kubectl, versions
 from smallkube.kube.kubectl import Api
 from smallkube.kube.versions import Deprecated
@@ -22,14 +26,38 @@ PROXY = "kube-proxy"
 _ETCD_SECONDS = 10
 
 T = TypeVar("T")
+Count = Annotated[int, Field(ge=0, lt=1 << 40)]
+
+
+@dataclass(frozen=True)
+class Use:
+    """What a service's main process has of its machine.
+
+    ``memory``: resident, in KiB; of it ``anonymous`` is what is in no file (of a program the kernel can drop parts).
+    ``processor``: its time since it started ``age`` ago, both in hundredths of a second (clock ticks of proc(5)).
+    """
+
+    memory: Count
+    anonymous: Count
+    processor: Count
+    age: Count
+
+    @property
+    def share(self) -> float:
+        """Percent of a core since it started."""
+        return 100 * self.processor / max(1, self.age)
 
 
 @dataclass(frozen=True)
 class Running:
-    """A machine's kernel, and service → version of its program that runs ("v1.34.2"), "" when it does not run."""
+    """A machine's kernel, service → version of its program that runs ("v1.34.2"), "" when it does not run.
+
+    ``uses``: service → what it uses, of those that run.
+    """
 
     kernel: str
     versions: dict[str, str]
+    uses: dict[str, Use] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -70,9 +98,7 @@ def read(cluster: Cluster, connect: Connect, ask: Callable[[Host], T], *, upgrad
     """
 
     def machine(host: Host) -> Machine[T]:
-        units = (API_SERVER, KUBELET, PROXY) if host.node.role == "primary" else (KUBELET, PROXY)
-        running = SCRIPTS.sent("running", *units)
-        found: list[Any] = fleet.together(lambda: ask(host), lambda: scripts.read(host, running, Running))
+        found: list[Any] = fleet.together(lambda: ask(host), lambda: running(host))
         return Machine(*found)
 
     asked: list[Any] = fleet.together(
@@ -85,6 +111,17 @@ def read(cluster: Cluster, connect: Connect, ask: Callable[[Host], T], *, upgrad
     if error := next((one for one in (here, control) if isinstance(one, SmallkubeError)), None):
         return Facts(machines, Api(), error, backup, error, error)
     return Facts(machines, control[0], control[1], backup, *control[2:])
+
+
+def running(host: Host) -> Running:
+    """Ask a machine. Raises SmallkubeError."""
+    versions = (API_SERVER, KUBELET, PROXY) if host.node.role == "primary" else (KUBELET, PROXY)
+    return scripts.read(host, SCRIPTS.sent("running", *versions, "--", *services(host.node)), Running)
+
+
+def services(node: Node) -> tuple[str, ...]:
+    """The services of ``node`` that run all the time."""
+    return tuple(unit for unit in units_of(node) if unit != "kube-activation")
 
 
 def _control_plane(cluster: Cluster, connect: Connect, upgrading: bool) -> tuple[Any, ...]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from smallkube.core.checks import failed
@@ -17,7 +17,7 @@ from smallkube.kube.kubectl import Api
 from smallkube.nix import bundle, flake, lockfile
 from smallkube.nix.bundle import Bundle
 from smallkube.operations import cluster_facts, identities
-from smallkube.operations.cluster_facts import KUBELET, Facts, Machine
+from smallkube.operations.cluster_facts import KUBELET, Facts, Machine, Use
 from smallkube.remote.host import Connect
 from smallkube.secrets import certificates, peers, people, policy
 from smallkube.secrets.transaction import Keys, read_keys, states
@@ -31,7 +31,7 @@ class Row:
 
     ``ready``: "Ready", "NotReady", "missing" or "?". ``lease_seconds``: since the kubelet renewed its lease.
     ``tunnel``: with how many of its peers it has fresh handshakes. ``deployed``: start of the bundle's digest, or
-    "none"; ``drift``: in what it differs from the workspace.
+    "none"; ``drift``: in what it differs from the workspace. ``uses``: service → what it uses, of those that run.
     """
 
     node: str
@@ -46,6 +46,7 @@ class Row:
     deployed: str = _UNKNOWN
     drift: str = ""
     problems: tuple[str, ...] = ()
+    uses: Mapping[str, Use] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -151,6 +152,7 @@ def row(
         deployed=last.digest[:12] if last else "none",
         drift=next((check.detail for check in faults if check.check == "system"), ""),
         problems=(*known.problems, *(f"{check.check}: {check.detail}" for check in faults)),
+        uses=found.running.uses,
     )
 
 

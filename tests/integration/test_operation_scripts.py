@@ -6,15 +6,20 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from smallkube.core.errors import SmallkubeError
 from smallkube.operations import machines
+from smallkube.operations.cluster_facts import Running
 from smallkube.operations.issuer import key_id_of_token
+from smallkube.remote.scripts import parse
 from tests.integration import etcd
 from tests.unit.fake_cluster import head_of
 
@@ -101,6 +106,42 @@ def test_versions_are_those_of_what_runs(run: Run) -> None:
     assert found["kernel"] == os.uname().release
     assert set(found["versions"]) == {"kubelet", "kube-proxy"}
     assert found["versions"]["kube-proxy"] == ""
+    assert found["uses"] == {}
+
+
+BUSY = """
+import os, sys
+held = b"x" * (50 << 20)
+while sum(os.times()[:2]) < 0.5: pass
+print(flush=True)
+sys.stdin.read()
+"""
+
+
+def test_what_services_use_is_that_of_their_processes(run: Run) -> None:
+    began = time.clock_gettime(time.CLOCK_BOOTTIME)
+    with subprocess.Popen([sys.executable, "-c", BUSY], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as busy:
+        assert busy.stdin and busy.stdout
+        busy.stdout.readline()
+        answers = f"case $* in *crio*) echo {busy.pid} ;; *etcd*) echo 0 ;; *) echo 4194305 ;; esac"
+        found = run("running", "--", "etcd", "crio", "kubelet", systemctl=answers)
+        most = time.clock_gettime(time.CLOCK_BOOTTIME) - began
+        busy.stdin.close()
+    assert (found["versions"], list(found["uses"])) == ({}, ["crio"])
+    use = parse(json.dumps(found), Running, "running", "here").uses["crio"]
+    assert 50 << 10 < use.anonymous < use.memory < 100 << 10
+    assert 50 <= use.processor <= 100 * most
+    assert use.processor <= use.age <= 100 * most + 2
+
+
+WRONG = {"memory": -1, "anonymous": 0, "processor": 1, "age": 1}
+
+
+@pytest.mark.parametrize("wrong", [{"crio": WRONG}, {"crio": {"memory": 1}}, []])
+def test_other_shapes_of_what_services_use_are_refused(wrong: object) -> None:
+    text = json.dumps({"kernel": "6", "versions": {}, "uses": wrong})
+    with pytest.raises(SmallkubeError, match="here: unexpected output from running"):
+        parse(text, Running, "running", "here")
 
 
 @pytest.mark.parametrize("version", etcd.VERSIONS)

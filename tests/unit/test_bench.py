@@ -11,11 +11,13 @@ import pytest
 
 from smallkube.core.errors import SmallkubeError
 from smallkube.core.workspace import REPOSITORY
+from smallkube.inventory.load import parse
+from smallkube.operations.cluster_facts import Running, Use
 
 sys.path.append(str(REPOSITORY))  # the benchmarks are not installed
 
 from bench import __main__ as program
-from bench import harness
+from bench import footprint, harness
 from bench.harness import FULL, PREFIX, QUICK, Plan, Row, absent, command, compare, measure, scratch
 
 ROW = Row("work", 1.5, "theirs", 3.0, "a goal", ((1.0, 2.0), (3.0, 3.0)))
@@ -104,6 +106,36 @@ def test_wrong_usage_is_status_2(arguments: list[str]) -> None:
 def test_only_named_benchmarks_run(benchmarks: object, capsys: pytest.CaptureFixture[str]) -> None:
     assert program.main(["last"]) == 0
     assert capsys.readouterr().err.count("measured: ") == 1
+
+
+def test_what_takes_long_runs_when_it_is_named(benchmarks: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(program, "ON_REQUEST", {"long": broken})
+    assert (program.main(["--quick"]), program.main(["--quick", "long"])) == (0, 1)
+
+
+def test_a_footprint_is_of_intervals_by_role_and_service(monkeypatch: pytest.MonkeyPatch) -> None:
+    nodes = "".join(f"  node{n}: {{peer_ip: 192.0.2.{n}}}\n" for n in (1, 2, 3))
+    inventory = parse(f"cluster: {{name: test}}\nnodes:\n{nodes}", Path("inventory.yaml"))
+    asked = iter(range(9))
+
+    def ask(*_: object) -> dict[str, Running]:
+        time = next(asked)
+        kubelet = Use(80 << 10, 20 << 10, 1000 + 50 * time, 9000 + 1000 * time)
+        uses = {"kubelet": kubelet, "crio": Use(2048, 1024, 0, time)}
+        return {node.name: Running("6", {}, uses) for node in inventory.nodes}
+
+    monkeypatch.setattr(footprint, "ask", ask)
+    found = footprint.measured(inventory, None, 2, 0)  # type: ignore[arg-type]
+    assert found[0]["worker", "kubelet"] == [80] * 4
+    assert (found[1]["primary", "all services"], found[2]["primary", "all services"]) == ([21, 21], [5, 5])
+    lines = list(footprint.table(QUICK, *found))
+    assert [line.work for line in lines if line.goal] == [
+        "primary, all services: MiB resident, of it 21 not of files",
+        "primary, all services: percent of a core",
+        "worker, all services: MiB resident, of it 21 not of files",
+        "worker, all services: percent of a core",
+    ]
+    assert (lines[0].ours, lines[0].theirs, lines[1].ours, lines[1].theirs) == (82, 1428, 5, None)
 
 
 def test_results_renew_their_section(benchmarks: object, tmp_path: Path) -> None:

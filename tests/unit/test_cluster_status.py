@@ -3,6 +3,7 @@ named once, and what nobody could be asked is told as unknown.
 """
 
 import json
+import re
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from smallkube.cli import cluster as task
 from smallkube.core.errors import SmallkubeError
 from smallkube.deploy import facts
 from smallkube.deploy.facts import NODE_UNITS, HostFacts
@@ -19,7 +21,7 @@ from smallkube.kube import kubectl
 from smallkube.kube.kubectl import Api, Lease
 from smallkube.kube.members import MARK, Member, parse_member
 from smallkube.operations import status
-from smallkube.operations.cluster_facts import Facts, Machine, Running
+from smallkube.operations.cluster_facts import Facts, Machine, Running, Use
 from smallkube.operations.status import Row
 from smallkube.remote.fake import FakeHost, reply
 from smallkube.remote.host import Result
@@ -122,6 +124,20 @@ def test_faults_of_the_machine_are_problems(found: Machine[HostFacts], word: str
     problems = row(seen=found).problems
     assert len(problems) == 1
     assert problems[0].startswith(word)
+
+
+def test_wide_shows_what_each_service_uses(capsys: pytest.CaptureFixture[str]) -> None:
+    uses = {"crio": Use(50 << 10, 9 << 10, 10, 1000), "kubelet": Use(80 << 10, 20 << 10, 5, 1000)}
+    seen = state()
+    found = row(seen=replace(seen, running=replace(seen.running, uses=uses)))
+    other = row(seen=SmallkubeError("unreachable"))
+    task.show_uses([found, replace(other, node="node3")])
+    lines = [re.split(" {2,}", line) for line in capsys.readouterr().out.splitlines()]
+    assert lines == [
+        ["NODE", "ALL SERVICES", "CRIO", "KUBELET"],
+        ["node2", "130 MiB 1.5 %", "50 MiB 1.0 %", "80 MiB 0.5 %"],
+        ["node3", "-", "-", "-"],
+    ]
 
 
 def test_a_handshake_with_an_unknown_peer_does_not_count() -> None:

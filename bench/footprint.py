@@ -1,0 +1,109 @@
+"""What the services of an idle cluster use: memory and processor of each, on three machines of the lab."""
+
+import os
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from functools import partial
+from statistics import median
+
+from bench.harness import INV, QUICK, Plan, Row, command
+from lab import kubernetes
+from lab.cluster import Lab
+from lab.places import Places
+from smallkube.core import ui
+from smallkube.core.workspace import REPOSITORY, Workspace
+from smallkube.inventory.load import load
+from smallkube.inventory.models import Inventory
+from smallkube.operations import cluster_facts
+from smallkube.operations.cluster_facts import Running
+from smallkube.remote import fleet
+from smallkube.remote.host import Connect
+from smallkube.remote.pool import Pool
+from smallkube.remote.ssh import connector
+
+STEPS = ("keys.scan --yes", "keys.generate", "nix.render", "deploy", "cluster.smoke")
+IDLE, INTERVAL = 600, 60
+GOALS = {"primary": (600, 3.0), "worker": (200, 0.7)}
+OTHERS: Mapping[str, tuple[str, float]] = {
+    "primary": ("k3s server with one agent, as documented", 1428),
+    "worker": ("k3s agent, as documented", 275),
+}
+"""docs.k3s.io/reference/resource-profiling."""
+EVERYTHING = "all services"
+
+Samples = Mapping[tuple[str, str], list[float]]
+"""Role and service, or EVERYTHING → one value for each machine and interval."""
+
+
+def rows(plan: Plan) -> Iterator[Row]:
+    """MiB and percent of a core. A lab of this name that is up is measured, and stays up."""
+    lab = Lab(Places.find(os.environ), "footprint")
+    programs = kubernetes.built(lab.places.cache)
+    if programs is None or os.geteuid() != 0:
+        ui.warn("footprint is not measured: it needs root, and Kubernetes for the lab (make lab-kubernetes)")
+        return
+    with ExitStack() as stack:
+        if not lab.machines:
+            stack.callback(lab.down)
+        workspace = Workspace(lab.up(3, None, ui.message, lambda *_: None, programs))
+        for step in STEPS:
+            ui.message(f"$ inv {step}")
+            environment = {**os.environ, "SMALLKUBE_WORKSPACE": str(workspace.root)}
+            command([INV, *step.split()], cwd=REPOSITORY, env=environment)()
+        idle, interval = (0, 1) if plan is QUICK else (IDLE, INTERVAL)
+        ui.message(f"idle for {idle} s, then measured every {interval} s")
+        time.sleep(idle)
+        connect = stack.enter_context(Pool(connector(workspace))).connect
+        yield from table(plan, *measured(load(workspace.inventory_file), connect, plan.runs, interval))
+
+
+def measured(inventory: Inventory, connect: Connect, runs: int, interval: float) -> tuple[Samples, Samples, Samples]:
+    """Resident memory, of it the anonymous, both in MiB, and percent of a core, of so many intervals."""
+    empty = partial(defaultdict[tuple[str, str], list[float]], list)
+    found = empty(), empty(), empty()
+    before = ask(inventory, connect)
+    for _ in range(runs):
+        time.sleep(interval)
+        after = ask(inventory, connect)
+        for node in inventory.nodes:
+            sums = [0.0, 0.0, 0.0]
+            for service, use in after[node.name].uses.items():
+                earlier = before[node.name].uses[service]
+                spent = 100 * (use.processor - earlier.processor) / (use.age - earlier.age)
+                values = (use.memory / 1024, use.anonymous / 1024, spent)
+                sums = [one + other for one, other in zip(sums, values, strict=True)]
+                for samples, value in zip(found, values, strict=True):
+                    samples[node.role, service].append(value)
+            for samples, value in zip(found, sums, strict=True):
+                samples[node.role, EVERYTHING].append(value)
+        before = after
+    return found
+
+
+def ask(inventory: Inventory, connect: Connect) -> dict[str, Running]:
+    """Node → what runs there. Raises the error of the first that can't be asked."""
+    outcomes = fleet.ask(inventory.nodes, connect, cluster_facts.running)
+    for one in outcomes:
+        if one.error:
+            raise one.error
+    return {one.node.name: one.value for one in outcomes if one.value}
+
+
+def table(plan: Plan, memory: Samples, anonymous: Samples, processor: Samples) -> Iterator[Row]:
+    """A line for memory and one for the processor, of each role's services together and of each alone."""
+    for role, service in sorted(memory, key=lambda key: (key[0], key[1] != EVERYTHING)):
+        own = f"of it {median(anonymous[role, service]):.0f} not of files"
+        against, theirs, most, share = "", None, "", ""
+        if service == EVERYTHING:
+            (against, theirs), goals = OTHERS[role], GOALS[role]
+            most, share = f"at most {goals[0]}", f"at most {goals[1]}"
+        for unit, samples, other, goal in (
+            (f"MiB resident, {own}", memory, theirs, most),
+            ("percent of a core", processor, None, share),
+        ):
+            values = samples[role, service]
+            spreads = ((min(values), max(values)), (other or 0, other or 0))
+            text = against if other else ""
+            yield Row(f"{role}, {service}: {unit}", median(values), text, other, goal, spreads, runs=plan.runs)
