@@ -1,4 +1,6 @@
-"""What the services of an idle cluster use: memory and processor of each, on three machines of the lab."""
+"""What the services of an idle cluster use: memory and processor of each, on three machines of the lab, of which two
+have the size small.
+"""
 
 import os
 import time
@@ -14,6 +16,7 @@ from lab.cluster import Lab
 from lab.places import Places
 from smallkube.core import ui
 from smallkube.core.workspace import REPOSITORY, Workspace
+from smallkube.inventory import edit
 from smallkube.inventory.load import load
 from smallkube.inventory.models import Inventory
 from smallkube.operations import cluster_facts
@@ -24,8 +27,10 @@ from smallkube.remote.pool import Pool
 from smallkube.remote.ssh import connector
 
 STEPS = ("keys.scan --yes", "keys.generate", "nix.render", "deploy", "cluster.smoke")
+SMALL = ("node1", "node2")
 IDLE, INTERVAL = 600, 60
 GOALS = {"primary": (600, 3.0), "worker": (200, 0.7)}
+"""Of small ones, in the units of the rows."""
 OTHERS: Mapping[str, tuple[str, float]] = {
     "primary": ("k3s server with one agent, as documented", 1428),
     "worker": ("k3s agent, as documented", 275),
@@ -34,7 +39,7 @@ OTHERS: Mapping[str, tuple[str, float]] = {
 EVERYTHING = "all services"
 
 Samples = Mapping[tuple[str, str], list[float]]
-"""Role and service, or EVERYTHING → one value for each machine and interval."""
+"""Kind of machine, such as "small worker", and service, or EVERYTHING → one value for each machine and interval."""
 
 
 def rows(plan: Plan) -> Iterator[Row]:
@@ -48,6 +53,9 @@ def rows(plan: Plan) -> Iterator[Row]:
         if not lab.machines:
             stack.callback(lab.down)
         workspace = Workspace(lab.up(3, None, ui.message, lambda *_: None, programs))
+        for name in SMALL:
+            text = workspace.inventory_file.read_text()
+            edit.write(workspace.inventory_file, edit.change_node(text, name, ["size"], "small"))
         for step in STEPS:
             ui.message(f"$ inv {step}")
             environment = {**os.environ, "SMALLKUBE_WORKSPACE": str(workspace.root)}
@@ -68,6 +76,7 @@ def measured(inventory: Inventory, connect: Connect, runs: int, interval: float)
         time.sleep(interval)
         after = ask(inventory, connect)
         for node in inventory.nodes:
+            machine = f"{node.size} {node.role}"
             sums = [0.0, 0.0, 0.0]
             for service, use in after[node.name].uses.items():
                 earlier = before[node.name].uses[service]
@@ -75,9 +84,9 @@ def measured(inventory: Inventory, connect: Connect, runs: int, interval: float)
                 values = (use.memory / 1024, use.anonymous / 1024, spent)
                 sums = [one + other for one, other in zip(sums, values, strict=True)]
                 for samples, value in zip(found, values, strict=True):
-                    samples[node.role, service].append(value)
+                    samples[machine, service].append(value)
             for samples, value in zip(found, sums, strict=True):
-                samples[node.role, EVERYTHING].append(value)
+                samples[machine, EVERYTHING].append(value)
         before = after
     return found
 
@@ -92,18 +101,20 @@ def ask(inventory: Inventory, connect: Connect) -> dict[str, Running]:
 
 
 def table(plan: Plan, memory: Samples, anonymous: Samples, processor: Samples) -> Iterator[Row]:
-    """A line for memory and one for the processor, of each role's services together and of each alone."""
-    for role, service in sorted(memory, key=lambda key: (key[0], key[1] != EVERYTHING)):
-        own = f"of it {median(anonymous[role, service]):.0f} not of files"
+    """For each kind of machine, of its services together and of each alone: a line for memory, one for the processor."""
+    for machine, service in sorted(memory, key=lambda key: (key[0], key[1] != EVERYTHING)):
+        size, role = machine.split()
+        own = f"of it {median(anonymous[machine, service]):.0f} not of files"
         against, theirs, most, share = "", None, "", ""
         if service == EVERYTHING:
             (against, theirs), goals = OTHERS[role], GOALS[role]
-            most, share = f"at most {goals[0]}", f"at most {goals[1]}"
+            if size == "small":
+                most, share = f"at most {goals[0]}", f"at most {goals[1]}"
         for unit, samples, other, goal in (
             (f"MiB resident, {own}", memory, theirs, most),
             ("percent of a core", processor, None, share),
         ):
-            values = samples[role, service]
+            values = samples[machine, service]
             spreads = ((min(values), max(values)), (other or 0, other or 0))
             text = against if other else ""
-            yield Row(f"{role}, {service}: {unit}", median(values), text, other, goal, spreads, runs=plan.runs)
+            yield Row(f"{machine}, {service}: {unit}", median(values), text, other, goal, spreads, runs=plan.runs)

@@ -31,6 +31,7 @@
     ./kubelet-api.nix
     ./kubelet.nix
     ./node-limits.nix
+    ./size.nix
     ./node-shutdown.nix
     ./monitoring.nix
   ];

@@ -127,6 +127,14 @@ class NodeEntry(Model):
             ["example.com/gpu=yes:NoSchedule"],
         ),
     ] = None
+    size: Annotated[
+        Literal["small", "standard"],
+        key(
+            "`small`: the services of the node save memory and processor time, at the expense of bursts; for machines "
+            "of up to two cores or 2 GB.",
+            "small",
+        ),
+    ] = "standard"
     checks: Annotated[
         tuple[fields.Argv, ...],
         key(

@@ -114,7 +114,7 @@ def test_what_takes_long_runs_when_it_is_named(benchmarks: object, monkeypatch: 
 
 
 def test_a_footprint_is_of_intervals_by_role_and_service(monkeypatch: pytest.MonkeyPatch) -> None:
-    nodes = "".join(f"  node{n}: {{peer_ip: 192.0.2.{n}}}\n" for n in (1, 2, 3))
+    nodes = "".join(f"  node{n}: {{peer_ip: 192.0.2.{n}, size: small}}\n" for n in (1, 2, 3))
     inventory = parse(f"cluster: {{name: test}}\nnodes:\n{nodes}", Path("inventory.yaml"))
     asked = iter(range(9))
 
@@ -126,14 +126,14 @@ def test_a_footprint_is_of_intervals_by_role_and_service(monkeypatch: pytest.Mon
 
     monkeypatch.setattr(footprint, "ask", ask)
     found = footprint.measured(inventory, None, 2, 0)  # type: ignore[arg-type]
-    assert found[0]["worker", "kubelet"] == [80] * 4
-    assert (found[1]["primary", "all services"], found[2]["primary", "all services"]) == ([21, 21], [5, 5])
+    assert found[0]["small worker", "kubelet"] == [80] * 4
+    assert (found[1]["small primary", "all services"], found[2]["small primary", "all services"]) == ([21, 21], [5, 5])
     lines = list(footprint.table(QUICK, *found))
     assert [line.work for line in lines if line.goal] == [
-        "primary, all services: MiB resident, of it 21 not of files",
-        "primary, all services: percent of a core",
-        "worker, all services: MiB resident, of it 21 not of files",
-        "worker, all services: percent of a core",
+        "small primary, all services: MiB resident, of it 21 not of files",
+        "small primary, all services: percent of a core",
+        "small worker, all services: MiB resident, of it 21 not of files",
+        "small worker, all services: percent of a core",
     ]
     assert (lines[0].ours, lines[0].theirs, lines[1].ours, lines[1].theirs) == (82, 1428, 5, None)
 

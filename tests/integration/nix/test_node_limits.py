@@ -48,6 +48,31 @@ def test_what_is_reserved_fits_small_machines(node: str, said: int, two: Cluster
     assert sum(int(part["cpu"].removesuffix("m")) for part in parts) < 500
 
 
+def environments(description: Description) -> dict[str, dict[str, str]]:
+    """Service → what its process is told of Go, where it is told anything."""
+    found = {}
+    for name, unit in description["units"].items():
+        lines = section(unit["text"], "Service").keys.get("Environment", []) if name.endswith(".service") else []
+        pairs = (line.strip('"').partition("=") for line in lines)
+        if told := {key: value for key, _, value in pairs if key.startswith("GO")}:
+            found[name.removesuffix(".service")] = told
+    return found
+
+
+def test_small_machines_alone_have_settings_of_go(build: Build, describe: Describe) -> None:
+    few = {"GOGC": "50", "GOMAXPROCS": "1"}
+    tree = build((1, 2, 3), nodes={"node1": {"size": "small"}, "node3": {"size": "small"}})
+    own = '{ systemd.services.kubelet.environment.GOGC = "75"; }'
+    found = describe(tree.with_file("nix/hosts/node3.nix", own))
+    workers = dict.fromkeys(("crio", "kubelet"), few)
+    assert environments(found["node2"]) == {}
+    assert environments(found["node3"]) == workers | {"kubelet": {**few, "GOGC": "75"}}
+    assert environments(found["node1"]) == workers | {
+        "kube-apiserver": {"GOGC": "50"},
+        **dict.fromkeys(("etcd", "kube-controller-manager", "kube-scheduler"), few),
+    }
+
+
 def test_images_go_before_pods_and_soft_before_hard(two: Cluster) -> None:
     for description in two.values():
         settings = kubelet(description)
