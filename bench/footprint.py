@@ -101,7 +101,7 @@ def ask(inventory: Inventory, connect: Connect) -> dict[str, Running]:
 
 
 def table(plan: Plan, memory: Samples, anonymous: Samples, processor: Samples) -> Iterator[Row]:
-    """For each kind of machine, of its services together and of each alone: a line for memory, one for the processor."""
+    """Memory and processor of each kind of machine: of its services together, then of each alone."""
     for machine, service in sorted(memory, key=lambda key: (key[0], key[1] != EVERYTHING)):
         size, role = machine.split()
         own = f"of it {median(anonymous[machine, service]):.0f} not of files"

@@ -24,7 +24,7 @@ _FREE = (
     *(f"cluster.backup.keep.{period}" for period in ("last", "daily", "weekly", "monthly")),
     "cluster.kubernetes_nixpkgs",  # the modules refuse another minor
     *("cluster.smoke.image", "cluster.smoke.pull_policy"),
-    *("nodes.peer_ip", "nodes.tags", "nodes.labels", "nodes.taints", "nodes.checks"),
+    *("nodes.peer_ip", "nodes.tags", "nodes.labels", "nodes.taints", "nodes.size", "nodes.checks"),
     *("nodes.ssh.host", "nodes.ssh.port", "nodes.ssh.user", "nodes.ssh.become"),
 )
 
