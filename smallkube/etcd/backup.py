@@ -2,6 +2,7 @@
 
 import shutil
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
@@ -14,7 +15,7 @@ from smallkube.core.errors import SmallkubeError, UsageError
 from smallkube.core.files import TEMPORARY_PREFIX, lock, remove_temporaries, sync
 from smallkube.etcd import catalog, copies, notify, retention, signature
 from smallkube.etcd.catalog import Catalog
-from smallkube.etcd.record import SUFFIX, Record, Snapshot, timestamp
+from smallkube.etcd.record import SUFFIX, Announced, Record, Snapshot, timestamp
 from smallkube.etcd.status import ENCRYPTION_CONFIGURATION, ENDPOINT, SCRIPTS
 from smallkube.etcd.stream import Digest, Pipe, encrypt, verify_snapshot
 from smallkube.inventory.cluster import Cluster
@@ -25,8 +26,8 @@ from smallkube.secrets.age import MASTER_RECIPIENT
 from smallkube.secrets.keyring import admins_of
 
 _COMPRESSION_SECONDS = 600
-_HEAD_LIMIT = 1 << 20
-"""Bytes of JSON before the snapshot."""
+_LINE_LIMIT = 1 << 18
+"""Bytes of JSON before and after the snapshot."""
 
 
 @dataclass(frozen=True)
@@ -177,45 +178,44 @@ def check_space(existing: Catalog) -> None:
 
 
 class SnapshotReceiver:
-    """What the primary sends: a line of JSON, then the snapshot, which is verified and encrypted as it arrives."""
+    """What the primary sends (snapshot.sh): the snapshot between two lines, verified and encrypted as it arrives."""
 
     def __init__(self, where: str, path: Path, recipients: Sequence[str], last: Record | None) -> None:
         self._where, self._path, self._recipients, self._last = where, path, recipients, last
-        self._head = b""
-        self._snapshot: Snapshot | None = None
+        self._held, self._size = deque[bytes](), 0  # the last bytes that came, which may be those of the last line
         self._pipes: tuple[Pipe, ...] = ()
 
     def write(self, data: bytes) -> None:
-        if self._snapshot is None:
-            self._head += data
-            line, end, data = self._head.partition(b"\n")
-            if not end and len(line) < _HEAD_LIMIT:
+        self._hold(data)
+        if not self._pipes:
+            line, end, rest = b"".join(self._held).partition(b"\n")
+            if not end and len(line) < _LINE_LIMIT:
                 return
-            found = self._snapshot = scripts.parse(line, Snapshot, "snapshot", self._where)
-            if (last := self._last) and found.revision < last.revision:
-                raise SmallkubeError(
-                    f"etcd is at revision {found.revision}, and was at {last.revision} in {last.name}: it was reset, or"
-                    " restored from an older backup",
-                    where=self._where,
-                    hint="if you know why: --allow-older-revision",
-                )
-            self._pipes = (
-                Pipe(lambda stream: verify_snapshot(stream, self._where, most=found.size)),
-                Pipe(lambda stream: encrypt(stream, self._path, self._recipients)),
-            )
-            for pipe in self._pipes:
-                pipe.start()
-        for pipe in self._pipes:
-            pipe.write(data)
+            self._start(scripts.parse(line, Announced, "snapshot", self._where).size)
+            self._held.clear()
+            self._size = 0
+            self._hold(rest)
+        while self._size - len(self._held[0]) >= _LINE_LIMIT:
+            self._pass(self._held.popleft())
 
     def end(self) -> tuple[Snapshot, Digest]:
         """The snapshot and the encrypted file; raises SmallkubeError unless all arrived as it was sent."""
-        if self._snapshot is None:
+        if not self._pipes:
             raise SmallkubeError("no snapshot was received", where=self._where)
+        rest, _, line = b"".join(self._held).removesuffix(b"\n").rpartition(b"\n")
+        snapshot = scripts.parse(line, Snapshot, "snapshot", self._where)
+        if (last := self._last) and snapshot.revision < last.revision:
+            raise SmallkubeError(
+                f"etcd is at revision {snapshot.revision}, and was at {last.revision} in {last.name}: it was reset, or"
+                " restored from an older backup",
+                where=self._where,
+                hint="if you know why: --allow-older-revision",
+            )
+        self._pass(rest)
         received, stored = (pipe.end() for pipe in self._pipes)
-        if received != Digest(self._snapshot.size, self._snapshot.snapshot_sha256):
+        if received != Digest(snapshot.size, snapshot.snapshot_sha256):
             raise SmallkubeError("the snapshot received differs from the one sent", where=self._where)
-        return self._snapshot, stored
+        return snapshot, stored
 
     def abandon(self) -> None:
         for pipe in self._pipes:  # all, before another signal can come while one is waited for
@@ -223,3 +223,20 @@ class SnapshotReceiver:
         for pipe in self._pipes:
             pipe.join()
         self._path.unlink(missing_ok=True)
+
+    def _start(self, size: int) -> None:
+        self._pipes = (
+            Pipe(lambda stream: verify_snapshot(stream, self._where, most=size)),
+            Pipe(lambda stream: encrypt(stream, self._path, self._recipients)),
+        )
+        for pipe in self._pipes:
+            pipe.start()
+
+    def _hold(self, data: bytes) -> None:
+        self._held.append(data)
+        self._size += len(data)
+
+    def _pass(self, data: bytes) -> None:
+        self._size -= len(data)
+        for pipe in self._pipes:
+            pipe.write(data)

@@ -31,6 +31,13 @@ class EncryptionKey:
     sha256: Sha256
 
 
+@dataclass(frozen=True)
+class Announced:
+    """What ``snapshot.sh`` reports of a snapshot that it begins to send: its size in bytes."""
+
+    size: int
+
+
 @dataclass(frozen=True, kw_only=True)
 class Snapshot:
     """A snapshot of etcd, as ``snapshot.sh`` reports it. Sizes in bytes; hashes SHA-256 in hex.

@@ -22,9 +22,9 @@ def snapshot() -> bytes:
     """What the primary sends."""
     database = bytes(512)
     digest = hashlib.sha256(database).digest()
-    head = {"size": 544, "snapshot_sha256": digest.hex(), "revision": 1, "etcd": "3.6.5"}
-    data = json.dumps(head).encode() + b"\n"
-    return data + zstandard.compress(database + digest)
+    facts = {"size": 544, "snapshot_sha256": digest.hex(), "revision": 1, "etcd": "3.6.5"}
+    head, end = (json.dumps(each).encode() for each in ({"size": 544}, facts))
+    return b"\n".join((head, zstandard.compress(database + digest), end, b""))
 
 
 def threads_end(others: set[threading.Thread]) -> bool:
