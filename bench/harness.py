@@ -37,7 +37,7 @@ class Plan:
     megabytes: tuple[int, ...]
 
 
-FULL = Plan(runs=5, warm_up=True, nodes=(50, 254), evaluated=(10, 50), megabytes=(200, 1000))
+FULL = Plan(runs=5, warm_up=True, nodes=(50, 254), evaluated=(10, 50), megabytes=(20, 200, 1000))
 QUICK = Plan(runs=1, warm_up=False, nodes=(3,), evaluated=(1, 3), megabytes=(5,))
 
 

@@ -26,7 +26,7 @@ from smallkube.secrets.age import MASTER_RECIPIENT
 from smallkube.secrets.keyring import admins_of
 
 _COMPRESSION_SECONDS = 600
-_LINE_LIMIT = 1 << 18
+_LINE_LIMIT = 1 << 16
 """Bytes of JSON before and after the snapshot."""
 
 

@@ -5,9 +5,7 @@ collector. A monitor's path gets ``/fail`` appended for a failure (a convention 
 """
 
 import threading
-import urllib.request
 from datetime import UTC, datetime
-from http.client import HTTPException
 from urllib.parse import urlsplit
 
 from smallkube.core.errors import SmallkubeError
@@ -60,6 +58,9 @@ def notify(cluster: Cluster, good: bool, seconds: float, backups: Catalog) -> tu
 
 def ping(url: str, *, good: bool) -> str:
     """Why ``url`` could not be called within PING_SECONDS, "" when it answered."""
+    import urllib.request
+    from http.client import HTTPException
+
     answer: list[str] = []
 
     def call() -> None:

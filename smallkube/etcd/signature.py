@@ -17,7 +17,6 @@ from smallkube.core.errors import SmallkubeError, UsageError, split_lines
 from smallkube.core.files import write_file
 from smallkube.core.workspace import Workspace
 from smallkube.etcd.record import Record
-from smallkube.secrets import transaction
 
 KEY = "backup_key"
 """In .smallkube: the private key of this machine, 32 bytes in base64."""
@@ -47,6 +46,8 @@ def signing_key(workspace: Workspace) -> Ed25519PrivateKey:
         write_file(workspace.state_dir / KEY, f"{text}\n", 0o600)
     text = workspace.read_text(workspace.keys_dir / SIGNERS) or ""
     if public(key) not in text.split():
+        from smallkube.secrets import transaction
+
         with suppress(SmallkubeError), transaction.changing_keys(workspace):
             text = workspace.read_text(workspace.keys_dir / SIGNERS) or ""
             ended = text if not text or text.endswith("\n") else f"{text}\n"

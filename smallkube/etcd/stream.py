@@ -24,7 +24,7 @@ PAGE = 512
 """What a bbolt file's size is a multiple of; etcd appends its hash to that (etcdctl snapshot save)."""
 FILE_MODE = 0o600
 _HEADER_LIMIT = 1 << 16
-_CHUNK = 1 << 18
+_CHUNK = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -93,15 +93,15 @@ def verify_snapshot(
     import zstandard
 
     digest, tail, size = hashlib.sha256(), b"", 0
-    reader = zstandard.ZstdDecompressor().stream_reader(stream)
+    reader = zstandard.ZstdDecompressor().stream_reader(stream, read_size=_CHUNK)
     try:
         while data := reader.read(_CHUNK):
             size += len(data)
             if size > most:
                 raise SmallkubeError(f"damaged: it has more than {most} bytes", where=where)
-            pending = tail + data
-            digest.update(memoryview(pending)[:-HASH_SIZE])
-            tail = pending[-HASH_SIZE:]
+            digest.update(tail[: max(0, len(tail) + len(data) - HASH_SIZE)])
+            digest.update(memoryview(data)[:-HASH_SIZE])
+            tail = (tail + data[-HASH_SIZE:])[-HASH_SIZE:]
             then(data)
     except zstandard.ZstdError as error:
         raise SmallkubeError(f"damaged: {error}", where=where) from error

@@ -7,7 +7,6 @@ import codecs
 import hashlib
 import io
 import re
-import tarfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,7 +17,6 @@ import yaml
 
 from smallkube.core.errors import ErrorGroup, SmallkubeError, UsageError, listed
 from smallkube.inventory.cluster import Cluster
-from smallkube.secrets import people, policy, transaction
 
 _CLEAR_KEY = re.compile(
     rb"""AGE-SECRET-KEY-(?:PQ-)?1[A-Z0-9] | -----BEGIN[ ][A-Z ]*PRIVATE[ ]KEY-----
@@ -55,6 +53,8 @@ class Bundle:
     @cached_property
     def archive(self) -> bytes:
         """The files as an uncompressed tar: owner root, mode 0644, time 0."""
+        import tarfile
+
         out = io.BytesIO()
         with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as tar:
             for name, content in self.files.items():
@@ -70,6 +70,8 @@ def assemble(cluster: Cluster) -> Bundle:
     Raises UsageError when something of it is missing, is a link that leads out of its folder, or is far too
     large, ErrorGroup when it holds private keys or Secrets in clear.
     """
+    from smallkube.secrets import transaction
+
     transaction.refuse_unfinished(cluster.workspace)
     bundle = Bundle({name: _content(path, name) for name, path in sorted(dict(_files(cluster)).items())})
     if found := [problem for name, content in bundle.files.items() for problem in _secrets(name, content)]:
@@ -107,6 +109,8 @@ def _files(cluster: Cluster) -> Iterator[tuple[str, Path]]:
             yield f"nix/{folder.name}/{path.relative_to(folder).as_posix()}", path
     for addon in cluster.inventory.cluster.addon_files:
         yield addon, _inside(workspace.root / addon, workspace.root.resolve())
+    from smallkube.secrets import people, policy
+
     existing = frozenset(path.name for path in workspace.keys_dir.glob("*.*"))
     names = [secret.file for secret in policy.expected(cluster.inventory, existing) if secret.in_use]
     names += [*policy.public_files(cluster.inventory, existing), workspace.peers_file.name]

@@ -36,6 +36,8 @@ HANDSHAKES = 32
 """Connections that are made at a time: each costs processor time here, unlike one that a machine does not answer."""
 _handshaking = threading.BoundedSemaphore(HANDSHAKES)
 _CHUNK = 1 << 16
+_WINDOW = 1 << 20
+"""Bytes that a machine may be ahead of us: paramiko holds them, and moves all of them for each piece that is read."""
 _POLL_SECONDS = 1.0
 _MAX_NOISE = 1 << 20
 """What a login shell may print by itself, in bytes."""
@@ -158,7 +160,7 @@ class SshHost(Host):
         try:
             if transport is None:
                 raise EOFError("not connected")
-            with transport.open_session(timeout=CONNECT_SECONDS) as channel:
+            with transport.open_session(_WINDOW, timeout=CONNECT_SECONDS) as channel:
                 marker = token_hex(8)
                 script = command.script(self.node.ssh.become, marker)
                 channel.exec_command(login_line(len(script)))

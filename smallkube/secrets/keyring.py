@@ -7,6 +7,7 @@ public half is keys/master_key.pub.
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from smallkube.core.errors import UsageError, listed
 from smallkube.core.workspace import IDENTITY, Workspace
@@ -15,7 +16,9 @@ from smallkube.inventory.cluster import Cluster
 from smallkube.secrets import age
 from smallkube.secrets.age import MASTER_RECIPIENT, Master
 from smallkube.secrets.host_keys import HostKey, load_hosts, parse_host_key
-from smallkube.secrets.policy import Secret
+
+if TYPE_CHECKING:
+    from smallkube.secrets.policy import Secret
 
 MASTER = "master"
 
@@ -31,11 +34,11 @@ class Keyring:
     hosts: Mapping[str, HostKey]
     listed: bool = True
 
-    def recipients(self, secret: Secret) -> tuple[str, ...]:
+    def recipients(self, secret: "Secret") -> tuple[str, ...]:
         """Whom ``secret`` is encrypted to: administrators first. Raises KeyError when a reader's key is not known."""
         return (*self.admins.values(), *(str(self.hosts[node]) for node in secret.readers))
 
-    def unknown(self, secret: Secret) -> list[str]:
+    def unknown(self, secret: "Secret") -> list[str]:
         """Those of its readers whose host keys are not known."""
         return [node for node in secret.readers if node not in self.hosts]
 
@@ -46,7 +49,7 @@ class Keyring:
         keys = {form: name for name, key in {**self.hosts, **ssh}.items() for form in (key.tag, str(key))}
         return {**keys, **{each: name for name, each in self.admins.items()}}
 
-    def tags(self, secret: Secret) -> list[str]:
+    def tags(self, secret: "Secret") -> list[str]:
         """Of those whom ``secret`` is encrypted to and whom a header names: readers, administrators with SSH keys."""
         own = [parse_host_key(each, name).tag for name, each in self._of(Kind.SSH).items()]
         return [*own, *(self.hosts[node].tag for node in secret.readers)]
@@ -118,7 +121,7 @@ def require_own(keyring: Keyring, master: Master) -> Master:
     raise UsageError("belongs to no administrator in cluster.secrets.admins", where=master.where, hint=hint)
 
 
-def require_host_keys(workspace: Workspace, keyring: Keyring, wanted: Iterable[Secret]) -> None:
+def require_host_keys(workspace: Workspace, keyring: Keyring, wanted: Iterable["Secret"]) -> None:
     """Raise UsageError that names every node whose host key is needed for ``wanted`` and not found."""
     missing = list(dict.fromkeys(node for row in wanted for node in keyring.unknown(row)))
     if missing:
