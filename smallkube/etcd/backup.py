@@ -8,12 +8,13 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from smallkube.core.errors import SmallkubeError, UsageError
 from smallkube.core.files import TEMPORARY_PREFIX, lock, remove_temporaries, sync
-from smallkube.etcd import catalog, copies, notify, retention, signature
+from smallkube.etcd import catalog, notify, retention, signature
 from smallkube.etcd.catalog import Catalog
 from smallkube.etcd.record import SUFFIX, Announced, Record, Snapshot, timestamp
 from smallkube.etcd.status import ENCRYPTION_CONFIGURATION, ENDPOINT, SCRIPTS
@@ -21,9 +22,11 @@ from smallkube.etcd.stream import Digest, Pipe, encrypt, verify_snapshot
 from smallkube.inventory.cluster import Cluster
 from smallkube.remote import scripts
 from smallkube.remote.host import Host
-from smallkube.remote.sftp import Destination
 from smallkube.secrets.age import MASTER_RECIPIENT
 from smallkube.secrets.keyring import admins_of
+
+if TYPE_CHECKING:
+    from smallkube.etcd import copies
 
 _COMPRESSION_SECONDS = 600
 _LINE_LIMIT = 1 << 16
@@ -58,7 +61,7 @@ class Report:
 
     record: Record
     removed: tuple[str, ...]
-    copies: tuple[copies.Copied, ...]
+    copies: "tuple[copies.Copied, ...]"
     failed_notifications: tuple[str, ...]
 
     @property
@@ -104,8 +107,12 @@ def run(
     if not recipients:
         where = cluster.workspace.relative(cluster.workspace.keys_dir / MASTER_RECIPIENT)
         raise UsageError("not found, and backups are encrypted to it", where=where, hint="run `inv keys.generate`")
-    for url in settings.copy_to:
-        Destination.parse(url)
+    if settings.copy_to:
+        from smallkube.etcd import copies
+        from smallkube.remote.sftp import Destination
+
+        for url in settings.copy_to:
+            Destination.parse(url)
     with locked(cluster, make=True) as existing:
         try:
             key = signature.signing_key(cluster.workspace)
