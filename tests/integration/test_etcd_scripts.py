@@ -53,6 +53,11 @@ def test_shellcheck_finds_nothing(script: Path, needs: Callable[[str, object, st
     assert done.stdout == ""
 
 
+@pytest.mark.parametrize("without", ["", "command() { false; }; "], ids=["openssl", "coreutils"])
+def test_any_program_hashes_alike(without: str) -> None:
+    assert run(f"{without}sha256", "snapshot").strip() == hashlib.sha256(b"snapshot").hexdigest()
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_encryption_keys_are_found_in_each_layout(layout: str) -> None:
     expected = [f"{hashlib.sha256(each.encode()).hexdigest()} key{n}" for n, each in enumerate(SECRETS, 1)]

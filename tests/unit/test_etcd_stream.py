@@ -9,6 +9,7 @@ import pyrage
 import pytest
 import zstandard
 
+from smallkube.core.errors import SmallkubeError
 from smallkube.etcd.backup import SnapshotReceiver
 
 
@@ -25,6 +26,23 @@ def snapshot() -> bytes:
     facts = {"size": 544, "snapshot_sha256": digest.hex(), "revision": 1, "etcd": "3.6.5"}
     head, end = (json.dumps(each).encode() for each in ({"size": 544}, facts))
     return b"\n".join((head, zstandard.compress(database + digest), end, b""))
+
+
+def test_a_snapshot_without_its_last_line_is_refused(receiver: SnapshotReceiver, tmp_path: Path) -> None:
+    """As the primary sends it when it ends before it has verified the snapshot."""
+    receiver.write(snapshot().rpartition(b"\n{")[0])
+    with pytest.raises(SmallkubeError, match="node1: unexpected output from snapshot"):
+        receiver.end()
+    receiver.abandon()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_snapshot_may_come_in_pieces(receiver: SnapshotReceiver) -> None:
+    for byte in snapshot():
+        receiver.write(bytes([byte]))
+    found, stored = receiver.end()
+    assert (found.size, found.revision) == (544, 1)
+    assert stored.size > 0
 
 
 def threads_end(others: set[threading.Thread]) -> bool:
