@@ -12,14 +12,14 @@ import resource
 import tempfile
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import chain
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import NamedTuple
 
 from smallkube.core import process
 from smallkube.core.checks import Check, Result
 from smallkube.core.errors import SmallkubeError, UsageError, listed
-from smallkube.nix import flake, hosts, lockfile, shellcheck
+from smallkube.nix import flake, hosts, lockfile, shellcheck, units
 from smallkube.nix.bundle import write_tree
 from smallkube.nix.flake import Description, Flake
 
@@ -32,7 +32,7 @@ BOOT = "boot and SSH"
 LOCK = "lock"
 """The check whether nix/flake.lock is that of nix/flake.nix; a deploy says it, too."""
 _NETWORKD_TIMEOUT = 20
-_STUB = "/bin/true"
+_sound_units: set[tuple[object, ...]] = set()
 
 
 class Described(NamedTuple):
@@ -99,13 +99,19 @@ def _checks(
         raise UsageError(f"no input {', '.join(sorted(unknown))} to override", where="nix/flake.nix", hint=hint)
     yield Check("", "inputs", Result.OK, ", ".join(f"{name} {origin}" for name, origin in inputs.items()))
     found = _nodes(evaluated, nodes[:1], tree.parent, described)
-    size = _batch()
-    batches = [nodes[start : start + size] for start in range(1, len(nodes), size)]
+    batches = _batches(nodes[1:])
     with ThreadPoolExecutor(AT_ONCE) as pool:
         found += chain.from_iterable(pool.map(lambda each: _nodes(evaluated, each, tree.parent, described), batches))
     if described:
         yield _evaluator(nix, described.values())
     yield from found
+
+
+def _batches(nodes: Sequence[str]) -> list[Sequence[str]]:
+    """Batches of the same size, as many for each of those that are evaluated at a time."""
+    count = -(-len(nodes) // (_batch() * AT_ONCE)) * AT_ONCE
+    bounds = [len(nodes) * each // count for each in range(count + 1)] if count else []
+    return [nodes[start:end] for start, end in pairwise(bounds) if start < end]
 
 
 def _batch() -> int:
@@ -181,14 +187,16 @@ def _skipped(reason: str, *checks: str) -> Iterator[Check]:
 def _unit_files(description: Description, folder: Path) -> Iterable[str]:
     """``systemd-analyze verify`` of the units that the workspace defines.
 
-    The programs that units start are those of the node, so their paths are replaced by one that exists here.
+    The programs that units start are those of the node, so their paths are replaced by one that exists here. Nodes
+    whose units have the same shape are verified once, unless there is a complaint.
     """
     program = _find("systemd-analyze", "systemd")
-    units = description["units"]
-    _write(folder, {name: _with_stubs(unit["text"], unit["dropin"]) for name, unit in units.items()})
-    names = sorted(name for name, unit in units.items() if unit["enable"] and unit["own"])
-    if not names:
+    texts = {name: units.with_stubs(unit["text"], unit["dropin"]) for name, unit in description["units"].items()}
+    names = sorted(name for name, unit in description["units"].items() if unit["enable"] and unit["own"])
+    same = (program, *names), units.shape(texts)
+    if not names or same in _sound_units:
         return ()
+    _write(folder, texts)
     result = process.run(
         [program, "verify", "--man=no", *(folder / name for name in names)],
         environment={"SYSTEMD_UNIT_PATH": f"{folder}:", "SYSTEMD_LOG_TARGET": "console", "SYSTEMD_COLORS": "0"},
@@ -198,12 +206,9 @@ def _unit_files(description: Description, folder: Path) -> Iterable[str]:
     about = tuple(f"{name}:" for name in names)
     lines = result.stderr.splitlines()
     own = [line for line in lines if line.startswith(about) or any(f"{folder}/{name}" in line for name in names)]
+    if not own:
+        _sound_units.add(same)
     return [line.replace(f"{folder}/", "") for line in own]
-
-
-def _with_stubs(text: str, dropin: bool) -> str:
-    stubbed = re.sub(r"(?m)^(Exec\w+=)([-@:+!|]*)\S+", rf"\g<1>\g<2>{_STUB}", text)
-    return f"{stubbed}\n[Service]\nExecStart={_STUB}\n" if dropin and "ExecStart=" not in stubbed else stubbed
 
 
 def _rule_set(description: Description, folder: Path) -> Iterable[str]:

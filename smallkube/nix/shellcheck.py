@@ -7,7 +7,7 @@ from functools import cache
 from smallkube.core import process
 
 _SAME = "192.0.2.1"
-_STORE = re.compile(r"(?<=/nix/store/)[a-z0-9]{32}(?=-)")
+STORE = re.compile(r"(?<=/nix/store/)[a-z0-9]{32}(?=-)")
 _KEY = re.compile(r"[A-Za-z0-9+/]{43}=")
 _ADDRESS = re.compile(r"\d+(?:\.\d+){3}|\b[0-9a-f]{1,4}:[0-9a-f:]*:[0-9a-f]*(?!\w)")
 _REPEATED = re.compile(r"(?<!\S)((?:\S+ ){0,8}?\S+)(?: \1){2,}(?!\S)")
@@ -23,8 +23,12 @@ def shape(script: str) -> str:
 
     shellcheck says the same of it: a word that is an address or key is one word as well as another.
     """
-    same = _ADDRESS.sub(_SAME, _KEY.sub("0" * 43 + "=", _STORE.sub("0" * 32, script)))
-    return _REPEATED.sub(lambda row: f"{row[1]} {row[1]}" if _is_data(row[1]) else row[0], same)
+    return _REPEATED.sub(lambda row: f"{row[1]} {row[1]}" if _is_data(row[1]) else row[0], plain(script))
+
+
+def plain(text: str) -> str:
+    """``text`` with one address, key and hash of the store in the place of all."""
+    return _ADDRESS.sub(_SAME, _KEY.sub("0" * 43 + "=", STORE.sub("0" * 32, text)))
 
 
 def _is_data(words: str) -> bool:

@@ -5,6 +5,7 @@ import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -212,9 +213,30 @@ def test_the_others_of_its_batch_are_checked_too(build: Build, nix: str, monkeyp
     tree = build((1, 2, 3, 4, 5)).with_file(HOST, "{ systemd.services.x.scirpt = 1; }")
     checks = checked(tree)
     single = [(node,) for node in tree.nodes]
-    assert sorted(asked) == sorted([*single, ("node2", "node3", "node4")])
+    assert sorted(asked) == sorted([*single[:3], ("node2", "node3"), ("node4", "node5")])
     assert {each.subject for each in checks if each.check == "units"} == {"node1", "node3", "node4", "node5"}
     assert [each.subject for each in failed(checks)] == ["node2"]
+
+
+def test_the_same_units_of_other_nodes_are_verified_once(
+    build: Build, nix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    verified: list[str] = []
+    run = process.run
+
+    def counted(argv: Sequence[str | Path], **options: Any) -> process.Result:
+        if "verify" in argv:
+            verified.append(f"{argv[-1]}")
+        return run(argv, **options)
+
+    monkeypatch.setattr(process, "run", counted)
+    monkeypatch.setattr("smallkube.nix.check.AT_ONCE", 1)
+    monkeypatch.setattr("smallkube.nix.check._sound_units", set())
+    faulty = '{ systemd.services.x.serviceConfig = { ExecStart = "/bin/x"; Foo = 1; }; }'
+    checks = checked(build((1, 2, 3, 4, 5)).with_file("nix/hosts/node4.nix", faulty))
+    assert [(each.subject, each.check) for each in failed(checks)] == [("node4", "units")]
+    assert "Foo" in details(checks, "units", "node4")
+    assert len(verified) == 3  # of the primary, of the workers, and of node4
 
 
 def test_syntax_errors_are_reported_for_every_file(tree: Tree, nix: str) -> None:
