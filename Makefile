@@ -26,7 +26,7 @@ help:
 	@echo "make lint            ruff, mypy --strict, shellcheck, nixfmt where there is one"
 	@echo "make docs            docs/inventory.md and docs/tasks.md, made from the models and the tasks"
 	@echo "make bench           measurements, side by side, into bench/RESULTS.md (BENCH='startup nix': only these;"
-	@echo "                     BENCH=--quick: each once, to see that it works)"
+	@echo "                     BENCH=--quick: each once, to see that it works; BENCH=footprint: idle machines of the lab)"
 	@echo "make lab-kubernetes  build Kubernetes for the lab and the tests (once)"
 	@echo "make lab-qemu        QEMU for virtual machines in the lab (inv lab.up --backend qemu)"
 	@echo "make setup           Debian's packages and the virtual environment (the others call it)"

@@ -7,6 +7,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from statistics import median
 
@@ -15,6 +16,7 @@ from lab import kubernetes
 from lab.cluster import Lab
 from lab.places import Places
 from smallkube.core import ui
+from smallkube.core.errors import SmallkubeError
 from smallkube.core.workspace import REPOSITORY, Workspace
 from smallkube.inventory import edit
 from smallkube.inventory.load import load
@@ -31,11 +33,11 @@ SMALL = ("node1", "node2")
 IDLE, INTERVAL = 600, 60
 GOALS = {"primary": (600, 3.0), "worker": (200, 0.7)}
 """Of small ones, in the units of the rows."""
-OTHERS: Mapping[str, tuple[str, float]] = {
-    "primary": ("k3s server with one agent, as documented", 1428),
-    "worker": ("k3s agent, as documented", 275),
+OTHERS: Mapping[str, tuple[str, float, float]] = {
+    "primary": ("k3s server with one agent, as documented", 1428, 5),
+    "worker": ("k3s agent, as documented", 275, 3),
 }
-"""docs.k3s.io/reference/resource-profiling."""
+"""docs.k3s.io/reference/resource-profiling: of control groups, with containerd and the packaged components."""
 EVERYTHING = "all services"
 
 Samples = Mapping[tuple[str, str], list[float]]
@@ -80,6 +82,8 @@ def measured(inventory: Inventory, connect: Connect, runs: int, interval: float)
             sums = [0.0, 0.0, 0.0]
             for service, use in after[node.name].uses.items():
                 earlier = before[node.name].uses[service]
+                if use.age <= earlier.age:
+                    raise SmallkubeError(f"{service} was restarted", where=node.name)
                 spent = 100 * (use.processor - earlier.processor) / (use.age - earlier.age)
                 values = (use.memory / 1024, use.anonymous / 1024, spent)
                 sums = [one + other for one, other in zip(sums, values, strict=True)]
@@ -104,17 +108,15 @@ def table(plan: Plan, memory: Samples, anonymous: Samples, processor: Samples) -
     """Memory and processor of each kind of machine: of its services together, then of each alone."""
     for machine, service in sorted(memory, key=lambda key: (key[0], key[1] != EVERYTHING)):
         size, role = machine.split()
-        own = f"of it {median(anonymous[machine, service]):.0f} not of files"
-        against, theirs, most, share = "", None, "", ""
-        if service == EVERYTHING:
-            (against, theirs), goals = OTHERS[role], GOALS[role]
-            if size == "small":
-                most, share = f"at most {goals[0]}", f"at most {goals[1]}"
-        for unit, samples, other, goal in (
-            (f"MiB resident, {own}", memory, theirs, most),
-            ("percent of a core", processor, None, share),
-        ):
+        resident = f"MiB resident, of it {median(anonymous[machine, service]):.0f} not of files"
+        against, *others = OTHERS[role]
+        kinds = ((resident, memory), ("percent of a core", processor))
+        for (unit, samples), other, goal in zip(kinds, others, GOALS[role], strict=True):
             values = samples[machine, service]
-            spreads = ((min(values), max(values)), (other or 0, other or 0))
-            text = against if other else ""
-            yield Row(f"{machine}, {service}: {unit}", median(values), text, other, goal, spreads, runs=plan.runs)
+            row = Row(f"{machine}, {service}: {unit}", median(values), "", None, "", ((min(values), max(values)),))
+            if service == EVERYTHING:
+                spreads = (*row.spreads, (other, other))
+                row = replace(row, against=against, theirs=other, spreads=spreads)
+            if service == EVERYTHING and size == "small":
+                row = replace(row, goal=f"at most {goal}")
+            yield replace(row, runs=plan.runs)

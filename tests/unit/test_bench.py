@@ -135,7 +135,7 @@ def test_a_footprint_is_of_intervals_by_role_and_service(monkeypatch: pytest.Mon
         "small worker, all services: MiB resident, of it 21 not of files",
         "small worker, all services: percent of a core",
     ]
-    assert (lines[0].ours, lines[0].theirs, lines[1].ours, lines[1].theirs) == (82, 1428, 5, None)
+    assert (lines[0].ours, lines[0].theirs, lines[1].ours, lines[1].theirs) == (82, 1428, 5, 5)
 
 
 def test_results_renew_their_section(benchmarks: object, tmp_path: Path) -> None:
