@@ -9,9 +9,9 @@
 #                  what an idle controller manager does. Of a core: controller manager 0.86 -> 0.62 %, etcd 0.70 -> 0.46,
 #                  kubelet 0.60 -> 0.44, CRI-O 0.18 -> 0.15. Not for the API server, which everybody waits for.
 #
-# Tried, and not worth it: watch caches off for 27 resources (no memory, 0.1 % of a core), eight controllers off (1 MiB),
+# Tried, and not worth it: watch caches off for 27 resources (no memory, 0.1 % of a core), eight controllers off (2 MiB),
 # etcd's heartbeat at 250 ms and the kubelet's --housekeeping-interval at 30 s (nothing). GOMEMLIMIT is no setting for a
-# server whose live heap grows with its objects: beyond the limit it collects all the time.
+# server whose live heap grows with its objects: beyond the limit it collects all the time (orbstack/orbstack#2633).
 {
   config,
   kubeLib,
