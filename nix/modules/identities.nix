@@ -51,6 +51,7 @@ let
     name = "kube-identities";
     runtimeInputs = [
       pkgs.coreutils
+      pkgs.gawk
       pkgs.gnugrep
       pkgs.gnused
       pkgs.openssl

@@ -5,6 +5,7 @@
 #
 # Takes the document that smallkube/secrets/identities.py describes. One wrong leaf, or a document that is not whole,
 # and nothing is changed. A leaf that was removed by `replace` does not come back by `install`, such as by a rollback.
+# A leaf that is in force is not verified again: a certificate takes a tenth of a second, and 254 nodes have 762.
 usage() {
   echo "usage: kube-identities install FILE | kube-identities replace <FILE" >&2
   exit 64
@@ -32,6 +33,21 @@ if [ "$source" != - ] && [ -s "$bundle" ] && [ "$(cat "$state/source" 2>/dev/nul
   exit 0
 fi
 
+# Names and leaf as in the bundle → fingerprint, which stands in the line after the leaf.
+declare -A known revoked
+if [ -s "$bundle" ]; then
+  while IFS= read -r line; do
+    case $line in
+      '# sha256 '*) known[$text]=${line#'# sha256 '} ;;
+      '# '*) text=${line#'# '}$'\n' ;;
+      *) text+=$line$'\n' ;;
+    esac
+  done <"$bundle"
+fi
+if [ -s "$state/revoked" ]; then
+  while IFS= read -r line; do revoked[$line]=yes; done <"$state/revoked"
+fi
+
 fingerprint() { openssl x509 -in "$1" -outform DER | sha256sum | cut -d ' ' -f 1; }
 
 # check NAME USER [GROUP]...: the leaf in $new/leaf
@@ -51,28 +67,43 @@ check() {
   case $(extension keyUsage) in *CertificateSign*) refuse "$name may sign certificates" ;; esac
 }
 
-# take NAME USER [GROUP]...: adds the leaf in $new/leaf to the new bundle
+# take NAME USER [GROUP]...: adds $leaf to the new bundle
 take() {
-  check "$@"
-  local print
-  print=$(fingerprint "$new/pem")
-  if [ "$source" != - ] && grep -qsx "$print" "$state/revoked"; then
+  local print=${known["$*"$'\n'"$leaf"]-}
+  if [ -z "$print" ]; then
+    printf '%s' "$leaf" >"$new/leaf"
+    check "$@"
+    print=$(fingerprint "$new/pem")
+    leaf=$(<"$new/pem")$'\n'
+  fi
+  if [ "$source" != - ] && [ "${revoked[$print]-}" ]; then
     echo "kube-identities: $1 was removed at run time and stays so" >&2
     return
   fi
   echo "$print" >>"$new/prints"
-  { echo "# $*"; cat "$new/pem"; } >>"$new/bundle"
+  printf '# %s\n%s# sha256 %s\n' "$*" "$leaf" "$print" >>"$new/bundle"
 }
 
-count=0 end='' entry=()
-: >"$new/leaf"
+# The names that the API server sends with each handshake: of the new bundle, in bytes of DER (no value is longer than
+# 127). It is one message of TLS, and no client gets an answer when that is longer than 64 KiB (crypto/tls, maxHandshake).
+names_size() {
+  openssl crl2pkcs7 -nocrl -certfile "$new/bundle" | openssl pkcs7 -print_certs -noout | awk '
+    sub(/^subject= */, "") {
+      size = 0
+      for (i = split($0, names, ", "); i; i--) { sub(/^[^=]*= */, "", names[i]); size += 11 + length(names[i]) }
+      sum += size + (size < 128 ? 4 : 5)
+    }
+    END { print sum }'
+}
+
+count=0 end='' entry=() leaf=''
 touch "$new/bundle" "$new/prints"
 while IFS= read -r line; do
   [ -z "$end" ] || refuse "lines after the end"
   case $line in
     '# identity '* | '# end '*)
       if [ "${#entry[@]}" -gt 0 ]; then take "${entry[@]}"; fi
-      : >"$new/leaf"
+      leaf=''
       if [[ "$line" == '# end '* ]]; then
         end=${line#'# end '}
         continue
@@ -81,12 +112,14 @@ while IFS= read -r line; do
       read -ra entry <<<"${line#'# identity '}"
       count=$((count + 1))
       ;;
-    *) printf '%s\n' "$line" >>"$new/leaf" ;;
+    *) leaf+=$line$'\n' ;;
   esac
 done < <(if [ "$source" = - ]; then cat; else cat "$source"; fi)
 [ -n "$end" ] || refuse "the document has no end"
 [ "$end" = "$count" ] || refuse "$count certificates where $end belong"
 [ -s "$new/bundle" ] || refuse "no certificate"
+size=$(names_size)
+((size <= 65000)) || refuse "the names of $(wc -l <"$new/prints") certificates take $size bytes, and TLS carries 65000"
 
 if [ "$source" = - ]; then
   # The fingerprints of those that go, without those that are accepted again.

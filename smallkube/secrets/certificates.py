@@ -52,10 +52,11 @@ def issue(wanted: Certificate, key_pem: bytes, now: datetime.datetime) -> bytes:
     """A certificate for ``wanted`` over the key, PEM; valid from a day ago (clocks differ) for ten years."""
     key = parse_key(key_pem, wanted.file)
     number = x509.random_serial_number()
-    # OpenSSL looks an issuer up by its name and takes the first: of two that are trusted, each must have its own.
-    unique = x509.NameAttribute(NameOID.SERIAL_NUMBER, f"{number:x}")
     groups = [x509.NameAttribute(NameOID.ORGANIZATION_NAME, group) for group in wanted.groups]
-    name = x509.Name([*groups, x509.NameAttribute(NameOID.COMMON_NAME, wanted.common_name), unique])
+    # OpenSSL looks an issuer up by its name and takes the first: of two that are trusted, each must have its own. Not
+    # so the API server (Go), which sends the names of all its users' certificates in one message of at most 64 KiB.
+    unique = [] if groups else [x509.NameAttribute(NameOID.SERIAL_NUMBER, f"{number:x}")]
+    name = x509.Name([*groups, x509.NameAttribute(NameOID.COMMON_NAME, wanted.common_name), *unique])
     builder = (
         x509.CertificateBuilder()
         .subject_name(name)

@@ -27,11 +27,11 @@ MONITORED = "cluster: {name: test, monitoring: true}\nnodes: {node1: {peer_ip: 1
 USER, GROUP = "system:node:node2.k8s.internal", "system:nodes"
 
 
-def run(folder: Path, *words: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+def run(folder: Path, *words: str, stdin: str = "", path: str = "") -> subprocess.CompletedProcess[str]:
     state = folder / "state"
     state.mkdir(exist_ok=True)
     argv = ["bash", "-euo", "pipefail", str(SCRIPT), *words]
-    environment = {"PATH": "/usr/bin:/bin", "STATE_DIRECTORY": str(state)}
+    environment = {"PATH": f"{path}/usr/bin:/bin", "STATE_DIRECTORY": str(state)}
     return subprocess.run(argv, input=stdin, capture_output=True, text=True, check=False, env=environment)
 
 
@@ -189,3 +189,43 @@ def test_the_identity_of_monitoring_is_taken(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     subjects = [each.subject.rfc4514_string() for each in bundle(tmp_path)]
     assert len(subjects) == 4 and [one for one in subjects if one.endswith(",CN=system:metrics-scraper")]
+
+
+def test_the_names_of_254_nodes_fit_in_one_handshake(tmp_path: Path) -> None:
+    nodes = "".join(f"  node{index}: {{peer_ip: 192.0.2.{index}}}\n" for index in range(1, 255))
+    inventory = parse(f"cluster: {{name: test}}\nnodes:\n{nodes}", Path("inventory.yaml"))
+    found = [row.certificate for row in policy.identities(inventory) if row.certificate]
+    key = certificates.new_key()
+    issued = [certificates.load(certificates.issue(each, key, datetime.now(UTC)), each.file) for each in found]
+    names = [each.subject.public_bytes() for each in issued]
+    assert len(names) == 762
+    # crypto/tls: certificateRequestMsgTLS13, each with its length; the front proxy's comes with them.
+    assert sum(2 + len(name) for name in names) < 60_000
+
+
+def test_names_that_no_handshake_carries_are_refused(tmp_path: Path) -> None:
+    user = "system:node:" + "n" * 52
+    one = leaf(user)
+    count = 65000 // (2 + len(pinned(one)[0].subject.public_bytes()))
+    entry = f"node_node2.crt {user} {GROUP}"
+    assert install(tmp_path, document(*[(entry, one)] * count), "fits").returncode == 0
+    done = install(tmp_path, document(*[(entry, one)] * (count + 1)), "long")
+    assert done.returncode == 65
+    assert f"the names of {count + 1} certificates take 650" in done.stderr
+    assert len(bundle(tmp_path)) == count
+
+
+def test_a_leaf_in_force_is_not_verified_again(tmp_path: Path) -> None:
+    first, second = leaf(), leaf()
+    assert install(tmp_path, document((NODE, first))).returncode == 0
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/openssl").write_text(
+        '#!/bin/sh\necho "$*" >>"$STATE_DIRECTORY/../asked"\nexec /usr/bin/openssl "$@"\n'
+    )
+    (tmp_path / "bin/openssl").chmod(0o755)
+    for pems in ((first,), (first, second), (second,)):
+        done = run(tmp_path, "replace", stdin=document(*((NODE, pem) for pem in pems)), path=f"{tmp_path}/bin:")
+        assert done.returncode == 0
+        assert bundle(tmp_path) == pinned(*pems)
+    asked = (tmp_path / "asked").read_text().splitlines()
+    assert sum(line.startswith("x509 -in") and "-subject" in line for line in asked) == 1
