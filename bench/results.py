@@ -26,7 +26,7 @@ def write(file: Path, name: str, rows: Sequence[Row]) -> None:
 def _section(rows: Sequence[Row]) -> Iterator[str]:
     yield f"{date.today()}; medians (least to most), in seconds if nothing else is said; ratio: the median of those of"
     yield "neighbouring runs."
-    yield _machine()
+    yield machine()
     yield ""
     yield "| work | median | against | median | ratio | runs | goal |"
     yield "|---|---|---|---|---|---|---|"
@@ -37,7 +37,7 @@ def _section(rows: Sequence[Row]) -> Iterator[str]:
         yield f"| {row.work} | {ours} | {against} | {theirs} | {row.ratio} | {row.runs} | {row.goal} |"
 
 
-def _machine() -> str:
+def machine() -> str:
     """The processor, how busy it is with other work, the memory, and versions of what is measured."""
     cpu = re.findall(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text()) or [platform.machine()]
     memory = re.findall(r"MemTotal: +(\d+)", Path("/proc/meminfo").read_text())

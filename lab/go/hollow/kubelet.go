@@ -59,7 +59,7 @@ func run(client kubernetes.Interface, name string, index int, failed *failures) 
 	var lease *coordination.Lease
 	for reported := (time.Time{}); ; time.Sleep(renewal + time.Duration(rand.Int64N(int64(renewal/25)))) {
 		if time.Since(reported) >= reporting {
-			patch, err := json.Marshal(map[string]any{"status": status(index)})
+			patch, err := json.Marshal(map[string]any{"status": map[string]any{"conditions": status(index).Conditions}})
 			must(err)
 			_, err = client.CoreV1().Nodes().Patch(background, name, types.StrategicMergePatchType, patch, metav1.PatchOptions{}, "status")
 			if err != nil {
