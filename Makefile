@@ -1,7 +1,7 @@
 # make demo: the main job, with real Kubernetes, on this machine.   make test: the tests.   make help: the rest.
 .POSIX:
 .PHONY: help setup venv lock demo demo-quick demo-down lab-kubernetes lab-qemu conformance
-.PHONY: lint docs test test-all test-newest test-minors bench clean
+.PHONY: lint docs test test-all test-newest test-minors bench bench-scale clean
 
 VENV ?= .venv
 BIN = $(VENV)/bin
@@ -27,6 +27,7 @@ help:
 	@echo "make docs            docs/inventory.md and docs/tasks.md, made from the models and the tasks"
 	@echo "make bench           measurements, side by side, into bench/RESULTS.md (BENCH='startup nix': only these;"
 	@echo "                     BENCH=--quick: each once, to see that it works; BENCH=footprint: idle machines of the lab)"
+	@echo "make bench-scale     the API server with up to 254 hollow nodes, into docs/scale.md (a quarter of an hour)"
 	@echo "make lab-kubernetes  build Kubernetes for the lab and the tests (once)"
 	@echo "make lab-qemu        QEMU for virtual machines in the lab (inv lab.up --backend qemu)"
 	@echo "make setup           Debian's packages and the virtual environment (the others call it)"
@@ -103,6 +104,17 @@ test-minors: lab-kubernetes lab-qemu
 
 bench: setup
 	python -m bench --output bench/RESULTS.md $(BENCH)
+
+SCALE = SMALLKUBE_WORKSPACE=$(CURDIR)/.smallkube/scale
+
+# The lab stays up when a step fails.
+bench-scale: lab-kubernetes
+	mkdir -p .smallkube/scale
+	inv lab.up --name scale --nodes 2 --workspace .smallkube/scale
+	for step in "keys.scan --yes" keys.generate nix.render deploy; do $(SCALE) $(WITH) inv $$step || exit; done
+	$(WITH) python -m bench.scale
+	inv lab.down --name scale
+	rm -rf .smallkube/scale
 
 clean:
 	rm -rf $(VENV) $(NEWEST) *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
