@@ -75,6 +75,7 @@ take() {
     check "$@"
     print=$(fingerprint "$new/pem")
     leaf=$(<"$new/pem")$'\n'
+    known["$*"$'\n'"$leaf"]=$print
   fi
   if [ "$source" != - ] && [ "${revoked[$print]-}" ]; then
     echo "kube-identities: $1 was removed at run time and stays so" >&2

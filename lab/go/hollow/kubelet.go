@@ -159,7 +159,12 @@ func report(client kubernetes.Interface, pod *v1.Pod, index int, failed *failure
 	}
 	patch, err := json.Marshal(map[string]any{"status": status})
 	must(err)
-	if _, err = pods.Patch(context.Background(), pod.Name, types.StrategicMergePatchType, patch, metav1.PatchOptions{}, "status"); err != nil {
+	for {
+		_, err = pods.Patch(context.Background(), pod.Name, types.StrategicMergePatchType, patch, metav1.PatchOptions{}, "status")
+		if err == nil || errors.IsNotFound(err) {
+			return
+		}
 		failed.add(err)
+		time.Sleep(time.Second)
 	}
 }
