@@ -10,7 +10,6 @@ import os
 import re
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -233,4 +232,4 @@ def renewed(text: str, lines: Sequence[str]) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
