@@ -145,8 +145,11 @@ func report(client kubernetes.Interface, pod *v1.Pod, index int, failed *failure
 		}
 		return
 	}
-	if pod.Status.Phase == v1.PodRunning {
-		return
+	// That of a node that was away for a while is no longer Ready.
+	for _, each := range pod.Status.Conditions {
+		if each.Type == v1.PodReady && each.Status == v1.ConditionTrue {
+			return
+		}
 	}
 	now := metav1.Now()
 	ready := func(kind v1.PodConditionType) v1.PodCondition {
