@@ -8,6 +8,10 @@ _MAX_FAULT = 500
 """Characters of a fault, which may quote what a machine says."""
 
 
+MAX_FAULTS = 16
+"""Of a check; each of hundreds of nodes may find fault with every other one."""
+
+
 class Result(StrEnum):
     """How a check ended. SKIPPED: it does not apply, or nothing could tell; the detail says why."""
 
@@ -29,7 +33,9 @@ class Check:
     @classmethod
     def of(cls, subject: str, check: str, faults: Iterable[str], seen: str = "") -> "Check":
         """FAILED with the ``faults``, whose ends are cut off, else OK with what was ``seen``."""
-        found = "; ".join(fault[:_MAX_FAULT] for fault in faults)
+        given = [fault[:_MAX_FAULT] for fault in faults]
+        rest = [f"{len(given) - MAX_FAULTS} more"] if len(given) > MAX_FAULTS else []
+        found = "; ".join([*given[:MAX_FAULTS], *rest])
         return cls(subject, check, Result.FAILED if found else Result.OK, found or seen)
 
 

@@ -8,8 +8,9 @@ from typing import Self
 from smallkube.inventory.models import Node
 from smallkube.remote.host import Connect, Host
 
-KEPT = 64
-"""Connections that wait for the next question, at most: each costs a thread here and a process there."""
+KEPT = 128
+"""Connections that wait for the next question, at most: each costs a thread here, of which a hundred take 2.6 % of a
+core, and a process there. To make a hundred anew takes 1.6 seconds of it and more."""
 
 
 class Pool:

@@ -5,7 +5,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from functools import partial
 from itertools import chain
 from secrets import token_hex
@@ -35,6 +35,9 @@ _SUDO_REFUSED = 1
 HANDSHAKES = 32
 """Connections that are made at a time: each costs processor time here, unlike one that a machine does not answer."""
 _handshaking = threading.BoundedSemaphore(HANDSHAKES)
+JUMPS = 8
+"""The same through jump hosts: sshd drops some of more than ten that have not logged in (MaxStartups)."""
+_jumping = threading.BoundedSemaphore(JUMPS)
 _CHUNK = 1 << 16
 _WINDOW = 1 << 20
 """Bytes that a machine may be ahead of us: paramiko holds them, and moves all of them for each piece that is read."""
@@ -76,9 +79,10 @@ class SshHost(Host):
     def open(self) -> None:
         """Connect and authenticate; nothing is sent before the host key was found to be the expected one."""
         try:
-            self._wire = self._route.dial()
-            with _handshaking:
-                self._shake_hands(self._wire)
+            with _jumping if self._route.through else nullcontext():
+                self._wire = self._route.dial()
+                with _handshaking:
+                    self._shake_hands(self._wire)
         except BaseException as error:
             refused = self._refused(error)
             self.close()

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
@@ -285,6 +286,27 @@ def test_facts_of_sources_and_of_chains_that_drop(run: Run, root: Path) -> None:
     measured = scripts.read(host(run), command, facts.HostFacts)
     assert measured.dropping == ("inet nixos-fw forward", "ip filter FORWARD")
     assert measured.sources == {"2001:db8::1": "2001:db8::2", "192.0.2.9": ""}
+
+
+PING = """for address; do :; done
+echo "$*" >>{root}/pings
+case $address in
+192.0.2.1) echo "64 bytes from $address: icmp_seq=1 ttl=64 time=0.25 ms" ;;
+192.0.2.2) exit 1 ;;
+*) exit 2 ;;
+esac"""
+
+
+def test_what_is_silent_is_asked_no_more_than_needed(run: Run, root: Path) -> None:
+    (root / "bin/ping").write_text(f"#!/bin/sh\n{PING.format(root=root)}\n")
+    (root / "bin/ping").chmod(0o755)
+    addresses = ["192.0.2.1", "192.0.2.2", *(f"198.51.100.{number}" for number in range(1, 251))]
+    command = facts.SCRIPTS.sent("facts", "host", "1420", "d", "a.service", "--", *addresses)
+    measured = scripts.read(host(run), command, facts.HostFacts)
+    answers = dict.fromkeys(addresses) | {"192.0.2.1": 0.25}
+    assert (measured.ping, measured.mtu) == (answers, answers)
+    asked = Counter(line.split()[-1] for line in (root / "pings").read_text().splitlines())
+    assert asked == dict.fromkeys(addresses, 1) | {"192.0.2.1": 2, "192.0.2.2": 3}
 
 
 def test_etcd_versions_are_those_of_programs_and_data(

@@ -6,6 +6,7 @@ import os
 import shutil
 import socket
 import subprocess
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,9 +16,10 @@ import pytest
 
 from smallkube.core.errors import SmallkubeError, UsageError
 from smallkube.core.workspace import Workspace
-from smallkube.remote import identities, openssh, scan
+from smallkube.remote import fleet, identities, openssh, scan
 from smallkube.remote.host import Command
 from smallkube.remote.openssh import Route
+from smallkube.remote.ssh import JUMPS, connector
 from tests.integration.sshd import SSHD, Bench, Require, Server, make_key
 
 pytestmark = pytest.mark.integration
@@ -256,6 +258,27 @@ def test_two_jump_hosts_are_passed(client: Client, gate: Server, tmp_path: Path)
         client.configure(more + config.replace("ProxyJump gate", "ProxyJump gate,second"))
         assert client.answers()
         assert "Accepted" in gate.log and "Accepted" in second.log
+
+
+def test_a_jump_host_is_passed_by_few_at_a_time(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its sshd drops connections when more than ten have not logged in (MaxStartups 10:30:100 by default)."""
+    client.configure(HERE.format(key=client.user_key) + "  ProxyJump gate\n")
+    together, counting, under_way, most = threading.Barrier(JUMPS), threading.Lock(), 0, 0
+
+    def dial(_: Route) -> None:
+        nonlocal under_way, most
+        with counting:
+            under_way += 1
+            most = max(most, under_way)
+        together.wait(60)
+        with counting:
+            under_way -= 1
+        raise OSError("not dialled")
+
+    monkeypatch.setattr(Route, "dial", dial)
+    node = client.bench.node(host="machine")
+    assert list(fleet.unreachable([node] * 3 * JUMPS, connector(client.bench.workspace))) == ["node1"]
+    assert most == JUMPS < 10
 
 
 MARKED = {

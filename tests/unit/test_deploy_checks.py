@@ -310,3 +310,9 @@ def test_a_tunnel_that_cannot_work_is_reported(inventory: Inventory) -> None:
     assert "tunnel to the primary (node1 did not get the new peers)" in unconfirmed(found.before, found.after)
     (after,) = [each for each in host.commands if "20" in each.argv]
     assert after.argv[-1] == "20"
+
+
+def test_a_check_with_hundreds_of_faults_names_some() -> None:
+    faults = [f"fault {number}" for number in range(253)]
+    assert Check.of("node1", "wgkube", faults).detail.split("; ") == [*faults[:16], "237 more"]
+    assert Check.of("node1", "wgkube", faults[:16]).detail.split("; ") == faults[:16]

@@ -59,26 +59,43 @@ deployed() { # INDEX of the node
 
 # Prints "ADDRESS": MILLISECONDS, null when nothing comes back.
 ping_once() { # address, count of bytes, options
-  address=$1 bytes=$2 time=""
+  address=$1 bytes=$2 time=null
   shift 2
   # The first packet may be lost to the handshake that it triggers.
   for try in 1 2 3; do
     : "$try"
-    time=$(ping -n -c 1 -W 2 -s "$bytes" "$@" "$address" 2>/dev/null | sed -n 's/.*time=\([0-9.]*\) ms.*/\1/p')
-    [ -z "$time" ] || break
+    answer=$(ping -n -c 1 -W 2 -s "$bytes" "$@" "$address" 2>/dev/null)
+    [ $? -lt 2 ] || break # it can't be sent at all: ping(8)
+    case $answer in
+    *time=[0-9]*" ms"*)
+      time=${answer#*time=}
+      time=${time%% ms*}
+      break
+      ;;
+    esac
   done
-  printf '"%s": %s\n' "$address" "${time:-null}"
+  printf '"%s": %s\n' "$address" "$time"
 }
+# So many at once, that hundreds of nodes don't exhaust a small machine.
+at_once=128
 pings() {
-  for address in "$@"; do ping_once "$address" 56 & done
+  started=0
+  for address in "$@"; do
+    ping_once "$address" 56 &
+    started=$((started + 1))
+    [ $((started % at_once)) != 0 ] || wait
+  done
   wait
 }
 full_pings() {
+  started=0
   for address in "$@"; do
     case $address in
     *:*) ping_once "$address" "$((mtu - 48))" -M "do" & ;;
     *) ping_once "$address" "$((mtu - 28))" -M "do" & ;;
     esac
+    started=$((started + 1))
+    [ $((started % at_once)) != 0 ] || wait
   done
   wait
 }
@@ -119,8 +136,14 @@ host_facts() {
   systems
   history
   ip -oneline address show dev brkube 2>/dev/null | awk '{ sub("/.*", "", $4); print $4 }' | list bridge
-  pings "$@" | object ping
-  full_pings "$@" | object mtu
+  answers=$(pings "$@")
+  printf '%s\n' "$answers" | object ping
+  # One that is silent need not be asked again.
+  {
+    printf '%s\n' "$answers" | grep ': null$'
+    # shellcheck disable=SC2046 # one word per address
+    full_pings $(printf '%s\n' "$answers" | sed -n '/: null$/!s/^"\([^"]*\)".*/\1/p')
+  } | object mtu
   wg show wgkube latest-handshakes 2>/dev/null | awk '{ print "\"" $1 "\": " $2 }' | object handshakes
   sources | object sources
   dropping | list dropping
