@@ -103,7 +103,7 @@ test-minors: lab-kubernetes lab-qemu
 	pytest --capture=no -m '' tests/minors tests/virtual
 
 bench: setup
-	python -m bench --output bench/RESULTS.md $(BENCH)
+	python -m bench --output bench/RESULTS.md --scale docs/scale.md $(BENCH)
 
 SCALE = SMALLKUBE_WORKSPACE=$(CURDIR)/.smallkube/scale
 

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench import connections, etcd, footprint, nix, results, secrets, startup
+from bench import connections, etcd, footprint, machines, nix, others, results, secrets, startup
 from bench.harness import FULL, QUICK, Benchmark, measure, scratch
 from smallkube.core import ui
 
@@ -16,9 +16,13 @@ BENCHMARKS: dict[str, Benchmark] = {
     "secrets": secrets.rows,
     "nix": nix.rows,
     "etcd": etcd.rows,
+    "machines": machines.rows,
+    "others": others.rows,
 }
 ON_REQUEST: dict[str, Benchmark] = {"footprint": footprint.rows}
 """Those that take long, which run when they are named."""
+SCALE = ("machines",)
+"""Those of which it is told how they grow."""
 COLUMNS = ("WORK", "MEDIAN", "AGAINST", "MEDIAN", "RATIO", "GOAL")
 NO_MEASUREMENT = "quick form: each benchmark once, on small sizes; shows that they work and is not a measurement"
 
@@ -36,6 +40,7 @@ def main(arguments: Sequence[str]) -> int:
     help_ = "run each benchmark once, on small sizes, to check that it works (about half a minute)"
     parser.add_argument("--quick", action="store_true", help=help_)
     parser.add_argument("--output", type=Path, help="a Markdown file whose sections of these benchmarks are renewed")
+    parser.add_argument("--scale", type=Path, help=f"the same, for {', '.join(SCALE)}: how tasks grow")
     known = BENCHMARKS | ON_REQUEST
     help_ = f"only these: {', '.join(BENCHMARKS)}; and what runs when it is named: {', '.join(ON_REQUEST)}"
     parser.add_argument("names", nargs="*", metavar="NAME", help=help_)
@@ -46,12 +51,14 @@ def main(arguments: Sequence[str]) -> int:
     with scratch():
         found, failed = measure({name: known[name] for name in given.names or BENCHMARKS}, plan)
     for name, measured in found.items():
-        if given.output and not quick:
+        if name in SCALE and given.scale and not quick:
+            results.write_growth(given.scale, name.capitalize(), measured)
+        elif name not in SCALE and given.output and not quick:
             results.write(given.output, name, measured)
     rows = [row for measured in found.values() for row in measured]
     shown = COLUMNS[:-1] if quick else COLUMNS
     cells = [
-        (row.work, f"{row.ours:.3f}", row.against, f"{row.theirs:.3f}" if row.theirs else "", row.ratio, row.goal)
+        (row.where, f"{row.ours:.3f}", row.against, f"{row.theirs:.3f}" if row.theirs else "", row.ratio, row.goal)
         for row in rows
     ]
     ui.table(shown, [each[: len(shown)] for each in cells], title=NO_MEASUREMENT if quick else None)

@@ -27,7 +27,7 @@ class Plan:
     """How much is measured: ``runs`` of each side, after one that is not counted if ``warm_up``.
 
     ``nodes``: sizes of the clusters. ``evaluated``: how many nodes of the smallest one Nix evaluates. ``megabytes``:
-    sizes of etcd's database.
+    sizes of etcd's database. ``hosts``: sizes of the simulated fleet. ``quick``: nothing is installed.
     """
 
     runs: int
@@ -35,10 +35,14 @@ class Plan:
     nodes: tuple[int, ...]
     evaluated: tuple[int, ...]
     megabytes: tuple[int, ...]
+    hosts: tuple[int, ...]
+    quick: bool = False
 
 
-FULL = Plan(runs=5, warm_up=True, nodes=(50, 254), evaluated=(10, 50), megabytes=(20, 200, 1000))
-QUICK = Plan(runs=1, warm_up=False, nodes=(3,), evaluated=(1, 3), megabytes=(5,))
+FULL = Plan(
+    runs=5, warm_up=True, nodes=(50, 254), evaluated=(10, 50), megabytes=(20, 200, 1000), hosts=(8, 32, 128, 254)
+)
+QUICK = Plan(runs=1, warm_up=False, nodes=(3,), evaluated=(1, 3), megabytes=(5,), hosts=(2,), quick=True)
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,8 @@ class Row:
     """One line of the report: medians in seconds, the goal in words; the least and the most of each side.
 
     ``paired``: the median of the ratios of runs that followed one another, which other work on the machine slows alike.
+    ``hosts``: of the fleet; then ``processors`` (seconds of all processes) and ``mebibytes`` (of the largest process)
+    have the median of each side.
     """
 
     work: str
@@ -56,6 +62,13 @@ class Row:
     spreads: tuple[tuple[float, float], ...] = ()
     paired: float = 0.0
     runs: int = 1
+    hosts: int = 0
+    processors: tuple[float, ...] = ()
+    mebibytes: tuple[float, ...] = ()
+
+    @property
+    def where(self) -> str:
+        return f"{self.work}, {self.hosts} hosts" if self.hosts else self.work
 
     @property
     def ratio(self) -> str:
@@ -72,7 +85,7 @@ def measure(benchmarks: Mapping[str, Benchmark], plan: Plan) -> tuple[dict[str, 
     for name, benchmark in benchmarks.items():
         try:
             for row in benchmark(plan):
-                ui.message(f"measured: {row.work}")
+                ui.message(f"measured: {row.where}")
                 rows.setdefault(name, []).append(row)
         except Exception as error:
             ui.message(f"{name} failed: {one_line(str(error)) or type(error).__name__}")

@@ -5,7 +5,6 @@ makes that lab before and takes it down after. A quarter of an hour.
 """
 
 import json
-import math
 import os
 import re
 import statistics
@@ -17,7 +16,7 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
-from bench.results import machine
+from bench.results import exponent, machine
 from lab import hollow
 from lab.cluster import Lab
 from lab.machine import Machine
@@ -199,21 +198,13 @@ def timed(primary: Machine, *command: str, stdin: str = "") -> float:
     return time.monotonic() - began
 
 
-def exponent(points: Sequence[tuple[float, float]]) -> float | None:
-    """The slope of value over size, both logarithmic, by least squares; None where there are not two to fit."""
-    logs = [(math.log(size), math.log(value)) for size, value in points if value > 0]
-    if len(logs) < 2:
-        return None
-    return statistics.linear_regression([x for x, _ in logs], [y for _, y in logs]).slope
-
-
 def table(measured: dict[int, Values]) -> list[str]:
     """Markdown: a row for each value, a column for each size."""
     names = list(dict.fromkeys(name for values in measured.values() for name in values))
     lines = [f"| nodes | {' | '.join(map(str, measured))} | exponent |", f"|---|{'---|' * (len(measured) + 1)}"]
     for name in names:
-        points = [(float(size), values[name]) for size, values in measured.items() if name in values]
-        slope = exponent(points)
+        sizes = [size for size, values in measured.items() if values.get(name, 0) > 0]
+        slope = exponent(sizes, [measured[size][name] for size in sizes]) if len(sizes) > 1 else None
         cells = [f"{values[name]:.3g}" if name in values else "" for values in measured.values()]
         lines.append(f"| {name} | {' | '.join(cells)} | {'' if slope is None else f'{slope:.2f}'} |")
     return ["", f"{date.today()}; {machine()}", "", *lines]

@@ -6,6 +6,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -147,6 +148,23 @@ def test_results_renew_their_section(benchmarks: object, tmp_path: Path) -> None
     assert "| work | 1.500 (1.000 to 2.000) | theirs | 3.000 (3.000 to 3.000) | 0.50 | 1 | a goal |" in text
     assert program.main(["--output", str(file), "--quick"]) == 0
     assert file.read_text() == text
+
+
+def test_growth_is_the_power_of_the_number_of_machines(benchmarks: object, tmp_path: Path, monkeypatch: Any) -> None:
+    grown = [
+        Row("task", size**2 / 10, "", None, "", ((1, 2),), 1.0, 1, size, (size / 10,), (60,)) for size in (8, 32, 254)
+    ]
+    monkeypatch.setattr(program, "BENCHMARKS", {"machines": lambda _: iter(grown)})
+    file, other = tmp_path / "scale.md", tmp_path / "RESULTS.md"
+    file.write_text("# Scale\n\n## Kubernetes\n\nkept\n\n## Machines\n\nold\n")
+    assert program.main(["--scale", str(file), "--output", str(other)]) == 0
+    text = file.read_text()
+    assert text.startswith("# Scale\n\n## Kubernetes\n\nkept\n\n## Machines\n\n") and "old" not in text
+    assert (
+        "| `task` | 1 | 6.4, 0.80, 60 | 102.4, 3.20, 60 | 6451.6, 25.40, 60 | 2.00 (2.00), 1.00 (1.00), 0.00 (0.00) |"
+        in text
+    )
+    assert not other.exists()
 
 
 def test_temporary_files_are_gone_at_the_end(temporary: Path) -> None:

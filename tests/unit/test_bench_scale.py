@@ -2,22 +2,11 @@
 
 import sys
 
-import pytest
-
 from smallkube.core.workspace import REPOSITORY
 
 sys.path.append(str(REPOSITORY))  # the benchmarks are not installed
 
 from bench import scale
-
-
-@pytest.mark.parametrize("power", [0.0, 1.0, 2.0])
-def test_the_exponent_is_that_of_the_growth(power: float) -> None:
-    assert scale.exponent([(size, 3 * size**power) for size in (2, 32, 254)]) == pytest.approx(power)
-
-
-def test_one_value_has_no_exponent() -> None:
-    assert scale.exponent([(2, 0), (32, 5)]) is None
 
 
 def test_the_table_has_a_column_for_each_size() -> None:
