@@ -87,12 +87,13 @@ class LabCluster:
         double, up to a minute. A pod that is reached through a Service waits for two of them, one after the other:
         the kubelet and kube-proxy.
         """
-        deadline, pause = time.monotonic() + seconds, 0.1
+        began, pause = time.monotonic(), 0.1
         while not (value := condition()):
-            assert time.monotonic() < deadline, f"in vain: {what}{self.state()}"
+            waited = time.monotonic() - began
+            assert waited < seconds, f"in vain: {what}{self.state()}"
             time.sleep(pause)
             # Each kubectl takes some tenths of a second of a core from what is waited for.
-            pause = min(1.5 * pause, 1)
+            pause = max(min(1.5 * pause, 1), waited / 20)
         return value
 
     def ready(self) -> dict[str, bool]:

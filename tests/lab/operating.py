@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lab.cluster import Lab
+from smallkube.core.polling import rest
 from smallkube.core.workspace import REPOSITORY, Workspace
 from smallkube.inventory.load import load
 from smallkube.inventory.models import Node
@@ -23,10 +24,12 @@ Completed = subprocess.CompletedProcess[str]
 
 def await_(what: str, condition: Callable[[], Any], seconds: float = 60) -> Any:
     """The first true value of ``condition``."""
-    deadline = time.monotonic() + seconds
+    began = time.monotonic()
+    deadline = began + seconds
     while not (value := condition()):
         assert time.monotonic() < deadline, f"in vain: {what}"
-        time.sleep(0.05)
+        time.sleep(rest(0.05, time.monotonic() - began))
+        began = time.monotonic()
     return value
 
 
