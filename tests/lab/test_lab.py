@@ -114,6 +114,7 @@ def test_a_machine_comes_back_from_a_reboot(two_nodes: Up) -> None:
     deadline = time.monotonic() + 60
     while node2.init in (None, before) or not node2.ssh_reachable:
         assert time.monotonic() < deadline, node2.console.read_text()
+        time.sleep(0.05)  # or it would take the core on which the machine starts
     assert two_nodes.ssh("node2", "true").returncode == 0
 
 
