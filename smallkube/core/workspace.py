@@ -131,14 +131,15 @@ class Workspace:
         """``path`` relative to the workspace, where it is inside."""
         return str(path.relative_to(self.root)) if path.is_relative_to(self.root) else str(path)
 
-    def read(self, path: Path) -> bytes | None:
+    def read(self, path: str | Path) -> bytes | None:
         """The content of a file, None where there is none. Raises UsageError when it can't be read."""
         try:
-            return path.read_bytes()
+            with open(path, "rb") as file:  # noqa: PTH123 - a Path takes as long to make as the file to read
+                return file.read()
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise UsageError(f"can't be read: {error.strerror}", where=self.relative(path)) from error
+            raise UsageError(f"can't be read: {error.strerror}", where=self.relative(Path(path))) from error
 
     def read_json(self, path: Path, shape: type[T], hint: str) -> T | None:
         """The JSON in a file, as a ``shape`` (of pydantic's), None where there is none.

@@ -8,6 +8,7 @@ keys/ went on (restored from git, say, or copied with the rest of the folder) is
 
 import base64
 import json
+import os
 import re
 import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -46,10 +47,10 @@ def read_keys(workspace: Workspace) -> Keys:
     """Everything in keys/ that is not the identity. Raises SmallkubeError on a file that can't be read."""
     folder = workspace.keys_dir
     found: dict[str, dict[str, bytes]] = {policy.SUFFIX: {}, ".crt": {}}
-    for name in sorted(path.name for path in folder.iterdir()) if folder.is_dir() else ():
+    for name in sorted(os.listdir(folder)) if folder.is_dir() else ():  # noqa: PTH208 - the same
         suffix = name[name.rfind(".") :]
         if suffix in found and not name.startswith("."):
-            found[suffix][name] = workspace.read(folder / name) or b""
+            found[suffix][name] = workspace.read(f"{folder}/{name}") or b""
     return Keys(found[policy.SUFFIX], found[".crt"])
 
 
