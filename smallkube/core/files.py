@@ -94,7 +94,10 @@ def _replace(files: Mapping[Path, bytes], mode: int) -> None:
 
 
 def _sync_contents(files: Collection[str]) -> None:
-    """Make these durable: many with one wait for the disk, where that can be."""
+    """Make these durable: many with one wait for the disk, where that can be; one without a thread."""
+    if len(files) == 1:
+        sync(Path(*files))
+        return
     from concurrent.futures import ThreadPoolExecutor
 
     from smallkube.core.syncfs import sync_file_system

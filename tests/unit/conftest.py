@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from smallkube.core import ui
+from smallkube.core import files, ui
 from smallkube.core.workspace import Workspace
 from smallkube.operations import encryption
 from smallkube.operations.engine import Runbook
@@ -32,6 +32,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def cluster(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeCluster:
     monkeypatch.setattr(os, "fsync", lambda _: None)  # what a power cut leaves is no matter here, and time is
+    monkeypatch.setattr(files, "_sync_contents", lambda _: None)  # and the start of sixteen threads for each change
     monkeypatch.setattr(Runbook, "back_up", lambda _: None)
     monkeypatch.setattr(encryption, "parse", parse_configuration)
     return FakeCluster(Workspace(shutil.copytree(template, tmp_path / "workspace")))
