@@ -1,13 +1,15 @@
 # What our services take of a small machine at rest. Nothing here is for larger ones, or busy ones: it trades the speed of
 # bursts for memory and wake-ups.
 #
-# Measured on three idle machines of two cores (Kubernetes 1.36.3, no pods; python -m bench footprint):
-#   GOGC=50        The heap may grow by half instead of twofold before it is collected (pkg.go.dev/runtime). Memory: API
-#                  server -41 MiB, etcd -8, kubelet -6, CRI-O -5, controller manager -5, scheduler -2. kube-proxy and
-#                  CoreDNS stay below the least heap that the runtime collects.
-#   GOMAXPROCS=1   One thread runs Go, so that no timer wakes up a second one that then finds nothing to do, which is half of
-#                  what an idle controller manager does. Of a core: controller manager 0.86 -> 0.62 %, etcd 0.70 -> 0.46,
-#                  kubelet 0.60 -> 0.44, CRI-O 0.18 -> 0.15. Not for the API server, which everybody waits for.
+# Measured on three machines of two cores, idle for ten minutes after a smoke test (Kubernetes 1.36.3; python -m bench
+# footprint): all of a primary 744 -> 717 MiB and 4.1 -> 3.9 % of a core, of a worker 243 -> 233 MiB and 0.80 -> 0.71 %.
+#   GOGC=50        The heap may grow by half instead of twofold before it is collected (pkg.go.dev/runtime). API server
+#                  269 -> 252 MiB, kubelet 87 -> 81, CRI-O 60 -> 55, controller manager 109 -> 107, scheduler 63 -> 62; etcd
+#                  has 7 MiB less that are not of its database. kube-proxy and CoreDNS stay below the least heap that the
+#                  runtime collects.
+#   GOMAXPROCS=1   One thread runs Go, so that no timer wakes up a second one that then finds nothing to do. Of a core:
+#                  controller manager 0.94 -> 0.66 %, etcd 0.72 -> 0.64, kubelet 0.57 -> 0.49, CRI-O 0.17 -> 0.16. Not for
+#                  the API server, which everybody waits for.
 #
 # Tried, and not worth it: watch caches off for 27 resources (no memory, 0.1 % of a core), eight controllers off (2 MiB),
 # etcd's heartbeat at 250 ms and the kubelet's --housekeeping-interval at 30 s (nothing). GOMEMLIMIT is no setting for a
