@@ -39,7 +39,7 @@ def _growth(rows: Sequence[Row]) -> Iterator[str]:
     """A line for each task, a column for each number of machines, exponents by least squares over logarithms."""
     sizes = sorted({row.hosts for row in rows})
     yield f"{date.today()}; seconds (least to most, where it ran more than once), processor seconds, MiB of memory."
-    yield "Growth: the exponents of these three over all sizes; in parentheses, between the two greatest of them."
+    yield "Growth: the exponents of these three over all sizes; in parentheses, from the last size but one to the last."
     yield machine()
     yield ""
     yield "| task | runs | " + " | ".join(f"{size} machines" for size in sizes) + " | growth |"
