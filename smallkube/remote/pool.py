@@ -10,7 +10,7 @@ from smallkube.remote.host import Connect, Host
 
 KEPT = 128
 """Connections that wait for the next question, at most: each costs a thread here, of which a hundred take 2.6 % of a
-core, and a process there. To make a hundred anew takes 1.6 seconds of it and more."""
+core, and a process there. To make a hundred again takes 1.6 seconds of it and more."""
 
 
 class Pool:
