@@ -19,7 +19,7 @@ def with_stubs(text: str, dropin: bool) -> str:
 
 def shape(units: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
     """The same for ``units`` (name → text) that differ in hashes of the store and, in the words of programs and the
-    names of credentials, in nodes, addresses and keys: systemd does not look into these."""
+    names of credentials, in nodes, addresses and keys: systemd does not read these."""
     return tuple(sorted((name, _OPAQUE.sub(_without_node, STORE.sub("0" * 32, text))) for name, text in units.items()))
 
 

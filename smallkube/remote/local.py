@@ -34,7 +34,7 @@ class LocalHost(Host):
         with program:
             assert program.stdin and program.stdout and program.stderr
             writer = threading.Thread(target=_write, args=(program.stdin, streams), daemon=True)
-            reader = threading.Thread(target=_read, args=(program.stderr, streams.stderr), daemon=True)
+            reader = threading.Thread(target=_read_errors, args=(program.stderr, streams.stderr), daemon=True)
             writer.start()
             reader.start()
             try:
@@ -53,6 +53,11 @@ class LocalHost(Host):
 def _read(stream: IO[bytes], on_data: Callable[[bytes], object]) -> None:
     while data := os.read(stream.fileno(), _CHUNK):
         on_data(data)
+
+
+def _read_errors(stream: IO[bytes], on_data: Callable[[bytes], object]) -> None:
+    with suppress(OSError, ValueError):  # closed, because a second signal ends the wait for its end
+        _read(stream, on_data)
 
 
 def _write(stream: IO[bytes], streams: Streams) -> None:

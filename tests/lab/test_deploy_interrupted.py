@@ -57,13 +57,14 @@ def test_an_abandoned_build_ends(deployed: Operator, number: signal.Signals) -> 
     wrapper = "#!/bin/sh\ntouch /run/building\nexec sleep 3600\n"
     node2.check("sh", "-c", f"mv {REBUILD} {REBUILD}.real; cat >{REBUILD}; chmod 755 {REBUILD}", stdin=wrapper)
     try:
-        process = deployed.start("deploy", "--json", "--node", "node2")
-        await_("the build", lambda: deployed.say("node2", "sh", "-c", "ls /run/building 2>/dev/null; true"))
-        process.send_signal(number)
-        cut = deployed.end(process)
+        with deployed.marked("node2", "another bundle"):
+            process = deployed.start("deploy", "--json", "--node", "node2")
+            await_("the build", lambda: deployed.say("node2", "sh", "-c", "ls /run/building 2>/dev/null; true"))
+            process.send_signal(number)
+            cut = deployed.end(process)
         await_("its end", lambda: not deployed.say("node2", "sh", "-c", "pgrep -f '[s]leep 3600' || true"))
     finally:
-        node2.check("sh", "-c", f"mv {REBUILD}.real {REBUILD}; rm /run/building")
+        node2.check("sh", "-c", f"mv {REBUILD}.real {REBUILD}; rm -f /run/building")
     if number is signal.SIGINT:
         assert "interrupted while build ran" in deployed.reports(cut, 1)["node2"]["reason"]
     assert deployed.outcomes("--node", "node2") == {"node2": "unchanged"}
