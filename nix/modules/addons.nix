@@ -17,10 +17,16 @@ let
   # A service that does one thing with root's kubeconfig, once the API answers, and again until it succeeds.
   job = name: text: after: {
     wantedBy = [ "multi-user.target" ];
-    wants = [ "kube-apiserver.service" ];
+    # The second one may restart the first. Wanted, so that one request to start this starts them before it: of several
+    # units that a switch names, systemd knows the order only of those that it has been asked for already.
+    wants = [
+      "kube-apiserver.service"
+      "kube-identities.service"
+    ];
     after = [
       "agenix-install-secrets.service"
       "kube-apiserver.service"
+      "kube-identities.service"
     ]
     ++ after;
     unitConfig = kubeLib.noStartLimit;
