@@ -1,4 +1,4 @@
-"""Proves that Kubernetes runs on machines with a kernel of their own: cgroup v2, WireGuard, br_netfilter, a disk.
+"""Whether Kubernetes runs on machines with a kernel of their own: cgroup v2, WireGuard, br_netfilter, a disk.
 
 Very long where QEMU has to translate: `make test-minors` runs it, or `pytest -m '' tests/virtual/test_kubernetes.py`.
 """
