@@ -45,11 +45,7 @@ let
         RuntimeDirectory = name;
         RuntimeDirectoryMode = "0700";
         LoadCredential = kubeLib.loadSecrets [ "kube_token_root" ];
-        ExecStartPre = [
-          "${lib.getExe cfg.mkkubeconfig} %d/kube_token_root"
-          # One that has just started answers before it takes changes: until then admission refuses them.
-          (lib.getExe (kubeLib.awaitApi name "get --raw /readyz"))
-        ];
+        ExecStartPre = "${lib.getExe cfg.mkkubeconfig} %d/kube_token_root";
         ExecStart = lib.getExe (
           pkgs.writeShellApplication {
             inherit name text;
