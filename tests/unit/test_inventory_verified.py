@@ -1,6 +1,7 @@
 """inventory.check validates an inventory again unless it is the one that it found valid last."""
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -53,15 +54,13 @@ def test_a_changed_inventory_is_validated(check: Check, workspace: Workspace) ->
     assert check() == ("inventory.yaml: valid, 3 nodes\n", True)
 
 
-def test_other_code_validates_again(check: Check) -> None:
-    check()
-    code = Path(load.__file__)
-    before = code.stat()
-    os.utime(code, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
-    try:
-        assert check()[1]
-    finally:
-        os.utime(code, ns=(before.st_atime_ns, before.st_mtime_ns))
+def test_other_code_validates_again(check: Check, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = tmp_path / "inventory/verified.py"  # not the real one: other processes' tests use it now
+    shutil.copytree(Path(verified.__file__).parent, code.parent)
+    monkeypatch.setattr(verified, "__file__", str(code))
+    assert [check()[1], check()[1]] == [True, False]
+    os.utime(code.with_name("load.py"), (0, 0))
+    assert check()[1]
 
 
 def test_addons_are_looked_for_each_time(check: Check, workspace: Workspace) -> None:
