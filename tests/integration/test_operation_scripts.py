@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -101,14 +101,14 @@ def test_the_tokens_of_secrets_say_who_signed_them_and_stay(run: Run) -> None:
     assert run("signed", "secrets", kubectl="") == {}
 
 
-def main_pids(**pids: int | str) -> str:
+def main_pids(pids: Mapping[str, int | str]) -> str:
     """systemctl of services with these processes: a line for each that it is asked for, and empty ones between."""
     cases = " ".join(f"{name}.service) echo {pid} ;;" for name, pid in pids.items())
     return f"for unit; do case $unit in {cases} *) continue ;; esac; echo; done"
 
 
 def test_versions_are_those_of_what_runs(run: Run) -> None:
-    found = run("running", "kubelet", "kube-proxy", systemctl=main_pids(**{"kubelet": "$PPID", "kube-proxy": 0}))
+    found = run("running", "kubelet", "kube-proxy", systemctl=main_pids({"kubelet": "$PPID", "kube-proxy": 0}))
     assert found["kernel"] == os.uname().release
     assert set(found["versions"]) == {"kubelet", "kube-proxy"}
     assert found["versions"]["kube-proxy"] == ""
@@ -129,7 +129,7 @@ def test_what_services_use_is_that_of_their_processes(run: Run) -> None:
     with subprocess.Popen([sys.executable, "-c", BUSY], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as busy:
         assert busy.stdin and busy.stdout
         busy.stdout.readline()
-        answers = main_pids(etcd=0, crio=busy.pid, kubelet=4194305)
+        answers = main_pids({"etcd": 0, "crio": busy.pid, "kubelet": 4194305})
         found = run("running", "--", "etcd", "crio", "kubelet", systemctl=answers)
         most = time.clock_gettime(time.CLOCK_BOOTTIME) - began
         busy.stdin.close()
