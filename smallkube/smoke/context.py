@@ -75,6 +75,11 @@ class Options:
     rollout: int = 90
     keep: bool = False
 
+    @property
+    def removal(self) -> int:
+        """Seconds for the pods to be gone; where they start slowly, they also end slowly."""
+        return max(60, self.rollout)
+
 
 @dataclass(frozen=True)
 class Pod:

@@ -269,9 +269,11 @@ def clean(context: SmokeContext) -> str:
     except SmallkubeError:
         context.reconnect()
         context.kubectl(*words)
-    done = context.ask("wait", "--for=delete", f"namespace/{context.namespace}", "--timeout=60s", seconds=65)
+    patience = context.options.removal
+    wait = ("wait", "--for=delete", f"namespace/{context.namespace}", f"--timeout={patience}s")
+    done = context.ask(*wait, seconds=patience + 5)
     if not done.ok and "not found" not in done.stderr.lower():
-        raise Failed(f"namespace {context.namespace} is not gone after 60 s: {done.last_line}")
+        raise Failed(f"namespace {context.namespace} is not gone after {patience} s: {done.last_line}")
     return ""
 
 

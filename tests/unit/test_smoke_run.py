@@ -148,6 +148,14 @@ def test_a_lost_connection_is_reopened_to_clean_up() -> None:
     assert (primary.made, bool(namespace_of(primary))) == (2, True)
 
 
+@pytest.mark.parametrize(("rollout", "expected"), [(20, "60"), (1800, "1800")])
+def test_pods_that_may_start_slowly_may_end_slowly(rollout: int, expected: str) -> None:
+    primary = Primary({"wait --for=delete": refused("timed out waiting"), "apply": refused("denied")})
+    found = run(primary, "pods.rollout", "cleanup.done", rollout=rollout)["cleanup.done"]
+    assert f"is not gone after {expected} s" in found.detail
+    assert primary.did(f"--timeout={expected}s", f"--request-timeout={int(expected) + 5}s")
+
+
 def test_kept_pods_stay_and_leftovers_of_earlier_runs_do_not() -> None:
     primary = Primary()
     found = run(primary, "pods.rollout", "cleanup.done", keep=True)
