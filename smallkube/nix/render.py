@@ -2,10 +2,10 @@
 
 from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 
 from smallkube.core.files import diff, write_files
-from smallkube.core.workspace import Workspace
 from smallkube.inventory.cluster import Cluster
 from smallkube.inventory.models import Inventory
 from smallkube.nix.literal import NixPath, literal
@@ -46,7 +46,7 @@ def plan(cluster: Cluster) -> Plan:
     The operator's own files (``nix/hosts/``) are only made where there is none.
     """
     workspace, inventory = cluster.workspace, cluster.inventory
-    template, rendered = _templates(workspace), workspace.rendered_dir
+    template, rendered = _templates(workspace.nix_sources("templates")), workspace.rendered_dir
     settings = inventory.cluster
     addons = [NixPath(f"../../{addon}") if addon in settings.addon_files else addon for addon in settings.addons]
     labels = {node.name: node.labels for node in inventory.nodes if node.labels}
@@ -99,12 +99,13 @@ class NixText(str):
     """Text that is Nix already."""
 
 
-def _templates(workspace: Workspace) -> Callable[..., str]:
+@cache
+def _templates(folder: Path) -> Callable[..., str]:
     """Renders the template of this name; what it writes must have passed the filter ``nix``."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
-        loader=FileSystemLoader(workspace.nix_sources("templates")),
+        loader=FileSystemLoader(folder),
         undefined=StrictUndefined,
         autoescape=False,
         finalize=_refuse_unfiltered,
