@@ -21,6 +21,7 @@ from .conftest import SECONDS, MakeVirtual, all_is_of_the_kernel, deploy
 
 pytestmark = pytest.mark.long
 NODES = ("node1", "node2")
+BOOT_ID = "/proc/sys/kernel/random/boot_id"
 SLOW = 'system.activationScripts.slow.text = "touch /run/slow; while [ -e /run/slow ]; do sleep 0.1; done";'
 
 
@@ -38,7 +39,7 @@ def deployed(virtual: Up) -> Operator:
 
 
 def boot_id(operator: Operator, node: str) -> str:
-    return operator.say(node, "cat", "/proc/sys/kernel/random/boot_id")
+    return operator.say(node, "cat", BOOT_ID)
 
 
 def test_virtual_machines_are_within_the_labs_network(virtual: Up) -> None:
@@ -103,7 +104,12 @@ def test_a_reboot_starts_the_kernel_anew(deployed: Operator) -> None:
     node1, before = deployed.lab.machine("node1"), boot_id(deployed, "node1")
     process, system = node1.init, deployed.runs("node1")
     node1.execute(["systemctl", "reboot"])
-    await_("another boot", lambda: boot_id(deployed, "node1") != before and node1.ssh_reachable, SECONDS)
+
+    def is_back() -> bool:
+        now = node1.execute(["cat", BOOT_ID])  # which fails when the machine goes down meanwhile
+        return now.returncode == 0 and now.stdout.strip() != before and node1.ssh_reachable
+
+    await_("another boot", is_back, SECONDS)
     assert (node1.init, deployed.runs("node1")) == (process, system)
 
 
