@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench import connections, etcd, footprint, machines, nix, others, results, secrets, startup
+from bench import connections, etcd, footprint, machines, nix, others, ready, results, secrets, startup
 from bench.harness import FULL, QUICK, Benchmark, measure, scratch
 from smallkube.core import ui
 
@@ -19,7 +19,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "machines": machines.rows,
     "others": others.rows,
 }
-ON_REQUEST: dict[str, Benchmark] = {"footprint": footprint.rows}
+ON_REQUEST: dict[str, Benchmark] = {"footprint": footprint.rows, "ready": ready.rows}
 """Those that take long, which run when they are named."""
 SCALE = ("machines",)
 """Those of which it is told how they grow."""

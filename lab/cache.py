@@ -9,14 +9,14 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from lab import addons, conformance, disk, hollow, image, kubernetes, processes, toolchain
+from lab import addons, conformance, disk, hollow, image, kubeadm, kubernetes, processes, toolchain
 from lab.cluster import all_labs
 from lab.places import Places
 from lab.record import Record
 from lab.removal import disk_usage, locked_if_free, remove_if_free
 from smallkube.core.errors import SmallkubeError
 
-SETS = (*kubernetes.FURTHER.values(), kubernetes.PROGRAMS, conformance.PROGRAMS, addons.PROGRAMS, hollow.PROGRAMS)
+SETS = (*kubernetes.FURTHER.values(), *(each.PROGRAMS for each in (kubernetes, conformance, addons, hollow, kubeadm)))
 """Every set of programs that the lab builds."""
 LOCKS = (image.LOCK, disk.LOCK, toolchain.LOCK, *(each.lock for each in SETS))
 BUILDING = {

@@ -18,7 +18,7 @@ from smallkube.operations.cluster_facts import Running, Use
 sys.path.append(str(REPOSITORY))  # the benchmarks are not installed
 
 from bench import __main__ as program
-from bench import footprint, harness
+from bench import footprint, harness, ready
 from bench.harness import FULL, PREFIX, QUICK, Plan, Row, absent, command, compare, measure, scratch
 
 ROW = Row("work", 1.5, "theirs", 3.0, "a goal", ((1.0, 2.0), (3.0, 3.0)))
@@ -197,3 +197,19 @@ def test_leftovers_are_removed_unless_in_use(temporary: Path) -> None:
     with scratch():
         assert not used.exists()
     assert [path.name for path in temporary.iterdir()] == ["of-others"]
+
+
+def test_what_is_ready_first_is_told_by_neighbouring_runs() -> None:
+    taken = [((10.0, 8.0), (20.0, 4.0)), ((30.0, 9.0), (40.0, 3.0)), ((40.0, 6.0), (80.0, 4.0))]
+    whole, used, *parts = ready.table(taken, [[1, 2, 3, 4], [3, 2, 1, 4], [2, 2, 2, 4]])
+    assert (whole.ours, whole.theirs, whole.ratio, whole.runs) == (30, 40, "0.50", 3)
+    assert (used.ours, used.theirs, used.ratio) == (8, 4, "2.00")
+    assert [(part.ours, part.spreads) for part in parts][::3] == [(2, ((1, 3),)), (4, ((4, 4),))]
+
+
+def test_without_kubernetes_for_the_lab_nothing_is_ready(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert not list(ready.rows(QUICK)) and not list(tmp_path.iterdir())
+    assert "warning: ready is not measured: it needs root, and Kubernetes" in capsys.readouterr().err

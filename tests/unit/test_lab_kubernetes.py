@@ -37,7 +37,7 @@ def test_the_configuration_has_the_pinned_versions() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["kubernetes", "conformance", *(f"kubernetes-{minor}" for minor in kubernetes.FURTHER)]
+    "module", ["kubernetes", "conformance", "kubeadm", *(f"kubernetes-{minor}" for minor in kubernetes.FURTHER)]
 )
 def test_the_parts_of_kubernetes_are_of_one_version(module: str) -> None:
     text = (programs.MODULES / module / "go.mod").read_text()
