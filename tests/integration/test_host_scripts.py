@@ -333,6 +333,14 @@ def test_etcd_versions_are_those_of_programs_and_data(
     assert (found.running, found.target) == (etcd.version(programs), etcd.version(programs))
 
 
+def test_an_etcd_that_does_not_run_is_not_asked(run: Run, root: Path) -> None:
+    (root / "bin/etcdctl").write_text(f"#!/bin/sh\ntouch {root}/asked\n")
+    (root / "bin/etcdctl").chmod(0o755)
+    command = facts.SCRIPTS.sent("facts", "etcd", str(root / "new"), f"unix://{root}/grpc")
+    assert scripts.read(host(run), command, EtcdFacts) == EtcdFacts("", "", "")
+    assert not (root / "asked").exists()
+
+
 def test_what_was_deployed_is_told_before_anything_is_sent(run: Run, root: Path) -> None:
     empty = facts.deployed(host(run))
     assert (empty.effective, empty.peers, empty.public_key, empty.wireguard) == ((), "", "", {})

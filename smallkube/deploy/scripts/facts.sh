@@ -186,7 +186,10 @@ version() { sed -n 's/.*[Vv]ersion[": ]*\([0-9][0-9.]*[0-9]\).*/\1/p' | head -n 
 etcd_versions() { # SYSTEM ENDPOINT
   { /run/current-system/sw/bin/etcd --version | head -n 1 | version; } 2>/dev/null | string running
   { "$1/sw/bin/etcd" --version | head -n 1 | version; } 2>/dev/null | string target
-  timeout 15 etcdctl --endpoints "$2" --command-timeout 5s endpoint status -w json 2>/dev/null |
+  # Without etcd, as before the first deploy, etcdctl would try for five seconds.
+  if [ -S "${2#unix://}" ]; then
+    timeout 15 etcdctl --endpoints "$2" --command-timeout 5s endpoint status -w json 2>/dev/null
+  fi |
     sed -n 's/.*"storageVersion":"\([0-9][0-9.]*[0-9]\)".*/\1/p' | string data
 }
 
