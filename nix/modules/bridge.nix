@@ -44,6 +44,13 @@ in
         PreferredSource = if kubeLib.isV6 cidr then cfg.hostIp6 else cfg.hostIp4;
       }) cfg.servicesCidrs;
     };
+    # systemd's own file for all interfaces lets udev replace the random address of the host's end of a pod's link
+    # (99-default.link: MACAddressPolicy=persistent). Where it comes to it after CNI, which remembers that address, CRI-O
+    # refuses the pod ("Mac doesn't match") and makes it anew, again and again (github.com/cri-o/cri-o/issues/3437).
+    systemd.network.links."10-kube-pods" = {
+      matchConfig.OriginalName = "veth*";
+      linkConfig.MACAddressPolicy = "none";
+    };
     # For `bridge`.
     environment.systemPackages = [ pkgs.iproute2 ];
   };

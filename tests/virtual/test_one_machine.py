@@ -41,3 +41,12 @@ def test_it_runs_what_is_deployed(virtual: Up) -> None:
     operator = deploy(virtual)
     all_is_of_the_kernel(operator, "node1")
     operator.done("etcd.status")
+
+
+def test_udev_leaves_the_addresses_of_pods(virtual: Up) -> None:
+    node1 = virtual.lab.machine("node1")
+    node1.check("ip", "link", "add", "veth1a2b3c4d", "type", "veth", "peer", "other")
+    node1.check("udevadm", "settle")
+    # NET_ADDR_RANDOM, and NET_ADDR_SET, which shows that udev has come to them (linux/netdevice.h).
+    for name, kind in {"veth1a2b3c4d": "1", "other": "3"}.items():
+        assert node1.check("cat", f"/sys/class/net/{name}/addr_assign_type").strip() == kind

@@ -142,6 +142,7 @@ def test_networkds_settings_come_with_its_files(node: Node) -> None:
     assert set(description["networkd"]) == {
         "10-brkube.netdev",
         "10-brkube.network",
+        "10-kube-pods.link",
         "11-wgkube.netdev",
         "11-wgkube.network",
     }

@@ -63,6 +63,15 @@ def test_the_bridge_has_both_addresses_and_a_link_local_one(cluster: Cluster) ->
         ]
 
 
+def test_udev_leaves_the_links_of_pods_alone(cluster: Cluster) -> None:
+    for description in cluster.values():
+        sections = [named(description, "10-kube-pods.link", name) for name in ("Match", "Link")]
+        assert [[section.keys for section in each] for each in sections] == [
+            [{"OriginalName": ["veth*"]}],
+            [{"MACAddressPolicy": ["none"]}],
+        ]
+
+
 def test_the_tunnel_has_one_peer_for_every_other_node(cluster: Cluster) -> None:
     for name, description in cluster.items():
         (settings,) = named(description, "11-wgkube.netdev", "WireGuard")
