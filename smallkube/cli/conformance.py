@@ -133,4 +133,4 @@ def show(here: Current, report: "Report") -> None:
         ui.message(f"failed: {outcome.name}\n  {outcome.message}\n  {folder / outcome.log}")
     ui.message(f"{report.summary}; JUnit XML: {folder / 'junit.xml'}")
     if bad := (*(outcome.name for outcome in report.of(FAILED)), *report.not_run):
-        raise SmallkubeError(f"{len(bad)} tests did not pass: {listed(bad, 2)}")
+        raise SmallkubeError(f"not passed: {listed(bad, 2)}")
