@@ -76,9 +76,9 @@ class Options:
     keep: bool = False
 
     @property
-    def removal(self) -> int:
-        """Seconds for the pods to be gone; where they start slowly, they also end slowly."""
-        return max(60, self.rollout)
+    def slowness(self) -> int:
+        """How many times as long as usual answers may take, and pods to be gone: as many as pods to start."""
+        return max(1, self.rollout // 90)
 
 
 @dataclass(frozen=True)
@@ -208,8 +208,8 @@ class SmokeContext:
         return tuple(node for node in self.inventory.nodes if self.host(node) in there)
 
     def ask(self, *words: str, stdin: bytes | None = None, seconds: int = 20) -> Result:
-        """kubectl on the primary, given up after ``seconds`` and when the time for everything is over."""
-        seconds = int(max(1, self.remaining(seconds)))
+        """kubectl on the primary, given up after ``seconds`` (on slow machines more) and when all time is over."""
+        seconds = int(max(1, self.remaining(seconds * self.options.slowness)))
         argv = ("timeout", str(seconds + 2), *KUBECTL, f"--request-timeout={seconds}s", *words)
         done = self.primary.run(Command(argv, stdin=stdin, timeout=seconds + 10))
         if done.status == _TIMED_OUT and not done.stderr.strip():

@@ -44,10 +44,10 @@ def _curl(context: SmokeContext, *words: str, stdin: bytes | None = None) -> str
     port = context.inventory.cluster.api.port
     resolve = f"{plan.api_internal_host}:{port}:{plan.host6(context.inventory.primary.index)}"
     url = f"https://{plan.api_internal_host}:{port}/api"
-    argv = ("curl", "--silent", "--show-error", "--max-time", "5", "--output", "/dev/null")
-    done = context.primary.run(
-        Command((*argv, "--write-out", "%{http_code}", "--resolve", resolve, *words, url), stdin=stdin, timeout=30)
-    )
+    seconds = 5 * context.options.slowness
+    limited = ("curl", "--silent", "--show-error", "--max-time", str(seconds), "--output", "/dev/null")
+    argv = (*limited, "--write-out", "%{http_code}", "--resolve", resolve, *words, url)
+    done = context.primary.run(Command(argv, stdin=stdin, timeout=seconds + 25))
     if done.ok:
         return done.text
     # After its message about a certificate come lines of advice.

@@ -30,6 +30,8 @@ _TRY_SECONDS = 8
 """What was just made takes a moment to be known everywhere."""
 _PROBE_SECONDS = 90
 _SERVICES_SECONDS = 30
+_GONE_SECONDS = 60
+"""For the pods and their namespace."""
 _NO_IMAGE = (
     *("InvalidImageName", "ErrImageNeverPull", "ErrImagePull", "ImagePullBackOff"),
     *("RegistryUnavailable", "SignatureValidationFailed"),
@@ -269,9 +271,9 @@ def clean(context: SmokeContext) -> str:
     except SmallkubeError:
         context.reconnect()
         context.kubectl(*words)
-    patience = context.options.removal
+    patience = _GONE_SECONDS * context.options.slowness
     wait = ("wait", "--for=delete", f"namespace/{context.namespace}", f"--timeout={patience}s")
-    done = context.ask(*wait, seconds=patience + 5)
+    done = context.ask(*wait, seconds=_GONE_SECONDS + 5)
     if not done.ok and "not found" not in done.stderr.lower():
         raise Failed(f"namespace {context.namespace} is not gone after {patience} s: {done.last_line}")
     return ""

@@ -16,8 +16,8 @@ from smallkube.smoke.context import MARK, NotReached, Options, Skipped, SmokeCon
 from smallkube.smoke.report import SmokeResult
 from smallkube.smoke.table import CHECKS, Needs, SmokeCheck
 
-CLEANING_SECONDS = 30
-"""What cleaning up may take, besides the removal of the pods, after the time for everything is over."""
+CLEANING_SECONDS = 90
+"""What cleaning up may take after the time for everything is over, on slow machines more."""
 _WITH_PODS = {check.name for check in CHECKS if check.needs >= Needs.PODS or check.provides}
 """Checks whose failure the pods' own events and logs may explain."""
 
@@ -56,7 +56,7 @@ def run(
                 with suppress(SmallkubeError):
                     explain(pods.evidence(context))
         finally:
-            context.deadline = time.monotonic() + options.removal + CLEANING_SECONDS
+            context.deadline = time.monotonic() + CLEANING_SECONDS * options.slowness
             results.append(_make(CHECKS[-1], context, step))
         return tuple(result for result in results if result.check in wanted)
 
