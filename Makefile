@@ -86,10 +86,8 @@ lint: setup
 docs: setup
 	python -m docs.reference
 
-# More processes than cores: most tests wait for machines. The longest first. A first process compiles the tests, which
-# would be done by each of them.
+# More processes than cores: most tests wait for machines. The longest first.
 test: setup
-	@pytest --collect-only -qq tests/lab tests/integration tests/unit >/dev/null || true
 	pytest --numprocesses=5 tests/lab tests/integration tests/unit
 
 # Clusters wait less and compute more: fewer processes. The longest first. The virtual machine alone before them: what
