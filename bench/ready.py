@@ -25,8 +25,8 @@ from lab.cluster import Lab
 from lab.machine import Machine
 from lab.places import Places
 from smallkube.cli.bar import Bar
-from smallkube.core import ui
-from smallkube.core.errors import SmallkubeError, UsageError
+from smallkube.core import polling, ui
+from smallkube.core.errors import UsageError
 from smallkube.core.workspace import REPOSITORY
 
 STEPS = ("keys.scan --yes", "keys.generate", "nix.render", "deploy")
@@ -126,13 +126,14 @@ def used(machines: Sequence[Machine]) -> float:
 
 def await_ready(primary: Machine, kubeconfig: str) -> None:
     """Raises SmallkubeError when not all nodes are Ready in time."""
-    deadline = time.monotonic() + SECONDS
     ask = [KUBECTL, kubeconfig, "get", "nodes", f"--output=jsonpath={READY}"]
-    while (said := primary.execute(ask)).stdout.split() != ["True"] * MACHINES:
-        if time.monotonic() > deadline:
-            found = (said.stdout or said.stderr).strip().splitlines() or ["no nodes"]
-            raise SmallkubeError(f"not all nodes are Ready after {SECONDS} s: {found[-1]}", where=primary.name)
-        time.sleep(0.1)
+
+    def missing() -> list[str]:
+        said = primary.execute(ask)
+        found = (said.stdout or said.stderr).strip().splitlines() or ["no nodes"]
+        return [] if said.stdout.split() == ["True"] * MACHINES else found[-1:]
+
+    polling.wait_until(missing, SECONDS, "not all nodes are Ready", where=primary.name, interval=0.1)
 
 
 def table(taken: Sequence[tuple[Usage, Usage]], steps: Sequence[Sequence[float]]) -> Iterator[Row]:

@@ -50,7 +50,7 @@ def smoke(
     pull_policy: PullPolicyFlag = None,
     egress: Annotated[str, "HOST:PORT outside the cluster that pods should reach (default: none is tried)"] = "",
     timeout: Annotated[Seconds, "seconds for the whole test, clean-up excluded"] = 300,
-    rollout: Annotated[Seconds, "seconds for the pods to start; of slow machines, which also answer late, more"] = 90,
+    rollout: Annotated[Seconds, "seconds for the pods to start; from 180 on, answers may take longer, too"] = 90,
     keep: Annotated[bool, "keep the pods for inspection; the next run removes them"] = False,
     junit: Annotated[str | None, "also write the report to this file, as JUnit XML"] = None,
 ) -> None:
