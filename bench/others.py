@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -199,6 +200,8 @@ class Many:
             same = [old for old, new in zip(before, self.machines.logins(self.hosts), strict=True) if old == new]
             has = len(self.machines.find("lib/**/nix/flake.nix")) if pushed else self.hosts
             self.machines.clean()
+            # Ansible's connections outlive it by some seconds: the next run is to make its own.
+            shutil.rmtree(self.folder / ".ansible", ignore_errors=True)
             if same or has != self.hosts:
                 raise SmallkubeError(f"{len(same)} machines not asked, {has} have the result", where=argv[0])
             return usage
