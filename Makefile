@@ -28,7 +28,7 @@ help:
 	@echo "make bench           measurements, side by side, into bench/RESULTS.md (BENCH='startup nix': only these;"
 	@echo "                     BENCH=--quick: each once, to see that it works; BENCH=footprint: idle machines of the lab;"
 	@echo "                     BENCH=ready: from three machines to nodes that are Ready, beside kubeadm)"
-	@echo "make bench-scale     the API server with up to 254 hollow nodes, into docs/scale.md (a quarter of an hour)"
+	@echo "make bench-scale     the API server with up to 254 hollow nodes, into docs/scale.md (seven minutes)"
 	@echo "make lab-kubernetes  build Kubernetes for the lab and the tests (once)"
 	@echo "make lab-qemu        QEMU for virtual machines in the lab (inv lab.up --backend qemu)"
 	@echo "make setup           Debian's packages and the virtual environment (the others call it)"
