@@ -99,7 +99,7 @@ test-all: test lab-kubernetes
 test-newest: setup
 	python3 -m venv --clear $(NEWEST)
 	$(NEWEST)/bin/pip install --quiet --disable-pip-version-check --editable '.[test]'
-	PATH="$(CURDIR)/$(NEWEST)/bin:$$PATH" pytest --numprocesses=2 tests/unit
+	PATH="$(CURDIR)/$(NEWEST)/bin:$$PATH" pytest --numprocesses=3 tests/unit
 
 # Builds what the lab lacks: the tests of conformance, and each minor.
 test-minors: lab-kubernetes lab-qemu

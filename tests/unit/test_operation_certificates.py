@@ -8,6 +8,7 @@ import pytest
 
 from smallkube.core.errors import SmallkubeError, UsageError
 from smallkube.inventory.models import Node
+from smallkube.operations import certificates as certificates_module
 from smallkube.operations.certificates import Rotation, Stage, under_way
 from smallkube.operations.engine import REACHED, Operation
 from smallkube.secrets import policy
@@ -86,7 +87,8 @@ def test_the_previous_identities_are_tried_and_refused(cluster: FakeCluster) -> 
     assert before == {*cluster.refusals}
 
 
-def test_a_certificate_that_stays_accepted_is_told(cluster: FakeCluster) -> None:
+def test_a_certificate_that_stays_accepted_is_told(cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(certificates_module, "SECONDS", 0)
     before = {*cluster.pinned}
     rotating = rotation(cluster)
 
