@@ -4,7 +4,7 @@
 # Measured on machines of two cores that were idle for seven minutes (a standard primary) and ten (the others) after a
 # smoke test, beside other work (Kubernetes 1.36.3; python -m bench footprint): all of a primary 744 -> 717 MiB and
 # 4.1 -> 3.9 % of a core, of a worker 243 -> 233 MiB and 0.80 -> 0.71 %. With nothing beside, more of the programs' pages
-# stay in memory: of a worker 264 -> 255 MiB and 0.86 -> 0.66 %.
+# were in memory: of a worker 264 -> 255 MiB and 0.86 -> 0.66 %.
 #   GOGC=50        The heap may grow by half instead of twofold before it is collected (pkg.go.dev/runtime). API server
 #                  269 -> 252 MiB, kubelet 87 -> 81, CRI-O 60 -> 55, controller manager 109 -> 107, scheduler 63 -> 62; etcd
 #                  has 7 MiB less that are not of its database. kube-proxy and CoreDNS stay below the least heap that the

@@ -8,7 +8,6 @@ import pytest
 
 from smallkube.core.errors import SmallkubeError, UsageError
 from smallkube.inventory.models import Node
-from smallkube.operations import certificates as certificates_module
 from smallkube.operations.certificates import Rotation, Stage, under_way
 from smallkube.operations.engine import REACHED, Operation
 from smallkube.secrets import policy
@@ -88,7 +87,7 @@ def test_the_previous_identities_are_tried_and_refused(cluster: FakeCluster) -> 
 
 
 def test_a_certificate_that_stays_accepted_is_told(cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(certificates_module, "SECONDS", 0)
+    monkeypatch.setattr("smallkube.operations.certificates.SECONDS", 0)
     before = {*cluster.pinned}
     rotating = rotation(cluster)
 
