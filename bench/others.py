@@ -2,7 +2,6 @@
 
 import os
 import shlex
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -141,7 +140,10 @@ class Many:
 
     @property
     def _ansible(self) -> dict[str, str]:
-        """As its documentation advises for speed: pipelining. Its connections stay open for the steps of one run."""
+        """As its documentation advises for speed: pipelining. Its connections stay open for the steps of one run.
+
+        The path of their sockets is relative, for the system takes 108 bytes (unix(7)).
+        """
         return {
             **os.environ,
             "HOME": str(self.folder),
@@ -152,7 +154,7 @@ class Many:
             "ANSIBLE_REMOTE_USER": "root",
             "ANSIBLE_REMOTE_TMP": "/tmp/ansible",
             "ANSIBLE_PYTHON_INTERPRETER": "/usr/bin/python3",
-            "ANSIBLE_SSH_ARGS": f"{self._ssh} -o ControlMaster=auto -o ControlPersist=5s",
+            "ANSIBLE_SSH_ARGS": f"{self._ssh} -o ControlMaster=auto -o ControlPersist=5s -o ControlPath=socket-%C",
             "LC_ALL": "C.UTF-8",
         }
 
@@ -201,7 +203,8 @@ class Many:
             has = len(self.machines.find("lib/**/nix/flake.nix")) if pushed else self.hosts
             self.machines.clean()
             # Ansible's connections outlive it by some seconds: the next run is to make its own.
-            shutil.rmtree(self.folder / ".ansible", ignore_errors=True)
+            for socket in self.folder.glob("socket-*"):
+                socket.unlink(missing_ok=True)
             if same or has != self.hosts:
                 raise SmallkubeError(f"{len(same)} machines not asked, {has} have the result", where=argv[0])
             return usage
