@@ -195,10 +195,12 @@ def of_host(host: Host, inventory: Inventory, bundle_digest: str = "") -> HostFa
 
     Without a bundle it is not tried which files the host key decrypts, of which each costs a process.
     """
-    plan, others = inventory.addressing, [node for node in inventory.nodes if node != host.node]
-    targets = [address for node in others for address in (plan.host6(node.index), plan.host4(node.index))]
+    plan, own = inventory.addressing, host.node.index
+    addresses = {node.index: (plan.host6(node.index), plan.host4(node.index)) for node in inventory.nodes}
+    after = [each for index, pair in addresses.items() if index > own for each in pair]
+    before = [each for index, pair in addresses.items() if index < own for each in pair]
     units = [f"{unit}.service" for unit in units_of(host.node)]
-    arguments = ("host", str(inventory.cluster.network.mtu), bundle_digest, *units, "--", *targets)
+    arguments = ("host", str(inventory.cluster.network.mtu), bundle_digest, *units, "--", *after, "--", *before)
     return scripts.read(host, SCRIPTS.sent("facts", *arguments, timeout=120), HostFacts)
 
 

@@ -309,6 +309,22 @@ def test_what_is_silent_is_asked_no_more_than_needed(run: Run, root: Path) -> No
     assert asked == dict.fromkeys(addresses, 1) | {"192.0.2.1": 2, "192.0.2.2": 3}
 
 
+@pytest.mark.parametrize(("age", "waits"), [(170, False), (190, True), (None, True)])
+def test_of_two_nodes_without_a_session_the_later_one_waits(run: Run, root: Path, age: int | None, waits: bool) -> None:
+    programs = {
+        "wg": f'[ "$3" != latest-handshakes ] || echo "K1=\t{0 if age is None else int(time.time()) - age}"',
+        "ping": f'for address; do :; done; echo "$address" >>{root}/asked; exit 2',
+        "sleep": f'until grep -q 3 {root}/asked; do :; done; echo waited >>{root}/asked',
+    }
+    for name, text in programs.items():
+        (root / "bin" / name).write_text(f"#!/bin/sh\n{text}\n")
+        (root / "bin" / name).chmod(0o755)
+    command = facts.SCRIPTS.sent("facts", "host", "1420", "d", "a.service", "--", "192.0.2.3", "--", "192.0.2.1")
+    assert scripts.read(host(run), command, facts.HostFacts).ping == {"192.0.2.3": None, "192.0.2.1": None}
+    asked = (root / "asked").read_text().split()
+    assert asked == ["192.0.2.3", "waited", "192.0.2.1"] if waits else sorted(asked) == ["192.0.2.1", "192.0.2.3"]
+
+
 def test_etcd_versions_are_those_of_programs_and_data(
     run: Run, root: Path, needs: Callable[[str, object, str], None]
 ) -> None:
