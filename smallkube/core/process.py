@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import re
 import selectors
 import shutil
 import signal
@@ -26,6 +27,14 @@ MAX_BYTES = 256 << 20
 """Most that a program may print; the evaluation of 254 nodes takes a tenth of it."""
 _CHUNK = 1 << 16
 _PR_SET_PDEATHSIG = 1
+
+
+def free_memory() -> int:
+    """Bytes that new programs can take (proc_meminfo(5), MemAvailable); 2 GiB where the kernel does not say."""
+    try:
+        return int(re.findall(r"MemAvailable: +(\d+) kB", Path("/proc/meminfo").read_text())[0]) << 10
+    except (OSError, IndexError):
+        return 2 << 30
 
 
 class NotStarted(SmallkubeError):

@@ -7,7 +7,6 @@ on the files in a network and mount namespace of its own and stopped once it has
 """
 
 import os
-import re
 import resource
 import tempfile
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -120,11 +119,7 @@ def _batch() -> int:
     A further node takes less than the first (of the stand-ins a quarter), in bytes per processor (getrusage(2): KiB).
     """
     took = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss << 10
-    try:
-        free = int(re.findall(r"MemAvailable: +(\d+) kB", Path("/proc/meminfo").read_text())[0]) << 10
-    except (OSError, IndexError):
-        free = 2 << 30
-    return max(1, min(BATCH, free // 2 // AT_ONCE // max(took, 1)))
+    return max(1, min(BATCH, process.free_memory() // 2 // AT_ONCE // max(took, 1)))
 
 
 def _evaluator(nix: str, descriptions: Collection[Described]) -> Check:
