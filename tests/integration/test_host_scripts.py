@@ -314,7 +314,7 @@ def test_of_two_nodes_without_a_session_the_later_one_waits(run: Run, root: Path
     programs = {
         "wg": f'[ "$3" != latest-handshakes ] || echo "K1=\t{0 if age is None else int(time.time()) - age}"',
         "ping": f'for address; do :; done; echo "$address" >>{root}/asked; exit 2',
-        "sleep": f'until grep -q 3 {root}/asked; do :; done; echo waited >>{root}/asked',
+        "sleep": f"until grep -q 3 {root}/asked; do :; done; echo waited >>{root}/asked",
     }
     for name, text in programs.items():
         (root / "bin" / name).write_text(f"#!/bin/sh\n{text}\n")

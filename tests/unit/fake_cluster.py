@@ -187,14 +187,14 @@ class FakeCluster:
                 for row in policy.expected(self.inventory, keys.files)
                 if row.kind is Kind.TOKEN and row.in_use and row.file in keys.files
             }
-        self._take_up_identities(nodes)
+        self._take_up_identities(nodes, keys)
         names = {node.name for node in (self.inventory.nodes if nodes is None else nodes)}
         for user, row in policy.tokens(self.inventory).items():
             if row.node in names:
                 self.used[user] = transaction.opened(keys, self.master, row)
 
-    def _take_up_identities(self, nodes: Sequence[Node] | None) -> None:
-        found, deployed = self.keys.certificates, self.inventory.nodes if nodes is None else nodes
+    def _take_up_identities(self, nodes: Sequence[Node] | None, keys: Keys) -> None:
+        found, deployed = keys.certificates, self.inventory.nodes if nodes is None else nodes
         if self.inventory.primary in deployed:
             self._replace(kube_identities.document(self.cluster))
         for row in policy.identities(self.inventory):
@@ -209,10 +209,11 @@ class FakeCluster:
 
     def deploy_certificates(self, nodes: Sequence[Node] | None = None) -> None:
         """Node after node; once all have been deployed to, each must trust the others at every moment."""
-        certificates = self.keys.certificates
+        keys = self.keys
+        certificates = keys.certificates
         rows = [row.certificate for row in policy.secrets_of(self.inventory) if row.certificate]
         for node in self.inventory.nodes:
-            self._take_up_identities([node])
+            self._take_up_identities([node], keys)
             assert all(self.pinned >= {*shown.values()} for shown in self.services.values())
             self.shown[node.name] = {row.file: certificates[row.file] for row in rows}
             self.trusted[node.name] = {
