@@ -1,7 +1,6 @@
 """The add-ons of the catalogue (nix/addons/catalogue) in the lab: images of their programs, under upstream's names.
 
-They are built only when asked for; the programs from modules with the pins of Kubernetes where both need the same, so
-that Go compiles that once.
+They are built only when asked for.
 """
 
 from collections.abc import Mapping, Sequence

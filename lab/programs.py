@@ -1,7 +1,8 @@
 """Programs of Go modules that ``lab/go`` pins, in sets: each is built as a whole, into one folder of the cache.
 
 Each folder of ``lab/go`` is a Go module whose ``tool`` lines are main packages of the project it requires, or which has
-main packages of its own; go.sum holds the checksums of all that is fetched. The folder is made beside its final place
+main packages of its own; go.sum holds the checksums of all that is fetched. What they share with Kubernetes is pinned
+as there, so that Go compiles it once (etcd and CRI-O keep their own pins). The folder is made beside its final place
 and renamed when it is complete; an interrupted build goes on where it was.
 """
 

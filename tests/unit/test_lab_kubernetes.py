@@ -19,6 +19,8 @@ from smallkube.inventory.releases import MINORS
 
 RECIPES = {recipe.module: recipe for recipe in kubernetes.RECIPES}
 
+OTHER_PINS = {"network-policy": {"github.com/opencontainers/runtime-spec"}}  # its nri does not compile with a newer one
+
 
 def test_the_configuration_has_the_pinned_versions() -> None:
     folder = Path(kubernetes.__file__).parent / "nix"
@@ -83,6 +85,22 @@ def test_every_module_belongs_to_a_set_that_prune_knows() -> None:
     used = {recipe.module for each in cache.SETS for recipe in each.recipes}
     assert used == {folder.name for folder in programs.MODULES.iterdir()}
     assert len({each.name for each in cache.SETS}) == len(cache.SETS)
+
+
+def pins(module: str) -> dict[str, str]:
+    """Module path → version that is built, by go.mod."""
+    text = re.sub(r"^exclude \(.*?^\)", "", (programs.MODULES / module / "go.mod").read_text(), flags=re.M | re.S)
+    required = re.findall(r"^(?:require |\t)(\S+) (v\S+)(?: // indirect)?$", text, re.MULTILINE)
+    replaced = re.findall(r"^(?:replace |\t)(\S+) => \1 (v\S+)$", text, re.MULTILINE)
+    return dict(required) | dict(replaced)
+
+
+@pytest.mark.parametrize("module", ["addons", "conformance", "coredns", "hollow", "kubeadm", "network-policy"])
+def test_what_kubernetes_has_compiled_is_not_compiled_again(module: str) -> None:
+    own, shared = pins(module), pins("kubernetes")
+    assert len(own.keys() & shared.keys()) > 30
+    other = {path for path in own.keys() & shared.keys() if own[path] != shared[path]}
+    assert other <= OTHER_PINS.get(module, set()), f"in lab/go/{module}: go get {' '.join(other)}"
 
 
 def test_modules_lie_where_the_cache_has_them() -> None:
