@@ -95,7 +95,7 @@ def pins(module: str) -> dict[str, str]:
     return dict(required) | dict(replaced)
 
 
-@pytest.mark.parametrize("module", ["addons", "conformance", "coredns", "hollow", "kubeadm", "network-policy"])
+@pytest.mark.parametrize("module", ["conformance", "coredns", "hollow", "kubeadm", "network-policy"])
 def test_what_kubernetes_has_compiled_is_not_compiled_again(module: str) -> None:
     own, shared = pins(module), pins("kubernetes")
     assert len(own.keys() & shared.keys()) > 30
