@@ -2,9 +2,8 @@
 
 Each folder of ``lab/go`` is a Go module whose ``tool`` lines are main packages of the project it requires, or which has
 main packages of its own; go.sum holds the checksums of all that is fetched. What they share with Kubernetes is pinned
-as there, so that Go compiles it once; but etcd and CRI-O keep their own pins, and metrics-server v0.8.0 does not start
-with those of Kubernetes 1.36. The folder is made beside its final place and renamed when it is complete; an interrupted
-build goes on where it was.
+as there, so that Go compiles it once; but etcd and CRI-O keep their own pins. The folder is made beside its final place
+and renamed when it is complete; an interrupted build goes on where it was.
 """
 
 import hashlib
