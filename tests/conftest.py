@@ -17,7 +17,7 @@ ON_MACHINES = ("lab", "virtual", "cluster")
 """One process runs a file of these whole; the machines that several files share are made once for each process."""
 
 LONGEST = (
-    *("test_identities", "test_admins", "test_trust", "test_smoke", "test_smoke_faults"),
+    *("test_one_machine", "test_identities", "test_admins", "test_trust", "test_smoke", "test_smoke_faults"),
     *("test_addons", "test_encryption", "test_upgrade", "test_readme", "test_getting_started", "test_rebuild"),
     *("test_survival", "test_revoke"),
     *("test_deploy_faults", "test_lab"),
