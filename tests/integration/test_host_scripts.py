@@ -211,7 +211,19 @@ def test_a_sent_script_gets_no_standard_input(root: Path) -> None:
     assert (done.returncode, done.stdout) == (3, b"done\n")
 
 
-@pytest.mark.parametrize("text", ["", "a", 'a "b" \\c\\\n', "tab\tline\n\nescape \x1b[31m ü €", "\ufffd"])
+TEXTS = ["", "a", 'a "b" \\c\\\n', "tab\tline\n\nescape \x1b[31m ü €", "\ufffd", "/a-b_c.d:e=f,g@h+1 i", "-n", "%s*"]
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_words_survive_the_scripts(root: Path, text: str) -> None:
+    (root / "x.sh").write_text('begin x; string word "$1"; list lines "$1"; end\n')
+    command = scripts.Scripts(root).sent("x", text)
+    done = subprocess.run(command.argv, input=command.stdin, capture_output=True, check=True)
+    lines = [line for line in text.split("\n") if line]
+    assert json.loads(done.stdout) == {"script": "x", "word": text, "lines": lines}
+
+
+@pytest.mark.parametrize("text", TEXTS)
 def test_strings_survive_the_scripts(run: Run, root: Path, text: str) -> None:
     log = root / "run/smallkube/n/log"
     log.parent.mkdir(parents=True)

@@ -7,9 +7,9 @@ comma=""
 
 result() { # CHECK ok|failed|skipped DETAIL
   printf '%s{"subject": ""' "$comma"
-  printf '%s' "$1" | string check
-  printf '%s' "$2" | string result
-  printf '%s' "$3" | string detail
+  string check "$1"
+  string result "$2"
+  string detail "$3"
   printf '}'
   comma=", "
 }

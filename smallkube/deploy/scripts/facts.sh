@@ -18,43 +18,44 @@ host_key() {
   ssh-keygen -y -f "$key" 2>/dev/null </dev/null || cat "$key.pub" 2>/dev/null
 }
 systems() {
-  readlink -f /run/current-system | string system
-  readlink -f "$profile" | string profile
-  current_generation | string generation
+  string system "$(readlink -f /run/current-system)"
+  string profile "$(readlink -f "$profile")"
+  string generation "$(current_generation)"
 }
 current_generation() { readlink "$profile" | sed 's/[^0-9]//g'; }
 history() { # what was sent without a deploy (smallkube/deploy/history.py) must not crowd out the deploys
-  awk '/"outcome": "sent"/ { delete line[sent]; sent = NR }
+  list history "$(awk '/"outcome": "sent"/ { delete line[sent]; sent = NR }
     NF { line[NR] = $0 }
-    END { for (i = 1; i <= NR; i++) if (i in line) print line[i] }' "$home/history.jsonl" 2>/dev/null |
-    tail -n 200 | list history
+    END { for (i = 1; i <= NR; i++) if (i in line) print line[i] }' "$home/history.jsonl" 2>/dev/null | tail -n 200)"
 }
 
 deploy_facts() {
   flag has_bundle test -d "$home/bundles/$1"
   flag has_scripts test -d "$home/scripts/$2"
-  host_key | string host_key
+  string host_key "$(host_key)"
   number clock "$(date +%s)"
   number store_free "$(free_kib /nix/store)"
   number state_free "$(free_kib /var/lib)"
   systems
   history
-  units --state=failed | list failed
-  units 'smallkube-rollback-*.timer' 'smallkube-rollback-*.service' | list armed
+  list failed "$(units --state=failed)"
+  list armed "$(units 'smallkube-rollback-*.timer' 'smallkube-rollback-*.service')"
 }
 
+rendered() {
+  cd "$home/bundles" || return
+  grep -H ' nixpkgs\.url = ' -- */nix/flake.nix
+  grep -H ' = ' -- */nix/rendered/cluster.nix
+}
 deployed() { # INDEX of the node
-  readlink -f /run/current-system | string system
+  string system "$(readlink -f /run/current-system)"
   history
-  sha256sum /etc/smallkube/peers.json 2>/dev/null | cut -d ' ' -f 1 | string peers
-  wg show wgkube public-key 2>/dev/null | string public_key
+  string peers "$(sha256sum /etc/smallkube/peers.json 2>/dev/null | cut -d ' ' -f 1)"
+  string public_key "$(wg show wgkube public-key 2>/dev/null)"
   (cd "$home/bundles" && sha256sum -- */"keys/wgkube$1.key.age") 2>/dev/null |
     sed -n 's|^\([0-9a-f]*\)  \([0-9a-f]*\)/.*|"\2": "\1"|p' | object wireguard
-  (cd "$home/bundles" && {
-    grep -H ' nixpkgs\.url = ' -- */nix/flake.nix
-    grep -H ' = ' -- */nix/rendered/cluster.nix
-  }) 2>/dev/null | head -n 2000 | list rendered
-  (cd /run/agenix && ls -d -- wgkube*.key) 2>/dev/null | list own_keys
+  list rendered "$(rendered 2>/dev/null | head -n 2000)"
+  list own_keys "$({ cd /run/agenix && ls -d -- wgkube*.key; } 2>/dev/null)"
 }
 
 # Prints "ADDRESS": MILLISECONDS, null when nothing comes back.
@@ -146,7 +147,7 @@ host_facts() {
   number clock "$(date +%s)"
   systems
   history
-  ip -oneline address show dev brkube 2>/dev/null | awk '{ sub("/.*", "", $4); print $4 }' | list bridge
+  list bridge "$(ip -oneline address show dev brkube 2>/dev/null | awk '{ sub("/.*", "", $4); print $4 }')"
   answers=$(pings "$@")
   printf '%s\n' "$answers" | object ping
   # One that is silent need not be asked again.
@@ -157,14 +158,14 @@ host_facts() {
   } | object mtu
   wg show wgkube latest-handshakes 2>/dev/null | awk '{ print "\"" $1 "\": " $2 }' | object handshakes
   sources | object sources
-  dropping | list dropping
-  nft list tables 2>/dev/null | sed 's/^table //' | list tables
+  list dropping "$(dropping)"
+  list tables "$(nft list tables 2>/dev/null | sed 's/^table //')"
   (cd /run/agenix && stat -L -c '"%n": "%a %U %G"' -- *) 2>/dev/null | object secrets
-  if [ "$bundle" ] && command -v age >/dev/null; then readable "$bundle" | list readable; else number readable null; fi
-  if [ -S /run/etcd/grpc ]; then etcd_health; fi | string etcd
+  if [ "$bundle" ] && command -v age >/dev/null; then list readable "$(readable "$bundle")"; else number readable null; fi
+  string etcd "$(if [ -S /run/etcd/grpc ]; then etcd_health; fi)"
   # shellcheck disable=SC2086 # one word per unit
   systemctl show --property=Id,LoadState,ActiveState,ConditionResult,ConditionTimestampMonotonic $units 2>/dev/null |
-    string units
+    text units
 }
 
 progress() { # NONCE [TENTHS]
@@ -178,15 +179,15 @@ progress() { # NONCE [TENTHS]
   flag held test -e "$state/held"
   number clock "$(date +%s%6N)"
   number status "$(cat "$state/status" 2>/dev/null)"
-  readlink "$state/decision" 2>/dev/null | string outcome
+  string outcome "$(readlink "$state/decision" 2>/dev/null)"
   number rollback_status "$(cat "$state/rollback.status" 2>/dev/null)"
-  readlink -f /run/current-system | string system
-  units --state=failed | list failed
-  tail -c 20000 "$state/log" 2>/dev/null | string log
+  string system "$(readlink -f /run/current-system)"
+  list failed "$(units --state=failed)"
+  tail -c 20000 "$state/log" 2>/dev/null | text log
 }
 
 generations() {
-  current_generation | string current
+  string current "$(current_generation)"
   for link in "$profile"-*-link; do
     number=${link#"$profile-"}
     if [ -e "$link" ]; then printf '"%s": "%s"\n' "${number%-link}" "$(readlink -f "$link")"; fi
@@ -195,13 +196,12 @@ generations() {
 
 version() { sed -n 's/.*[Vv]ersion[": ]*\([0-9][0-9.]*[0-9]\).*/\1/p' | head -n 1; }
 etcd_versions() { # SYSTEM ENDPOINT
-  { /run/current-system/sw/bin/etcd --version | head -n 1 | version; } 2>/dev/null | string running
-  { "$1/sw/bin/etcd" --version | head -n 1 | version; } 2>/dev/null | string target
+  string running "$({ /run/current-system/sw/bin/etcd --version | head -n 1 | version; } 2>/dev/null)"
+  string target "$({ "$1/sw/bin/etcd" --version | head -n 1 | version; } 2>/dev/null)"
   # Without etcd, as before the first deploy, etcdctl would try for five seconds.
-  if [ -S "${2#unix://}" ]; then
+  string data "$(if [ -S "${2#unix://}" ]; then
     timeout 15 etcdctl --endpoints "$2" --command-timeout 5s endpoint status -w json 2>/dev/null
-  fi |
-    sed -n 's/.*"storageVersion":"\([0-9][0-9.]*[0-9]\)".*/\1/p' | string data
+  fi | sed -n 's/.*"storageVersion":"\([0-9][0-9.]*[0-9]\)".*/\1/p')"
 }
 
 what=$1

@@ -53,15 +53,15 @@ name_servers() {
 
 begin adopt
 flag nixos test -e "$root/etc/NIXOS"
-uname -m | string machine
-hardware | string hardware
-state_version | string state_version
-ssh_keys | list ssh_keys
-loader | string loader
-boot_disk | string boot_disk
-host_name | string host_name
+string machine "$(uname -m)"
+string hardware "$(hardware)"
+string state_version "$(state_version)"
+list ssh_keys "$(ssh_keys)"
+string loader "$(loader)"
+string boot_disk "$(boot_disk)"
+string host_name "$(host_name)"
 network interfaces address show
 network routes route show default
 network routes6 -6 route show default
-name_servers | list name_servers
+list name_servers "$(name_servers)"
 end

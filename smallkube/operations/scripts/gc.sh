@@ -15,10 +15,10 @@ json() { # NAME COMMAND...: its answer, null without one
   number "$name" "$("$@" 2>/dev/null || true)"
 }
 facts() {
-  readlink -f /run/current-system | string system
-  readlink -f /run/booted-system | string booted
-  readlink -f /nix/var/nix/gcroots/smallkube-rollback | string rollback
-  readlink "$profile" | sed 's/[^0-9]//g' | string current
+  string system "$(readlink -f /run/current-system)"
+  string booted "$(readlink -f /run/booted-system)"
+  string rollback "$(readlink -f /nix/var/nix/gcroots/smallkube-rollback)"
+  string current "$(readlink "$profile" | sed 's/[^0-9]//g')"
   for link in "$profile"-*-link; do
     generation=${link#"$profile-"}
     if [ -e "$link" ]; then printf '"%s": "%s"\n' "${generation%-link}" "$(readlink -f "$link")"; fi
@@ -27,9 +27,9 @@ facts() {
     cat
     printf '}'
   }
-  systemctl list-units --plain --no-legend 'smallkube-rollback-*.timer' 'smallkube-rollback-*.service' 2>/dev/null |
-    awk '{ print $1 }' | list armed
-  find "$lock" -maxdepth 0 -mmin -15 -exec cat '{}/owner' ';' 2>/dev/null | string owner
+  list armed "$(systemctl list-units --plain --no-legend 'smallkube-rollback-*.timer' 'smallkube-rollback-*.service' \
+    2>/dev/null | awk '{ print $1 }')"
+  string owner "$(find "$lock" -maxdepth 0 -mmin -15 -exec cat '{}/owner' ';' 2>/dev/null)"
   json images crictl images --output json
   json containers crictl ps --all --output json
 }

@@ -94,8 +94,7 @@ if [ -n "$owner" ]; then
   exit 1
 fi
 
-begin reset
-{
+stop_all() {
   # shellcheck disable=SC2086 # one word per unit
   stop $first
   if systemctl --quiet is-active crio.service && command -v crictl >/dev/null; then
@@ -105,10 +104,13 @@ begin reset
   # shellcheck disable=SC2086
   stop $last
   stop kubepods.slice
-} | list stopped
+}
+
+begin reset
+list stopped "$(stop_all)"
 
 # What still runs would write again what is removed.
 if [ ! -s "$faults" ]; then remove "$@"; fi
-list removed <"$removed"
-list left <"$faults"
+list removed "$(cat "$removed")"
+list left "$(cat "$faults")"
 end

@@ -23,7 +23,7 @@ masked() { # BYTES at most, in whole lines: a part of a secret would not be reco
 section() { # NAME BYTES COMMAND...
   name=$1 most=$2
   shift 2
-  "$@" 2>&1 </dev/null | masked "$most" | string "$name"
+  "$@" 2>&1 </dev/null | masked "$most" | text "$name"
 }
 
 versions() {

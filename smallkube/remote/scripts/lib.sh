@@ -9,15 +9,24 @@ escaped() {
   LC_ALL=C tr -d '\000-\010\013-\032\034-\037' | LC_ALL=C sed 's/[\\"]/\\&/g; s/\t/\\t/g; s/\x1b/\\u001b/g'
 }
 
-# string NAME: standard input as a string; list NAME: its lines as a list of strings.
+# string NAME TEXT: a string; text NAME: standard input as one; list NAME LINES: a list of strings. Most of what is asked is
+# plain or empty, which needs no program: the answers of one deploy have hundreds of members.
 string() {
+  case $2 in
+  *[!A-Za-z0-9\ ._:/=,@+-]*) printf '%s\n' "$2" | text "$1" ;;
+  *) printf ', "%s": "%s"' "$1" "$2" ;;
+  esac
+}
+text() {
   printf ', "%s": "' "$1"
   escaped | LC_ALL=C awk 'NR > 1 { printf "\\n" } { printf "%s", $0 }'
   printf '"'
 }
 list() {
   printf ', "%s": [' "$1"
-  escaped | LC_ALL=C awk 'NF { printf "%s\"%s\"", comma, $0; comma = ", " }'
+  if [ "$2" ]; then
+    printf '%s\n' "$2" | escaped | LC_ALL=C awk 'NF { printf "%s\"%s\"", comma, $0; comma = ", " }'
+  fi
   printf ']'
 }
 number() { printf ', "%s": %s' "$1" "${2:-null}"; }
