@@ -114,9 +114,8 @@ class Load:
 
 STORE = """\
 mkdir -p /www/cgi-bin
-printf '#!/bin/sh\\ncat >/tmp/value\\nprintf "\\\\r\\\\n"\\n' >/www/cgi-bin/put
-printf '#!/bin/sh\\nprintf "\\\\r\\\\n"\\ncat /tmp/value\\n' >/www/cgi-bin/get
-chmod 755 /www/cgi-bin/*
+printf '#!/bin/sh\\ncat >/tmp/value\\nprintf "\\\\r\\\\n"\\ncat /tmp/value\\n' >/www/cgi-bin/put
+chmod 755 /www/cgi-bin/put
 exec httpd -f -p '[::]:8080' -h /www
 """
 CLIENT = """\
@@ -124,8 +123,7 @@ until nc $0 8080 </dev/null; do sleep 0.2; done
 number=0
 while :; do
   number=$((number + 1))
-  if wget -q -T 5 -O /dev/null --post-data $number http://$0:8080/cgi-bin/put &&
-    found=$(wget -q -T 5 -O - http://$0:8080/cgi-bin/get) && [ "$found" = $number ]; then
+  if found=$(wget -q -T 5 -O - --post-data $number http://$0:8080/cgi-bin/put) && [ "$found" = $number ]; then
     echo ok
   else
     echo "wrote $number, read $found"
