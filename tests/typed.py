@@ -75,7 +75,7 @@ def typed(
     lines: Sequence[str],
     folder: Path,
     environment: Mapping[str, str],
-    seconds: float = 900,
+    seconds: float = 1800,
     before_yes: Callable[[str], object] = lambda _: None,
 ) -> str:
     """Type the lines, and answer every question with yes; what the terminal showed.

@@ -126,14 +126,14 @@ def killed_at(cluster: LabCluster, line: str, *command: str) -> None:
 
     Again when it fails before: a killed deploy leaves machines that first have to roll back, or to let go of its lock.
     """
-    deadline = time.monotonic() + 240
+    deadline = time.monotonic() + cluster.operator.seconds
     while not _killed(cluster.operator, line, *command):
         assert time.monotonic() < deadline, f"never said {line!r}"
 
 
 def ended(cluster: LabCluster, *command: str) -> None:
     """Run ``command`` until it succeeds: what a killed deploy left on machines rolls back in its own time."""
-    deadline, failures = time.monotonic() + 240, list[str]()
+    deadline, failures = time.monotonic() + cluster.operator.seconds, list[str]()
     while (done := cluster.operator.inv(*command)).returncode:
         failures.append(done.stderr)
         assert time.monotonic() < deadline, f"{command}: {failures}"

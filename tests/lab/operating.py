@@ -37,13 +37,14 @@ def await_(what: str, condition: Callable[[], Any], seconds: float = 60) -> Any:
 class Operator:
     """Who deploys to ``lab`` from the workspace ``root``.
 
-    ``within`` is put before each of his commands, which end within ``seconds``.
+    ``within`` is put before each of his commands, which end within ``seconds``: a rotation of all certificates takes
+    two minutes of two cores that other tests leave alone.
     """
 
     lab: Lab
     root: Path
     within: tuple[str, ...] = ()
-    seconds: float = 240
+    seconds: float = 600
 
     @property
     def workspace(self) -> Workspace:
