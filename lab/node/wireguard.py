@@ -31,7 +31,7 @@ Type=exec
 Environment=WG_PROCESS_FOREGROUND=1
 ExecStart=/usr/bin/wireguard-go --foreground {device}
 ExecStartPost=/opt/smallkube-lab/bin/lab-wireguard {device} /run/current-system/lab/netdevs/{file}
-Restart=always
+Restart=on-failure
 RestartSec=2
 StandardOutput=null
 """

@@ -7,7 +7,7 @@ import pytest
 
 from lab.places import Places
 from tests.lab.conftest import made
-from tests.lab.operating import Operator
+from tests.lab.operating import Operator, await_
 
 NODES = ("node1", "node2")
 GC = ("nodes.gc", "--json", "--keep", "1")
@@ -75,5 +75,7 @@ def test_a_removed_machine_is_reset_and_can_be_reached(own: Operator) -> None:
     machine = own.lab.machine("node2")
     assert "kube" not in machine.check("nft", "list", "tables")
     assert machine.execute(["ls", "/run/agenix/wgkube.key"]).returncode != 0
+    device = ["systemctl", "is-active", "lab-wireguard-wgkube.service"]
+    await_("its end, as of the kernel's device", lambda: machine.execute(device).stdout == "inactive\n")
     again = json.loads(own.done(*reset))
     assert (again["stopped"], again["removed"], again["left"]) == ([], [], [])
