@@ -20,8 +20,8 @@ from smallkube.remote.host import Command, Connect, Host
 from smallkube.remote.scripts import Scripts
 from smallkube.secrets import identities, people, policy
 
-SECONDS = 10
-"""Within this time the API server accepts what was sent, and refuses what was left out."""
+SECONDS = 30
+"""The API server accepts what was sent, and refuses what was left out, within ten; a busy machine may take longer."""
 TOKEN = "token"
 _BUNDLE = "/var/lib/kube-identities/clients.crt"
 _NOT_FOUND = 127
