@@ -90,10 +90,11 @@ docs: setup
 test: setup
 	pytest --numprocesses=5 tests/lab tests/integration tests/unit
 
-# Clusters wait less and compute more: fewer processes. The longest first. The virtual machine alone before them: what
-# QEMU translates takes 4 minutes of one core, and has too little time left on a slow machine that it shares.
-test-all: test lab-kubernetes
-	pytest tests/virtual
+# What `make test` runs, the virtual machine and the clusters. What QEMU translates takes minutes of one core: the unit
+# tests, in which nothing waits for it, get the other. Clusters wait less and compute more: fewer processes.
+test-all: lab-kubernetes
+	pytest --numprocesses=5 tests/lab tests/integration
+	pytest --numprocesses=2 tests/virtual tests/unit
 	pytest --numprocesses=4 tests/cluster
 
 test-newest: setup

@@ -17,7 +17,7 @@ ON_MACHINES = ("lab", "virtual", "cluster")
 """One process runs a file of these whole; the machines that several files share are made once for each process."""
 
 LONGEST = (
-    *("test_identities", "test_trust", "test_rebuild", "test_readme", "test_smoke"),
+    *("test_one_machine", "test_identities", "test_trust", "test_rebuild", "test_readme", "test_smoke"),
     *("test_encryption", "test_upgrade", "test_smoke_faults", "test_admins", "test_getting_started"),
     *("test_secret_leaks", "test_revoke", "test_tokens", "test_monitoring", "test_addons", "test_moving_over"),
     *("test_survival", "test_deploy_faults", "test_lab"),
