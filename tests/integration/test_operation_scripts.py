@@ -52,6 +52,7 @@ def run(tmp_path: Path) -> Run:
             (programs / program).write_text(f"#!/bin/sh\n{text}\n")
             (programs / program).chmod(0o755)
         text = (SCRIPTS / f"{name}.sh").read_text().replace("/var/lib/kubelet", f"{tmp_path}/kubelet")
+        text = text.replace(" /run/", f" {tmp_path}/")
         environment = {**os.environ, "PATH": f"{programs}:{os.environ['PATH']}"}
         argv = ["sh", "-c", text, name, *arguments]
         done = subprocess.run(argv, input=stdin.encode(), capture_output=True, env=environment, timeout=60)
@@ -99,6 +100,59 @@ def test_the_tokens_of_secrets_say_who_signed_them_and_stay(run: Run) -> None:
     assert {name: key_id_of_token(head) for name, head in found.items()} == {"a/x": "one", "b/y": ""}
     assert "payload" not in str(found)
     assert run("signed", "secrets", kubectl="") == {}
+
+
+KUBECTL = """
+import json, pathlib, sys
+store, (verb, *words) = pathlib.Path(sys.argv[1]), sys.argv[2:]
+names = [word for word in words[1:] if not word.startswith("--")]
+with (store / "calls").open("a") as calls:
+    calls.write(verb + "\\n")
+if verb == "get" and not names:
+    for path in sorted(store.glob("*/*")):
+        print(path.name, path.parent.name)
+elif verb == "get":
+    *names, space = names
+    there = [path for name in names if (path := store / space / name).exists()]
+    items = [{"path": str(path), "version": path.read_text()} for path in there]
+    print(json.dumps({"items": items}) if items else "", end="")
+    # Meanwhile somebody changes this one, and deletes that one.
+    if "changed" in names and not (store / "meanwhile").exists():
+        (store / "meanwhile").touch()
+        (store / space / "changed").write_text("1")
+        (store / space / "deleted").unlink()
+else:
+    (file,) = (word.partition("=")[2] for word in words if word.startswith("--filename="))
+    for item in json.loads(pathlib.Path(file).read_text())["items"]:
+        path = pathlib.Path(item["path"])
+        if not path.exists():
+            sys.exit("Error from server (NotFound): not there")
+        if path.read_text() != item["version"]:
+            sys.exit("Error from server (Conflict): the object has been modified")
+        path.write_text(item["version"] + "+")
+"""
+"""Stands in for kubectl and the objects of an API server, each of which counts how often it was replaced."""
+
+
+def test_objects_that_change_meanwhile_are_written_too(run: Run, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    for space, number in (("a", 41), ("b", 5)):
+        (store / space).mkdir(parents=True)
+        for index in range(number):
+            (store / space / f"object-{index}").write_text("0")
+    for name in ("changed", "deleted"):
+        (store / "b" / name).write_text("0")
+    (tmp_path / "kubectl.py").write_text(KUBECTL)
+    stand_in = f'exec {sys.executable} {tmp_path}/kubectl.py {store} "$@"'
+    assert run("rewrite", "kubeconfig", "secrets", kubectl=stand_in) == 48
+    found = {str(path.relative_to(store)): path.read_text() for path in store.glob("*/*")}
+    assert found.pop("b/changed") == "1+"
+    assert {name: text for name, text in found.items() if name.startswith("b")} == {
+        f"b/object-{n}": "0+" for n in range(5)
+    }
+    assert len(found) == 46 and set(found.values()) == {"0+"}
+    assert (store / "calls").read_text().split().count("replace") == 3 + 1 + 6
+    assert not list(tmp_path.glob("smallkube-*"))
 
 
 def main_pids(pids: Mapping[str, int | str]) -> str:
