@@ -4,6 +4,7 @@ that a backup from before can be restored with the key that git has, and not wit
 
 import json
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -23,9 +24,13 @@ ROTATE = ("encryption.rotate", "--yes", "--no-backup")
 def secrets(cluster: LabCluster) -> Iterator[LabCluster]:
     """Thirty Secrets, number N of which holds N."""
     with cluster.namespace(NAMESPACE):
+        objects: list[dict[str, Any]] = []
         for number in range(30):
-            name = f"secret-{number}"
-            cluster.kubectl("-n", NAMESPACE, "create", "secret", "generic", name, f"--from-literal=number={number}")
+            metadata = {"name": f"secret-{number}", "namespace": NAMESPACE}
+            objects.append(
+                {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": {"number": f"{number}"}}
+            )
+        cluster.apply(*objects)
         yield cluster
 
 
