@@ -147,9 +147,6 @@ def test_objects_that_change_meanwhile_are_written_too(run: Run, tmp_path: Path)
     assert run("rewrite", "kubeconfig", "secrets", kubectl=stand_in) == 48
     found = {str(path.relative_to(store)): path.read_text() for path in store.glob("*/*")}
     assert found.pop("b/changed") == "1+"
-    assert {name: text for name, text in found.items() if name.startswith("b")} == {
-        f"b/object-{n}": "0+" for n in range(5)
-    }
     assert len(found) == 46 and set(found.values()) == {"0+"}
     assert (store / "calls").read_text().split().count("replace") == 3 + 1 + 6
     assert not list(tmp_path.glob("smallkube-*"))
