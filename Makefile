@@ -56,7 +56,7 @@ lock: setup
 	  --custom-compile-command "make lock" --output-file requirements.txt pyproject.toml
 
 lab-kubernetes: setup
-	./setup.sh gcc libc6-dev libseccomp-dev pkg-config
+	./setup.sh gcc libc6-dev libseccomp-dev libsqlite3-dev pkg-config
 	$(WITH) inv lab.kubernetes
 
 lab-qemu: setup

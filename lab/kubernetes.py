@@ -39,7 +39,7 @@ RECIPES = (
         "github.com/cri-o/cri-o",
         (("crio", "github.com/cri-o/cri-o/cmd/crio"),),
         tags="seccomp containers_image_openpgp containers_image_ostree_stub exclude_graphdriver_btrfs btrfs_noversion "
-        "osusergo netgo sqlite_omit_load_extension",
+        "sqlite_omit_load_extension libsqlite3",
         cgo=True,
     ),
 )

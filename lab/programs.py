@@ -2,8 +2,8 @@
 
 Each folder of ``lab/go`` is a Go module whose ``tool`` lines are main packages of the project it requires, or which has
 main packages of its own; go.sum holds the checksums of all that is fetched. What they share with Kubernetes is pinned
-as there, so that Go compiles it once; but etcd and CRI-O keep their own pins. The folder is made beside its final place
-and renamed when it is complete; an interrupted build goes on where it was.
+as there, so that Go compiles it once; but etcd keeps its own pins, and CRI-O those that it needs. The folder is made
+beside its final place and renamed when it is complete; an interrupted build goes on where it was.
 """
 
 import hashlib
@@ -30,7 +30,7 @@ class Recipe:
     """What one module of ``lab/go`` gives: program to package, and how the pinned module is built.
 
     ``stamps`` are linker variables that get the pinned version. ``cgo``: C sources are compiled too; the program is
-    then linked statically, against this machine's libseccomp.
+    then linked statically, against this machine's libraries.
     """
 
     module: str
@@ -109,7 +109,7 @@ class ProgramSet:
     def _build(self, folder: Path, bar: Bar) -> None:
         needed = ("gcc", "pkg-config") if any(recipe.cgo for recipe in self.recipes) else ()
         if missing := [name for name in needed if shutil.which(name) is None]:
-            hint = f"apt-get install {' '.join(missing)} libc6-dev libseccomp-dev"
+            hint = f"apt-get install {' '.join(missing)} libc6-dev libseccomp-dev libsqlite3-dev"
             raise UsageError(f"building {self.title} for the lab needs {', '.join(missing)}", hint=hint)
         work = self.unfinished(folder.parent)
         root, scratch = work / "root", work / "scratch"

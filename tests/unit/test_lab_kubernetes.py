@@ -19,7 +19,24 @@ from smallkube.inventory.releases import MINORS
 
 RECIPES = {recipe.module: recipe for recipe in kubernetes.RECIPES}
 
-OTHER_PINS = {"network-policy": {"github.com/opencontainers/runtime-spec"}}  # its nri does not compile with a newer one
+OTHER_PINS = {  # what does not compile with Kubernetes' version, or demands a newer one
+    "network-policy": {"github.com/opencontainers/runtime-spec"},
+    "cri-o": {
+        "github.com/containerd/containerd/api",
+        "github.com/cyphar/filepath-securejoin",
+        "github.com/go-openapi/jsonreference",
+        "github.com/go-openapi/swag",
+        "github.com/mailru/easyjson",
+        "github.com/opencontainers/cgroups",
+        "github.com/opencontainers/runtime-spec",
+        "github.com/opencontainers/selinux",
+        "go.opentelemetry.io/contrib/instrumentation/google.golang.org/grpc/otelgrpc",
+        "k8s.io/apiserver",
+        "k8s.io/cri-api",
+        "k8s.io/cri-client",
+        "k8s.io/kubelet",
+    },
+}
 
 
 def test_the_configuration_has_the_pinned_versions() -> None:
@@ -95,7 +112,7 @@ def pins(module: str) -> dict[str, tuple[str, str]]:
     return {path: (version, replaced.get(path, version)) for path, version in required}
 
 
-@pytest.mark.parametrize("module", ["addons", "conformance", "coredns", "hollow", "kubeadm", "network-policy"])
+@pytest.mark.parametrize("module", ["addons", "conformance", "coredns", "cri-o", "hollow", "kubeadm", "network-policy"])
 def test_what_kubernetes_has_compiled_is_not_compiled_again(module: str) -> None:
     own, shared = pins(module), pins("kubernetes")
     assert len(own.keys() & shared.keys()) > 30
