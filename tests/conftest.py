@@ -17,12 +17,10 @@ ON_MACHINES = ("lab", "virtual", "cluster")
 """One process runs a file of these whole; the machines that several files share are made once for each process."""
 
 LONGEST = (
-    "test_one_machine",
-    # Clusters of their own first: a process that has made the shared one keeps it, and idle it takes a tenth of a core.
-    *("test_identities", "test_readme", "test_admins", "test_rebuild", "test_upgrade", "test_moving_over"),
-    *("test_revoke", "test_getting_started", "test_removal"),
-    *("test_trust", "test_encryption", "test_secret_leaks", "test_smoke_faults", "test_tokens", "test_smoke"),
-    *("test_monitoring", "test_addons", "test_survival", "test_deploy_faults", "test_lab"),
+    *("test_one_machine", "test_identities", "test_trust", "test_rebuild", "test_readme", "test_smoke"),
+    *("test_encryption", "test_upgrade", "test_smoke_faults", "test_admins", "test_getting_started"),
+    *("test_secret_leaks", "test_revoke", "test_tokens", "test_monitoring", "test_addons", "test_moving_over"),
+    *("test_survival", "test_deploy_faults", "test_lab"),
 )
 """Files that take minutes: begun first, so that no process is at one alone in the end."""
 
