@@ -158,10 +158,9 @@ in
           ]
           ++ lib.optional (!pinned) (lib.getExe cfg.apiserver.makeCertificate);
           ExecStart = kubeLib.commandLine "${cfg.package}/bin/kube-apiserver" cfg.apiserver.flags;
-          ExecStartPost = [
-            "${lib.getExe cfg.mkkubeconfig} %d/kube_token_root"
-            (lib.getExe (kubeLib.awaitApi "kube-apiserver" "get --raw /api/v1/namespaces/default"))
-          ];
+          ExecStartPost = "${
+            lib.getExe (kubeLib.awaitApi "kube-apiserver" "get --raw /api/v1/namespaces/default")
+          } %d/kube_token_root";
         }
       ];
     };

@@ -42,12 +42,11 @@ in
           # As a credential, because the certificate of api.tls = "insecure" is in a folder of the API server's own.
           LoadCredential = kubeLib.loadSecrets secrets ++ [ "apiserver.crt:${cfg.apiserver.trusted}" ];
           TimeoutStartSec = kubeLib.awaitSeconds;
-          ExecStartPre = [
-            "${lib.getExe cfg.mkkubeconfig} %d/${token}"
-            # In a new cluster nobody has rights before the API server has made the default roles. Without them this gives
-            # up after ten seconds (WaitForAPIServer in its app package), and later it waits long between its tries.
-            (lib.getExe (kubeLib.awaitApi "kube-controller-manager" "get --raw '/api/v1/namespaces?limit=1'"))
-          ];
+          # In a new cluster nobody has rights before the API server has made the default roles. Without them this gives
+          # up after ten seconds (WaitForAPIServer in its app package), and later it waits long between its tries.
+          ExecStartPre = "${
+            lib.getExe (kubeLib.awaitApi "kube-controller-manager" "get --raw '/api/v1/namespaces?limit=1'")
+          } %d/${token}";
           ExecStart = kubeLib.commandLine "${cfg.package}/bin/kube-controller-manager" (
             {
               inherit kubeconfig;

@@ -54,11 +54,15 @@ let
     '';
   };
 
-  # A kubeconfig that the administrator has put there is left alone.
-  linkRoot = pkgs.writeShellApplication {
-    name = "link-kubeconfig-root";
-    runtimeInputs = [ pkgs.coreutils ];
+  # A kubeconfig that the administrator has put below /root is left alone.
+  kubeconfigRoot = pkgs.writeShellApplication {
+    name = "kubeconfig-root";
+    runtimeInputs = [
+      pkgs.coreutils
+      mkkubeconfig
+    ];
     text = ''
+      mkkubeconfig ${kubeLib.secretPath "kube_token_root"}
       mkdir -p /root/.kube
       if [ -L /root/.kube/config ] || [ ! -e /root/.kube/config ]; then
         ln -sfT /run/kubeconfig-root /root/.kube/config
@@ -108,10 +112,7 @@ in
               "/run"
               "/root"
             ];
-            ExecStart = [
-              "${lib.getExe mkkubeconfig} ${kubeLib.secretPath "kube_token_root"}"
-              (lib.getExe linkRoot)
-            ];
+            ExecStart = lib.getExe kubeconfigRoot;
           }
         ];
       };

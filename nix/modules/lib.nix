@@ -225,16 +225,19 @@ in
     # A kernel setting: NixOS has some of them as mkDefault, and refuses two definitions of the same priority.
     mkSysctl = lib.mkOverride 900;
 
-    # A program of the unit NAME that ends once kubectl succeeds with these WORDS and $KUBECONFIG.
+    # A program of the unit NAME that writes $KUBECONFIG with the token in a file, its argument, and ends once kubectl succeeds
+    # with it and these WORDS. One program, because systemd makes a sandbox for each.
     awaitApi =
       name: words:
       pkgs.writeShellApplication {
         name = "${name}-await";
         runtimeInputs = [
           pkgs.coreutils
+          cfg.mkkubeconfig
           cfg.package
         ];
         text = ''
+          mkkubeconfig "$1"
           # Sixty seconds of the clock, however long each try takes, and several in each where they fail at once. After a
           # long one it pauses as long: a slow machine is to get on with what this waits for.
           failed=0 second=

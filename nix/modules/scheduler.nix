@@ -46,11 +46,8 @@ in
           RuntimeDirectoryMode = "0700";
           LoadCredential = kubeLib.loadSecrets [ secret ];
           TimeoutStartSec = kubeLib.awaitSeconds;
-          ExecStartPre = [
-            "${lib.getExe cfg.mkkubeconfig} %d/${secret}"
-            # As the controller manager does, for a new cluster's roles.
-            (lib.getExe (kubeLib.awaitApi "kube-scheduler" "get --raw '/api/v1/pods?limit=1'"))
-          ];
+          # As the controller manager does, for a new cluster's roles.
+          ExecStartPre = "${lib.getExe (kubeLib.awaitApi "kube-scheduler" "get --raw '/api/v1/pods?limit=1'")} %d/${secret}";
           ExecStart = kubeLib.commandLine "${cfg.package}/bin/kube-scheduler" (
             { config = "${configFile}"; }
             // kubeLib.metricsListener kubeconfig kubeLib.metricsPorts.kube-scheduler
