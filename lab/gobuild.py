@@ -51,7 +51,7 @@ class Build:
     def flags(self) -> list[str]:
         linker = [STRIPPED, *(f"-X {symbol}" for symbol in self.symbols)]
         if self.cgo:
-            linker.append("-extldflags '-static -lm'")
+            linker.append("-extldflags '-static -lm'")  # libm is for SQLite, which does not name it
         tags = " ".join((*TAGS, self.tags)).strip()
         return ["-mod=readonly", *WITHOUT_DEBUG, f"-tags={tags}", f"-ldflags={' '.join(linker)}"]
 

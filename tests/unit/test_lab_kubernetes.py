@@ -19,7 +19,7 @@ from smallkube.inventory.releases import MINORS
 
 RECIPES = {recipe.module: recipe for recipe in kubernetes.RECIPES}
 
-OTHER_PINS = {  # what does not compile with Kubernetes' version, or demands a newer one
+OTHER_PINS = {  # some do not compile with Kubernetes' version, or must be newer; some go with such a one
     "network-policy": {"github.com/opencontainers/runtime-spec"},
     "cri-o": {
         "github.com/containerd/containerd/api",
