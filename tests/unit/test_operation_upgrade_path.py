@@ -28,7 +28,7 @@ from smallkube.nix.bundle import Bundle, assemble
 from smallkube.operations import upgrade_path
 from smallkube.operations.engine import Runbook
 from smallkube.operations.upgrade import Upgrade, make
-from tests.unit.fake_cluster import FakeCluster, Killed, Moment, run
+from tests.unit.fake_cluster import FakeCluster, Killed, kills, run
 from tests.unit.test_operation_upgrade import facts, now
 
 NAMED = "0123456789abcdef0123456789abcdef01234567"
@@ -122,10 +122,8 @@ def test_each_minor_is_passed_and_the_printed_steps_run(walking: FakeCluster) ->
 def test_killed_twice_the_same_command_ends_it(first: str, walking: FakeCluster, light: None) -> None:
     before = own_files(walking)
     assert not run(upgrading(walking, walking.deploy).operation(), walking.keys, first)
-    moment: Moment = walking.moment()
-    for second in TITLES:
-        walking.go_back(moment)
-        if not run(upgrading(walking, walking.deploy).operation(), walking.keys, second):
+    for second in kills(walking, upgrading(walking, walking.deploy).operation()):
+        if second:
             assert own_files(walking) == before
             assert run(upgrading(walking, walking.deploy).operation(), walking.keys)
         assert ended(walking)
