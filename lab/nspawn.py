@@ -56,6 +56,7 @@ class Container(Machine):
             # Should the supervisor be killed, the machine lives on: this is how it is found then.
             f"--setenv={processes.LAB}={self.lab}",
             f"--setenv={processes.ROLE}={self._role}",
+            f"--setenv=GOGC={os.environ.get('GOGC', '')}",
             f"--network-bridge={network.BRIDGE}",
             "--capability=all",
             "--system-call-filter=bpf keyctl mount",

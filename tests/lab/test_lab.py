@@ -131,6 +131,14 @@ def test_an_off_machine_is_refused_here_and_looked_for_nowhere(two_nodes: Up) ->
     node2.start(two_nodes.lab.start_layers())
 
 
+def test_services_have_the_GOGC_of_who_starts_the_machine(two_nodes: Up, monkeypatch: pytest.MonkeyPatch) -> None:
+    node2 = two_nodes.lab.machine("node2")
+    node2.stop()
+    monkeypatch.setenv("GOGC", "350")
+    node2.start(two_nodes.lab.start_layers())
+    assert "GOGC=350" in node2.check("systemctl", "show-environment").split()
+
+
 def test_labs_stand_side_by_side_and_grow(two_nodes: Up, places: Places) -> None:
     with made(places, "other", 1) as other:
         assert other.lab.machine("node1").number != two_nodes.lab.machine("node1").number
