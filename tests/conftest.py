@@ -3,6 +3,8 @@
 import os
 import signal
 from collections.abc import Callable
+from functools import cache
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -43,15 +45,33 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: order.get(item.path.stem, len(order)))
 
 
+@cache
+def shares_cluster(file: str) -> bool:
+    """Whether its tests use the cluster that tests/cluster/conftest.py makes for all, and no other one."""
+    text = (TESTS.parent / file).read_text()
+    return "cluster: LabCluster" in text and "make_cluster" not in text
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """With several processes: whole files to one where tests share machines, else each test to whichever is free."""
+    """With several processes: whole files to one where tests share machines, else each test to whichever is free.
+
+    What shares a cluster goes to every second process while there is other work too: an idle cluster takes a tenth of a
+    core, and each process makes its own.
+    """
     from xdist.scheduler import LoadScopeScheduling
 
     class FilesOrTests(LoadScopeScheduling):  # type: ignore[misc]
         def _split_scope(self, nodeid: str) -> str:
             file = nodeid.partition("::")[0]
             return file if Path(file).parent.name in ON_MACHINES else nodeid
+
+        def _assign_work_unit(self, node: Any) -> None:
+            shared = self.nodes.index(node) % 2 == 0
+            files = takewhile(lambda scope: Path(scope).parent.name == "cluster", self.workqueue)
+            if fitting := next((file for file in files if shares_cluster(file) is shared), None):
+                self.workqueue.move_to_end(fitting, last=False)
+            super()._assign_work_unit(node)
 
     config.option.loadscopereorder = False  # it goes by the number of tests, not by their time
     return FilesOrTests(config, log)
