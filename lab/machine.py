@@ -25,6 +25,11 @@ HUB = "hub"
 CLEAN_ENVIRONMENT = ("env", "-i", "HOME=/root", "LANG=C.UTF-8", f"PATH={processes.PATH}:/run/current-system/sw/bin")
 
 
+def collection() -> list[str]:
+    """GOGC of this command, as VARIABLE=VALUE: how often programs in Go collect garbage; [] where it is not set."""
+    return [f"GOGC={value}"] if (value := os.environ.get("GOGC")) else []
+
+
 @dataclass(frozen=True)
 class Result:
     """What a command on a machine gave."""
@@ -177,7 +182,7 @@ class Machine(ABC):
         init = self.init
         if init is None:
             raise SmallkubeError("the machine is off", where=self.name, hint="inv lab.up starts it")
-        return [*self._enter(init), *CLEAN_ENVIRONMENT, *environment, *command]
+        return [*self._enter(init), *CLEAN_ENVIRONMENT, *collection(), *environment, *command]
 
     @abstractmethod
     def _enter(self, init: int) -> list[str]:

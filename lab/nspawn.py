@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lab import cgroups, network, processes
-from lab.machine import Machine
+from lab.machine import Machine, collection
 from lab.removal import remove_tree
 
 START = Path(__file__).with_name("start-node.sh")
@@ -56,7 +56,7 @@ class Container(Machine):
             # Should the supervisor be killed, the machine lives on: this is how it is found then.
             f"--setenv={processes.LAB}={self.lab}",
             f"--setenv={processes.ROLE}={self._role}",
-            f"--setenv=GOGC={os.environ.get('GOGC', '')}",
+            *(f"--setenv={variable}" for variable in collection()),
             f"--network-bridge={network.BRIDGE}",
             "--capability=all",
             "--system-call-filter=bpf keyctl mount",

@@ -131,12 +131,13 @@ def test_an_off_machine_is_refused_here_and_looked_for_nowhere(two_nodes: Up) ->
     node2.start(two_nodes.lab.start_layers())
 
 
-def test_services_have_the_GOGC_of_who_starts_the_machine(two_nodes: Up, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_services_and_commands_have_the_lab_s_gogc(two_nodes: Up, monkeypatch: pytest.MonkeyPatch) -> None:
     node2 = two_nodes.lab.machine("node2")
     node2.stop()
     monkeypatch.setenv("GOGC", "350")
     node2.start(two_nodes.lab.start_layers())
-    assert "GOGC=350" in node2.check("systemctl", "show-environment").split()
+    for command in ("env", "systemctl show-environment"):
+        assert "GOGC=350" in node2.check(*command.split()).split()
 
 
 def test_labs_stand_side_by_side_and_grow(two_nodes: Up, places: Places) -> None:
