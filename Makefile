@@ -93,11 +93,11 @@ docs: setup
 test: setup
 	pytest --numprocesses=5 tests/lab tests/integration tests/unit
 
-# What `make test` runs, the virtual machine and the clusters. What QEMU translates takes minutes of one core: the unit
-# tests, in which nothing waits for it, get the other. Clusters wait less and compute more: fewer processes.
+# What `make test` runs, the virtual machine and the clusters. What QEMU translates takes minutes of one core: tests that
+# only compute, in which nothing waits for it, get the other. Clusters wait less and compute more: fewer processes.
 test-all: lab-kubernetes
-	pytest --numprocesses=5 tests/lab tests/integration
-	pytest --numprocesses=2 tests/virtual tests/unit
+	pytest --numprocesses=5 tests/lab tests/integration --ignore=tests/integration/nix
+	pytest --numprocesses=2 tests/virtual tests/integration/nix tests/unit
 	pytest --numprocesses=4 tests/cluster
 
 test-newest: setup
