@@ -24,9 +24,9 @@ _CURL = (
 
 def by_kubeconfig(node: str, file: str) -> tuple[str, str]:
     """A client with a kubeconfig, which is read anew for each request."""
-    token = f"token=$(jq -r .users[0].user.token {file})"
-    authority = f"""ca=$(mktemp); jq -r '.clusters[0].cluster."certificate-authority-data"' {file} | base64 -d >$ca"""
-    return node, f"{token}; {authority}; {_CURL}; status=$?; rm $ca; exit $status"
+    fields = '.users[0].user.token, .clusters[0].cluster."certificate-authority-data"'
+    asked = f"ca=$(mktemp); base64 -d >$ca; {_CURL}; status=$?; rm $ca; exit $status"
+    return node, f"jq -r '{fields}' {file} | {{ read -r token; {asked}; }}"
 
 
 def by_token(node: str, token: str) -> tuple[str, str]:
@@ -37,17 +37,14 @@ def by_token(node: str, token: str) -> tuple[str, str]:
 def by_identity(node: str) -> tuple[str, str]:
     """A client with the kubelet's certificate, as the system that was activated last has it.
 
-    Between the moments in which a deploy brings the one and the other, key and certificate do not fit.
+    Between the moments in which a deploy brings the one and the other, key and certificate do not fit: then curl says
+    58, that it can't use these files (curl(1)).
     """
-    kubeconfig = "k=$(sed -n 's/.*--kubeconfig=\\([^ ]*\\).*/\\1/p' /etc/systemd/system/kubelet.service)"
-    names = {"crt": '.users[0].user."client-certificate"', "key": '.users[0].user."client-key"'}
-    names["ca"] = '.clusters[0].cluster."certificate-authority"'
-    values = "; ".join(f"{name}=$(jq -r '{path}' $k)" for name, path in names.items())
-    fits = '[ "$(openssl x509 -in $crt -noout -pubkey)" = "$(openssl pkey -in $key -pubout)" ]'
-    curl = _CURL.replace(_BEARER, " --cert $crt --key $key")
-    asked = f"until {kubeconfig}; {values}; {fits}; do sleep 0.1; done; {curl}; status=$?"
-    # 58 is curl's word for files that it could not use (curl(1)): they were replaced just then.
-    return node, f"while {asked}; [ $status -eq 58 ]; do :; done; exit $status"
+    kubeconfig = "$(sed -n 's/.*--kubeconfig=\\([^ ]*\\).*/\\1/p' /etc/systemd/system/kubelet.service)"
+    fields = '(.users[0].user | ."client-certificate", ."client-key"), .clusters[0].cluster."certificate-authority"'
+    curl = _CURL.replace("--cacert $ca", "--cert $1 --key $2 --cacert $3").replace(_BEARER, "")
+    asked = f"set -- $(jq -r '{fields}' {kubeconfig}); {curl}; status=$?"
+    return node, f"until {asked}; [ $status -ne 58 ]; do sleep 0.1; done; exit $status"
 
 
 def as_pod(cluster: LabCluster, namespace: str, name: str) -> tuple[str, str]:
