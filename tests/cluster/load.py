@@ -15,9 +15,13 @@ from tests.cluster.conftest import LabCluster, pod
 Clients = Mapping[str, tuple[str, str]]
 """Name → node, and the shell's commands that ask the API server from there."""
 
+DEADLINE = 10
+"""Seconds after which a request is lost: so long the kubelet waits for the answer to a heartbeat (run in
+cmd/kubelet/app/server.go: nodeStatusUpdateFrequency, by default 10 s)."""
 _BEARER = ' --header "Authorization: Bearer $token"'
+_SAID = "%{stderr}connected after %{time_connect} s, TLS %{time_appconnect} s, answer %{time_starttransfer} s\\n"
 _CURL = (
-    "curl --silent --show-error --fail --max-time 5 --output /dev/null --cacert $ca"
+    f"curl --silent --show-error --fail --max-time {DEADLINE} --write-out '{_SAID}' --output /dev/null --cacert $ca"
     f"{_BEARER} https://api.k8s.internal:6443/api"
 )
 
@@ -115,12 +119,12 @@ printf '#!/bin/sh\\ncat >/tmp/value\\nprintf "\\\\r\\\\n"\\ncat /tmp/value\\n' >
 chmod 755 /www/cgi-bin/put
 exec httpd -f -p '[::]:8080' -h /www
 """
-CLIENT = """\
+CLIENT = f"""\
 until nc $0 8080 </dev/null; do sleep 0.2; done
 number=0
 while :; do
   number=$((number + 1))
-  if found=$(wget -q -T 5 -O - --post-data $number http://$0:8080/cgi-bin/put) && [ "$found" = $number ]; then
+  if found=$(wget -q -T {DEADLINE} -O - --post-data $number http://$0:8080/cgi-bin/put) && [ "$found" = $number ]; then
     echo ok
   else
     echo "wrote $number, read $found"
