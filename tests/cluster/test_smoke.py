@@ -128,7 +128,7 @@ FAULTS = {
             ("node1", f"cp -pL {CONFIGURATION} /run/kept; {IDENTITY_FIRST} {CONFIGURATION}"),
             ("node1", "systemctl restart kube-apiserver"),
         ],
-        [("node1", f"cat /run/kept >{CONFIGURATION}; systemctl restart kube-apiserver")],
+        [("node1", f"cat /run/kept >{CONFIGURATION}; rm /run/kept; systemctl restart kube-apiserver")],
         {"secrets.encrypted"},
         "it begins with clear",
     ),

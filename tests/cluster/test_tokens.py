@@ -7,8 +7,12 @@ from tests.cluster.conftest import LabCluster, ended, killed_at
 from tests.cluster.load import busy
 
 NAMESPACE = "test-tokens"
-ASK = "kubectl --kubeconfig /tmp/k get --raw /api 2>&1 || :"
-TRY = f'printf %s "$1" >/tmp/t; KUBECONFIG=/tmp/k mkkubeconfig /tmp/t; {ASK}'
+TRY = """\
+trap 'rm -f /tmp/t /tmp/k' EXIT
+cat >/tmp/t
+KUBECONFIG=/tmp/k mkkubeconfig /tmp/t
+kubectl --kubeconfig /tmp/k get --raw /api 2>&1 || :
+"""
 
 
 def token(cluster: LabCluster, name: str) -> str:
@@ -16,7 +20,7 @@ def token(cluster: LabCluster, name: str) -> str:
 
 
 def answer(cluster: LabCluster, value: str) -> str:
-    said = cluster.machine("node1").check("sh", "-c", TRY, "try", value)
+    said = cluster.machine("node1").check("sh", "-c", TRY, stdin=value)
     return "refused" if "Unauthorized" in said else "accepted" if '"kind":"APIVersions"' in said else said
 
 
