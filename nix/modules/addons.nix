@@ -181,9 +181,10 @@ in
       lib.optionalString (!lib.elem "network-policy" chosen) liftPolicies
       + prune
       + ''
-        # An object whose kind is defined in the same file is refused until the definition is established.
+        # An object whose kind is defined in the same file is refused until the definition is established. The API server
+        # refuses unknown fields itself; for a check of its own kubectl would first download megabytes.
         apply() {
-          local command=(kubectl --request-timeout=60s apply --server-side --force-conflicts -f "$1")
+          local command=(kubectl --request-timeout=60s apply --server-side --force-conflicts --validate=false -f "$1")
           "''${command[@]}" && return
           kubectl wait --for=condition=Established --timeout=30s customresourcedefinitions --all || true
           "''${command[@]}"

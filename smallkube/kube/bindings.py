@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from smallkube.core.errors import MALFORMED, SmallkubeError
-from smallkube.kube.members import kubectl
+from smallkube.kube.members import APPLY, kubectl
 from smallkube.remote.host import Command, Host
 from smallkube.secrets.people import Person
 
@@ -52,8 +52,7 @@ def apply(primary: Host, person: Person) -> None:
     """Give the person exactly the binding of their role, then remove every other one of ours. Raises SmallkubeError."""
     binding = wanted(person)
     if binding:
-        flags = ("--server-side", "--force-conflicts", "--field-manager=smallkube", "--filename=-")
-        primary.run_checked(_with_input(kubectl("apply", *flags), binding))
+        primary.run_checked(_with_input(kubectl(*APPLY, "--field-manager=smallkube"), binding))
     _delete(primary, [each for each in _found(primary, person.name) if not binding or _place(each) != _place(binding)])
 
 

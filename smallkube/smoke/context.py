@@ -16,7 +16,7 @@ from zlib import crc32
 from smallkube.core.errors import SmallkubeError, listed
 from smallkube.core.polling import wait_until
 from smallkube.inventory.models import Inventory, Node
-from smallkube.kube.members import KUBECTL
+from smallkube.kube.members import APPLY, KUBECTL
 from smallkube.remote.host import Command, Connect, Host, Result
 from smallkube.remote.scripts import Scripts
 
@@ -233,8 +233,8 @@ class SmokeContext:
         return Template((_MANIFESTS / f"{file}.yaml").read_text()).substitute(filled)
 
     def apply(self, *manifests: str) -> None:
-        """Create or change what is in ``manifests``."""
-        self.kubectl("apply", "--filename=-", stdin="---\n".join(manifests).encode())
+        """Create what is in ``manifests``, or change what they name of it."""
+        self.kubectl(*APPLY, stdin="---\n".join(manifests).encode())
 
 
 def in_parallel(items: Iterable[K], work: Callable[[K], T]) -> tuple[dict[K, T], dict[K, str]]:

@@ -20,6 +20,7 @@ from lab.machine import Machine, Result
 from lab.places import Places
 from smallkube.core.errors import UsageError
 from smallkube.core.workspace import REPOSITORY
+from smallkube.kube.members import APPLY
 from tests.conftest import require
 from tests.lab.operating import Operator
 
@@ -62,7 +63,7 @@ class LabCluster:
 
     def apply(self, *objects: dict[str, Any]) -> None:
         listed = {"apiVersion": "v1", "kind": "List", "items": objects}
-        self.kubectl("apply", "--filename=-", stdin=json.dumps(listed))
+        self.kubectl(*APPLY, stdin=json.dumps(listed))
 
     @contextmanager
     def namespace(self, name: str, *, wait: bool = True) -> Iterator[str]:

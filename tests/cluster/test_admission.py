@@ -1,9 +1,12 @@
-"""What the API server refuses although root asks: pods that could take over their node, and addresses of others."""
+"""What the API server refuses although root asks: pods that could take over their node, addresses of others, and fields
+that it does not know.
+"""
 
 import json
 from typing import Any
 
 from lab.machine import Result
+from smallkube.kube.members import APPLY
 from tests.cluster.conftest import LabCluster, pod
 
 NAMESPACE = "test-admission"
@@ -35,3 +38,15 @@ def test_external_ips_are_refused(cluster: LabCluster) -> None:
     }
     refused = dry_run(cluster, "default", made)
     assert (refused.returncode, "external IPs is denied" in refused.stderr) == (1, True)
+
+
+def test_unknown_fields_are_refused(cluster: LabCluster) -> None:
+    """Also where kubectl checks nothing, as when add-ons are applied."""
+    made = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": "unknown"},
+        "spec": {"ports": [{"port": 80}], "selectr": {"app": "x"}},
+    }
+    refused = cluster.ask(*APPLY, "--dry-run=server", stdin=json.dumps(made))
+    assert (refused.returncode, ".spec.selectr: field not declared in schema" in refused.stderr) == (1, True)

@@ -2,7 +2,8 @@
 # Writes every object of some kinds again, so that the API server encrypts each with its first key:
 #   rewrite.sh KUBECONFIG RESOURCE...
 # Twenty of a namespace at a time, since each kubectl takes a tenth of a second; when one of them fails, one at a time:
-# what was changed meanwhile is read again, what was deleted is skipped. Prints how many there were.
+# what was changed meanwhile is read again, what was deleted is skipped. Prints how many there were. What was just read
+# needs no check by kubectl, which would download megabytes for it.
 set -eu
 umask 077
 export KUBECONFIG="$1"
@@ -14,7 +15,7 @@ trap 'exit 143' TERM INT HUP PIPE
 replace() { # NAME...: those of "$space" that are there
   kubectl get "$resource" "$@" ${space:+--namespace "$space"} --ignore-not-found --request-timeout=30s \
     --output=json >"$folder/objects" 2>"$folder/error" </dev/null || return 1
-  [ ! -s "$folder/objects" ] || kubectl replace --request-timeout=30s --filename="$folder/objects" \
+  [ ! -s "$folder/objects" ] || kubectl replace --validate=false --request-timeout=30s --filename="$folder/objects" \
     >/dev/null 2>"$folder/error" </dev/null
 }
 
