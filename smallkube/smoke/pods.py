@@ -150,7 +150,7 @@ def diagnosis(item: dict[str, Any]) -> Waiting:
 
 
 def services(context: SmokeContext) -> Iterator[str]:
-    """One of all pods with a cluster IP, one with a NodePort, and one for each pod alone."""
+    """One of all pods with a cluster IP, one with a NodePort, and one for each pod alone, with its label."""
     everywhere = {"app": "probe"}
     yield context.manifest("service", name="probe", type="ClusterIP", selector=everywhere, port=probes.PORT)
     yield context.manifest("service", name="probe-port", type="NodePort", selector=everywhere, port=probes.PORT)
@@ -158,15 +158,12 @@ def services(context: SmokeContext) -> Iterator[str]:
         for pod in pods:
             alone = {"app": app, "smoke-node": pod.node}
             name = f"{app}-{pod.node}"
+            yield context.manifest("label", name=pod.name, node=pod.node)
             yield context.manifest("service", name=name, type="ClusterIP", selector=alone, port=port)
 
 
 def _create_services(context: SmokeContext) -> None:
     """Services in front of the pods that run."""
-
-    def label(pod: Pod) -> str:
-        words = ("label", "pod", pod.name, "-n", context.namespace, f"smoke-node={pod.node}", "--overwrite")
-        return context.kubectl(*words)
 
     def missing() -> list[str]:
         slices = context.items("endpointslices", "-n", context.namespace)
@@ -175,7 +172,6 @@ def _create_services(context: SmokeContext) -> None:
         return [] if endpoints >= wanted else ["endpoints"]
 
     ranges = context.inventory.addressing.services
-    fail_if(in_parallel([*context.pods, *context.host_pods], label)[1].values())
     context.apply(*services(context))
     context.wait(missing, _SERVICES_SECONDS + context.reconnecting, 0.3)
     for item in context.items("services", "-n", context.namespace):

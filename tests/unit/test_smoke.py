@@ -337,6 +337,8 @@ def test_all_objects_are_in_the_namespace() -> None:
     services = {each["metadata"]["name"]: each["spec"] for each in found if each["kind"] == "Service"}
     assert set(services) == {"probe", "probe-port", "probe-node1", "probe-node2", "probe-host-node2"}
     assert services["probe-host-node2"]["selector"] == {"app": "probe-host", "smoke-node": "node2"}
+    pods_labelled = {each["metadata"]["labels"]["smoke-node"] for each in found if each["kind"] == "Pod"}
+    assert pods_labelled == {"node1", "node2"}
     assert services["probe-host-node2"]["ports"] == [{"port": 80, "targetPort": made.host_port}]
     (container,) = found[0]["spec"]["template"]["spec"]["containers"]
     assert (container["image"], container["command"][2].count("$NODE")) == ('a"b', 1)

@@ -39,14 +39,19 @@ CONTROLLERS = partial(control.runs, component="kube-controller-manager")
 
 @dataclass
 class Primary:
-    """A machine on which each command is answered by the first of ``answers`` whose words are all in it."""
+    """A machine on which each command is answered by the first of ``answers`` whose words are all in it.
+
+    ``asked`` has the commands, ``sent`` the standard input of each.
+    """
 
     answers: dict[str, Answer] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
+    sent: list[str] = field(default_factory=list)
 
     def answer(self, command: Command) -> Result:
         line = " ".join(command.argv)
         self.asked.append(line)
+        self.sent.append((command.stdin or b"").decode())
         for words, answer in self.answers.items():
             if all(word in line for word in words.split()):
                 if isinstance(answer, BaseException):
@@ -219,6 +224,7 @@ class Kubelet(Primary):
         if "get --output=json pods" not in line:
             return super().answer(command)
         self.asked.append(line)
+        self.sent.append((command.stdin or b"").decode())
         return Result(0, items(container(self.reasons.pop(0)), container("", on_host=True)).encode(), "")
 
 
@@ -249,7 +255,8 @@ def test_a_pod_on_the_host_that_does_not_run_fails_the_rollout() -> None:
     primary = Primary({"get --output=json pods": there, "get --output=json endpointslices": endpoints})
     found = run(primary, "pods.rollout")["pods.rollout"]
     assert (found.outcome, "node1: CrashLoopBackOff about" in found.detail) == ("failed", True)
-    assert len([line for line in primary.asked if " label pod " in line]) == 1
+    (applied,) = (text for text in primary.sent if "kind: Service" in text)
+    assert applied.count("kind: Pod\n") == 1
 
 
 def claims(**said: object) -> str:
