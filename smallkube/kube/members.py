@@ -22,7 +22,7 @@ APPLY = ("apply", "--server-side", "--force-conflicts", "--validate=false", "--f
 """Words for kubectl that create or change what standard input describes, as YAML or JSON.
 
 The API server itself refuses fields that it does not know, whatever ``--validate`` says: for a check of its own kubectl
-would first download the description of each API group it needs, 1.5 MB for the core (both seen with 1.36).
+would first download the description of each API group it needs, 1.6 MB for the core (both seen with 1.36).
 """
 MARK = "smallkube/drained-for"
 """Annotation of a node that we have cordoned and are to uncordon; also after the process that did was killed."""
