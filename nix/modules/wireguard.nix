@@ -193,6 +193,8 @@ in
     systemd.services.wgkube-handshakes = {
       description = "WireGuard sessions with all peers";
       wantedBy = [ "systemd-networkd.service" ];
+      # Begun anew with it: a rollback restarts networkd, with the previous keys, while this one may still run.
+      partOf = [ "systemd-networkd.service" ];
       restartIfChanged = false;
       unitConfig = kubeLib.noStartLimit;
       serviceConfig = lib.mkMerge [
@@ -202,6 +204,8 @@ in
           Type = "oneshot";
           ExecStart = lib.getExe handshakes;
           CapabilityBoundingSet = "CAP_NET_ADMIN";
+          # Of a oneshot, systemd calls this end a failure, also when it has stopped it itself.
+          SuccessExitStatus = "SIGTERM";
         }
       ];
     };

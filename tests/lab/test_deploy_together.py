@@ -10,7 +10,7 @@ import pytest
 from lab.places import Places
 from lab.workspace import node_lines
 from tests.lab.conftest import made
-from tests.lab.operating import Operator
+from tests.lab.operating import Operator, await_
 
 NODES = ("node1", "node2", "node3")
 FAILING = 'systemd.services.bad = { wantedBy = [ "multi-user.target" ]; serviceConfig.ExecStart = "/bin/false"; };'
@@ -80,6 +80,18 @@ def test_one_failed_node_aborts_the_lockstep_deploy(three: Operator) -> None:
     assert {node: three.runs(node) for node in runs} == runs
     shutil.rmtree(three.workspace.keys_dir)
     kept.rename(three.workspace.keys_dir)
+    assert faults(three) == []
+
+
+def test_each_restart_of_networkd_begins_the_sessions_anew(three: Operator) -> None:
+    three.say("node1", "sh", "-c", "systemctl restart systemd-networkd && systemctl restart systemd-networkd")
+
+    def moment(unit: str, name: str) -> int:
+        return int(three.say("node1", "systemctl", "show", "--value", f"--property={name}TimestampMonotonic", unit))
+
+    stopped = moment("systemd-networkd", "ActiveExit")
+    await_("begun anew", lambda: moment("wgkube-handshakes", "ExecMainStart") > stopped)
+    assert "Failed" not in three.say("node1", "journalctl", "--output=cat", "--unit=wgkube-handshakes")
     assert faults(three) == []
 
 
