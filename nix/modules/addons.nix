@@ -17,12 +17,7 @@ let
   # A service that does one thing with root's kubeconfig, once the API answers, and again until it succeeds.
   job = name: text: after: {
     wantedBy = [ "multi-user.target" ];
-    # The second one may restart the first. Wanted, so that one request to start this starts them before it: of several
-    # units that a switch names, systemd knows the order only of those that it has been asked for already.
-    wants = [
-      "kube-apiserver.service"
-      "kube-identities.service"
-    ];
+    # The last one may restart the one before.
     after = [
       "agenix-install-secrets.service"
       "kube-apiserver.service"
@@ -205,11 +200,18 @@ in
     systemd.services = lib.mkIf cfg.isPrimary {
       kube-activation = {
         description = "Apply the cluster's add-ons";
+        # So that one request to start this starts them before it: of several units that a switch names, systemd knows
+        # the order only of those that it has been asked for already.
+        wants = [
+          "kube-apiserver.service"
+          "kube-identities.service"
+        ];
       }
       // job "kube-activation" cfg.activationScript [ ];
       kube-node-roles = lib.mkMerge [
         (job "kube-node-roles" setRoles [ "kubelet.service" ])
         {
+          # Wants no other service: its timer would start an API server that was stopped.
           description = "Label the nodes with their roles";
           serviceConfig.RemainAfterExit = false;
           serviceConfig.StateDirectory = "kube-node-roles";

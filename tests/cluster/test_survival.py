@@ -64,6 +64,21 @@ def test_a_killed_service_restarts_and_stops_no_other(tried: LabCluster, node: s
     tried.eventually("all well", lambda: well(tried), seconds=120)
 
 
+def test_a_stopped_api_server_stays_stopped(tried: LabCluster) -> None:
+    def active_state(unit: str) -> str:
+        return tried.operator.say("node1", "systemctl", "show", "--property=ActiveState", "--value", unit)
+
+    tried.operator.say("node1", "systemctl", "stop", "kube-apiserver")
+    try:
+        # As its timer does, every five minutes.
+        tried.operator.say("node1", "systemctl", "start", "--no-block", "kube-node-roles")
+        tried.eventually("it runs", lambda: active_state("kube-node-roles") == "activating")
+        assert active_state("kube-apiserver") == "inactive"
+    finally:
+        tried.operator.say("node1", "systemctl", "start", "kube-apiserver")
+    tried.eventually("all well", lambda: well(tried), seconds=120)
+
+
 def test_every_service_can_be_restarted_one_by_one(tried: LabCluster) -> None:
     for node, unit in LONG_RUNNING:
         tried.operator.say(node, "systemctl", "restart", f"{unit}.service")
