@@ -17,7 +17,7 @@ let
   # A service that does one thing with root's kubeconfig, once the API answers, and again until it succeeds.
   job = name: text: after: {
     wantedBy = [ "multi-user.target" ];
-    # The last one may restart the one before.
+    # kube-identities may restart the API server.
     after = [
       "agenix-install-secrets.service"
       "kube-apiserver.service"
